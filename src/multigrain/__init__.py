@@ -1,0 +1,49 @@
+"""multigrain: better text embeddings for your own data, from negatives at several grades of similarity.
+
+The public names are resolved when they are first used, so that `import multigrain` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AnchorPooling": "model.pooling",
+    "Config": "config",
+    "Curriculum": "training.curriculum",
+    "GradedTuple": "records",
+    "MultigrainError": "errors",
+    "Negative": "records",
+    "Pair": "records",
+    "evaluate": "pipeline",
+    "export_model": "pipeline",
+    "grade": "pipeline",
+    "load_config": "config",
+    "load_model": "model.build",
+    "run": "pipeline",
+    "search": "pipeline",
+    "synthesize": "pipeline",
+    "train": "pipeline",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from multigrain.config import Config, load_config
+    from multigrain.errors import MultigrainError
+    from multigrain.model.build import load_model
+    from multigrain.model.pooling import AnchorPooling
+    from multigrain.pipeline import evaluate, export_model, grade, run, search, synthesize, train
+    from multigrain.records import GradedTuple, Negative, Pair
+    from multigrain.training.curriculum import Curriculum
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'multigrain' has no attribute {name!r}")
+    return getattr(import_module(f"multigrain.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

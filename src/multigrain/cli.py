@@ -1,0 +1,161 @@
+"""The command line: verbs, and how their outcomes are told. No logic."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from multigrain import __version__
+from multigrain.config import QUICKSTART, Config, load_config
+from multigrain.errors import MultigrainError
+from multigrain.progress import say, set_quiet
+
+DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
+
+EPILOG = """examples:
+  multigrain quickstart                          the whole method on the documentation of your Python packages
+  multigrain search runs/quickstart "remove duplicate rows"
+  multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
+  multigrain run examples/own_pairs.toml --set training.batch_size=16
+
+exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer
+"""
+
+VERBS = {
+    "quickstart": "run everything on the documentation of the installed Python packages",
+    "check": "check configuration and data, and say what a run would do",
+    "synthesize": "prepare the data, and have negatives written and mined",
+    "grade": "judge the candidates and make graded tuples of them",
+    "train": "train the model along the curriculum",
+    "evaluate": "measure the trained model and its base",
+    "export": "write the folder that others load",
+    "run": "all stages, those that are done left out",
+    "search": "ask a finished run's model",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    set_quiet(options.quiet)
+    _keep_libraries_quiet(options.debug)
+    try:
+        return _perform(options)
+    except KeyboardInterrupt:
+        print("multigrain: stopped. The same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            raise
+        return _explain(error)
+
+
+def _perform(options: argparse.Namespace) -> int:
+    if options.verb == "search":
+        return _search(options)
+    config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, options.set)
+    if options.verb == "check":
+        from multigrain.check import check
+
+        print(check(config))
+        return DONE
+    return _stages(config, options)
+
+
+def _stages(config: Config, options: argparse.Namespace) -> int:
+    from multigrain import pipeline
+    from multigrain.check import require
+    from multigrain.summary import render
+
+    verbs: dict[str, Callable[..., dict[str, Any]]] = {
+        "quickstart": pipeline.run,
+        "run": pipeline.run,
+        "synthesize": pipeline.synthesize,
+        "grade": pipeline.grade,
+        "train": pipeline.train,
+        "evaluate": pipeline.evaluate,
+        "export": pipeline.export_model,
+    }
+    require(config)
+    summary = verbs[options.verb](config, force=options.force)
+    print(render(config, summary))
+    if pipeline.too_many_parked(config, summary):
+        say(f"multigrain: {summary['counts']['parked']} requests have no answer; see {config.folder}/synthesis/parked.jsonl")
+        return PARKED
+    return DONE
+
+
+def _search(options: argparse.Namespace) -> int:
+    from multigrain.pipeline import search
+
+    for score, document in search(options.folder, options.query, options.top):
+        print(f"{score:.3f}  {document.id}\n       {document.text[:160]}")
+    return DONE
+
+
+def _explain(error: Exception) -> int:
+    """One clear message, and the exit code that goes with it."""
+    if isinstance(error, MultigrainError):
+        print(f"multigrain: {error}", file=sys.stderr)
+        return error.exit_code
+    if full := _no_space(error):
+        print(f"multigrain: {full}", file=sys.stderr)
+        return USER
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileExistsError):
+        print(f"multigrain: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return USER
+    print(f"multigrain: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+    return FAILED
+
+
+def _no_space(error: BaseException | None) -> str | None:
+    """Libraries wrap "disk full" in errors of their own, so the whole chain is looked through."""
+    while error is not None:
+        if "No space left" in str(error) or "disk is full" in str(error):
+            return "the disk is full. Make room, then the same command goes on; what is finished is kept."
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _keep_libraries_quiet(debug: bool) -> None:
+    """Their warnings and bars would drown ours; no verb may reach for a hub unasked."""
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="multigrain",
+        description="Better text embeddings for your own data, from negatives at several grades of similarity.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"multigrain {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, help in VERBS.items():
+        verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        if name == "search":
+            verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
+            verb.add_argument("query", help='what to look for, such as "remove duplicate rows"')
+            verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
+        elif name != "quickstart":
+            verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
+        if name != "search":
+            verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
+        if name not in ("search", "check"):
+            verb.add_argument("--force", action="store_true", help="redo what a changed setting changes")
+        verb.add_argument("--quiet", action="store_true", help="no progress")
+        verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; wanted a whole number above 0")
+    return int(text)

@@ -1,0 +1,324 @@
+"""One TOML file describes a run: read it, check all of it, and freeze it.
+
+Unknown keys are errors that name the likely key, and all faults are reported at once. Input paths are
+relative to the TOML file (environment variables such as `${MULTIGRAIN_DATA}` are filled in); `output` is
+relative to the folder the command is run in.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from multigrain.errors import ConfigError
+
+Grade = Annotated[int, Field(ge=1, le=4)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+QUICKSTART = Path(__file__).with_name("quickstart.toml")
+
+
+class Section(BaseModel):
+    """A table of the TOML file: strict types, no unknown keys, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(Section):
+    """Where the pairs and the corpus come from, and what is held out."""
+
+    pairs: str
+    """`FILE.jsonl`, `beir:FOLDER:SPLIT` or `python-docs`."""
+    corpus: str | None = None
+    """`FILE.jsonl` or `beir:FOLDER`; by default the corpus that `pairs` brings, else the positives."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] | list[str] = 0.1
+    """Share of the queries to hold out, or the sources (for `python-docs`: packages) to hold out whole."""
+    limit: int | None = Field(None, ge=1)
+    """Most training pairs to keep (a seeded sample)."""
+
+
+class LLMSection(Section):
+    """Which language model writes candidates, and how it is spoken to."""
+
+    provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
+    base_url: str | None = Field(None, pattern=r"^https?://")
+    model: str | None = None
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    temperature: float = Field(0.7, ge=0, le=2)
+    max_concurrency: int = Field(8, ge=1)
+    max_requests: int | None = Field(None, ge=0)
+    timeout: float = Field(120, gt=0)
+    """Seconds that one request may take."""
+
+    @model_validator(mode="after")
+    def _endpoint_is_complete(self) -> "LLMSection":
+        if self.provider == "endpoint" and not (self.base_url and self.model):
+            raise ValueError('provider = "endpoint" also needs base_url and model')
+        return self
+
+
+class SynthesisSection(Section):
+    """What the language model is asked to write."""
+
+    limit: int | None = Field(None, ge=0)
+    """Most training pairs to write candidates for; 0 asks the model for nothing."""
+    grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
+    per_grade: int = Field(1, ge=1, le=16)
+    prompt_style: Literal["auto", "per-grade", "all-grades"] = "auto"
+    """`auto` is `per-grade` (few-shot completions) for the embedded model and `all-grades` (one JSON
+    answer to a chat message) for an endpoint."""
+    max_parked: Share = 0.1
+    """Share of the requests that may stay without a usable answer before the exit code is 3."""
+
+
+class MiningSection(Section):
+    """How neighbours from the corpus fill the grades."""
+
+    enabled: bool = True
+    per_grade: int = Field(1, ge=1, le=16)
+
+
+class GradingSection(Section):
+    """How relevance is measured and cut into grades."""
+
+    judge: Literal["embedding"] = "embedding"
+    judge_model: str = "embedded"
+    """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines."""
+    bands: list[float] = Field([0.35, 0.6, 0.8], min_length=3, max_length=3)
+    """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
+    false_negative_above: float = Field(0.95, gt=0)
+
+    @model_validator(mode="after")
+    def _bands_rise(self) -> "GradingSection":
+        if list(self.bounds) != sorted(set(self.bounds)):
+            raise ValueError("bands and false_negative_above must rise: " + " < ".join(map(str, self.bounds)))
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The four bounds that `multigrain.grades.grade_of` takes."""
+        return (*self.bands, self.false_negative_above)
+
+
+class ModelSection(Section):
+    """The model that is trained."""
+
+    base: str = "embedded"
+    """`embedded` (all-MiniLM-L6-v2), a folder, or a hub name."""
+    pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
+    max_tokens: int = Field(256, ge=8)
+
+
+class PhaseSection(Section):
+    """A part of the curriculum; no grades means in-batch negatives alone."""
+
+    name: str
+    grades: list[Grade]
+    steps: int = Field(ge=1)
+    temperature: float = Field(0.05, gt=0)
+    """Similarities are divided by it."""
+
+
+COARSE_TO_FINE = [PhaseSection(name=f"grade {g}", grades=[g], steps=20) for g in (1, 2, 3, 4)]
+
+
+class TrainingSection(Section):
+    """How the model is trained."""
+
+    batch_size: int = Field(32, ge=2)
+    learning_rate: float = Field(5e-5, gt=0, lt=1)
+    mini_batch_size: int | None = Field(None, ge=1)
+    """Texts that are in memory at once (GradCache: same result, a third slower); by default the whole batch."""
+    max_tokens: int | None = Field(None, ge=8)
+    """Cut texts to this length in training alone; by default model.max_tokens."""
+    checkpoint_every: int = Field(20, ge=1)
+    """Steps between checkpoints."""
+    phases: list[PhaseSection] = Field(COARSE_TO_FINE, min_length=1)
+
+    @field_validator("phases")
+    @classmethod
+    def _names_differ(cls, phases: list[PhaseSection]) -> list[PhaseSection]:
+        names = [phase.name for phase in phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phase names must differ, found {names}")
+        return phases
+
+
+class EvaluationSection(Section):
+    """What the trained model and its base are measured on."""
+
+    tasks: list[str] = ["held-out"]
+    """`held-out` or `beir:FOLDER:SPLIT`."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(7, ge=0, lt=2**32)
+    output: str = "runs"
+    data: DataSection
+    llm: LLMSection = LLMSection()
+    synthesis: SynthesisSection = SynthesisSection()
+    mining: MiningSection = MiningSection()
+    grading: GradingSection = GradingSection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder that this configuration fills."""
+        return Path(self.output) / self.name
+
+    @property
+    def prompt_style(self) -> Literal["per-grade", "all-grades"]:
+        """The style in force, `auto` resolved."""
+        if self.synthesis.prompt_style != "auto":
+            return self.synthesis.prompt_style
+        return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
+
+    def fingerprint(self, *sections: str) -> str:
+        """A digest of the sections named, and of nothing else."""
+        chosen = {name: self.model_dump()[name] for name in sections}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a run's TOML file.
+
+    Args:
+        path: the file.
+        overrides: `section.key=value` settings that win over the file; the value is TOML, or plain text.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
+    path = Path(path)
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}. Give the path of a run's TOML file."]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"not TOML: {error}"]) from None
+    for override in overrides:
+        _override(settings, override)
+    faults = _resolve_paths(settings, path.parent)
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        faults += [_explain(fault) for fault in error.errors()]
+    if faults:
+        raise ConfigError(path, faults)
+    return config
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]+(\.[A-Za-z_]+)*", key.strip()):
+        raise ConfigError("--set", [f'found "{override}"; wanted section.key=value, as in training.batch_size=16'])
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ConfigError("--set", [f'"{key}": "{section}" is not a section'])
+    settings[name] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
+    """Make the paths in the settings absolute, in place; return what could not be resolved."""
+    faults: list[str] = []
+
+    def resolve(key: str, value: Any) -> Any:
+        if not isinstance(value, str) or value in ("python-docs", "embedded", "held-out", ""):
+            return value
+        expanded = os.path.expanduser(os.path.expandvars(value))
+        if unset := re.search(r"\$\{?(\w+)", expanded):
+            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r})")
+        form, colon, rest = expanded.rpartition("beir:")
+        return f"{form}{colon}{(folder / rest).absolute()}"
+
+    for section, name in (("data", "pairs"), ("data", "corpus"), ("evaluation", "tasks")):
+        table = settings.get(section)
+        if isinstance(table, dict) and name in table:
+            value = table[name]
+            key = f"{section}.{name}"
+            table[name] = [resolve(key, item) for item in value] if isinstance(value, list) else resolve(key, value)
+    for section, name in (("model", "base"), ("grading", "judge_model")):
+        table = settings.get(section)
+        if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).is_dir():
+            table[name] = str((folder / value).absolute())
+    return faults
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """One line for one fault of pydantic's: key, what was found, what was wanted."""
+    key = ".".join(str(part) for part in fault["loc"] if part not in ("constrained-float", "list[str]"))
+    if fault["type"] == "extra_forbidden":
+        return _unknown(key)
+    if fault["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if fault["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: found {json.dumps(fault['input'], default=str)}; {message}"
+
+
+def _unknown(key: str) -> str:
+    """Name the likely key: first in the same section, then in any other."""
+    name = key.rsplit(".", 1)[-1]
+    home = key.removesuffix(name)
+    known = known_keys()
+    here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
+    if near := get_close_matches(name, here, 1):
+        return f'{key}: unknown key; did you mean "{home}{near[0]}"?'
+    elsewhere = [other for other in known if other.rsplit(".", 1)[-1] == name]
+    if elsewhere:
+        return f'{key}: unknown key; did you mean "{elsewhere[0]}"?'
+    return f"{key}: unknown key; known here: {', '.join(here)}"
+
+
+def known_keys() -> list[str]:
+    """All keys as `section.key`, sections themselves included."""
+    keys: list[str] = []
+    for name, field in Config.model_fields.items():
+        keys.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
+    return keys
+
+
+def differences(saved: dict[str, Any], config: Config) -> list[str]:
+    """The settings in which a saved configuration differs from this one, one line each."""
+    old, new = _flatten(saved), _flatten(config.model_dump())
+    return [
+        f"{key} = {json.dumps(new.get(key))}, in the folder {json.dumps(old.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

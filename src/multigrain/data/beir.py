@@ -1,0 +1,97 @@
+"""BEIR folders: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/SPLIT.tsv`."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from multigrain.errors import DataError
+from multigrain.jsonl import read_objects, text_field
+from multigrain.records import Document, Pair
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant)."""
+
+    name: str
+    queries: dict[str, str]
+    documents: dict[str, str]
+    relevance: dict[str, dict[str, int]]
+
+
+def read_beir_documents(folder: Path) -> list[Document]:
+    """The corpus; the text to embed is title + space + text."""
+    path = _find(folder, "corpus.jsonl")
+    documents = {}
+    for line, fields in read_objects(path):
+        id = text_field(fields, "_id", path, line)
+        if id in documents:
+            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
+        title = fields.get("title") or ""
+        text = f"{title} {fields.get('text') or ''}".strip()
+        if text:
+            documents[id] = Document(id, text)
+    return list(documents.values())
+
+
+def read_beir_task(folder: Path, split: str) -> RetrievalTask:
+    """The queries that the split's qrels name, with the whole corpus.
+
+    Raises:
+        DataError: a file is missing, or qrels name a query or document that is not there.
+    """
+    documents = {document.id: document.text for document in read_beir_documents(folder)}
+    path = _find(folder, "queries.jsonl")
+    texts = {
+        text_field(fields, "_id", path, line): text_field(fields, "text", path, line)
+        for line, fields in read_objects(path)
+    }
+    relevance: dict[str, dict[str, int]] = {}
+    qrels = folder / "qrels" / f"{split}.tsv"
+    for line, query, document, grade in _read_qrels(qrels):
+        if query not in texts:
+            raise DataError(qrels, f'query "{query}" is not in {path.name}.', line)
+        if document not in documents:
+            raise DataError(qrels, f'document "{document}" is not in the corpus, or is empty there.', line)
+        relevance.setdefault(query, {})[document] = grade
+    relevance = {query: judged for query, judged in relevance.items() if max(judged.values()) > 0}
+    if not relevance:
+        raise DataError(qrels, "no query has a relevant document.")
+    return RetrievalTask(f"beir:{folder.name}:{split}", {q: texts[q] for q in relevance}, documents, relevance)
+
+
+def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
+    """One pair for each relevant (query, document) of the split."""
+    task = read_beir_task(folder, split)
+    return [
+        Pair(f"{query}-{document}", task.queries[query], task.documents[document])
+        for query, judged in task.relevance.items()
+        for document, grade in judged.items()
+        if grade > 0
+    ]
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(folder, f"no {name} or {name}.gz; wanted a BEIR folder.")
+
+
+def _read_qrels(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        present = ", ".join(sorted(file.stem for file in path.parent.glob("*.tsv"))) or "none"
+        raise DataError(path, f"cannot be read: {error.strerror}. Splits found: {present}.") from None
+    except UnicodeDecodeError:
+        raise DataError(path, "not UTF-8. Save the file as UTF-8.") from None
+    for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
+        if number == 1 and row and row[-1] == "score":
+            continue
+        try:
+            query, document, grade = row
+            yield number, query, document, int(grade)
+        except ValueError:
+            raise DataError(path, f"found {row}; wanted query-id, corpus-id and score, tab-separated.", number) from None

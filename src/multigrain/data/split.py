@@ -1,0 +1,145 @@
+"""Prepare a run's data: read, check, split into training and held-out parts."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from multigrain.config import Config
+from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_pairs
+from multigrain.errors import ConfigError, DataError
+from multigrain.records import Document, Pair
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """A run's pairs and documents. A held-out query is never trained on; where whole sources are held
+    out, their documents are not mined either."""
+
+    train: list[Pair]
+    held_out: list[Pair]
+    documents: list[Document]
+
+
+def prepare(config: Config) -> SplitData:
+    """Read the pairs and the corpus that `[data]` names, and split them.
+
+    Raises:
+        DataError: see `read_pairs` and `read_documents`; or positives missing from the corpus; or nothing left.
+        ConfigError: a source to hold out does not exist.
+    """
+    pairs = [pair for pair in read_pairs(config.data.pairs) if _folded(pair.query) != _folded(pair.positive)]
+    if not pairs:
+        raise DataError(config.data.pairs, "no pairs are left: in every pair the positive equals the query.")
+    held_out = config.data.held_out
+    if isinstance(held_out, list):
+        train, test = split_by_source(pairs, held_out)
+    else:
+        train, test = split_by_share(pairs, held_out, config.seed)
+    if config.data.limit is not None and len(train) > config.data.limit:
+        kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
+        train = [pair for index, pair in enumerate(train) if index in kept]
+    return SplitData(train, test, _documents(config, train, test))
+
+
+def split_by_share(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Hold out about `share` of the pairs. Pairs that share a query or a positive stay on one side.
+
+    Raises:
+        DataError: no pair is left to train on.
+    """
+    groups = _connected(pairs)
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    held_out: set[str] = set()
+    for group in order:
+        if len(held_out) + len(groups[group]) <= share * len(pairs):
+            held_out.update(groups[group])
+    train = [pair for pair in pairs if pair.id not in held_out]
+    if not train:
+        raise DataError("[data]", "no pairs are left to train on.")
+    return train, [pair for pair in pairs if pair.id in held_out]
+
+
+def _connected(pairs: list[Pair]) -> dict[int, list[str]]:
+    """Ids of the pairs, grouped so that a query or a positive lies wholly in one group."""
+    parent = list(range(len(pairs)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, pair in enumerate(pairs):
+        for key in (("query", _folded(pair.query)), ("positive", _folded(pair.positive))):
+            parent[root(index)] = root(first.setdefault(key, index))
+    groups: dict[int, list[str]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(root(index), []).append(pair.id)
+    return groups
+
+
+def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], list[Pair]]:
+    """Hold out whole sources; a text of theirs that also stands elsewhere is not trained on.
+
+    Raises:
+        ConfigError: a source is not there, or none is left to train on.
+    """
+    present = {pair.source for pair in pairs}
+    if unknown := [source for source in sources if source not in present]:
+        known = ", ".join(sorted(name for name in present if name)) or "none (the pairs carry no source)"
+        raise ConfigError("data.held_out", [f"no pairs with source {', '.join(unknown)}; sources found: {known}"])
+    test = [pair for pair in pairs if pair.source in sources]
+    seen = {_folded(text) for pair in test for text in (pair.query, pair.positive)}
+    train = [
+        pair
+        for pair in pairs
+        if pair.source not in sources and _folded(pair.query) not in seen and _folded(pair.positive) not in seen
+    ]
+    if not train:
+        raise ConfigError("data.held_out", ["every source is held out; nothing is left to train on"])
+    return train, test
+
+
+def _documents(config: Config, train: list[Pair], test: list[Pair]) -> list[Document]:
+    """The corpus: the file's, or the positives, each distinct text once."""
+    source = config.data.corpus
+    if source is None and config.data.pairs.startswith("beir:"):
+        source = f"beir:{beir_parts(config.data.pairs)[0]}"
+    if source is None:
+        by_source = isinstance(config.data.held_out, list)
+        both = [("train", pair) for pair in train] + [("held_out", pair) for pair in test]
+        return _distinct(
+            Document(pair.id, pair.positive, ("train" if side == "train" else "held_out") if by_source else "both")
+            for side, pair in both
+        )
+    if source == PYTHON_DOCS:
+        raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
+    documents = _distinct(read_documents(source))
+    texts = {_folded(document.text) for document in documents}
+    if missing := [pair.id for pair in train + test if _folded(pair.positive) not in texts]:
+        raise DataError(
+            source,
+            f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
+            "Add them to the corpus, word for word, or leave data.corpus out.",
+        )
+    return documents
+
+
+def _distinct(documents: Iterable[Document]) -> list[Document]:
+    """Each text once; ids that different texts share are told apart by a number."""
+    texts: dict[str, Document] = {}
+    ids: set[str] = set()
+    for document in documents:
+        if _folded(document.text) in texts:
+            continue
+        unique = document if document.id not in ids else replace(document, id=f"{document.id}#{len(texts)}")
+        ids.add(unique.id)
+        texts[_folded(document.text)] = unique
+    return list(texts.values())
+
+
+def _folded(text: str) -> str:
+    """The text as it is compared: white space and case do not tell texts apart."""
+    return " ".join(text.split()).casefold()

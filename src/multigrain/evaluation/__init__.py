@@ -1,0 +1,1 @@
+"""How good is the trained model, and how sure are we?"""

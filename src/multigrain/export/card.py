@@ -1,0 +1,84 @@
+"""The model card: what the model is, what it was made from, and how it was measured."""
+
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.evaluation.metrics import METRICS
+
+WITH_CODE = """```python
+from sentence_transformers import SentenceTransformer
+
+# The folder holds the code of the pooling (pooling.py, anchor_attention.py): read it, then allow it.
+model = SentenceTransformer("PATH", trust_remote_code=True)
+```
+
+With multigrain installed no flag is needed: `multigrain.load_model("PATH")`."""
+
+WITHOUT_CODE = """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("PATH")
+```"""
+
+
+def model_card(config: Config, summary: dict[str, Any]) -> str:
+    """Markdown with the metadata that model hubs read."""
+    usage = WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE
+    phases = "\n".join(
+        f"| {phase.name} | {', '.join(map(str, phase.grades)) or 'in-batch only'} | {phase.steps} | {phase.temperature} |"
+        for phase in config.training.phases
+    )
+    counts = summary["counts"]
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, multigrain]
+---
+
+# {config.name}
+
+A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{config.model.base}`
+(pooling: {config.model.pooling}; texts are cut at {config.model.max_tokens} tokens).
+
+## Use
+
+{usage}
+
+## Result
+
+Paired with the base model; the interval is a 95 % bootstrap interval of the difference.
+
+{results_table(summary)}
+
+## Data
+
+Pairs from `{_shown(config.data.pairs)}`: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
+{counts["written"]} negatives were written by the language model ({config.llm.provider}), {counts["mined"]} were mined;
+{counts["dropped"]} were dropped by grading, and {counts["negatives"]} negatives in {counts["tuples"]} tuples were trained on.
+
+## Schedule
+
+Batches of {config.training.batch_size}, learning rate {config.training.learning_rate}, seed {config.seed}.
+
+| phase | grades of negatives | steps | temperature |
+| --- | --- | --- | --- |
+{phases}
+"""
+
+
+def results_table(summary: dict[str, Any]) -> str:
+    """The figures of all tasks as a Markdown table."""
+    lines = ["| task | metric | base | trained | difference | 95 % interval |", "| --- | --- | --- | --- | --- | --- |"]
+    for task, difference in summary["difference"].items():
+        for metric in METRICS:
+            value, low, high = difference[metric]
+            base, trained = summary["base"][task][metric], summary["trained"][task][metric]
+            lines.append(
+                f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {low:+.3f} to {high:+.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def _shown(source: str) -> str:
+    """A source without the folders that lead to it: a published card tells nothing of the author's disk."""
+    return source.rsplit("/", 1)[-1]

@@ -1,0 +1,1 @@
+"""Is each candidate really a negative, and of which grade?"""

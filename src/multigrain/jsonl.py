@@ -1,0 +1,96 @@
+"""JSON lines: records to files and back, with file and line in every complaint."""
+
+import gzip
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from multigrain.errors import DataError
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for each line of a `.jsonl` or `.jsonl.gz` file.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+    """
+    try:
+        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}. Give the path of a JSON-lines file.") from None
+    with opened as lines:
+        for number, line in enumerate(_numbered_io(lines, path), start=1):
+            yield number, _object(line, path, number)
+
+
+def _numbered_io(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    """The lines, with a damaged gzip file reported as what it is."""
+    try:
+        yield from lines
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(path, f"is not a whole gzip file ({error}).") from None
+
+
+def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            path, f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8.", number
+        ) from None
+    if not text.strip():
+        raise DataError(path, "empty line; wanted one JSON object. Delete the line.", number)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(path, f"not JSON ({error}); wanted one JSON object a line.", number) from None
+    if not isinstance(value, dict):
+        raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
+    return value
+
+
+def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
+    """The field as non-empty text.
+
+    Raises:
+        DataError: the field is missing, not text, or blank.
+    """
+    if key not in fields:
+        found = ", ".join(f'"{name}"' for name in fields) or "none"
+        raise DataError(path, f'no field "{key}"; fields found: {found}.', line)
+    value = fields[key]
+    if not isinstance(value, str):
+        raise DataError(path, f'field "{key}" is a {type(value).__name__}; wanted text.', line)
+    if not value.strip():
+        raise DataError(path, f'field "{key}" is empty; wanted text.', line)
+    return value.strip()
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write so that a reader sees the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_objects(path: Path, objects: Iterable[dict[str, Any]]) -> int:
+    """Write one object a line, atomically; return how many."""
+    buffer = io.StringIO()
+    count = 0
+    for fields in objects:
+        buffer.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        count += 1
+    write_atomic(path, buffer.getvalue().encode("utf-8", errors="replace"))
+    return count

@@ -1,0 +1,47 @@
+"""From the `[llm]` section to a client."""
+
+import os
+
+from multigrain.config import LLMSection
+from multigrain.errors import ConfigError
+from multigrain.llm import scripted, weights
+from multigrain.llm.client import Client
+
+
+def make_client(section: LLMSection) -> Client:
+    """The client that the section asks for, not yet connected.
+
+    Raises:
+        ConfigError: the variable that should hold the key is not set.
+    """
+    if section.provider == "scripted":
+        return scripted.ScriptedClient()
+    if section.provider == "embedded":
+        from multigrain.llm.embedded import EmbeddedClient
+
+        return EmbeddedClient(section.timeout)
+    from multigrain.llm.endpoint import EndpointClient
+
+    assert section.base_url and section.model  # the section has checked it
+    return EndpointClient(section.base_url, section.model, api_key(section), section.timeout)
+
+
+def api_key(section: LLMSection) -> str | None:
+    """The key from the environment.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if section.api_key_env is None:
+        return None
+    if not (key := os.environ.get(section.api_key_env)):
+        raise ConfigError("llm.api_key_env", [f"the environment variable {section.api_key_env} is not set"])
+    return key
+
+
+def model_name(section: LLMSection) -> str:
+    """The name that goes into requests and records."""
+    if section.provider == "endpoint":
+        assert section.model  # the section has checked it
+        return section.model
+    return scripted.MODEL if section.provider == "scripted" else weights.MODEL

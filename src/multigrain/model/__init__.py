@@ -1,0 +1,1 @@
+"""The embedding model: anchor-token-aware pooling on a sentence-transformers model."""

@@ -1,0 +1,98 @@
+"""Build the model that is trained, and load the ones that were saved."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from torch import nn
+
+from multigrain.errors import ConfigError, RunError
+from multigrain.jsonl import write_json
+from multigrain.model import anchor_attention, pooling
+from multigrain.model.locate import find_base
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+
+HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
+    "mean": "mean",
+    "cls": "cls",
+    "last": "lasttoken",
+    "weighted": "weightedmean",
+}
+SHIPPED = (Path(pooling.__file__), Path(anchor_attention.__file__))
+"""The files that a saved model needs in order to load without multigrain."""
+
+
+class EmbeddingModel(SentenceTransformer):
+    """A SentenceTransformer that loads our modules without a flag, and ships them when it is saved."""
+
+    _module_classes: Mapping[str, type[nn.Module]] = {
+        f"{module}.{cls.__name__}": cls
+        for cls in (AnchorTransformer, AnchorPooling)
+        for module in (cls.__module__, "pooling")
+    }
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save, with the code of our modules beside `modules.json`, which then names that code."""
+        super().save(path, *args, **kwargs)
+        modules = json.loads((listing := Path(path, "modules.json")).read_text(encoding="utf-8"))
+        if not any(module["type"].startswith(AnchorPooling.__module__) for module in modules):
+            return
+        for module in modules:
+            module["type"] = module["type"].replace(AnchorPooling.__module__ + ".", "pooling.")
+        for file in SHIPPED:
+            shutil.copy(file, path)
+        write_json(listing, modules)
+
+
+def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
+    """A model as it is, with its own pooling: the judge, or what the trained model is compared with.
+
+    Raises:
+        ConfigError: there is no such model; names the setting `key`.
+    """
+    base = find_base(name, key)
+    try:
+        model = EmbeddingModel(base)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(key, [f"{base} cannot be loaded as a model: {reason}"]) from error
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    return model
+
+
+def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer:
+    """The base with the pooling asked for, and normalised embeddings.
+
+    Raises:
+        ConfigError: there is no such base, or its attention cannot be seen by anchor pooling.
+    """
+    host = load_base(base)
+    transformer = host[0]
+    dimension = transformer.get_embedding_dimension()
+    if pooling == "anchor":
+        try:
+            transformer = AnchorTransformer(find_base(base, "model.base"))
+        except ValueError as error:
+            raise ConfigError("model.pooling", [str(error)]) from error
+        pooled: nn.Module = AnchorPooling(dimension)
+    else:
+        pooled = Pooling(dimension, HOST_POOLINGS[pooling])
+    model = EmbeddingModel(modules=[transformer, pooled, Normalize()])
+    model.max_seq_length = min(max_tokens, host.max_seq_length or max_tokens)
+    return model
+
+
+def load_model(path: str | Path) -> SentenceTransformer:
+    """A model that multigrain saved, or any sentence-transformers model.
+
+    Raises:
+        RunError: there is no model in the folder.
+    """
+    if not Path(path, "modules.json").is_file():
+        raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
+    return EmbeddingModel(str(path))

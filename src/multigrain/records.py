@@ -1,0 +1,99 @@
+"""The records that pass between stages, one frozen class each.
+
+pair       a query with one positive
+document   a text of the corpus
+candidate  a text proposed as a negative, with the grade it was asked for or mined at
+dropped    a candidate with the rule and the value that removed it
+negative   a candidate that survived, with its measured grade and judge score
+tuple      a query, its positive, and its negatives by grade
+
+A *grade* is a small integer, higher = closer to relevant: 1 is the easiest negative, 4 the hardest.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+GRADES = (1, 2, 3, 4)
+
+Source = Literal["llm", "mined"]
+Split = Literal["train", "held_out", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A query and the passage that answers it; `source` names where both came from."""
+
+    id: str
+    query: str
+    positive: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text of the corpus; `split` says which part of the run may look at it."""
+
+    id: str
+    text: str
+    split: Split = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text that somebody (`source`, by means of `model`) proposed as a negative of `grade`."""
+
+    pair_id: str
+    grade: int
+    text: str
+    source: Source
+    model: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A candidate, the rule that removed it, and the value that broke the rule."""
+
+    candidate: Candidate
+    rule: str
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object: the candidate's fields, then `rule` and `value`."""
+        return {**to_json(self.candidate), "rule": self.rule, "value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A candidate that survived: `grade` is measured, `score` is the judge's."""
+
+    text: str
+    grade: int
+    score: float
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class GradedTuple:
+    """A query, its positive, and its negatives in rising order of grade."""
+
+    id: str
+    query: str
+    positive: str
+    negatives: tuple[Negative, ...]
+
+
+Record = Pair | Document | Candidate | Dropped | Negative | GradedTuple
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The record as a JSON object; absent optional fields are left out."""
+    if isinstance(record, Dropped):
+        return record.to_json()
+    return {key: value for key, value in asdict(record).items() if value is not None}
+
+
+def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
+    """A graded tuple as `to_json` wrote it."""
+    negatives = tuple(Negative(**negative) for negative in fields["negatives"])
+    return GradedTuple(**{**fields, "negatives": negatives})

@@ -1,0 +1,157 @@
+"""The run folder: where each file lies, who may write to it, and what is already done.
+
+    runs/NAME/
+      run.toml            the resolved configuration
+      manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
+      data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
+      synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl
+      grading/            tuples.jsonl, dropped.jsonl, report.json
+      training/           curriculum.json, log.jsonl, checkpoints/, model/
+      evaluation/         scores.json, per_query.jsonl, examples.json
+      model/              the exported model
+      search/             the trained model's vectors of the corpus
+      summary.json
+    Files named vectors.npz keep what was encoded; they can be deleted at any time.
+"""
+
+import fcntl
+import json
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multigrain.config import Config, differences
+from multigrain.errors import ConfigError, RunError
+from multigrain.jsonl import write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What the manifest keeps of a finished stage."""
+
+    fingerprint: str
+    version: str
+    seed: int
+    seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    cost: float = 0.0
+
+
+class RunDir:
+    """The paths of one run, and its manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "run.toml"
+        self.manifest = folder / "manifest.json"
+        self.summary = folder / "summary.json"
+        self.train_pairs = folder / "data" / "train.jsonl"
+        self.held_out_pairs = folder / "data" / "held_out.jsonl"
+        self.corpus = folder / "data" / "corpus.jsonl"
+        self.store = folder / "synthesis" / "store.sqlite"
+        self.candidates = folder / "synthesis" / "candidates.jsonl"
+        self.parked = folder / "synthesis" / "parked.jsonl"
+        self.judge_vectors = folder / "synthesis" / "vectors.npz"
+        self.tuples = folder / "grading" / "tuples.jsonl"
+        self.dropped = folder / "grading" / "dropped.jsonl"
+        self.report = folder / "grading" / "report.json"
+        self.training = folder / "training"
+        self.trained = folder / "training" / "model"
+        self.scores = folder / "evaluation" / "scores.json"
+        self.per_query = folder / "evaluation" / "per_query.jsonl"
+        self.examples = folder / "evaluation" / "examples.json"
+        self.base_vectors = folder / "evaluation" / "vectors.npz"
+        self.model = folder / "model"
+        self.vectors = folder / "search" / "vectors.npz"
+
+    def stages(self) -> dict[str, StageRecord]:
+        """The finished stages, by name.
+
+        Raises:
+            RunError: the manifest is damaged.
+        """
+        if not self.manifest.exists():
+            return {}
+        try:
+            entries = json.loads(self.manifest.read_text(encoding="utf-8"))
+            return {name: StageRecord(**entry) for name, entry in entries.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.manifest}: damaged ({error}). Delete it: finished stages are run again.") from None
+
+    def record(self, stage: str, entry: StageRecord) -> None:
+        """Note in the manifest that a stage is finished."""
+        entries = {name: asdict(record) for name, record in self.stages().items()}
+        write_json(self.manifest, {**entries, stage: asdict(entry)})
+
+    def claim(self, config: Config, force: bool = False) -> None:
+        """Make the folder this configuration's own.
+
+        Raises:
+            ConfigError: it was made by another configuration, and `force` is off; names what differs.
+        """
+        if self.config.exists() and not force:
+            changed = differences(_read_settings(self.config), config)
+            if changed:
+                raise ConfigError(
+                    self.folder,
+                    [
+                        "made by another configuration: "
+                        + "; ".join(changed)
+                        + ". Choose another name, or --force to redo the stages that this changes."
+                    ],
+                )
+        write_atomic(self.config, to_toml(config).encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder while this one writes.
+
+        Raises:
+            RunError: another process is at work in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.folder}: another multigrain process is at work here. Wait for it, or stop it."
+                ) from None
+            yield
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged ({error}). Delete it, or choose another run name.") from None
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration as TOML, defaults included; keys without a value are left out."""
+    lines: list[str] = []
+    _append_table(lines, config.model_dump(exclude_none=True), "")
+    return "\n".join(lines).strip() + "\n"
+
+
+def _append_table(lines: list[str], table: dict[str, Any], path: str) -> None:
+    for key, value in table.items():
+        if not isinstance(value, dict) and not _is_table_array(value):
+            # JSON's strings, numbers, booleans and flat lists are TOML's too.
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines.extend(["", f"[{path}{key}]"])
+            _append_table(lines, value, f"{path}{key}.")
+        elif _is_table_array(value):
+            for entry in value:
+                lines.extend(["", f"[[{path}{key}]]"])
+                _append_table(lines, entry, f"{path}{key}.")
+
+
+def _is_table_array(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

@@ -1,0 +1,55 @@
+"""What a run's outcome looks like on a terminal."""
+
+import json
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.evaluation.metrics import METRICS
+from multigrain.rundir import RunDir
+
+WIDTH = 110
+
+
+def render(config: Config, summary: dict[str, Any]) -> str:
+    """The counts, and, as far as the run has come, the figures and a few searches before and after."""
+    run_dir = RunDir(config.folder)
+    blocks = [_counts(summary)]
+    if summary["difference"]:
+        blocks += [_figures(summary), _examples(run_dir)]
+    if run_dir.model.exists():
+        blocks.append(f"model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} \"your question\"")
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _counts(summary: dict[str, Any]) -> str:
+    seconds = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in summary["seconds"].items())
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["counts"].items())
+    return f"{summary['name']}: {counts}\nseconds: {seconds}"
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    lines = [f"{'task':<24} {'metric':<11} {'base':>6} {'trained':>8} {'difference':>11}  95 % interval"]
+    for task, difference in summary["difference"].items():
+        for metric in METRICS:
+            value, low, high = difference[metric]
+            base, trained = summary["base"][task][metric], summary["trained"][task][metric]
+            lines.append(
+                f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {low:+.3f} to {high:+.3f}"
+            )
+    return "\n".join(lines)
+
+
+def _examples(run_dir: RunDir) -> str:
+    examples = json.loads(run_dir.examples.read_text(encoding="utf-8"))
+    if not examples:
+        return ""
+    blocks = ["Searches whose first result changed, drawn at random (* = the right document):"]
+    for example in examples:
+        before, after = (example[key] or "> 100" for key in ("rank_before", "rank_after"))
+        lines = [f"\n{example['query']}   (rank of the right document: {before} -> {after})"]
+        for side in ("before", "after"):
+            for document in example[side]:
+                mark = "*" if document["id"] in example["relevant"] else " "
+                lines.append(f"  {side:<6} {mark} {document['id']}: {document['text']}"[:WIDTH])
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)

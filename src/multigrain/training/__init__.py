@@ -1,0 +1,1 @@
+"""Coarse-to-fine training on graded tuples."""
