@@ -29,14 +29,14 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
-if TYPE_CHECKING:
-    from multigrain.config import Config, load_config
-    from multigrain.errors import MultigrainError
-    from multigrain.model.build import load_model
-    from multigrain.model.pooling import AnchorPooling
-    from multigrain.pipeline import evaluate, export_model, grade, run, search, synthesize, train
-    from multigrain.records import GradedTuple, Negative, Pair
-    from multigrain.training.curriculum import Curriculum
+if TYPE_CHECKING:  # the same for type checkers and editors
+    from multigrain.config import Config, load_config  # noqa: F401
+    from multigrain.errors import MultigrainError  # noqa: F401
+    from multigrain.model.build import load_model  # noqa: F401
+    from multigrain.model.pooling import AnchorPooling  # noqa: F401
+    from multigrain.pipeline import evaluate, export_model, grade, run, search, synthesize, train  # noqa: F401
+    from multigrain.records import GradedTuple, Negative, Pair  # noqa: F401
+    from multigrain.training.curriculum import Curriculum  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

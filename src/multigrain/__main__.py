@@ -1,4 +1,4 @@
-"""python -m multigrain"""
+"""Run as `python -m multigrain`."""
 
 from multigrain.cli import main
 

@@ -81,4 +81,5 @@ def _state(config: Config) -> str:
         return "new"
     finished, fresh = run_dir.stages(), stage_fingerprints(config)
     done = [s.name for s in STAGES if s.name in finished and finished[s.name].fingerprint == fresh[s.name]]
-    return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(s.name for s in STAGES if s.name not in done) or 'nothing'}"
+    todo = [stage.name for stage in STAGES if stage.name not in done]
+    return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

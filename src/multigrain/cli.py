@@ -82,7 +82,8 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
     summary = verbs[options.verb](config, force=options.force)
     print(render(config, summary))
     if pipeline.too_many_parked(config, summary):
-        say(f"multigrain: {summary['counts']['parked']} requests have no answer; see {config.folder}/synthesis/parked.jsonl")
+        parked = summary["counts"]["parked"]
+        say(f"multigrain: {parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why.")
         return PARKED
     return DONE
 
@@ -147,7 +148,9 @@ def _parser() -> argparse.ArgumentParser:
         elif name != "quickstart":
             verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
         if name != "search":
-            verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
+            verb.add_argument(
+                "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file"
+            )
         if name not in ("search", "check"):
             verb.add_argument("--force", action="store_true", help="redo what a changed setting changes")
         verb.add_argument("--quiet", action="store_true", help="no progress")

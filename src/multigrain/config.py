@@ -247,7 +247,7 @@ def _resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
     def resolve(key: str, value: Any) -> Any:
         if not isinstance(value, str) or value in ("python-docs", "embedded", "held-out", ""):
             return value
-        expanded = os.path.expanduser(os.path.expandvars(value))
+        expanded = os.path.expandvars(value)
         if unset := re.search(r"\$\{?(\w+)", expanded):
             faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r})")
         form, colon, rest = expanded.rpartition("beir:")

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,18 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
+    for number, line in enumerate(_lines(path), start=1):
+        yield number, _object(line, path, number)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
     try:
-        opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from file
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(path, f"is not a whole gzip file ({error}).") from None
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}. Give the path of a JSON-lines file.") from None
-    with opened as lines:
-        for number, line in enumerate(_numbered_io(lines, path), start=1):
-            yield number, _object(line, path, number)
-
-
-def _numbered_io(lines: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    """The lines, with a damaged gzip file reported as what it is."""
-    try:
-        yield from lines
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(path, f"is not a whole gzip file ({error}).") from None
 
 
 def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Stage:
     name: str
     work: Callable[[Config, RunDir], Result]
     sections: tuple[str, ...]
-    inputs: Callable[[Config], list[Path]] = lambda config: []
+    inputs: Callable[[Config], list[Path]] = lambda _config: []
 
 
 def run(config: Config, force: bool = False) -> dict[str, Any]:
@@ -91,7 +91,9 @@ def _run_stages(config: Config, names: list[str], force: bool) -> dict[str, Any]
                 _run_stage(stage, config, run_dir, fingerprints[stage.name])
             elif names and stage.name in _before(names[0]):
                 verb = "synthesize" if stage.name == "data" else stage.name
-                raise RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
+                raise RunError(
+                    f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml"
+                )
         summary = summarize(config, run_dir)
         write_json(run_dir.summary, summary)
         return summary
@@ -320,7 +322,7 @@ def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]
 def summarize(config: Config, run_dir: RunDir) -> dict[str, Any]:
     """What `summary.json` holds: figures of the evaluation, counts, seconds and tokens of all finished stages."""
     stages = run_dir.stages()
-    scores = {"base": {}, "trained": {}, "difference": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
     fresh = stage_fingerprints(config)
     if "evaluate" in stages and stages["evaluate"].fingerprint == fresh["evaluate"]:
         scores = json.loads(run_dir.scores.read_text(encoding="utf-8"))

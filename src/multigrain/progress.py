@@ -25,7 +25,7 @@ _quiet = False
 
 def set_quiet(quiet: bool) -> None:
     """Turn progress off (or on again) for the whole process."""
-    global _quiet
+    global _quiet  # noqa: PLW0603 (the process has one stderr)
     _quiet = quiet
 
 
@@ -88,7 +88,14 @@ class _Bar:
 
 def _bar() -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

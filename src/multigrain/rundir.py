@@ -1,17 +1,17 @@
 """The run folder: where each file lies, who may write to it, and what is already done.
 
-    runs/NAME/
-      run.toml            the resolved configuration
-      manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-      data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
-      synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl
-      grading/            tuples.jsonl, dropped.jsonl, report.json
-      training/           curriculum.json, log.jsonl, checkpoints/, model/
-      evaluation/         scores.json, per_query.jsonl, examples.json
-      model/              the exported model
-      search/             the trained model's vectors of the corpus
-      summary.json
-    Files named vectors.npz keep what was encoded; they can be deleted at any time.
+runs/NAME/
+  run.toml            the resolved configuration
+  manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
+  data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
+  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl
+  grading/            tuples.jsonl, dropped.jsonl, report.json
+  training/           curriculum.json, log.jsonl, checkpoints/, model/
+  evaluation/         scores.json, per_query.jsonl, examples.json
+  model/              the exported model
+  search/             the trained model's vectors of the corpus
+  summary.json
+Files named vectors.npz keep what was encoded; they can be deleted at any time.
 """
 
 import fcntl

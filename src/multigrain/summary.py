@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from multigrain.config import Config
-from multigrain.evaluation.metrics import METRICS
 from multigrain.rundir import RunDir
 
 WIDTH = 110
@@ -17,7 +16,7 @@ def render(config: Config, summary: dict[str, Any]) -> str:
     if summary["difference"]:
         blocks += [_figures(summary), _examples(run_dir)]
     if run_dir.model.exists():
-        blocks.append(f"model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} \"your question\"")
+        blocks.append(f'model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} "your question"')
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -30,8 +29,7 @@ def _counts(summary: dict[str, Any]) -> str:
 def _figures(summary: dict[str, Any]) -> str:
     lines = [f"{'task':<24} {'metric':<11} {'base':>6} {'trained':>8} {'difference':>11}  95 % interval"]
     for task, difference in summary["difference"].items():
-        for metric in METRICS:
-            value, low, high = difference[metric]
+        for metric, (value, low, high) in difference.items():
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
             lines.append(
                 f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {low:+.3f} to {high:+.3f}"

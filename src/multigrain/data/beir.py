@@ -94,4 +94,6 @@ def _read_qrels(path: Path) -> Iterator[tuple[int, str, str, int]]:
             query, document, grade = row
             yield number, query, document, int(grade)
         except ValueError:
-            raise DataError(path, f"found {row}; wanted query-id, corpus-id and score, tab-separated.", number) from None
+            raise DataError(
+                path, f"found {row}; wanted query-id, corpus-id and score, tab-separated.", number
+            ) from None

@@ -97,10 +97,10 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 
 
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
-    """Query = the summary, positive = the rest without the object's name; None where either is too short.
+    r"""Query = the summary, positive = the rest without the object's name; None where either is too short.
 
     >>> rest = "sqrt works on each element of x, and gives a new array of the same shape as x."
-    >>> to_pair("np.sqrt", "Return the square root.\\n\\n" + rest, "np").positive
+    >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive
     'works on each element of x, and gives a new array of the same shape as x.'
     """
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")

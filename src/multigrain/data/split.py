@@ -12,8 +12,10 @@ from multigrain.records import Document, Pair
 
 @dataclass(frozen=True)
 class SplitData:
-    """A run's pairs and documents. A held-out query is never trained on; where whole sources are held
-    out, their documents are not mined either."""
+    """A run's pairs and documents.
+
+    A held-out query is never trained on; where whole sources are held out, their documents are not mined either.
+    """
 
     train: list[Pair]
     held_out: list[Pair]

@@ -33,7 +33,9 @@ def load_task(name: str, pairs: Sequence[Pair], documents: Sequence[Document]) -
     if name != HELD_OUT:
         return read_beir_task(*beir_parts(name))
     if not pairs:
-        raise DataError("evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out')
+        raise DataError(
+            "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
+        )
     return held_out_task(pairs, documents)
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from multigrain.config import Config
-from multigrain.evaluation.metrics import METRICS
+from multigrain.config import Config, PhaseSection
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
@@ -25,8 +24,7 @@ def model_card(config: Config, summary: dict[str, Any]) -> str:
     """Markdown with the metadata that model hubs read."""
     usage = WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE
     phases = "\n".join(
-        f"| {phase.name} | {', '.join(map(str, phase.grades)) or 'in-batch only'} | {phase.steps} | {phase.temperature} |"
-        for phase in config.training.phases
+        f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in config.training.phases
     )
     counts = summary["counts"]
     return f"""---
@@ -54,7 +52,8 @@ Paired with the base model; the interval is a 95 % bootstrap interval of the dif
 
 Pairs from `{_shown(config.data.pairs)}`: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
 {counts["written"]} negatives were written by the language model ({config.llm.provider}), {counts["mined"]} were mined;
-{counts["dropped"]} were dropped by grading, and {counts["negatives"]} negatives in {counts["tuples"]} tuples were trained on.
+{counts["dropped"]} were dropped by grading.
+The training used {counts["negatives"]} negatives in {counts["tuples"]} tuples.
 
 ## Schedule
 
@@ -70,13 +69,16 @@ def results_table(summary: dict[str, Any]) -> str:
     """The figures of all tasks as a Markdown table."""
     lines = ["| task | metric | base | trained | difference | 95 % interval |", "| --- | --- | --- | --- | --- | --- |"]
     for task, difference in summary["difference"].items():
-        for metric in METRICS:
-            value, low, high = difference[metric]
+        for metric, (value, low, high) in difference.items():
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
             lines.append(
                 f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {low:+.3f} to {high:+.3f} |"
             )
     return "\n".join(lines)
+
+
+def _grades(phase: PhaseSection) -> str:
+    return ", ".join(map(str, phase.grades)) or "in-batch negatives only"
 
 
 def _shown(source: str) -> str:

@@ -48,7 +48,5 @@ def _order_rate(graded: Graded) -> float | None:
     for candidate, relevance, _ in graded.measured:
         if candidate.source == "llm":
             by_pair.setdefault(candidate.pair_id, {}).setdefault(candidate.grade, relevance)
-    rises = [
-        low[1] < high[1] for grades in by_pair.values() for low, high in pairwise(sorted(grades.items()))
-    ]
+    rises = [low[1] < high[1] for grades in by_pair.values() for low, high in pairwise(sorted(grades.items()))]
     return round(fmean(rises), 4) if rises else None

@@ -1,4 +1,6 @@
-"""The child process of `EmbeddedClient`: python -m multigrain.llm.embedded_server WEIGHTS MODEL SLOTS
+"""The child process of `EmbeddedClient`.
+
+    python -m multigrain.llm.embedded_server WEIGHTS MODEL SLOTS
 
 The key comes as the first line of standard input, the address goes to standard output, and the end of
 standard input ends the server, also when the parent was killed.

@@ -92,7 +92,9 @@ class EndpointClient:
         url = f"{self.base_url}/{path}"
         try:
             async with self._session.request(method, url, json=body) as response:
-                raw = await response.content.read(LARGEST_ANSWER + 1) if response.status != 200 else await _body(response)
+                raw = (
+                    await response.content.read(LARGEST_ANSWER + 1) if response.status != 200 else await _body(response)
+                )
                 if response.status != 200:
                     raise _refusal(url, response.status, raw.decode(errors="replace"))
         except TimeoutError:

@@ -19,8 +19,9 @@ create table if not exists answers (
 
 
 class AnswerStore:
-    """Answers by request key. Each is committed before the next request takes its place, so that kill -9
-    loses at most what was under way.
+    """Answers by request key.
+
+    Each is committed before the next request takes its place, so that kill -9 loses at most what was under way.
 
     Raises:
         RunError: the file is no database, or another program has locked it.

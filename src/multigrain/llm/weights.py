@@ -41,3 +41,8 @@ def verify_weights(weights: Path) -> None:
             f"{weights}: wrong checksum: sha256 is {found[:16]}..., wanted {WEIGHTS_SHA256[:16]}.... "
             f"Fetch the file again: {FETCH_COMMAND} --force-reinstall --no-cache-dir"
         )
+
+
+if __name__ == "__main__":
+    verify_weights(find_weights())
+    print(f"{WEIGHTS}: checksum is right")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
 
 from multigrain.errors import ConfigError, RunError
@@ -73,6 +73,8 @@ def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer
     """
     host = load_base(base)
     transformer = host[0]
+    if not isinstance(transformer, Transformer):
+        raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
     dimension = transformer.get_embedding_dimension()
     if pooling == "anchor":
         try:

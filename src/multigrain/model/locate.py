@@ -20,7 +20,7 @@ def find_base(name: str, key: str) -> str:
     folder = Path(name)
     looks_like_path = folder.is_absolute() or name.startswith(".")
     if looks_like_path and not folder.is_dir():
-        raise ConfigError(key, [f"{name}: no such folder; wanted a model's folder, a hub name or \"{EMBEDDED}\""])
+        raise ConfigError(key, [f'{name}: no such folder; wanted a model\'s folder, a hub name or "{EMBEDDED}"'])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
     return name

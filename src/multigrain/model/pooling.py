@@ -55,7 +55,7 @@ class AnchorPooling(Pooling):
     def __init__(self, embedding_dimension: int, include_prompt: bool = True) -> None:
         super().__init__(embedding_dimension, "mean", include_prompt)
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Read `token_embeddings` (B, n, D) and `anchor_scores` (B, n); write `sentence_embedding` (B, D).
 
         Raises:
@@ -73,8 +73,10 @@ class AnchorPooling(Pooling):
         return features
 
     def _without_prompt(self, features: dict[str, Any]) -> Tensor:
-        """(B, n), 0 for the tokens of the prompt and for padding. The mask in the features stays as it is:
-        losses that embed twice (GradCache) need it unchanged."""
+        """(B, n), 0 for the tokens of the prompt and for padding.
+
+        The mask in the features stays as it is: losses that embed twice (GradCache) need it unchanged.
+        """
         length = features["prompt_length"]
         tokens = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
         mask: Tensor = self._exclude_prompt_from_mask(features["attention_mask"], tokens)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -78,7 +78,7 @@ class PhaseSampler(MultiDatasetDefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of row numbers in the concatenated dataset."""
-        offsets = [0, *accumulate(len(part) for part in self.dataset.datasets)]
+        offsets = [0, *self.dataset.cumulative_sizes]
         for offset, sampler, count in zip(offsets, self.batch_samplers, self._counts(), strict=False):
             for batch in islice(sampler, count):
                 yield [row + offset for row in batch]

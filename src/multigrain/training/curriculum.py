@@ -53,9 +53,7 @@ class Curriculum:
         return self.phases[-1]
 
 
-def plan(
-    tuples: Sequence[GradedTuple], sections: Sequence[PhaseSection], batch_size: int, seed: int = 7
-) -> Curriculum:
+def plan(tuples: Sequence[GradedTuple], sections: Sequence[PhaseSection], batch_size: int, seed: int = 7) -> Curriculum:
     """Draw up every batch of the training.
 
     The tuples are gone through in a shuffled order, over all phases, and shuffled anew each time they are
@@ -89,9 +87,7 @@ def _endless(tuples: Sequence[GradedTuple], shuffler: random.Random) -> Iterator
         yield from order
 
 
-def _batch(
-    rows: Iterator[GradedTuple], waiting: list[GradedTuple], size: int, patience: int
-) -> list[GradedTuple]:
+def _batch(rows: Iterator[GradedTuple], waiting: list[GradedTuple], size: int, patience: int) -> list[GradedTuple]:
     """The next `size` tuples that can stand together; the others wait for the next batch."""
     batch: list[GradedTuple] = []
     texts: set[str] = set()

