@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -34,6 +34,14 @@ class EmbeddingModel(SentenceTransformer):
         for cls in (AnchorTransformer, AnchorPooling)
         for module in (cls.__module__, "pooling")
     }
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> Self:
+        """The trainer reloads its checkpoints by this; they name our modules as every saved model does."""
+        classes = {**cls._module_classes, **module_classes}
+        return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save, with the code of our modules beside `modules.json`, which then names that code."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 
@@ -89,6 +90,7 @@ def _trainer(
         seed=seed,
         report_to=[],
         disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     arguments.multi_dataset_batch_sampler = phase_sampler(arguments.world_size)
     return SentenceTransformerTrainer(

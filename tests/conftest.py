@@ -1,0 +1,119 @@
+"""What many tests need: a tiny encoder built in code, small pairs, and the real data where they are."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = (
+    "the a of to is in and red green blue cat dog bird fish tree river stone house runs sleeps eats sings near "
+    "under over big small old young what where who which does do it on table chair window door garden market "
+    "paper engine winter letter island copper basket thunder village mirror candle harbor meadow timber saddle"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised two-layer BERT with a word tokenizer: a real model, in milliseconds."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_encoder")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> Callable[[str, list[dict[str, Any]]], Path]:
+    """Write objects as JSON lines below the test's folder."""
+
+    def write(name: str, objects: list[dict[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(fields) + "\n" for fields in objects), encoding="utf-8")
+        return path
+
+    return write
+
+
+def small_pairs(count: int = 40) -> list[dict[str, Any]]:
+    """Pairs in which each query shares its words with its positive alone."""
+    nouns, places = WORDS[10:22], WORDS[34:]
+    return [
+        {
+            "id": f"p{i}",
+            "query": f"where is the {nouns[i % 12]} {places[i % len(places)]}",
+            "positive": f"the {nouns[i % 12]} is near the {places[i % len(places)]} and the {places[(i * 7) % 20]}",
+            "source": f"source{i % 4}",
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def run_toml(tmp_path: Path, tiny_encoder: Path, write_jsonl: Callable[..., Path]) -> Path:
+    """A whole run on the tiny encoder with the scripted language model; it takes seconds."""
+    write_jsonl("pairs.jsonl", small_pairs())
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+name = "tiny"
+output = "{tmp_path / "runs"}"
+[data]
+pairs = "pairs.jsonl"
+held_out = 0.25
+[llm]
+provider = "scripted"
+[grading]
+judge_model = "{tiny_encoder}"
+bands = [0.7, 0.8, 0.9]
+false_negative_above = 0.999
+[model]
+base = "{tiny_encoder}"
+max_tokens = 32
+[training]
+batch_size = 4
+learning_rate = 1e-3
+checkpoint_every = 2
+[[training.phases]]
+name = "coarse"
+grades = [1]
+steps = 4
+[[training.phases]]
+name = "fine"
+grades = [3, 4]
+steps = 4
+temperature = 0.1
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """The folder of a real data set, or a skip that says what is missing."""
+
+    def find(name: str) -> Path:
+        root = Path(os.environ.get("MULTIGRAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+        if not (root / name).is_dir():
+            pytest.skip(f"no data set {name} in {root} (set MULTIGRAIN_DATA)")
+        return root / name
+
+    return find

@@ -1,0 +1,70 @@
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from multigrain.data import python_docs
+from multigrain.data.python_docs import to_pair
+
+REST = "The result is a new list that holds each of the words once, in the order of their first use."
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site-packages folder whose modules would fail if they were imported."""
+    paths = {"purelib": tmp_path / "site", "platlib": tmp_path / "site", "stdlib": tmp_path / "lib"}
+    for path in paths.values():
+        path.mkdir(exist_ok=True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(paths[name]))
+
+    def module(path: str, name: str, summary: str, rest: str = REST) -> None:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(f'def {name}():\n    """{summary}\n\n    {rest}\n    """\n\nraise SystemExit("imported")\n')
+
+    module("site/alpha/__init__.py", "unique", "Return the different words of a text.")
+    module("site/alpha/core/_sets.py", "merge", "Merge two sets of words.", REST.replace("list", "set"))
+    module("site/alpha/core/_sets.py", "_hidden", "Merge three sets of words.", REST.replace("list", "bag"))
+    module("site/alpha/tests/test_sets.py", "helper", "Help the tests of words.", REST.replace("list", "aid"))
+    module("site/beta/__init__.py", "copied", "Return the different words of a text.", REST.replace("list", "dict"))
+    module("site/beta/__init__.py", "same", "Say something else about words.", REST)
+    module("site/_private/__init__.py", "secret", "Keep the words to oneself.", REST.replace("list", "vault"))
+    module("lib/textlib.py", "wrap", "Wrap the words of a line.", REST.replace("list", "line"))
+    (tmp_path / "site" / "alpha" / "broken.py").write_text('"""Not Python.\n\nAt all.\n"""\ndef (')
+    return tmp_path
+
+
+@pytest.mark.usefixtures("packages")
+def test_public_objects_of_all_packages_are_read_once() -> None:
+    pairs = {pair.id: pair for pair in python_docs.read_pairs()}
+    assert set(pairs) == {"textlib.wrap", "alpha.unique", "alpha.core._sets.merge"}
+    assert {pair.source for pair in pairs.values()} == {"stdlib", "alpha"}
+    assert pairs["alpha.unique"].query == "Return the different words of a text."
+    assert pairs["alpha.unique"].positive == REST
+
+
+def test_the_name_cannot_give_the_answer_away() -> None:
+    pair = to_pair("np.sqrt", f"Return the root of x.\n   \n{REST} See np.sqrt(x), not isqrt.", "np")
+    assert pair is not None
+    assert pair.positive == f"{REST} See np. (x), not isqrt."
+
+
+@pytest.mark.parametrize("docstring", ["One line only.", f"Two words\n\n{REST}", "A good summary line.\n\nToo short."])
+def test_what_is_too_short_is_left_out(docstring: str) -> None:
+    assert to_pair("a.b", docstring, "a") is None
+
+
+def test_lone_surrogates_do_not_reach_the_files() -> None:
+    pair = to_pair("a.b", f"Return the \udcff of words.\n\n{REST}", "a")
+    assert pair is not None
+    assert pair.query.encode("utf-8")
+
+
+def test_the_real_environment_has_thousands_of_pairs() -> None:
+    names = [name for name, _ in python_docs.package_roots()]
+    assert {"stdlib", "numpy", "torch"} <= set(names)
+    numpy_root = dict(python_docs.package_roots())["numpy"]
+    pairs = [p for path in python_docs._modules(numpy_root) for p in python_docs._module_pairs("numpy", numpy_root, path)]
+    assert len(pairs) > 500
+    assert all(pair.source == "numpy" for pair in pairs)

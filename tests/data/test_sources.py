@@ -1,0 +1,82 @@
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigrain.data.beir import read_beir_task
+from multigrain.data.sources import files_of, read_documents, read_pairs
+from multigrain.errors import DataError
+
+Write = Callable[[str, list[dict[str, Any]]], Path]
+
+
+def test_pairs_without_ids_are_named_by_their_line(write_jsonl: Write) -> None:
+    pairs = read_pairs(str(write_jsonl("p.jsonl", [{"query": "a", "positive": "b"}, {"query": "c", "positive": "d"}])))
+    assert [pair.id for pair in pairs] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ([], "holds no pairs"),
+        ([{"id": "1", "query": "a", "positive": "b"}] * 2, 'line 2: the id "1" appears a second time'),
+        ([{"id": ["x"], "query": "a", "positive": "b"}], 'line 1: field "id" is empty or no text'),
+        ([{"query": "a", "positive": "b", "source": 3}], 'line 1: field "source" is a int'),
+        ([{"query": "a"}], 'line 1: no field "positive"'),
+    ],
+)
+def test_bad_pairs(write_jsonl: Write, objects: list[dict[str, Any]], expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        read_pairs(str(write_jsonl("pairs.jsonl", objects)))
+
+
+def test_duplicate_document_ids(write_jsonl: Write) -> None:
+    path = write_jsonl("corpus.jsonl", [{"id": "d", "text": "a"}, {"_id": "d", "text": "b"}])
+    with pytest.raises(DataError, match='line 2: the id "d" appears a second time'):
+        read_documents(str(path))
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    lines = [{"_id": "d1", "title": "Cats", "text": "sleep"}, {"_id": "d2", "text": "Dogs run"}, {"_id": "d3", "text": ""}]
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(x) + "\n" for x in lines).encode()))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "what do cats do"}\n{"_id": "q2", "text": "dogs"}\n')
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td2\t0\n")
+    return tmp_path
+
+
+def test_a_beir_folder(beir: Path) -> None:
+    task = read_beir_task(beir, "train")
+    assert task.queries == {"q1": "what do cats do"}
+    assert task.documents == {"d1": "Cats sleep", "d2": "Dogs run"}
+    assert task.relevance == {"q1": {"d1": 1, "d2": 0}}
+    assert [(p.query, p.positive) for p in read_pairs(f"beir:{beir}:train")] == [("what do cats do", "Cats sleep")]
+    assert {path.name for path in files_of(f"beir:{beir}:train")} == {"corpus.jsonl.gz", "queries.jsonl", "train.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("q9\td1\t1", 'train.tsv, line 2: query "q9" is not in queries.jsonl'),
+        ("q1\td9\t1", 'line 2: document "d9" is not in the corpus'),
+        ("q1 d1 1", "line 2: found .* wanted query-id, corpus-id and score"),
+        ("q1\td1\t0", "no query has a relevant document"),
+    ],
+)
+def test_bad_qrels(beir: Path, row: str, expected: str) -> None:
+    (beir / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{row}\n")
+    with pytest.raises(DataError, match=expected):
+        read_beir_task(beir, "train")
+
+
+def test_missing_parts_of_a_beir_folder(beir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Splits found: train"):
+        read_pairs(f"beir:{beir}:dev")
+    with pytest.raises(DataError, match="no corpus.jsonl"):
+        read_pairs(f"beir:{tmp_path / 'qrels'}:train")
+    with pytest.raises(DataError, match="wanted beir:FOLDER:SPLIT"):
+        read_pairs(f"beir:{beir}")

@@ -1,0 +1,73 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigrain.config import Config
+from multigrain.data.split import prepare, split_by_share, split_by_source
+from multigrain.errors import ConfigError, DataError
+from multigrain.records import Pair
+
+letters = st.sampled_from("abcdefgh")
+
+
+@given(st.lists(st.tuples(letters, letters), min_size=2, max_size=30), st.floats(0, 0.9), st.integers(0, 5))
+def test_no_query_and_no_positive_is_on_both_sides(texts: list[tuple[str, str]], share: float, seed: int) -> None:
+    pairs = [Pair(str(i), f"query {query}", f"positive {positive}") for i, (query, positive) in enumerate(texts)]
+    train, held_out = split_by_share(pairs, share, seed)
+    assert train
+    assert sorted(train + held_out, key=lambda p: int(p.id)) == pairs
+    assert len(held_out) <= share * len(pairs)
+    assert not {p.query for p in train} & {p.query for p in held_out}
+    assert not {p.positive for p in train} & {p.positive for p in held_out}
+
+
+def test_a_held_out_source_leaves_no_trace_in_training() -> None:
+    pairs = [Pair("1", "q1", "p1", "a"), Pair("2", "Q2 ", "p2", "b"), Pair("3", "q2", "p3", "a")]
+    train, held_out = split_by_source(pairs, ["b"])
+    assert [pair.id for pair in held_out] == ["2"]
+    assert [pair.id for pair in train] == ["1"]
+    with pytest.raises(ConfigError, match="no pairs with source c; sources found: a, b"):
+        split_by_source(pairs, ["c"])
+    with pytest.raises(ConfigError, match="nothing is left to train on"):
+        split_by_source(pairs, ["a", "b"])
+
+
+def config(pairs: Path, **data: Any) -> Config:
+    return Config.model_validate({"name": "x", "data": {"pairs": str(pairs), **data}})
+
+
+Write = Callable[[str, list[dict[str, Any]]], Path]
+PAIRS = [{"id": str(i), "query": f"query {i}", "positive": f"answer {i}", "source": "ab"[i % 2]} for i in range(20)]
+
+
+def test_held_out_sources_have_documents_of_their_own(write_jsonl: Write) -> None:
+    split = prepare(config(write_jsonl("pairs.jsonl", PAIRS), held_out=["b"], limit=4))
+    assert (len(split.train), len(split.held_out)) == (4, 10)
+    assert [d.split for d in split.documents] == ["train"] * 4 + ["held_out"] * 10
+
+
+def test_positives_must_be_in_the_corpus(write_jsonl: Write) -> None:
+    pairs = write_jsonl("pairs.jsonl", PAIRS)
+    documents = [{"id": str(i), "text": f"Answer  {i}"} for i in range(19)]
+    with pytest.raises(DataError, match=r"positives of 1 pairs are not in the corpus \(first: 19\)"):
+        prepare(config(pairs, corpus=str(write_jsonl("corpus.jsonl", documents))))
+    documents.append({"id": "x", "title": "Answer", "text": "19"})
+    split = prepare(config(pairs, corpus=str(write_jsonl("corpus.jsonl", documents))))
+    assert len(split.documents) == 20
+
+
+def test_pairs_that_say_nothing_are_no_pairs(write_jsonl: Write) -> None:
+    same = [{"id": "1", "query": "the same", "positive": "The  same"}]
+    with pytest.raises(DataError, match="no pairs are left"):
+        prepare(config(write_jsonl("pairs.jsonl", same)))
+
+
+def test_real_scifact_splits_by_claim(real_data: Callable[[str], Path]) -> None:
+    split = prepare(config(Path(f"beir:{real_data('scifact')}:train"), held_out=0.2))
+    assert len(split.train) + len(split.held_out) == 919
+    assert len(split.documents) == 5183
+    assert not {p.query for p in split.train} & {p.query for p in split.held_out}

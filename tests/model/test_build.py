@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from multigrain.errors import ConfigError, RunError
+from multigrain.model.build import build_model, load_base, load_model
+from multigrain.model.encode import CachedEncoder, encode
+from multigrain.model.locate import find_base
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+
+TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
+
+
+@pytest.fixture
+def model(tiny_encoder: Path) -> SentenceTransformer:
+    return build_model(str(tiny_encoder), "anchor", 32)
+
+
+def test_vectors_are_the_weighted_mean_of_the_token_embeddings(model: SentenceTransformer) -> None:
+    features = model[0](model.preprocess(TEXTS))
+    scores, hidden = features["anchor_scores"], features["token_embeddings"]
+    assert (scores[features["attention_mask"] == 0] == 0).all()
+    pooled = torch.stack([sum((s / row.sum()) * h for s, h in zip(row, states, strict=True)) for row, states in zip(scores, hidden, strict=True)])  # type: ignore[misc]
+    expected = torch.nn.functional.normalize(pooled).detach().numpy()
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-6)
+
+
+def test_batches_and_padding_do_not_change_a_vector(model: SentenceTransformer) -> None:
+    together = model.encode(TEXTS, batch_size=4)
+    alone = np.stack([model.encode(text) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_uniform_scores_are_mean_pooling(model: SentenceTransformer) -> None:
+    hidden, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    features = {"token_embeddings": hidden, "attention_mask": mask, "anchor_scores": mask.float() * 0.3}
+    mean = torch.stack([hidden[0].mean(0), hidden[1, :3].mean(0)])
+    torch.testing.assert_close(AnchorPooling(32)(features)["sentence_embedding"], mean)
+    with pytest.raises(ValueError, match="put an AnchorTransformer before it"):
+        AnchorPooling(32)({"token_embeddings": hidden, "attention_mask": mask})
+
+
+def test_a_prompt_can_be_left_out_of_the_pooling(model: SentenceTransformer) -> None:
+    hidden, mask = torch.randn(1, 4, 32), torch.ones(1, 4, dtype=torch.long)
+    features = {"token_embeddings": hidden, "attention_mask": mask, "anchor_scores": torch.ones(1, 4), "prompt_length": 2}
+    pooled = AnchorPooling(32, include_prompt=False)(features)["sentence_embedding"]
+    torch.testing.assert_close(pooled, hidden[:, 2:].mean(1))
+    assert mask.sum() == 4
+    model.set_pooling_include_prompt(False)
+    assert not model.encode(TEXTS[:1], prompt="the old ")[0].tolist() == model.encode(["the old the cat sleeps"])[0].tolist()
+
+
+def test_a_saved_model_gives_the_same_vectors_everywhere(model: SentenceTransformer, tmp_path: Path) -> None:
+    expected = model.encode(TEXTS)
+    model.save_pretrained(str(tmp_path / "saved"))
+    loaded = load_model(tmp_path / "saved")
+    assert isinstance(loaded[0], AnchorTransformer)
+    assert isinstance(loaded[1], AnchorPooling)
+    np.testing.assert_array_equal(loaded.encode(TEXTS), expected)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(tmp_path / "saved"))
+    # Without multigrain: a process that cannot import it, loading, saving and loading again.
+    script = (
+        "import json, sys\nsys.modules['multigrain'] = None\nfrom sentence_transformers import SentenceTransformer\n"
+        "path, texts = sys.argv[1], json.loads(sys.argv[2])\n"
+        "first = SentenceTransformer(path, trust_remote_code=True); first.save_pretrained(path + '2')\n"
+        "again = SentenceTransformer(path + '2', trust_remote_code=True)\n"
+        "print(json.dumps([first.encode(texts).tolist(), again.encode(texts).tolist()]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "saved"), json.dumps(TEXTS)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    for vectors in json.loads(result.stdout.splitlines()[-1]):
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "weighted"])
+def test_the_hosts_poolings_load_plainly(tiny_encoder: Path, tmp_path: Path, pooling: str) -> None:
+    model = build_model(str(tiny_encoder), pooling, 16)
+    model.save_pretrained(str(tmp_path))
+    plain = SentenceTransformer(str(tmp_path))
+    assert plain.max_seq_length == 16
+    np.testing.assert_array_equal(plain.encode(TEXTS), model.encode(TEXTS))
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model.base: .* is no model"):
+        load_base(str(tmp_path))
+    with pytest.raises(ConfigError, match="no such folder"):
+        find_base(str(tmp_path / "absent"), "model.base")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="grading.judge_model: .* cannot be loaded as a model"):
+        load_base(str(tmp_path), key="grading.judge_model")
+    with pytest.raises(RunError, match=r"no model here \(no modules.json\)"):
+        load_model(tmp_path)
+
+
+def test_the_embedded_encoder_under_anchor_pooling_equals_eager() -> None:
+    """The real MiniLM against the definition on its eager attention weights, in float64."""
+    from transformers import AutoModel
+
+    model = build_model("embedded", "anchor", 64).double()
+    eager = AutoModel.from_pretrained(find_base("embedded", ""), attn_implementation="eager").double().eval()
+    features = model.preprocess(["a short text", "a longer text, with a comma and some more words in it"])
+    inputs = {name: features[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        output = eager(**inputs, output_attentions=True)
+        ours = model(dict(features))["sentence_embedding"]
+    mask = inputs["attention_mask"].double()
+    attended = torch.log1p(mask.sum(1)[:, None, None, None] * output.attentions[-1])
+    scores = (attended * mask[:, None, :, None]).sum((1, 2)) * mask
+    pooled = torch.einsum("bn,bnd->bd", scores / scores.sum(1, keepdim=True), output.last_hidden_state)
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(pooled), rtol=1e-9, atol=1e-9)
+
+
+def test_encoding_keeps_the_order_and_the_cache_its_model(model: SentenceTransformer, tmp_path: Path) -> None:
+    np.testing.assert_allclose(encode(model, TEXTS, "x"), model.encode(TEXTS), atol=1e-6)
+    loads: list[str] = []
+
+    def load() -> SentenceTransformer:
+        loads.append("once")
+        return model
+
+    path = tmp_path / "vectors.npz"
+    first = CachedEncoder(load, "model a", path, "x")(TEXTS[:3])
+    again = CachedEncoder(load, "model a", path, "x")([TEXTS[1], TEXTS[0], TEXTS[1]])
+    np.testing.assert_array_equal(again, first[[1, 0, 1]])
+    assert len(loads) == 1
+    CachedEncoder(load, "model b", path, "x")(TEXTS[:1])
+    assert len(loads) == 2
+    path.write_bytes(path.read_bytes()[:100])
+    CachedEncoder(load, "model b", path, "x")(TEXTS[:1])
+    assert len(loads) == 3

@@ -1,0 +1,81 @@
+import errno
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigrain.errors import DataError
+from multigrain.jsonl import read_objects, text_field, write_atomic, write_objects
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values), max_size=5))
+def test_objects_survive_the_file(tmp_path_factory: pytest.TempPathFactory, objects: list[dict[str, Any]]) -> None:
+    path = tmp_path_factory.mktemp("jsonl") / "file.jsonl"
+    assert write_objects(path, objects) == len(objects)
+    assert [fields for _, fields in read_objects(path)] == objects
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"a": 1}\n{"a": \n', r"file.jsonl, line 2: not JSON"),
+        (b"[1, 2]\n", r"line 1: found a JSON list; wanted an object"),
+        (b'{"a": 1}\n\n', r"line 2: empty line"),
+        (b'{"a": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line\)"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=expected):
+        list(read_objects(path))
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        list(read_objects(tmp_path / "absent.jsonl"))
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:20])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        list(read_objects(cut))
+
+
+def test_gzip_and_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl.gz"
+    path.write_bytes(gzip.compress(b'\xef\xbb\xbf{"a": 1}\n'))
+    assert list(read_objects(path)) == [(1, {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"q": "x"}, 'no field "query"; fields found: "q"'),
+        ({"query": 3}, 'field "query" is a int; wanted text'),
+        ({"query": " "}, 'field "query" is empty'),
+    ],
+)
+def test_a_bad_field_is_named(fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(DataError, match=f"pairs.jsonl, line 7: {expected}"):
+        text_field(fields, "query", Path("pairs.jsonl"), 7)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    write_atomic(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
