@@ -89,17 +89,18 @@ def summarize(folder: Path, config: Config) -> dict[str, Any]:
     for path in sorted(folder.glob("*.json")):
         negatives, pooling, _seed = path.stem.rsplit("-", 2)
         arms.setdefault((negatives.replace("_", " "), pooling), []).append(json.loads(path.read_text()))
-    rows = []
-    for negatives in ARMS:
-        for pooling in POOLINGS:
-            if runs := arms.get((negatives, pooling)):
-                rows.append(_row(negatives, pooling, runs, arms, config.seed))
+    rows = [
+        _row(negatives, pooling, arms[negatives, pooling], arms, config.seed)
+        for negatives in ARMS
+        for pooling in POOLINGS
+        if (negatives, pooling) in arms
+    ]
     return {
         "data": f"{config.data.pairs}, held out: {config.data.held_out}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers")},
         "cpu": f"{os.cpu_count()} cores, {platform.machine()}",
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
         "rows": rows,
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 WORDS = (
@@ -56,15 +57,12 @@ def write_jsonl(tmp_path: Path) -> Callable[[str, list[dict[str, Any]]], Path]:
 def small_pairs(count: int = 40) -> list[dict[str, Any]]:
     """Pairs in which each query shares its words with its positive alone."""
     nouns, places = WORDS[10:22], WORDS[34:]
-    return [
-        {
-            "id": f"p{i}",
-            "query": f"where is the {nouns[i % 12]} {places[i % len(places)]}",
-            "positive": f"the {nouns[i % 12]} is near the {places[i % len(places)]} and the {places[(i * 7) % 20]}",
-            "source": f"source{i % 4}",
-        }
-        for i in range(count)
-    ]
+    pairs = []
+    for i in range(count):
+        noun, place, other = nouns[i % 12], places[(i + i // 12) % len(places)], places[i % 20]
+        query, positive = f"where is the {noun} {place}", f"the {noun} is near the {place} and the {other}"
+        pairs.append({"id": f"p{i}", "query": query, "positive": positive, "source": f"source{i % 4}"})
+    return pairs
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     [
         (GOOD + "[training]\nbatchsize = 3\n", 'training.batchsize: unknown key; did you mean "training.batch_size"?'),
         (GOOD + "[train]\n", 'train: unknown key; did you mean "training"?'),
-        ('batch_size = 3\n' + GOOD, 'batch_size: unknown key; did you mean "training.batch_size"?'),
+        ("batch_size = 3\n" + GOOD, 'batch_size: unknown key; did you mean "training.batch_size"?'),
         (GOOD + '[training]\nbatch_size = "3"\n', 'training.batch_size: found "3"; input should be a valid integer'),
         (GOOD + "[training]\nbatch_size = 1\n", "training.batch_size: found 1; input should be greater than or equal"),
         (GOOD + "[training]\nphases = []\n", "training.phases: found []; list should have at least 1 item"),

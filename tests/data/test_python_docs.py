@@ -65,6 +65,8 @@ def test_the_real_environment_has_thousands_of_pairs() -> None:
     names = [name for name, _ in python_docs.package_roots()]
     assert {"stdlib", "numpy", "torch"} <= set(names)
     numpy_root = dict(python_docs.package_roots())["numpy"]
-    pairs = [p for path in python_docs._modules(numpy_root) for p in python_docs._module_pairs("numpy", numpy_root, path)]
+    pairs = [
+        p for path in python_docs._modules(numpy_root) for p in python_docs._module_pairs("numpy", numpy_root, path)
+    ]
     assert len(pairs) > 500
     assert all(pair.source == "numpy" for pair in pairs)

@@ -41,7 +41,11 @@ def test_duplicate_document_ids(write_jsonl: Write) -> None:
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
-    lines = [{"_id": "d1", "title": "Cats", "text": "sleep"}, {"_id": "d2", "text": "Dogs run"}, {"_id": "d3", "text": ""}]
+    lines = [
+        {"_id": "d1", "title": "Cats", "text": "sleep"},
+        {"_id": "d2", "text": "Dogs run"},
+        {"_id": "d3", "text": ""},
+    ]
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(x) + "\n" for x in lines).encode()))
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "what do cats do"}\n{"_id": "q2", "text": "dogs"}\n')
     (tmp_path / "qrels").mkdir()

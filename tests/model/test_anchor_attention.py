@@ -159,11 +159,11 @@ def test_gradients_equal_those_of_the_definition() -> None:
 def test_padding_changes_nothing(length: int, padding: int, form: str) -> None:
     query, key = torch.randn(1, 2, length, 4), torch.randn(1, 2, length, 4)
     alone = anchor_scores(query, key, None, 0.5, form=form)
-    padded = [torch.cat([x, torch.randn(1, 2, padding, 4)], dim=2) for x in (query, key)]
+    query, key = (torch.cat([x, torch.randn(1, 2, padding, 4)], dim=2) for x in (query, key))
     seen = torch.zeros(length + padding, dtype=torch.bool)
     seen[:length] = True
     mask = seen.expand(length + padding, -1)[None, None]
-    torch.testing.assert_close(anchor_scores(*padded, mask, 0.5, form=form)[:, :length], alone)
+    torch.testing.assert_close(anchor_scores(query, key, mask, 0.5, form=form)[:, :length], alone)
 
 
 def test_a_model_off_the_interface_is_refused() -> None:

@@ -47,5 +47,5 @@ def test_choice_does_not_depend_on_the_order_of_the_pairs(cosines: list[float], 
     for pair in pairs:
         own = float(pair.positive.split()[0])
         for grade, text in found[pair.id]:
-            relative = np.float32(text.split()[0]) / np.float32(own)
+            relative = float(np.float32(text.split()[0]) / np.float32(own))
             assert grade == grade_of(relative, BOUNDS) or abs(relative - np.array(BOUNDS)).min() < 1e-5

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from torch.utils.data import ConcatDataset
+from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback
 
 from multigrain.config import PhaseSection, TrainingSection
@@ -118,7 +118,7 @@ def test_gradcache_and_plain_loss_are_the_hosts(tiny_encoder: Path) -> None:
 @pytest.mark.parametrize(("world_size", "rounds"), [(1, [3, 5]), (2, [2, 4]), (3, [3, 3])])
 def test_ranks_never_meet_different_phases(world_size: int, rounds: list[int]) -> None:
     datasets = [Dataset.from_dict({"query": list(range(n))}) for n in (6, 10)]
-    samplers = [PlannedBatchSampler(dataset, batch_size=2, drop_last=True) for dataset in datasets]
+    samplers: list[BatchSampler] = [PlannedBatchSampler(dataset, batch_size=2, drop_last=True) for dataset in datasets]
     sampler = PhaseSampler(ConcatDataset(datasets), samplers, seed=0, world_size=world_size)
     batches = list(sampler)
     assert len(batches) == len(sampler) == sum(rounds)

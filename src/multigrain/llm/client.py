@@ -43,7 +43,7 @@ class Client(Protocol):
         """Connect.
 
         Raises:
-            LLMUnavailable: nobody answers.
+            ConfigError: nobody answers at the address.
             LLMRefused: the key or the model is refused.
         """
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
+from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.client import Answer, Request
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,6 +45,9 @@ class EndpointClient:
         )
         try:
             await self._check_model()
+        except LLMUnavailable as error:
+            await self.__aexit__()
+            raise ConfigError("llm.base_url", [str(error)]) from None
         except BaseException:
             await self.__aexit__()
             raise

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multigrain.config import Config
+from multigrain.errors import RunError
+from multigrain.export import export
+from multigrain.export.card import model_card
+from multigrain.model.build import build_model, load_model
+
+SUMMARY = {
+    "base": {"held-out": {"nDCG@10": 0.5}},
+    "trained": {"held-out": {"nDCG@10": 0.625}},
+    "difference": {"held-out": {"nDCG@10": [0.125, 0.1, 0.15]}},
+    "counts": {
+        "train_pairs": 11,
+        "held_out_pairs": 22,
+        "written": 33,
+        "mined": 44,
+        "dropped": 55,
+        "negatives": 66,
+        "tuples": 77,
+    },
+}
+
+
+def test_the_card_tells_figures_data_and_schedule() -> None:
+    config = Config.model_validate({"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}})
+    card = model_card(config, SUMMARY)
+    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | +0.100 to +0.150 |" in card
+    assert "| grade 4 | 4 | 20 | 0.05 |" in card
+    assert "trust_remote_code=True" in card
+    for count in (11, 22, 33, 44, 55, 66, 77):
+        assert str(count) in card
+    assert "/home/me" not in card
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"pooling": "mean"})})
+    assert "trust_remote_code" not in model_card(plain, SUMMARY)
+
+
+def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = tmp_path / "trained"
+    build_model(str(tiny_encoder), "anchor", 16).save_pretrained(str(trained))
+    export.export_model(trained, tmp_path / "model", "# card\n")
+    export.export_model(trained, tmp_path / "model", "# another card\n")
+    assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
+    texts = ["the cat", "a dog sleeps"]
+    np.testing.assert_array_equal(load_model(tmp_path / "model").encode(texts), load_model(trained).encode(texts))
+
+    monkeypatch.setattr(np, "allclose", lambda *args, **kwargs: False)
+    with pytest.raises(RunError, match="gives other vectors"):
+        export.export_model(trained, tmp_path / "model", "# third card\n")
+    assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"

@@ -1,0 +1,178 @@
+"""Bad input: one clear message, exit code 2, nothing written over."""
+
+import errno
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import multigrain
+from multigrain import pipeline
+from multigrain.cli import VERBS, main
+from multigrain.config import load_config
+from tests.conftest import small_pairs
+
+
+def stderr_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"not json", "pairs.jsonl, line 3: not JSON"),
+        (b'{"query": "a"}', 'pairs.jsonl, line 3: no field "positive"'),
+        (b'{"query": "", "positive": "b"}', 'pairs.jsonl, line 3: field "query" is empty'),
+        (b'{"query": "\xff", "positive": "b"}', "pairs.jsonl, line 3: not UTF-8"),
+        (b'{"id": "p0", "query": "a", "positive": "b"}', 'pairs.jsonl, line 3: the id "p0" appears a second time'),
+    ],
+)
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str, line: bytes, expected: str) -> None:
+    pairs = run_toml.parent / "pairs.jsonl"
+    lines = pairs.read_bytes().splitlines()
+    pairs.write_bytes(b"\n".join([*lines[:2], line, *lines[2:]]))
+    assert expected in stderr_of(capsys, verb, str(run_toml))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.pairs=absent.jsonl", "absent.jsonl: cannot be read: No such file"),
+        ("data.corpus=pairs.jsonl", 'no field "text"'),
+        ("data.pairs=beir:nowhere:train", "no corpus.jsonl"),
+        ("data.pairz=x", 'data.pairz: unknown key; did you mean "data.pairs"?'),
+        ("training.batch_size=1000", "a batch needs 1000"),
+        ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
+        ("model.base=/tmp", "model.base: /tmp is no model"),
+        ("evaluation.tasks=['held out']", 'wanted "held-out" or beir:FOLDER:SPLIT'),
+        ("evaluation.tasks=['beir:x:test']", "there is no"),
+        ("data.held_out=0.0", '"held-out" needs data.held_out above 0'),
+        ("data.held_out=['moon']", "no pairs with source moon; sources found: source0"),
+        ("llm.provider=endpoint", "also needs base_url and model"),
+        ("seed=-1", "seed: found -1"),
+    ],
+)
+def test_bad_settings(run_toml: Path, capsys: pytest.CaptureFixture[str], override: str, expected: str) -> None:
+    assert expected in stderr_of(capsys, "run", str(run_toml), "--set", override)
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_the_files_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert "No such file" in stderr_of(capsys, verb, str(tmp_path / "absent.toml"))
+    assert "Is a directory" in stderr_of(capsys, verb, str(tmp_path))
+    (tmp_path / "run.toml").write_text("name: x\n")
+    assert "not TOML" in stderr_of(capsys, verb, str(tmp_path / "run.toml"))
+
+
+def endpoint(url: str) -> list[str]:
+    return [
+        "--set", "llm.provider=endpoint", "--set", f"llm.base_url={url}", "--set", "llm.model=m",
+        "--set", "llm.api_key_env=MULTIGRAIN_TEST_KEY",
+    ]  # fmt: skip
+
+
+def test_an_endpoint_that_is_not_there(
+    run_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["synthesize", str(run_toml), *endpoint("http://127.0.0.1:9/v1")]
+    assert "the environment variable MULTIGRAIN_TEST_KEY is not set" in stderr_of(capsys, *arguments)
+    monkeypatch.setenv("MULTIGRAIN_TEST_KEY", "topsecret")
+    err = stderr_of(capsys, *arguments, "--quiet")
+    assert "Is the server running, and llm.base_url right?" in err
+    folder = load_config(run_toml).folder
+    assert not any(b"topsecret" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_held_out_query_that_is_also_in_training(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_toml.parent / "leak"
+    (folder / "qrels").mkdir(parents=True)
+    pairs = small_pairs()
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": p["id"], "text": p["positive"]}) + "\n" for p in pairs)
+    )
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": p["id"], "text": p["query"]}) + "\n" for p in pairs)
+    )
+    (folder / "qrels" / "test.tsv").write_text("".join(f"{p['id']}\t{p['id']}\t1\n" for p in pairs))
+    err = stderr_of(capsys, "run", str(run_toml), "--quiet", "--set", f"evaluation.tasks=['beir:{folder}:test']")
+    assert "of its queries are also in the training pairs" in err
+
+
+def test_a_full_disk(run_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert main(["synthesize", str(run_toml), "--quiet"]) == 0
+    capsys.readouterr()
+    before = {p: p.read_bytes() for p in load_config(run_toml).folder.rglob("*.jsonl")}
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert "the disk is full. Make room" in stderr_of(capsys, "grade", str(run_toml), "--quiet")
+    assert {p: p.read_bytes() for p in load_config(run_toml).folder.rglob("*.jsonl")} == before
+    assert main(["grade", str(run_toml), "--quiet"]) == 0
+
+
+def test_an_unforeseen_error_is_one_line_unless_debug(
+    run_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr(pipeline, "run", broken)
+    assert main(["run", str(run_toml)]) == 1
+    assert "ZeroDivisionError: by design" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(run_toml), "--debug"])
+
+
+def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(run_toml)]) == 0
+    out = capsys.readouterr().out
+    assert "30 training pairs, 10 held out" in out
+    assert "4 requests each (per-grade)" in out
+    assert "coarse (4) -> fine (4)" in out
+    assert "new" in out
+    assert not load_config(run_toml).folder.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "QUICKSTART"]])
+def test_help_and_check_start_at_once_and_without_torch(arguments: list[str]) -> None:
+    from multigrain.config import QUICKSTART
+
+    script = (
+        "import sys\nfrom multigrain.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    command = [sys.executable, "-c", script, *(str(QUICKSTART) if a == "QUICKSTART" else a for a in arguments)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stderr
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert cpu < 2  # 0.2 s by itself; coverage and a busy machine add to it
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        assert "usage: multigrain " + verb in capsys.readouterr().out
+
+
+def test_public_names_resolve() -> None:
+    assert sorted(multigrain.__all__) == multigrain.__all__
+    for name in multigrain.__all__:
+        assert getattr(multigrain, name) is not None
+    assert set(multigrain.__all__) <= set(dir(multigrain))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        multigrain.nothing  # noqa: B018

@@ -1,0 +1,194 @@
+"""Whole runs, on a tiny encoder and the scripted language model: seconds each."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigrain import pipeline
+from multigrain.cli import main
+from multigrain.config import load_config
+from multigrain.errors import RunError
+from multigrain.model.build import load_model
+from multigrain.pipeline import STAGES, run
+
+RESULTS = (
+    "data/train.jsonl",
+    "data/held_out.jsonl",
+    "data/corpus.jsonl",
+    "synthesis/candidates.jsonl",
+    "grading/tuples.jsonl",
+    "grading/dropped.jsonl",
+    "training/log.jsonl",
+    "evaluation/scores.json",
+    "evaluation/per_query.jsonl",
+    "model/model.safetensors",
+)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "summary.json").read_text())["seconds"]  # type: ignore[no-any-return]
+
+
+def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert "nDCG@10" in out
+    assert err == ""
+    folder = load_config(run_toml).folder
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == {"name", "base", "trained", "difference", "counts", "seconds", "tokens", "cost"}
+    assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}
+    value, low, high = summary["difference"]["held-out"]["nDCG@10"]
+    assert low <= value <= high
+    assert summary["tokens"] > 0
+    graded = json.loads((folder / "grading" / "tuples.jsonl").read_text().splitlines()[0])
+    assert set(graded) == {"id", "query", "positive", "negatives"}
+    assert set(graded["negatives"][0]) == {"text", "grade", "score", "source"}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest) == [stage.name for stage in STAGES]
+    assert load_model(folder / "model").encode("the cat").shape == (32,)
+    assert "| coarse | 1 | 4 | 0.05 |" in (folder / "model" / "README.md").read_text()
+
+    # A second time there is nothing to do, and the same figures are shown.
+    before = results(folder)
+    started = time.monotonic()
+    assert main(["run", str(run_toml)]) == 0
+    assert time.monotonic() - started < 2
+    again = capsys.readouterr()
+    assert again.out == out
+    assert again.err.count("done already") == len(STAGES)
+    assert results(folder) == before
+
+
+def test_stages_one_by_one_equal_a_run(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml)]) == 0
+    for verb in ("synthesize", "grade", "train", "evaluate", "export"):
+        assert main([verb, str(run_toml), "--set", f"output={tmp_path / 'other'}"]) == 0, capsys.readouterr().err
+    assert results(tmp_path / "other" / "tiny") == results(load_config(run_toml).folder)
+
+
+def test_a_stage_wants_the_one_before(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(run_toml)]) == 2
+    assert "the stage before, synthesize, is not done. Run: multigrain synthesize RUN.toml" in capsys.readouterr().err
+
+
+def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
+    run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(run_toml)]) == 0
+    folder = load_config(run_toml).folder
+    before = results(folder)
+    capsys.readouterr()
+    change = ["--set", "training.learning_rate=2e-3"]
+    assert main(["run", str(run_toml), *change]) == 2
+    assert "training.learning_rate = 0.002, in the folder 0.001" in capsys.readouterr().err
+    assert results(folder) == before
+    assert main(["run", str(run_toml), *change, "--force"]) == 0
+    err = capsys.readouterr().err
+    for stage in ("data", "synthesize", "grade"):
+        assert f"{stage}: done already" in err
+    after = results(folder)
+    assert after["model/model.safetensors"] != before["model/model.safetensors"]
+    assert after["grading/tuples.jsonl"] == before["grading/tuples.jsonl"]
+
+
+def test_changed_data_are_noticed(run_toml: Path) -> None:
+    run(load_config(run_toml))
+    pairs = run_toml.parent / "pairs.jsonl"
+    pairs.write_text(pairs.read_text().replace("the cat is near", "a cat is near"))
+    summary = run(load_config(run_toml))
+    assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
+    assert summary["difference"]
+
+
+def test_kill_9_at_any_moment_changes_nothing(run_toml: Path, tmp_path: Path) -> None:
+    """Ten times: start, kill after a random while. Then once to the end: as if nothing had happened."""
+    undisturbed = load_config(run_toml)
+    started = time.monotonic()
+    _start(run_toml, undisturbed.folder.parent).wait()
+    whole = time.monotonic() - started
+    draw = random.Random(1)
+    other = tmp_path / "killed"
+    for _ in range(10):
+        process = _start(run_toml, other)
+        time.sleep(draw.uniform(0.1, 1.0) * whole)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = _start(run_toml, other)
+    assert last.wait() == 0
+    assert results(other / "tiny") == results(undisturbed.folder)
+
+
+def _start(run_toml: Path, output: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "multigrain", "run", str(run_toml), "--quiet", "--set", f"output={output}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The language model fails half way; the second time only the rest is asked."""
+    from multigrain.llm.scripted import ScriptedClient
+
+    asked: list[str] = []
+    answer = ScriptedClient.complete
+
+    async def failing(self: Any, request: Any) -> Any:
+        if len(asked) == 50:
+            raise RuntimeError("power cut")
+        asked.append(request.key)
+        return await answer(self, request)
+
+    monkeypatch.setattr(ScriptedClient, "complete", failing)
+    config = load_config(run_toml)
+    with pytest.raises(ExceptionGroup):
+        pipeline.synthesize(config)
+    first, asked[:] = set(asked), []
+    monkeypatch.setattr(ScriptedClient, "complete", lambda s, r: asked.append(r.key) or answer(s, r))  # type: ignore[func-returns-value]
+    counts = pipeline.synthesize(config)["counts"]
+    assert counts["requests"] == counts["written"] == 120
+    assert len(asked) == counts["sent"] == 120 - 50
+    assert not first & set(asked)
+
+
+def test_search_answers_from_the_exported_model(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(load_config(run_toml))
+    folder = load_config(run_toml).folder
+    capsys.readouterr()
+    assert main(["search", str(folder), "where is the cat", "--top", "3", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    scores = [float(line.split()[0]) for line in lines[::2]]
+    assert scores == sorted(scores, reverse=True)
+    with pytest.raises(RunError, match="no exported model here"):
+        pipeline.search(folder.parent, "x")
+
+
+def test_controls_of_the_curriculum_are_settings(run_toml: Path) -> None:
+    """Mined only, with in-batch negatives alone, under the host's pooling: no code, three settings."""
+    overrides = ["synthesis.limit=0", "model.pooling=mean", 'training.phases=[{name="b", grades=[], steps=2}]']
+    config = load_config(run_toml, overrides)
+    summary = run(config)
+    assert summary["counts"]["requests"] == 0
+    assert summary["counts"]["mined"] > 0
+    assert json.loads((config.folder / "training" / "curriculum.json").read_text())[0]["grades"] == []
+    assert not (config.folder / "model" / "pooling.py").exists()
+
+
+def test_too_many_parked_requests_have_their_exit_code(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(run_toml), "--set", "llm.max_requests=100"]) == 3
+    assert "20 requests have no usable answer" in capsys.readouterr().err
+    parked = (load_config(run_toml).folder / "synthesis" / "parked.jsonl").read_text().splitlines()
+    assert json.loads(parked[0])["reason"] == "llm.max_requests was reached"
