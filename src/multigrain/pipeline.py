@@ -350,7 +350,9 @@ def _judge_encoder(config: Config, run_dir: RunDir) -> Any:
 
 
 def _base_encoder(config: Config, run_dir: RunDir) -> Any:
-    return _base_like(config.model.base, "model.base", config, run_dir.base_vectors, "encoding (base)")
+    same = config.model.base == config.grading.judge_model  # then what the judge has encoded serves again
+    path = run_dir.judge_vectors if same else run_dir.base_vectors
+    return _base_like(config.model.base, "model.base", config, path, "encoding (base)")
 
 
 def _base_like(name: str, key: str, config: Config, path: Path, description: str) -> Any:

@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from multigrain.config import Config, differences
 from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import write_atomic, write_json
@@ -133,25 +135,4 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults included; keys without a value are left out."""
-    lines: list[str] = []
-    _append_table(lines, config.model_dump(exclude_none=True), "")
-    return "\n".join(lines).strip() + "\n"
-
-
-def _append_table(lines: list[str], table: dict[str, Any], path: str) -> None:
-    for key, value in table.items():
-        if not isinstance(value, dict) and not _is_table_array(value):
-            # JSON's strings, numbers, booleans and flat lists are TOML's too.
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines.extend(["", f"[{path}{key}]"])
-            _append_table(lines, value, f"{path}{key}.")
-        elif _is_table_array(value):
-            for entry in value:
-                lines.extend(["", f"[[{path}{key}]]"])
-                _append_table(lines, entry, f"{path}{key}.")
-
-
-def _is_table_array(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return tomli_w.dumps(config.model_dump(exclude_none=True))

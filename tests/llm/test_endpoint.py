@@ -23,7 +23,7 @@ def with_server(handler: Handler, work: Callable[[str], Awaitable[Any]], models:
         app = web.Application()
         app.router.add_get("/v1/models", models or listing)
         app.router.add_post("/v1/{kind:.*}", handler)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
