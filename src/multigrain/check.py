@@ -10,7 +10,7 @@ from multigrain.errors import ConfigError, DataError
 from multigrain.llm.providers import api_key
 from multigrain.llm.weights import find_weights
 from multigrain.model.locate import EMBEDDED, find_base
-from multigrain.pipeline import STAGES, stage_fingerprints
+from multigrain.pipeline import STAGES
 from multigrain.rundir import RunDir
 
 
@@ -79,7 +79,6 @@ def _state(config: Config) -> str:
     run_dir = RunDir(Path(config.folder))
     if not run_dir.config.exists():
         return "new"
-    finished, fresh = run_dir.stages(), stage_fingerprints(config)
-    done = [s.name for s in STAGES if s.name in finished and finished[s.name].fingerprint == fresh[s.name]]
+    done = [stage.name for stage in STAGES if stage.is_done(config, run_dir)]
     todo = [stage.name for stage in STAGES if stage.name not in done]
     return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

@@ -92,6 +92,7 @@ class GradingSection(Section):
     judge: Literal["embedding"] = "embedding"
     judge_model: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines."""
+    judge_max_tokens: int = Field(256, ge=8)
     bands: list[float] = Field([0.35, 0.6, 0.8], min_length=3, max_length=3)
     """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
     false_negative_above: float = Field(0.95, gt=0)

@@ -3,7 +3,8 @@
     data -> synthesize -> grade -> train -> evaluate -> export
 
 The stages themselves know records, not files; here is where the two meet. A stage is done when the manifest
-holds it with the fingerprint of its settings, its inputs and all stages before it.
+holds it with the fingerprint of its settings and of the files that it reads, and the files that it writes
+are there. So a setting that leaves a stage's files as they were does not redo the stages after it.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from multigrain import __version__
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.errors import RunError
-from multigrain.jsonl import read_objects, write_json, write_objects
+from multigrain.jsonl import read_objects, write_atomic, write_json, write_objects
 from multigrain.progress import meter, say
 from multigrain.records import Candidate, Document, Pair, Record, to_json, tuple_from_json
 from multigrain.rundir import RunDir, StageRecord
@@ -35,12 +36,26 @@ class Result:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the run, and the settings that decide its outcome."""
+    """A step of the run: what it does, the settings that decide its outcome, what it reads and writes."""
 
     name: str
     work: Callable[[Config, RunDir], Result]
     sections: tuple[str, ...]
-    inputs: Callable[[Config], list[Path]] = lambda _config: []
+    reads: Callable[[Config, RunDir], list[Path]]
+    writes: Callable[[RunDir], list[Path]]
+
+    def fingerprint(self, config: Config, run_dir: RunDir) -> str:
+        """A digest of all that decides the outcome."""
+        parts = [config.fingerprint("seed", *self.sections)]
+        parts += [_file_digest(path) for path in self.reads(config, run_dir)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+    def is_done(self, config: Config, run_dir: RunDir) -> bool:
+        """Whether its result is there and still holds."""
+        entry = run_dir.stages().get(self.name)
+        if entry is None or not all(path.exists() for path in self.writes(run_dir)):
+            return False
+        return entry.fingerprint == self.fingerprint(config, run_dir)
 
 
 def run(config: Config, force: bool = False) -> dict[str, Any]:
@@ -81,15 +96,13 @@ def _run_stages(config: Config, names: list[str], force: bool) -> dict[str, Any]
     run_dir = RunDir(config.folder)
     with run_dir.lock():
         run_dir.claim(config, force)
-        fingerprints = stage_fingerprints(config)
         for stage in STAGES:
-            done = run_dir.stages().get(stage.name)
-            if done and done.fingerprint == fingerprints[stage.name]:
-                if stage.name in names:
-                    say(f"{stage.name}: done already ({_shown(done.counts)})")
+            done = stage.is_done(config, run_dir)
+            if stage.name in names and done:
+                say(f"{stage.name}: done already ({_shown(run_dir.stages()[stage.name].counts)})")
             elif stage.name in names:
-                _run_stage(stage, config, run_dir, fingerprints[stage.name])
-            elif names and stage.name in _before(names[0]):
+                _run_stage(stage, config, run_dir)
+            elif not done and stage.name in _before(names[0]):
                 verb = "synthesize" if stage.name == "data" else stage.name
                 raise RunError(
                     f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml"
@@ -99,9 +112,10 @@ def _run_stages(config: Config, names: list[str], force: bool) -> dict[str, Any]
         return summary
 
 
-def _run_stage(stage: Stage, config: Config, run_dir: RunDir, fingerprint: str) -> None:
+def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     say(f"{stage.name} ...")
     started = time.monotonic()
+    fingerprint = stage.fingerprint(config, run_dir)
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens)
@@ -116,17 +130,6 @@ def _before(name: str) -> list[str]:
 
 def _shown(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "nothing to count"
-
-
-def stage_fingerprints(config: Config) -> dict[str, str]:
-    """A digest for each stage of all that decides its outcome."""
-    fingerprints: dict[str, str] = {}
-    digest = config.fingerprint("seed")
-    for stage in STAGES:
-        parts = [digest, config.fingerprint(*stage.sections), *(_file_digest(path) for path in stage.inputs(config))]
-        digest = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
-        fingerprints[stage.name] = digest
-    return fingerprints
 
 
 def _file_digest(path: Path) -> str:
@@ -236,12 +239,11 @@ def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings or other tuples."""
     import shutil
 
-    fingerprint = stage_fingerprints(config)["train"]
-    note = run_dir.training / "fingerprint"
+    fingerprint = next(stage for stage in STAGES if stage.name == "train").fingerprint(config, run_dir)
+    note = run_dir.training_fingerprint
     if not note.is_file() or note.read_text(encoding="utf-8") != fingerprint:
         shutil.rmtree(run_dir.training, ignore_errors=True)
-        run_dir.training.mkdir(parents=True)
-        note.write_text(fingerprint, encoding="utf-8")
+        write_atomic(note, fingerprint.encode())
 
 
 def _evaluate(config: Config, run_dir: RunDir) -> Result:
@@ -291,12 +293,48 @@ def _export(config: Config, run_dir: RunDir) -> Result:
 
 
 STAGES = (
-    Stage("data", _data, ("data",), lambda config: _input_files([config.data.pairs, config.data.corpus])),
-    Stage("synthesize", _synthesize, ("llm", "synthesis", "mining", "grading", "model")),
-    Stage("grade", _grade, ("grading",)),
-    Stage("train", _train, ("model", "training")),
-    Stage("evaluate", _evaluate, ("evaluation",), lambda config: _input_files(config.evaluation.tasks)),
-    Stage("export", _export, ("name",)),
+    Stage(
+        "data",
+        _data,
+        ("data",),
+        lambda config, run: _input_files([config.data.pairs, config.data.corpus]),
+        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus],
+    ),
+    Stage(
+        "synthesize",
+        _synthesize,
+        ("llm", "synthesis", "mining", "grading"),
+        lambda config, run: [run.train_pairs, run.corpus],
+        lambda run: [run.candidates],
+    ),
+    Stage(
+        "grade",
+        _grade,
+        ("grading", "synthesis", "mining"),
+        lambda config, run: [run.train_pairs, run.candidates],
+        lambda run: [run.tuples, run.dropped, run.report],
+    ),
+    Stage("train", _train, ("model", "training"), lambda config, run: [run.tuples], lambda run: [run.trained]),
+    Stage(
+        "evaluate",
+        _evaluate,
+        ("model", "evaluation"),
+        lambda config, run: [
+            run.training_fingerprint,
+            run.train_pairs,
+            run.held_out_pairs,
+            run.corpus,
+            *_input_files(config.evaluation.tasks),
+        ],
+        lambda run: [run.scores, run.per_query, run.examples],
+    ),
+    Stage(
+        "export",
+        _export,
+        ("name", "data", "llm", "model", "training"),
+        lambda config, run: [run.training_fingerprint, run.scores],
+        lambda run: [run.model],
+    ),
 )
 
 
@@ -323,8 +361,7 @@ def summarize(config: Config, run_dir: RunDir) -> dict[str, Any]:
     """What `summary.json` holds: figures of the evaluation, counts, seconds and tokens of all finished stages."""
     stages = run_dir.stages()
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
-    fresh = stage_fingerprints(config)
-    if "evaluate" in stages and stages["evaluate"].fingerprint == fresh["evaluate"]:
+    if _evaluated(config, run_dir):
         scores = json.loads(run_dir.scores.read_text(encoding="utf-8"))
     return {
         "name": config.name,
@@ -334,6 +371,11 @@ def summarize(config: Config, run_dir: RunDir) -> dict[str, Any]:
         "tokens": sum(stage.tokens for stage in stages.values()),
         "cost": sum(stage.cost for stage in stages.values()),
     }
+
+
+def _evaluated(config: Config, run_dir: RunDir) -> bool:
+    """Whether the figures in the folder are those of the model in the folder."""
+    return all(stage.is_done(config, run_dir) for stage in STAGES if stage.name in ("train", "evaluate"))
 
 
 def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
@@ -346,21 +388,24 @@ def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
 
 
 def _judge_encoder(config: Config, run_dir: RunDir) -> Any:
-    return _base_like(config.grading.judge_model, "grading.judge_model", config, run_dir.judge_vectors, "judging")
+    judge = (config.grading.judge_model, config.grading.judge_max_tokens)
+    return _base_like(*judge, "grading.judge_model", run_dir.judge_vectors, "judging")
 
 
 def _base_encoder(config: Config, run_dir: RunDir) -> Any:
-    same = config.model.base == config.grading.judge_model  # then what the judge has encoded serves again
+    base = (config.model.base, config.model.max_tokens)
+    # What the same model has encoded as the judge serves again.
+    same = base == (config.grading.judge_model, config.grading.judge_max_tokens)
     path = run_dir.judge_vectors if same else run_dir.base_vectors
-    return _base_like(config.model.base, "model.base", config, path, "encoding (base)")
+    return _base_like(*base, "model.base", path, "encoding (base)")
 
 
-def _base_like(name: str, key: str, config: Config, path: Path, description: str) -> Any:
+def _base_like(name: str, max_tokens: int, key: str, path: Path, description: str) -> Any:
     from multigrain.model.build import load_base
     from multigrain.model.encode import CachedEncoder
 
-    tokens = config.model.max_tokens
-    return CachedEncoder(lambda: load_base(name, tokens, key), f"{name}, {tokens} tokens", path, description)
+    model_id = f"{name}, {max_tokens} tokens"
+    return CachedEncoder(lambda: load_base(name, max_tokens, key), model_id, path, description)
 
 
 def _trained_encoder(run_dir: RunDir, folder: Path) -> Any:
@@ -368,7 +413,7 @@ def _trained_encoder(run_dir: RunDir, folder: Path) -> Any:
     from multigrain.model.build import load_model
     from multigrain.model.encode import CachedEncoder
 
-    training = run_dir.stages()["train"].fingerprint
+    training = run_dir.training_fingerprint.read_text(encoding="utf-8")
     return CachedEncoder(lambda: load_model(folder), training, run_dir.vectors, "encoding (trained)")
 
 

@@ -62,6 +62,7 @@ class RunDir:
         self.dropped = folder / "grading" / "dropped.jsonl"
         self.report = folder / "grading" / "report.json"
         self.training = folder / "training"
+        self.training_fingerprint = folder / "training" / "fingerprint"
         self.trained = folder / "training" / "model"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
