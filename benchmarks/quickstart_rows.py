@@ -2,12 +2,14 @@
 
     python benchmarks/quickstart_rows.py [--seeds 7 8 9]
 
-Every arm trains on the same tuples for the same steps at the same learning rate; only its negatives and its
-pooling differ. All are measured on the held-out packages and paired by query. Arms that are done are kept
-below runs/, so the command goes on after an interruption. Writes benchmarks/results/quickstart_rows.json.
+Every arm trains on the same pairs for the same steps at the same learning rate; only its negatives and its
+pooling differ (a pair for which an arm has no negative at all is left out of that arm). All are measured on the
+held-out packages and paired by query. Arms that are done are kept below runs/, so the command goes on after an
+interruption. Writes benchmarks/results/quickstart_rows.json.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -16,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from multigrain import pipeline
+from multigrain import pipeline, stages
 from multigrain.config import QUICKSTART, Config, PhaseSection, load_config
 from multigrain.evaluation.compare import paired_bootstrap
 from multigrain.evaluation.evaluate import evaluate, held_out_task
@@ -45,26 +47,29 @@ def main() -> None:
     pipeline.synthesize(config)
     pipeline.grade(config)
     run_dir = RunDir(config.folder)
-    folder = Path(config.output) / "quickstart_rows"
+    tuples_digest = hashlib.sha256(run_dir.tuples.read_bytes()).hexdigest()
+    folder = Path(config.output) / "quickstart_rows" / f"{config.fingerprint('model', 'training')}-{tuples_digest[:8]}"
     for seed in seeds:
         for negatives in ARMS:
             for pooling in POOLINGS:
                 path = folder / f"{negatives.replace(' ', '_')}-{pooling}-{seed if negatives != 'none' else 0}.json"
                 if not path.exists():
                     say(f"{negatives}, {pooling}, seed {seed}")
-                    write_json(path, measure(config, run_dir, negatives, pooling, seed))
+                    work = folder / "work" / path.stem
+                    write_json(path, measure(config, run_dir, work, negatives, pooling, seed))
                 write_json(RESULTS, summarize(folder, config))
 
 
-def measure(config: Config, run_dir: RunDir, negatives: str, pooling: str, seed: int) -> dict[str, dict[str, float]]:
-    """Train one arm and score it: query -> metric -> value."""
+def measure(
+    config: Config, run_dir: RunDir, work: Path, negatives: str, pooling: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """Train one arm, with its checkpoints in `work`, and score it: query -> metric -> value."""
     model = build_model(config.model.base, pooling, config.model.max_tokens)
     if negatives != "none":
         phases = config.training.phases
         if negatives == "in-batch only":
             phases = [PhaseSection(name="in-batch", grades=[], steps=sum(phase.steps for phase in phases))]
         curriculum = plan(tuples(config, run_dir, negatives), phases, config.training.batch_size, seed)
-        work = run_dir.folder.parent / "quickstart_rows" / "work" / f"{negatives}-{pooling}-{seed}"
         train_model(model, curriculum, config.training, work, seed)
     pairs = [Pair(**fields) for _, fields in read_objects(run_dir.held_out_pairs)]
     documents = [Document(**fields) for _, fields in read_objects(run_dir.corpus)]
@@ -79,7 +84,7 @@ def tuples(config: Config, run_dir: RunDir, negatives: str) -> list[GradedTuple]
     if negatives == "mined":
         candidates = [candidate for candidate in candidates if candidate.source == "mined"]
     texts = [text for pair in pairs for text in (pair.query, pair.positive)] + [c.text for c in candidates]
-    judge = EmbeddingJudge(pipeline._judge_encoder(config, run_dir), texts)
+    judge = EmbeddingJudge(stages.judge_encoder(config, run_dir), texts)
     return grade_candidates(pairs, candidates, judge, config.grading.bounds).tuples
 
 

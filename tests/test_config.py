@@ -27,6 +27,7 @@ def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     ("text", "expected"),
     [
         (GOOD + "[training]\nbatchsize = 3\n", 'training.batchsize: unknown key; did you mean "training.batch_size"?'),
+        (GOOD + '[[training.phases]]\nname="a"\ngrades=[1]\nstep=3\n', 'did you mean "training.phases.steps"?'),
         (GOOD + "[train]\n", 'train: unknown key; did you mean "training"?'),
         ("batch_size = 3\n" + GOOD, 'batch_size: unknown key; did you mean "training.batch_size"?'),
         (GOOD + '[training]\nbatch_size = "3"\n', 'training.batch_size: found "3"; input should be a valid integer'),

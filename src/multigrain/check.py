@@ -4,39 +4,11 @@ from pathlib import Path
 
 from multigrain.config import Config
 from multigrain.data.python_docs import package_roots
-from multigrain.data.sources import PYTHON_DOCS, beir_parts
-from multigrain.data.split import prepare
-from multigrain.errors import ConfigError, DataError
-from multigrain.llm.providers import api_key
-from multigrain.llm.weights import find_weights
-from multigrain.model.locate import EMBEDDED, find_base
-from multigrain.pipeline import STAGES
+from multigrain.data.sources import PYTHON_DOCS
+from multigrain.pipeline import NAMES, finished
+from multigrain.preflight import require
 from multigrain.rundir import RunDir
-
-
-def require(config: Config) -> None:
-    """Make sure that what every run needs is there, before the first long stage begins.
-
-    Raises:
-        ConfigError: the base or the judge is no model, or the key of the endpoint is not set.
-        RunError: a part of the embedded default is not installed.
-        DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
-    """
-    find_base(config.model.base, "model.base")
-    find_base(config.grading.judge_model, "grading.judge_model")
-    if config.llm.provider == EMBEDDED and config.synthesis.limit != 0:
-        find_weights()
-    api_key(config.llm)
-    for task in config.evaluation.tasks:
-        if task == "held-out":
-            if not config.data.held_out:
-                raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
-        elif not task.startswith("beir:"):
-            raise ConfigError("evaluation.tasks", [f'found "{task}"; wanted "held-out" or beir:FOLDER:SPLIT'])
-        else:
-            folder, split = beir_parts(task)
-            if not (folder / "qrels" / f"{split}.tsv").is_file():
-                raise DataError(task, f"there is no {folder / 'qrels' / split}.tsv.")
+from multigrain.stages import read_data
 
 
 def check(config: Config) -> str:
@@ -60,7 +32,7 @@ def check(config: Config) -> str:
 def _data(config: Config) -> str:
     if config.data.pairs == PYTHON_DOCS:
         return f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
-    split = prepare(config)
+    split = read_data(config)
     return f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
 
 
@@ -79,6 +51,9 @@ def _state(config: Config) -> str:
     run_dir = RunDir(Path(config.folder))
     if not run_dir.config.exists():
         return "new"
-    done = [stage.name for stage in STAGES if stage.is_done(config, run_dir)]
-    todo = [stage.name for stage in STAGES if stage.name not in done]
+    done = finished(config, run_dir)
+    todo = [name for name in NAMES if name not in done]
+    outdated = [name for name in run_dir.stages() if name not in done]
+    if outdated and (changed := run_dir.changed(config)):
+        return f"made by another configuration ({'; '.join(changed)}); wants another name, or --force"
     return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

@@ -10,7 +10,7 @@ from typing import Any
 from multigrain import __version__
 from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import MultigrainError
-from multigrain.progress import say, set_quiet
+from multigrain.progress import set_quiet
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -66,8 +66,7 @@ def _perform(options: argparse.Namespace) -> int:
 
 def _stages(config: Config, options: argparse.Namespace) -> int:
     from multigrain import pipeline
-    from multigrain.check import require
-    from multigrain.summary import render
+    from multigrain.summary import render, too_many_parked
 
     verbs: dict[str, Callable[..., dict[str, Any]]] = {
         "quickstart": pipeline.run,
@@ -78,12 +77,15 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "evaluate": pipeline.evaluate,
         "export": pipeline.export_model,
     }
-    require(config)
     summary = verbs[options.verb](config, force=options.force)
     print(render(config, summary))
-    if pipeline.too_many_parked(config, summary):
+    if too_many_parked(config, summary):
         parked = summary["counts"]["parked"]
-        say(f"multigrain: {parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why.")
+        print(
+            f"multigrain: {parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why. "
+            "multigrain synthesize RUN.toml --force asks again for what was never answered.",
+            file=sys.stderr,
+        )
         return PARKED
     return DONE
 
@@ -101,27 +103,15 @@ def _explain(error: Exception) -> int:
     if isinstance(error, MultigrainError):
         print(f"multigrain: {error}", file=sys.stderr)
         return error.exit_code
-    if full := _no_space(error):
-        print(f"multigrain: {full}", file=sys.stderr)
-        return USER
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileExistsError):
+    if isinstance(error, OSError) and error.filename is not None:
         print(f"multigrain: {error.filename}: {error.strerror}.", file=sys.stderr)
         return USER
     print(f"multigrain: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
     return FAILED
 
 
-def _no_space(error: BaseException | None) -> str | None:
-    """Libraries wrap "disk full" in errors of their own, so the whole chain is looked through."""
-    while error is not None:
-        if "No space left" in str(error) or "disk is full" in str(error):
-            return "the disk is full. Make room, then the same command goes on; what is finished is kept."
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _keep_libraries_quiet(debug: bool) -> None:
-    """Their warnings and bars would drown ours; no verb may reach for a hub unasked."""
+    """Their warnings and bars would drown ours."""
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -152,7 +142,11 @@ def _parser() -> argparse.ArgumentParser:
                 "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file"
             )
         if name not in ("search", "check"):
-            verb.add_argument("--force", action="store_true", help="redo what a changed setting changes")
+            verb.add_argument(
+                "--force",
+                action="store_true",
+                help="redo what a changed setting changes; a single stage is redone in any case",
+            )
         verb.add_argument("--quiet", action="store_true", help="no progress")
         verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
     return parser

@@ -23,6 +23,13 @@ from multigrain.errors import ConfigError
 Grade = Annotated[int, Field(ge=1, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+OUTCOME_NEUTRAL: dict[str, Any] = {
+    "llm": {"api_key_env", "max_concurrency", "timeout"},
+    "synthesis": {"max_parked"},
+    "training": {"checkpoint_every"},
+}
+"""Settings that may change without anything being done again."""
+
 QUICKSTART = Path(__file__).with_name("quickstart.toml")
 
 
@@ -189,7 +196,8 @@ class Config(Section):
 
     def fingerprint(self, *sections: str) -> str:
         """A digest of the sections named, and of nothing else."""
-        chosen = {name: self.model_dump()[name] for name in sections}
+        settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
+        chosen = {name: settings[name] for name in sections}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -284,6 +292,7 @@ def _explain(fault: ErrorDetails) -> str:
 def _unknown(key: str) -> str:
     """Name the likely key: first in the same section, then in any other."""
     name = key.rsplit(".", 1)[-1]
+    key = re.sub(r"\.\d+\.", ".", key)  # training.phases.0.step
     home = key.removesuffix(name)
     known = known_keys()
     here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
@@ -302,7 +311,7 @@ def known_keys() -> list[str]:
         keys.append(name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
-    return keys
+    return keys + [f"training.phases.{inner}" for inner in PhaseSection.model_fields]
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:

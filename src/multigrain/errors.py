@@ -48,7 +48,11 @@ class RunError(MultigrainError):
 
 
 class LLMError(MultigrainError):
-    """The language model did not give what was asked for."""
+    """The language model did not give what was asked for; `status` is HTTP's, where there is one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class LLMUnavailable(LLMError):
@@ -56,13 +60,9 @@ class LLMUnavailable(LLMError):
 
 
 class LLMRefused(LLMError):
-    """The server answered, and will answer the same to the same request; `status` is HTTP's."""
+    """The server answered, and will answer the same to the same request."""
 
     exit_code = 2
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        self.status = status
-        super().__init__(message)
 
 
 class LLMReplyError(LLMError):

@@ -20,11 +20,6 @@ FALSE_NEGATIVE = 5
 """What `grade_of` answers for a candidate that is too close to the positive."""
 
 
-def relative_relevance(score: float, positive_score: float) -> float:
-    """r(c); a positive judged irrelevant (score <= 0) makes every candidate a suspect: infinity."""
-    return score / positive_score if positive_score > 0 else float("inf")
-
-
 def grade_of(relative: float, bounds: Sequence[float]) -> int:
     """The grade 1..4 of a relative relevance, or `FALSE_NEGATIVE`.
 

@@ -70,7 +70,7 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write so that a reader sees the old file or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()

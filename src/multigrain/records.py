@@ -83,6 +83,11 @@ class GradedTuple:
     negatives: tuple[Negative, ...]
 
 
+def folded(text: str) -> str:
+    """The text as texts are compared: white space and case do not tell them apart."""
+    return " ".join(text.split()).casefold()
+
+
 Record = Pair | Document | Candidate | Dropped | Negative | GradedTuple
 
 

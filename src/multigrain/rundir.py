@@ -90,23 +90,31 @@ class RunDir:
         entries = {name: asdict(record) for name, record in self.stages().items()}
         write_json(self.manifest, {**entries, stage: asdict(entry)})
 
+    def forget(self, stages: list[str]) -> None:
+        """Take stages out of the manifest, before the first of them changes its files."""
+        entries = {name: asdict(record) for name, record in self.stages().items() if name not in stages}
+        if self.manifest.exists():
+            write_json(self.manifest, entries)
+
+    def changed(self, config: Config) -> list[str]:
+        """The settings in which the folder's configuration differs from this one, one line each."""
+        return differences(_read_settings(self.config), config) if self.config.exists() else []
+
     def claim(self, config: Config, force: bool = False) -> None:
         """Make the folder this configuration's own.
 
         Raises:
             ConfigError: it was made by another configuration, and `force` is off; names what differs.
         """
-        if self.config.exists() and not force:
-            changed = differences(_read_settings(self.config), config)
-            if changed:
-                raise ConfigError(
-                    self.folder,
-                    [
-                        "made by another configuration: "
-                        + "; ".join(changed)
-                        + ". Choose another name, or --force to redo the stages that this changes."
-                    ],
-                )
+        if not force and (changed := self.changed(config)):
+            raise ConfigError(
+                self.folder,
+                [
+                    "made by another configuration: "
+                    + "; ".join(changed)
+                    + ". Choose another name, or --force to redo the stages that this changes."
+                ],
+            )
         write_atomic(self.config, to_toml(config).encode())
 
     @contextmanager

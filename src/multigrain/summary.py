@@ -1,4 +1,4 @@
-"""What a run's outcome looks like on a terminal."""
+"""The outcome of a run: as `summary.json`, and as text for a terminal."""
 
 import json
 from typing import Any
@@ -9,13 +9,35 @@ from multigrain.rundir import RunDir
 WIDTH = 110
 
 
+def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
+    """What `summary.json` holds: the figures, and the counts, seconds and tokens of the stages named."""
+    stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
+    if "evaluate" in stages:
+        scores = json.loads(run_dir.scores.read_text(encoding="utf-8"))
+    return {
+        "name": config.name,
+        **scores,
+        "counts": {name: count for stage in stages.values() for name, count in stage.counts.items()},
+        "seconds": {name: stage.seconds for name, stage in stages.items()},
+        "tokens": sum(stage.tokens for stage in stages.values()),
+        "cost": sum(stage.cost for stage in stages.values()),
+    }
+
+
+def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
+    """Whether more requests stayed without an answer than `synthesis.max_parked` allows."""
+    counts = summary["counts"]
+    return bool(counts.get("parked", 0) > config.synthesis.max_parked * counts.get("requests", 0))
+
+
 def render(config: Config, summary: dict[str, Any]) -> str:
     """The counts, and, as far as the run has come, the figures and a few searches before and after."""
     run_dir = RunDir(config.folder)
     blocks = [_counts(summary)]
     if summary["difference"]:
         blocks += [_figures(summary), _examples(run_dir)]
-    if run_dir.model.exists():
+    if "export" in summary["seconds"]:
         blocks.append(f'model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} "your question"')
     return "\n\n".join(block for block in blocks if block)
 

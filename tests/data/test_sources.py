@@ -60,6 +60,8 @@ def test_a_beir_folder(beir: Path) -> None:
     assert task.relevance == {"q1": {"d1": 1, "d2": 0}}
     assert [(p.query, p.positive) for p in read_pairs(f"beir:{beir}:train")] == [("what do cats do", "Cats sleep")]
     assert {path.name for path in files_of(f"beir:{beir}:train")} == {"corpus.jsonl.gz", "queries.jsonl", "train.tsv"}
+    assert [path.name for path in files_of(f"beir:{beir}")] == ["corpus.jsonl.gz"]
+    assert files_of("beir:nowhere:train") == files_of("python-docs") == []
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,15 @@ def test_a_text_of_its_own_breaks_no_rule() -> None:
     assert broken_rule(Candidate("p", 1, "dogs bark when somebody comes", "llm", "m"), PAIR, []) is None
 
 
+def test_a_positive_that_is_irrelevant_itself_has_no_negatives() -> None:
+    pair = Pair("p", "how do cats sleep at night", "-0.01")
+    candidates = [candidate(0.1, 1), candidate(-0.5, 2, "mined")]
+    graded = grade_candidates([pair], candidates, Told(), BOUNDS)
+    assert graded.tuples == []
+    assert [(d.rule, d.value) for d in graded.dropped] == [("irrelevant positive", -0.01)] * 2
+    assert report(graded, candidates)["negatives"] == 0
+
+
 @given(st.lists(st.tuples(st.floats(-1, 1.5), st.integers(1, 4), st.sampled_from(["llm", "mined"])), max_size=12))
 def test_nothing_disappears_and_order_holds(items: list[tuple[float, int, Source]]) -> None:
     candidates = [

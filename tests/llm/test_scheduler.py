@@ -44,6 +44,8 @@ class Faulty:
             raise LLMUnavailable("busy")
         if fault == "garbled":
             raise LLMReplyError("garbled")
+        if fault == "busy":
+            raise LLMUnavailable("busy", 429)
         if fault == "refused":
             raise LLMRefused("too long", 400)
         if fault == "forbidden":
@@ -67,11 +69,14 @@ def test_each_request_ends_answered_or_parked(
     asked = requests(len(plans))
     client = Faulty({str(i): plan for i, plan in enumerate(plans)})
     with AnswerStore(tmp_path_factory.mktemp("s") / "store.sqlite") as store:
-        dead = max(Counter(f for p in plans for f in p)["unavailable"], 0) >= scheduler.DEAD_AFTER
+        faults_planned = Counter(fault for plan in plans for fault in plan)
         try:
             outcome = asyncio.run(answer_all(client, asked, store, concurrency, cap))
         except LLMUnavailable:
-            assert dead
+            assert faults_planned["unavailable"] >= scheduler.DEAD_AFTER
+            return
+        except LLMRefused:
+            assert faults_planned["refused"] > scheduler.REFUSED_AFTER
             return
         keys = {request.key for request in asked}
         assert outcome.answers.keys() | outcome.parked.keys() == keys
@@ -105,3 +110,17 @@ def test_a_dead_server_stops_everything_and_keeps_what_was_answered(tmp_path: Pa
         with pytest.raises(LLMUnavailable, match="the same command goes on"):
             asyncio.run(answer_all(client, requests(100), store, concurrency=2))
         assert len(store) == 5
+
+
+def test_a_busy_server_is_not_a_dead_one(tmp_path: Path) -> None:
+    client = Faulty({str(i): ["busy"] * 3 for i in range(60)})
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        outcome = asyncio.run(answer_all(client, requests(60), store, concurrency=16))
+    assert len(outcome.answers) == 60
+
+
+def test_a_server_that_refuses_everything_is_not_asked_to_the_end(tmp_path: Path) -> None:
+    client = Faulty({str(i): ["refused"] for i in range(100)})
+    with AnswerStore(tmp_path / "store.sqlite") as store, pytest.raises(LLMRefused, match="too long"):
+        asyncio.run(answer_all(client, requests(100), store, concurrency=2))
+    assert sum(client.tries.values()) < 20

@@ -43,10 +43,12 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
     """
     documents = {document.id: document.text for document in read_beir_documents(folder)}
     path = _find(folder, "queries.jsonl")
-    texts = {
-        text_field(fields, "_id", path, line): text_field(fields, "text", path, line)
-        for line, fields in read_objects(path)
-    }
+    texts: dict[str, str] = {}
+    for line, fields in read_objects(path):
+        id = text_field(fields, "_id", path, line)
+        if id in texts:
+            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
+        texts[id] = text_field(fields, "text", path, line)
     relevance: dict[str, dict[str, int]] = {}
     qrels = folder / "qrels" / f"{split}.tsv"
     for line, query, document, grade in _read_qrels(qrels):
@@ -65,7 +67,7 @@ def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
     """One pair for each relevant (query, document) of the split."""
     task = read_beir_task(folder, split)
     return [
-        Pair(f"{query}-{document}", task.queries[query], task.documents[document])
+        Pair(f"{query}/{document}", task.queries[query], task.documents[document])
         for query, judged in task.relevance.items()
         for document, grade in judged.items()
         if grade > 0

@@ -58,10 +58,11 @@ def files_of(source: str) -> list[Path]:
         return []
     if not source.startswith("beir:"):
         return [Path(source)]
-    folder = source.removeprefix("beir:")
-    if not Path(folder).is_dir():
-        folder = folder.rpartition(":")[0]
-    return sorted(path for path in Path(folder).rglob("*") if path.name.endswith((".jsonl", ".gz", ".tsv")))
+    folder, _, split = source.removeprefix("beir:").partition(":")
+    names = ["corpus.jsonl", "corpus.jsonl.gz"]
+    if split:
+        names += ["queries.jsonl", "queries.jsonl.gz", f"qrels/{split}.tsv"]
+    return [path for name in names if (path := Path(folder, name)).is_file()]
 
 
 def _read_jsonl_pairs(path: Path) -> list[Pair]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from multigrain.config import Config
 from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_pairs
 from multigrain.errors import ConfigError, DataError
-from multigrain.records import Document, Pair
+from multigrain.records import Document, Pair, Split, folded
 
 
 @dataclass(frozen=True)
 class SplitData:
     """A run's pairs and documents.
 
-    A held-out query is never trained on; where whole sources are held out, their documents are not mined either.
+    A held-out query is never trained on, and a held-out positive is never mined as a negative.
     """
 
     train: list[Pair]
@@ -29,7 +29,7 @@ def prepare(config: Config) -> SplitData:
         DataError: see `read_pairs` and `read_documents`; or positives missing from the corpus; or nothing left.
         ConfigError: a source to hold out does not exist.
     """
-    pairs = [pair for pair in read_pairs(config.data.pairs) if _folded(pair.query) != _folded(pair.positive)]
+    pairs = [pair for pair in read_pairs(config.data.pairs) if folded(pair.query) != folded(pair.positive)]
     if not pairs:
         raise DataError(config.data.pairs, "no pairs are left: in every pair the positive equals the query.")
     held_out = config.data.held_out
@@ -74,7 +74,7 @@ def _connected(pairs: list[Pair]) -> dict[int, list[str]]:
 
     first: dict[tuple[str, str], int] = {}
     for index, pair in enumerate(pairs):
-        for key in (("query", _folded(pair.query)), ("positive", _folded(pair.positive))):
+        for key in (("query", folded(pair.query)), ("positive", folded(pair.positive))):
             parent[root(index)] = root(first.setdefault(key, index))
     groups: dict[int, list[str]] = {}
     for index, pair in enumerate(pairs):
@@ -93,11 +93,11 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
         known = ", ".join(sorted(name for name in present if name)) or "none (the pairs carry no source)"
         raise ConfigError("data.held_out", [f"no pairs with source {', '.join(unknown)}; sources found: {known}"])
     test = [pair for pair in pairs if pair.source in sources]
-    seen = {_folded(text) for pair in test for text in (pair.query, pair.positive)}
+    seen = {folded(text) for pair in test for text in (pair.query, pair.positive)}
     train = [
         pair
         for pair in pairs
-        if pair.source not in sources and _folded(pair.query) not in seen and _folded(pair.positive) not in seen
+        if pair.source not in sources and folded(pair.query) not in seen and folded(pair.positive) not in seen
     ]
     if not train:
         raise ConfigError("data.held_out", ["every source is held out; nothing is left to train on"])
@@ -105,28 +105,29 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
 
 
 def _documents(config: Config, train: list[Pair], test: list[Pair]) -> list[Document]:
-    """The corpus: the file's, or the positives, each distinct text once."""
+    """The corpus: the file's, or the positives, each distinct text once, marked by who may look at it."""
     source = config.data.corpus
     if source is None and config.data.pairs.startswith("beir:"):
         source = f"beir:{beir_parts(config.data.pairs)[0]}"
-    if source is None:
-        by_source = isinstance(config.data.held_out, list)
-        both = [("train", pair) for pair in train] + [("held_out", pair) for pair in test]
-        return _distinct(
-            Document(pair.id, pair.positive, ("train" if side == "train" else "held_out") if by_source else "both")
-            for side, pair in both
-        )
     if source == PYTHON_DOCS:
         raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
-    documents = _distinct(read_documents(source))
-    texts = {_folded(document.text) for document in documents}
-    if missing := [pair.id for pair in train + test if _folded(pair.positive) not in texts]:
-        raise DataError(
-            source,
-            f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
-            "Add them to the corpus, word for word, or leave data.corpus out.",
+    held_out = {folded(pair.positive) for pair in test}
+    if source is None:
+        by_source = isinstance(config.data.held_out, list)
+        side: Split = "train" if by_source else "both"
+        documents = _distinct(
+            [*(Document(p.id, p.positive, side) for p in train), *(Document(p.id, p.positive) for p in test)]
         )
-    return documents
+    else:
+        documents = _distinct(read_documents(source))
+        texts = {folded(document.text) for document in documents}
+        if missing := [pair.id for pair in train + test if folded(pair.positive) not in texts]:
+            raise DataError(
+                source,
+                f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
+                "Add them to the corpus, word for word, or leave data.corpus out.",
+            )
+    return [replace(d, split="held_out") if folded(d.text) in held_out else d for d in documents]
 
 
 def _distinct(documents: Iterable[Document]) -> list[Document]:
@@ -134,14 +135,9 @@ def _distinct(documents: Iterable[Document]) -> list[Document]:
     texts: dict[str, Document] = {}
     ids: set[str] = set()
     for document in documents:
-        if _folded(document.text) in texts:
+        if folded(document.text) in texts:
             continue
         unique = document if document.id not in ids else replace(document, id=f"{document.id}#{len(texts)}")
         ids.add(unique.id)
-        texts[_folded(document.text)] = unique
+        texts[folded(document.text)] = unique
     return list(texts.values())
-
-
-def _folded(text: str) -> str:
-    """The text as it is compared: white space and case do not tell texts apart."""
-    return " ".join(text.split()).casefold()

@@ -9,8 +9,8 @@ from multigrain.data.beir import RetrievalTask, read_beir_task
 from multigrain.data.sources import beir_parts
 from multigrain.errors import DataError
 from multigrain.evaluation.metrics import DEPTH, score_ranking
-from multigrain.model.encode import Embed, Vectors
-from multigrain.records import Document, Pair
+from multigrain.records import Document, Pair, folded
+from multigrain.vectors import Embed, Vectors
 
 HELD_OUT = "held-out"
 BLOCK = 256
@@ -45,12 +45,12 @@ def held_out_task(pairs: Sequence[Pair], documents: Sequence[Document]) -> Retri
     A query that stands in several pairs has several relevant documents.
     """
     searched = {document.id: document.text for document in documents if document.split != "train"}
-    id_by_text = {" ".join(text.split()).casefold(): id for id, text in searched.items()}
+    id_by_text = {folded(text): id for id, text in searched.items()}
     ids: dict[str, str] = {}
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
         query = ids.setdefault(pair.query, pair.id)
-        relevance.setdefault(query, {})[id_by_text[" ".join(pair.positive.split()).casefold()]] = 1
+        relevance.setdefault(query, {})[id_by_text[folded(pair.positive)]] = 1
     return RetrievalTask(HELD_OUT, {id: query for query, id in ids.items()}, searched, relevance)
 
 
@@ -60,8 +60,8 @@ def check_unseen(task: RetrievalTask, train: Sequence[Pair]) -> None:
     Raises:
         DataError: names the first that were.
     """
-    seen = {pair.query.casefold(): pair.id for pair in train}
-    leaked = [(id, seen[text.casefold()]) for id, text in task.queries.items() if text.casefold() in seen]
+    seen = {folded(pair.query): pair.id for pair in train}
+    leaked = [(id, seen[folded(text)]) for id, text in task.queries.items() if folded(text) in seen]
     if leaked:
         raise DataError(
             task.name,

@@ -35,7 +35,7 @@ tags: [sentence-transformers, feature-extraction, multigrain]
 
 # {config.name}
 
-A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{config.model.base}`
+A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{_shown(config.model.base)}`
 (pooling: {config.model.pooling}; texts are cut at {config.model.max_tokens} tokens).
 
 ## Use

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from multigrain.grades import FALSE_NEGATIVE, grade_of, relative_relevance
+from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.rules import broken_rule
 from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair
 
@@ -32,7 +32,8 @@ def grade_candidates(
     """Judge every candidate and give it the grade that it has, not the one it was asked for.
 
     A candidate is dropped if it breaks a rule (`multigrain.grading.rules`), is as relevant as the positive
-    ("false negative"), or finds its grade filled ("surplus": written candidates come before mined ones,
+    ("false negative"), belongs to a
+    positive that is itself irrelevant, or finds its grade filled ("surplus": written candidates come before mined ones,
     and those that have the grade they were asked for before those that were moved to it).
     Pairs that are left without any negative are not among the tuples.
 
@@ -58,6 +59,9 @@ def _grade_pair(
     pair: Pair, candidates: list[Candidate], judge: Judge, bounds: Sequence[float], per_grade: int, result: Graded
 ) -> list[Negative]:
     own = judge.relevance(pair.query, pair.positive)
+    if own <= 0:  # then no share of it means anything
+        result.dropped.extend(Dropped(candidate, "irrelevant positive", round(own, 4)) for candidate in candidates)
+        return []
     passed: list[tuple[Candidate, float, int]] = []
     for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade)):
         earlier = [other.text for other, _, _ in passed]
@@ -65,7 +69,7 @@ def _grade_pair(
             result.dropped.append(Dropped(candidate, *broken))
             continue
         score = judge.relevance(pair.query, candidate.text)
-        relative = relative_relevance(score, own)
+        relative = score / own
         grade = grade_of(relative, bounds)
         result.measured.append((candidate, relative, grade))
         if grade == FALSE_NEGATIVE:

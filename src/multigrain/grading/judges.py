@@ -1,11 +1,8 @@
 """Whatever measures how relevant a text is to a query."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-Vectors = NDArray[np.float32]
+from multigrain.vectors import Embed
 
 
 class EmbeddingJudge:
@@ -16,7 +13,7 @@ class EmbeddingJudge:
         texts: all texts that will be asked about, queries included.
     """
 
-    def __init__(self, embed: Callable[[Sequence[str]], Vectors], texts: Sequence[str]) -> None:
+    def __init__(self, embed: Embed, texts: Sequence[str]) -> None:
         distinct = list(dict.fromkeys(texts))
         self._row = {text: row for row, text in enumerate(distinct)}
         self._vectors = embed(distinct)

@@ -123,7 +123,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _refusal(url: str, status: int, text: str) -> LLMError:
     said = " ".join(text.split())[:200]
     if status in (408, 425, 429) or status >= 500:
-        return LLMUnavailable(f"{url}: HTTP {status}: {said}")
+        return LLMUnavailable(f"{url}: HTTP {status}: {said}", status)
     if status in (401, 403):
         hint = "The key was refused: set the environment variable that llm.api_key_env names."
     elif status == 404:

@@ -11,10 +11,14 @@ from multigrain.llm.store import AnswerStore
 
 TRANSPORT_TRIES = 6
 REPLY_TRIES = 3
+HTTP_BUSY = 429
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds. The n-th wait is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
 DEAD_AFTER = 12
-"""Transport failures in a row, over all requests, after which the server is taken for dead."""
+"""Failures in a row, beyond three for each request under way, after which the server is taken for dead. A server
+that says it is busy (429) is not dead."""
+REFUSED_AFTER = 8
+"""Requests refused, without any answered, after which the next ones are not worth sending."""
 
 
 @dataclass
@@ -57,13 +61,13 @@ async def answer_all(
         LLMUnavailable: the server is dead; what was answered is in the store.
     """
     outcome = Outcome()
-    run = _Run(client, store, outcome, max_requests, on_answer)
+    run = _Run(client, store, outcome, max_requests, on_answer, dead_after=DEAD_AFTER + 3 * concurrency)
     todo = iter({request.key: request for request in requests}.values())
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(concurrency):
                 workers.create_task(run.work(todo))
-    except* LLMError as failures:
+    except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return outcome
 
@@ -78,9 +82,11 @@ class _Run:
         outcome: Outcome,
         max_requests: int | None,
         on_answer: Callable[[], None],
+        dead_after: int,
     ) -> None:
         self.client, self.store, self.outcome = client, store, outcome
         self.max_requests, self.on_answer = max_requests, on_answer
+        self.dead_after = dead_after
         self.failures_in_row = 0
 
     async def work(self, todo: Iterator[Request]) -> None:
@@ -111,7 +117,8 @@ class _Run:
                 await asyncio.sleep(random.uniform(0, wait))
                 wait = min(LONGEST_WAIT, wait * 2)
             except LLMRefused as error:
-                if error.status in (401, 403, 404):
+                hopeless = not self.outcome.answers and len(self.outcome.parked) >= REFUSED_AFTER
+                if error.status in (401, 403, 404) or hopeless:
                     raise
                 self.outcome.parked[request.key] = str(error)
                 return
@@ -122,6 +129,8 @@ class _Run:
                 return
 
     def _count_failure(self, error: LLMError) -> None:
-        self.failures_in_row = self.failures_in_row + 1 if isinstance(error, LLMUnavailable) else 0
-        if self.failures_in_row >= DEAD_AFTER:
-            raise LLMUnavailable(f"{error} Gave up after {DEAD_AFTER} failures in a row; the same command goes on.")
+        if isinstance(error, LLMUnavailable) and error.status != HTTP_BUSY:
+            self.failures_in_row += 1
+        if self.failures_in_row >= self.dead_after:
+            count = self.failures_in_row
+            raise LLMUnavailable(f"{error} Gave up after {count} failures in a row; the same command goes on.")

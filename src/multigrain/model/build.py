@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
@@ -65,7 +66,7 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
     base = find_base(name, key)
     try:
         model = EmbeddingModel(base)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(key, [f"{base} cannot be loaded as a model: {reason}"]) from error
     if max_tokens is not None:
@@ -83,6 +84,8 @@ def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer
     transformer = host[0]
     if not isinstance(transformer, Transformer):
         raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
+    if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
+        raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
     dimension = transformer.get_embedding_dimension()
     if pooling == "anchor":
         try:
@@ -92,7 +95,8 @@ def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer
         pooled: nn.Module = AnchorPooling(dimension)
     else:
         pooled = Pooling(dimension, HOST_POOLINGS[pooling])
-    model = EmbeddingModel(modules=[transformer, pooled, Normalize()])
+    prompts = {name: prompt for name, prompt in host.prompts.items() if prompt}
+    model = EmbeddingModel(modules=[transformer, pooled, Normalize()], prompts=prompts)
     model.max_seq_length = min(max_tokens, host.max_seq_length or max_tokens)
     return model
 

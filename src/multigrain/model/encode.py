@@ -7,15 +7,11 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from multigrain.jsonl import write_atomic
 from multigrain.progress import meter
-
-Vectors = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
-"""Texts to (number of texts, dimension) vectors of length 1."""
+from multigrain.vectors import Vectors
 
 BATCH = 32
 CHUNK = 8 * BATCH

@@ -32,3 +32,9 @@ def _embedded_encoder() -> str:
     if package is None or package.origin is None:
         raise RunError('the embedded encoder is not installed. Run: pip install "multigrain[embedded]"')
     return str(Path(package.origin).with_name("model"))
+
+
+def weight_files(name: str) -> list[Path]:
+    """The files whose change makes another model of it; none for a hub name or the embedded encoder."""
+    folder = Path(name)
+    return sorted(folder.rglob("*.safetensors")) if name != EMBEDDED and folder.is_dir() else []

@@ -1,17 +1,12 @@
 """Mine candidates from the corpus, bucketed into the same grades by the judge's relevance."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from multigrain.grades import FALSE_NEGATIVE
 from multigrain.records import GRADES, Candidate, Document, Pair
-
-Vectors = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
-"""Texts to (number of texts, dimension) vectors of length 1."""
+from multigrain.vectors import Embed, Vectors
 
 BLOCK = 256
 """Queries whose similarities to the whole corpus are in memory at once."""
@@ -63,7 +58,6 @@ def _choose(
     random = np.random.default_rng([seed, zlib.crc32(pair.id.encode())])
     grades = np.digitize(scores / own, bounds) + 1
     for grade in GRADES:
-        assert grade < FALSE_NEGATIVE
         members = np.flatnonzero(grades == grade)
         for index in random.choice(members, min(per_grade, len(members)), replace=False):
             yield int(index), grade

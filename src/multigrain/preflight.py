@@ -1,0 +1,38 @@
+"""What every run needs, asked for before the first long stage begins. No torch."""
+
+from multigrain.config import Config
+from multigrain.data.sources import beir_parts
+from multigrain.errors import ConfigError, DataError
+from multigrain.llm.providers import api_key
+from multigrain.llm.weights import find_weights
+from multigrain.model.locate import EMBEDDED, find_base
+
+
+def require(config: Config, llm: bool = True) -> None:
+    """Make sure that what every run needs is there, before the first long stage begins.
+
+    Args:
+        config: the run.
+        llm: whether the language model will be asked.
+
+    Raises:
+        ConfigError: the base or the judge is no model, or the key of the endpoint is not set.
+        RunError: a part of the embedded default is not installed.
+        DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
+    """
+    find_base(config.model.base, "model.base")
+    find_base(config.grading.judge_model, "grading.judge_model")
+    if llm and config.synthesis.limit != 0:
+        api_key(config.llm)
+        if config.llm.provider == EMBEDDED:
+            find_weights()
+    for task in config.evaluation.tasks:
+        if task == "held-out":
+            if not config.data.held_out:
+                raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
+        elif not task.startswith("beir:"):
+            raise ConfigError("evaluation.tasks", [f'found "{task}"; wanted "held-out" or beir:FOLDER:SPLIT'])
+        else:
+            folder, split = beir_parts(task)
+            if not (folder / "qrels" / f"{split}.tsv").is_file():
+                raise DataError(task, f"there is no {folder / 'qrels' / split}.tsv.")
