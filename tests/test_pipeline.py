@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from multigrain import pipeline
 from multigrain.cli import main
 from multigrain.config import load_config
-from multigrain.errors import RunError
+from multigrain.errors import ConfigError, LLMReplyError, RunError
 from multigrain.model.build import load_model
 from multigrain.pipeline import STAGES, run
 
@@ -144,7 +145,9 @@ def test_changed_data_are_noticed(run_toml: Path) -> None:
     run(load_config(run_toml))
     pairs = run_toml.parent / "pairs.jsonl"
     pairs.write_text(pairs.read_text().replace("the cat is near", "a cat is near"))
-    summary = run(load_config(run_toml))
+    with pytest.raises(ConfigError, match="made from other input files"):
+        run(load_config(run_toml))
+    summary = run(load_config(run_toml), force=True)
     assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
     assert summary["difference"]
 
@@ -206,6 +209,29 @@ def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: p
     assert counts["requests"] == counts["written"] == 120
     assert len(asked) == counts["sent"] == 120 - 50
     assert not first & set(asked)
+
+
+def test_deleted_files_are_made_again(run_toml: Path) -> None:
+    config = load_config(run_toml)
+    run(config)
+    expected = results(config.folder)
+    for name in ("data/corpus.jsonl", "grading/tuples.jsonl", "training/model", "evaluation/scores.json", "model"):
+        path = config.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        run(config)
+        assert results(config.folder) == expected, name
+
+
+def test_a_language_model_that_is_no_help_stops_the_run(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multigrain.llm.client import Answer
+    from multigrain.llm.scripted import ScriptedClient
+
+    async def silent(self: Any, request: Any) -> Answer:
+        return Answer(" ", 1, 1)
+
+    monkeypatch.setattr(ScriptedClient, "complete", silent)
+    with pytest.raises(LLMReplyError, match="none of the 120 requests .* most often: the model wrote nothing"):
+        run(load_config(run_toml))
 
 
 def test_search_answers_from_the_exported_model(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

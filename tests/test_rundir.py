@@ -15,12 +15,13 @@ def config(**training: object) -> Config:
 
 def test_another_configuration_is_refused_and_the_key_named(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    run_dir.claim(config(batch_size=8))
-    run_dir.claim(config(batch_size=8))
+    run_dir.claim(config(batch_size=8), accept=True)
     with pytest.raises(ConfigError, match="training.batch_size = 16, in the folder 8.*--force"):
-        run_dir.claim(config(batch_size=16))
+        run_dir.claim(config(batch_size=16), accept=False)
+    with pytest.raises(ConfigError, match="made from other input files"):
+        run_dir.claim(config(batch_size=8), accept=False)
     assert "batch_size = 8" in run_dir.config.read_text()
-    run_dir.claim(config(batch_size=16), force=True)
+    run_dir.claim(config(batch_size=16), accept=True)
     assert "batch_size = 16" in run_dir.config.read_text()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from multigrain.config import Config
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
-from multigrain.pipeline import NAMES, finished
+from multigrain.pipeline import NAMES, finished, is_outdated
 from multigrain.preflight import require
 from multigrain.rundir import RunDir
 from multigrain.stages import read_data
@@ -53,7 +53,7 @@ def _state(config: Config) -> str:
         return "new"
     done = finished(config, run_dir)
     todo = [name for name in NAMES if name not in done]
-    outdated = [name for name in run_dir.stages() if name not in done]
-    if outdated and (changed := run_dir.changed(config)):
-        return f"made by another configuration ({'; '.join(changed)}); wants another name, or --force"
+    if is_outdated(config, run_dir):
+        changed = "; ".join(run_dir.changed(config)) or "input files"
+        return f"made otherwise ({changed}); give another name, or --force"
     return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

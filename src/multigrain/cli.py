@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     set_quiet(options.quiet)
     _keep_libraries_quiet(options.debug)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return _perform(options)
     except KeyboardInterrupt:
@@ -50,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return _explain(error)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _perform(options: argparse.Namespace) -> int:
@@ -133,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         if name == "search":
             verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
-            verb.add_argument("query", help='what to look for, such as "remove duplicate rows"')
+            verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
             verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
         elif name != "quickstart":
             verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
@@ -150,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--quiet", action="store_true", help="no progress")
         verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
     return parser
+
+
+def _query(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing; wanted a few words")
+    return text.encode("utf-8", "replace").decode()
 
 
 def _positive(text: str) -> int:

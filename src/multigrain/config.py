@@ -42,7 +42,7 @@ class Section(BaseModel):
 class DataSection(Section):
     """Where the pairs and the corpus come from, and what is held out."""
 
-    pairs: str
+    pairs: str = Field(min_length=1)
     """`FILE.jsonl`, `beir:FOLDER:SPLIT` or `python-docs`."""
     corpus: str | None = None
     """`FILE.jsonl` or `beir:FOLDER`; by default the corpus that `pairs` brings, else the positives."""
@@ -56,7 +56,7 @@ class LLMSection(Section):
     """Which language model writes candidates, and how it is spoken to."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
-    base_url: str | None = Field(None, pattern=r"^https?://")
+    base_url: str | None = Field(None, pattern=r"^https?://[^/]")
     model: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     temperature: float = Field(0.7, ge=0, le=2)
@@ -100,7 +100,7 @@ class GradingSection(Section):
     judge_model: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines."""
     judge_max_tokens: int = Field(256, ge=8)
-    bands: list[float] = Field([0.35, 0.6, 0.8], min_length=3, max_length=3)
+    bands: list[Annotated[float, Field(gt=0)]] = Field([0.35, 0.6, 0.8], min_length=3, max_length=3)
     """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
     false_negative_above: float = Field(0.95, gt=0)
 
@@ -163,7 +163,7 @@ class TrainingSection(Section):
 class EvaluationSection(Section):
     """What the trained model and its base are measured on."""
 
-    tasks: list[str] = ["held-out"]
+    tasks: list[str] = Field(["held-out"], min_length=1)
     """`held-out` or `beir:FOLDER:SPLIT`."""
 
 
@@ -213,11 +213,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}. Give the path of a run's TOML file."]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(path, [f"not TOML: {error}"]) from None
+        raise ConfigError(path, [f"not TOML: {error}. Give the file that describes the run."]) from None
     for override in overrides:
         _override(settings, override)
     faults = _resolve_paths(settings, path.parent)

@@ -164,13 +164,23 @@ def finished(config: Config, run_dir: RunDir) -> list[str]:
     return [stage.name for stage in STAGES if stage.is_done(config, run_dir)]
 
 
+def is_outdated(config: Config, run_dir: RunDir) -> bool:
+    """Whether the folder holds a finished stage that this configuration and its input files would do otherwise."""
+    for stage in STAGES:
+        entry = run_dir.stages().get(stage.name)
+        if entry is None or not all(path.exists() for path in stage.writes(run_dir)):
+            return False  # the later ones, if any, will be made from this one
+        if entry.fingerprint != stage.fingerprint(config, run_dir):
+            return True
+    return False
+
+
 def _run_stages(config: Config, names: list[str], force: bool, redo: tuple[str, ...] = ()) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
     done = finished(config, run_dir)
     require(config, llm="synthesize" in names and "synthesize" not in done)
     with _full_disk_explained(run_dir.folder), run_dir.lock():
-        outdated = [name for name in run_dir.stages() if name not in done]
-        run_dir.claim(config, force or not outdated)
+        run_dir.claim(config, force or not is_outdated(config, run_dir))
         for stage in STAGES:
             is_done = stage.is_done(config, run_dir)
             if stage.name not in names:

@@ -1,7 +1,10 @@
 """What every run needs, asked for before the first long stage begins. No torch."""
 
+from difflib import get_close_matches
+
 from multigrain.config import Config
-from multigrain.data.sources import beir_parts
+from multigrain.data.python_docs import package_roots
+from multigrain.data.sources import PYTHON_DOCS, beir_parts
 from multigrain.errors import ConfigError, DataError
 from multigrain.llm.providers import api_key
 from multigrain.llm.weights import find_weights
@@ -16,10 +19,17 @@ def require(config: Config, llm: bool = True) -> None:
         llm: whether the language model will be asked.
 
     Raises:
-        ConfigError: the base or the judge is no model, or the key of the endpoint is not set.
+        ConfigError: a package to hold out is not installed, the base or the judge is no model, or the key of the
+            endpoint is not set.
         RunError: a part of the embedded default is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
+    if config.data.pairs == PYTHON_DOCS and isinstance(config.data.held_out, list):
+        packages = [name for name, _ in package_roots()]
+        if unknown := [name for name in config.data.held_out if name not in packages]:
+            near = get_close_matches(unknown[0], packages, 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
+            raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
     find_base(config.model.base, "model.base")
     find_base(config.grading.judge_model, "grading.judge_model")
     if llm and config.synthesis.limit != 0:

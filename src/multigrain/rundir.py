@@ -100,20 +100,17 @@ class RunDir:
         """The settings in which the folder's configuration differs from this one, one line each."""
         return differences(_read_settings(self.config), config) if self.config.exists() else []
 
-    def claim(self, config: Config, force: bool = False) -> None:
+    def claim(self, config: Config, accept: bool) -> None:
         """Make the folder this configuration's own.
 
         Raises:
-            ConfigError: it was made by another configuration, and `force` is off; names what differs.
+            ConfigError: `accept` is off; names what differs.
         """
-        if not force and (changed := self.changed(config)):
+        if not accept:
+            changed = self.changed(config)
+            made = f"made by another configuration: {'; '.join(changed)}" if changed else "made from other input files"
             raise ConfigError(
-                self.folder,
-                [
-                    "made by another configuration: "
-                    + "; ".join(changed)
-                    + ". Choose another name, or --force to redo the stages that this changes."
-                ],
+                self.folder, [f"{made}. Choose another name, or --force to redo the stages that this changes."]
             )
         write_atomic(self.config, to_toml(config).encode())
 

@@ -7,6 +7,7 @@ by the stage that needs them.
 import asyncio
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.data.split import SplitData, prepare
-from multigrain.errors import DataError
+from multigrain.errors import DataError, LLMReplyError
 from multigrain.evaluation.evaluate import check_unseen, load_task
 from multigrain.jsonl import read_objects, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
@@ -99,6 +100,9 @@ async def _written(config: Config, run_dir: RunDir, pairs: list[Pair]) -> tuple[
         async with make_client(config.llm) as client:
             written = await write_candidates(config, tasks, client, store, progress.advance)
     write_objects(run_dir.parked, ({"pair_id": id, "reason": reason} for id, reason in written.parked))
+    if not written.candidates:
+        reason, _ = Counter(reason for _, reason in written.parked).most_common(1)[0]
+        raise LLMReplyError(f"none of the {written.requests} requests gave a usable answer; most often: {reason}")
     counts = {
         "requests": written.requests,
         "sent": written.sent,

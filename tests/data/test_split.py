@@ -26,7 +26,7 @@ def test_no_query_and_no_positive_is_on_both_sides(texts: list[tuple[str, str]],
 
 
 def test_a_held_out_source_leaves_no_trace_in_training() -> None:
-    pairs = [Pair("1", "q1", "p1", "a"), Pair("2", "Q2 ", "p2", "b"), Pair("3", "q2", "p3", "a")]
+    pairs = [Pair("1", "q1", "p1", "a"), Pair("2", "Q2 ", "p2", "b"), Pair("3", "q3", "P2", "a")]
     train, held_out = split_by_source(pairs, ["b"])
     assert [pair.id for pair in held_out] == ["2"]
     assert [pair.id for pair in train] == ["1"]
@@ -34,6 +34,8 @@ def test_a_held_out_source_leaves_no_trace_in_training() -> None:
         split_by_source(pairs, ["c"])
     with pytest.raises(ConfigError, match="nothing is left to train on"):
         split_by_source(pairs, ["a", "b"])
+    with pytest.raises(DataError, match="1 held-out queries are also in training .* pair 2 of b and pair 4 of a"):
+        split_by_source([*pairs, Pair("4", "q2", "p4", "a")], ["b"])
 
 
 def config(pairs: Path, **data: Any) -> Config:

@@ -83,25 +83,31 @@ def _connected(pairs: list[Pair]) -> dict[int, list[str]]:
 
 
 def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], list[Pair]]:
-    """Hold out whole sources; a text of theirs that also stands elsewhere is not trained on.
+    """Hold out whole sources.
 
     Raises:
         ConfigError: a source is not there, or none is left to train on.
+        DataError: a query of theirs stands in another source too.
     """
     present = {pair.source for pair in pairs}
     if unknown := [source for source in sources if source not in present]:
         known = ", ".join(sorted(name for name in present if name)) or "none (the pairs carry no source)"
         raise ConfigError("data.held_out", [f"no pairs with source {', '.join(unknown)}; sources found: {known}"])
     test = [pair for pair in pairs if pair.source in sources]
-    seen = {folded(text) for pair in test for text in (pair.query, pair.positive)}
-    train = [
-        pair
-        for pair in pairs
-        if pair.source not in sources and folded(pair.query) not in seen and folded(pair.positive) not in seen
-    ]
+    train = [pair for pair in pairs if pair.source not in sources]
     if not train:
         raise ConfigError("data.held_out", ["every source is held out; nothing is left to train on"])
-    return train, test
+    queries = {folded(pair.query): pair for pair in test}
+    leaks = [(queries[folded(pair.query)], pair) for pair in train if folded(pair.query) in queries]
+    if leaks:
+        held_out, trained = leaks[0]
+        raise DataError(
+            "data.held_out",
+            f"{len(leaks)} held-out queries are also in training (first: {held_out.query!r}, pair {held_out.id} of "
+            f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
+        )
+    positives = {folded(pair.positive) for pair in test}
+    return [pair for pair in train if folded(pair.positive) not in positives], test
 
 
 def _documents(config: Config, train: list[Pair], test: list[Pair]) -> list[Document]:

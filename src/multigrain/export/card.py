@@ -35,7 +35,7 @@ tags: [sentence-transformers, feature-extraction, multigrain]
 
 # {config.name}
 
-A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{_shown(config.model.base)}`
+A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{_base(config)}`
 (pooling: {config.model.pooling}; texts are cut at {config.model.max_tokens} tokens).
 
 ## Use
@@ -75,6 +75,10 @@ def results_table(summary: dict[str, Any]) -> str:
                 f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {low:+.3f} to {high:+.3f} |"
             )
     return "\n".join(lines)
+
+
+def _base(config: Config) -> str:
+    return "sentence-transformers/all-MiniLM-L6-v2" if config.model.base == "embedded" else _shown(config.model.base)
 
 
 def _grades(phase: PhaseSection) -> str:

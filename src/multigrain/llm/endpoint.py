@@ -31,6 +31,7 @@ class EndpointClient:
     def __init__(self, base_url: str, model: str, api_key: str | None = None, timeout: float = 120) -> None:
         self.base_url = base_url.rstrip("/")
         self.model = model
+        self._api_key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -99,7 +100,7 @@ class EndpointClient:
                     await response.content.read(LARGEST_ANSWER + 1) if response.status != 200 else await _body(response)
                 )
                 if response.status != 200:
-                    raise _refusal(url, response.status, raw.decode(errors="replace"))
+                    raise _refusal(url, response.status, self._redacted(raw))
         except TimeoutError:
             raise LLMUnavailable(f"{url}: no answer within {self._timeout:g} s (llm.timeout).") from None
         except aiohttp.ClientError as error:
@@ -108,6 +109,11 @@ class EndpointClient:
             return json.loads(raw)
         except ValueError:
             raise LLMReplyError(f"{url}: answered something that is not JSON: {raw[:80]!r}") from None
+
+    def _redacted(self, raw: bytes) -> str:
+        """What the server said, without the key, which some servers repeat."""
+        text = raw.decode(errors="replace")
+        return text.replace(self._api_key, "[key]") if self._api_key else text
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -125,7 +131,7 @@ def _refusal(url: str, status: int, text: str) -> LLMError:
     if status in (408, 425, 429) or status >= 500:
         return LLMUnavailable(f"{url}: HTTP {status}: {said}", status)
     if status in (401, 403):
-        hint = "The key was refused: set the environment variable that llm.api_key_env names."
+        hint = "The key was refused: see the environment variable that llm.api_key_env names, and whether it is named."
     elif status == 404:
         hint = "Are llm.base_url and llm.model right? Raw completions need a server that has /completions."
     else:

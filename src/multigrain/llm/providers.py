@@ -30,12 +30,14 @@ def api_key(section: LLMSection) -> str | None:
     """The key from the environment.
 
     Raises:
-        ConfigError: the variable is not set.
+        ConfigError: the variable is not set, or holds no key.
     """
     if section.api_key_env is None:
         return None
     if not (key := os.environ.get(section.api_key_env)):
         raise ConfigError("llm.api_key_env", [f"the environment variable {section.api_key_env} is not set"])
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError("llm.api_key_env", [f"{section.api_key_env} holds characters that no key has (a line end?)"])
     return key
 
 

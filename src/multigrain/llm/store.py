@@ -35,7 +35,9 @@ class AnswerStore:
             self._database.execute("pragma synchronous = normal")
             self._database.execute(SCHEMA)
         except sqlite3.DatabaseError as error:
-            raise RunError(f"{path}: cannot be used as the store of answers ({error}).") from None
+            raise RunError(
+                f"{path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
+            ) from None
 
     def get(self, request: Request) -> Answer | None:
         """The answer to this very request, if it was given before."""

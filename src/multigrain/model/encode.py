@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -65,7 +66,8 @@ class CachedEncoder:
             self._model = self._model or self._load()
             new = encode(self._model, list(missing.values()), self._description)
             self._vectors.update(zip(missing, new, strict=True))
-            self._write()
+            with suppress(OSError):  # a run that may be read but not written can still be searched
+                self._write()
         return np.stack([self._vectors[key] for key in keys])
 
     def _read(self) -> dict[bytes, Vectors]:
