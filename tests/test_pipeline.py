@@ -211,6 +211,30 @@ def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: p
     assert not first & set(asked)
 
 
+def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
+    run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(load_config(run_toml))
+    capsys.readouterr()
+    run(load_config(run_toml, ["llm.max_requests=1000"]), force=True)
+    err = capsys.readouterr().err
+    assert "synthesize ..." in err
+    for stage in ("data", "grade", "train", "evaluate"):
+        assert f"{stage}: done already" in err
+
+
+def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(run_toml)
+    run(config)
+    expected = results(config.folder)
+    capsys.readouterr()
+    pipeline.train(config, force=True)
+    assert "training 8/8" in capsys.readouterr().err
+    assert len((config.folder / "training" / "log.jsonl").read_text().splitlines()) == 8
+    run(config)
+    assert results(config.folder) == expected
+
+
 def test_deleted_files_are_made_again(run_toml: Path) -> None:
     config = load_config(run_toml)
     run(config)

@@ -165,8 +165,9 @@ def finished(config: Config, run_dir: RunDir) -> list[str]:
 
 
 def is_outdated(config: Config, run_dir: RunDir) -> bool:
-    """Whether the folder holds a finished stage that this configuration and its input files would do otherwise."""
-    for stage in STAGES:
+    """Whether the folder holds a finished stage that changed settings, or changed data files, would do otherwise."""
+    suspects = STAGES if run_dir.changed(config) else STAGES[:1]
+    for stage in suspects:
         entry = run_dir.stages().get(stage.name)
         if entry is None or not all(path.exists() for path in stage.writes(run_dir)):
             return False  # the later ones, if any, will be made from this one
@@ -189,6 +190,8 @@ def _run_stages(config: Config, names: list[str], force: bool, redo: tuple[str, 
             elif is_done and stage.name not in redo:
                 say(f"{stage.name}: done already ({_shown(run_dir.stages()[stage.name].counts)})")
             else:
+                if is_done and stage.name == "train":  # its checkpoints would end the new training at once
+                    run_dir.training_fingerprint.unlink(missing_ok=True)
                 _run_stage(stage, config, run_dir)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)
@@ -199,8 +202,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     say(f"{stage.name} ...")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
-    # From here on the files of this stage are in the making, and those of the later ones were made from the old.
-    run_dir.forget(NAMES[NAMES.index(stage.name) :])
+    run_dir.forget(stage.name)  # from here on its files are in the making
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens)

@@ -90,11 +90,11 @@ class RunDir:
         entries = {name: asdict(record) for name, record in self.stages().items()}
         write_json(self.manifest, {**entries, stage: asdict(entry)})
 
-    def forget(self, stages: list[str]) -> None:
-        """Take stages out of the manifest, before the first of them changes its files."""
-        entries = {name: asdict(record) for name, record in self.stages().items() if name not in stages}
-        if self.manifest.exists():
-            write_json(self.manifest, entries)
+    def forget(self, stage: str) -> None:
+        """Take a stage out of the manifest, before it changes its files."""
+        stages = self.stages()
+        if stage in stages:
+            write_json(self.manifest, {name: asdict(record) for name, record in stages.items() if name != stage})
 
     def changed(self, config: Config) -> list[str]:
         """The settings in which the folder's configuration differs from this one, one line each."""
