@@ -1,0 +1,48 @@
+"""Whatever is shown is executed: the examples, and the configuration in the README."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from multigrain.cli import VERBS, main
+from multigrain.config import load_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_own_pairs_run_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real encoder; the scripted language model stands in for the embedded one, which has tests of its own."""
+    arguments = ["--set", f"output={tmp_path}", "--set", "llm.provider=scripted"]
+    assert main(["run", str(ROOT / "examples" / "own_pairs.toml"), *arguments]) == 0
+    assert "nDCG@10" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "own-pairs"), "wifi password", "--top", "1"]) == 0
+    assert "Library-Guest" in capsys.readouterr().out
+
+
+def test_scifact_is_ready(
+    real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MULTIGRAIN_DATA", str(real_data("scifact").parent))
+    assert main(["check", str(ROOT / "examples" / "scifact.toml")]) == 0
+    assert "919 training pairs, 0 held out, 5183 documents" in capsys.readouterr().out
+
+
+def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "my.toml").write_text(block)
+    config = load_config(tmp_path / "my.toml")
+    assert config.name == "my-search"
+    assert config.prompt_style == "all-grades"
+
+
+def test_the_readmes_commands_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"bin/multigrain (\w+)", readme))
+    assert used
+    assert used <= set(VERBS)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for verb in re.findall(r"make (\w+)", readme):
+        assert f"\n{verb}:" in makefile, verb
