@@ -50,6 +50,8 @@ class DataSection(Section):
     """Share of the queries to hold out, or the sources (for `python-docs`: packages) to hold out whole."""
     limit: int | None = Field(None, ge=1)
     """Most training pairs to keep (a seeded sample)."""
+    drop_leaked: bool = False
+    """Train without the pairs whose query the evaluation asks too, instead of refusing them."""
 
 
 class LLMSection(Section):

@@ -61,8 +61,8 @@ STAGES = (
     Stage(
         "data",
         stages.data,
-        ("data",),
-        lambda config, run: _input_files([config.data.pairs, config.data.corpus]),
+        ("data", "evaluation"),
+        lambda config, run: _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks]),
         lambda run: [run.train_pairs, run.held_out_pairs, run.corpus],
     ),
     Stage(

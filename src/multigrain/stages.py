@@ -9,14 +9,14 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
 from multigrain.data.split import SplitData, prepare
 from multigrain.errors import DataError, LLMReplyError
-from multigrain.evaluation.evaluate import check_unseen, load_task
+from multigrain.evaluation.evaluate import check_unseen, load_task, without_queries_of
 from multigrain.jsonl import read_objects, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
 from multigrain.progress import meter
@@ -60,7 +60,10 @@ def read_data(config: Config) -> SplitData:
             "Give more pairs, or lower training.batch_size.",
         )
     for name in config.evaluation.tasks:
-        check_unseen(load_task(name, split.held_out, split.documents), split.train)
+        task = load_task(name, split.held_out, split.documents)
+        if config.data.drop_leaked:
+            split = replace(split, train=without_queries_of(task, split.train))
+        check_unseen(task, split.train)
     return split
 
 

@@ -13,7 +13,14 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from multigrain.data.beir import RetrievalTask
 from multigrain.errors import DataError
 from multigrain.evaluation.compare import paired_bootstrap
-from multigrain.evaluation.evaluate import check_unseen, evaluate, held_out_task, load_task, top_documents
+from multigrain.evaluation.evaluate import (
+    check_unseen,
+    evaluate,
+    held_out_task,
+    load_task,
+    top_documents,
+    without_queries_of,
+)
 from multigrain.evaluation.examples import choose_examples
 from multigrain.evaluation.metrics import ndcg, recall, reciprocal_rank
 from multigrain.model.build import load_base
@@ -89,7 +96,9 @@ def test_a_query_that_was_trained_on_is_refused() -> None:
     task = held_out_task(PAIRS, DOCUMENTS)
     check_unseen(task, [Pair("x", "what is c", "c")])
     with pytest.raises(DataError, match=r"held-out: 1 of its queries .* \(query 1 is that of pair x\)"):
-        check_unseen(task, [Pair("x", "What is A", "other")])
+        check_unseen(task, [Pair("x", "What  is A", "other")])
+    other = Pair("y", "what is c", "c")
+    assert without_queries_of(task, [Pair("x", "What  is A", "other"), other]) == [other]
 
 
 def test_held_out_without_held_out_pairs() -> None:

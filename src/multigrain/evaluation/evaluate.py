@@ -66,8 +66,14 @@ def check_unseen(task: RetrievalTask, train: Sequence[Pair]) -> None:
         raise DataError(
             task.name,
             f"{len(leaked)} of its queries are also in the training pairs (query {leaked[0][0]} is that of pair "
-            f"{leaked[0][1]}). Take them out of data.pairs, or the result means nothing.",
+            f"{leaked[0][1]}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
         )
+
+
+def without_queries_of(task: RetrievalTask, train: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose query the task does not ask."""
+    asked = {folded(query) for query in task.queries.values()}
+    return [pair for pair in train if folded(pair.query) not in asked]
 
 
 def evaluate(task: RetrievalTask, embed: Embed) -> Evaluation:
