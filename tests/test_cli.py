@@ -120,6 +120,30 @@ def test_a_full_disk(run_toml: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert main(["grade", str(run_toml), "--quiet"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 2, "disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "/mnt/x"), 2, "/mnt/x: Read-only file system"),
+        (RuntimeError("something else"), 1, "RuntimeError: something else"),
+    ],
+)
+def test_foreign_errors_are_told_for_what_they_are(
+    run_toml: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    expected: str,
+) -> None:
+    def broken(*_args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("multigrain.stages.read_data", broken)
+    assert main(["synthesize", str(run_toml), "--quiet"]) == code
+    assert expected in capsys.readouterr().err
+
+
 def test_an_unforeseen_error_is_one_line_unless_debug(
     run_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

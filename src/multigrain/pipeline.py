@@ -227,15 +227,21 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
     except MultigrainError:
         raise
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
-            cause = cause.__cause__ or cause.__context__
-        present = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if cause is None and shutil.disk_usage(present).free > LEAST_FREE:
+        if not _is_full_disk(error, folder):
             raise
         raise RunError(
             f"{folder}: the disk is full. Make room, then the same command goes on; what is finished is kept."
         ) from error
+
+
+def _is_full_disk(error: Exception, folder: Path) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    # torch only says that its writer failed; an OSError has said what it is.
+    return not isinstance(error, OSError) and folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE
 
 
 def _file_digest(path: Path) -> str:
