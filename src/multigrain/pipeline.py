@@ -21,13 +21,14 @@ from multigrain import __version__, stages
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.errors import MultigrainError, RunError
+from multigrain.evaluation.evaluate import HELD_OUT
 from multigrain.jsonl import write_json
 from multigrain.model.locate import weight_files
 from multigrain.preflight import require
 from multigrain.progress import say
 from multigrain.records import Document
 from multigrain.rundir import RunDir, StageRecord
-from multigrain.summary import summarize
+from multigrain.summary import listed, summarize
 
 LEAST_FREE = 2**20
 """Bytes of free disk below which a failure is put down to the disk."""
@@ -188,7 +189,7 @@ def _run_stages(config: Config, names: list[str], force: bool, redo: tuple[str, 
                 if not is_done and NAMES.index(stage.name) < NAMES.index(names[0]):
                     raise _stage_before(config, stage.name)
             elif is_done and stage.name not in redo:
-                say(f"{stage.name}: done already ({_shown(run_dir.stages()[stage.name].counts)})")
+                say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
             else:
                 if is_done and stage.name == "train":  # its checkpoints would end the new training at once
                     run_dir.training_fingerprint.unlink(missing_ok=True)
@@ -207,16 +208,12 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens)
     run_dir.record(stage.name, entry)
-    say(f"{stage.name}: {_shown(result.counts)} ({seconds:.0f} s)")
+    say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
 
 
 def _stage_before(config: Config, name: str) -> RunError:
     verb = "synthesize" if name == "data" else name
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
-
-
-def _shown(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "nothing to count"
 
 
 @contextmanager
@@ -253,4 +250,4 @@ def _file_digest(path: Path) -> str:
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:
-    return [path for source in sources if source and source != "held-out" for path in files_of(source)]
+    return [path for source in sources if source and source != HELD_OUT for path in files_of(source)]

@@ -42,10 +42,14 @@ def render(config: Config, summary: dict[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
+def listed(counts: dict[str, int]) -> str:
+    """Counts as a person reads them: "3 train pairs, 2 documents"."""
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "nothing to count"
+
+
 def _counts(summary: dict[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in summary["seconds"].items())
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary["counts"].items())
-    return f"{summary['name']}: {counts}\nseconds: {seconds}"
+    return f"{summary['name']}: {listed(summary['counts'])}\nseconds: {seconds}"
 
 
 def _figures(summary: dict[str, Any]) -> str:

@@ -32,9 +32,9 @@ def grade_candidates(
     """Judge every candidate and give it the grade that it has, not the one it was asked for.
 
     A candidate is dropped if it breaks a rule (`multigrain.grading.rules`), is as relevant as the positive
-    ("false negative"), belongs to a
-    positive that is itself irrelevant, or finds its grade filled ("surplus": written candidates come before mined ones,
-    and those that have the grade they were asked for before those that were moved to it).
+    ("false negative"), belongs to a positive that is itself irrelevant ("irrelevant positive"), or finds its
+    grade filled ("surplus": written candidates come before mined ones, and those that have the grade they
+    were asked for before those that were moved to it).
     Pairs that are left without any negative are not among the tuples.
 
     Args:
