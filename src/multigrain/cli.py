@@ -11,7 +11,7 @@ from typing import Any
 from multigrain import __version__
 from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import MultigrainError
-from multigrain.progress import set_quiet
+from multigrain.progress import set_mode
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -23,6 +23,18 @@ EPILOG = """examples:
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer
 """
+
+SYNTHESIZE_EPILOG = """examples:
+  multigrain synthesize examples/own_pairs.toml
+  multigrain synthesize run.toml --set llm.max_cost=5          never spends more than 5 dollars
+  multigrain synthesize run.toml --retry transport             once more what the server did not answer
+
+reasons for which inputs are parked:
+  transport   no answer, after many tries       length     cut at the token limit (synthesis.answer_tokens)
+  unreadable  not what was asked for            declined   the model declined to answer
+  rejected    the server refuses the request    budget     a cap of [llm] was reached
+"""
+PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
@@ -40,7 +52,7 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     options = _parser().parse_args(arguments)
-    set_quiet(options.quiet)
+    set_mode("none" if options.quiet else options.progress)
     _keep_libraries_quiet(options.debug)
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -61,7 +73,8 @@ def _stop(_signal: int, _frame: object) -> None:
 def _perform(options: argparse.Namespace) -> int:
     if options.verb == "search":
         return _search(options)
-    config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, options.set)
+    settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
+    config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
         from multigrain.check import check
 
@@ -83,13 +96,14 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "evaluate": pipeline.evaluate,
         "export": pipeline.export_model,
     }
-    summary = verbs[options.verb](config, force=options.force)
+    more = {"retry": options.retry} if options.verb == "synthesize" else {}
+    summary = verbs[options.verb](config, force=options.force, **more)
     print(render(config, summary))
     if too_many_parked(config, summary):
         parked = summary["counts"]["parked"]
         print(
             f"multigrain: {parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why. "
-            "multigrain synthesize RUN.toml --force asks again for what was never answered.",
+            "multigrain synthesize RUN.toml --retry REASON asks once more.",
             file=sys.stderr,
         )
         return PARKED
@@ -153,9 +167,19 @@ def _parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="redo what a changed setting changes; a single stage is redone in any case",
             )
-        verb.add_argument("--quiet", action="store_true", help="no progress")
+        if name == "synthesize":
+            _add_asking(verb)
+        verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
+        verb.add_argument("--quiet", action="store_true", help="the same as --progress none")
         verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
     return parser
+
+
+def _add_asking(verb: argparse.ArgumentParser) -> None:
+    verb.epilog = SYNTHESIZE_EPILOG
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
+    verb.add_argument("--durable", action="store_true", help="survive power cuts too; same as synthesis.durable=true")
 
 
 def _query(text: str) -> str:

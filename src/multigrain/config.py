@@ -24,8 +24,8 @@ Grade = Annotated[int, Field(ge=1, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
-    "llm": {"api_key_env", "max_concurrency", "timeout"},
-    "synthesis": {"max_parked"},
+    "llm": {"api_key_env", "max_concurrency", "max_requests", "max_tokens", "max_cost", "prices", "timeout"},
+    "synthesis": {"max_parked", "durable"},
     "training": {"checkpoint_every"},
 }
 """Settings that may change without anything being done again."""
@@ -54,16 +54,35 @@ class DataSection(Section):
     """Train without the pairs whose query the evaluation asks too, instead of refusing them."""
 
 
+class PricesSection(Section):
+    """What the language model costs, in dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+BaseURL = Annotated[str, Field(pattern=r"^https?://[^/]")]
+
+
 class LLMSection(Section):
     """Which language model writes candidates, and how it is spoken to."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
-    base_url: str | None = Field(None, pattern=r"^https?://[^/]")
+    base_url: BaseURL | Annotated[list[BaseURL], Field(min_length=1)] | None = None
+    """Of an OpenAI-compatible server, such as `https://api.example.com/v1`; or of several with the same model."""
     model: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     temperature: float = Field(0.7, ge=0, le=2)
     max_concurrency: int = Field(8, ge=1)
+    """Requests under way at once, at each server."""
     max_requests: int | None = Field(None, ge=0)
+    """The caps hold for the run folder, however many commands fill it; they are never passed."""
+    max_tokens: int | None = Field(None, ge=0)
+    """Of all prompts and answers together."""
+    max_cost: float | None = Field(None, ge=0)
+    """In dollars."""
+    prices: PricesSection | None = None
+    """By default those that the package `genai-prices` lists; nothing for a server on this machine."""
     timeout: float = Field(120, gt=0)
     """Seconds that one request may take."""
 
@@ -71,7 +90,16 @@ class LLMSection(Section):
     def _endpoint_is_complete(self) -> "LLMSection":
         if self.provider == "endpoint" and not (self.base_url and self.model):
             raise ValueError('provider = "endpoint" also needs base_url and model')
+        if len(set(self.base_urls)) < len(self.base_urls):
+            raise ValueError("base_url names a server twice")
         return self
+
+    @property
+    def base_urls(self) -> list[str]:
+        """The servers; none for what is built in."""
+        if self.provider != "endpoint" or self.base_url is None:
+            return []
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
 
 class SynthesisSection(Section):
@@ -84,6 +112,10 @@ class SynthesisSection(Section):
     prompt_style: Literal["auto", "per-grade", "all-grades"] = "auto"
     """`auto` is `per-grade` (few-shot completions) for the embedded model and `all-grades` (one JSON
     answer to a chat message) for an endpoint."""
+    answer_tokens: int | None = Field(None, ge=8)
+    """Longest answer; by default enough for texts of the positive's shown length. Raised, it redoes what was cut."""
+    durable: bool = False
+    """Wait for the disk with every commit of an answer: then not even a power cut loses one."""
     max_parked: Share = 0.1
     """Share of the requests that may stay without a usable answer before the exit code is 3."""
 

@@ -8,6 +8,8 @@
         ├── LLMUnavailable   no connection, time-out, overload; trying again may help
         ├── LLMRefused       wrong key, unknown model, bad request (exit code 2)
         └── LLMReplyError    an answer came, but cannot be used
+            ├── LLMTruncated   it was cut at its token limit
+            └── LLMDeclined    the model declined
 
 Every message says where, what was found, what was wanted and what to do.
 """
@@ -48,22 +50,58 @@ class RunError(MultigrainError):
 
 
 class LLMError(MultigrainError):
-    """The language model did not give what was asked for; `status` is HTTP's, where there is one."""
+    """The language model did not give what was asked for.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    Attributes:
+        reason: one word, by which inputs that stay without an answer are counted and put back.
+        status: HTTP's, where there is one.
+        billed: the server may have charged for the call.
+    """
+
+    reason = "failed"
+
+    def __init__(self, message: str, status: int | None = None, billed: bool = False) -> None:
         self.status = status
+        self.billed = billed
         super().__init__(message)
 
 
 class LLMUnavailable(LLMError):
-    """The server cannot be reached or is overloaded; the same request may succeed later."""
+    """The server cannot be reached or is overloaded; the same request may succeed later.
+
+    Attributes:
+        retry_after: seconds that the server asks to wait.
+    """
+
+    reason = "transport"
+
+    def __init__(
+        self, message: str, status: int | None = None, billed: bool = False, retry_after: float | None = None
+    ) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, status, billed)
 
 
 class LLMRefused(LLMError):
     """The server answered, and will answer the same to the same request."""
 
     exit_code = 2
+    reason = "rejected"
 
 
 class LLMReplyError(LLMError):
-    """The server answered with something that is no usable completion."""
+    """The server answered with something that is no usable completion; another try may bring one."""
+
+    reason = "unreadable"
+
+
+class LLMTruncated(LLMReplyError):
+    """The answer was cut at its token limit; a larger limit may bring the whole."""
+
+    reason = "length"
+
+
+class LLMDeclined(LLMReplyError):
+    """The model declined to answer; asking again is no use."""
+
+    reason = "declined"

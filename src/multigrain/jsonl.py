@@ -1,13 +1,13 @@
 """JSON lines: records to files and back, with file and line in every complaint."""
 
 import gzip
-import io
 import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from multigrain.errors import DataError
 
@@ -67,15 +67,22 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
     return value.strip()
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write so that a reader sees the old file or the whole new one, never a part."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, of which a reader sees the old content or the whole new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a whole file at once."""
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,10 +92,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_objects(path: Path, objects: Iterable[dict[str, Any]]) -> int:
     """Write one object a line, atomically; return how many."""
-    buffer = io.StringIO()
     count = 0
-    for fields in objects:
-        buffer.write(json.dumps(fields, ensure_ascii=False) + "\n")
-        count += 1
-    write_atomic(path, buffer.getvalue().encode("utf-8", errors="replace"))
+    with atomic_file(path) as file:
+        for fields in objects:
+            file.write(to_line(fields))
+            count += 1
     return count
+
+
+def to_line(fields: dict[str, Any]) -> bytes:
+    """One object as one line."""
+    return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")

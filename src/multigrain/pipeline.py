@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain import __version__, stages
+from multigrain import __version__, asking, stages
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.errors import MultigrainError, RunError
@@ -25,10 +25,10 @@ from multigrain.evaluation.evaluate import HELD_OUT
 from multigrain.jsonl import write_json
 from multigrain.model.locate import weight_files
 from multigrain.preflight import require
-from multigrain.progress import say
+from multigrain.progress import listed, say
 from multigrain.records import Document
 from multigrain.rundir import RunDir, StageRecord
-from multigrain.summary import listed, summarize
+from multigrain.summary import summarize
 
 LEAST_FREE = 2**20
 """Bytes of free disk below which a failure is put down to the disk."""
@@ -123,9 +123,19 @@ def run(config: Config, force: bool = False) -> dict[str, Any]:
     return _run_stages(config, NAMES, force)
 
 
-def synthesize(config: Config, force: bool = False) -> dict[str, Any]:
-    """Prepare the data, and have candidates written and mined. `force` asks again for what has no answer yet."""
-    return _run_stages(config, ["data", "synthesize"], force, redo=("synthesize",) if force else ())
+def synthesize(config: Config, force: bool = False, retry: str | None = None) -> dict[str, Any]:
+    """Prepare the data, and have candidates written and mined; `force` does so again.
+
+    Args:
+        config: the run.
+        force: see `run`. Answers are not asked for again.
+        retry: put back the inputs that are parked for this reason (`all`: for any), and ask again.
+
+    Raises:
+        MultigrainError: see `multigrain.errors`.
+    """
+    redo = ("synthesize",) if force or retry else ()
+    return _run_stages(config, ["data", "synthesize"], force, redo, retry)
 
 
 def grade(config: Config, force: bool = False) -> dict[str, Any]:
@@ -177,12 +187,16 @@ def is_outdated(config: Config, run_dir: RunDir) -> bool:
     return False
 
 
-def _run_stages(config: Config, names: list[str], force: bool, redo: tuple[str, ...] = ()) -> dict[str, Any]:
+def _run_stages(
+    config: Config, names: list[str], force: bool, redo: tuple[str, ...] = (), retry: str | None = None
+) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
     done = finished(config, run_dir)
-    require(config, llm="synthesize" in names and "synthesize" not in done)
+    require(config, llm="synthesize" in names and "synthesize" not in {*done} - {*redo})
     with _full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
+        if retry:
+            say(f"put back: {asking.retry(run_dir, retry)} inputs")
         for stage in STAGES:
             is_done = stage.is_done(config, run_dir)
             if stage.name not in names:
@@ -206,7 +220,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     run_dir.forget(stage.name)  # from here on its files are in the making
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
-    entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens)
+    entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens, result.cost)
     run_dir.record(stage.name, entry)
     say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
 

@@ -1,15 +1,18 @@
-"""Progress on stderr: a bar on a terminal, one line every ten seconds elsewhere, nothing when quiet."""
+"""Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere, JSON lines for machines, or nothing."""
 
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-LINE_EVERY = 10.0
+Mode = Literal["auto", "json", "none"]
+
+LINE_EVERY, JSON_EVERY = 10.0, 1.0
 """Seconds between lines where stderr is no terminal."""
 
 
@@ -17,63 +20,107 @@ class Meter(Protocol):
     """Counts the steps of one long piece of work."""
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        """Count `steps` more; `note` (say, the phase of a training) is shown beside the bar."""
+        """Count `steps` more; `note` (say, the phase of a training) is shown beside the count."""
+
+    def reach(self, done: int, fields: dict[str, object]) -> None:
+        """So many steps are done in all; `fields` say what else there is to know."""
 
 
-_quiet = False
+_mode: Mode = "auto"
 
 
-def set_quiet(quiet: bool) -> None:
-    """Turn progress off (or on again) for the whole process."""
-    global _quiet  # noqa: PLW0603 (the process has one stderr)
-    _quiet = quiet
+def set_mode(mode: Mode) -> None:
+    """Choose how progress is shown, for the whole process."""
+    global _mode  # noqa: PLW0603 (the process has one stderr)
+    _mode = mode
 
 
 def say(message: str) -> None:
     """Tell the user something that is not a result."""
-    if not _quiet:
-        print(message, file=sys.stderr, flush=True)
+    if _mode == "json":
+        _print(json.dumps({"message": message}, ensure_ascii=False))
+    elif _mode == "auto":
+        _print(message)
 
 
 @contextmanager
 def meter(description: str, total: int) -> Iterator[Meter]:
     """A meter for `total` steps, shown while the block runs."""
-    if _quiet:
+    if _mode == "none":
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif _mode == "auto" and sys.stderr.isatty():
         with _bar() as progress:
             yield _Bar(progress, progress.add_task(description, total=total, note=""))
     else:
-        lines = _Lines(description, total)
+        lines = _Json(description, total) if _mode == "json" else _Lines(description, total)
         yield lines
         lines.close()
+
+
+def listed(fields: Mapping[str, object]) -> str:
+    """Fields as a person reads them: "3 parked, 64 under way, most often: HTTP 429"."""
+    return ", ".join(
+        f"{name.replace('_', ' ')}: {value}" if isinstance(value, str) else f"{value} {name.replace('_', ' ')}"
+        for name, value in fields.items()
+    )
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _Silent:
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         pass
 
+    def reach(self, done: int, fields: dict[str, object]) -> None:
+        pass
+
 
 class _Lines:
+    every = LINE_EVERY
+
     def __init__(self, description: str, total: int) -> None:
         self.description, self.total = description, total
-        self.done, self.note = 0, ""
+        self.done, self.fields = 0, dict[str, object]()
+        self.begun: int | None = None
         self.started = self.printed = time.monotonic()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        self.done += steps
-        self.note = note if note is not None else self.note
-        if time.monotonic() - self.printed >= LINE_EVERY:
-            self._print()
+        if note is not None:
+            self.fields = {"now": note}
+        self.reach(self.done + steps, self.fields)
+
+    def reach(self, done: int, fields: dict[str, object]) -> None:
+        if self.begun is None:  # what was done before the meter ran says nothing about the pace
+            self.begun = self.done
+        self.done, self.fields = done, fields
+        if time.monotonic() - self.printed >= self.every:
+            self._show()
 
     def close(self) -> None:
-        self._print()
+        self._show()
 
-    def _print(self) -> None:
+    def _show(self) -> None:
         self.printed = time.monotonic()
         seconds = self.printed - self.started
-        note = f" ({self.note})" if self.note else ""
-        print(f"{self.description} {self.done}/{self.total} {seconds:.0f} s{note}", file=sys.stderr, flush=True)
+        rate = (self.done - (self.begun or 0)) / seconds if seconds else 0.0
+        left = (self.total - self.done) / rate if rate else None
+        self._print(seconds, rate, left)
+
+    def _print(self, seconds: float, rate: float, left: float | None) -> None:
+        pace = f", {rate:.3g}/s" + (f", {left:.0f} s left" if left else "")
+        fields = f" ({listed(self.fields)})" if self.fields else ""
+        _print(f"{self.description} {self.done}/{self.total} {seconds:.0f} s{pace}{fields}")
+
+
+class _Json(_Lines):
+    every = JSON_EVERY
+
+    def _print(self, seconds: float, rate: float, left: float | None) -> None:
+        counts = {"work": self.description, "done": self.done, "total": self.total}
+        pace = {"seconds": round(seconds, 1), "rate": round(rate, 2), "left": None if left is None else round(left)}
+        _print(json.dumps({**counts, **pace, **self.fields}, ensure_ascii=False))
 
 
 class _Bar:
@@ -84,6 +131,9 @@ class _Bar:
         self.progress.advance(self.task, steps)
         if note is not None:
             self.progress.update(self.task, note=note)
+
+    def reach(self, done: int, fields: dict[str, object]) -> None:
+        self.progress.update(self.task, completed=done, note=listed(fields))
 
 
 def _bar() -> "Progress":

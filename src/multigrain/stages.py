@@ -4,25 +4,25 @@ The packages know records, not files; here is where the two meet. Libraries that
 by the stage that needs them.
 """
 
-import asyncio
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.split import SplitData, prepare
 from multigrain.errors import DataError, LLMReplyError
 from multigrain.evaluation.evaluate import check_unseen, load_task, without_queries_of
-from multigrain.jsonl import read_objects, write_atomic, write_json, write_objects
+from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
-from multigrain.progress import meter
 from multigrain.records import Candidate, Document, Pair, Record, to_json, tuple_from_json
 from multigrain.rundir import RunDir
 from multigrain.summary import summarize
+from multigrain.synthesis.synthesize import Parked
 from multigrain.vectors import Embed
 
 
@@ -32,6 +32,7 @@ class Result:
 
     counts: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
+    cost: float = 0.0
 
 
 def data(config: Config, run_dir: RunDir) -> Result:
@@ -69,50 +70,45 @@ def read_data(config: Config) -> SplitData:
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
     """Have candidates written and mined."""
-    pairs = _read_pairs(run_dir.train_pairs)
-    counts, tokens, candidates = asyncio.run(_written(config, run_dir, pairs))
-    mined: list[Candidate] = []
-    if config.mining.enabled:
-        from multigrain.synthesis.mine import mine_candidates
-
-        documents = [document for document in _read_documents(run_dir) if document.split != "held_out"]
-        mined = list(
-            mine_candidates(
-                pairs,
-                documents,
-                judge_encoder(config, run_dir),
-                config.grading.judge_model,
-                config.grading.bounds,
-                config.mining.per_grade,
-                config.seed,
+    sent = asking.ask_all(config, run_dir)
+    counts = Counter({"requests": 0, "sent": sent, "written": 0, "parked": 0, "mined": 0})
+    reasons: Counter[str] = Counter()
+    with atomic_file(run_dir.candidates) as candidates, atomic_file(run_dir.parked) as parked:
+        for outcome in asking.outcomes(config, run_dir):
+            counts["requests"] += 1
+            if isinstance(outcome, Parked):
+                counts["parked"] += 1
+                reasons[outcome.detail] += 1
+                parked.write(to_line(asdict(outcome)))
+            else:
+                counts["written"] += len(outcome)
+                candidates.writelines(to_line(to_json(candidate)) for candidate in outcome)
+        if counts["requests"] and not counts["written"]:
+            raise LLMReplyError(
+                f"none of the {counts['requests']} requests has a usable answer; most often: {max(reasons)}"
             )
-        )
-    _write(run_dir.candidates, candidates + mined)
-    return Result({**counts, "mined": len(mined)}, tokens)
+        for candidate in _mined(config, run_dir):
+            counts["mined"] += 1
+            candidates.write(to_line(to_json(candidate)))
+    spent = asking.spent(run_dir)
+    return Result(dict(counts), spent.tokens, spent.cost)
 
 
-async def _written(config: Config, run_dir: RunDir, pairs: list[Pair]) -> tuple[dict[str, int], int, list[Candidate]]:
-    from multigrain.llm.providers import make_client, model_name
-    from multigrain.llm.store import AnswerStore
-    from multigrain.synthesis.synthesize import plan_requests, write_candidates
+def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
+    """Candidates from the corpus, where the run wants them."""
+    if not config.mining.enabled:
+        return
+    from multigrain.synthesis.mine import mine_candidates
 
-    tasks = plan_requests(config, pairs, model_name(config.llm))
-    if not tasks:
-        return {"requests": 0, "sent": 0, "written": 0, "parked": 0}, 0, []
-    with AnswerStore(run_dir.store) as store, meter("writing negatives", len(tasks)) as progress:
-        async with make_client(config.llm) as client:
-            written = await write_candidates(config, tasks, client, store, progress.advance)
-    write_objects(run_dir.parked, ({"pair_id": id, "reason": reason} for id, reason in written.parked))
-    if not written.candidates:
-        reason, _ = Counter(reason for _, reason in written.parked).most_common(1)[0]
-        raise LLMReplyError(f"none of the {written.requests} requests gave a usable answer; most often: {reason}")
-    counts = {
-        "requests": written.requests,
-        "sent": written.sent,
-        "written": len(written.candidates),
-        "parked": len(written.parked),
-    }
-    return counts, written.tokens, written.candidates
+    yield from mine_candidates(
+        _read_pairs(run_dir.train_pairs),
+        [document for document in _read_documents(run_dir) if document.split != "held_out"],
+        judge_encoder(config, run_dir),
+        config.grading.judge_model,
+        config.grading.bounds,
+        config.mining.per_grade,
+        config.seed,
+    )
 
 
 def grade(config: Config, run_dir: RunDir) -> Result:

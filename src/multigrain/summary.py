@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.progress import listed
 from multigrain.rundir import RunDir
 
 WIDTH = 110
@@ -40,11 +41,6 @@ def render(config: Config, summary: dict[str, Any]) -> str:
     if "export" in summary["seconds"]:
         blocks.append(f'model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} "your question"')
     return "\n\n".join(block for block in blocks if block)
-
-
-def listed(counts: dict[str, int]) -> str:
-    """Counts as a person reads them: "3 train pairs, 2 documents"."""
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "nothing to count"
 
 
 def _counts(summary: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Self
 
 from multigrain.errors import LLMUnavailable
 from multigrain.llm.client import Answer, Request
+from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient
 from multigrain.llm.weights import MODEL, find_weights, verify_weights
 
@@ -29,6 +30,8 @@ class EmbeddedClient:
         self._timeout = timeout
         self._process: subprocess.Popen[str] | None = None
         self._endpoint: EndpointClient | None = None
+        self.address = "the embedded LLM"
+        self.dialect: Dialect | None = None
 
     async def __aenter__(self) -> Self:
         """Start the server and wait until it is ready."""
@@ -59,7 +62,16 @@ class EmbeddedClient:
         """See `Client.complete`."""
         if self._endpoint is None:
             raise RuntimeError("EmbeddedClient must be entered before it is used")
+        self._endpoint.dialect = self.dialect
         return await self._endpoint.complete(request)
+
+    async def is_alive(self) -> bool:
+        """See `Client.is_alive`."""
+        if self._endpoint is None or self._process is None:
+            raise RuntimeError("EmbeddedClient must be entered before it is used")
+        if (code := self._process.poll()) is not None:
+            raise LLMUnavailable(f"the embedded LLM server ended (exit code {code}); the same command goes on.")
+        return await self._endpoint.is_alive()
 
     def _start(self, weights: Path, key: str) -> str:
         """Start the child; return the address that it prints when the model is loaded."""

@@ -8,22 +8,22 @@ from multigrain.llm import scripted, weights
 from multigrain.llm.client import Client
 
 
-def make_client(section: LLMSection) -> Client:
-    """The client that the section asks for, not yet connected.
+def make_clients(section: LLMSection) -> list[Client]:
+    """The clients that the section asks for, one a server, not yet connected.
 
     Raises:
         ConfigError: the variable that should hold the key is not set.
     """
     if section.provider == "scripted":
-        return scripted.ScriptedClient()
+        return [scripted.ScriptedClient()]
     if section.provider == "embedded":
         from multigrain.llm.embedded import EmbeddedClient
 
-        return EmbeddedClient(section.timeout)
+        return [EmbeddedClient(section.timeout)]
     from multigrain.llm.endpoint import EndpointClient
 
-    assert section.base_url and section.model  # the section has checked it
-    return EndpointClient(section.base_url, section.model, api_key(section), section.timeout)
+    assert section.model  # the section has checked it
+    return [EndpointClient(url, section.model, api_key(section), section.timeout) for url in section.base_urls]
 
 
 def api_key(section: LLMSection) -> str | None:

@@ -5,6 +5,7 @@ import random
 from typing import Self
 
 from multigrain.llm.client import Answer, Request
+from multigrain.llm.dialect import Dialect
 
 MODEL = "scripted"
 WORDS = (
@@ -17,6 +18,9 @@ LENGTH = 14
 
 class ScriptedClient:
     """The higher the grade asked for, the more words of the query the passage repeats."""
+
+    address = "the scripted LLM"
+    dialect: Dialect | None = Dialect("text")
 
     async def __aenter__(self) -> Self:
         return self
@@ -35,6 +39,10 @@ class ScriptedClient:
             last_label = request.prompt.splitlines()[-1].split()[0]
             text = _passage(query, hints[last_label], request.seed)
         return Answer(text, len(request.prompt.split()), len(text.split()))
+
+    async def is_alive(self) -> bool:
+        """See `Client.is_alive`."""
+        return True
 
 
 def _passage(query: str, grade: int, seed: int) -> str:

@@ -1,63 +1,243 @@
-"""Every answer that was paid for, in one SQLite file; a request that it holds is never sent again."""
+"""Every call that was made and every answer that was paid for, in one SQLite file.
+
+calls      one row a request that went out: the raw reply, or why there is none, and what it took. Written before the
+           request is sent, so nothing that may have cost is forgotten, also after kill -9.
+inputs     one row an input that is settled: `ok` with the call that answered it, `parked` with the reason, or back to
+           `todo`. An input without a row was never settled. One in a batch is `batched`.
+dialects   what was learnt about each server and model.
+
+Raw replies are kept apart from what is read in them: a better reader finds in the old replies what the first one
+missed, and nothing is paid for twice.
+"""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from multigrain.errors import RunError
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.budget import Usage
+from multigrain.llm.client import Answer
+from multigrain.llm.dialect import Dialect
 
+VERSION = 2
 SCHEMA = """
-create table if not exists answers (
-    key text primary key,
-    prompt text not null,
-    answer text not null,
+create table if not exists calls (
+    id integer primary key,
+    key text not null,
+    state text not null check (state in ('under way', 'answered', 'failed', 'lost')),
+    reply text,
+    finish_reason text,
+    max_tokens integer not null,
     prompt_tokens integer not null,
-    completion_tokens integer not null
-) without rowid
+    completion_tokens integer not null,
+    cost real not null,
+    error text
+);
+create index if not exists calls_by_key on calls (key);
+create table if not exists inputs (
+    key text primary key,
+    state text not null check (state in ('todo', 'ok', 'parked', 'batched')),
+    call integer,
+    reason text,
+    detail text,
+    forgiven integer not null default 0
+) without rowid;
+create table if not exists dialects (
+    address text not null, model text not null, dialect text not null, primary key (address, model)
+) without rowid;
 """
 
 
 class AnswerStore:
-    """Answers by request key.
+    """Inputs by request key, with the calls that were made for them.
 
-    Each is committed before the next request takes its place, so that kill -9 loses at most what was under way.
+    Nothing is on disk before `commit`; whoever sends requests commits first.
+
+    Args:
+        path: the file; made if it is not there.
+        durable: every commit reaches the disk (survives a power cut, not only kill -9).
 
     Raises:
-        RunError: the file is no database, or another program has locked it.
+        RunError: the file is no store, or another program has locked it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, durable: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
+            version = self._database.execute("pragma user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise sqlite3.DatabaseError(f"its format is {version}; wanted {VERSION}")
             self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = normal")
-            self._database.execute(SCHEMA)
+            self._database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._database.executescript(SCHEMA)
+            self._database.execute(f"pragma user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
             raise RunError(
                 f"{path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
             ) from None
-
-    def get(self, request: Request) -> Answer | None:
-        """The answer to this very request, if it was given before."""
-        row = self._database.execute(
-            "select answer, prompt_tokens, completion_tokens from answers where key = ?", (request.key,)
-        ).fetchone()
-        return Answer(*row) if row else None
-
-    def put(self, request: Request, answer: Answer) -> None:
-        """Keep an answer; the first one stays."""
-        self._database.execute(
-            "insert or ignore into answers values (?, ?, ?, ?, ?)",
-            (request.key, request.prompt, answer.text, answer.prompt_tokens, answer.completion_tokens),
-        )
-
-    def __len__(self) -> int:
-        return int(self._database.execute("select count(*) from answers").fetchone()[0])
+        self._open = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.commit()
         self._database.close()
+
+    def commit(self) -> None:
+        """Let everything written so far survive."""
+        if self._open:
+            self._database.execute("commit")
+            self._open = False
+
+    def _write(self, statement: str, *values: object) -> sqlite3.Cursor:
+        if not self._open:
+            self._database.execute("begin immediate")
+            self._open = True
+        return self._database.execute(statement, values)
+
+    # Calls
+
+    def mark_lost(self) -> None:
+        """Note that whoever had calls under way is gone, and will not hear of them; only for who holds the folder."""
+        self._write("update calls set state = 'lost' where state = 'under way'")
+
+    def begin_call(self, key: str, max_tokens: int, bound: Usage) -> int:
+        """Note that a request goes out, and what it may take; returns the call's number."""
+        cursor = self._write(
+            "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost) "
+            "values (?, 'under way', ?, ?, ?, ?)",
+            *(key, max_tokens, bound.prompt_tokens, bound.completion_tokens, bound.cost),
+        )
+        assert cursor.lastrowid
+        return cursor.lastrowid
+
+    def end_call(self, call: int, answer: Answer, usage: Usage) -> None:
+        """Keep what came back, readable or not, and what it took."""
+        self._write(
+            "update calls set state = 'answered', reply = ?, finish_reason = ?, prompt_tokens = ?, "
+            "completion_tokens = ?, cost = ? where id = ?",
+            *(answer.text, answer.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cost, call),
+        )
+
+    def fail_call(self, call: int, error: str, usage: Usage) -> None:
+        """Keep why nothing came back, and what it may have taken."""
+        self._write(
+            "update calls set state = 'failed', error = ?, prompt_tokens = ?, completion_tokens = ?, cost = ? "
+            "where id = ?",
+            *(error, usage.prompt_tokens, usage.completion_tokens, usage.cost, call),
+        )
+
+    def replies(self, key: str) -> list[tuple[int, int, Answer]]:
+        """(call, token limit, reply) for each reply to the input, the oldest first."""
+        rows = self._database.execute(
+            "select id, max_tokens, reply, prompt_tokens, completion_tokens, finish_reason from calls "
+            "where key = ? and state = 'answered' order by id",
+            (key,),
+        )
+        return [(call, limit, Answer(*answer)) for call, limit, *answer in rows]
+
+    def spent(self) -> Usage:
+        """What all calls took, or may have taken."""
+        row = self._database.execute(
+            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
+            "coalesce(sum(cost), 0.0) from calls"
+        ).fetchone()
+        return Usage(*row)
+
+    def answered(self) -> Usage:
+        """What the calls took that were answered."""
+        row = self._database.execute(
+            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
+            "coalesce(sum(cost), 0.0) from calls where state = 'answered'"
+        ).fetchone()
+        return Usage(*row)
+
+    # Inputs
+
+    def state(self, key: str) -> str:
+        """`todo`, `ok`, `parked` or `batched`."""
+        row = self._database.execute("select state from inputs where key = ?", (key,)).fetchone()
+        return row[0] if row else "todo"
+
+    def answer(self, key: str) -> Answer | None:
+        """The answer that settled the input, if one did."""
+        row = self._database.execute(
+            "select reply, prompt_tokens, completion_tokens, finish_reason from calls "
+            "where id = (select call from inputs where key = ? and state = 'ok')",
+            (key,),
+        ).fetchone()
+        return Answer(*row) if row else None
+
+    def parked(self, key: str) -> tuple[str, str] | None:
+        """(reason, detail) of an input that stays without an answer."""
+        row: tuple[str, str] | None = self._database.execute(
+            "select reason, detail from inputs where key = ? and state = 'parked'", (key,)
+        ).fetchone()
+        return row
+
+    def forgiven(self, key: str) -> int:
+        """How many replies of the input came before it was put back."""
+        row = self._database.execute("select forgiven from inputs where key = ?", (key,)).fetchone()
+        return row[0] if row else 0
+
+    def accept(self, key: str, call: int) -> None:
+        """Settle an input with the reply of a call."""
+        self._write("insert or replace into inputs (key, state, call) values (?, 'ok', ?)", key, call)
+
+    def park(self, key: str, reason: str, detail: str) -> None:
+        """Settle an input without an answer."""
+        self._settle(key, "parked", reason, detail)
+
+    def lend(self, key: str, batch: str) -> None:
+        """Note that the input is in a batch, and not to be sent by anybody else."""
+        self._settle(key, "batched", batch, None)
+
+    def _settle(self, key: str, state: str, reason: str, detail: str | None) -> None:
+        self._write(
+            "insert into inputs (key, state, reason, detail) values (?, ?, ?, ?) on conflict (key) do update "
+            "set state = excluded.state, call = null, reason = excluded.reason, detail = excluded.detail",
+            *(key, state, reason, detail),
+        )
+
+    def put_back(self, key: str) -> None:
+        """Make an input `todo` again, as if it had not been settled."""
+        self._write("delete from inputs where key = ?", key)
+
+    def retry(self, reason: str | None = None) -> int:
+        """Put the parked inputs of a reason (or of all) back, with all their tries; returns how many."""
+        return self._write(
+            "update inputs set state = 'todo', reason = null, detail = null, forgiven = "
+            "(select count(*) from calls where calls.key = inputs.key and calls.state = 'answered') "
+            "where state = 'parked' and reason = coalesce(?, reason)",
+            reason,
+        ).rowcount
+
+    def reasons(self) -> dict[str, int]:
+        """How many inputs are parked, by reason, the most frequent first."""
+        rows = self._database.execute(
+            "select reason, count(*) from inputs where state = 'parked' group by reason order by 2 desc, 1"
+        )
+        return dict(rows.fetchall())
+
+    def batched(self, batch: str | None = None) -> Iterator[str]:
+        """The keys of the inputs that are in a batch (or in any)."""
+        rows = self._database.execute(
+            "select key from inputs where state = 'batched' and reason = coalesce(?, reason)", (batch,)
+        )
+        return (key for (key,) in rows)
+
+    # Servers
+
+    def dialect(self, address: str, model: str) -> Dialect | None:
+        """What was learnt about a server and model."""
+        row = self._database.execute(
+            "select dialect from dialects where address = ? and model = ?", (address, model)
+        ).fetchone()
+        return Dialect.from_json(row[0]) if row else None
+
+    def learn(self, address: str, model: str, dialect: Dialect) -> None:
+        """Keep what was learnt about a server and model."""
+        self._write("insert or replace into dialects values (?, ?, ?)", address, model, dialect.to_json())

@@ -1,40 +1,64 @@
-"""From a model's answer to candidate texts. Nothing is guessed: what cannot be read is an error."""
+"""From a model's answer to candidate texts by grade. Nothing is guessed: what cannot be read is an error."""
 
-import json
-import re
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from multigrain.errors import LLMReplyError
+from multigrain.llm.client import Answer
+from multigrain.llm.structured import read_object
+from multigrain.synthesis.prompts import MEANINGS
+
+Passages = dict[int, str]
+"""By grade."""
+Reader = Callable[[Answer], Passages]
 
 
-def parse_per_grade(text: str) -> str:
-    """The passage of a raw completion.
+@cache
+def per_grade_reader(grade: int) -> Reader:
+    """Reads raw completions: the passage as it stands, also where it was cut at the limit, as the positive was."""
 
-    Raises:
-        LLMReplyError: the model wrote nothing.
-    """
-    passage = " ".join(text.split())
-    if not passage:
-        raise LLMReplyError("the model wrote nothing")
+    def read(answer: Answer) -> Passages:
+        passage = _clean(answer.text)
+        if not passage:
+            raise LLMReplyError("the model wrote nothing")
+        return {grade: passage}
+
+    return read
+
+
+@cache
+def all_grades_reader(grades: tuple[int, ...]) -> Reader:
+    """Reads JSON objects with a field `grade_N` for each grade."""
+    model = answer_model(grades)
+
+    def read(answer: Answer) -> Passages:
+        found = read_object(answer, model)
+        return {grade: getattr(found, f"grade_{grade}") for grade in grades}
+
+    return read
+
+
+@cache
+def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
+    """The object that is asked for: one named text for each grade."""
+    fields: dict[str, Any] = {
+        f"grade_{grade}": (Passage, Field(description=f"A passage {MEANINGS[grade]}.")) for grade in grades
+    }
+    return create_model("Negatives", __config__=ConfigDict(strict=True), **fields)
+
+
+def _clean(text: str) -> str:
+    """One line of text, without what UTF-8 cannot hold or no reader sees."""
+    return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
+
+
+def _not_blank(text: str) -> str:
+    if not (passage := _clean(text)):
+        raise ValueError("the text is empty")
     return passage
 
 
-def parse_all_grades(text: str, grades: list[int]) -> dict[int, str]:
-    """The passages by grade, from a JSON object with a field `grade_N` for each grade.
-
-    Raises:
-        LLMReplyError: there is no such object in the text.
-    """
-    found = re.search(r"\{.*\}", text, re.DOTALL)
-    try:
-        fields = json.loads(found[0]) if found else None
-    except ValueError as error:
-        raise LLMReplyError(f"the answer is not JSON ({error})") from None
-    if not isinstance(fields, dict):
-        raise LLMReplyError("the answer holds no JSON object")
-    passages = {}
-    for grade in grades:
-        passage = fields.get(f"grade_{grade}")
-        if not isinstance(passage, str) or not passage.strip():
-            raise LLMReplyError(f'the answer has no text in "grade_{grade}"')
-        passages[grade] = " ".join(passage.split())
-    return passages
+Passage = Annotated[str, AfterValidator(_not_blank)]

@@ -96,8 +96,8 @@ def all_grades_prompt(pair: Pair, grades: list[int]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.replace("\0", " ").split())
 
 
 def _shortened(text: str) -> str:
-    return " ".join(text.split()[:POSITIVE_WORDS])
+    return " ".join(text.replace("\0", " ").split()[:POSITIVE_WORDS])

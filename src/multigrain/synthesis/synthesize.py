@@ -1,101 +1,92 @@
 """Have a language model write candidates for negatives, at every grade asked for."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from multigrain.config import Config
-from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Client, Request
-from multigrain.llm.scheduler import answer_all
+from multigrain.llm.client import Ask, Request
 from multigrain.llm.store import AnswerStore
+from multigrain.llm.structured import schema_of
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis import parse, prompts
 
-
-@dataclass(frozen=True)
-class Written:
-    """The candidates written, the requests that stay without one (with the reason), and what it took."""
-
-    candidates: list[Candidate]
-    parked: list[tuple[str, str]]
-    """(id of the pair, reason)"""
-    requests: int
-    sent: int
-    tokens: int
+STAGE = "synthesize"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An input that stays without candidates, and why."""
+
+    pair_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A request and what its answer is for."""
+    """A pair, and what is asked for it."""
 
     pair: Pair
-    grades: tuple[int, ...]
-    request: Request
+    ask: Ask
 
-
-def choose_pairs(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
-    """A seeded sample of at most `limit` pairs, in their old order."""
-    if limit is None or limit >= len(pairs):
-        return pairs
-    chosen = set(random.Random(seed).sample(range(len(pairs)), limit))
-    return [pair for index, pair in enumerate(pairs) if index in chosen]
-
-
-def plan_requests(config: Config, pairs: list[Pair], model: str) -> list[Task]:
-    """All requests of a run: one for each grade, or one for all grades, `per_grade` times."""
-    chosen = choose_pairs(pairs, config.synthesis.limit, config.seed)
-    grades = sorted(set(config.synthesis.grades))
-    per_grade = config.prompt_style == "per-grade"
-    return [
-        Task(pair, asked, _request(config, pair, asked, model, repeat))
-        for pair in chosen
-        for repeat in range(config.synthesis.per_grade)
-        for asked in ([(grade,) for grade in grades] if per_grade else [tuple(grades)])
-    ]
-
-
-def _request(config: Config, pair: Pair, grades: tuple[int, ...], model: str, repeat: int) -> Request:
-    temperature, seed = config.llm.temperature, config.seed + repeat
-    if config.prompt_style == "per-grade":
-        prompt = prompts.per_grade_prompt(pair, grades[0])
-        return Request("completion", prompt, model, prompts.MAX_TOKENS_PER_GRADE, temperature, prompts.STOP, seed)
-    prompt = prompts.all_grades_prompt(pair, list(grades))
-    return Request("chat", prompt, model, prompts.MAX_TOKENS_ALL_GRADES, temperature, (), seed)
-
-
-async def write_candidates(
-    config: Config, tasks: list[Task], client: Client, store: AnswerStore, on_answer: Callable[[], None]
-) -> Written:
-    """Ask the client for whatever the store does not hold yet, and read the answers.
-
-    Raises:
-        LLMRefused, LLMUnavailable: see `answer_all`.
-    """
-    requests = [task.request for task in tasks]
-    llm = config.llm
-    outcome = await answer_all(client, requests, store, llm.max_concurrency, llm.max_requests, on_answer)
-    candidates: list[Candidate] = []
-    parked: list[tuple[str, str]] = []
-    for task in tasks:
-        answer = outcome.answers.get(task.request.key)
+    def outcome(self, store: AnswerStore) -> list[Candidate] | Parked:
+        """What came of it: the candidates, or why there are none."""
+        request = self.ask.request
+        answer = store.answer(request.key)
         if answer is None:
-            parked.append((task.pair.id, outcome.parked[task.request.key]))
-            continue
-        try:
-            candidates += _candidates(task, answer.text)
-        except LLMReplyError as error:
-            parked.append((task.pair.id, str(error)))
-    return Written(candidates, parked, len(tasks), outcome.sent, outcome.tokens)
+            reason, detail = store.parked(request.key) or ("unsettled", "nobody has asked yet")
+            return Parked(self.pair.id, reason, detail)
+        prompt = request.version.removeprefix(f"{STAGE} ")
+        passages = self.ask.read(answer)
+        return [Candidate(self.pair.id, grade, text, "llm", request.model, prompt) for grade, text in passages.items()]
 
 
-def _candidates(task: Task, text: str) -> list[Candidate]:
-    model = task.request.model
-    if task.request.kind == "completion":
-        passage = parse.parse_per_grade(text)
-        return [Candidate(task.pair.id, task.grades[0], passage, "llm", model, prompts.PER_GRADE_VERSION)]
-    passages = parse.parse_all_grades(text, list(task.grades))
-    return [
-        Candidate(task.pair.id, grade, passage, "llm", model, prompts.ALL_GRADES_VERSION)
-        for grade, passage in passages.items()
-    ]
+def choose_pairs(pairs: Iterable[Pair], count: int, limit: int | None, seed: int) -> Iterator[Pair]:
+    """A seeded sample of at most `limit` of the `count` pairs, in their old order."""
+    if limit is None or limit >= count:
+        yield from pairs
+        return
+    chosen = set(random.Random(seed).sample(range(count), limit))
+    yield from (pair for index, pair in enumerate(pairs) if index in chosen)
+
+
+def requests_each(config: Config) -> int:
+    """How many requests are made for each pair: one for each grade or one for all, `per_grade` times."""
+    return len(_asked(config)) * config.synthesis.per_grade
+
+
+def plan(config: Config, pairs: Iterable[Pair], count: int, model: str) -> Iterator[Task]:
+    """All that is asked in a run, one after the other.
+
+    Args:
+        config: the run.
+        pairs: the training pairs, read as they are needed.
+        count: how many they are.
+        model: the model's name at the server.
+    """
+    asked = _asked(config)
+    for pair in choose_pairs(pairs, count, config.synthesis.limit, config.seed):
+        for repeat in range(config.synthesis.per_grade):
+            for grades in asked:
+                yield Task(pair, _ask(config, pair, grades, model, config.seed + repeat))
+
+
+def _asked(config: Config) -> list[tuple[int, ...]]:
+    """The grades that each request for a pair asks for."""
+    grades = sorted(set(config.synthesis.grades))
+    return [(grade,) for grade in grades] if config.prompt_style == "per-grade" else [tuple(grades)]
+
+
+def _ask(config: Config, pair: Pair, grades: tuple[int, ...], model: str, seed: int) -> Ask:
+    temperature, limit = config.llm.temperature, config.synthesis.answer_tokens
+    if config.prompt_style == "per-grade":
+        (grade,) = grades
+        prompt, limit = prompts.per_grade_prompt(pair, grade), limit or prompts.MAX_TOKENS_PER_GRADE
+        version = f"{STAGE} {prompts.PER_GRADE_VERSION}"
+        request = Request("completion", prompt, model, limit, temperature, prompts.STOP, seed, version=version)
+        return Ask(request, parse.per_grade_reader(grade))
+    prompt, limit = prompts.all_grades_prompt(pair, list(grades)), limit or prompts.MAX_TOKENS_ALL_GRADES
+    schema, version = schema_of(parse.answer_model(grades)), f"{STAGE} {prompts.ALL_GRADES_VERSION}"
+    request = Request("chat", prompt, model, limit, temperature, (), seed, schema, version)
+    return Ask(request, parse.all_grades_reader(grades))

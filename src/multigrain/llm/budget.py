@@ -1,0 +1,117 @@
+"""What calls cost, and the caps that are never passed.
+
+Before a call is sent, an upper bound of its cost is reserved: as many prompt tokens as the prompt has bytes (no
+tokenizer makes more of them, a chat template adds a few), and as many completion tokens as the request allows. A call
+whose bound would pass a cap is not sent. When the answer comes, what it really took replaces the bound; a call that
+broke off, and may have been charged for, keeps it.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from multigrain.config import LLMSection
+from multigrain.llm.client import Answer, Request
+from multigrain.llm.endpoint import is_loopback
+
+TEMPLATE_TOKENS = 64
+"""Room for what a server puts around a prompt."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """In dollars per token."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of a call."""
+        return prompt_tokens * self.input + completion_tokens * self.output
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What calls took, or may take at most."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+        )
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return self + Usage(-other.calls, -other.prompt_tokens, -other.completion_tokens, -other.cost)
+
+
+class Budget:
+    """The caps of `[llm]`, and what was spent against them so far, calls under way included.
+
+    Args:
+        section: its `max_requests`, `max_tokens` and `max_cost` hold for the run folder, however many commands fill it.
+        prices: None where nobody knows them.
+        spent: by earlier commands.
+    """
+
+    def __init__(self, section: LLMSection, prices: Prices | None, spent: Usage) -> None:
+        self._caps = {"requests": section.max_requests, "tokens": section.max_tokens, "cost": section.max_cost}
+        self.prices = prices or Prices()
+        self.spent = spent
+
+    def bound(self, request: Request) -> Usage:
+        """The most that the call may take."""
+        text = request.prompt + (request.schema or "")
+        prompt_tokens = len(text.encode("utf-8", "replace")) + TEMPLATE_TOKENS
+        return self._usage(prompt_tokens, request.max_tokens)
+
+    def actual(self, answer: Answer, bound: Usage) -> Usage:
+        """What the call took; where the server does not tell, what it may have taken."""
+        prompt = bound.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens
+        completion = bound.completion_tokens if answer.completion_tokens is None else answer.completion_tokens
+        return self._usage(prompt, completion)
+
+    def obstacle(self, bound: Usage) -> str | None:
+        """The cap that the call would pass, as text; None if there is room."""
+        after = self.spent + bound
+        for name, value in (("requests", after.calls), ("tokens", after.tokens), ("cost", after.cost)):
+            cap = self._caps[name]
+            if cap is not None and value > cap:
+                return f"llm.max_{name} = {cap:g} leaves no room for another request"
+        return None
+
+    def _usage(self, prompt_tokens: int, completion_tokens: int) -> Usage:
+        return Usage(1, prompt_tokens, completion_tokens, self.prices.of(prompt_tokens, completion_tokens))
+
+
+def prices_of(section: LLMSection) -> Prices | None:
+    """The prices in force: the section's, nothing on this machine, or those that `genai-prices` lists.
+
+    Returns:
+        None where the model's price is not known.
+    """
+    if section.prices is not None:
+        return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
+    if all(is_loopback(urlsplit(url).hostname or "") for url in section.base_urls):
+        return Prices()
+    try:
+        from genai_prices import Usage as Tokens
+        from genai_prices import calc_price
+    except ImportError:
+        return None
+    try:
+        url, model = section.base_urls[0], section.model or ""
+        listed = calc_price(Tokens(input_tokens=1000, output_tokens=1000), model, provider_api_url=url)
+    except LookupError:
+        return None
+    return Prices(float(listed.input_price) / 1000, float(listed.output_price) / 1000)

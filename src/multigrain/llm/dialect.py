@@ -1,0 +1,66 @@
+"""How a server is spoken to: how it can be held to a JSON schema, and which parameters it takes.
+
+"OpenAI-compatible" servers differ. A *rung* is a way to ask for JSON, the strictest first:
+
+    json_schema   the server constrains the answer to the schema
+    json_object   the server promises some JSON object; the prompt says which
+    text          the prompt alone asks
+
+Whatever the rung, answers are validated here: servers exist that accept a schema and ignore it.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+Rung = Literal["json_schema", "json_object", "text"]
+RUNGS: tuple[Rung, ...] = ("json_schema", "json_object", "text")
+
+OTHER_NAMES: dict[str, str | None] = {"max_tokens": "max_completion_tokens", "seed": None, "temperature": None}
+"""Parameters that some servers refuse -> the name to try instead; None: do without."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one server understands for one model."""
+
+    rung: Rung = "json_schema"
+    renamed: tuple[tuple[str, str | None], ...] = ()
+    """Parameters with the names that they have here; None: not sent."""
+
+    def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
+        """The body of a request as this server takes it."""
+        if schema is not None and self.rung == "json_schema":
+            wanted = {"name": "answer", "strict": True, "schema": json.loads(schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        elif schema is not None and self.rung == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        for name, other in self.renamed:
+            value = body.pop(name, None)
+            if other is not None and value is not None:
+                body[other] = value
+        return body
+
+    def without(self, message: str) -> Self | None:
+        """The dialect to try after a refusal that names a parameter; None if it names none."""
+        changed = dict(self.renamed)
+        for name, other in OTHER_NAMES.items():
+            if name not in changed and re.search(rf"\b{name}\b", message):
+                return replace(self, renamed=(*self.renamed, (name, other)))
+        return None
+
+    def lower(self) -> Self | None:
+        """The dialect one rung down; None at the bottom."""
+        index = RUNGS.index(self.rung) + 1
+        return replace(self, rung=RUNGS[index]) if index < len(RUNGS) else None
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """As `to_json` wrote it."""
+        fields = json.loads(text)
+        return cls(fields["rung"], tuple((name, other) for name, other in fields["renamed"]))

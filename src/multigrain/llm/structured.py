@@ -1,0 +1,78 @@
+"""Structured answers: from a pydantic model to the JSON schema that is sent, and from the answer back to the model.
+
+Answers are read strictly first, then without the fence or the words around them, then by `json-repair`; whatever comes
+out is validated. A text that breaks off is never repaired: half a passage would look like a whole one.
+"""
+
+import json
+import re
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.llm.client import Answer
+
+Model = TypeVar("Model", bound=BaseModel)
+
+UNSENT = {"title", "minLength", "maxLength", "pattern", "default"}
+"""Keywords that some servers refuse in a strict schema; the model checks them here."""
+
+
+@cache
+def schema_of(model: type[BaseModel]) -> str:
+    """The JSON schema of a model of flat fields, as strict servers want it: all required, nothing else allowed."""
+    schema = model.model_json_schema()
+    fields = {
+        name: {keyword: value for keyword, value in field.items() if keyword not in UNSENT}
+        for name, field in schema["properties"].items()
+    }
+    strict = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return json.dumps(strict, ensure_ascii=False)
+
+
+def read_object(answer: Answer, model: type[Model]) -> Model:
+    """The object in an answer.
+
+    Raises:
+        LLMTruncated: the answer was cut at its token limit.
+        LLMReplyError: there is no such object in it.
+    """
+    if answer.finish_reason == "length":
+        raise LLMTruncated("the answer was cut at its token limit")
+    try:
+        return model.model_validate_json(answer.text)
+    except ValidationError:
+        pass
+    try:
+        return model.model_validate(_object(answer.text))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise LLMReplyError(f'the answer has no usable "{field}": {fault["msg"]}') from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = re.search(r"\{.*\}", text, re.DOTALL)
+    if found is None:
+        raise LLMReplyError("the answer holds no whole JSON object")
+    try:
+        value = json.loads(found[0])
+    except ValueError:
+        value = _repaired(found[0])
+    except RecursionError:
+        raise LLMReplyError("the answer is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise LLMReplyError("the answer holds no JSON object")
+    return value
+
+
+def _repaired(text: str) -> Any:
+    """What a person would take slightly wrong JSON for: a comma too many, quotes of another kind."""
+    from json_repair import repair_json
+
+    try:
+        return repair_json(text, return_objects=True, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        raise LLMReplyError("the answer is not JSON") from None
