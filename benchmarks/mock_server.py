@@ -15,12 +15,13 @@ import sys
 import time
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
 
 WORDS = "amber basin cedar delta ember fjord grove haven inlet jetty knoll ledge marsh nadir oasis plume quarry ridge"
+TEXT = random.Random(0).choices(WORDS.split(), k=10_000)
 FAULTS = ("busy", "error", "malformed", "cut", "hang", "truncated")
 
 
@@ -119,7 +120,7 @@ class MockServer:
             case "/models":
                 return web.json_response({"data": [{"id": "mock"}, {"id": "gpt-4o-mini"}]})
             case "/stats":
-                return web.json_response(asdict(self.stats))
+                return web.json_response(vars(self.stats))
             case "/outage":
                 self._outage = asyncio.create_task(self.fall_silent(float(request.query["seconds"])))
                 return web.json_response({})
@@ -142,11 +143,12 @@ class MockServer:
 
     async def _answer(self, request: web.BaseRequest, body: dict[str, Any]) -> web.StreamResponse:
         now, stats, behaviour = time.time(), self.stats, self.behaviour
-        stats.first_request = stats.first_request or now
         stats.requests += 1
         prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         found = re.findall(r"item-\d+", prompt if isinstance(prompt, str) else json.dumps(prompt))
         name = found[-1] if found else "probe"
+        if found:  # engines that probe first do so outside of the window
+            stats.first_request = stats.first_request or now
         stats.again += name in self._answered
         self._attempts[name] += 1
         draw = random.Random(zlib.crc32(f"{behaviour.seed}-{name}-{self._attempts[name]}".encode()))
@@ -156,17 +158,29 @@ class MockServer:
         if fault == "busy":
             headers = {} if behaviour.retry_after is None else {"Retry-After": str(behaviour.retry_after)}
             return web.json_response({"error": {"message": "too many requests"}}, status=429, headers=headers)
-        await asyncio.sleep(3600 if fault == "hang" else behaviour.latency * draw.uniform(1 - behaviour.jitter, 1 + behaviour.jitter))
+        await asyncio.sleep(
+            3600 if fault == "hang" else behaviour.latency * draw.uniform(1 - behaviour.jitter, 1 + behaviour.jitter)
+        )
         if fault == "error":
             return web.json_response({"error": {"message": "it broke"}}, status=500)
         text = self._text(body, name)
         if fault == "malformed":
             text = text[: int(0.6 * len(text))]
-        usage = {"prompt_tokens": len(str(prompt)) // 4, "completion_tokens": min(len(text) // 4, body.get("max_tokens", 10**6))}
+        usage = {
+            "prompt_tokens": len(str(prompt)) // 4,
+            "completion_tokens": min(len(text) // 4, body.get("max_tokens", 10**6)),
+        }
         stats.tokens += sum(usage.values())
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if fault == "truncated" else "stop"}
         choice |= {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
-        reply = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": {**usage, "total_tokens": sum(usage.values())}}
+        reply = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": {**usage, "total_tokens": sum(usage.values())},
+        }
         if fault == "cut":
             return await self._break_off(request, reply)
         if fault is None:
@@ -212,7 +226,8 @@ class MockServer:
                 return self._words(name)
 
     def _words(self, name: str) -> str:
-        return " ".join(random.Random(name).choices(WORDS.split(), k=self.behaviour.words))
+        start = zlib.crc32(name.encode()) % (len(TEXT) - self.behaviour.words)
+        return " ".join(TEXT[start : start + self.behaviour.words])
 
     async def _break_off(self, request: web.BaseRequest, reply: dict[str, Any]) -> web.StreamResponse:
         content = json.dumps(reply).encode()

@@ -28,6 +28,8 @@ SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
   multigrain synthesize run.toml --set llm.max_cost=5          never spends more than 5 dollars
   multigrain synthesize run.toml --retry transport             once more what the server did not answer
+  multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
+                                                               --batch ingest, and synthesize as usual
 
 reasons for which inputs are parked:
   transport   no answer, after many tries       length     cut at the token limit (synthesis.answer_tokens)
@@ -96,6 +98,9 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "evaluate": pipeline.evaluate,
         "export": pipeline.export_model,
     }
+    if getattr(options, "batch", None):
+        print(pipeline.batch(config, options.batch, options.force))
+        return DONE
     more = {"retry": options.retry} if options.verb == "synthesize" else {}
     summary = verbs[options.verb](config, force=options.force, **more)
     print(render(config, summary))
@@ -179,6 +184,7 @@ def _add_asking(verb: argparse.ArgumentParser) -> None:
     verb.epilog = SYNTHESIZE_EPILOG
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
     verb.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
+    verb.add_argument("--batch", choices=["submit", "status", "ingest"], help="have it done by the Batch API")
     verb.add_argument("--durable", action="store_true", help="survive power cuts too; same as synthesis.durable=true")
 
 

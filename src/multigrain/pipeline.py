@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain import __version__, asking, stages
+from multigrain import __version__, asking, batching, stages
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.errors import MultigrainError, RunError
@@ -185,6 +185,27 @@ def is_outdated(config: Config, run_dir: RunDir) -> bool:
         if entry.fingerprint != stage.fingerprint(config, run_dir):
             return True
     return False
+
+
+def batch(config: Config, step: str, force: bool = False) -> str:
+    """One step of having the candidates written in batches, told in a few lines.
+
+    Args:
+        config: the run.
+        step: `submit`, `status` or `ingest`; `synthesize` afterwards reads what came back.
+        force: see `run`.
+
+    Raises:
+        MultigrainError: see `multigrain.errors`.
+    """
+    if step == "submit":
+        _run_stages(config, ["data"], force)
+    run_dir = RunDir(config.folder)
+    if not run_dir.train_pairs.is_file():
+        raise _stage_before(config, "data")
+    with _full_disk_explained(run_dir.folder), run_dir.lock():
+        steps = {"submit": batching.submit, "status": batching.status, "ingest": batching.ingest}
+        return steps[step](config, run_dir)
 
 
 def _run_stages(

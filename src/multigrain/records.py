@@ -95,7 +95,9 @@ def to_json(record: Record) -> dict[str, Any]:
     """The record as a JSON object; absent optional fields are left out."""
     if isinstance(record, Dropped):
         return record.to_json()
-    return {key: value for key, value in asdict(record).items() if value is not None}
+    if isinstance(record, GradedTuple):
+        return asdict(record)
+    return {key: value for key in record.__slots__ if (value := getattr(record, key)) is not None}
 
 
 def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:

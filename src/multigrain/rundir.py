@@ -4,7 +4,7 @@ runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
   data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
-  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl
+  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
   training/           curriculum.json, log.jsonl, checkpoints/, model/
   evaluation/         scores.json, per_query.jsonl, examples.json
@@ -70,6 +70,10 @@ class RunDir:
         self.base_vectors = folder / "evaluation" / "vectors.npz"
         self.model = folder / "model"
         self.vectors = folder / "search" / "vectors.npz"
+
+    def batch(self, name: str) -> Path:
+        """The file of a batch's requests."""
+        return self.folder / "synthesis" / "batches" / f"{name}.jsonl"
 
     def stages(self) -> dict[str, StageRecord]:
         """The finished stages, by name.

@@ -1,126 +1,421 @@
+"""The scheduler under a simulated clock: hypothesis draws faults, outages, caps and moments of death."""
+
 import asyncio
+import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multigrain.errors import LLMRefused, LLMReplyError, LLMUnavailable
+from multigrain.config import LLMSection
+from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm import scheduler
-from multigrain.llm.client import Answer, Request
-from multigrain.llm.scheduler import answer_all
+from multigrain.llm.budget import Budget, Prices, Usage
+from multigrain.llm.client import Ask
+from multigrain.llm.scheduler import Tally, answer_all
 from multigrain.llm.store import AnswerStore
+from tests.llm.clock import simulate
+from tests.llm.world import FakeServer, World, asks
+
+FATES = ["good", "error", "cut", "html", "busy", "rejected", "garbled", "truncated", "declined", "silent about usage"]
+PRICES = Prices(0.001, 0.01)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "FIRST_WAIT", 0.0)
+@contextmanager
+def new_store() -> Iterator[AnswerStore]:
+    with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder, "store.sqlite")) as store:
+        yield store
 
 
-class Faulty:
-    """Fails the n-th try of each prompt as its plan says, then answers."""
-
-    def __init__(self, plans: dict[str, list[str]]) -> None:
-        self.plans = plans
-        self.tries: Counter[str] = Counter()
-        self.under_way = self.most_under_way = 0
-
-    async def __aenter__(self) -> "Faulty":
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        pass
-
-    async def complete(self, request: Request) -> Answer:
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        await asyncio.sleep(0)
-        self.under_way -= 1
-        plan, attempt = self.plans.get(request.prompt, []), self.tries[request.prompt]
-        self.tries[request.prompt] += 1
-        fault = plan[attempt] if attempt < len(plan) else "ok"
-        if fault == "unavailable":
-            raise LLMUnavailable("busy")
-        if fault == "garbled":
-            raise LLMReplyError("garbled")
-        if fault == "busy":
-            raise LLMUnavailable("busy", 429)
-        if fault == "refused":
-            raise LLMRefused("too long", 400)
-        if fault == "forbidden":
-            raise LLMRefused("wrong key", 401)
-        return Answer(f"answer to {request.prompt}", 2, 3)
+def budget(store: AnswerStore, **caps: float) -> Budget:
+    return Budget(LLMSection.model_validate(caps), PRICES, store.spent())
 
 
-def requests(count: int) -> list[Request]:
-    return [Request("chat", str(i), "m", 5, 0.5) for i in range(count)]
+def run(
+    servers: FakeServer | list[FakeServer],
+    asked: list[Ask],
+    store: AnswerStore,
+    concurrency: int = 4,
+    **caps: float,
+) -> Tally:
+    fakes = servers if isinstance(servers, list) else [servers]
+    return simulate(answer_all(fakes, asked, store, budget(store, **caps), concurrency))
 
 
-faults = st.lists(st.sampled_from(["ok", "unavailable", "garbled", "refused"]), max_size=8)
+def state(store: AnswerStore, ask: Ask) -> str:
+    return (store.state(ask.request.key) or ("todo", 0))[0]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(faults, min_size=1, max_size=12), st.integers(1, 5), st.none() | st.integers(0, 20))
-def test_each_request_ends_answered_or_parked(
-    tmp_path_factory: pytest.TempPathFactory, plans: list[list[str]], concurrency: int, cap: int | None
+def reason(store: AnswerStore, prompt: str) -> str:
+    (ask,) = asks([prompt])
+    parked = store.parked(ask.request.key)
+    return parked[0] if parked else state(store, ask)
+
+
+plans = st.lists(st.lists(st.sampled_from(FATES), max_size=10), min_size=1, max_size=14)
+outages = st.lists(st.tuples(st.floats(0, 60), st.floats(0.1, 100)), max_size=2)
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> Callable[[World], list[FakeServer]]:
+    kinds = draw(
+        st.lists(
+            st.tuples(st.floats(0.01, 5), outages, st.booleans(), st.none() | st.integers(1, 4)), min_size=1, max_size=3
+        )
+    )
+    return lambda world: [
+        FakeServer(world, latency, tuple((at, at + length) for at, length in out), half_dead, capacity)
+        for latency, out, half_dead, capacity in kinds
+    ]
+
+
+@settings(deadline=None, max_examples=200)
+@given(plans, servers(), st.integers(1, 6), st.booleans())
+def test_no_input_is_lost_or_doubled(
+    planned: list[list[str]], make: Callable[[World], list[FakeServer]], concurrency: int, twice: bool
 ) -> None:
-    """No request is lost or answered twice, the cap and the concurrency are never passed."""
-    asked = requests(len(plans))
-    client = Faulty({str(i): plan for i, plan in enumerate(plans)})
-    with AnswerStore(tmp_path_factory.mktemp("s") / "store.sqlite") as store:
-        faults_planned = Counter(fault for plan in plans for fault in plan)
+    """Whatever happens, each input ends with an answer or a reason, and no answer is paid for twice."""
+    world = World({f"p{i}": plan for i, plan in enumerate(planned)})
+    asked = asks(len(planned)) * (2 if twice else 1)
+    with new_store() as store:
+        fakes = make(world)
+        tally = Tally()
         try:
-            outcome = asyncio.run(answer_all(client, asked, store, concurrency, cap))
-        except LLMUnavailable:
-            assert faults_planned["unavailable"] >= scheduler.DEAD_AFTER
+            simulate(answer_all(fakes, asked, store, budget(store), concurrency, tally))
+        except LLMError:  # all inputs were bad, or nobody answered for a quarter of an hour: the rest is still to do
+            assert tally.answered == 0 or isinstance(fakes, list)
+            assert all(state(store, ask) in ("todo", "ok", "parked") for ask in asked)
             return
-        except LLMRefused:
-            assert faults_planned["refused"] > scheduler.REFUSED_AFTER
-            return
-        keys = {request.key for request in asked}
-        assert outcome.answers.keys() | outcome.parked.keys() == keys
-        assert not outcome.answers.keys() & outcome.parked.keys()
-        assert outcome.sent == sum(client.tries.values())
-        assert cap is None or outcome.sent <= cap
-        assert client.most_under_way <= concurrency
-        assert len(store) == len(outcome.answers)
+        states = {ask.request.prompt: state(store, ask) for ask in asked}
+        assert set(states.values()) <= {"ok", "parked"}
+        if not twice:  # a question that is asked twice may be counted twice
+            assert tally.answered == sum(value == "ok" for value in states.values())
+            assert tally.parked == sum(value == "parked" for value in states.values())
+        assert tally.under_way == 0
+        assert max(world.answered.values(), default=0) <= 1
+        assert tally.sent == len(world.moments) == store.spent().calls
+        assert all(fake.most_under_way <= concurrency and fake.entered == 0 for fake in fakes)
+        assert store.spent().tokens == budget(store).spent.tokens >= world.billed
+        assert "under way" not in [row[0] for row in store._database.execute("select state from calls")]
 
 
-def test_answers_in_the_store_are_not_asked_for_again(tmp_path: Path) -> None:
-    with AnswerStore(tmp_path / "store.sqlite") as store:
-        first = asyncio.run(answer_all(Faulty({}), requests(5), store))
-        client = Faulty({})
-        second = asyncio.run(answer_all(client, requests(7), store))
-        assert sum(client.tries.values()) == second.sent == 2
-        assert first.answers.items() <= second.answers.items()
-        assert second.tokens == 7 * 5
+@settings(deadline=None, max_examples=200)
+@given(
+    plans,
+    servers(),
+    st.integers(1, 6),
+    st.none() | st.integers(0, 30),
+    st.none() | st.integers(0, 2000),
+    st.none() | st.floats(0, 3),
+)
+def test_caps_are_never_passed(
+    planned: list[list[str]],
+    make: Callable[[World], list[FakeServer]],
+    concurrency: int,
+    requests: int | None,
+    tokens: int | None,
+    cost: float | None,
+) -> None:
+    world = World({f"p{i}": plan for i, plan in enumerate(planned)})
+    caps: dict[str, Any] = {"max_requests": requests, "max_tokens": tokens, "max_cost": cost}
+    with new_store() as store:
+        for _ in range(2):  # the second command has no more to spend than the first one left
+            try:
+                run(make(world), asks(len(planned)), store, concurrency, **caps)
+            except LLMError:
+                return
+            assert requests is None or len(world.moments) <= requests
+            assert tokens is None or world.billed <= store.spent().tokens <= tokens
+            assert cost is None or store.spent().cost <= cost + 1e-9
+            if None in (requests, tokens, cost):
+                continue
+            store.retry("budget")
 
 
-def test_a_refused_key_stops_everything(tmp_path: Path) -> None:
-    client = Faulty({str(i): ["forbidden"] for i in range(100)})
-    with AnswerStore(tmp_path / "store.sqlite") as store, pytest.raises(LLMRefused, match="wrong key"):
-        asyncio.run(answer_all(client, requests(100), store, concurrency=4))
-    assert sum(client.tries.values()) <= 4
+@settings(deadline=None, max_examples=100)
+@given(plans, st.integers(1, 6), st.lists(st.floats(0, 10), min_size=1, max_size=4))
+def test_killed_at_any_moment(planned: list[list[str]], concurrency: int, deaths: list[float]) -> None:
+    """After a kill -9, at most the requests that were under way are paid for twice, and all is as if undisturbed."""
+    plans_of = {f"p{i}": plan for i, plan in enumerate(planned)}
+    asked = asks(len(planned))
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(plans_of)
+        path = Path(folder, "store.sqlite")
+        for death in deaths:
+            store = AnswerStore(path)
+            under_way = _killed(world, asked, store, concurrency, death)
+            before = Counter(world.answered)
+            store._database.close()  # without commit, as the kernel does it
+            with AnswerStore(path) as again:
+                unknown = [p for p in before if before[p] and state(again, *asks([p])) != "ok"]
+            assert len(unknown) <= under_way <= concurrency
+        with AnswerStore(path) as store:
+            try:
+                run(FakeServer(world), asked, store, concurrency)
+            except LLMError:
+                return
+            assert all(state(store, ask) in ("ok", "parked") for ask in asked)
 
 
-def test_a_dead_server_stops_everything_and_keeps_what_was_answered(tmp_path: Path) -> None:
-    client = Faulty({str(i): ["unavailable"] * 99 for i in range(5, 100)})
-    with AnswerStore(tmp_path / "store.sqlite") as store:
+def _killed(world: World, asked: list[Ask], store: AnswerStore, concurrency: int, death: float) -> int:
+    """Run until the moment of death; returns how many requests were under way then."""
+    tally = Tally()
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_later(death, _die, store)
+        await answer_all([FakeServer(world)], asked, store, budget(store), concurrency, tally)
+
+    try:
+        simulate(work())
+    except (_Death, LLMError, Exception):  # noqa: S110 (what dies does not tidy up)
+        pass
+    return concurrency
+
+
+class _Death(BaseException):
+    pass
+
+
+def _die(store: AnswerStore) -> None:
+    store._database.rollback()
+    store._database.close()
+
+
+def test_a_dead_server_burns_no_attempt() -> None:
+    """Dead for 30 s in the middle, as if pulled from the network: all inputs are answered, none comes near its limit."""
+    world = World()
+    with new_store() as store:
+        tally = run(FakeServer(world, outages=((2.0, 32.0),)), asks(400), store, concurrency=8)
+        assert (tally.answered, tally.parked) == (400, 0)
+        in_outage = Counter(prompt for moment, prompt in world.moments if 2 <= moment < 32)
+        assert sum(in_outage.values()) < 40  # those under way, and the few until the breaker opened
+        last = max(moment for moment, _ in world.moments)
+        assert last < 32 + scheduler.LONGEST_PAUSE + 5
+
+
+def test_a_server_that_only_looks_alive_burns_no_attempt() -> None:
+    world = World()
+    with new_store() as store:
+        tally = run(FakeServer(world, outages=((2.0, 200.0),), half_dead=True), asks(400), store, concurrency=8)
+        assert (tally.answered, tally.parked) == (400, 0)
+
+
+def test_of_two_servers_one_may_die() -> None:
+    world = World()
+    fakes = [FakeServer(world, outages=((1.0, 10_000.0),)), FakeServer(world)]
+    with new_store() as store:
+        tally = run(fakes, asks(200), store)
+        assert (tally.answered, tally.parked) == (200, 0)
+        assert max(moment for moment, _ in world.moments) < 60
+
+
+def test_the_least_loaded_server_gets_the_next_request() -> None:
+    """The one that is three times as fast answers about three times as many."""
+    worlds = World(), World()
+    fakes = [FakeServer(worlds[0], latency=0.1), FakeServer(worlds[1], latency=0.3)]
+    with new_store() as store:
+        run(fakes, asks(400), store)
+    fast, slow = (len(world.moments) for world in worlds)
+    assert 2.5 < fast / slow < 3.5
+
+
+def test_inputs_that_always_fail_are_parked_also_at_the_end() -> None:
+    world = World({f"p{i}": ["error"] * 99 for i in range(280, 300)})
+    with new_store() as store:
+        tally = run(FakeServer(world), asks(300), store)
+        assert (tally.answered, tally.parked) == (280, 20)
+        assert store.reasons() == {"transport": 20}
+        assert max(world.sent.values()) <= 2 * scheduler.TRANSPORT_TRIES
+        assert max(moment for moment, _ in world.moments) < 300
+
+
+def test_a_waiting_input_holds_no_slot() -> None:
+    world = World({"p0": ["busy"]})
+    with new_store() as store:
+        run(FakeServer(world, retry_after=100.0), asks(20), store, concurrency=2)
+    first, *others, last = world.moments
+    assert first[1] == last[1] == "p0"
+    assert last[0] >= 100  # Retry-After is obeyed
+    assert max(moment for moment, _ in others) < 10
+
+
+def test_concurrency_follows_what_the_server_takes() -> None:
+    world = World()
+    server = FakeServer(world, capacity=4)
+    with new_store() as store:
+        tally = run(server, asks(1000), store, concurrency=64)
+        assert tally.answered == 1000
+        seconds = max(moment for moment, _ in world.moments)
+        assert seconds < 1.6 * 1000 * 0.1 / 4
+        assert tally.sent < 2.5 * 1000
+
+
+def test_a_few_refusals_for_overload_cut_nothing() -> None:
+    """T19 of our peers: a cut for each 429 brings one of them to a standstill under 5 % of them."""
+    world = World({f"p{i}": ["busy"] for i in range(0, 2000, 20)})
+    with new_store() as store:
+        run(FakeServer(world), asks(2000), store, concurrency=64)
+    assert max(moment for moment, _ in world.moments) < 2000 * 0.1 / 64 / 0.6
+
+
+def test_a_strict_rate_limit_is_endured() -> None:
+    """One request in four seconds, whatever one asks."""
+
+    class Strict(FakeServer):
+        free = 0.0
+
+        async def complete(self, request: Any) -> Any:
+            now = asyncio.get_running_loop().time()
+            if now < self.free:
+                self.world.moments.append((now, request.prompt))
+                raise LLMUnavailable("busy", 429)
+            self.free = now + 4
+            return await super().complete(request)
+
+    with new_store() as store:
+        tally = run(Strict(World()), asks(50), store, concurrency=16)
+        assert (tally.answered, tally.parked) == (50, 0)
+        assert tally.sent < 50 * 12
+
+
+def test_a_bad_answer_is_asked_again_with_another_seed_and_a_cut_one_with_a_larger_limit() -> None:
+    world = World({"p0": ["garbled", "garbled"], "p1": ["truncated", "truncated"]})
+    with new_store() as store:
+        assert run(FakeServer(world), asks(2), store, concurrency=1).answered == 2
+    seeds = [request.seed for request in world.requests if request.prompt == "p0"]
+    assert len(set(seeds)) == 3
+    assert seeds[0] == 0
+    assert [r.max_tokens for r in world.requests if r.prompt == "p1"] == [8, 16, 32]
+    assert {r.seed for r in world.requests if r.prompt == "p1"} == {0}
+
+
+def test_each_budget_of_tries_is_its_own_and_each_end_has_its_reason() -> None:
+    world = World(
+        {
+            "p0": ["garbled"] * 99,
+            "p1": ["truncated"] * 99,
+            "p2": ["declined"],
+            "p3": ["rejected"],
+            "p4": ["error"] * 99,
+            "p5": [*["error", "garbled", "busy", "truncated"] * 2, "error"],
+        }
+    )
+    with new_store() as store:
+        run(FakeServer(world), asks(100), store)
+        found = [reason(store, f"p{i}") for i in range(7)]
+    assert found == ["unreadable", "length", "declined", "rejected", "transport", "ok", "ok"]
+    assert [world.sent[f"p{i}"] for i in range(4)] == [scheduler.REPLY_TRIES, scheduler.CUT_TRIES, 1, 1]
+
+
+def test_what_was_cut_and_only_that_is_redone_under_a_larger_limit() -> None:
+    world = World({"p0": ["truncated"] * 3})
+    with new_store() as store:
+        run(FakeServer(world), asks(20), store)
+        assert reason(store, "p0") == "length"
+        sent = len(world.moments)
+        run(FakeServer(world), asks(20, max_tokens=32), store)  # had been tried: 8, 16, 32
+        assert len(world.moments) == sent
+        run(FakeServer(world), asks(20, max_tokens=100), store)
+        assert [(r.prompt, r.max_tokens) for r in world.requests[sent:]] == [("p0", 100)]
+        assert reason(store, "p0") == "ok"
+
+
+def test_parked_inputs_stay_parked_until_they_are_put_back() -> None:
+    world = World({"p0": ["garbled"] * scheduler.REPLY_TRIES})
+    with new_store() as store:
+        run(FakeServer(world), asks(20), store)
+        sent = len(world.moments)
+        again = run(FakeServer(world), asks(20), store)
+        assert (again.sent, again.answered, again.parked) == (0, 19, 1)
+        assert store.retry("unreadable") == 1
+        assert run(FakeServer(world), asks(20), store).answered == 20
+        assert len(world.moments) == sent + 1
+        assert world.requests[-1].seed not in [r.seed for r in world.requests[:-1]]  # not the same question once more
+
+
+def test_a_better_reader_finds_in_old_replies_what_the_first_one_missed() -> None:
+    world = World({"p0": ["garbled"] * 99})
+    with new_store() as store:
+        run(FakeServer(world), asks(20), store)
+        assert reason(store, "p0") == "unreadable"
+        sent = len(world.moments)
+        better = [Ask(ask.request, lambda answer: answer.text) for ask in asks(20)]
+        assert run(FakeServer(world), better, store).answered == 20
+        assert len(world.moments) == sent
+
+
+def test_nothing_to_ask_enters_no_server() -> None:
+    with new_store() as store:
+        run(FakeServer(World()), asks(5), store)
+
+        class Absent(FakeServer):
+            async def __aenter__(self) -> FakeServer:
+                raise AssertionError("nobody needs it")
+
+        assert run(Absent(World()), asks(5), store).sent == 0
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_a_refused_key_stops_everything(before: int) -> None:
+    world = World({f"p{i}": ["forbidden"] * 99 for i in range(before, 200)})
+    with new_store() as store:
+        with pytest.raises(LLMRefused, match="wrong key"):
+            run(FakeServer(world), asks(200), store)
+        assert store.reasons() == {}  # nobody's fault but the key's
+    assert len(world.moments) < 60
+
+
+def test_one_refusal_in_the_middle_stops_nothing() -> None:
+    world = World({"p50": ["forbidden"]})
+    with new_store() as store:
+        assert run(FakeServer(world), asks(100), store).answered == 100
+
+
+@pytest.mark.parametrize(("fate", "error"), [("garbled", LLMReplyError), ("rejected", LLMRefused), ("html", LLMError)])
+def test_what_never_works_is_not_tried_to_the_end(fate: str, error: type[LLMError]) -> None:
+    world = World({f"p{i}": [fate] * 99 for i in range(1000)})
+    with new_store() as store:
+        with pytest.raises(error):
+            run(FakeServer(world), asks(1000), store)
+        assert store.reasons() == {}  # once it is mended, the same command asks them
+    assert len(world.moments) < 200
+
+
+def test_all_servers_dead_for_good() -> None:
+    fakes = [FakeServer(World(), outages=((5.0, 1e9),)) for _ in range(2)]
+    with new_store() as store:
         with pytest.raises(LLMUnavailable, match="the same command goes on"):
-            asyncio.run(answer_all(client, requests(100), store, concurrency=2))
-        assert len(store) == 5
+            run(fakes, asks(1000), store)
+        assert store.reasons() == {}
 
 
-def test_a_busy_server_is_not_a_dead_one(tmp_path: Path) -> None:
-    client = Faulty({str(i): ["busy"] * 3 for i in range(60)})
-    with AnswerStore(tmp_path / "store.sqlite") as store:
-        outcome = asyncio.run(answer_all(client, requests(60), store, concurrency=16))
-    assert len(outcome.answers) == 60
+def test_inputs_are_taken_as_there_is_room() -> None:
+    """Memory does not grow with the inputs: never are more taken than may be under way or waiting."""
+    world = World({f"p{i}": ["error", "error"] for i in range(0, 3000, 3)})
+    taken = 0
+    most_ahead = 0
+
+    def stream() -> Iterator[Ask]:
+        nonlocal taken, most_ahead
+        for ask in asks(3000):
+            taken += 1
+            most_ahead = max(most_ahead, taken - len(world.answered))
+            yield ask
+
+    with new_store() as store:
+        tally = simulate(answer_all([FakeServer(world)], stream(), store, budget(store), 4))
+        assert tally.answered == 3000
+    assert most_ahead <= 4 * (scheduler.WAITING + 2)
 
 
-def test_a_server_that_refuses_everything_is_not_asked_to_the_end(tmp_path: Path) -> None:
-    client = Faulty({str(i): ["refused"] for i in range(100)})
-    with AnswerStore(tmp_path / "store.sqlite") as store, pytest.raises(LLMRefused, match="too long"):
-        asyncio.run(answer_all(client, requests(100), store, concurrency=2))
-    assert sum(client.tries.values()) < 20
+def test_the_bound_covers_every_tokenizer() -> None:
+    (ask,) = asks(["héllo 😀" * 50], max_tokens=10)
+    with new_store() as store:
+        bound = budget(store).bound(ask.request)
+    assert bound.prompt_tokens >= len(("héllo 😀" * 50).encode())
+    assert bound == Usage(1, bound.prompt_tokens, 10, bound.prompt_tokens * 0.001 + 10 * 0.01)

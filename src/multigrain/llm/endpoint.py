@@ -119,6 +119,16 @@ class EndpointClient:
             where = f"{self.address}/{path}"
             raise LLMReplyError(f"{where}: answered something that is not JSON: {raw[:80]!r}", billed=True) from None
 
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """The content of a file below `base_url`, of any size, piece by piece.
+
+        Raises:
+            LLMError: see `Client.complete`.
+        """
+        async with self._response("GET", path, None) as response:
+            async for part in response.content.iter_any():
+                yield part
+
     @asynccontextmanager
     async def _response(
         self, method: str, path: str, body: bytes | aiohttp.FormData | None

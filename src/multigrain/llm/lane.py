@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from multigrain.llm.client import Client
 
-BUSY_SHARE, CUT, GROWTH = 0.2, 0.75, 4
-"""Where more than this share of a window's requests met 429, the limit is cut; else it grows."""
+BUSY_SHARE, CUT, GROWTH = 0.2, 0.75, 1 / 16
+"""Where more than this share of a window's requests met 429, the limit is cut to so much; else it grows by one and this
+share of itself."""
 SMALLEST_WINDOW = 8
 """Outcomes after which the share is looked at; with a higher limit, that many."""
 BREAK_AFTER = 8
@@ -24,6 +25,7 @@ class Lane:
         under_way: that it has.
         is_up: whether requests are sent to it.
         held_until: moment before which none is sent, although it is up.
+        latency: seconds that an answer takes, on the way.
         failures_in_row: since it last answered anything.
     """
 
@@ -33,12 +35,14 @@ class Lane:
     under_way: int = 0
     is_up: bool = True
     held_until: float = 0.0
+    latency: float = 0.0
     failures_in_row: int = 0
+    outages: int = 0
+    """Times in a row that it was taken for dead, without an answer between them."""
     _suspects: list[Callable[[], None]] = field(default_factory=list)
     _outcomes: int = 0
     _busy: int = 0
     _last_cut: float = 0.0
-    _latency: float = 0.0
 
     def __post_init__(self) -> None:
         self.limit = self.most
@@ -59,8 +63,9 @@ class Lane:
             now: the moment.
             seconds: that a whole answer took.
         """
+        self.outages = 0
         if seconds is not None:
-            self._latency = 0.9 * self._latency + 0.1 * seconds if self._latency else seconds
+            self.latency = 0.9 * self.latency + 0.1 * seconds if self.latency else seconds
         if self.is_up:
             self.charge_suspects()
         self._count(now, busy=False)
@@ -100,8 +105,8 @@ class Lane:
         if self._outcomes < max(SMALLEST_WINDOW, self.limit):
             return
         if self._busy <= BUSY_SHARE * self._outcomes:
-            self.limit = min(self.most, self.limit + GROWTH)
-        elif now - self._last_cut >= self._latency:
+            self.limit = min(self.most, self.limit + 1 + int(self.limit * GROWTH))
+        elif now - self._last_cut >= self.latency:
             self.limit = max(1, int(self.limit * CUT))
             self._last_cut = now
         self._outcomes = self._busy = 0

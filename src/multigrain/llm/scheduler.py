@@ -35,7 +35,7 @@ CUT_TRIES = 3
 """Each with twice the limit of the one before."""
 BUSY_TRIES = 100
 FIRST_WAIT, LONGEST_WAIT = 0.2, 8.0
-"""Seconds. The n-th wait is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n)."""
+"""Seconds. The wait after n others is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
 LONGEST_OBEYED = 3600.0
 """Seconds that a server may ask to wait."""
 WAITING = 8
@@ -80,6 +80,8 @@ class Job:
     replies: int = 0
     bad: int = 0
     cut: int = 0
+    longest: int = 0
+    """The largest limit under which an answer was cut."""
     declined: bool = False
     busy: int = 0
     waits: int = 0
@@ -103,6 +105,7 @@ class Job:
         self.replies += 1
         if isinstance(error, LLMTruncated):
             self.cut += 1
+            self.longest = max(self.longest, limit)
             self.request = replace(self.request, max_tokens=max(self.request.max_tokens, 2 * limit))
         else:
             self.declined |= isinstance(error, LLMDeclined)
@@ -113,6 +116,14 @@ class Job:
         """All tries are its again."""
         self.bad = self.cut = 0
         self.declined = False
+
+    def reopen(self) -> bool:
+        """Whether a parked input is to be asked again: its answers were cut, and the limit has been raised since."""
+        if not isinstance(self.error, LLMTruncated) or self.ask.request.max_tokens <= self.longest:
+            return False
+        self.request = self.ask.request
+        self.forgive()
+        return True
 
 
 async def answer_all(
@@ -143,6 +154,16 @@ async def answer_all(
     return run.tally
 
 
+async def learn_dialect(client: Client, request: Request, store: AnswerStore, budget: Budget) -> Dialect:
+    """How an entered client's server is spoken to: as the store knows, or as a probe finds out.
+
+    Raises:
+        LLMRefused, LLMUnavailable: see `find_dialect`.
+    """
+    await _Run([lane := Lane(client, 1)], [], store, budget, Tally())._learn_dialect(lane, request)
+    return client.dialect or Dialect()
+
+
 class _Run:
     """One call of `answer_all`."""
 
@@ -163,6 +184,8 @@ class _Run:
         self.parked_in_vain: list[str] = []
         self.refusals_in_row = 0
         self.ever_answered = False
+        self.is_first = not budget.spent.calls
+        """Whether the store held nothing before."""
 
     async def work(self) -> None:
         self.store.mark_lost()
@@ -220,30 +243,33 @@ class _Run:
 
     def _unsettled(self, ask: Ask) -> Job | None:
         """The input as it stands in the store; None if there is nothing to do for it."""
-        key, store = ask.request.key, self.store
-        state = store.state(key)
-        if key in self.keys or state == "batched":
+        key = ask.request.key
+        if key in self.keys:
             return None
-        if state == "ok" and (answer := store.answer(key)) and reads(ask, answer) is None:
+        state, forgiven = self.store.state(key) or ("new", 0)
+        if state == "new" and self.is_first:
+            return Job(ask, key, ask.request)
+        job = None if state == "batched" else self._recalled(ask, key, state, forgiven)
+        if job and state == "parked" and not job.reopen():
+            self.tally.parked += 1
+            return None
+        return job
+
+    def _recalled(self, ask: Ask, key: str, state: str, forgiven: int) -> Job | None:
+        """The input with what became of its earlier tries; None if one of them serves."""
+        if state == "ok" and (answer := self.store.answer(key)) and reads(ask, answer) is None:
             self.tally.answered += 1
             return None
         job = Job(ask, key, ask.request)
-        forgiven, limit = store.forgiven(key), 0
-        for number, (call, limit, answer) in enumerate(store.replies(key), start=1):
+        for number, (call, limit, answer) in enumerate(self.store.replies(key), start=1):
             error = reads(ask, answer)
-            if error is None:  # the reader has learnt what it could not read before
-                store.accept(key, call)
+            if error is None:  # from a batch; or the reader has learnt what it could not read before
+                self.store.accept(key, call)
                 self.tally.answered += 1
                 return None
             job.misread(error, limit)
             if number <= forgiven:
                 job.forgive()
-        if state == "parked":
-            if not (isinstance(job.error, LLMTruncated) and limit < ask.request.max_tokens):
-                self.tally.parked += 1
-                return None
-            job.request = ask.request
-            job.forgive()
         return job
 
     def _launch(self, job: Job, lane: Lane) -> asyncio.Task[None] | None:
@@ -275,6 +301,8 @@ class _Run:
         except LLMError as error:
             self._fail(call, bound, error)
             self._failed(job, lane, error)
+            if error.status == BUSY:  # its slot stays empty for as long as an answer would have taken
+                await asyncio.sleep(lane.latency)
         else:
             self._end(call, bound, answer)
             self.ever_answered = True
@@ -345,8 +373,9 @@ class _Run:
         asked = error.retry_after if isinstance(error, LLMUnavailable) else None
         if asked is not None:
             return min(asked, LONGEST_OBEYED)
+        wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**job.waits))
         job.waits += 1
-        return random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**job.waits))
+        return wait
 
     def _wait(self, job: Job, until: float) -> None:
         heapq.heappush(self.waiting, (until, next(self.numbers), job))
@@ -393,9 +422,11 @@ class _Run:
 
     async def _revive(self, lane: Lane, error: LLMError) -> None:
         """Look after a dead server until it answers; then let a new input try it, before the others come back."""
-        say(f"{lane.client.address} does not answer ({error}) Waiting for it; nothing is lost.")
+        if not lane.outages:
+            say(f"{lane.client.address} does not answer ({error}) Waiting for it; nothing is lost.")
         patience = GIVE_UP_AFTER if self.ever_answered else GIVE_UP_AT_FIRST
-        started, pause = self.loop.time(), FIRST_PAUSE
+        started, pause = self.loop.time(), min(LONGEST_PAUSE, FIRST_PAUSE * 2**lane.outages)
+        lane.outages += 1
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)

@@ -4,6 +4,7 @@ calls      one row a request that went out: the raw reply, or why there is none,
            request is sent, so nothing that may have cost is forgotten, also after kill -9.
 inputs     one row an input that is settled: `ok` with the call that answered it, `parked` with the reason, or back to
            `todo`. An input without a row was never settled. One in a batch is `batched`.
+batches    the files of requests that were handed over as a whole.
 dialects   what was learnt about each server and model.
 
 Raw replies are kept apart from what is read in them: a better reader finds in the old replies what the first one
@@ -11,16 +12,18 @@ missed, and nothing is paid for twice.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Self
 
 from multigrain.errors import RunError
+from multigrain.llm.batch import Batch
 from multigrain.llm.budget import Usage
 from multigrain.llm.client import Answer
 from multigrain.llm.dialect import Dialect
 
 VERSION = 2
+BATCHED = "batched"
 SCHEMA = """
 create table if not exists calls (
     id integer primary key,
@@ -42,6 +45,9 @@ create table if not exists inputs (
     reason text,
     detail text,
     forgiven integer not null default 0
+) without rowid;
+create table if not exists batches (
+    name text primary key, requests integer not null, file_id text, batch_id text, state text not null
 ) without rowid;
 create table if not exists dialects (
     address text not null, model text not null, dialect text not null, primary key (address, model)
@@ -71,6 +77,7 @@ class AnswerStore:
                 raise sqlite3.DatabaseError(f"its format is {version}; wanted {VERSION}")
             self._database.execute("pragma journal_mode = wal")
             self._database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._database.execute("pragma wal_autocheckpoint = 10000")
             self._database.executescript(SCHEMA)
             self._database.execute(f"pragma user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
@@ -102,7 +109,15 @@ class AnswerStore:
 
     def mark_lost(self) -> None:
         """Note that whoever had calls under way is gone, and will not hear of them; only for who holds the folder."""
-        self._write("update calls set state = 'lost' where state = 'under way'")
+        self._write(
+            "update calls set state = 'lost' where state = 'under way' "
+            "and key not in (select key from inputs where state = 'batched')"
+        )
+
+    def is_under_way(self, key: str) -> bool:
+        """Whether a call for the input is under way."""
+        found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
+        return found is not None
 
     def begin_call(self, key: str, max_tokens: int, bound: Usage) -> int:
         """Note that a request goes out, and what it may take; returns the call's number."""
@@ -113,6 +128,13 @@ class AnswerStore:
         )
         assert cursor.lastrowid
         return cursor.lastrowid
+
+    def bound(self, call: int) -> Usage:
+        """What was reserved for a call under way."""
+        row = self._database.execute(
+            "select prompt_tokens, completion_tokens, cost from calls where id = ?", (call,)
+        ).fetchone()
+        return Usage(1, *row)
 
     def end_call(self, call: int, answer: Answer, usage: Usage) -> None:
         """Keep what came back, readable or not, and what it took."""
@@ -157,10 +179,12 @@ class AnswerStore:
 
     # Inputs
 
-    def state(self, key: str) -> str:
-        """`todo`, `ok`, `parked` or `batched`."""
-        row = self._database.execute("select state from inputs where key = ?", (key,)).fetchone()
-        return row[0] if row else "todo"
+    def state(self, key: str) -> tuple[str, int] | None:
+        """(`todo`, `ok`, `parked` or `batched`, replies that came before it was put back); None if never settled."""
+        row: tuple[str, int] | None = self._database.execute(
+            "select state, forgiven from inputs where key = ?", (key,)
+        ).fetchone()
+        return row
 
     def answer(self, key: str) -> Answer | None:
         """The answer that settled the input, if one did."""
@@ -177,11 +201,6 @@ class AnswerStore:
             "select reason, detail from inputs where key = ? and state = 'parked'", (key,)
         ).fetchone()
         return row
-
-    def forgiven(self, key: str) -> int:
-        """How many replies of the input came before it was put back."""
-        row = self._database.execute("select forgiven from inputs where key = ?", (key,)).fetchone()
-        return row[0] if row else 0
 
     def accept(self, key: str, call: int) -> None:
         """Settle an input with the reply of a call."""
@@ -204,10 +223,15 @@ class AnswerStore:
 
     def put_back(self, key: str) -> None:
         """Make an input `todo` again, as if it had not been settled."""
-        self._write("delete from inputs where key = ?", key)
+        self._write(
+            "update inputs set state = 'todo', call = null, reason = null, detail = null where key = ?",
+            key,
+        )
 
     def retry(self, reason: str | None = None) -> int:
         """Put the parked inputs of a reason (or of all) back, with all their tries; returns how many."""
+        if reason == BATCHED:
+            return self._write("update inputs set state = 'todo', reason = null where state = 'batched'").rowcount
         return self._write(
             "update inputs set state = 'todo', reason = null, detail = null, forgiven = "
             "(select count(*) from calls where calls.key = inputs.key and calls.state = 'answered') "
@@ -216,18 +240,31 @@ class AnswerStore:
         ).rowcount
 
     def reasons(self) -> dict[str, int]:
-        """How many inputs are parked, by reason, the most frequent first."""
+        """How many inputs are parked, by reason, the most frequent first; those in a batch are `batched`."""
         rows = self._database.execute(
-            "select reason, count(*) from inputs where state = 'parked' group by reason order by 2 desc, 1"
+            "select iif(state = 'batched', state, reason), count(*) from inputs "
+            "where state in ('parked', 'batched') group by 1 order by 2 desc, 1"
         )
         return dict(rows.fetchall())
 
-    def batched(self, batch: str | None = None) -> Iterator[str]:
-        """The keys of the inputs that are in a batch (or in any)."""
-        rows = self._database.execute(
-            "select key from inputs where state = 'batched' and reason = coalesce(?, reason)", (batch,)
-        )
-        return (key for (key,) in rows)
+    # Batches
+
+    def save_batch(self, batch: Batch) -> None:
+        """Keep what is known of a batch."""
+        self._write("insert or replace into batches values (?, ?, ?, ?, ?)", *astuple(batch))
+
+    def batches(self) -> list[Batch]:
+        """All batches, the oldest first."""
+        rows = self._database.execute("select name, requests, file_id, batch_id, state from batches order by name")
+        return [Batch(*row) for row in rows]
+
+    def batched(self, name: str | None = None) -> list[tuple[str, int]]:
+        """(key, call) of the inputs that are in a batch (or in any)."""
+        return self._database.execute(
+            "select inputs.key, max(calls.id) from inputs join calls on calls.key = inputs.key "
+            "where inputs.state = 'batched' and inputs.reason = coalesce(?, inputs.reason) group by inputs.key",
+            (name,),
+        ).fetchall()
 
     # Servers
 

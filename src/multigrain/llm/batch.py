@@ -1,0 +1,127 @@
+"""The Batch API: requests in files, answered within a day at half the price, or offline by `vllm run-batch`.
+
+A batch is a file of requests in OpenAI's format, `NAME.jsonl`, whose `custom_id` is the input's key; its answers come
+in `NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other they are
+carried by hand.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
+from multigrain.jsonl import atomic_file, read_objects
+from multigrain.llm.client import Answer, Request
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.endpoint import EndpointClient, encode, read_answer, request_body
+
+MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
+"""OpenAI takes no more in one file."""
+WINDOW = "24h"
+ENDED = ("completed", "failed", "expired", "cancelled")
+"""States of a batch that will not change again."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known of a batch."""
+
+    name: str
+    requests: int
+    file_id: str | None = None
+    """Of the uploaded requests."""
+    batch_id: str | None = None
+    """The server's; None where the files are carried by hand."""
+    state: str = "written"
+    """`written`, the server's word, or `ingested`."""
+
+
+def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Dialect) -> list[str]:
+    """Write the first of the requests, as many as a file may hold; returns their keys.
+
+    Args:
+        requests: (key, request); those not written are left in the iterator.
+        path: the file.
+        dialect: the server's.
+    """
+    keys, size = [], 0
+    with atomic_file(path) as file:
+        for key, request in requests:
+            where, body = request_body(request, dialect)
+            line = encode({"custom_id": key, "method": "POST", "url": f"/v1/{where}", "body": body}) + b"\n"
+            file.write(line)
+            keys.append(key)
+            size += len(line)
+            if len(keys) >= MOST_REQUESTS or size >= MOST_BYTES:
+                break
+    return keys
+
+
+def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
+    """(key, answer or why there is none) for each line of an output or error file.
+
+    Raises:
+        DataError: a line is no JSON object (names file and line).
+    """
+    for _, fields in read_objects(path):
+        response = fields.get("response") or {}
+        status, body = response.get("status_code"), response.get("body")
+        try:
+            if status != 200:
+                said = json.dumps(fields.get("error") or body)[:200]
+                raise LLMUnavailable(f"the batch answered HTTP {status}: {said}", status)
+            yield str(fields.get("custom_id")), read_answer(body)
+        except LLMError as error:
+            yield str(fields.get("custom_id")), error
+
+
+async def upload(client: EndpointClient, path: Path) -> str:
+    """Give the file to the server; returns its id there."""
+    form = aiohttp.FormData({"purpose": "batch"})
+    with path.open("rb") as file:
+        form.add_field("file", file, filename=path.name, content_type="application/jsonl")
+        return _id(await client.call("POST", "files", form))
+
+
+async def start(client: EndpointClient, name: str, file_id: str, kind: str) -> str:
+    """Have the server begin; returns the batch's id.
+
+    A batch of this name that it has already, because we were stopped before we could note its id, is not begun again.
+    """
+    listing = await client.call("GET", "batches?limit=100")
+    for batch in listing.get("data") or []:
+        if (batch.get("metadata") or {}).get("name") == name and batch.get("input_file_id") == file_id:
+            return _id(batch)
+    where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
+    wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW, "metadata": {"name": name}}
+    return _id(await client.call("POST", "batches", encode(wanted)))
+
+
+async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
+    """The server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`."""
+    state = await client.call("GET", f"batches/{batch_id}")
+    if not isinstance(state, dict) or not isinstance(state.get("status"), str):
+        raise LLMReplyError(f"{client.address}: not the record of a batch: {json.dumps(state)[:120]}")
+    return state
+
+
+async def download(client: EndpointClient, file_id: str, path: Path) -> None:
+    """Fetch a file from the server."""
+    with atomic_file(path) as file:
+        async for part in client.stream(f"files/{file_id}/content"):
+            file.write(part)
+
+
+def is_without_batches(error: LLMError) -> bool:
+    """Whether the error says that the server has no Batch API."""
+    return isinstance(error, LLMRefused) and error.status in (404, 405, 501)
+
+
+def _id(reply: Any) -> str:
+    if not isinstance(reply, dict) or not isinstance(reply.get("id"), str):
+        raise LLMReplyError(f"not an OpenAI-style record: {json.dumps(reply)[:120]}")
+    return str(reply["id"])
