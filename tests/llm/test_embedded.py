@@ -41,7 +41,7 @@ def test_the_server_asks_for_its_key_and_ends_with_the_client() -> None:
         async with EmbeddedClient() as client:
             assert client._endpoint
             assert client._process
-            url = client._endpoint.base_url
+            url = client._endpoint.address
             with pytest.raises(LLMRefused, match="key was refused"):
                 async with EndpointClient(url, MODEL, "wrong") as other:
                     await other.complete(request("hello"))

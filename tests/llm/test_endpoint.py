@@ -1,8 +1,15 @@
 import asyncio
+import email.utils
+import os
+import ssl
+import sys
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
@@ -81,10 +88,6 @@ async def _no_choices(_request: web.Request) -> web.Response:
     return web.json_response({"object": "list"})
 
 
-async def _null_text(_request: web.Request) -> web.Response:
-    return web.json_response({"choices": [{"message": {"content": None}}]})
-
-
 async def _huge(_request: web.Request) -> web.Response:
     return web.Response(body=b"x" * (5 * 2**20))
 
@@ -103,9 +106,45 @@ async def _cut(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _status(status: int) -> Handler:
+async def _stream(_request: web.Request) -> web.Response:
+    return web.Response(text='data: {"choices": []}\n\ndata: [DONE]\n\n', content_type="text/event-stream")
+
+
+async def _endless(request: web.Request) -> web.StreamResponse:
+    """100 MB, and more to come."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        for _ in range(100):
+            await response.write(b"x" * 2**20)
+    except (ConnectionError, asyncio.CancelledError):
+        pass
+    return response
+
+
+async def _drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        for _ in range(100):
+            await response.write(b" ")
+            await asyncio.sleep(0.1)
+    except (ConnectionError, asyncio.CancelledError):
+        pass
+    return response
+
+
+async def _nested(_request: web.Request) -> web.Response:
+    return web.Response(text="[" * 10**6, content_type="application/json")
+
+
+async def _elsewhere(_request: web.Request) -> web.Response:
+    return web.Response(status=307, headers={"Location": "http://evil.example/"})
+
+
+def _status(status: int, text: str = "because", **headers: str) -> Handler:
     async def handler(_request: web.Request) -> web.Response:
-        return web.Response(status=status, text="because")
+        return web.Response(status=status, text=text, headers=headers)
 
     return handler
 
@@ -115,7 +154,11 @@ def _status(status: int) -> Handler:
     [
         (_html, LLMReplyError, "not JSON: b'<html>Welcome"),
         (_no_choices, LLMReplyError, "not an OpenAI-style answer"),
-        (_null_text, LLMReplyError, "holds no text"),
+        (_stream, LLMReplyError, "not JSON: b'data: "),
+        (_endless, LLMReplyError, "longer than"),
+        (_drip, LLMUnavailable, "no answer within 0.5 s"),
+        (_nested, LLMReplyError, "not JSON"),
+        (_elsewhere, LLMRefused, "sends elsewhere: http://evil.example/"),
         (_huge, LLMReplyError, "longer than"),
         (_hang, LLMUnavailable, "no answer within 0.5 s"),
         (_cut, LLMUnavailable, "chat/completions"),
@@ -148,5 +191,166 @@ def test_a_server_without_a_list_of_models_is_taken_at_its_word() -> None:
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(ConfigError, match=r"Is the server running, and llm.base_url right\?"):
+    with pytest.raises(ConfigError, match=r"Is the server running, and the address right\?"):
         asyncio.run(ask("http://127.0.0.1:9/v1"))
+
+
+def test_a_server_that_is_only_busy_at_first_is_not_refused() -> None:
+    with pytest.raises(LLMReplyError, match="not JSON"):
+        with_server(_html, ask, models=_status(503))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after-ms": "1500", "Retry-After": "2"}, 1.5),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    with pytest.raises(LLMUnavailable) as caught:
+        with_server(_status(429, **headers), ask)
+    assert caught.value.retry_after == seconds
+
+
+def test_a_date_to_wait_for() -> None:
+    with pytest.raises(LLMUnavailable) as caught:
+        with_server(_status(503, **{"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)}), ask)
+    assert caught.value.retry_after is not None
+    assert 55 < caught.value.retry_after <= 60
+
+
+def test_an_account_without_credit_is_not_merely_busy() -> None:
+    with pytest.raises(LLMRefused, match="no credit left"):
+        with_server(_status(429, '{"error": {"code": "insufficient_quota"}}'), ask)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"message": {"content": None}, "finish_reason": "length"}, Answer("", None, None, "length")),
+        ({"message": {"content": "x"}, "finish_reason": "content_filter"}, Answer("x", None, None, "content_filter")),
+        ({"message": {"content": None, "refusal": "I can't"}}, Answer("I can't", None, None, "content_filter")),
+        ({"message": {"content": "half a \ud800 pair"}}, Answer("half a ? pair")),
+        ({"text": 7}, Answer("")),
+    ],
+)
+def test_odd_answers_are_answers(choice: dict[str, Any], expected: Answer) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": -1, "completion_tokens": "many"}})
+
+    assert with_server(handler, ask) == expected
+
+
+@pytest.mark.parametrize("prompt", ["NUL \0", "half \ud800 pair", "word " * 100_000])
+def test_odd_prompts_arrive(prompt: str) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        content = (await request.json())["messages"][0]["content"]
+        return web.json_response({"choices": [{"message": {"content": str(len(content))}}]})
+
+    async def work(url: str) -> Answer:
+        async with EndpointClient(url, "m") as client:
+            return await client.complete(Request("chat", prompt, "m", 5, 0.5))
+
+    assert with_server(handler, work) == Answer(str(len(prompt)))
+
+
+def test_only_what_may_have_been_charged_for_counts_as_such() -> None:
+    billed = {}
+    for name, handler in {"cut": _cut, "hang": _hang, "html": _html, "500": _status(500), "429": _status(429)}.items():
+        with pytest.raises(LLMError) as caught:
+            with_server(handler, lambda url: ask(url, timeout=0.5))
+        billed[name] = caught.value.billed
+    assert billed == {"cut": True, "hang": True, "html": True, "500": False, "429": False}
+
+
+def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The proxy is a real one: what comes for a host that does not exist was sent by way of it."""
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        headers = request.headers
+        seen.append((str(request.url), headers.get("Authorization"), headers.get("Proxy-Authorization")))
+        return web.json_response({"choices": [{"message": {"content": "by proxy"}}]})
+
+    async def work(url: str) -> Answer:
+        runner = web.ServerRunner(web.Server(proxy))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        address = f"http://user:pass@127.0.0.1:{runner.addresses[0][1]}"
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        # A login for the very host must not take the place of the key.
+        (tmp_path / "netrc").write_text("machine llm.example login me password secret")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        try:
+            with pytest.raises(LLMReplyError, match="not JSON"):
+                await ask(url)
+            assert not seen
+            return await ask("http://llm.example/v1", key="key")
+        finally:
+            await runner.cleanup()
+
+    assert with_server(_html, work) == Answer("by proxy")
+    assert seen[-1] == ("http://llm.example/v1/chat/completions", "Bearer key", "Basic dXNlcjpwYXNz")
+
+
+def test_certificates_are_checked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+
+    async def handle(_request: web.BaseRequest) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "safe"}}]})
+
+    async def work() -> str:
+        runner = web.ServerRunner(web.Server(handle))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        url = f"https://localhost:{runner.addresses[0][1]}/v1"
+        try:
+            with pytest.raises(LLMRefused, match="certificate is not trusted.*SSL_CERT_FILE"):
+                await ask(url)
+            environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "authority.pem")}
+            script = "import sys, asyncio; from tests.llm.test_endpoint import ask; print(asyncio.run(ask(sys.argv[1])).text)"
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", script, url), env=environment, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await child.communicate()
+            return out.decode().strip()
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(work()) == "safe"
+
+
+def test_a_server_is_alive_if_it_answers_anything_but_garbage() -> None:
+    async def alive(url: str) -> bool:
+        client = EndpointClient(url, "m")
+        async with client:
+            client.address = url.replace("/v1", "/v1/later")
+            return await client.is_alive()
+
+    assert with_server(_html, alive)  # 404
+    for models, expected in ((_status(503), False), (_status(429), True), (_status(401), True), (_html, False)):
+        found = with_server(_html, _alive, models=models)
+        assert found is expected, models
+
+
+async def _alive(url: str) -> bool:
+    client = EndpointClient(url, "m")
+    client._check_model = _nothing  # type: ignore[method-assign]
+    async with client:
+        return await client.is_alive()
+
+
+async def _nothing() -> None:
+    pass

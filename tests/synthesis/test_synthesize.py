@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from multigrain.config import Config
-from multigrain.errors import LLMReplyError
+from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.client import Answer, Request
+from multigrain.llm.scheduler import answer_all
 from multigrain.llm.scripted import MODEL, ScriptedClient
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis.parse import parse_all_grades, parse_per_grade
-from multigrain.synthesis.prompts import per_grade_prompt
-from multigrain.synthesis.synthesize import Written, choose_pairs, plan_requests, write_candidates
+from multigrain.synthesis.prompts import all_grades_prompt, per_grade_prompt
+from multigrain.synthesis.synthesize import Parked, Task, choose_pairs, plan, requests_each
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 
@@ -22,68 +22,53 @@ def config(**synthesis: object) -> Config:
     )
 
 
-class Fixed(ScriptedClient):
-    """Answers the same to everything."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
+class SaysNothing(ScriptedClient):
+    """Answers all but the first pair."""
 
     async def complete(self, request: Request) -> Answer:
-        return Answer(self.text, 1, 1)
+        return Answer("{}", 1, 1) if "number 0" in request.prompt else await super().complete(request)
 
 
-def write(tmp_path: Path, settings: Config, client: ScriptedClient) -> Written:
+def tasks(settings: Config) -> list[Task]:
+    return list(plan(settings, PAIRS, len(PAIRS), MODEL))
+
+
+def outcomes(tmp_path: Path, settings: Config, client: ScriptedClient | None = None) -> list[list[Candidate] | Parked]:
     with AnswerStore(tmp_path / "store.sqlite") as store:
-        tasks = plan_requests(settings, PAIRS, MODEL)
-        return asyncio.run(write_candidates(settings, tasks, client, store, lambda: None))
+        planned = tasks(settings)
+        budget = Budget(settings.llm, None, Usage())
+        asyncio.run(answer_all([client or ScriptedClient()], [task.ask for task in planned], store, budget))
+        return [task.outcome(store) for task in planned]
 
 
 @pytest.mark.parametrize("style", ["per-grade", "all-grades"])
 def test_every_pair_gets_every_grade(tmp_path: Path, style: str) -> None:
-    written = write(tmp_path, config(prompt_style=style, grades=[1, 3, 4]), ScriptedClient())
-    assert [(c.pair_id, c.grade) for c in written.candidates] == [(p.id, g) for p in PAIRS for g in (1, 3, 4)]
-    assert written.requests == len(PAIRS) * (3 if style == "per-grade" else 1)
-    assert not written.parked
-    shared = [len(set(c.text.split()) & set(PAIRS[int(c.pair_id)].query.split())) for c in written.candidates]
+    settings = config(prompt_style=style, grades=[4, 1, 3])
+    found = outcomes(tmp_path, settings)
+    candidates = [candidate for outcome in found if isinstance(outcome, list) for candidate in outcome]
+    assert [(c.pair_id, c.grade) for c in candidates] == [(p.id, g) for p in PAIRS for g in (1, 3, 4)]
+    assert len(found) == len(PAIRS) * requests_each(settings) == len(PAIRS) * (3 if style == "per-grade" else 1)
+    shared = [len(set(c.text.split()) & set(PAIRS[int(c.pair_id)].query.split())) for c in candidates]
     assert shared[0::3] < shared[1::3] < shared[2::3]  # the double follows the grade it is asked for
 
 
 def test_limit_and_repeats(tmp_path: Path) -> None:
-    written = write(tmp_path, config(limit=2, per_grade=3), ScriptedClient())
-    assert written.requests == 2 * 3 * 4
-    assert len({candidate.text for candidate in written.candidates}) == 2 * 3 * 4
-    assert plan_requests(config(limit=0), PAIRS, MODEL) == []
-    assert choose_pairs(PAIRS, 3, 1) == choose_pairs(PAIRS, 3, 1) != choose_pairs(PAIRS, 3, 2)
+    found = outcomes(tmp_path, config(limit=2, per_grade=3))
+    assert len(found) == 2 * 3 * 4
+    texts = {candidate.text for outcome in found if isinstance(outcome, list) for candidate in outcome}
+    assert len(texts) == 2 * 3 * 4
+    assert tasks(config(limit=0)) == []
+    samples = [list(choose_pairs(PAIRS, 6, 3, seed)) for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
+    assert [pair.id for pair in samples[0]] == sorted(pair.id for pair in samples[0])
 
 
 def test_what_cannot_be_read_is_parked_with_its_reason(tmp_path: Path) -> None:
-    written = write(tmp_path, config(prompt_style="all-grades"), Fixed('{"grade_1": "only this one"}'))
-    assert not written.candidates
-    assert written.parked == [(pair.id, 'the answer has no text in "grade_2"') for pair in PAIRS]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("I am sorry, I can not do that.", "no JSON object"),
-        ('{"grade_1": "cut at the', "no JSON object"),
-        ('{"grade_1": "a" "grade_2": "b"}', "is not JSON"),
-        ('{"grade_1": " ", "grade_2": "b"}', 'no text in "grade_1"'),
-        ('{"grade_1": ["a"], "grade_2": "b"}', 'no text in "grade_1"'),
-        ('{"grade_1": __import__("os").system("true"), "grade_2": "b"}', "is not JSON"),
-    ],
-)
-def test_bad_answers(text: str, expected: str) -> None:
-    with pytest.raises(LLMReplyError, match=expected):
-        parse_all_grades(text, [1, 2])
-
-
-def test_json_may_stand_in_a_fence_or_between_words() -> None:
-    fenced = 'Here you are:\n```json\n{"grade_1": "a  b",\n "grade_2": "c"}\n```\nAnything else?'
-    assert parse_all_grades(fenced, [1, 2]) == {1: "a b", 2: "c"}
-    assert parse_per_grade(" one \n two ") == "one two"
-    with pytest.raises(LLMReplyError, match="wrote nothing"):
-        parse_per_grade(" \n")
+    first, *others = outcomes(tmp_path, config(prompt_style="all-grades"), SaysNothing())
+    assert isinstance(first, Parked)
+    assert (first.pair_id, first.reason) == ("0", "unreadable")
+    assert 'no usable "grade_1"' in first.detail
+    assert all(isinstance(other, list) and len(other) == 4 for other in others)
 
 
 def test_easy_grades_do_not_see_the_positive() -> None:
@@ -93,6 +78,18 @@ def test_easy_grades_do_not_see_the_positive() -> None:
     assert per_grade_prompt(pair, 4).endswith("Near-miss passage:")
 
 
+def test_a_prompt_holds_nothing_that_a_server_chokes_on() -> None:
+    pair = Pair("1", "NUL \0 here", "and \0 there")
+    assert "\0" not in per_grade_prompt(pair, 4) + all_grades_prompt(pair, [1])
+
+
 def test_records_say_who_wrote_what(tmp_path: Path) -> None:
-    first = write(tmp_path, config(), ScriptedClient()).candidates[0]
-    assert first == Candidate("0", 1, first.text, "llm", "scripted", "per-grade-1")
+    (first, *_) = outcomes(tmp_path, config())
+    assert isinstance(first, list)
+    assert first == [Candidate("0", 1, first[0].text, "llm", "scripted", "per-grade-1")]
+
+
+def test_the_answer_limit_does_not_ask_anew() -> None:
+    short, long = tasks(config())[0].ask.request, tasks(config(answer_tokens=500))[0].ask.request
+    assert long.max_tokens == 500 != short.max_tokens
+    assert long.key == short.key

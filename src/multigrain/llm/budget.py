@@ -104,11 +104,9 @@ def prices_of(section: LLMSection) -> Prices | None:
         return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
     if all(is_loopback(urlsplit(url).hostname or "") for url in section.base_urls):
         return Prices()
-    try:
-        from genai_prices import Usage as Tokens
-        from genai_prices import calc_price
-    except ImportError:
-        return None
+    from genai_prices import Usage as Tokens  # a large table: loaded where it is needed
+    from genai_prices import calc_price
+
     try:
         url, model = section.base_urls[0], section.model or ""
         listed = calc_price(Tokens(input_tokens=1000, output_tokens=1000), model, provider_api_url=url)

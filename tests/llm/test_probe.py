@@ -1,0 +1,111 @@
+"""Which rung of the ladder each kind of server is found on, with real requests over HTTP."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.mock_server import Behaviour, MockServer
+from multigrain.config import LLMSection
+from multigrain.errors import LLMRefused
+from multigrain.llm.budget import Budget
+from multigrain.llm.client import Ask, Request
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.endpoint import EndpointClient
+from multigrain.llm.scheduler import Tally, answer_all
+from multigrain.llm.store import AnswerStore
+from multigrain.llm.structured import schema_of
+from multigrain.synthesis.parse import all_grades_reader, answer_model
+
+PROMPT = 'Query: item-{}. Answer with one JSON object and nothing else: {{"grade_1": "...", "grade_2": "..."}}'
+
+
+def asks(count: int) -> list[Ask]:
+    schema, read = schema_of(answer_model((1, 2))), all_grades_reader((1, 2))
+    return [Ask(Request("chat", PROMPT.format(i), "mock", 100, 0.5, schema=schema), read) for i in range(count)]
+
+
+def run(
+    path: Path, server: MockServer, count: int = 5, **caps: int
+) -> tuple[Tally, Dialect | None, list[dict[str, Any]]]:
+    async def work() -> Tally:
+        async with server:
+            with AnswerStore(path) as store:
+                budget = Budget(LLMSection.model_validate(caps), None, store.spent())
+                return await answer_all([EndpointClient(server.url, "mock")], asks(count), store, budget)
+
+    tally = asyncio.run(work())
+    with AnswerStore(path) as store:
+        return tally, store.dialect(server.url, "mock"), server.bodies
+
+
+class Lying(MockServer):
+    """Takes a schema and ignores it."""
+
+    def _text(self, body: dict[str, Any], name: str) -> str:
+        if name == "probe" and body.get("response_format", {}).get("type") == "json_schema":
+            return "Blue, I think."
+        return super()._text(body, name)
+
+
+class Picky(MockServer):
+    """Refuses parameters, each with a message like OpenAI's."""
+
+    refused = ("max_tokens", "temperature")
+
+    async def _complete(self, request: Any) -> Any:
+        from aiohttp import web
+
+        body = await request.json()
+        for name in self.refused:
+            if name in body:
+                message = f"Unsupported parameter: '{name}' is not supported with this model."
+                return web.json_response({"error": {"message": message}}, status=400)
+        return await super()._complete(request)
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        (MockServer(Behaviour(latency=0)), Dialect("json_schema")),
+        (MockServer(Behaviour(latency=0, rungs=("json_object",))), Dialect("json_object")),
+        (MockServer(Behaviour(latency=0, rungs=())), Dialect("text")),
+        (Lying(Behaviour(latency=0)), Dialect("json_object")),
+        (
+            Picky(Behaviour(latency=0)),
+            Dialect(renamed=(("max_tokens", "max_completion_tokens"), ("temperature", None))),
+        ),
+    ],
+    ids=["schema", "object", "text", "lying", "picky"],
+)
+def test_each_server_is_found_on_its_rung(tmp_path: Path, server: MockServer, expected: Dialect) -> None:
+    tally, dialect, bodies = run(tmp_path / "store.sqlite", server)
+    assert (tally.answered, tally.parked) == (5, 0)
+    assert dialect == expected
+    if expected.renamed:
+        assert bodies[-1]["max_completion_tokens"] == 100
+        assert not {"max_tokens", "temperature"} & bodies[-1].keys()
+
+
+def test_one_probe_for_a_server_and_model(tmp_path: Path) -> None:
+    server = MockServer(Behaviour(latency=0))
+    run(tmp_path / "store.sqlite", server)
+    assert server.stats.requests == 6
+    tally, _, _ = run(tmp_path / "store.sqlite", server, 8)  # the same port again, and more inputs
+    assert tally.sent == 3
+
+
+def test_the_probe_counts_against_the_caps(tmp_path: Path) -> None:
+    server = MockServer(Behaviour(latency=0))
+    tally, dialect, _ = run(tmp_path / "store.sqlite", server, max_requests=0)
+    assert (server.stats.requests, tally.parked, dialect) == (0, 5, None)  # nothing was learnt, nothing is kept
+    tally, dialect, _ = run(tmp_path / "other.sqlite", server, max_requests=3)
+    assert (server.stats.requests, tally.answered, tally.parked) == (3, 2, 3)
+
+
+def test_a_server_that_refuses_everything_is_told_at_once(tmp_path: Path) -> None:
+    server = Picky(Behaviour(latency=0))
+    server.refused = ("messages",)
+    with pytest.raises(LLMRefused, match="'messages' is not supported"):
+        run(tmp_path / "store.sqlite", server)
