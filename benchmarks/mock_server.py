@@ -64,9 +64,11 @@ class Stats:
     answered: int = 0
     """Whole, well-formed answers."""
     again: int = 0
-    """Requests for an input that had been answered well before."""
+    """Whole answers for an input that had one already: paid for twice."""
     tokens: int = 0
     """Billed: of all answers that left, whole or not."""
+    completion_tokens: int = 0
+    """Those of the tokens that were written."""
     most_under_way: int = 0
     first_request: float = 0.0
     last_answer: float = 0.0
@@ -144,12 +146,12 @@ class MockServer:
     async def _answer(self, request: web.BaseRequest, body: dict[str, Any]) -> web.StreamResponse:
         now, stats, behaviour = time.time(), self.stats, self.behaviour
         stats.requests += 1
-        prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        messages = body.get("messages", [{"content": body.get("prompt", "")}])
+        prompt = messages[-1]["content"] if messages else ""  # some engines probe with no message at all
         found = re.findall(r"item-\d+", prompt if isinstance(prompt, str) else json.dumps(prompt))
         name = found[-1] if found else "probe"
         if found:  # engines that probe first do so outside of the window
             stats.first_request = stats.first_request or now
-        stats.again += name in self._answered
         self._attempts[name] += 1
         draw = random.Random(zlib.crc32(f"{behaviour.seed}-{name}-{self._attempts[name]}".encode()))
         fault = self._fault(draw) if found else None
@@ -171,6 +173,7 @@ class MockServer:
             "completion_tokens": min(len(text) // 4, body.get("max_tokens", 10**6)),
         }
         stats.tokens += sum(usage.values())
+        stats.completion_tokens += usage["completion_tokens"]
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if fault == "truncated" else "stop"}
         choice |= {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
         reply = {
@@ -185,6 +188,7 @@ class MockServer:
             return await self._break_off(request, reply)
         if fault is None:
             stats.answered += 1
+            stats.again += bool(found) and name in self._answered
             self._answered.add(name)
         stats.last_answer = time.time()
         return web.json_response(reply)

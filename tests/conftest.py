@@ -1,12 +1,15 @@
 """What many tests need: a tiny encoder built in code, small pairs, and the real data where they are."""
 
+import asyncio
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.mock_server import MockServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported
@@ -115,3 +118,31 @@ def real_data() -> Callable[[str], Path]:
         return root / name
 
     return find
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[MockServer], MockServer]]:
+    """Run a server beside the test, which calls the command line like a user."""
+    begun: list[Any] = []
+
+    def begin(server: MockServer) -> MockServer:
+        ready = threading.Event()
+        loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
+
+        async def work() -> None:
+            async with server:
+                ready.set()
+                await stop.wait()
+
+        thread = threading.Thread(target=loop.run_until_complete, args=(work(),))
+        thread.start()
+        ready.wait(10)
+        begun.append((loop, stop, thread))
+        return server
+
+    yield begin
+    for loop, stop, thread in begun:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

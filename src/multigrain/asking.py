@@ -1,18 +1,16 @@
-"""How the inputs of a run are asked: what is asked, the store that keeps the answers, and the money.
-
-ask_all    each input answered, or parked with a reason, in the store
-outcomes   what came of them, in the order of the pairs
-retry      parked inputs put back
-"""
+"""How the inputs of a run are asked: what is asked, the store that keeps the answers, and the money."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.jsonl import read_objects
-from multigrain.llm.budget import Budget, Usage, prices_of
+from multigrain.llm.budget import Budget, Prices, Usage, prices_of
+from multigrain.llm.client import Request
 from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import Tally, answer_all
 from multigrain.llm.store import AnswerStore
@@ -21,6 +19,10 @@ from multigrain.records import Candidate, Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.synthesize import Parked, Task, plan, requests_each
 
+PILOT = 20
+"""Pairs, or answered calls, by which a whole run is judged."""
+BYTES_PER_TOKEN = 4
+"""Of English text; other languages have fewer."""
 REFRESH = 0.25
 """Seconds between two looks at how the work stands."""
 BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
@@ -108,12 +110,64 @@ def outcomes(config: Config, run_dir: RunDir) -> Iterator[list[Candidate] | Park
             yield task.outcome(store)
 
 
-def spent(run_dir: RunDir) -> Usage:
-    """What all calls of the run took."""
+def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
+    """What the answered calls of the run took, and what all calls took or may have taken."""
     if not run_dir.store.is_file():
-        return Usage()
+        return Usage(), Usage()
     with AnswerStore(run_dir.store) as store:
-        return store.spent()
+        return store.answered(), store.spent()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking all of a run's inputs takes, judged before anything is spent."""
+
+    requests: int
+    likely: Usage
+    most: Usage
+    """No more than this, if each input is answered at its first try."""
+    is_priced: bool
+    basis: str
+    so_far: dict[str, object]
+    """Spent in the run folder already."""
+    prompt: str
+    """One of those that will be sent."""
+
+
+def estimate(config: Config, pairs: list[Pair]) -> Estimate | None:
+    """Judge what the whole run takes, by what answered calls took, or by the prompts of a few pairs.
+
+    Returns:
+        None if nothing is asked.
+    """
+    requests = count_tasks(config, len(pairs))
+    if not requests:
+        return None
+    chosen = random.Random(config.seed).sample(pairs, min(PILOT, len(pairs)))
+    pilot = [task.ask.request for task in plan(config, chosen, len(chosen), model_name(config.llm))]
+    prices = prices_of(config.llm)
+    budget = Budget(config.llm, prices, Usage())
+    answered, so_far = spent(RunDir(config.folder))
+    if answered.calls >= PILOT:
+        likely, basis = answered, f"the {answered.calls} calls that were answered already"
+    else:
+        likely = sum((_likely(request, budget.prices) for request in pilot), Usage())
+        basis = f"the prompts of {len(chosen)} pairs, and answers half as long as allowed"
+    most = sum((budget.bound(request) for request in pilot), Usage())
+    return Estimate(
+        requests,
+        likely.times(requests / likely.calls),
+        most.times(requests / most.calls),
+        prices is not None,
+        basis,
+        {"calls": so_far.calls, "tokens": so_far.tokens, "cost": f"${so_far.cost:.2f}"},
+        pilot[-1].prompt,
+    )
+
+
+def _likely(request: Request, prices: Prices) -> Usage:
+    tokens = len(request.prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN, request.max_tokens // 2
+    return Usage(1, *tokens, prices.of(*tokens))
 
 
 def retry(run_dir: RunDir, reason: str) -> int:

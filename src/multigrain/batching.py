@@ -197,7 +197,7 @@ async def _ingest(config: Config, run_dir: RunDir, store: AnswerStore, client: E
         if known.batch_id is not None:
             if client is None:
                 raise RunError(
-                    f"{known.name}: the server that has the batch cannot be reached ({config.llm.base_url})."
+                    f"{known.name}: the server that has the batch cannot be reached ({config.llm.base_url[0]})."
                 )
             state = await batch.fetch_state(client, known.batch_id)
             if state["status"] not in batch.ENDED:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.pipeline import NAMES, finished, is_outdated
 from multigrain.preflight import require
+from multigrain.progress import listed
+from multigrain.records import Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import read_data
 
@@ -18,7 +21,9 @@ def check(config: Config) -> str:
         MultigrainError: what `require` and `prepare` raise.
     """
     require(config)
-    lines = [f"{config.name}: configuration is good", f"  data        {_data(config)}", f"  llm         {_llm(config)}"]
+    pairs, data = _data(config)
+    lines = [f"{config.name}: configuration is good", f"  data        {data}", f"  llm         {_llm(config)}"]
+    lines += _asking(config, pairs)
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
     lines.append(f"  grading     relevance as a share of the positive's, by {config.grading.judge_model}: {bounds}")
     lines.append(f"  model       {config.model.base}, {config.model.pooling} pooling, {config.model.max_tokens} tokens")
@@ -29,11 +34,13 @@ def check(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _data(config: Config) -> str:
+def _data(config: Config) -> tuple[list[Pair], str]:
+    """The training pairs, where they are quickly had, and a line on the data."""
     if config.data.pairs == PYTHON_DOCS:
-        return f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
+        return [], f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
     split = read_data(config)
-    return f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
+    counts = f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
+    return split.train, counts
 
 
 def _llm(config: Config) -> str:
@@ -43,8 +50,26 @@ def _llm(config: Config) -> str:
     pairs = f"{limit} pairs" if limit else "all training pairs"
     grades = len(set(config.synthesis.grades))
     requests = config.synthesis.per_grade * (grades if config.prompt_style == "per-grade" else 1)
-    where = config.llm.base_url or config.llm.provider
+    where = ", ".join(config.llm.base_url) or config.llm.provider
     return f"{where}, {config.llm.model or 'default model'}: {pairs}, {requests} requests each ({config.prompt_style})"
+
+
+def _asking(config: Config, pairs: list[Pair]) -> list[str]:
+    """What the language model will be asked, and what that takes."""
+    estimate = asking.estimate(config, pairs) if pairs else None
+    if estimate is None:
+        return []
+    tokens = f"about {estimate.likely.tokens:,} tokens (at most {estimate.most.tokens:,})"
+    if estimate.is_priced:
+        cost = f"about ${estimate.likely.cost:.2f} (at most ${estimate.most.cost:.2f})"
+    else:
+        cost = "nobody knows at what price; set llm.prices"
+    lines = [f"  asking      {estimate.requests:,} requests, {tokens}, {cost}; by {estimate.basis}"]
+    caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
+    if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
+        lines.append(f"              never more than {chosen}, for the whole folder; so far {listed(estimate.so_far)}")
+    prompt = estimate.prompt.replace("\n", "\n              | ")
+    return [*lines, f"  prompt      | {prompt}"]
 
 
 def _state(config: Config) -> str:

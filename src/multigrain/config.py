@@ -68,7 +68,7 @@ class LLMSection(Section):
     """Which language model writes candidates, and how it is spoken to."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
-    base_url: BaseURL | Annotated[list[BaseURL], Field(min_length=1)] | None = None
+    base_url: list[BaseURL] = []
     """Of an OpenAI-compatible server, such as `https://api.example.com/v1`; or of several with the same model."""
     model: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -90,16 +90,14 @@ class LLMSection(Section):
     def _endpoint_is_complete(self) -> "LLMSection":
         if self.provider == "endpoint" and not (self.base_url and self.model):
             raise ValueError('provider = "endpoint" also needs base_url and model')
-        if len(set(self.base_urls)) < len(self.base_urls):
+        if len(set(self.base_url)) < len(self.base_url):
             raise ValueError("base_url names a server twice")
         return self
 
-    @property
-    def base_urls(self) -> list[str]:
-        """The servers; none for what is built in."""
-        if self.provider != "endpoint" or self.base_url is None:
-            return []
-        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class SynthesisSection(Section):

@@ -2,10 +2,11 @@
 
 from difflib import get_close_matches
 
-from multigrain.config import Config
+from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS, beir_parts
 from multigrain.errors import ConfigError, DataError
+from multigrain.llm.budget import prices_of
 from multigrain.llm.providers import api_key
 from multigrain.llm.weights import find_weights
 from multigrain.model.locate import EMBEDDED, find_base
@@ -20,7 +21,7 @@ def require(config: Config, llm: bool = True) -> None:
 
     Raises:
         ConfigError: a package to hold out is not installed, the base or the judge is no model, or the key of the
-            endpoint is not set.
+            endpoint is not set, or nobody knows a price that is to be capped.
         RunError: a part of the embedded default is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
@@ -33,9 +34,7 @@ def require(config: Config, llm: bool = True) -> None:
     find_base(config.model.base, "model.base")
     find_base(config.grading.judge_model, "grading.judge_model")
     if llm and config.synthesis.limit != 0:
-        api_key(config.llm)
-        if config.llm.provider == EMBEDDED:
-            find_weights()
+        _require_llm(config.llm)
     for task in config.evaluation.tasks:
         if task == "held-out":
             if not config.data.held_out:
@@ -46,3 +45,12 @@ def require(config: Config, llm: bool = True) -> None:
             folder, split = beir_parts(task)
             if not (folder / "qrels" / f"{split}.tsv").is_file():
                 raise DataError(task, f"there is no {folder / 'qrels' / split}.tsv.")
+
+
+def _require_llm(section: LLMSection) -> None:
+    api_key(section)
+    if section.provider == EMBEDDED:
+        find_weights()
+    if section.max_cost is not None and prices_of(section) is None:
+        unknown = f'nobody knows what "{section.model}" costs; set llm.prices = {{ input = ..., output = ... }}'
+        raise ConfigError("llm.max_cost", [unknown])

@@ -109,7 +109,7 @@ class _Lines:
         self._print(seconds, rate, left)
 
     def _print(self, seconds: float, rate: float, left: float | None) -> None:
-        pace = f", {rate:.3g}/s" + (f", {left:.0f} s left" if left else "")
+        pace = (f", {rate:.0f}/s" if rate >= 10 else f", {rate:.2g}/s") + (f", {left:.0f} s left" if left else "")
         fields = f" ({listed(self.fields)})" if self.fields else ""
         _print(f"{self.description} {self.done}/{self.total} {seconds:.0f} s{pace}{fields}")
 

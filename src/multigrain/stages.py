@@ -90,7 +90,7 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
             candidates.write(to_line(to_json(candidate)))
-    spent = asking.spent(run_dir)
+    _, spent = asking.spent(run_dir)
     return Result(dict(counts), spent.tokens, spent.cost)
 
 

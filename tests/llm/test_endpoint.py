@@ -191,7 +191,7 @@ def test_a_server_without_a_list_of_models_is_taken_at_its_word() -> None:
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(ConfigError, match=r"Is the server running, and the address right\?"):
+    with pytest.raises(ConfigError, match=r"Is the server running, and llm.base_url right\?"):
         asyncio.run(ask("http://127.0.0.1:9/v1"))
 
 
@@ -320,7 +320,10 @@ def test_certificates_are_checked(tmp_path: Path) -> None:
             with pytest.raises(LLMRefused, match="certificate is not trusted.*SSL_CERT_FILE"):
                 await ask(url)
             environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "authority.pem")}
-            script = "import sys, asyncio; from tests.llm.test_endpoint import ask; print(asyncio.run(ask(sys.argv[1])).text)"
+            script = (
+                "import sys, asyncio\nfrom tests.llm.test_endpoint import ask\n"
+                "print(asyncio.run(ask(sys.argv[1])).text)"
+            )
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", script, url), env=environment, stdout=asyncio.subprocess.PIPE
             )

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.mock_server import Behaviour, MockServer
+
 from multigrain.config import LLMSection
 from multigrain.errors import LLMRefused
 from multigrain.llm.budget import Budget
@@ -52,7 +52,7 @@ class Lying(MockServer):
 class Picky(MockServer):
     """Refuses parameters, each with a message like OpenAI's."""
 
-    refused = ("max_tokens", "temperature")
+    refused: tuple[str, ...] = ("max_tokens", "temperature")
 
     async def _complete(self, request: Any) -> Any:
         from aiohttp import web

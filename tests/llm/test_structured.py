@@ -1,4 +1,6 @@
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,8 +50,8 @@ def test_what_a_person_would_understand_is_read(text: str) -> None:
         ('{"grade_1": ["a"], "grade_2": "b"}', 'no usable "grade_1"'),
         ('{"grade_1": null, "grade_2": "b"}', 'no usable "grade_1"'),
         ("[" * 100_000, "no whole JSON object"),
-        ("{" + "[" * 100_000 + "}", ""),
-        ('{"a":' * 100_000 + "}" * 100_000, ""),
+        ("{" + "[" * 100_000 + "}", "."),
+        ('{"a":' * 100_000 + "}" * 100_000, "."),
     ],
 )
 def test_the_rest_is_an_error(text: str, expected: str) -> None:
@@ -57,18 +59,14 @@ def test_the_rest_is_an_error(text: str, expected: str) -> None:
         READ(Answer(text))
 
 
-def test_an_expression_is_never_evaluated(tmp_path: object) -> None:
+def test_an_expression_is_never_evaluated(tmp_path: Path) -> None:
     canary = f"{tmp_path}/canary"
     for text in (
         f'{{"grade_1": open("{canary}", "w"), "grade_2": "b"}}',
         f'{{"grade_1": __import__("os").mknod("{canary}")}}',
     ):
-        try:
+        with contextlib.suppress(LLMReplyError):
             READ(Answer(text))
-        except LLMReplyError:
-            pass
-    from pathlib import Path
-
     assert not Path(canary).exists()
 
 

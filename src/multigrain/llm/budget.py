@@ -51,6 +51,13 @@ class Usage:
             self.cost + other.cost,
         )
 
+    def times(self, factor: float) -> "Usage":
+        """So many times as much, in whole calls and tokens."""
+        calls, prompt_tokens, completion_tokens = (
+            round(factor * count) for count in (self.calls, self.prompt_tokens, self.completion_tokens)
+        )
+        return Usage(calls, prompt_tokens, completion_tokens, factor * self.cost)
+
     def __sub__(self, other: "Usage") -> "Usage":
         return self + Usage(-other.calls, -other.prompt_tokens, -other.completion_tokens, -other.cost)
 
@@ -102,13 +109,13 @@ def prices_of(section: LLMSection) -> Prices | None:
     """
     if section.prices is not None:
         return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
-    if all(is_loopback(urlsplit(url).hostname or "") for url in section.base_urls):
+    if section.provider != "endpoint" or all(is_loopback(urlsplit(url).hostname or "") for url in section.base_url):
         return Prices()
     from genai_prices import Usage as Tokens  # a large table: loaded where it is needed
     from genai_prices import calc_price
 
     try:
-        url, model = section.base_urls[0], section.model or ""
+        url, model = section.base_url[0], section.model or ""
         listed = calc_price(Tokens(input_tokens=1000, output_tokens=1000), model, provider_api_url=url)
     except LookupError:
         return None

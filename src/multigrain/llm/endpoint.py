@@ -63,7 +63,7 @@ class EndpointClient:
             await self._check_model()
         except LLMUnavailable as error:
             await self.__aexit__()
-            raise ConfigError("llm.base_url", [f"{error} Is the server running, and the address right?"]) from None
+            raise ConfigError("llm.base_url", [f"{error} Is the server running, and llm.base_url right?"]) from None
         except BaseException:
             await self.__aexit__()
             raise

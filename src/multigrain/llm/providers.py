@@ -23,7 +23,7 @@ def make_clients(section: LLMSection) -> list[Client]:
     from multigrain.llm.endpoint import EndpointClient
 
     assert section.model  # the section has checked it
-    return [EndpointClient(url, section.model, api_key(section), section.timeout) for url in section.base_urls]
+    return [EndpointClient(url, section.model, api_key(section), section.timeout) for url in section.base_url]
 
 
 def api_key(section: LLMSection) -> str | None:

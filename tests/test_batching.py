@@ -1,0 +1,182 @@
+"""The Batch API from the command line, against a real server with `/files` and `/batches`, and by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from benchmarks.mock_server import Behaviour, MockServer
+
+from multigrain.cli import main
+from multigrain.config import load_config
+from multigrain.jsonl import read_objects
+from multigrain.llm import batch
+from multigrain.llm.store import AnswerStore
+
+
+class BatchServer(MockServer):
+    """Answers batches as soon as it is asked for their state, but for what is `missing` or `broken`."""
+
+    def __init__(self, has_batches: bool = True) -> None:
+        super().__init__(Behaviour(latency=0))
+        self.has_batches = has_batches
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.missing: set[int] = set()
+        self.broken: set[int] = set()
+        self.state = "completed"
+        self.lose_next_reply = False
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        parts = request.path.removeprefix("/v1/").split("/")
+        if parts[0] not in ("files", "batches") or not self.has_batches:
+            return await super()._handle(request)
+        if request.method == "GET" and parts[0] == "files":
+            return web.Response(body=self.files[parts[1]])
+        if request.method == "GET":
+            return web.json_response(self._state(parts[1]) if len(parts) > 1 else {"data": list(self.batches.values())})
+        if parts[0] == "files":
+            form = await request.post()
+            assert form["purpose"] == "batch"
+            file = form["file"]
+            assert isinstance(file, web.FileField)
+            return self._added(self.files, "file", file.file.read())
+        wanted = await request.json()
+        reply = self._added(self.batches, "batch", {**wanted, "status": "in_progress"})
+        if self.lose_next_reply:
+            self.lose_next_reply = False
+            assert request.transport
+            request.transport.abort()
+        return reply
+
+    def _added(self, items: dict[str, Any], kind: str, item: Any) -> web.Response:
+        id = f"{kind}-{len(items)}"
+        items[id] = {**item, "id": id} if isinstance(item, dict) else item
+        return web.json_response({"id": id})
+
+    def _state(self, id: str) -> dict[str, Any]:
+        made = self.batches[id]
+        if self.state in batch.ENDED and "output_file_id" not in made:
+            output, errors = [], []
+            for number, line in enumerate(self.files[made["input_file_id"]].splitlines()):
+                asked = json.loads(line)
+                if number in self.broken:
+                    errors.append({"custom_id": asked["custom_id"], "response": {"status_code": 500, "body": {}}})
+                elif number not in self.missing:
+                    body = self._reply(asked["body"])
+                    output.append({"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}})
+            for field, lines in (("output_file_id", output), ("error_file_id", errors)):
+                made[field] = f"{id}-{field}"
+                self.files[made[field]] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        return {**made, "status": self.state, "request_counts": {"completed": 1, "failed": 2}}
+
+    def _reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        message = {"content": self._text(body, body["messages"][0]["content"])}
+        usage = {"prompt_tokens": 10, "completion_tokens": 20}
+        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+@pytest.fixture
+def command(run_toml: Path) -> Any:
+    def run(url: str, *arguments: str, verb: str = "synthesize") -> int:
+        settings = ["llm.provider=endpoint", f"llm.base_url={url}", "llm.model=mock", "mining.enabled=false"]
+        return main([verb, str(run_toml), *(item for s in settings for item in ("--set", s)), *arguments])
+
+    return run
+
+
+def store_of(run_toml: Path) -> Path:
+    return load_config(run_toml).folder / "synthesis" / "store.sqlite"
+
+
+def test_submit_status_ingest(serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(BatchServer())
+    server.state, server.missing, server.broken = "in_progress", {3}, {5}
+    assert command(server.url, "--batch", "status") == 2  # nothing is there yet
+    assert command(server.url, "--batch", "submit") == 0
+    assert "batch-0001: 30 requests, submitted as batch-0" in capsys.readouterr().out
+    asked = [json.loads(line) for line in server.files["file-0"].splitlines()]
+    assert {line["url"] for line in asked} == {"/v1/chat/completions"} == {server.batches["batch-0"]["endpoint"]}
+    assert len({line["custom_id"] for line in asked}) == 30
+    assert asked[0]["body"]["response_format"]["type"] == "json_schema"
+
+    assert command(server.url, "--batch", "submit") == 0
+    assert "nothing to submit" in capsys.readouterr().out
+    assert command(server.url) == 2  # would pay twice
+    assert "30 inputs are in a batch. First take its answers in" in capsys.readouterr().err
+    assert command(server.url, "--batch", "ingest") == 0
+    assert "batch-0001: still in_progress" in capsys.readouterr().out
+
+    server.state = "completed"
+    assert command(server.url, "--batch", "status") == 0
+    assert "batch-0001: 30 requests, completed (1 done, 2 failed)" in capsys.readouterr().out
+    for expected in ("batch-0001: 28 of 30 answered", "no batch to take in"):
+        assert command(server.url, "--batch", "ingest") == 0
+        assert expected in capsys.readouterr().out
+    sent = server.stats.requests
+    assert command(server.url) == 0
+    assert server.stats.requests == sent + 2  # only what the batch did not answer
+    assert len(list(read_objects(load_config(run_toml).folder / "synthesis" / "candidates.jsonl"))) == 30 * 4
+    with AnswerStore(store_of(run_toml)) as store:
+        assert store.spent().calls == 30 + 2 + 1
+        assert store.spent().completion_tokens < 28 * 20 + 3 * 400
+
+
+def test_stopped_between_the_batch_and_its_note(serve: Any, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server has begun, and we do not know: the next submit finds the batch, and does not pay for another."""
+    server = serve(BatchServer())
+    server.lose_next_reply = True
+    assert command(server.url, "--batch", "submit") == 1
+    assert command(server.url, "--batch", "submit") == 0
+    assert "submitted as batch-0" in capsys.readouterr().out
+    assert len(server.batches) == len(server.files) == 1
+
+
+def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server without batches, then none at all: the files go to `vllm run-batch` and come back."""
+    server = serve(BatchServer(has_batches=False))
+    assert command(server.url, "--batch", "submit") == 0
+    out = capsys.readouterr().out
+    folder = load_config(run_toml).folder / "synthesis" / "batches"
+    assert f"vllm run-batch -i {folder}/batch-0001.jsonl -o {folder}/batch-0001.output.jsonl" in out
+    assert command(server.url, "--batch", "ingest") == 0
+    assert "batch-0001.output.jsonl is not there yet" in capsys.readouterr().out
+    asked = [fields for _, fields in read_objects(folder / "batch-0001.jsonl")]
+    with (folder / "batch-0001.output.jsonl").open("w") as file:
+        for line in asked[:20]:
+            reply = {"status_code": 200, "body": server._reply(line["body"])}
+            file.write(json.dumps({"custom_id": line["custom_id"], "response": reply, "error": None}) + "\n")
+        file.write(json.dumps({"custom_id": "somebody else's", "response": reply}) + "\n")
+    nowhere = "http://127.0.0.1:9/v1"
+    assert command(nowhere, "--batch", "status") == 0
+    assert "batch-0001.output.jsonl is there" in capsys.readouterr().out
+    assert command(nowhere, "--batch", "ingest") == 0
+    assert "20 of 30 answered" in capsys.readouterr().out
+    assert command(server.url) == 0
+    assert server.stats.answered == 10 + 1  # and the probe
+
+
+def test_inputs_can_be_taken_back_and_caps_hold(serve: Any, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(BatchServer())
+    assert command(server.url, "--batch", "submit", "--set", "llm.max_requests=11") == 0
+    assert "batch-0001: 10 requests" in capsys.readouterr().out  # and the probe
+    assert command(server.url, "--retry", "batched") == 0
+    assert "put back: 10 inputs" in capsys.readouterr().err
+    assert server.stats.answered == 1 + 30
+
+
+def test_files_are_cut_where_the_server_wants_it(
+    serve: Any, command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 12)
+    server = serve(BatchServer())
+    assert command(server.url, "--batch", "submit") == 0
+    assert [len(content.splitlines()) for content in server.files.values()] == [12, 12, 6]
+    assert command(server.url, "--batch", "ingest") == 0
+    assert capsys.readouterr().out.count("answered") == 3
+
+
+def test_only_an_endpoint_takes_batches(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synthesize", str(run_toml), "--batch", "submit"]) == 2
+    assert 'found llm.provider = "scripted"; only an endpoint takes batches' in capsys.readouterr().err
