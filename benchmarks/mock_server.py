@@ -90,7 +90,7 @@ class MockServer:
 
     async def __aenter__(self) -> "MockServer":
         self._server = web.Server(self._handle)
-        self._runner = web.ServerRunner(self._server)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._listen()
         return self
@@ -99,7 +99,7 @@ class MockServer:
         await self._runner.cleanup()
 
     async def _listen(self) -> None:
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, shutdown_timeout=0.1, backlog=1024)
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=1024)
         await self._site.start()
         self._port = self._runner.addresses[0][1]
 

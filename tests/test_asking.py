@@ -143,6 +143,7 @@ def test_a_hostile_server(
     serve: Serve, toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scheduler, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(scheduler, "LONGEST_PAUSE", 0.2)
     server = serve(Hostile(Behaviour(latency=0.001)))
     assert main(arguments(toml, server)) == 3
     captured = capsys.readouterr()

@@ -216,7 +216,7 @@ def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
 ) -> None:
     run(load_config(run_toml))
     capsys.readouterr()
-    run(load_config(run_toml, ["llm.max_requests=1000"]), force=True)
+    run(load_config(run_toml, ["llm.base_url=http://127.0.0.1:9/v1"]), force=True)
     err = capsys.readouterr().err
     assert "synthesize ..." in err
     for stage in ("data", "grade", "train", "evaluate"):
@@ -254,7 +254,7 @@ def test_a_language_model_that_is_no_help_stops_the_run(run_toml: Path, monkeypa
         return Answer(" ", 1, 1)
 
     monkeypatch.setattr(ScriptedClient, "complete", silent)
-    with pytest.raises(LLMReplyError, match="none of the 120 requests .* most often: the model wrote nothing"):
+    with pytest.raises(LLMReplyError, match="none of the first 16 inputs .* the model wrote nothing"):
         run(load_config(run_toml))
 
 
@@ -288,4 +288,5 @@ def test_too_many_parked_requests_have_their_exit_code(
     assert main(["run", str(run_toml), "--set", "llm.max_requests=100"]) == 3
     assert "20 requests have no usable answer" in capsys.readouterr().err
     parked = (load_config(run_toml).folder / "synthesis" / "parked.jsonl").read_text().splitlines()
-    assert json.loads(parked[0])["reason"] == "llm.max_requests was reached"
+    assert json.loads(parked[0])["reason"] == "budget"
+    assert "llm.max_requests = 100" in json.loads(parked[0])["detail"]

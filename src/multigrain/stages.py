@@ -84,9 +84,8 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
                 counts["written"] += len(outcome)
                 candidates.writelines(to_line(to_json(candidate)) for candidate in outcome)
         if counts["requests"] and not counts["written"]:
-            raise LLMReplyError(
-                f"none of the {counts['requests']} requests has a usable answer; most often: {max(reasons)}"
-            )
+            reason, _ = reasons.most_common(1)[0]
+            raise LLMReplyError(f"none of the {counts['requests']} requests has a usable answer; most often: {reason}")
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
             candidates.write(to_line(to_json(candidate)))
