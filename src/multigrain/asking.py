@@ -94,7 +94,7 @@ def _fields(tally: Tally, budget: Budget) -> dict[str, object]:
         "tokens": tally.spent.tokens,
     }
     if budget.prices.input or budget.prices.output:
-        fields["cost"] = f"${tally.spent.cost:.4f}"
+        fields["dollars"] = round(tally.spent.cost, 4)
     if tally.errors:
         kind, times = tally.errors.most_common(1)[0]
         fields["most_often"] = f"{kind} ({times} times)"
@@ -160,7 +160,7 @@ def estimate(config: Config, pairs: list[Pair]) -> Estimate | None:
         most.times(requests / most.calls),
         prices is not None,
         basis,
-        {"calls": so_far.calls, "tokens": so_far.tokens, "cost": f"${so_far.cost:.2f}"},
+        {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)},
         pilot[-1].prompt,
     )
 

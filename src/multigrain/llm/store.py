@@ -242,7 +242,7 @@ class AnswerStore:
     def reasons(self) -> dict[str, int]:
         """How many inputs are parked, by reason, the most frequent first; those in a batch are `batched`."""
         rows = self._database.execute(
-            "select iif(state = 'batched', state, reason), count(*) from inputs "
+            "select case state when 'batched' then state else reason end, count(*) from inputs "
             "where state in ('parked', 'batched') group by 1 order by 2 desc, 1"
         )
         return dict(rows.fetchall())
