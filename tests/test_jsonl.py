@@ -1,5 +1,6 @@
 import errno
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_what_fails_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    write_objects(path, [{"old": 1}])
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield {"new": 1}
+        raise ValueError("the source has dried up")
+
+    with pytest.raises(ValueError, match="dried up"):
+        write_objects(path, broken())
+    assert path.read_text() == '{"old": 1}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["x.jsonl"]

@@ -77,9 +77,8 @@ class AnswerStore:
                 raise sqlite3.DatabaseError(f"its format is {version}; wanted {VERSION}")
             self._database.execute("pragma journal_mode = wal")
             self._database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
-            self._database.execute("pragma wal_autocheckpoint = 10000")
-            self._database.executescript(SCHEMA)
-            self._database.execute(f"pragma user_version = {VERSION}")
+            if not version:
+                self._database.executescript(f"{SCHEMA}; pragma user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
             raise RunError(
                 f"{path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
