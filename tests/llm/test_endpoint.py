@@ -241,7 +241,7 @@ def test_an_account_without_credit_is_not_merely_busy() -> None:
 )
 def test_odd_answers_are_answers(choice: dict[str, Any], expected: Answer) -> None:
     async def handler(_request: web.Request) -> web.Response:
-        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": -1, "completion_tokens": "many"}})
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 10**40, "completion_tokens": "many"}})
 
     assert with_server(handler, ask) == expected
 

@@ -22,6 +22,8 @@ ALIVE_SECONDS = 10.0
 """How long a server may take to say that it is there."""
 LARGEST_ANSWER = 4 * 2**20
 """Bytes; a longer body is no answer to a request for a short text."""
+MOST_TOKENS = 10**9
+"""A server that counts more in one answer does not count."""
 JSON_HEADERS = {"Content-Type": "application/json"}
 BUSY = 429
 PAYMENT = 402
@@ -201,7 +203,7 @@ def read_answer(reply: Any) -> Answer:
         refusal = message.get("refusal")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise LLMReplyError(f"not an OpenAI-style answer: {json.dumps(reply)[:120]}", billed=True) from None
-    prompt_tokens, completion_tokens = (n if isinstance(n, int) and n >= 0 else None for n in tokens)
+    prompt_tokens, completion_tokens = (n if isinstance(n, int) and 0 <= n < MOST_TOKENS else None for n in tokens)
     if isinstance(refusal, str) and refusal:
         finish_reason, text = "content_filter", refusal
     text = text if isinstance(text, str) else ""

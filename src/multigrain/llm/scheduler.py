@@ -444,6 +444,7 @@ class _Run:
         if call is None:  # only inputs are left that failed before: find out whether it is they
             lane.charge_suspects()
             return True
+        self.store.commit()
         lane.failures_in_row = 1
         await call
         return lane.failures_in_row == 0
