@@ -151,7 +151,7 @@ def test_a_hostile_server(
     assert len(reasons) + candidates(toml).count(b"\n") // 4 == 380
     assert {fields["reason"] for fields in reasons} == {"unreadable", "declined", "rejected", "transport"}
     for detail in (
-        "not JSON: b'<html>",
+        "not JSON: '<html>",
         "longer than",
         'no usable "grade_1"',
         "I will not",
@@ -159,7 +159,7 @@ def test_a_hostile_server(
         "data: ",
     ):
         assert any(detail in fields["detail"] for fields in reasons), detail
-    assert "without an answer: " in captured.err
+    assert "without an answer: transport " in captured.err
     assert "synthesize RUN.toml --retry REASON asks once more" in captured.err
 
     # The server has been mended; now only what was declined is asked again, then the rest.
@@ -259,3 +259,68 @@ def test_a_cap_on_an_unknown_price_is_refused(toml: Path, capsys: pytest.Capture
     settings = ["--set", "llm.base_url=https://llm.example/v1", "--set", "llm.max_cost=1"]
     assert main(["synthesize", str(toml), *settings]) == 2
     assert 'nobody knows what "mock" costs; set llm.prices' in capsys.readouterr().err
+
+
+def test_a_cap_of_nothing_leaves_files_and_advice(serve: Serve, toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(MockServer(Behaviour(latency=0.001)))
+    assert main(arguments(toml, server, "--set", "llm.max_requests=0", "--progress", "json")) == 1
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert "none of the 380 inputs has a usable answer" in last["error"]
+    assert last["error"].endswith("multigrain synthesize RUN.toml --retry budget")
+    assert len(parked(toml)) == 380
+    assert main(arguments(toml, server, "--retry", "budget")) == 0
+    assert parked(toml) == []
+
+
+def test_check_may_look_while_synthesis_waits(serve: Serve, toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(MockServer(Behaviour(latency=1.0)))
+    first = subprocess.Popen([sys.executable, "-m", "multigrain", *arguments(toml, server, "--quiet")])
+    try:
+        while server.stats.requests < 16:
+            time.sleep(0.01)
+        started = time.monotonic()
+        assert main(["check", str(toml)]) == 0
+        assert time.monotonic() - started < 3
+        assert "so far" not in capsys.readouterr().err
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_where_the_answer_limit_is_raised_only_the_cut_ones_are_asked_again(serve: Serve, toml: Path) -> None:
+    class Long(MockServer):
+        """Inputs whose number is a multiple of twenty need more than 5,000 tokens."""
+
+        def _fault(self, draw: random.Random) -> str | None:
+            body = self.bodies[-1]
+            number = int(body["messages"][-1]["content"].rpartition("item-")[2].split()[0])
+            return "truncated" if number % 20 == 0 and body["max_tokens"] < 5000 else None
+
+    server = serve(Long(Behaviour(latency=0.001)))
+    assert main(arguments(toml, server)) == 0
+    cut = [fields for fields in parked(toml) if fields["reason"] == "length"]
+    assert len(cut) == len(parked(toml)) > 10
+    asked = server.stats.requests
+    assert main(arguments(toml, server, "--set", "synthesis.answer_tokens=6000", "--retry", "length")) == 0
+    assert parked(toml) == []
+    assert server.stats.requests == asked + len(cut)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("llm.example/v1", "wanted http(s)://HOST"),
+        ("http://[::1/v1", "Invalid IPv6 URL"),
+        ("http://h:abc/v1", "Port could not be cast"),
+        ("http://h:99999/v1", "Port out of range"),
+        ("https://me:sk-secret@h/v1", "without login or query"),
+        ("http://h/v1?key=1", "without login or query"),
+        ("http://h/v 1", "without login or query"),
+        ('["http://h/v1", "http://h/v1/"]', "names a server twice"),
+    ],
+)
+def test_wrong_addresses_are_told_before_anything_begins(
+    toml: Path, capsys: pytest.CaptureFixture[str], url: str, expected: str
+) -> None:
+    assert main(["check", str(toml), "--set", f"llm.base_url={url}"]) == 2
+    assert expected in capsys.readouterr().err

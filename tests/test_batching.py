@@ -93,7 +93,8 @@ def store_of(run_toml: Path) -> Path:
 def test_submit_status_ingest(serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = serve(BatchServer())
     server.state, server.missing, server.broken = "in_progress", {3}, {5}
-    assert command(server.url, "--batch", "status") == 2  # nothing is there yet
+    assert command(server.url, "--batch", "status") == 0
+    assert "no batches; --batch submit makes them" in capsys.readouterr().out
     assert command(server.url, "--batch", "submit") == 0
     assert "batch-0001: 30 requests, submitted as batch-0" in capsys.readouterr().out
     asked = [json.loads(line) for line in server.files["file-0"].splitlines()]
@@ -111,7 +112,7 @@ def test_submit_status_ingest(serve: Any, command: Any, run_toml: Path, capsys: 
     server.state = "completed"
     assert command(server.url, "--batch", "status") == 0
     assert "batch-0001: 30 requests, completed (1 done, 2 failed)" in capsys.readouterr().out
-    for expected in ("batch-0001: 28 of 30 answered", "no batch to take in"):
+    for expected in ("batch-0001: 28 answers to 30 requests", "no batch to take in"):
         assert command(server.url, "--batch", "ingest") == 0
         assert expected in capsys.readouterr().out
     sent = server.stats.requests
@@ -152,15 +153,56 @@ def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.Captur
     assert command(nowhere, "--batch", "status") == 0
     assert "batch-0001.output.jsonl is there" in capsys.readouterr().out
     assert command(nowhere, "--batch", "ingest") == 0
-    assert "20 of 30 answered" in capsys.readouterr().out
+    assert "20 answers to 30 requests taken in; 10 are not in" in capsys.readouterr().out
+    with (folder / "batch-0001.output.jsonl").open("a") as file:  # the engine had not been through
+        file.write('{"custom_id": cut\n[]\n')
+        for line in asked[15:25]:
+            bad = {"custom_id": line["custom_id"], "response": {"status_code": 500, "body": "x"}}
+            good = {
+                "custom_id": line["custom_id"],
+                "response": {"status_code": 200, "body": server._reply(line["body"])},
+            }
+            file.write(f"{json.dumps(bad)}\n{json.dumps(good)}\n")
+    assert command(nowhere, "--batch", "ingest") == 0
+    assert "5 answers to 30 requests taken in; 5 are not in" in capsys.readouterr().out
+    assert command(server.url) == 2
+    assert "5 inputs are in a batch" in capsys.readouterr().err
+    assert command(server.url, "--retry", "batched") == 0
+    assert server.stats.answered == 5 + 1  # and the probe
+
+
+def test_answers_that_come_after_all_are_not_thrown_away(
+    serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken back, but not asked again yet: then the batch comes."""
+    server = serve(BatchServer())
+    assert command(server.url, "--batch", "submit") == 0
+    assert command("http://127.0.0.1:9/v1", "--retry", "batched") == 2  # nobody there
+    assert command(server.url, "--batch", "ingest") == 0
+    assert "30 answers to 30" in capsys.readouterr().out
+    sent = server.stats.requests
     assert command(server.url) == 0
-    assert server.stats.answered == 10 + 1  # and the probe
+    assert server.stats.requests == sent
+
+
+def test_a_server_that_is_away_is_not_one_without_batches(
+    serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "http://127.0.0.1:9/v1"
+    assert command(nowhere, "--batch", "submit") == 2
+    assert "Is the server running" in capsys.readouterr().err
+    assert command(nowhere, "--batch", "write") == 0
+    assert "vllm run-batch" in capsys.readouterr().out
 
 
 def test_inputs_can_be_taken_back_and_caps_hold(serve: Any, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     server = serve(BatchServer())
     assert command(server.url, "--batch", "submit", "--set", "llm.max_requests=11") == 0
-    assert "batch-0001: 10 requests" in capsys.readouterr().out  # and the probe
+    out = capsys.readouterr().out
+    assert "batch-0001: 10 requests" in out  # and the probe
+    assert "20 inputs are left out: llm.max_requests = 11" in out
+    assert command(server.url, "--batch", "submit", "--set", "llm.max_requests=11") == 0
+    assert "20 inputs are left out" in capsys.readouterr().out
     assert command(server.url, "--retry", "batched") == 0
     assert "put back: 10 inputs" in capsys.readouterr().err
     assert server.stats.answered == 1 + 30
@@ -174,7 +216,14 @@ def test_files_are_cut_where_the_server_wants_it(
     assert command(server.url, "--batch", "submit") == 0
     assert [len(content.splitlines()) for content in server.files.values()] == [12, 12, 6]
     assert command(server.url, "--batch", "ingest") == 0
-    assert capsys.readouterr().out.count("answered") == 3
+    assert capsys.readouterr().out.count("taken in") == 3
+
+
+def test_a_price_that_nobody_knows_is_no_reason_to_forget_its_cap(
+    command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("https://llm.example/v1", "--batch", "submit", "--set", "llm.max_cost=1") == 2
+    assert 'nobody knows what "mock" costs' in capsys.readouterr().err
 
 
 def test_only_an_endpoint_takes_batches(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

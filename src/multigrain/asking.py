@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from multigrain.errors import RunError
 from multigrain.jsonl import read_objects
 from multigrain.llm.budget import Budget, Prices, Usage, prices_of
 from multigrain.llm.client import Request
+from multigrain.llm.ledger import Tally
 from multigrain.llm.providers import make_clients, model_name
-from multigrain.llm.scheduler import Tally, answer_all
-from multigrain.llm.store import AnswerStore
-from multigrain.progress import Meter, listed, meter, say
+from multigrain.llm.scheduler import answer_all
+from multigrain.llm.store import BATCHED, AnswerStore
+from multigrain.progress import Meter, listed, meter
 from multigrain.records import Candidate, Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.synthesize import Parked, Task, plan, requests_each
 
 PILOT = 20
-"""Pairs, or answered calls, by which a whole run is judged."""
+"""Answered calls by which a whole run can be judged."""
 BYTES_PER_TOKEN = 4
 """Of English text; other languages have fewer."""
 REFRESH = 0.25
@@ -59,12 +60,11 @@ def ask_all(config: Config, run_dir: RunDir) -> int:
     if not total:
         return 0
     with AnswerStore(run_dir.store, config.synthesis.durable) as store:
-        if batched := sum(1 for _ in store.batched()):
-            raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
-        tally = asyncio.run(_ask_all(config, run_dir, store, total))
-        if reasons := store.reasons():
-            say(f"without an answer: {listed(dict(reasons))}")
-    return tally.sent
+        if store.has_batched():
+            batched = sum(store.is_batched(task.ask.request.key) for task in tasks(config, run_dir))
+            if batched:
+                raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
+        return asyncio.run(_ask_all(config, run_dir, store, total)).sent
 
 
 async def _ask_all(config: Config, run_dir: RunDir, store: AnswerStore, total: int) -> Tally:
@@ -124,47 +124,39 @@ def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
 class Estimate:
     """What asking all of a run's inputs takes, judged before anything is spent."""
 
-    requests: int
     likely: Usage
     most: Usage
     """No more than this, if each input is answered at its first try."""
     is_priced: bool
     basis: str
-    so_far: dict[str, object]
+    so_far: dict[str, float]
     """Spent in the run folder already."""
     prompt: str
     """One of those that will be sent."""
 
 
 def estimate(config: Config, pairs: list[Pair]) -> Estimate | None:
-    """Judge what the whole run takes, by what answered calls took, or by the prompts of a few pairs.
+    """Judge what the whole run takes: by what the calls took that were answered already, or by the prompts.
 
     Returns:
         None if nothing is asked.
     """
-    requests = count_tasks(config, len(pairs))
-    if not requests:
-        return None
-    chosen = random.Random(config.seed).sample(pairs, min(PILOT, len(pairs)))
-    pilot = [task.ask.request for task in plan(config, chosen, len(chosen), model_name(config.llm))]
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
+    likely, most, request = Usage(), Usage(), None
+    for task in plan(config, pairs, len(pairs), model_name(config.llm)):
+        request = task.ask.request
+        likely += _likely(request, budget.prices)
+        most += budget.bound(request)
+    if request is None:
+        return None
     answered, so_far = spent(RunDir(config.folder))
+    basis = "the prompts, and answers half as long as allowed"
     if answered.calls >= PILOT:
-        likely, basis = answered, f"the {answered.calls} calls that were answered already"
-    else:
-        likely = sum((_likely(request, budget.prices) for request in pilot), Usage())
-        basis = f"the prompts of {len(chosen)} pairs, and answers half as long as allowed"
-    most = sum((budget.bound(request) for request in pilot), Usage())
-    return Estimate(
-        requests,
-        likely.times(requests / likely.calls),
-        most.times(requests / most.calls),
-        prices is not None,
-        basis,
-        {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)},
-        pilot[-1].prompt,
-    )
+        likely = answered.times(most.calls / answered.calls)
+        basis = f"the {answered.calls} calls that were answered already"
+    fields = {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)}
+    return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
 
 
 def _likely(request: Request, prices: Prices) -> Usage:
@@ -172,15 +164,28 @@ def _likely(request: Request, prices: Prices) -> Usage:
     return Usage(1, *tokens, prices.of(*tokens))
 
 
-def retry(run_dir: RunDir, reason: str) -> int:
-    """Put the inputs back that are parked for the reason (`all`: for any); returns how many.
+def retry(config: Config, run_dir: RunDir, reason: str) -> int:
+    """Put this run's inputs back that are parked for the reason; returns how many.
+
+    Args:
+        config: the run.
+        run_dir: its folder.
+        reason: of parking; `all` for any, `batched` for those in a batch.
 
     Raises:
-        RunError: none is.
+        RunError: none is parked for it.
     """
-    with AnswerStore(run_dir.store) as store:
-        known = store.reasons()
-        if reason != "all" and reason not in known:
-            found = listed(dict(known)) or "none"
-            raise RunError(f'{run_dir.folder}: no input is parked for "{reason}"; parked: {found}.')
-        return store.retry(None if reason == "all" else reason)
+    found: Counter[str] = Counter()
+    if run_dir.store.is_file() and run_dir.train_pairs.is_file():
+        with AnswerStore(run_dir.store) as store:
+            for task in tasks(config, run_dir):
+                key = task.ask.request.key
+                parked = BATCHED if store.state(key) == (BATCHED, 0) else (store.parked(key) or ("",))[0]
+                found[parked] += 1
+                if parked == reason or (reason == "all" and parked not in ("", BATCHED)):
+                    store.put_back(key)
+    del found[""]
+    if reason != "all" and reason not in found:
+        listing = listed(found) or "none"
+        raise RunError(f'{run_dir.folder}: no input is parked for "{reason}"; parked: {listing}.')
+    return found[reason] if reason != "all" else found.total() - found[BATCHED]

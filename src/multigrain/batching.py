@@ -7,67 +7,98 @@ Each step is noted before the next begins, so a command that was stopped is simp
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multigrain import asking
 from multigrain.config import Config
-from multigrain.errors import ConfigError, LLMError, RunError
+from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMUnavailable
 from multigrain.llm import batch
 from multigrain.llm.batch import Batch
-from multigrain.llm.budget import Budget, Usage, prices_of
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.budget import Budget, prices_of
+from multigrain.llm.client import Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient
+from multigrain.llm.ledger import Call, Ledger
+from multigrain.llm.probe import learn_dialect
 from multigrain.llm.providers import make_clients
-from multigrain.llm.scheduler import learn_dialect
 from multigrain.llm.store import AnswerStore
 from multigrain.rundir import RunDir
 
-BY_HAND = "handed over"
-"""The state of a batch whose files are carried by hand."""
+WRITTEN, INGESTED = "written", "ingested"
+"""The first and the last state of a batch."""
 
 
 def submit(config: Config, run_dir: RunDir) -> str:
-    """Write all that is not settled into batches, and hand them to the server if it takes them.
+    """Write all that is not settled into batches, and hand them to the server.
 
     Raises:
-        ConfigError: the provider is not an endpoint.
+        ConfigError: the provider is not an endpoint, or nobody answers there.
         LLMError: the server failed; the same command goes on.
     """
     return _with_server(config, run_dir, _submit)
 
 
+def write(config: Config, run_dir: RunDir) -> str:
+    """Write all that is not settled into batches, for an engine that reads files.
+
+    Raises:
+        ConfigError: the provider is not an endpoint.
+    """
+    return _with_server(config, run_dir, _write, connect=False)
+
+
 def status(config: Config, run_dir: RunDir) -> str:
     """How the batches stand."""
-    return _with_server(config, run_dir, _status)
+    return _with_server(config, run_dir, _status, connect=_has_remote(run_dir))
 
 
 def ingest(config: Config, run_dir: RunDir) -> str:
     """Take the answers in that are there. Doing so twice changes nothing."""
-    return _with_server(config, run_dir, _ingest)
+    return _with_server(config, run_dir, _ingest, connect=_has_remote(run_dir))
 
 
-Step = Callable[[Config, RunDir, AnswerStore, EndpointClient | None], Awaitable[str]]
+def _has_remote(run_dir: RunDir) -> bool:
+    """Whether a server is at work on a batch."""
+    with AnswerStore(run_dir.store) as store:
+        return any(known.batch_id and known.state != INGESTED for known in store.batches())
 
 
-def _with_server(config: Config, run_dir: RunDir, step: Step) -> str:
-    """Do a step with the store open, and with the server if it is there."""
+@dataclass
+class _Context:
+    """What each step works with."""
+
+    config: Config
+    run_dir: RunDir
+    ledger: Ledger
+    client: EndpointClient
+
+    @property
+    def store(self) -> AnswerStore:
+        return self.ledger.store
+
+    @property
+    def kind(self) -> str:
+        """Of all requests of the run."""
+        return "chat" if self.config.prompt_style == "all-grades" else "completion"
+
+
+Step = Callable[[_Context], Awaitable[str]]
+
+
+def _with_server(config: Config, run_dir: RunDir, step: Step, connect: bool = True) -> str:
+    """Do a step with the store open, and with the server if it is needed."""
     if config.llm.provider != "endpoint":
         raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; only an endpoint takes batches'])
+    (client, *_) = make_clients(config.llm)
+    assert isinstance(client, EndpointClient)
 
     async def work() -> str:
-        client = make_clients(config.llm)[0]
-        assert isinstance(client, EndpointClient)
         with AnswerStore(run_dir.store, config.synthesis.durable) as store:
-            try:
-                await client.__aenter__()
-            except ConfigError:  # nobody is there: the files are for an offline engine
-                return await step(config, run_dir, store, None)
-            try:
-                return await step(config, run_dir, store, client)
-            finally:
-                await client.__aexit__()
+            ledger = Ledger(store, Budget(config.llm, prices_of(config.llm), store.spent()))
+            async with client if connect else nullcontext():
+                return await step(_Context(config, run_dir, ledger, client))
 
     return asyncio.run(work())
 
@@ -75,88 +106,102 @@ def _with_server(config: Config, run_dir: RunDir, step: Step) -> str:
 # Submit
 
 
-async def _submit(config: Config, run_dir: RunDir, store: AnswerStore, client: EndpointClient | None) -> str:
-    if not any(known.state == "written" for known in store.batches()):
-        await _write_batches(config, run_dir, store, client)
-    lines = []
-    for known in store.batches():
-        if known.state == "written":
-            kind = "chat" if config.prompt_style == "all-grades" else "completion"
-            lines.append(await _hand_over(run_dir, store, client, known, kind))
-    return "\n".join(lines) or "nothing to submit: every input is answered, parked or in a batch already"
+async def _submit(context: _Context) -> str:
+    lines = await _write_batches(context, learn=True)
+    for known in context.store.batches():
+        if known.state == WRITTEN:
+            lines.append(await _hand_over(context, known))
+    return "\n".join(lines)
 
 
-async def _write_batches(config: Config, run_dir: RunDir, store: AnswerStore, client: EndpointClient | None) -> None:
-    budget = Budget(config.llm, prices_of(config.llm), store.spent())
-    unsettled = _unsettled(config, run_dir, store)
+async def _write(context: _Context) -> str:
+    lines = await _write_batches(context, learn=False)
+    for known in context.store.batches():
+        if known.state == WRITTEN:
+            lines.append(_by_hand(context, known))
+    return "\n".join(lines)
+
+
+async def _write_batches(context: _Context, learn: bool) -> list[str]:
+    """Write what is not settled, file by file; returns what there is to say about the rest."""
+    store = context.store
+    store.mark_lost()
+    unsettled = _unsettled(context)
     first = next(unsettled, None)
     if first is None:
-        return
-    dialect = await learn_dialect(client, first[1], store, budget) if client else Dialect()
-    affordable = _affordable(itertools.chain([first], unsettled), store, budget)
+        return [await _nothing_to_submit(context)] if all(b.state != WRITTEN for b in store.batches()) else []
+    dialect = await learn_dialect(context.client, first[1], context.ledger) if learn else Dialect()
+    requests = itertools.chain([first], unsettled)
     for number in itertools.count(len(store.batches()) + 1):
         name = f"batch-{number:04}"
-        keys = batch.write_batch(affordable, run_dir.batch(name), dialect)
+        keys = batch.write_batch(_booked(context, requests, name), context.run_dir.batch(name), dialect)
         if not keys:
-            run_dir.batch(name).unlink()
-            return
+            context.run_dir.batch(name).unlink()
+            break
         for key in keys:
             store.lend(key, name)
         store.save_batch(Batch(name, len(keys)))
         store.commit()
+        if context.ledger.obstacle:
+            break
+    if context.ledger.obstacle:
+        left = 1 + sum(1 for _ in requests)
+        return [f"{left} inputs are left out: {context.ledger.obstacle}"]
+    return []
 
 
-def _unsettled(config: Config, run_dir: RunDir, store: AnswerStore) -> Iterator[tuple[str, Request]]:
-    """Each input that nobody has answered, parked or put in a batch, once."""
-    store.mark_lost()
-    for task in asking.tasks(config, run_dir):
+async def _nothing_to_submit(context: _Context) -> str:
+    todo = sum(
+        (context.store.state(task.ask.request.key) or ("todo",))[0] == "todo"
+        for task in asking.tasks(context.config, context.run_dir)
+    )
+    if todo:
+        return f"nothing to submit: {todo} inputs have replies already. Now give: multigrain synthesize RUN.toml"
+    return "nothing to submit: every input is answered, parked or in a batch already"
+
+
+def _unsettled(context: _Context) -> Iterator[tuple[str, Request]]:
+    """Each input for which nobody has asked yet, once."""
+    store = context.store
+    for task in asking.tasks(context.config, context.run_dir):
         request = task.ask.request
         key = request.key
-        state, _ = store.state(key) or ("todo", 0)
-        if state == "todo" and not store.replies(key) and not store.is_under_way(key):
+        state, forgiven = store.state(key) or ("todo", 0)
+        if state == "todo" and len(store.replies(key)) <= forgiven and not store.is_under_way(key):
             yield key, request
 
 
-def _affordable(
-    requests: Iterator[tuple[str, Request]], store: AnswerStore, budget: Budget
-) -> Iterator[tuple[str, Request]]:
-    """The requests up to the first that might pass a cap; each is reserved for."""
+def _booked(context: _Context, requests: Iterator[tuple[str, Request]], name: str) -> Iterator[tuple[str, Request]]:
+    """The requests up to the first that might pass a cap."""
     for key, request in requests:
-        bound = budget.bound(request)
-        if budget.obstacle(bound):
+        if context.ledger.begin(key, request, name) is None:
             return
-        budget.spent += bound
-        store.begin_call(key, request.max_tokens, bound)
         yield key, request
 
 
-async def _hand_over(
-    run_dir: RunDir, store: AnswerStore, client: EndpointClient | None, known: Batch, kind: str
-) -> str:
-    path = run_dir.batch(known.name)
+async def _hand_over(context: _Context, known: Batch) -> str:
+    client, store = context.client, context.store
     try:
-        if client is None:
-            return _by_hand(store, known, path)
         if known.file_id is None:
-            known = replace(known, file_id=await batch.upload(client, path))
+            known = replace(known, file_id=await batch.upload(client, context.run_dir.batch(known.name)))
             store.save_batch(known)
             store.commit()
-        assert known.file_id
-        batch_id = await batch.start(client, known.name, known.file_id, kind)
-    except LLMError as error:
-        if not batch.is_without_batches(error):
+        batch_id = await batch.start(client, known, context.kind)
+    except LLMRefused as error:
+        if error.status not in (404, 405, 501):
             raise
-        return _by_hand(store, known, path)
+        return f"{client.address} takes no batches.\n{_by_hand(context, known)}"
     store.save_batch(replace(known, batch_id=batch_id, state="submitted"))
     store.commit()
     return f"{known.name}: {known.requests} requests, submitted as {batch_id}"
 
 
-def _by_hand(store: AnswerStore, known: Batch, path: Path) -> str:
-    store.save_batch(replace(known, state=BY_HAND))
+def _by_hand(context: _Context, known: Batch) -> str:
+    path = context.run_dir.batch(known.name)
+    context.store.save_batch(replace(known, state="handed over"))
     return (
-        f"{known.name}: {known.requests} requests in {path}. The server takes no batches; answer them with\n"
-        f"  vllm run-batch -i {path} -o {_output(path)} --model MODEL\n"
+        f"{known.name}: {known.requests} requests in {path}. Have them answered, for instance by\n"
+        f"  vllm run-batch -i {path} -o {_output(path)} --model {context.config.llm.model}\n"
         f"and then give: multigrain synthesize RUN.toml --batch ingest"
     )
 
@@ -164,22 +209,19 @@ def _by_hand(store: AnswerStore, known: Batch, path: Path) -> str:
 # Status
 
 
-async def _status(_config: Config, run_dir: RunDir, store: AnswerStore, client: EndpointClient | None) -> str:
+async def _status(context: _Context) -> str:
     lines = []
-    for known in store.batches():
-        line = f"{known.name}: {known.requests} requests, {known.state}"
-        if known.state in ("written", "ingested"):
-            pass
+    for known in context.store.batches():
+        line = f"{known.name}: {known.requests} requests, "
+        output = _output(context.run_dir.batch(known.name))
+        if known.state in (WRITTEN, INGESTED):
+            line += known.state
         elif known.batch_id is None:
-            found = _output(run_dir.batch(known.name))
-            line += f"; {found} is {'there' if found.is_file() else 'not there yet'}"
-        elif client is not None:
-            state = await batch.fetch_state(client, known.batch_id)
+            line += f"{known.state}; {output} is {'there' if output.is_file() else 'not there yet'}"
+        else:
+            state = await batch.fetch_state(context.client, known.batch_id)
             counts = state.get("request_counts") or {}
-            line = (
-                f"{known.name}: {known.requests} requests, {state['status']} "
-                f"({counts.get('completed', 0)} done, {counts.get('failed', 0)} failed)"
-            )
+            line += f"{state['status']} ({counts.get('completed', 0)} done, {counts.get('failed', 0)} failed)"
         lines.append(line)
     return "\n".join(lines) or "no batches"
 
@@ -187,54 +229,60 @@ async def _status(_config: Config, run_dir: RunDir, store: AnswerStore, client: 
 # Ingest
 
 
-async def _ingest(config: Config, run_dir: RunDir, store: AnswerStore, client: EndpointClient | None) -> str:
-    budget = Budget(config.llm, prices_of(config.llm), store.spent())
+async def _ingest(context: _Context) -> str:
     lines = []
-    for known in store.batches():
-        if known.state in ("written", "ingested"):
-            continue
-        path = run_dir.batch(known.name)
-        if known.batch_id is not None:
-            if client is None:
-                raise RunError(
-                    f"{known.name}: the server that has the batch cannot be reached ({config.llm.base_url[0]})."
-                )
-            state = await batch.fetch_state(client, known.batch_id)
-            if state["status"] not in batch.ENDED:
-                lines.append(f"{known.name}: still {state['status']}")
-                continue
-            for field, target in (("output_file_id", _output(path)), ("error_file_id", _errors(path))):
-                if file_id := state.get(field):
-                    await batch.download(client, file_id, target)
-        elif not _output(path).is_file():
-            lines.append(f"{known.name}: {_output(path)} is not there yet")
-            continue
-        lines.append(_take_in(store, budget, known, path))
+    for known in context.store.batches():
+        if known.state not in (WRITTEN, INGESTED):
+            obstacle = await _fetch(context, known)
+            lines.append(f"{known.name}: {obstacle}" if obstacle else _take_in(context, known))
     return "\n".join(lines) or "no batch to take in"
 
 
-def _take_in(store: AnswerStore, budget: Budget, known: Batch, path: Path) -> str:
-    """Keep what came back; inputs without an answer are to do again."""
-    calls = dict(store.batched(known.name))
+async def _fetch(context: _Context, known: Batch) -> str | None:
+    """Get the files with the answers; returns why they are not to be had yet."""
+    path = context.run_dir.batch(known.name)
+    if known.batch_id is None:
+        return None if _output(path).is_file() else f"{_output(path)} is not there yet"
+    state = await batch.fetch_state(context.client, known.batch_id)
+    if state["status"] not in batch.ENDED:
+        return f"still {state['status']}"
+    for field, target in (("output_file_id", _output(path)), ("error_file_id", _errors(path))):
+        if file_id := state.get(field):
+            await batch.download(context.client, file_id, target)
+    return None
+
+
+def _take_in(context: _Context, known: Batch) -> str:
+    """Keep what came back, whoever wants it by now. Where the batch has ended, the rest is to do again."""
+    store, ledger, path = context.store, context.ledger, context.run_dir.batch(known.name)
+    calls = {key: Call(number, store.bound(number)) for key, number in store.calls_in(known.name).items()}
+    failed: dict[str, LLMError] = {}
     answered = 0
     for output in (_output(path), _errors(path)):
-        for key, outcome in batch.read_output(output) if output.is_file() else ():
-            call = calls.pop(key, None)
-            if call is None:
-                continue
-            store.put_back(key)
-            if isinstance(outcome, Answer):
+        for key, outcome in batch.read_output(output):
+            if isinstance(outcome, LLMError):
+                failed[key] = outcome
+            elif call := calls.pop(key, None):
                 answered += 1
-                bound = store.bound(call)
-                store.end_call(call, outcome, budget.actual(outcome, bound))
-            else:
-                store.fail_call(call, str(outcome), Usage(calls=1))
-    for key, call in calls.items():
-        store.put_back(key)
-        store.fail_call(call, "the batch ended without an answer", Usage(calls=1))
-    store.save_batch(replace(known, state="ingested"))
+                ledger.end(call, outcome)
+                _return(store, key, known.name)
+    has_ended = known.batch_id is not None
+    for key, call in list(calls.items()):
+        if key in failed or has_ended:
+            ledger.fail(call, failed.get(key) or LLMUnavailable("the batch ended without an answer"))
+            _return(store, key, known.name)
+            del calls[key]
+    store.save_batch(known if calls else replace(known, state=INGESTED))
     store.commit()
-    return f"{known.name}: {answered} of {known.requests} answered. Now give: multigrain synthesize RUN.toml"
+    taken = f"{known.name}: {answered} answers to {known.requests} requests taken in"
+    if calls:
+        return f"{taken}; {len(calls)} are not in {_output(path)} yet (--retry batched takes them back)"
+    return f"{taken}. Now give: multigrain synthesize RUN.toml"
+
+
+def _return(store: AnswerStore, key: str, name: str) -> None:
+    if store.is_batched(key, name):
+        store.give_back(key)
 
 
 def _output(path: Path) -> Path:

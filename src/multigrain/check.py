@@ -64,7 +64,7 @@ def _asking(config: Config, pairs: list[Pair]) -> list[str]:
         cost = f"about ${estimate.likely.cost:.2f} (at most ${estimate.most.cost:.2f})"
     else:
         cost = "nobody knows at what price; set llm.prices"
-    lines = [f"  asking      {estimate.requests:,} requests, {tokens}, {cost}; by {estimate.basis}"]
+    lines = [f"  asking      {estimate.most.calls:,} requests, {tokens}, {cost}; by {estimate.basis}"]
     caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
         lines.append(f"              never more than {chosen}, for the whole folder; so far {listed(estimate.so_far)}")

@@ -3,7 +3,6 @@
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from multigrain import __version__
 from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import MultigrainError
-from multigrain.progress import set_mode
+from multigrain.progress import complain, set_mode
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -21,7 +20,8 @@ EPILOG = """examples:
   multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
   multigrain run examples/own_pairs.toml --set training.batch_size=16
 
-exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer
+exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
+130 stopped by Ctrl-C or SIGTERM
 """
 
 SYNTHESIZE_EPILOG = """examples:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _perform(options)
     except KeyboardInterrupt:
-        print("multigrain: stopped. The same command goes on from here.", file=sys.stderr)
+        complain("stopped. The same command goes on from here.")
         return INTERRUPTED
     except Exception as error:
         if options.debug:
@@ -106,10 +106,9 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
     print(render(config, summary))
     if too_many_parked(config, summary):
         parked = summary["counts"]["parked"]
-        print(
-            f"multigrain: {parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why. "
-            "multigrain synthesize RUN.toml --retry REASON asks once more.",
-            file=sys.stderr,
+        complain(
+            f"{parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why. "
+            "multigrain synthesize RUN.toml --retry REASON asks once more."
         )
         return PARKED
     return DONE
@@ -126,12 +125,12 @@ def _search(options: argparse.Namespace) -> int:
 def _explain(error: Exception) -> int:
     """One clear message, and the exit code that goes with it."""
     if isinstance(error, MultigrainError):
-        print(f"multigrain: {error}", file=sys.stderr)
+        complain(str(error))
         return error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
-        print(f"multigrain: {error.filename}: {error.strerror}.", file=sys.stderr)
+        complain(f"{error.filename}: {error.strerror}.")
         return USER
-    print(f"multigrain: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+    complain(f"{type(error).__name__}: {error}\n(--debug shows where)")
     return FAILED
 
 
@@ -183,8 +182,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_asking(verb: argparse.ArgumentParser) -> None:
     verb.epilog = SYNTHESIZE_EPILOG
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
-    verb.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
-    verb.add_argument("--batch", choices=["submit", "status", "ingest"], help="have it done by the Batch API")
+    way = verb.add_mutually_exclusive_group()
+    way.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
+    steps = ["submit", "write", "status", "ingest"]
+    way.add_argument("--batch", choices=steps, help="have it done by the Batch API, or (write) by files")
     verb.add_argument("--durable", action="store_true", help="survive power cuts too; same as synthesis.durable=true")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -24,8 +25,17 @@ Grade = Annotated[int, Field(ge=1, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
-    "llm": {"api_key_env", "max_concurrency", "max_requests", "max_tokens", "max_cost", "prices", "timeout"},
-    "synthesis": {"max_parked", "durable"},
+    "llm": {
+        "base_url",
+        "api_key_env",
+        "max_concurrency",
+        "max_requests",
+        "max_tokens",
+        "max_cost",
+        "prices",
+        "timeout",
+    },
+    "synthesis": {"answer_tokens", "max_parked", "durable"},
     "training": {"checkpoint_every"},
 }
 """Settings that may change without anything being done again."""
@@ -61,14 +71,28 @@ class PricesSection(Section):
     output: float = Field(ge=0)
 
 
-BaseURL = Annotated[str, Field(pattern=r"^https?://[^/]")]
+def _server(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it is none, or carries a login or a query: keys come from the environment.
+    """
+    wanted = f'found "{url}"; wanted http(s)://HOST[:PORT]/PATH, such as https://api.example.com/v1'
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"{wanted} ({error})") from None
+    if not is_good or parts.username or parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(f"{wanted}, without login or query")
+    return url.rstrip("/")
 
 
 class LLMSection(Section):
     """Which language model writes candidates, and how it is spoken to."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
-    base_url: list[BaseURL] = []
+    base_url: list[str] = []
     """Of an OpenAI-compatible server, such as `https://api.example.com/v1`; or of several with the same model."""
     model: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -83,7 +107,7 @@ class LLMSection(Section):
     """In dollars."""
     prices: PricesSection | None = None
     """By default those that the package `genai-prices` lists; nothing for a server on this machine."""
-    timeout: float = Field(120, gt=0)
+    timeout: float = Field(120, gt=0, le=86_400)
     """Seconds that one request may take."""
 
     @model_validator(mode="after")
@@ -97,7 +121,8 @@ class LLMSection(Section):
     @field_validator("base_url", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        urls = [value] if isinstance(value, str) else value
+        return [_server(url) if isinstance(url, str) else url for url in urls] if isinstance(urls, list) else urls
 
 
 class SynthesisSection(Section):
@@ -110,8 +135,9 @@ class SynthesisSection(Section):
     prompt_style: Literal["auto", "per-grade", "all-grades"] = "auto"
     """`auto` is `per-grade` (few-shot completions) for the embedded model and `all-grades` (one JSON
     answer to a chat message) for an endpoint."""
-    answer_tokens: int | None = Field(None, ge=8)
-    """Longest answer; by default enough for texts of the positive's shown length. Raised, it redoes what was cut."""
+    answer_tokens: int | None = Field(None, ge=8, le=10**6)
+    """Longest answer; by default enough for texts of the positive's shown length. What was cut is
+    asked again by `--retry length`."""
     durable: bool = False
     """Wait for the disk with every commit of an answer: then not even a power cut loses one."""
     max_parked: Share = 0.1
@@ -343,16 +369,18 @@ def known_keys() -> list[str]:
         keys.append(name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
+    keys += [f"llm.prices.{inner}" for inner in PricesSection.model_fields]
     return keys + [f"training.phases.{inner}" for inner in PhaseSection.model_fields]
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:
-    """The settings in which a saved configuration differs from this one, one line each."""
+    """The settings that matter in which a saved configuration differs from this one, one line each."""
+    neutral = tuple(f"{section}.{key}" for section, keys in OUTCOME_NEUTRAL.items() for key in keys)
     old, new = _flatten(saved), _flatten(config.model_dump())
     return [
         f"{key} = {json.dumps(new.get(key))}, in the folder {json.dumps(old.get(key))}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not key.startswith(neutral)
     ]
 
 

@@ -16,6 +16,8 @@ Every message says where, what was found, what was wanted and what to do.
 
 from pathlib import Path
 
+LONGEST_MESSAGE = 600
+
 
 class MultigrainError(Exception):
     """Anything that multigrain knows how to explain."""
@@ -63,7 +65,8 @@ class LLMError(MultigrainError):
     def __init__(self, message: str, status: int | None = None, billed: bool = False) -> None:
         self.status = status
         self.billed = billed
-        super().__init__(message)
+        # Servers quote what UTF-8 cannot hold, and at any length.
+        super().__init__(message.encode("utf-8", "replace").decode()[:LONGEST_MESSAGE])
 
 
 class LLMUnavailable(LLMError):

@@ -71,7 +71,7 @@ STAGES = (
         stages.synthesize,
         ("llm", "synthesis", "mining", "grading"),
         lambda config, run: [run.train_pairs, run.corpus, *weight_files(config.grading.judge_model)],
-        lambda run: [run.candidates],
+        lambda run: [run.candidates, run.parked],
     ),
     Stage(
         "grade",
@@ -134,7 +134,7 @@ def synthesize(config: Config, force: bool = False, retry: str | None = None) ->
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
-    redo = ("synthesize",) if force or retry else ()
+    redo = ("synthesize",) if force or retry is not None else ()
     return _run_stages(config, ["data", "synthesize"], force, redo, retry)
 
 
@@ -192,19 +192,25 @@ def batch(config: Config, step: str, force: bool = False) -> str:
 
     Args:
         config: the run.
-        step: `submit`, `status` or `ingest`; `synthesize` afterwards reads what came back.
+        step: `submit`, `write`, `status` or `ingest`; `synthesize` afterwards reads what came back.
         force: see `run`.
 
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
-    if step == "submit":
+    require(config)
+    if step in ("submit", "write"):
         _run_stages(config, ["data"], force)
     run_dir = RunDir(config.folder)
     if not run_dir.train_pairs.is_file():
-        raise _stage_before(config, "data")
+        return f"{config.folder}: no batches; --batch submit makes them"
     with _full_disk_explained(run_dir.folder), run_dir.lock():
-        steps = {"submit": batching.submit, "status": batching.status, "ingest": batching.ingest}
+        steps = {
+            "submit": batching.submit,
+            "write": batching.write,
+            "status": batching.status,
+            "ingest": batching.ingest,
+        }
         return steps[step](config, run_dir)
 
 
@@ -216,8 +222,8 @@ def _run_stages(
     require(config, llm="synthesize" in names and "synthesize" not in {*done} - {*redo})
     with _full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
-        if retry:
-            say(f"put back: {asking.retry(run_dir, retry)} inputs")
+        if retry is not None:
+            say(f"put back: {asking.retry(config, run_dir, retry)} inputs")
         for stage in STAGES:
             is_done = stage.is_done(config, run_dir)
             if stage.name not in names:

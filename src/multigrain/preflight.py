@@ -6,7 +6,7 @@ from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS, beir_parts
 from multigrain.errors import ConfigError, DataError
-from multigrain.llm.budget import prices_of
+from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
 from multigrain.llm.weights import find_weights
 from multigrain.model.locate import EMBEDDED, find_base
@@ -51,6 +51,4 @@ def _require_llm(section: LLMSection) -> None:
     api_key(section)
     if section.provider == EMBEDDED:
         find_weights()
-    if section.max_cost is not None and prices_of(section) is None:
-        unknown = f'nobody knows what "{section.model}" costs; set llm.prices = {{ input = ..., output = ... }}'
-        raise ConfigError("llm.max_cost", [unknown])
+    Budget(section, prices_of(section), Usage())

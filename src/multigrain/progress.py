@@ -43,6 +43,11 @@ def say(message: str) -> None:
         _print(message)
 
 
+def complain(message: str) -> None:
+    """Tell the user what went wrong, however quiet we are."""
+    _print(json.dumps({"error": message}, ensure_ascii=False) if _mode == "json" else f"multigrain: {message}")
+
+
 @contextmanager
 def meter(description: str, total: int) -> Iterator[Meter]:
     """A meter for `total` steps, shown while the block runs."""
@@ -89,11 +94,12 @@ class _Lines:
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         if note is not None:
             self.fields = {"now": note}
+        self.begun = self.begun or 0
         self.reach(self.done + steps, self.fields)
 
     def reach(self, done: int, fields: dict[str, object]) -> None:
         if self.begun is None:  # what was done before the meter ran says nothing about the pace
-            self.begun = self.done
+            self.begun = done
         self.done, self.fields = done, fields
         if time.monotonic() - self.printed >= self.every:
             self._show()

@@ -19,11 +19,14 @@ from multigrain.errors import DataError, LLMReplyError
 from multigrain.evaluation.evaluate import check_unseen, load_task, without_queries_of
 from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
+from multigrain.progress import say
 from multigrain.records import Candidate, Document, Pair, Record, to_json, tuple_from_json
 from multigrain.rundir import RunDir
 from multigrain.summary import summarize
 from multigrain.synthesis.synthesize import Parked
 from multigrain.vectors import Embed
+
+REASON_WIDTH = 100
 
 
 @dataclass
@@ -73,22 +76,30 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
     sent = asking.ask_all(config, run_dir)
     counts = Counter({"requests": 0, "sent": sent, "written": 0, "parked": 0, "mined": 0})
     reasons: Counter[str] = Counter()
+    details: dict[str, str] = {}
+    """One for each reason."""
     with atomic_file(run_dir.candidates) as candidates, atomic_file(run_dir.parked) as parked:
         for outcome in asking.outcomes(config, run_dir):
             counts["requests"] += 1
             if isinstance(outcome, Parked):
                 counts["parked"] += 1
-                reasons[outcome.detail] += 1
+                reasons[outcome.reason] += 1
+                details.setdefault(outcome.reason, outcome.detail)
                 parked.write(to_line(asdict(outcome)))
             else:
                 counts["written"] += len(outcome)
                 candidates.writelines(to_line(to_json(candidate)) for candidate in outcome)
-        if counts["requests"] and not counts["written"]:
-            reason, _ = reasons.most_common(1)[0]
-            raise LLMReplyError(f"none of the {counts['requests']} requests has a usable answer; most often: {reason}")
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
             candidates.write(to_line(to_json(candidate)))
+    for reason, times in reasons.most_common():
+        say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
+    if counts["requests"] and not counts["written"]:
+        ((reason, _),) = reasons.most_common(1)
+        raise LLMReplyError(
+            f"none of the {counts['requests']} inputs has a usable answer ({run_dir.parked}); most often {reason}: "
+            f"{details[reason]} When it is mended: multigrain synthesize RUN.toml --retry {reason}"
+        )
     _, spent = asking.spent(run_dir)
     return Result(dict(counts), spent.tokens, spent.cost)
 

@@ -152,9 +152,9 @@ def _status(status: int, text: str = "because", **headers: str) -> Handler:
 @pytest.mark.parametrize(
     ("handler", "kind", "expected"),
     [
-        (_html, LLMReplyError, "not JSON: b'<html>Welcome"),
+        (_html, LLMReplyError, "not JSON: '<html>Welcome"),
         (_no_choices, LLMReplyError, "not an OpenAI-style answer"),
-        (_stream, LLMReplyError, "not JSON: b'data: "),
+        (_stream, LLMReplyError, "not JSON: 'data: "),
         (_endless, LLMReplyError, "longer than"),
         (_drip, LLMUnavailable, "no answer within 0.5 s"),
         (_nested, LLMReplyError, "not JSON"),
@@ -173,11 +173,21 @@ def test_each_fault_of_the_server_has_its_kind(handler: Handler, kind: type[LLME
         with_server(handler, lambda url: ask(url, timeout=0.5))
 
 
-def test_the_key_is_in_no_message() -> None:
-    with pytest.raises(LLMRefused) as caught:
-        with_server(_html, lambda url: ask(url, key="topsecret"), models=_status(403))
-    assert "topsecret" not in str(caught.value)
-    assert caught.value.exit_code == 2
+@pytest.mark.parametrize(
+    "handler",
+    [
+        _status(403, "wrong key topsecret"),
+        _status(200, "<p>" + "x" * 66 + "topsecret"),
+        _status(200, '{"error": "wrong key topsecret"}'),
+        _status(302, "", Location="http://x/?key=topsecret"),
+        _status(500, "Bearer topsecret"),
+    ],
+)
+def test_the_key_is_in_no_message(handler: Handler) -> None:
+    with pytest.raises(LLMError) as caught:
+        with_server(handler, lambda url: ask(url, key="topsecret"))
+    assert "topsec" not in str(caught.value)
+    assert "[key" in str(caught.value)
 
 
 def test_an_unknown_model_is_refused_with_those_that_are_there() -> None:
@@ -209,6 +219,9 @@ def test_a_server_that_is_only_busy_at_first_is_not_refused() -> None:
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry-after-ms": "1500", "Retry-After": "2"}, 1.5),
+        ({"Retry-After": "9" * 400}, 3600.0),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
+        ({"Retry-After": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
@@ -237,6 +250,7 @@ def test_an_account_without_credit_is_not_merely_busy() -> None:
         ({"message": {"content": None, "refusal": "I can't"}}, Answer("I can't", None, None, "content_filter")),
         ({"message": {"content": "half a \ud800 pair"}}, Answer("half a ? pair")),
         ({"text": 7}, Answer("")),
+        ({"text": "x", "finish_reason": "\ud800"}, Answer("x", None, None, "?")),
     ],
 )
 def test_odd_answers_are_answers(choice: dict[str, Any], expected: Answer) -> None:
@@ -261,11 +275,19 @@ def test_odd_prompts_arrive(prompt: str) -> None:
 
 def test_only_what_may_have_been_charged_for_counts_as_such() -> None:
     billed = {}
-    for name, handler in {"cut": _cut, "hang": _hang, "html": _html, "500": _status(500), "429": _status(429)}.items():
+    for name, handler in {"cut": _cut, "hang": _hang, "html": _html, "500": _status(500), "502": _status(502)}.items():
         with pytest.raises(LLMError) as caught:
             with_server(handler, lambda url: ask(url, timeout=0.5))
         billed[name] = caught.value.billed
-    assert billed == {"cut": True, "hang": True, "html": True, "500": False, "429": False}
+    assert billed == {"cut": True, "hang": True, "html": True, "500": False, "502": True}
+
+
+@pytest.mark.parametrize("usage", ["lots", [1, 2], 7, None, {"prompt_tokens": "100"}])
+def test_a_good_answer_survives_odd_accounts(usage: object) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"text": "good"}], "usage": usage})
+
+    assert with_server(handler, ask) == Answer("good")
 
 
 def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -293,6 +315,7 @@ def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.Monke
             with pytest.raises(LLMReplyError, match="not JSON"):
                 await ask(url)
             assert not seen
+            assert "pass" not in str(vars(EndpointClient("http://llm.example/v1", "m"))["_proxy"])
             return await ask("http://llm.example/v1", key="key")
         finally:
             await runner.cleanup()

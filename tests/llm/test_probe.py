@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from benchmarks.mock_server import Behaviour, MockServer
 
 from multigrain.config import LLMSection
-from multigrain.errors import LLMRefused
+from multigrain.errors import LLMRefused, LLMUnavailable
+from multigrain.llm import probe
 from multigrain.llm.budget import Budget
 from multigrain.llm.client import Ask, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient
-from multigrain.llm.scheduler import Tally, answer_all
+from multigrain.llm.ledger import Tally
+from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.llm.structured import schema_of
 from multigrain.synthesis.parse import all_grades_reader, answer_model
@@ -55,8 +58,6 @@ class Picky(MockServer):
     refused: tuple[str, ...] = ("max_tokens", "temperature")
 
     async def _complete(self, request: Any) -> Any:
-        from aiohttp import web
-
         body = await request.json()
         for name in self.refused:
             if name in body:
@@ -109,3 +110,35 @@ def test_a_server_that_refuses_everything_is_told_at_once(tmp_path: Path) -> Non
     server.refused = ("messages",)
     with pytest.raises(LLMRefused, match="'messages' is not supported"):
         run(tmp_path / "store.sqlite", server)
+
+
+@pytest.mark.parametrize(("status", "times"), [(429, 6), (503, 3), (502, 2)])
+def test_a_busy_start_says_nothing_about_the_rung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, times: int
+) -> None:
+    """A server that is still loading must not lose its schema for the rest of the run."""
+    monkeypatch.setattr(probe, "LONGEST_WAIT", 0.01)
+
+    class Loading(MockServer):
+        left = times
+
+        async def _complete(self, request: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                return web.json_response({"error": "later"}, status=status)
+            return await super()._complete(request)
+
+    tally, dialect, _ = run(tmp_path / "store.sqlite", Loading(Behaviour(latency=0)))
+    assert (tally.answered, dialect) == (5, Dialect("json_schema"))
+
+
+def test_a_server_that_never_answers_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE", 0.1)
+    with pytest.raises(LLMUnavailable, match="HTTP 503"):
+        run(tmp_path / "store.sqlite", Refusing(Behaviour(latency=0)))
+
+
+class Refusing(MockServer):
+    async def _complete(self, request: Any) -> Any:
+        return web.json_response({"error": "later"}, status=503)

@@ -68,34 +68,35 @@ def test_a_call_counts_with_its_bound_until_it_ends(tmp_path: Path) -> None:
         assert not store.is_under_way("b")
 
 
-def test_parked_inputs_are_put_back_by_reason(tmp_path: Path) -> None:
+def test_parked_inputs_are_put_back(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "store.sqlite") as store:
         for key, reason in (("a", "transport"), ("b", "transport"), ("c", "length")):
             store.end_call(store.begin_call(key, 5, BOUND), Answer("bad"), BOUND)
             store.park(key, reason, f"because of {key}")
         settle(store, "d")
-        assert store.reasons() == {"transport": 2, "length": 1}
         assert store.parked("c") == ("length", "because of c")
-        assert store.retry("transport") == 2
+        store.put_back("a")
         assert store.state("a") == ("todo", 1)  # the reply that it had counts no more
+        assert store.parked("a") is None
         assert store.state("c") == ("parked", 0)
-        assert store.retry() == 1
-        assert store.reasons() == {}
         assert store.state("d") == ("ok", 0)
 
 
 def test_what_is_in_a_batch_is_nobody_elses(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "store.sqlite") as store:
-        call = store.begin_call("a", 5, BOUND)
+        call = store.begin_call("a", 5, BOUND, "batch-1")
         store.lend("a", "batch-1")
         store.mark_lost()
         assert store.is_under_way("a")
-        assert store.batched("batch-1") == store.batched() == [("a", call)]
-        assert store.batched("batch-2") == []
+        assert store.calls_in("batch-1") == {"a": call}
+        assert store.calls_in("batch-2") == {}
         assert store.bound(call) == BOUND
-        assert store.reasons() == {"batched": 1}
-        assert store.retry("batched") == 1
+        assert store.has_batched()
+        assert store.is_batched("a")
+        assert not store.is_batched("a", "batch-2")
+        store.put_back("a")
         assert store.state("a") == ("todo", 0)
+        assert store.calls_in("batch-1") == {"a": call}  # its answer may still come
 
 
 def test_what_was_learnt_of_a_server_is_kept(tmp_path: Path) -> None:

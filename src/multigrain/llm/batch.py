@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.jsonl import atomic_file, read_objects
+from multigrain.errors import LLMError, LLMReplyError, LLMUnavailable
+from multigrain.jsonl import atomic_file
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient, encode, read_answer, request_body
@@ -62,13 +62,18 @@ def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Di
 
 
 def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
-    """(key, answer or why there is none) for each line of an output or error file.
-
-    Raises:
-        DataError: a line is no JSON object (names file and line).
-    """
-    for _, fields in read_objects(path):
-        response = fields.get("response") or {}
+    """(key, answer or why there is none) for each line of an output or error file; damaged lines are nobody's."""
+    if not path.is_file():
+        return
+    for line in path.open("rb"):
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(fields, dict):
+            continue
+        response = fields.get("response")
+        response = response if isinstance(response, dict) else {}
         status, body = response.get("status_code"), response.get("body")
         try:
             if status != 200:
@@ -87,17 +92,17 @@ async def upload(client: EndpointClient, path: Path) -> str:
         return _id(await client.call("POST", "files", form))
 
 
-async def start(client: EndpointClient, name: str, file_id: str, kind: str) -> str:
+async def start(client: EndpointClient, known: Batch, kind: str) -> str:
     """Have the server begin; returns the batch's id.
 
-    A batch of this name that it has already, because we were stopped before we could note its id, is not begun again.
+    A batch of this file that it has already, because we were stopped before we could note its id, is not begun again.
     """
     listing = await client.call("GET", "batches?limit=100")
     for batch in listing.get("data") or []:
-        if (batch.get("metadata") or {}).get("name") == name and batch.get("input_file_id") == file_id:
+        if batch.get("input_file_id") == known.file_id:
             return _id(batch)
     where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
-    wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW, "metadata": {"name": name}}
+    wanted = {"input_file_id": known.file_id, "endpoint": where, "completion_window": WINDOW}
     return _id(await client.call("POST", "batches", encode(wanted)))
 
 
@@ -114,11 +119,6 @@ async def download(client: EndpointClient, file_id: str, path: Path) -> None:
     with atomic_file(path) as file:
         async for part in client.stream(f"files/{file_id}/content"):
             file.write(part)
-
-
-def is_without_batches(error: LLMError) -> bool:
-    """Whether the error says that the server has no Batch API."""
-    return isinstance(error, LLMRefused) and error.status in (404, 405, 501)
 
 
 def _id(reply: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from multigrain.config import LLMSection
+from multigrain.errors import ConfigError
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.endpoint import is_loopback
 
@@ -69,9 +70,15 @@ class Budget:
         section: its `max_requests`, `max_tokens` and `max_cost` hold for the run folder, however many commands fill it.
         prices: None where nobody knows them.
         spent: by earlier commands.
+
+    Raises:
+        ConfigError: the cost has a cap, and nobody knows the prices.
     """
 
     def __init__(self, section: LLMSection, prices: Prices | None, spent: Usage) -> None:
+        if section.max_cost is not None and prices is None:
+            unknown = f'nobody knows what "{section.model}" costs; set llm.prices = {{ input = ..., output = ... }}'
+            raise ConfigError("llm.max_cost", [unknown])
         self._caps = {"requests": section.max_requests, "tokens": section.max_tokens, "cost": section.max_cost}
         self.prices = prices or Prices()
         self.spent = spent
@@ -102,20 +109,29 @@ class Budget:
 
 
 def prices_of(section: LLMSection) -> Prices | None:
-    """The prices in force: the section's, nothing on this machine, or those that `genai-prices` lists.
+    """The prices in force: the section's, or those that `genai-prices` lists; nothing on this machine.
 
     Returns:
-        None where the model's price is not known.
+        The highest among the servers; None where one is not known.
     """
     if section.prices is not None:
         return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
-    if section.provider != "endpoint" or all(is_loopback(urlsplit(url).hostname or "") for url in section.base_url):
+    if section.provider != "endpoint":
+        return Prices()
+    prices = [_listed(url, section.model or "") for url in section.base_url]
+    known = [price for price in prices if price is not None]
+    if len(known) < len(prices):
+        return None
+    return Prices(max(price.input for price in known), max(price.output for price in known))
+
+
+def _listed(url: str, model: str) -> Prices | None:
+    if is_loopback(urlsplit(url).hostname or ""):
         return Prices()
     from genai_prices import Usage as Tokens  # a large table: loaded where it is needed
     from genai_prices import calc_price
 
     try:
-        url, model = section.base_url[0], section.model or ""
         listed = calc_price(Tokens(input_tokens=1000, output_tokens=1000), model, provider_api_url=url)
     except LookupError:
         return None

@@ -62,7 +62,7 @@ class Ask:
 
     request: Request
     read: Callable[[Answer], Any]
-    """Raises LLMReplyError where the answer is no use; LLMRefused where another would be none either."""
+    """Raises LLMReplyError where the answer is no use."""
 
 
 class Client(Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import errno
 import ipaddress
 import json
 import time
@@ -12,18 +13,23 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import yarl
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
 
 CONNECT_SECONDS = 10.0
-ALIVE_SECONDS = 10.0
-"""How long a server may take to say that it is there."""
+MODELS_SECONDS, ALIVE_SECONDS = 30.0, 10.0
+"""How long a server may take to list its models, at the start and later."""
 LARGEST_ANSWER = 4 * 2**20
 """Bytes; a longer body is no answer to a request for a short text."""
 MOST_TOKENS = 10**9
 """A server that counts more in one answer does not count."""
+LONGEST_WAIT = 3600.0
+"""Seconds for which a server may ask."""
+FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)
+SERVER_ERROR = 500
 JSON_HEADERS = {"Content-Type": "application/json"}
 BUSY = 429
 PAYMENT = 402
@@ -49,7 +55,8 @@ class EndpointClient:
         self._api_key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = timeout
-        self._proxy = _proxy(base_url)
+        self._proxy, self._proxy_auth = _proxy(base_url)
+        self._lists_models = True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -57,7 +64,7 @@ class EndpointClient:
         # Not trust_env: that also reads ~/.netrc, and fails where it holds the host and a key is set too.
         self._session = aiohttp.ClientSession(
             headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(self._timeout, sock_connect=CONNECT_SECONDS, sock_read=self._timeout),
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -80,25 +87,38 @@ class EndpointClient:
     async def complete(self, request: Request) -> Answer:
         """See `Client.complete`."""
         path, body = request_body(request, self.dialect or Dialect())
-        return read_answer(await self.call("POST", path, encode(body)))
+        reply = await self.call("POST", path, encode(body))
+        try:
+            return read_answer(reply)
+        except LLMError as error:
+            raise self._redacted(error) from None
 
     async def is_alive(self) -> bool:
-        """See `Client.is_alive`: any answer below 500 is one."""
+        """See `Client.is_alive`: `/models` says so, or says anything where it never was of use."""
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await self.call("GET", "models")
         except LLMRefused:
             return True
         except (LLMError, TimeoutError) as error:
-            return getattr(error, "status", None) == BUSY
+            status = getattr(error, "status", None)
+            return status == BUSY or (status is not None and not self._lists_models)
         return True
 
     async def _check_model(self) -> None:
         """Ask for the list of models; a server that has none, or is busy now, is taken at its word."""
         try:
-            listing = await self.call("GET", "models")
+            async with asyncio.timeout(MODELS_SECONDS):
+                listing = await self.call("GET", "models")
+        except TimeoutError:
+            raise LLMUnavailable(f"{self.address}/models: no answer within {MODELS_SECONDS:g} s.") from None
         except LLMError as error:
-            if error.status in (404, 405, 429, 500, 502, 503, 504):
+            if (
+                isinstance(error, LLMReplyError)
+                or error.status in (404, 405, BUSY)
+                or (error.status or 0) >= SERVER_ERROR
+            ):
+                self._lists_models = False
                 return
             raise
         entries = listing.get("data") if isinstance(listing, dict) else None
@@ -113,13 +133,16 @@ class EndpointClient:
         Raises:
             LLMError: see `Client.complete`.
         """
-        async with self._response(method, path, body) as response:
-            raw = await _body(response)
         try:
+            async with self._response(method, path, body) as response:
+                raw = await _body(response)
             return json.loads(raw)
+        except LLMError as error:
+            raise self._redacted(error) from None
         except (ValueError, RecursionError):
+            said = self._without_key(raw.decode(errors="replace"))[:80]
             where = f"{self.address}/{path}"
-            raise LLMReplyError(f"{where}: answered something that is not JSON: {raw[:80]!r}", billed=True) from None
+            raise LLMReplyError(f"{where}: answered something that is not JSON: {said!r}", billed=True) from None
 
     async def stream(self, path: str) -> AsyncIterator[bytes]:
         """The content of a file below `base_url`, of any size, piece by piece.
@@ -127,9 +150,12 @@ class EndpointClient:
         Raises:
             LLMError: see `Client.complete`.
         """
-        async with self._response("GET", path, None) as response:
-            async for part in response.content.iter_any():
-                yield part
+        try:
+            async with self._response("GET", path, None) as response:
+                async for part in response.content.iter_any():
+                    yield part
+        except LLMError as error:
+            raise self._redacted(error) from None
 
     @asynccontextmanager
     async def _response(
@@ -139,30 +165,43 @@ class EndpointClient:
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
-        headers = JSON_HEADERS if isinstance(body, bytes) else None  # a form brings its own
+        options: dict[str, Any] = {"headers": JSON_HEADERS, "proxy": self._proxy, "proxy_auth": self._proxy_auth}
+        if not isinstance(body, bytes):  # a file takes as long as it takes; a form brings its own headers
+            options |= {"headers": None, "timeout": FILE_TIMEOUT if path != "models" else self._session.timeout}
         try:
-            async with self._session.request(
-                method, url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    raise _refusal(url, response, self._redacted(await response.content.read(LARGEST_ANSWER)))
+            async with self._session.request(method, url, data=body, allow_redirects=False, **options) as response:
+                if not 200 <= response.status < 300:
+                    said = (await response.content.read(LARGEST_ANSWER)).decode(errors="replace")
+                    raise _refusal(url, response, self._without_key(said))
                 yield response
-        except aiohttp.ConnectionTimeoutError:
-            raise LLMUnavailable(f"{url}: no connection within {CONNECT_SECONDS:g} s.") from None
-        except TimeoutError:
-            raise LLMUnavailable(f"{url}: no answer within {self._timeout:g} s (llm.timeout).", billed=True) from None
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
-            hint = "For an authority of your own, set the environment variable SSL_CERT_FILE."
-            raise LLMRefused(f"{url}: its certificate is not trusted: {error}. {hint}") from None
-        except aiohttp.ClientConnectorError as error:
-            raise LLMUnavailable(f"{url}: {error}.") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise LLMUnavailable(f"{url}: {error or type(error).__name__}.", billed=True) from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _translated(url, error, self._timeout) from None
 
-    def _redacted(self, raw: bytes) -> str:
-        """What the server said, without the key, which some servers repeat."""
-        text = raw.decode(errors="replace")
+    def _redacted(self, error: LLMError) -> LLMError:
+        """The error without the key, which some servers repeat."""
+        error.args = (self._without_key(str(error)),)
+        return error
+
+    def _without_key(self, text: str) -> str:
         return text.replace(self._api_key, "[key]") if self._api_key else text
+
+
+def _translated(url: str, error: Exception, timeout: float) -> LLMError:
+    """An error of the HTTP client's, as one of ours."""
+    if isinstance(error, TimeoutError):
+        is_connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
+        limit = f"no answer within {timeout:g} s (llm.timeout)" if is_connected else "no connection"
+        return LLMUnavailable(f"{url}: {limit}.", billed=is_connected)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        hint = "For an authority of your own, set the environment variable SSL_CERT_FILE."
+        return LLMRefused(f"{url}: its certificate is not trusted: {error}. {hint}")
+    if isinstance(error, aiohttp.ClientSSLError):
+        return LLMRefused(f"{url}: no secure connection: {error}. Is it an http:// address?")
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return LLMRefused(f"{url}: too many open files. Lower llm.max_concurrency, or raise the limit (ulimit -n).")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return LLMUnavailable(f"{url}: {error}.")
+    return LLMUnavailable(f"{url}: {error or type(error).__name__}.", billed=True)
 
 
 def request_body(request: Request, dialect: Dialect) -> tuple[str, dict[str, Any]]:
@@ -192,10 +231,10 @@ def read_answer(reply: Any) -> Answer:
 
     Raises:
         LLMReplyError: there is none.
-        LLMRefused: the model declined to answer.
     """
     try:
-        choice, usage = reply["choices"][0], reply.get("usage") or {}
+        choice, usage = reply["choices"][0], reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         message = choice.get("message") or {}
         text = message["content"] if "message" in choice else choice["text"]
         tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -207,7 +246,12 @@ def read_answer(reply: Any) -> Answer:
     if isinstance(refusal, str) and refusal:
         finish_reason, text = "content_filter", refusal
     text = text if isinstance(text, str) else ""
-    return Answer(text.encode("utf-8", "replace").decode(), prompt_tokens, completion_tokens, str(finish_reason))
+    return Answer(_clean(text), prompt_tokens, completion_tokens, _clean(str(finish_reason)))
+
+
+def _clean(text: str) -> str:
+    """The text without half surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -226,8 +270,9 @@ def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
     message = f"{url}: HTTP {status}: {said}"
     if status == BUSY and "insufficient_quota" in text:
         return LLMRefused(f"{message} The account has no credit left.", PAYMENT)
-    if status in (408, 425, BUSY) or status >= 500:
-        return LLMUnavailable(message, status, retry_after=_retry_after(response))
+    if status in (408, 425, BUSY) or (status >= SERVER_ERROR and status != 501):
+        # Behind a gateway that gave up, the model may have gone on.
+        return LLMUnavailable(message, status, billed=status in (502, 504), retry_after=_retry_after(response))
     if status in (401, 403):
         hint = "The key was refused: see the environment variable that llm.api_key_env names, and whether it is named."
     elif status == 404:
@@ -242,24 +287,33 @@ def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     """Seconds to wait, from `Retry-After` (seconds or a date) or OpenAI's `retry-after-ms`."""
+    seconds = response.headers.get("Retry-After", "").strip()
+    milliseconds = response.headers.get("retry-after-ms", "").strip()
     try:
-        if milliseconds := response.headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
-        value = response.headers.get("Retry-After", "").strip()
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        if _is_number(milliseconds):
+            asked = float(milliseconds) / 1000
+        elif _is_number(seconds):
+            asked = float(seconds)
+        else:
+            asked = email.utils.parsedate_to_datetime(seconds).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return None
+    return min(max(0.0, asked), LONGEST_WAIT)
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for the address."""
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.replace(".", "", 1).isdigit()
+
+
+def _proxy(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
+    """The proxy that the environment names for the address, and the login for it, which no message may show."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
+    if is_loopback(host) or proxy_bypass(host) or not (proxy := getproxies().get(parts.scheme)):
+        return None, None
+    address = yarl.URL(proxy)
+    login = aiohttp.BasicAuth(address.user, address.password or "") if address.user else None
+    return str(address.with_user(None)), login
 
 
 def is_loopback(host: str) -> bool:

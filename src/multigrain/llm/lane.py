@@ -39,6 +39,10 @@ class Lane:
     failures_in_row: int = 0
     outages: int = 0
     """Times in a row that it was taken for dead, without an answer between them."""
+    told_until: float = 0.0
+    """The user knows that the server wants to be left alone until then."""
+    silent_since: float = 0.0
+    """When the first of these began."""
     _suspects: list[Callable[[], None]] = field(default_factory=list)
     _outcomes: int = 0
     _busy: int = 0
@@ -70,10 +74,17 @@ class Lane:
             self.charge_suspects()
         self._count(now, busy=False)
 
-    def busy(self, now: float, pause: float) -> None:
-        """The server said that it has too much to do (429)."""
+    def busy(self, now: float, pause: float, was_asked: bool) -> None:
+        """The server said that it has too much to do (429).
+
+        Args:
+            now: the moment.
+            pause: seconds until the input is sent again.
+            was_asked: whether the server asked for the pause; if most of its answers do, all wait.
+        """
+        most_are = self._outcomes >= SMALLEST_WINDOW and self._busy > self._outcomes / 2
         self._count(now, busy=True)
-        if self.limit == 1:
+        if self.limit == 1 or (was_asked and most_are):
             self.held_until = max(self.held_until, now + pause)
 
     def failed(self, charge: Callable[[], None]) -> bool:

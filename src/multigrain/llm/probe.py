@@ -6,10 +6,15 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from multigrain.errors import LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm.client import Answer, Request
+from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
+from multigrain.llm.client import Answer, Client, Request
 from multigrain.llm.dialect import Dialect
+from multigrain.llm.endpoint import BUSY
+from multigrain.llm.ledger import Ledger
+from multigrain.progress import say
 
+KEY = "probe"
+"""Under which calls that serve no input are booked."""
 QUESTION = "Name a colour. Answer in JSON."
 SCHEMA = {
     "type": "object",
@@ -22,8 +27,50 @@ SHAPE = 'Use this form: {"colour_wanted": "..."}'
 TRIES = 3
 """For each dialect."""
 LONGEST_WAIT = 1.0
+PATIENCE, PATIENCE_IF_BUSY = 60.0, 900.0
+"""Seconds without an answer; the second, where the server at least says that it is busy."""
+BROKEN = 500
 
 Send = Callable[[Request, Dialect], Awaitable[Answer]]
+
+
+async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dialect:
+    """How an entered client's server is spoken to: as it or the store knows, or as a probe finds out.
+
+    Args:
+        client: its `dialect` is set.
+        request: one of those that will be sent later.
+        ledger: the probe's calls are booked like any others.
+
+    Raises:
+        LLMRefused, LLMUnavailable: see `find_dialect`.
+    """
+    if request.schema is None or client.dialect is not None:
+        return client.dialect or Dialect()
+    client.dialect = ledger.store.dialect(client.address, request.model)
+    if client.dialect is None:
+        client.dialect = await find_dialect(request, lambda asked, dialect: _send(client, ledger, asked, dialect))
+        if not ledger.obstacle:
+            ledger.store.learn(client.address, request.model, client.dialect)
+    return client.dialect
+
+
+async def _send(client: Client, ledger: Ledger, request: Request, dialect: Dialect) -> Answer:
+    """One call that serves no input, within the caps like any other."""
+    call = ledger.begin(KEY, request)
+    if call is None:
+        raise LLMReplyError(ledger.obstacle or "")
+    ledger.store.commit()
+    client.dialect = dialect
+    try:
+        answer = await client.complete(request)
+    except LLMError as error:
+        ledger.fail(call, error)
+        ledger.store.commit()
+        raise
+    ledger.end(call, answer)
+    ledger.store.commit()
+    return answer
 
 
 async def find_dialect(request: Request, send: Send) -> Dialect:
@@ -38,7 +85,7 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
 
     Raises:
         LLMRefused: the server refuses whatever is tried.
-        LLMUnavailable: it did not answer, and not on the lowest rung either.
+        LLMUnavailable: it is busy or away, which says nothing about what it understands.
     """
     dialect = Dialect()
     while True:
@@ -50,40 +97,44 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
             lower = dialect.without(str(refused)) or dialect.lower()
             if lower is None or refused.status not in (400, 422):
                 raise
-        except LLMUnavailable:
-            lower = dialect.lower()
-            if lower is None:
-                raise
         if lower is None:
             return dialect
         dialect = lower
 
 
 async def _has_form(request: Request, dialect: Dialect, send: Send) -> bool:
-    """Whether an answer has the right form, in at most `TRIES` tries.
+    """Whether an answer has the right form, in at most `TRIES` tries; an error 500 is a bad answer too.
 
     Raises:
         LLMRefused: the server refuses the request in this dialect.
-        LLMUnavailable: it never answered.
+        LLMUnavailable: it stayed busy or away.
     """
     prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
     probe = replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=())
-    unavailable: LLMUnavailable | None = None
-    replies = 0
-    for number in range(TRIES):
+    started = asyncio.get_running_loop().time()
+    tries = 0
+    while tries < TRIES:
         try:
-            answer = await send(replace(probe, seed=probe.seed + number), dialect)
-            replies += 1
+            answer = await send(replace(probe, seed=probe.seed + tries), dialect)
             if _is_form(answer.text):
                 return True
+            tries += 1
         except LLMReplyError:
-            replies += 1
+            tries += 1
         except LLMUnavailable as error:
-            unavailable = error
-            await asyncio.sleep(random.uniform(0, LONGEST_WAIT) if error.retry_after is None else error.retry_after)
-    if unavailable and not replies:
-        raise unavailable
+            tries += error.status == BROKEN
+            waited = asyncio.get_running_loop().time() - started
+            if waited > (PATIENCE_IF_BUSY if error.status == BUSY else PATIENCE):
+                raise
+            await _pause(error)
     return False
+
+
+async def _pause(error: LLMUnavailable) -> None:
+    pause = random.uniform(0, LONGEST_WAIT) if error.retry_after is None else error.retry_after
+    if pause > LONGEST_WAIT:
+        say(f"the server asks to wait {pause:.0f} s ({error})")
+    await asyncio.sleep(pause)
 
 
 def _is_form(text: str) -> bool:

@@ -5,125 +5,45 @@ no new one is taken. A waiting input holds no slot. What becomes of a failed cal
 
 busy (429)       the server's word is obeyed (`Retry-After`), else a random wait (full jitter)
 no answer        a random wait; counted against the input only if the server answers others meanwhile. A server that
-                 answers nobody is left alone, looked after, and tried again with a new input (a circuit breaker)
+                 answers nobody is left alone, looked after, and tried again with one input (a circuit breaker)
 bad answer       asked again at once, with another seed; if it was cut, with a larger limit
 refused          parked; a refused key or address stops everything
+
+Whatever stops everything, what is under way is waited for: it is paid for.
 """
 
 import asyncio
 import heapq
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
 from itertools import chain, count
 
-from multigrain.errors import LLMDeclined, LLMError, LLMRefused, LLMReplyError, LLMTruncated, LLMUnavailable
-from multigrain.llm.budget import Budget, Usage
+from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMUnavailable
+from multigrain.llm.budget import Budget
 from multigrain.llm.client import Answer, Ask, Client, Request
-from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import BUSY
+from multigrain.llm.job import Job, reads
 from multigrain.llm.lane import Lane
-from multigrain.llm.probe import find_dialect
+from multigrain.llm.ledger import Call, Ledger, Tally
+from multigrain.llm.probe import learn_dialect
 from multigrain.llm.store import AnswerStore
 from multigrain.progress import say
 
-TRANSPORT_TRIES = 8
-REPLY_TRIES = 4
-CUT_TRIES = 3
-"""Each with twice the limit of the one before."""
-BUSY_TRIES = 100
 FIRST_WAIT, LONGEST_WAIT = 0.2, 8.0
 """Seconds. The wait after n others is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
-LONGEST_OBEYED = 3600.0
-"""Seconds that a server may ask to wait."""
 WAITING = 8
 """Inputs, for each request that may be under way, that may wait for another try before no new input is taken."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between looks at a dead server."""
 GIVE_UP_AFTER, GIVE_UP_AT_FIRST = 900.0, 60.0
 """Seconds without an answer from any server; the second, where none has answered anything yet."""
+SUSPECT_AFTER = 60.0
+"""Seconds after which a server that looks alive, but answers none of the last inputs, is believed."""
 HOPELESS_AFTER = 16
 """Inputs without a usable answer, before any has one, after which the next ones are not worth sending."""
 BUDGET = "budget"
 """The reason of inputs that were not asked because a cap was reached."""
-PROBE = "probe"
-"""The key of calls that serve no input."""
-NEW_SEED = 1_000_003
-"""Step between the seeds of the tries of one input."""
-
-
-@dataclass
-class Tally:
-    """How the work stands: what progress shows."""
-
-    answered: int = 0
-    parked: int = 0
-    under_way: int = 0
-    sent: int = 0
-    """Requests that went out now; other answers were in the store."""
-    spent: Usage = field(default_factory=Usage)
-    """By these requests; calls under way count with their bounds."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """Failed calls, by kind."""
-
-
-@dataclass
-class Job:
-    """An input that has no answer yet."""
-
-    ask: Ask
-    key: str
-    request: Request
-    """As it is sent next: after bad answers with another seed or a larger limit than the input's own."""
-    replies: int = 0
-    bad: int = 0
-    cut: int = 0
-    longest: int = 0
-    """The largest limit under which an answer was cut."""
-    declined: bool = False
-    busy: int = 0
-    waits: int = 0
-    charged: int = 0
-    """Failures of transport that were the input's own."""
-    error: LLMError | None = None
-
-    @property
-    def has_try(self) -> bool:
-        """Whether it may be asked once more."""
-        few = self.charged < TRANSPORT_TRIES and self.busy < BUSY_TRIES
-        return few and self.bad < REPLY_TRIES and self.cut < CUT_TRIES and not self.declined
-
-    def charge(self) -> None:
-        """Count a failure of transport against the input."""
-        self.charged += 1
-
-    def misread(self, error: LLMReplyError, limit: int) -> None:
-        """Count a bad answer, which came under this limit, and prepare the next try."""
-        self.error = error
-        self.replies += 1
-        if isinstance(error, LLMTruncated):
-            self.cut += 1
-            self.longest = max(self.longest, limit)
-            self.request = replace(self.request, max_tokens=max(self.request.max_tokens, 2 * limit))
-        else:
-            self.declined |= isinstance(error, LLMDeclined)
-            self.bad += 1
-            self.request = replace(self.request, seed=self.ask.request.seed + self.replies * NEW_SEED)
-
-    def forgive(self) -> None:
-        """All tries are its again."""
-        self.bad = self.cut = 0
-        self.declined = False
-
-    def reopen(self) -> bool:
-        """Whether a parked input is to be asked again: its answers were cut, and the limit has been raised since."""
-        if not isinstance(self.error, LLMTruncated) or self.ask.request.max_tokens <= self.longest:
-            return False
-        self.request = self.ask.request
-        self.forgive()
-        return True
 
 
 async def answer_all(
@@ -145,75 +65,88 @@ async def answer_all(
         tally: is kept up to date while it works.
 
     Raises:
-        ConfigError: nobody answers at an address.
+        ConfigError: nobody answers at any address.
         LLMRefused: a key, address or model is refused, or all that is asked.
+        LLMReplyError: nothing that was asked had a usable answer.
         LLMUnavailable: all servers are dead. In each case what was answered is in the store.
     """
-    run = _Run([Lane(client, concurrency) for client in clients], asks, store, budget, tally or Tally())
-    await run.work()
-    return run.tally
-
-
-async def learn_dialect(client: Client, request: Request, store: AnswerStore, budget: Budget) -> Dialect:
-    """How an entered client's server is spoken to: as the store knows, or as a probe finds out.
-
-    Raises:
-        LLMRefused, LLMUnavailable: see `find_dialect`.
-    """
-    await _Run([lane := Lane(client, 1)], [], store, budget, Tally())._learn_dialect(lane, request)
-    return client.dialect or Dialect()
+    ledger = Ledger(store, budget, tally or Tally())
+    await _Run([Lane(client, concurrency) for client in clients], asks, ledger).work()
+    return ledger.tally
 
 
 class _Run:
     """One call of `answer_all`."""
 
-    def __init__(
-        self, lanes: list[Lane], asks: Iterable[Ask], store: AnswerStore, budget: Budget, tally: Tally
-    ) -> None:
-        self.lanes, self.store, self.budget, self.tally = lanes, store, budget, tally
+    def __init__(self, lanes: list[Lane], asks: Iterable[Ask], ledger: Ledger) -> None:
+        self.lanes, self.ledger = lanes, ledger
+        self.store, self.tally = ledger.store, ledger.tally
         self.asks, self.asks_left = iter(asks), True
         self.waiting: list[tuple[float, int, Job]] = []
         """A heap, by the moment of the next try."""
         self.numbers = count()
-        self.keys: set[str] = set()
-        """Of the inputs under way or waiting."""
+        self.jobs: dict[str, Job] = {}
+        """Those under way or waiting, by key."""
         self.most_waiting = WAITING * sum(lane.most for lane in lanes)
-        self.obstacle: str | None = None
         self.wake = asyncio.Event()
         self.revivals: list[asyncio.Task[None]] = []
+        self.failure: Exception | None = None
+        """What stops everything."""
         self.parked_in_vain: list[str] = []
         self.refusals_in_row = 0
         self.ever_answered = False
-        self.is_first = not budget.spent.calls
+        self.is_first = not ledger.budget.spent.calls
         """Whether the store held nothing before."""
 
     async def work(self) -> None:
         self.store.mark_lost()
+        self.store.commit()  # nothing stays uncommitted while we wait: others may want to look at the store
         self.loop = asyncio.get_running_loop()
         try:
-            first = self._next_new()
-            if first is None:
-                return
-            self._wait(first, 0)
-            async with AsyncExitStack() as entered:
-                for lane in self.lanes:
-                    await entered.enter_async_context(lane.client)
-                await self._work(first)
+            if first := self._next_new():
+                self.store.commit()
+                self._wait(first, 0)
+                async with AsyncExitStack() as entered:
+                    await self._enter(entered, first.request)
+                    await self._work()
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
             self.store.commit()
+        if self.failure:
+            raise self.failure
 
-    async def _work(self, first: Job) -> None:
+    async def _enter(self, entered: AsyncExitStack, request: Request) -> None:
+        """Connect to the servers; of several, those that are not there are done without."""
+
+        async def connect(lane: Lane) -> None:
+            await entered.enter_async_context(lane.client)
+            await learn_dialect(lane.client, request, self.ledger)
+
+        outcomes = await asyncio.gather(*(connect(lane) for lane in self.lanes), return_exceptions=True)
+        absent = [error for error in outcomes if error is not None]
+        for error in absent:
+            if len(absent) == len(self.lanes) or not isinstance(error, ConfigError | LLMUnavailable):
+                raise error
+            say(f"{error} Going on without this server.")
+        self.lanes = [lane for lane, error in zip(self.lanes, outcomes, strict=True) if error is None]
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as self.tasks:
-            await asyncio.gather(*(self._learn_dialect(lane, first.request) for lane in self.lanes))
-            while self.waiting or self.asks_left or self.tally.under_way:
+            while self._is_going_on():
                 self._dispatch()
                 self.store.commit()  # before anything that was launched goes out
-                if self.waiting or self.asks_left or self.tally.under_way:
+                if self._is_going_on():
                     await self._sleep()
             for revival in self.revivals:
                 revival.cancel()
+            while self.tally.under_way:
+                self.store.commit()
+                await self.wake.wait()
+                self.wake.clear()
+
+    def _is_going_on(self) -> bool:
+        return self.failure is None and bool(self.waiting or self.asks_left or self.tally.under_way)
 
     # What goes out
 
@@ -234,17 +167,21 @@ class _Run:
 
     def _next_new(self) -> Job | None:
         """The next input that is not settled."""
-        for ask in self.asks:
-            if job := self._unsettled(ask):
-                self.keys.add(job.key)
-                return job
+        try:
+            for ask in self.asks:
+                if job := self._unsettled(ask):
+                    self.jobs[job.key] = job
+                    return job
+        except Exception as error:  # say, a damaged line of the input
+            self.failure = error
         self.asks_left = False
         return None
 
     def _unsettled(self, ask: Ask) -> Job | None:
         """The input as it stands in the store; None if there is nothing to do for it."""
         key = ask.request.key
-        if key in self.keys:
+        if twin := self.jobs.get(key):
+            twin.times += 1
             return None
         state, forgiven = self.store.state(key) or ("new", 0)
         if state == "new" and self.is_first:
@@ -274,37 +211,29 @@ class _Run:
 
     def _launch(self, job: Job, lane: Lane) -> asyncio.Task[None] | None:
         """Send a request, unless that might pass a cap."""
-        bound = self.budget.bound(job.request)
-        self.obstacle = self.budget.obstacle(bound)
-        if self.obstacle:
+        call = self.ledger.begin(job.key, job.request)
+        if call is None:
             self._wait(job, 0)
             if not self.tally.under_way:
-                self._park_the_rest(self.obstacle)
+                self._park_the_rest()
             return None
         self.tally.under_way += 1
         lane.under_way += 1
-        call = self._begin(job.key, job.request, bound)
-        return self.tasks.create_task(self._call(job, lane, call, bound))
-
-    def _begin(self, key: str, request: Request, bound: Usage) -> int:
-        self.budget.spent += bound
-        self.tally.spent += bound
-        self.tally.sent += 1
-        return self.store.begin_call(key, request.max_tokens, bound)
+        return self.tasks.create_task(self._call(job, lane, call))
 
     # What comes back
 
-    async def _call(self, job: Job, lane: Lane, call: int, bound: Usage) -> None:
+    async def _call(self, job: Job, lane: Lane, call: Call) -> None:
         started = self.loop.time()
         try:
             answer = await lane.client.complete(job.request)
         except LLMError as error:
-            self._fail(call, bound, error)
+            self.ledger.fail(call, error)
             self._failed(job, lane, error)
             if error.status == BUSY:  # its slot stays empty for as long as an answer would have taken
                 await asyncio.sleep(lane.latency)
         else:
-            self._end(call, bound, answer)
+            self.ledger.end(call, answer)
             self.ever_answered = True
             lane.answered(self.loop.time(), self.loop.time() - started)
             self._read(job, call, answer)
@@ -312,30 +241,15 @@ class _Run:
         self.tally.under_way -= 1
         self.wake.set()
 
-    def _end(self, call: int, bound: Usage, answer: Answer) -> None:
-        usage = self.budget.actual(answer, bound)
-        self.store.end_call(call, answer, usage)
-        self._replace(bound, usage)
-
-    def _fail(self, call: int, bound: Usage, error: LLMError) -> None:
-        usage = bound if error.billed else Usage(calls=1)
-        self.store.fail_call(call, str(error), usage)
-        self.tally.errors[f"HTTP {error.status}" if error.status else error.reason] += 1
-        self._replace(bound, usage)
-
-    def _replace(self, bound: Usage, usage: Usage) -> None:
-        self.budget.spent += usage - bound
-        self.tally.spent += usage - bound
-
-    def _read(self, job: Job, call: int, answer: Answer) -> None:
+    def _read(self, job: Job, call: Call, answer: Answer) -> None:
         error = reads(job.ask, answer)
         if error is None:
-            self.store.accept(job.key, call)
-            self.keys.discard(job.key)
-            self.tally.answered += 1
+            self.store.accept(job.key, call.number)
+            del self.jobs[job.key]
+            self.tally.answered += job.times
             self.refusals_in_row = 0
             return
-        self.tally.errors[error.reason] += 1
+        self.ledger.count(error)
         job.misread(error, job.request.max_tokens)
         self._wait(job, 0)
 
@@ -348,7 +262,10 @@ class _Run:
         elif isinstance(error, LLMUnavailable) and error.status == BUSY:
             job.busy += 1
             pause = self._pause(job, error)
-            lane.busy(now, pause)
+            lane.busy(now, pause, error.retry_after is not None)
+            if pause > LONGEST_WAIT and now >= lane.told_until:
+                say(f"{lane.client.address} asks to wait {pause:.0f} s ({error})")
+                lane.told_until = now + pause
             self._wait(job, now + pause)
         else:
             if lane.failed(job.charge):
@@ -357,22 +274,20 @@ class _Run:
             self._wait(job, now + self._pause(job, error))
 
     def _refused(self, job: Job, error: LLMRefused) -> None:
-        """Something is wrong with the input; or, where nothing is answered, with the key, the address or the model."""
-        self.refusals_in_row += 1
-        concerns_input = error.status in (400, 413, 422)
-        if not concerns_input and (not self.ever_answered or self.refusals_in_row >= HOPELESS_AFTER):
-            raise error
-        if concerns_input:
+        """Something is wrong with the input; or with the key, the address or the model."""
+        if error.status in (400, 413, 422):
             self._park(job)
-        else:
-            job.charge()
-            self._wait(job, self.loop.time() + self._pause(job, error))
+            return
+        self.refusals_in_row += 1
+        if not self.ever_answered or self.refusals_in_row >= HOPELESS_AFTER:
+            self.failure = self.failure or error
+        job.charge()
+        self._wait(job, self.loop.time() + self._pause(job, error))
 
     def _pause(self, job: Job, error: LLMError) -> float:
         """Seconds until the next try."""
-        asked = error.retry_after if isinstance(error, LLMUnavailable) else None
-        if asked is not None:
-            return min(asked, LONGEST_OBEYED)
+        if isinstance(error, LLMUnavailable) and error.retry_after is not None:
+            return error.retry_after
         wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**job.waits))
         job.waits += 1
         return wait
@@ -382,30 +297,27 @@ class _Run:
 
     def _park(self, job: Job) -> None:
         assert job.error
-        self.store.park(job.key, job.error.reason, str(job.error))
-        self.keys.discard(job.key)
-        self.tally.parked += 1
-        if self.tally.answered == 0:
-            self.parked_in_vain.append(job.key)
-            if len(self.parked_in_vain) >= HOPELESS_AFTER:
-                self._stop_in_vain(job.error)
+        self._settle_without_answer(job, job.error.reason, str(job.error))
+        if self.tally.answered:
+            return
+        self.parked_in_vain.append(job.key)
+        if len(self.parked_in_vain) >= HOPELESS_AFTER:  # better told now than after the last input
+            for key in self.parked_in_vain:
+                self.store.put_back(key)
+            said = f"none of the first {HOPELESS_AFTER} inputs had a usable answer; the last one: {job.error}"
+            self.failure = self.failure or type(job.error)(said, job.error.status)
 
-    def _stop_in_vain(self, error: LLMError) -> None:
-        """Nothing that was asked had a usable answer: better told now than after the last one."""
-        for key in self.parked_in_vain:
-            self.store.put_back(key)
-        raise type(error)(
-            f"none of the first {HOPELESS_AFTER} inputs had a usable answer; the last one: {error}", error.status
-        )
-
-    def _park_the_rest(self, obstacle: str) -> None:
+    def _park_the_rest(self) -> None:
         """A cap is reached and nothing is under way that might leave something over."""
         waiting = [job for _, _, job in self.waiting]
         self.waiting.clear()
         for job in chain(waiting, iter(self._next_new, None)):
-            self.keys.discard(job.key)
-            self.store.park(job.key, BUDGET, obstacle)
-            self.tally.parked += 1
+            self._settle_without_answer(job, BUDGET, self.ledger.obstacle or "")
+
+    def _settle_without_answer(self, job: Job, reason: str, detail: str) -> None:
+        self.store.park(job.key, reason, detail)
+        del self.jobs[job.key]
+        self.tally.parked += job.times
 
     # Waiting
 
@@ -413,77 +325,51 @@ class _Run:
         """Until a call has come back, a server is back, or a waiting input is due and could be sent."""
         alarm = None
         rooms = [lane.held_until for lane in self.lanes if lane.is_up and lane.under_way < lane.limit]
-        if rooms and not self.obstacle and self.waiting:
-            alarm = self.loop.call_at(max(self.waiting[0][0], min(rooms)), self.wake.set)
+        waits_for_budget = self.ledger.obstacle and self.tally.under_way
+        if rooms and not waits_for_budget:
+            moments = [max(min(rooms), self.waiting[0][0])] if self.waiting else []
+            if self.asks_left and len(self.waiting) < self.most_waiting:
+                moments.append(min(rooms))
+            alarm = self.loop.call_at(min(moments), self.wake.set) if moments else None
         await self.wake.wait()
         self.wake.clear()
         if alarm:
             alarm.cancel()
 
     async def _revive(self, lane: Lane, error: LLMError) -> None:
-        """Look after a dead server until it answers; then let a new input try it, before the others come back."""
+        """Look after a dead server until it answers one input; then let the others come back."""
         if not lane.outages:
-            say(f"{lane.client.address} does not answer ({error}) Waiting for it; nothing is lost.")
+            lane.silent_since = self.loop.time()
+            say(f"{lane.client.address} gives no usable answer ({error}) Waiting for it; nothing is lost.")
         patience = GIVE_UP_AFTER if self.ever_answered else GIVE_UP_AT_FIRST
-        started, pause = self.loop.time(), min(LONGEST_PAUSE, FIRST_PAUSE * 2**lane.outages)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**lane.outages)
         lane.outages += 1
         while True:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
-            if self.loop.time() - started > patience and not any(other.is_up for other in self.lanes):
-                raise LLMUnavailable(f"{error} No usable sign of life for {patience:g} s; the same command goes on.")
+            if self.loop.time() - lane.silent_since > patience and not any(other.is_up for other in self.lanes):
+                said = f"{error} No usable answer for {patience:g} s; once it is mended, the same command goes on."
+                self.failure = self.failure or LLMUnavailable(said)
+                break
             if await lane.client.is_alive() and await self._is_answering(lane):
                 break
         lane.revive()
         self.wake.set()
 
     async def _is_answering(self, lane: Lane) -> bool:
-        """Try a server that looks alive with an input that has not failed before."""
+        """Try a server that looks alive with one input: if possible a new one, which cannot be the cause itself."""
         job = self._next_new()
-        call = self._launch(job, lane) if job else None
-        if call is None:  # only inputs are left that failed before: find out whether it is they
-            lane.charge_suspects()
+        if job is None and self.waiting:
+            if self.loop.time() - lane.silent_since > SUSPECT_AFTER:
+                lane.charge_suspects()  # it is they
+                return True
+            job = heapq.heappop(self.waiting)[-1]
+        if job is None:
             return True
+        call = self._launch(job, lane)
         self.store.commit()
+        if call is None:
+            return False
         lane.failures_in_row = 1
-        await call
+        await asyncio.wait([call])
         return lane.failures_in_row == 0
-
-    async def _learn_dialect(self, lane: Lane, request: Request) -> None:
-        """Find out how the server can be held to a schema, unless that is known."""
-        client = lane.client
-        if request.schema is None or client.dialect is not None:
-            return
-        client.dialect = self.store.dialect(client.address, request.model)
-        if client.dialect is None:
-            client.dialect = await find_dialect(request, lambda asked, dialect: self._probe(client, asked, dialect))
-            if not self.obstacle:
-                self.store.learn(client.address, request.model, client.dialect)
-
-    async def _probe(self, client: Client, request: Request, dialect: Dialect) -> Answer:
-        """One call that serves no input, within the caps like any other."""
-        bound = self.budget.bound(request)
-        self.obstacle = self.budget.obstacle(bound)
-        if self.obstacle:
-            raise LLMReplyError(self.obstacle)
-        client.dialect = dialect
-        call = self._begin(PROBE, request, bound)
-        self.store.commit()
-        try:
-            answer = await client.complete(request)
-        except LLMError as error:
-            self._fail(call, bound, error)
-            raise
-        self._end(call, bound, answer)
-        return answer
-
-
-def reads(ask: Ask, answer: Answer) -> LLMReplyError | None:
-    """What is wrong with an answer; None if it can be used."""
-    if answer.finish_reason == "content_filter":
-        return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
-    try:
-        ask.read(answer)
-    except LLMReplyError as error:
-        return error
-    return None

@@ -35,7 +35,8 @@ create table if not exists calls (
     prompt_tokens integer not null,
     completion_tokens integer not null,
     cost real not null,
-    error text
+    error text,
+    batch text
 );
 create index if not exists calls_by_key on calls (key);
 create table if not exists inputs (
@@ -70,6 +71,7 @@ class AnswerStore:
 
     def __init__(self, path: Path, durable: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
             version = self._database.execute("pragma user_version").fetchone()[0]
@@ -80,23 +82,31 @@ class AnswerStore:
             if not version:
                 self._database.executescript(f"{SCHEMA}; pragma user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
-            raise RunError(
-                f"{path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
-            ) from None
+            raise self._explained(error) from None
         self._open = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.commit()
+    def __exit__(self, _type: object, error: object, _traceback: object) -> None:
+        if self._database.in_transaction and not isinstance(error, sqlite3.Error):
+            self.commit()
         self._database.close()
+        if isinstance(error, sqlite3.DatabaseError) and "full" not in str(error):
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> RunError:
+        if "locked" in str(error):
+            return RunError(f"{self._path}: another process is writing to it. Wait for it, or stop it.")
+        return RunError(
+            f"{self._path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
+        )
 
     def commit(self) -> None:
         """Let everything written so far survive."""
         if self._open:
-            self._database.execute("commit")
             self._open = False
+            self._database.execute("commit")
 
     def _write(self, statement: str, *values: object) -> sqlite3.Cursor:
         if not self._open:
@@ -108,22 +118,19 @@ class AnswerStore:
 
     def mark_lost(self) -> None:
         """Note that whoever had calls under way is gone, and will not hear of them; only for who holds the folder."""
-        self._write(
-            "update calls set state = 'lost' where state = 'under way' "
-            "and key not in (select key from inputs where state = 'batched')"
-        )
+        self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
 
     def is_under_way(self, key: str) -> bool:
         """Whether a call for the input is under way."""
         found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
         return found is not None
 
-    def begin_call(self, key: str, max_tokens: int, bound: Usage) -> int:
-        """Note that a request goes out, and what it may take; returns the call's number."""
+    def begin_call(self, key: str, max_tokens: int, bound: Usage, batch: str | None = None) -> int:
+        """Note that a request goes out (in a batch), and what it may take; returns the call's number."""
         cursor = self._write(
-            "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost) "
-            "values (?, 'under way', ?, ?, ?, ?)",
-            *(key, max_tokens, bound.prompt_tokens, bound.completion_tokens, bound.cost),
+            "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost, batch) "
+            "values (?, 'under way', ?, ?, ?, ?, ?)",
+            *(key, max_tokens, bound.prompt_tokens, bound.completion_tokens, bound.cost, batch),
         )
         assert cursor.lastrowid
         return cursor.lastrowid
@@ -162,17 +169,16 @@ class AnswerStore:
 
     def spent(self) -> Usage:
         """What all calls took, or may have taken."""
-        row = self._database.execute(
-            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
-            "coalesce(sum(cost), 0.0) from calls"
-        ).fetchone()
-        return Usage(*row)
+        return self._usage("")
 
     def answered(self) -> Usage:
         """What the calls took that were answered."""
+        return self._usage("where state = 'answered'")
+
+    def _usage(self, condition: str) -> Usage:
         row = self._database.execute(
-            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
-            "coalesce(sum(cost), 0.0) from calls where state = 'answered'"
+            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "  # noqa: S608
+            f"coalesce(sum(cost), 0.0) from calls {condition}"
         ).fetchone()
         return Usage(*row)
 
@@ -220,31 +226,17 @@ class AnswerStore:
             *(key, state, reason, detail),
         )
 
+    def give_back(self, key: str) -> None:
+        """Make an input `todo` again that was in a batch; what came back for it counts."""
+        self._write("update inputs set state = 'todo', reason = null where key = ?", key)
+
     def put_back(self, key: str) -> None:
-        """Make an input `todo` again, as if it had not been settled."""
+        """Make an input `todo` again, with all its tries."""
         self._write(
-            "update inputs set state = 'todo', call = null, reason = null, detail = null where key = ?",
+            "update inputs set state = 'todo', call = null, reason = null, detail = null, forgiven = "
+            "(select count(*) from calls where calls.key = inputs.key and calls.state = 'answered') where key = ?",
             key,
         )
-
-    def retry(self, reason: str | None = None) -> int:
-        """Put the parked inputs of a reason (or of all) back, with all their tries; returns how many."""
-        if reason == BATCHED:
-            return self._write("update inputs set state = 'todo', reason = null where state = 'batched'").rowcount
-        return self._write(
-            "update inputs set state = 'todo', reason = null, detail = null, forgiven = "
-            "(select count(*) from calls where calls.key = inputs.key and calls.state = 'answered') "
-            "where state = 'parked' and reason = coalesce(?, reason)",
-            reason,
-        ).rowcount
-
-    def reasons(self) -> dict[str, int]:
-        """How many inputs are parked, by reason, the most frequent first; those in a batch are `batched`."""
-        rows = self._database.execute(
-            "select case state when 'batched' then state else reason end, count(*) from inputs "
-            "where state in ('parked', 'batched') group by 1 order by 2 desc, 1"
-        )
-        return dict(rows.fetchall())
 
     # Batches
 
@@ -257,13 +249,21 @@ class AnswerStore:
         rows = self._database.execute("select name, requests, file_id, batch_id, state from batches order by name")
         return [Batch(*row) for row in rows]
 
-    def batched(self, name: str | None = None) -> list[tuple[str, int]]:
-        """(key, call) of the inputs that are in a batch (or in any)."""
-        return self._database.execute(
-            "select inputs.key, max(calls.id) from inputs join calls on calls.key = inputs.key "
-            "where inputs.state = 'batched' and inputs.reason = coalesce(?, inputs.reason) group by inputs.key",
-            (name,),
-        ).fetchall()
+    def calls_in(self, batch: str) -> dict[str, int]:
+        """The calls of a batch that have not come back, by the keys of their inputs."""
+        rows = self._database.execute("select key, id from calls where batch = ? and state = 'under way'", (batch,))
+        return dict(rows.fetchall())
+
+    def is_batched(self, key: str, batch: str | None = None) -> bool:
+        """Whether the input is in this batch (or in any)."""
+        found = self._database.execute(
+            "select 1 from inputs where key = ? and state = 'batched' and reason = coalesce(?, reason)", (key, batch)
+        )
+        return found.fetchone() is not None
+
+    def has_batched(self) -> bool:
+        """Whether any input is in a batch."""
+        return self._database.execute("select 1 from inputs where state = 'batched'").fetchone() is not None
 
     # Servers
 

@@ -5,7 +5,6 @@ out is validated. A text that breaks off is never repaired: half a passage would
 """
 
 import json
-import re
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,6 +15,8 @@ from multigrain.llm.client import Answer
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LONGEST = 2**16
+"""Characters; a longer text is no answer to a request for a few passages."""
 UNSENT = {"title", "minLength", "maxLength", "pattern", "default"}
 """Keywords that some servers refuse in a strict schema; the model checks them here."""
 
@@ -40,7 +41,7 @@ def read_object(answer: Answer, model: type[Model]) -> Model:
         LLMReplyError: there is no such object in it.
     """
     if answer.finish_reason == "length":
-        raise LLMTruncated("the answer was cut at its token limit")
+        raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
     try:
         return model.model_validate_json(answer.text)
     except ValidationError:
@@ -54,13 +55,13 @@ def read_object(answer: Answer, model: type[Model]) -> Model:
 
 
 def _object(text: str) -> dict[str, Any]:
-    found = re.search(r"\{.*\}", text, re.DOTALL)
-    if found is None:
-        raise LLMReplyError("the answer holds no whole JSON object")
+    start = text.find("{")
+    if start < 0 or len(text) > LONGEST:
+        raise LLMReplyError("the answer holds no JSON object")
     try:
-        value = json.loads(found[0])
+        value, _ = json.JSONDecoder().raw_decode(text, start)
     except ValueError:
-        value = _repaired(found[0])
+        value = _repaired(text[start:])
     except RecursionError:
         raise LLMReplyError("the answer is nested too deeply") from None
     if not isinstance(value, dict):
@@ -72,7 +73,10 @@ def _repaired(text: str) -> Any:
     """What a person would take slightly wrong JSON for: a comma too many, quotes of another kind."""
     from json_repair import repair_json
 
+    whole = text.rstrip("` \n\t\r")
+    if not whole.endswith("}"):
+        raise LLMReplyError("the answer breaks off in the middle of a JSON object")
     try:
-        return repair_json(text, return_objects=True, skip_json_loads=True)
-    except (ValueError, RecursionError):
-        raise LLMReplyError("the answer is not JSON") from None
+        return repair_json(whole, return_objects=True, skip_json_loads=True)
+    except Exception as error:  # whatever a guess at broken text may raise
+        raise LLMReplyError(f"the answer is not JSON ({type(error).__name__})") from None

@@ -1,0 +1,80 @@
+"""Books every call: in the store before it goes out, in the budget, and in the tally that progress shows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from multigrain.errors import LLMError
+from multigrain.llm.budget import Budget, Usage
+from multigrain.llm.client import Answer, Request
+from multigrain.llm.store import AnswerStore
+
+
+@dataclass
+class Tally:
+    """How the work stands: what progress shows."""
+
+    answered: int = 0
+    parked: int = 0
+    under_way: int = 0
+    sent: int = 0
+    """Requests that went out now; other answers were in the store."""
+    spent: Usage = field(default_factory=Usage)
+    """By these requests; calls under way count with their bounds."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Failed calls, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that is on its way."""
+
+    number: int
+    bound: Usage
+
+
+@dataclass
+class Ledger:
+    """Store, budget and tally of one piece of work.
+
+    Attributes:
+        obstacle: the cap that kept the last request from going out, as text.
+    """
+
+    store: AnswerStore
+    budget: Budget
+    tally: Tally = field(default_factory=Tally)
+    obstacle: str | None = None
+
+    def begin(self, key: str, request: Request, batch: str | None = None) -> Call | None:
+        """Book a request at the most that it may take; None if it might pass a cap, and must not go out.
+
+        It must be committed before it goes out.
+        """
+        bound = self.budget.bound(request)
+        self.obstacle = self.budget.obstacle(bound)
+        if self.obstacle:
+            return None
+        self._spend(bound)
+        self.tally.sent += 1
+        return Call(self.store.begin_call(key, request.max_tokens, bound, batch), bound)
+
+    def end(self, call: Call, answer: Answer) -> None:
+        """Keep what came back, and book what it took instead of the bound."""
+        usage = self.budget.actual(answer, call.bound)
+        self.store.end_call(call.number, answer, usage)
+        self._spend(usage - call.bound)
+
+    def fail(self, call: Call, error: LLMError) -> None:
+        """Keep why nothing came back; the bound stays booked if the call may have been charged for."""
+        usage = call.bound if error.billed else Usage(calls=1)
+        self.store.fail_call(call.number, str(error), usage)
+        self.count(error)
+        self._spend(usage - call.bound)
+
+    def count(self, error: LLMError) -> None:
+        """Count an error by its kind."""
+        self.tally.errors[f"HTTP {error.status}" if error.status else error.reason] += 1
+
+    def _spend(self, usage: Usage) -> None:
+        self.budget.spent += usage
+        self.tally.spent += usage
