@@ -144,6 +144,7 @@ def test_a_hostile_server(
 ) -> None:
     monkeypatch.setattr(scheduler, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(scheduler, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(scheduler, "SUSPECT_AFTER", 0.5)
     server = serve(Hostile(Behaviour(latency=0.001)))
     assert main(arguments(toml, server)) == 3
     captured = capsys.readouterr()

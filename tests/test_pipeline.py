@@ -216,7 +216,7 @@ def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
 ) -> None:
     run(load_config(run_toml))
     capsys.readouterr()
-    run(load_config(run_toml, ["llm.base_url=http://127.0.0.1:9/v1"]), force=True)
+    run(load_config(run_toml, ["llm.temperature=0.1"]), force=True)
     err = capsys.readouterr().err
     assert "synthesize ..." in err
     for stage in ("data", "grade", "train", "evaluate"):

@@ -297,6 +297,8 @@ def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.Monke
     async def proxy(request: web.BaseRequest) -> web.Response:
         headers = request.headers
         seen.append((str(request.url), headers.get("Authorization"), headers.get("Proxy-Authorization")))
+        if request.method == "CONNECT":
+            return web.Response(status=403)
         return web.json_response({"choices": [{"message": {"content": "by proxy"}}]})
 
     async def work(url: str) -> Answer:
@@ -316,6 +318,10 @@ def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.Monke
                 await ask(url)
             assert not seen
             assert "pass" not in str(vars(EndpointClient("http://llm.example/v1", "m"))["_proxy"])
+            monkeypatch.setenv("https_proxy", address)
+            with pytest.raises(ConfigError, match="403"):
+                await ask("https://llm.example/v1", key="key")
+            assert seen.pop()[1:] == (None, "Basic dXNlcjpwYXNz")  # the key is not for the proxy
             return await ask("http://llm.example/v1", key="key")
         finally:
             await runner.cleanup()

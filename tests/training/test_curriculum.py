@@ -39,6 +39,11 @@ def test_every_batch_can_stand(items: list[tuple[set[int], int]], size: int, see
             assert all(len(row.negatives) == len(phase.grades) for row in batch)
 
 
+def test_many_tuples_of_one_query_do_not_look_like_too_few() -> None:
+    tuples = [graded(0, (1,), "q0"), graded(1, (1,), "q0"), graded(2, (1,), "q1")]
+    assert plan(tuples, phases([1], [1], [], steps=20), 2).steps == 60
+
+
 def test_each_tuple_is_used_before_any_is_used_again() -> None:
     tuples = [graded(i, (1, 2, 3, 4)) for i in range(12)]
     curriculum = plan(tuples, phases([1], [4], steps=2), 3)

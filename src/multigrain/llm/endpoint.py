@@ -1,6 +1,7 @@
 """Any OpenAI-compatible server, over HTTP."""
 
 import asyncio
+import base64
 import email.utils
 import errno
 import ipaddress
@@ -30,7 +31,6 @@ LONGEST_WAIT = 3600.0
 """Seconds for which a server may ask."""
 FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)
 SERVER_ERROR = 500
-JSON_HEADERS = {"Content-Type": "application/json"}
 BUSY = 429
 PAYMENT = 402
 
@@ -55,15 +55,18 @@ class EndpointClient:
         self._api_key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = timeout
-        self._proxy, self._proxy_auth = _proxy(base_url)
+        self._proxy, login = _proxy(base_url)
+        is_open = urlsplit(base_url).scheme == "http"  # then the proxy reads the request itself
+        self._headers |= login if is_open else {}
+        self._proxy_headers = None if is_open else login
         self._lists_models = True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         """Open the connection pool, and check address, key and model."""
-        # Not trust_env: that also reads ~/.netrc, and fails where it holds the host and a key is set too.
+        # Not trust_env: that also reads ~/.netrc, and fails where it holds the host and a key is set too. No headers
+        # for the whole session: aiohttp would send them to the proxy as well, the key among them.
         self._session = aiohttp.ClientSession(
-            headers=self._headers,
             timeout=aiohttp.ClientTimeout(self._timeout, sock_connect=CONNECT_SECONDS, sock_read=self._timeout),
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -165,9 +168,11 @@ class EndpointClient:
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
-        options: dict[str, Any] = {"headers": JSON_HEADERS, "proxy": self._proxy, "proxy_auth": self._proxy_auth}
-        if not isinstance(body, bytes):  # a file takes as long as it takes; a form brings its own headers
-            options |= {"headers": None, "timeout": FILE_TIMEOUT if path != "models" else self._session.timeout}
+        options: dict[str, Any] = {"headers": self._headers, "proxy": self._proxy, "proxy_headers": self._proxy_headers}
+        if isinstance(body, bytes):
+            options["headers"] = {**self._headers, "Content-Type": "application/json"}
+        elif path != "models":  # a file takes as long as it takes
+            options["timeout"] = FILE_TIMEOUT
         try:
             async with self._session.request(method, url, data=body, allow_redirects=False, **options) as response:
                 if not 200 <= response.status < 300:
@@ -305,15 +310,17 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.replace(".", "", 1).isdigit()
 
 
-def _proxy(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
+def _proxy(url: str) -> tuple[str | None, dict[str, str]]:
     """The proxy that the environment names for the address, and the login for it, which no message may show."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_loopback(host) or proxy_bypass(host) or not (proxy := getproxies().get(parts.scheme)):
-        return None, None
+        return None, {}
     address = yarl.URL(proxy)
-    login = aiohttp.BasicAuth(address.user, address.password or "") if address.user else None
-    return str(address.with_user(None)), login
+    if not address.user:
+        return proxy, {}
+    login = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
+    return str(address.with_user(None)), {"Proxy-Authorization": f"Basic {login}"}
 
 
 def is_loopback(host: str) -> bool:

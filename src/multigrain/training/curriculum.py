@@ -93,12 +93,16 @@ def _batch(rows: Iterator[GradedTuple], waiting: list[GradedTuple], size: int, p
     texts: set[str] = set()
     held_back: list[GradedTuple] = []
     queue = iter(waiting)
+    drawn = 0
     while len(batch) < size:
-        graded = next(queue, None) or next(rows)
+        graded = next(queue, None)
+        if graded is None:
+            graded = next(rows)
+            drawn += 1
+            if drawn > patience:  # every tuple has come by
+                raise _too_few(len(batch), size)
         if graded.query in texts or graded.positive in texts:
             held_back.append(graded)
-            if len(held_back) > patience:
-                raise _too_few(len(batch), size)
             continue
         batch.append(graded)
         texts |= {graded.query, graded.positive}
