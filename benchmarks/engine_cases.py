@@ -53,7 +53,7 @@ DEFINITIONS = {
     "inputs_with_reason": "inputs without them for which it says why",
     "lost_inputs": "inputs with neither",
     "wall_of_ideal": f"wall_seconds / (requests x latency / {CONCURRENCY})",
-    "paid_twice": "requests for an input that had been answered well before",
+    "paid_twice": "whole answers to an input that had one already",
     "resumed": "the same command came to an end after the kill, with fewer requests than there are inputs",
 }
 

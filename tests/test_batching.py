@@ -178,7 +178,9 @@ def test_answers_that_come_after_all_are_not_thrown_away(
     server = serve(BatchServer())
     assert command(server.url, "--batch", "submit") == 0
     assert command("http://127.0.0.1:9/v1", "--retry", "batched") == 2  # nobody there
-    assert command(server.url, "--batch", "ingest") == 0
+    assert command(server.url, "--batch", "submit", "--set", "synthesis.limit=3", "--force") == 0
+    assert "batch-0002: 3 requests" in capsys.readouterr().out
+    assert command(server.url, "--batch", "ingest", "--force") == 0
     assert "30 answers to 30" in capsys.readouterr().out
     sent = server.stats.requests
     assert command(server.url) == 0

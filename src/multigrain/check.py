@@ -12,6 +12,7 @@ from multigrain.progress import listed
 from multigrain.records import Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import read_data
+from multigrain.synthesis.synthesize import requests_each
 
 
 def check(config: Config) -> str:
@@ -48,8 +49,7 @@ def _llm(config: Config) -> str:
     if limit == 0:
         return "not used"
     pairs = f"{limit} pairs" if limit else "all training pairs"
-    grades = len(set(config.synthesis.grades))
-    requests = config.synthesis.per_grade * (grades if config.prompt_style == "per-grade" else 1)
+    requests = requests_each(config)
     where = ", ".join(config.llm.base_url) or config.llm.provider
     return f"{where}, {config.llm.model or 'default model'}: {pairs}, {requests} requests each ({config.prompt_style})"
 

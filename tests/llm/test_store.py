@@ -96,7 +96,8 @@ def test_what_is_in_a_batch_is_nobody_elses(tmp_path: Path) -> None:
         assert not store.is_batched("a", "batch-2")
         store.put_back("a")
         assert store.state("a") == ("todo", 0)
-        assert store.calls_in("batch-1") == {"a": call}  # its answer may still come
+        assert not store.is_under_way("a")  # may be asked again
+        assert store.calls_in("batch-1") == {"a": call}  # but its answer may still come
 
 
 def test_what_was_learnt_of_a_server_is_kept(tmp_path: Path) -> None:

@@ -124,8 +124,10 @@ async def _has_form(request: Request, dialect: Dialect, send: Send) -> bool:
         except LLMUnavailable as error:
             tries += error.status == BROKEN
             waited = asyncio.get_running_loop().time() - started
-            if waited > (PATIENCE_IF_BUSY if error.status == BUSY else PATIENCE):
-                raise
+            patience = PATIENCE_IF_BUSY if error.status == BUSY else PATIENCE
+            if waited > patience:
+                said = f"{error} No answer for {patience:g} s; once it is mended, the same command goes on."
+                raise LLMUnavailable(said, error.status) from None
             await _pause(error)
     return False
 

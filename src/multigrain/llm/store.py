@@ -231,7 +231,8 @@ class AnswerStore:
         self._write("update inputs set state = 'todo', reason = null where key = ?", key)
 
     def put_back(self, key: str) -> None:
-        """Make an input `todo` again, with all its tries."""
+        """Make an input `todo` again, with all its tries; what is under way for it may come back or not."""
+        self._write("update calls set state = 'lost' where key = ? and state = 'under way'", key)
         self._write(
             "update inputs set state = 'todo', call = null, reason = null, detail = null, forgiven = "
             "(select count(*) from calls where calls.key = inputs.key and calls.state = 'answered') where key = ?",
@@ -251,7 +252,9 @@ class AnswerStore:
 
     def calls_in(self, batch: str) -> dict[str, int]:
         """The calls of a batch that have not come back, by the keys of their inputs."""
-        rows = self._database.execute("select key, id from calls where batch = ? and state = 'under way'", (batch,))
+        rows = self._database.execute(
+            "select key, id from calls where batch = ? and state in ('under way', 'lost')", (batch,)
+        )
         return dict(rows.fetchall())
 
     def is_batched(self, key: str, batch: str | None = None) -> bool:

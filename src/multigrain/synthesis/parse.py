@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from multigrain.errors import LLMReplyError
 from multigrain.llm.client import Answer
 from multigrain.llm.structured import read_object
-from multigrain.synthesis.prompts import MEANINGS
+from multigrain.synthesis.prompts import MEANINGS, one_line
 
 Passages = dict[int, str]
 """By grade."""
@@ -21,7 +21,7 @@ def per_grade_reader(grade: int) -> Reader:
     """Reads raw completions: the passage as it stands, also where it was cut at the limit, as the positive was."""
 
     def read(answer: Answer) -> Passages:
-        passage = _clean(answer.text)
+        passage = one_line(answer.text)
         if not passage:
             raise LLMReplyError("the model wrote nothing")
         return {grade: passage}
@@ -50,13 +50,8 @@ def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
     return create_model("Negatives", __config__=ConfigDict(strict=True), **fields)
 
 
-def _clean(text: str) -> str:
-    """One line of text, without what UTF-8 cannot hold or no reader sees."""
-    return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
-
-
 def _not_blank(text: str) -> str:
-    if not (passage := _clean(text)):
+    if not (passage := one_line(text)):
         raise ValueError("the text is empty")
     return passage
 

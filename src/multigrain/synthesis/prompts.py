@@ -77,7 +77,7 @@ def per_grade_prompt(pair: Pair, grade: int) -> str:
         return f"Query: {query}\n" + (f"Answer: {positive}\n" if show else "") + f"{label}:"
 
     shots = "".join(f"{block(query, positive)} {passages[grade]}\n\n" for query, positive, passages in examples)
-    return shots + block(_one_line(pair.query), _shortened(pair.positive))
+    return shots + block(one_line(pair.query), _shortened(pair.positive))
 
 
 def all_grades_prompt(pair: Pair, grades: list[int]) -> str:
@@ -90,14 +90,15 @@ def all_grades_prompt(pair: Pair, grades: list[int]) -> str:
         f"{wanted}\n"
         "Write each passage in the language, style and length of the positive passage. "
         "Do not say that a passage is wrong or off-topic.\n\n"
-        f"Query: {_one_line(pair.query)}\nPositive passage: {_shortened(pair.positive)}\n\n"
+        f"Query: {one_line(pair.query)}\nPositive passage: {_shortened(pair.positive)}\n\n"
         f"Answer with one JSON object and nothing else: {{{keys}}}"
     )
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("\0", " ").split())
+def one_line(text: str) -> str:
+    """The text in one line, without what UTF-8 cannot hold and what no reader sees."""
+    return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
 
 
 def _shortened(text: str) -> str:
-    return " ".join(text.replace("\0", " ").split()[:POSITIVE_WORDS])
+    return " ".join(one_line(text).split()[:POSITIVE_WORDS])
