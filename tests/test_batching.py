@@ -187,6 +187,17 @@ def test_answers_that_come_after_all_are_not_thrown_away(
     assert server.stats.requests == sent
 
 
+def test_inputs_that_were_put_back_before_can_be_taken_back_too(
+    serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(BatchServer())
+    assert command(server.url, "--batch", "submit") == 0
+    with AnswerStore(store_of(run_toml)) as store:
+        store._write("update inputs set forgiven = 1")
+    assert command(server.url, "--retry", "batched") == 0
+    assert "put back: 30 inputs" in capsys.readouterr().err
+
+
 def test_a_server_that_is_away_is_not_one_without_batches(
     serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,7 +180,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
         with AnswerStore(run_dir.store) as store:
             for task in tasks(config, run_dir):
                 key = task.ask.request.key
-                parked = BATCHED if store.state(key) == (BATCHED, 0) else (store.parked(key) or ("",))[0]
+                parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
                 if parked == reason or (reason == "all" and parked not in ("", BATCHED)):
                     store.put_back(key)
