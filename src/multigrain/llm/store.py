@@ -83,13 +83,12 @@ class AnswerStore:
                 self._database.executescript(f"{SCHEMA}; pragma user_version = {VERSION}")
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from None
-        self._open = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
-        if self._database.in_transaction and not isinstance(error, sqlite3.Error):
+        if not isinstance(error, sqlite3.Error):
             self.commit()
         self._database.close()
         if isinstance(error, sqlite3.DatabaseError) and "full" not in str(error):
@@ -104,14 +103,12 @@ class AnswerStore:
 
     def commit(self) -> None:
         """Let everything written so far survive."""
-        if self._open:
-            self._open = False
+        if self._database.in_transaction:
             self._database.execute("commit")
 
     def _write(self, statement: str, *values: object) -> sqlite3.Cursor:
-        if not self._open:
+        if not self._database.in_transaction:
             self._database.execute("begin immediate")
-            self._open = True
         return self._database.execute(statement, values)
 
     # Calls
