@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from multigrain import asking
@@ -46,7 +47,7 @@ def write(config: Config, run_dir: RunDir) -> str:
     Raises:
         ConfigError: the provider is not an endpoint.
     """
-    return _with_server(config, run_dir, _write, connect=False)
+    return _with_server(config, run_dir, partial(_submit, by_hand=True), connect=False)
 
 
 def status(config: Config, run_dir: RunDir) -> str:
@@ -106,19 +107,11 @@ def _with_server(config: Config, run_dir: RunDir, step: Step, connect: bool = Tr
 # Submit
 
 
-async def _submit(context: _Context) -> str:
-    lines = await _write_batches(context, learn=True)
+async def _submit(context: _Context, by_hand: bool = False) -> str:
+    lines = await _write_batches(context, learn=not by_hand)
     for known in context.store.batches():
         if known.state == WRITTEN:
-            lines.append(await _hand_over(context, known))
-    return "\n".join(lines)
-
-
-async def _write(context: _Context) -> str:
-    lines = await _write_batches(context, learn=False)
-    for known in context.store.batches():
-        if known.state == WRITTEN:
-            lines.append(_by_hand(context, known))
+            lines.append(_by_hand(context, known) if by_hand else await _hand_over(context, known))
     return "\n".join(lines)
 
 
@@ -129,7 +122,7 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
     unsettled = _unsettled(context)
     first = next(unsettled, None)
     if first is None:
-        return [await _nothing_to_submit(context)] if all(b.state != WRITTEN for b in store.batches()) else []
+        return [_nothing_to_submit(context)] if all(b.state != WRITTEN for b in store.batches()) else []
     dialect = await learn_dialect(context.client, first[1], context.ledger) if learn else Dialect()
     requests = itertools.chain([first], unsettled)
     for number in itertools.count(len(store.batches()) + 1):
@@ -150,7 +143,7 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
     return []
 
 
-async def _nothing_to_submit(context: _Context) -> str:
+def _nothing_to_submit(context: _Context) -> str:
     todo = sum(
         (context.store.state(task.ask.request.key) or ("todo",))[0] == "todo"
         for task in asking.tasks(context.config, context.run_dir)
