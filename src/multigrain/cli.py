@@ -11,6 +11,7 @@ from multigrain import __version__
 from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import MultigrainError
 from multigrain.progress import complain, set_mode
+from multigrain.records import encodable
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -192,7 +193,7 @@ def _add_asking(verb: argparse.ArgumentParser) -> None:
 def _query(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("found nothing; wanted a few words")
-    return text.encode("utf-8", "replace").decode()
+    return encodable(text)
 
 
 def _positive(text: str) -> int:

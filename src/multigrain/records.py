@@ -83,6 +83,11 @@ class GradedTuple:
     negatives: tuple[Negative, ...]
 
 
+def encodable(text: str) -> str:
+    """The text with question marks for half surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def folded(text: str) -> str:
     """The text as texts are compared: white space and case do not tell them apart."""
     return " ".join(text.split()).casefold()

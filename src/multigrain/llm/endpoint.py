@@ -19,6 +19,7 @@ import yarl
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
+from multigrain.records import encodable
 
 CONNECT_SECONDS = 10.0
 MODELS_SECONDS, ALIVE_SECONDS = 30.0, 10.0
@@ -164,7 +165,7 @@ class EndpointClient:
     async def _response(
         self, method: str, path: str, body: bytes | aiohttp.FormData | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response with status 200; all else as the error that it is."""
+        """A response with a status of success; all else as the error that it is."""
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
@@ -251,12 +252,7 @@ def read_answer(reply: Any) -> Answer:
     if isinstance(refusal, str) and refusal:
         finish_reason, text = "content_filter", refusal
     text = text if isinstance(text, str) else ""
-    return Answer(_clean(text), prompt_tokens, completion_tokens, _clean(str(finish_reason)))
-
-
-def _clean(text: str) -> str:
-    """The text without half surrogates, which UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode()
+    return Answer(encodable(text), prompt_tokens, completion_tokens, encodable(str(finish_reason)))
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

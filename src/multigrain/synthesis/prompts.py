@@ -7,7 +7,7 @@ per-grade    few-shot raw completion, one grade a request. Small models continue
 all-grades   one chat message that describes all grades and asks for one JSON object; for large models.
 """
 
-from multigrain.records import Pair
+from multigrain.records import Pair, encodable
 
 PER_GRADE_VERSION = "per-grade-1"
 ALL_GRADES_VERSION = "all-grades-1"
@@ -97,7 +97,7 @@ def all_grades_prompt(pair: Pair, grades: list[int]) -> str:
 
 def one_line(text: str) -> str:
     """The text in one line, without what UTF-8 cannot hold and what no reader sees."""
-    return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
+    return " ".join(encodable(text).replace("\0", " ").split())
 
 
 def _shortened(text: str) -> str:
