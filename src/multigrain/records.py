@@ -21,12 +21,17 @@ Split = Literal["train", "held_out", "both"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A query and the passage that answers it; `source` names where both came from."""
+    """A query and the passage that answers it; `source` names where both came from.
+
+    `task` names the kind of search, and `instruction` is what its queries are embedded with.
+    """
 
     id: str
     query: str
     positive: str
     source: str | None = None
+    instruction: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class GradedTuple:
     query: str
     positive: str
     negatives: tuple[Negative, ...]
+    instruction: str | None = None
+    task: str | None = None
 
 
 def encodable(text: str) -> str:
@@ -101,7 +108,7 @@ def to_json(record: Record) -> dict[str, Any]:
     if isinstance(record, Dropped):
         return record.to_json()
     if isinstance(record, GradedTuple):
-        return asdict(record)
+        return {key: value for key, value in asdict(record).items() if value is not None}
     return {key: value for key in record.__slots__ if (value := getattr(record, key)) is not None}
 
 

@@ -51,7 +51,9 @@ def grade_candidates(
     for pair in pairs:
         negatives = _grade_pair(pair, by_pair.get(pair.id, []), judge, bounds, per_grade, result)
         if negatives:
-            result.tuples.append(GradedTuple(pair.id, pair.query, pair.positive, tuple(negatives)))
+            result.tuples.append(
+                GradedTuple(pair.id, pair.query, pair.positive, tuple(negatives), pair.instruction, pair.task)
+            )
     return result
 
 
