@@ -3,9 +3,11 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from multigrain.config import Config
 from multigrain.errors import RunError
@@ -17,9 +19,12 @@ from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.progress import Meter, listed, meter
-from multigrain.records import Candidate, Pair
+from multigrain.records import Document, Pair
 from multigrain.rundir import RunDir
-from multigrain.synthesis.synthesize import Parked, Task, plan, requests_each
+from multigrain.synthesis.invent import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
+from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
+from multigrain.synthesis.queries import plan_queries
+from multigrain.synthesis.task import Parked, Task
 
 PILOT = 20
 """Answered calls by which a whole run can be judged."""
@@ -30,48 +35,125 @@ REFRESH = 0.25
 BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
 
 
-def tasks(config: Config, run_dir: RunDir) -> Iterator[Task]:
-    """All that is asked in the run; the pairs are read one by one."""
-    if config.synthesis.limit != 0:
-        pairs = (Pair(**fields) for _, fields in read_objects(run_dir.train_pairs))
-        yield from plan(config, pairs, count_pairs(run_dir), model_name(config.llm))
+@dataclass(frozen=True)
+class Work:
+    """Inputs that are asked about together."""
+
+    description: str
+    count: int
+    tasks: Callable[[], Iterator[Task[Any]]]
+    """Each call goes through all of them once more."""
 
 
-def count_pairs(run_dir: RunDir) -> int:
-    """How many training pairs there are."""
-    with run_dir.train_pairs.open("rb") as file:
+def negatives(config: Config, run_dir: RunDir) -> Work:
+    """All that is asked to have the negatives written; the pairs are read one by one."""
+    if config.synthesis.limit == 0:
+        return Work("writing negatives", 0, lambda: iter(()))
+    pairs = count_lines(run_dir.train_pairs)
+    return Work(
+        "writing negatives",
+        count_requests(config, pairs),
+        lambda: plan(config, lambda: read_pairs(run_dir.train_pairs), pairs, model_name(config.llm)),
+    )
+
+
+def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]], attempt: int) -> Work:
+    """What is asked once more, for grades that stayed empty."""
+    together = config.prompt_style == "all-grades"
+    return Work(
+        f"repairing negatives ({attempt})",
+        len(missing) if together else sum(len(grades) for grades in missing.values()),
+        lambda: plan_repairs(
+            config, lambda: read_pairs(run_dir.train_pairs), missing, model_name(config.llm), attempt
+        ),
+    )
+
+
+def queries(config: Config, run_dir: RunDir) -> Work:
+    """Mode "corpus": what is asked to have queries written for the passages."""
+    return Work(
+        "writing queries",
+        count_lines(run_dir.passages) * config.synthesis.queries_per_passage,
+        lambda: plan_queries(config, read_documents(run_dir.passages), model_name(config.llm)),
+    )
+
+
+def brainstorm(config: Config) -> Work:
+    """Mode "tasks", first stage."""
+
+    def tasks() -> Iterator[Task[SearchTask]]:
+        return plan_brainstorm(config, model_name(config.llm))
+
+    return Work("brainstorming tasks", sum(1 for _ in tasks()), tasks)
+
+
+def inventions(config: Config, chosen: Sequence[SearchTask]) -> Work:
+    """Mode "tasks", second stage: pairs for the tasks."""
+    count = len(chosen) * config.synthesis.pairs_per_task
+    return Work("inventing pairs", count, lambda: plan_pairs(config, chosen, model_name(config.llm)))
+
+
+def current(config: Config, run_dir: RunDir) -> Work:
+    """What is to be asked next: for the pairs as long as the run has none, then for the negatives."""
+    mode = config.synthesis.mode
+    if mode == "negatives" or "pairs" in run_dir.stages():
+        return negatives(config, run_dir)
+    if mode == "corpus":
+        return queries(config, run_dir)
+    chosen = found_tasks(config, run_dir)
+    return inventions(config, chosen) if chosen else brainstorm(config)
+
+
+def found_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
+    """Mode "tasks": those to invent pairs for, as far as the brainstorming has come."""
+    found = (outcome for outcome in outcomes(run_dir, brainstorm(config)) if not isinstance(outcome, Parked))
+    return choose_tasks((task for tasks in found for task in tasks), config.synthesis.tasks)
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """The pairs of a file of the run folder, one by one."""
+    return (Pair(**fields) for _, fields in read_objects(path))
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of a file of the run folder, one by one."""
+    return (Document(**fields) for _, fields in read_objects(path))
+
+
+def count_lines(path: Path) -> int:
+    """How many records a file holds."""
+    with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
-def count_tasks(config: Config, pairs: int) -> int:
+def count_requests(config: Config, pairs: int) -> int:
     """How many requests these pairs make."""
     limit = config.synthesis.limit
     return requests_each(config) * (pairs if limit is None else min(limit, pairs))
 
 
-def ask_all(config: Config, run_dir: RunDir) -> int:
+def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:
     """Have each input answered or parked; returns how many requests went out.
 
     Raises:
         RunError: some inputs are in a batch.
         ConfigError, LLMRefused, LLMUnavailable: see `answer_all`.
     """
-    total = count_tasks(config, count_pairs(run_dir))
-    if not total:
+    if not work.count:
         return 0
     with AnswerStore(run_dir.store, config.synthesis.durable) as store:
         if store.has_batched():
-            batched = sum(store.is_batched(task.ask.request.key) for task in tasks(config, run_dir))
+            batched = sum(store.is_batched(task.ask.request.key) for task in work.tasks())
             if batched:
                 raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
-        return asyncio.run(_ask_all(config, run_dir, store, total)).sent
+        return asyncio.run(_ask_all(config, store, work)).sent
 
 
-async def _ask_all(config: Config, run_dir: RunDir, store: AnswerStore, total: int) -> Tally:
+async def _ask_all(config: Config, store: AnswerStore, work: Work) -> Tally:
     gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
     tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
-    asks = (task.ask for task in tasks(config, run_dir))
-    with meter("writing negatives", total) as progress:
+    asks = (task.ask for task in work.tasks())
+    with meter(work.description, work.count) as progress:
         reporter = asyncio.create_task(_report(tally, budget, progress))
         try:
             await answer_all(make_clients(config.llm), asks, store, budget, config.llm.max_concurrency, tally)
@@ -103,12 +185,12 @@ def _fields(tally: Tally, budget: Budget) -> dict[str, object]:
     return fields
 
 
-def outcomes(config: Config, run_dir: RunDir) -> Iterator[list[Candidate] | Parked]:
-    """What came of each input, in the order of the pairs: its candidates, or why there are none."""
-    if config.synthesis.limit == 0:
+def outcomes(run_dir: RunDir, work: Work) -> Iterator[list[Any] | Parked]:
+    """What came of each input, in their order: its records, or why there are none."""
+    if not work.count:
         return
     with AnswerStore(run_dir.store) as store:
-        for task in tasks(config, run_dir):
+        for task in work.tasks():
             yield task.outcome(store)
 
 
@@ -135,8 +217,8 @@ class Estimate:
     """One of those that will be sent."""
 
 
-def estimate(config: Config, pairs: list[Pair]) -> Estimate | None:
-    """Judge what the whole run takes: by what the calls took that were answered already, or by the prompts.
+def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
+    """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
 
     Returns:
         None if nothing is asked.
@@ -144,7 +226,7 @@ def estimate(config: Config, pairs: list[Pair]) -> Estimate | None:
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
     likely, most, request = Usage(), Usage(), None
-    for task in plan(config, pairs, len(pairs), model_name(config.llm)):
+    for task in tasks:
         request = task.ask.request
         likely += _likely(request, budget.prices)
         most += budget.bound(request)
@@ -176,9 +258,9 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
         RunError: none is parked for it.
     """
     found: Counter[str] = Counter()
-    if run_dir.store.is_file() and run_dir.train_pairs.is_file():
+    if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
-            for task in tasks(config, run_dir):
+            for task in _known_tasks(config, run_dir):
                 key = task.ask.request.key
                 parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
@@ -189,3 +271,15 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
         listing = listed(found) or "none"
         raise RunError(f'{run_dir.folder}: no input is parked for "{reason}"; parked: {listing}.')
     return found[reason] if reason != "all" else found.total() - found[BATCHED]
+
+
+def _known_tasks(config: Config, run_dir: RunDir) -> Iterator[Task[Any]]:
+    """All that has been asked in the run, or will be next."""
+    mode = config.synthesis.mode
+    if mode == "corpus" and run_dir.passages.is_file():
+        yield from queries(config, run_dir).tasks()
+    if mode == "tasks":
+        yield from brainstorm(config).tasks()
+        yield from inventions(config, found_tasks(config, run_dir)).tasks()
+    if run_dir.train_pairs.is_file():
+        yield from negatives(config, run_dir).tasks()

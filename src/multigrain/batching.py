@@ -81,8 +81,8 @@ class _Context:
 
     @property
     def kind(self) -> str:
-        """Of all requests of the run."""
-        return "chat" if self.config.prompt_style == "all-grades" else "completion"
+        """Of all requests that are asked next."""
+        return next(asking.current(self.config, self.run_dir).tasks()).ask.request.kind
 
 
 Step = Callable[[_Context], Awaitable[str]]
@@ -146,7 +146,7 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
 def _nothing_to_submit(context: _Context) -> str:
     todo = sum(
         (context.store.state(task.ask.request.key) or ("todo",))[0] == "todo"
-        for task in asking.tasks(context.config, context.run_dir)
+        for task in asking.current(context.config, context.run_dir).tasks()
     )
     if todo:
         return f"nothing to submit: {todo} inputs have replies already. Now give: multigrain synthesize RUN.toml"
@@ -156,7 +156,7 @@ def _nothing_to_submit(context: _Context) -> str:
 def _unsettled(context: _Context) -> Iterator[tuple[str, Request]]:
     """Each input for which nobody has asked yet, once."""
     store = context.store
-    for task in asking.tasks(context.config, context.run_dir):
+    for task in asking.current(context.config, context.run_dir).tasks():
         request = task.ask.request
         key = request.key
         state, forgiven = store.state(key) or ("todo", 0)

@@ -30,19 +30,39 @@ class ScriptedClient:
 
     async def complete(self, request: Request) -> Answer:
         """See `Client.complete`."""
-        query = request.prompt.rpartition("Query: ")[2].splitlines()[0]
-        if request.kind == "chat":
-            grades = [grade for grade in (1, 2, 3, 4) if f'"grade_{grade}": a passage' in request.prompt]
-            text = json.dumps({f"grade_{grade}": _passage(query, grade, request.seed) for grade in grades})
-        else:
-            hints = {"Off-topic": 1, "Same-field": 2, "Related": 3, "Near-miss": 4}
-            last_label = request.prompt.splitlines()[-1].split()[0]
-            text = _passage(query, hints[last_label], request.seed)
+        text = _reply(request)
         return Answer(text, len(request.prompt.split()), len(text.split()))
 
     async def is_alive(self) -> bool:
         """See `Client.is_alive`."""
         return True
+
+
+def _reply(request: Request) -> str:
+    """What is asked for is told by the name of the prompt."""
+    prompt = request.version.split()[-1].partition("@")[0]
+    text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
+    if prompt == "all_grades":
+        grades = [grade for grade in (1, 2, 3, 4) if f'"grade_{grade}": a passage' in request.prompt]
+        return json.dumps({f"grade_{grade}": _passage(text, grade, request.seed) for grade in grades})
+    if prompt == "brainstorm":
+        return json.dumps({"tasks": [f"Find the {words}." for words in _invented(request, 8, 4)]})
+    if prompt == "pair":
+        ((query, positive),) = zip(_invented(request, 1, 8), _invented(request, 1, 2 * LENGTH), strict=True)
+        return json.dumps({"query": query, "positive": f"{query}: {positive}"})
+    if prompt == "judge":
+        return str(random.Random(request.prompt).randrange(4))
+    if prompt.startswith("query_"):
+        words = request.prompt.split()[:LENGTH]
+        return " ".join(random.Random(f"{request.seed}-{request.prompt}").sample(words, max(len(words) // 2, 1)))
+    if prompt == "grade_4":
+        return " ".join(_invented(request, 1, 2))
+    return _passage(text, int(prompt.removeprefix("grade_")), request.seed)
+
+
+def _invented(request: Request, count: int, length: int) -> list[str]:
+    draw = random.Random(f"{request.seed}-{length}-{request.prompt}")
+    return [" ".join(draw.choices(WORDS, k=length)) for _ in range(count)]
 
 
 def _passage(query: str, grade: int, seed: int) -> str:

@@ -1,5 +1,6 @@
-"""From a model's answer to candidate texts by grade. Nothing is guessed: what cannot be read is an error."""
+"""From a model's answer to texts. Nothing is guessed: what cannot be read is an error."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any
@@ -9,7 +10,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from multigrain.errors import LLMReplyError
 from multigrain.llm.client import Answer
 from multigrain.llm.structured import read_object
-from multigrain.synthesis.prompts import MEANINGS, one_line
+from multigrain.synthesis.cloze import exchange
+from multigrain.synthesis.wording import one_line
+
+MEANINGS = {
+    1: "about another topic altogether",
+    2: "from the same field, but about something else",
+    3: "about the topic of the query, but it does not answer it",
+    4: "looks like the right answer, but a decisive detail is wrong or different, so that it does not answer the query",
+}
+OPENING = re.compile(
+    r"^(here is|here's|sure)\b[^:]*:\s*"
+    r"|^(the |a |one )?(short |search |main )?(question|query|keywords|finding|claim)s?( is| are)?( that)?\s*:\s*"
+    r"|^(this|the) (text|passage|study|article|abstract|paper|research|author|document|main finding( of this text)?)s? "
+    r"(\w+ly )?(highlight|show|state|suggest|discusse?|describe|report|find|found|provide|explore|demonstrate|is|are)\w*"
+    r"( that| is that)?[ ,:]+",
+    re.IGNORECASE,
+)
+"""What small models say before they say it."""
 
 Passages = dict[int, str]
 """By grade."""
@@ -21,10 +39,19 @@ def per_grade_reader(grade: int) -> Reader:
     """Reads raw completions: the passage as it stands, also where it was cut at the limit, as the positive was."""
 
     def read(answer: Answer) -> Passages:
-        passage = one_line(answer.text)
-        if not passage:
-            raise LLMReplyError("the model wrote nothing")
-        return {grade: passage}
+        return {grade: _written(answer)}
+
+    return read
+
+
+def cloze_reader(grade: int, positive: str, term: str, is_same: Callable[[str, str], bool]) -> Reader:
+    """Reads the name of another term, and puts it in place of the one in the positive."""
+
+    def read(answer: Answer) -> Passages:
+        other = _written(answer).strip(" .;,->\"'")
+        if is_same(term, other):
+            raise LLMReplyError(f'wanted another term in place of "{term}"; found "{other}"')
+        return {grade: exchange(positive, term, other)}
 
     return read
 
@@ -41,13 +68,18 @@ def all_grades_reader(grades: tuple[int, ...]) -> Reader:
     return read
 
 
-@cache
-def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
-    """The object that is asked for: one named text for each grade."""
-    fields: dict[str, Any] = {
-        f"grade_{grade}": (Passage, Field(description=f"A passage {MEANINGS[grade]}.")) for grade in grades
-    }
-    return create_model("Negatives", __config__=ConfigDict(strict=True), **fields)
+def read_query(answer: Answer) -> str:
+    """A query in one line, without quotes and without the words that lead to it."""
+    query = OPENING.sub("", _written(answer).strip("\"'` ")).strip("\"'` ")
+    if not query:
+        raise LLMReplyError(f'found "{answer.text[:80]}"; wanted a query')
+    return query[0].upper() + query[1:]
+
+
+def _written(answer: Answer) -> str:
+    if not (text := one_line(answer.text)):
+        raise LLMReplyError("the model wrote nothing")
+    return text
 
 
 def _not_blank(text: str) -> str:
@@ -57,3 +89,27 @@ def _not_blank(text: str) -> str:
 
 
 Passage = Annotated[str, AfterValidator(_not_blank)]
+
+
+class TaskList(BaseModel):
+    """What brainstorming brings."""
+
+    model_config = ConfigDict(strict=True)
+    tasks: list[Passage] = Field(min_length=1)
+
+
+class WrittenPair(BaseModel):
+    """A query and its positive, both invented."""
+
+    model_config = ConfigDict(strict=True)
+    query: Passage
+    positive: Passage
+
+
+@cache
+def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
+    """The object that is asked for: one named text for each grade."""
+    fields: dict[str, Any] = {
+        f"grade_{grade}": (Passage, Field(description=f"A passage {MEANINGS[grade]}.")) for grade in grades
+    }
+    return create_model("Negatives", __config__=ConfigDict(strict=True), **fields)

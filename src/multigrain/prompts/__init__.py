@@ -1,0 +1,117 @@
+"""The prompts: one text file each, which a user can replace by one of the same name.
+
+Lines at the top that begin with `#` are remarks. `$name` stands for what the program fills in; a file may leave
+names out, but not use others than the packaged file of its name. The version of a prompt is a digest of its text,
+so whatever was written by means of it can be told apart, and nobody has to remember to count.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Template
+
+from multigrain.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+PASSAGE = "$passage"
+"""Where a pattern ends and the model goes on."""
+PATTERNS = ("grade_1", "grade_2", "grade_3")
+"""Prompts that are shown a few times filled in, and may use the query, the positive, or both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt's text, with the names that are filled in."""
+
+    name: str
+    text: str
+
+    @property
+    def version(self) -> str:
+        """Name and digest: `grade_1@5f3a9c01`."""
+        return f"{self.name}@{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+
+    def fill(self, **values: str) -> str:
+        """The text with the values in place of the names."""
+        return Template(self.text).substitute(values)
+
+    def pattern(self, shots: Iterable[Mapping[str, str]], **values: str) -> str:
+        """Few-shot: the text once for each shot, and once more up to `$passage`, where the model goes on."""
+        opening = self.text.partition(PASSAGE)[0].rstrip()
+        blocks = [Template(self.text).substitute(shot) for shot in shots]
+        return "\n\n".join([*blocks, Template(opening).substitute(values)])
+
+
+def load_prompt(name: str, folder: str | None = None) -> Prompt:
+    """The user's file `NAME.txt` in `folder` if there is one, else the packaged one.
+
+    Raises:
+        ConfigError: the user's file is empty, or uses a name that nobody fills in.
+    """
+    if folder is None or not (path := Path(folder, f"{name}.txt")).is_file():
+        return Prompt(name, _text(FOLDER / f"{name}.txt"))
+    text, known = _text(path), names_in(_text(FOLDER / f"{name}.txt"))
+    known |= {"query", "positive"} if name in PATTERNS else set()
+    try:
+        unknown = names_in(text) - known
+    except ValueError as error:
+        raise ConfigError(path, [f"{error}; write $$ for a dollar sign"]) from None
+    if unknown:
+        wanted = ", ".join(f"${known_name}" for known_name in sorted(known))
+        raise ConfigError(path, [f"found ${', $'.join(sorted(unknown))}; this prompt is given {wanted}"])
+    if not text or ("passage" in known and "passage" not in names_in(text)):
+        raise ConfigError(path, ["found no $passage" if text else "is empty"])
+    return Prompt(name, text)
+
+
+def check_folder(folder: str) -> None:
+    """Make sure that a user's folder of prompts holds prompts, and nothing misspelt.
+
+    Raises:
+        ConfigError: see `load_prompt`; or the folder is missing, or a file has the name of no prompt.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError("synthesis.prompts", [f'found "{folder}"; wanted a folder with prompts, such as grade_4.txt'])
+    known = {path.stem for path in FOLDER.glob("*.txt")}
+    for path in sorted(Path(folder).glob("*.txt")):
+        if path.stem not in known:
+            raise ConfigError(path, [f"no prompt has this name; known: {', '.join(sorted(known))}"])
+        load_prompt(path.stem, folder)
+
+
+def files_in(folder: str | None) -> list[Path]:
+    """The files that decide what is asked: the packaged ones, and the user's."""
+    own = sorted(Path(folder).glob("*.txt")) if folder else []
+    return [*sorted(FOLDER.glob("*.txt")), FOLDER / "examples.toml", *own]
+
+
+@cache
+def packaged_examples() -> list[dict[str, str]]:
+    """What small models are shown where the user gives no examples."""
+    text = (FOLDER / "examples.toml").read_text(encoding="utf-8")
+    return list(tomllib.loads(text)["examples"])
+
+
+def names_in(text: str) -> set[str]:
+    """The names that are filled in.
+
+    Raises:
+        ValueError: a dollar sign stands before no name.
+    """
+    if not Template(text).is_valid():
+        raise ValueError("a dollar sign stands alone")
+    return set(Template(text).get_identifiers())
+
+
+def _text(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"cannot be read: {error}"]) from None
+    while lines and re.match(r"#|\s*$", lines[0]):
+        del lines[0]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,104 @@
+"""Hard negatives by cloze: exchange the term of the positive that decides for another of its kind.
+
+The result reads like the positive, is as long, and says it of something else. Which term decides: the words that the
+positive shares with the query, the rarer among all queries and the more often in the positive the better; then
+numbers, names and long words.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import Stemmer
+
+from multigrain.records import Pair, folded
+
+WORD = re.compile(r"\w+(?:[-']\w+)*")
+COMMON = 0.1
+"""Share of the queries above which a word tells nothing about one of them."""
+SHORTEST = 3
+MOST_COUNTED = 4
+"""Occurrences beyond do not make a term more decisive."""
+
+
+class Cloze:
+    """Knows which words are rare among the queries.
+
+    Args:
+        queries: all of the training part; only counts of their words are kept.
+        language: whose endings are taken off, as Snowball names it.
+    """
+
+    def __init__(self, queries: Iterable[str], language: str = "english") -> None:
+        try:
+            self._stemmer = Stemmer.Stemmer(language.lower())
+        except KeyError:
+            self._stemmer = None
+        self._queries = 0
+        self._counts: Counter[str] = Counter()
+        for query in queries:
+            self._queries += 1
+            self._counts.update(self._stems(query))
+
+    def terms(self, pair: Pair) -> list[str]:
+        """The terms of the positive that can be exchanged, the most decisive first; never empty."""
+        shared = {stem for stem in self._stems(pair.query) if self._is_telling(stem)}
+        found: dict[str, str] = {}
+        for term in self._runs(pair.positive, shared):
+            found.setdefault(folded(term), term)
+        text = folded(pair.positive)
+        ranked = sorted(found.values(), key=lambda term: -self._weight(term, text))
+        return [*ranked, *self._others(pair.positive, {folded(term) for term in ranked})] or [pair.positive]
+
+    def is_same(self, term: str, other: str) -> bool:
+        """Whether the other term says the same, or the same and more."""
+        stems = self._stems(term)
+        return not self._stems(other) or folded(term) == folded(other) or bool(stems and stems <= self._stems(other))
+
+    def _stems(self, text: str) -> set[str]:
+        return {self._stem(word) for word in WORD.findall(text)}
+
+    def _stem(self, word: str) -> str:
+        return str(self._stemmer.stemWord(word.lower())) if self._stemmer else word.lower()
+
+    def _is_telling(self, stem: str) -> bool:
+        return len(stem) >= SHORTEST and self._counts[stem] <= max(COMMON * self._queries, 1)
+
+    def _runs(self, positive: str, shared: set[str]) -> Iterable[str]:
+        """Neighbouring shared words are one term."""
+        start = end = None
+        for match in WORD.finditer(positive):
+            is_shared = self._stem(match[0]) in shared
+            if start is not None and not (is_shared and positive[end : match.start()] == " "):
+                yield positive[start:end]
+                start = None
+            if is_shared:
+                start, end = match.start() if start is None else start, match.end()
+        if start is not None:
+            yield positive[start:end]
+
+    def _weight(self, term: str, text: str) -> float:
+        rarity = sum(math.log(1 + self._queries / (1 + self._counts[stem])) for stem in self._stems(term))
+        return rarity * min(len(_occurrences(folded(term)).findall(text)), MOST_COUNTED)
+
+    def _others(self, positive: str, taken: set[str]) -> list[str]:
+        """Numbers, then names, then long words, where nothing is shared with the query."""
+        words = dict.fromkeys(word for word in WORD.findall(positive) if folded(word) not in taken)
+        numbers = [word for word in words if any(character.isdigit() for character in word)]
+        names = [word for word in list(words)[1:] if word[0].isupper() and word not in numbers]
+        long = sorted((w for w in words if w not in numbers and w not in names), key=lambda w: -len(w))
+        return [*numbers[:2], *names[:2], *long[:2]]
+
+
+def exchange(positive: str, term: str, other: str) -> str:
+    """The positive with the other term wherever the term stood."""
+
+    def put(match: re.Match[str]) -> str:
+        return other[:1].upper() + other[1:] if match[0][:1].isupper() and other[:1].islower() else other
+
+    return _occurrences(term).sub(put, positive)
+
+
+def _occurrences(term: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(term)}(?!\w)", re.IGNORECASE)

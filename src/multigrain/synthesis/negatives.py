@@ -1,0 +1,156 @@
+"""Have a language model write candidates for negatives, at every grade asked for.
+
+Two styles, because the ability to follow a request is a property of the model:
+
+per-grade    one grade a request: a few-shot completion for grades 1 to 3, a cloze for grade 4. Small models
+             continue a pattern far better than they obey an instruction.
+all-grades   one chat message that describes all grades and asks for one JSON object; for large models.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from multigrain.config import Config
+from multigrain.llm.client import Ask, Request
+from multigrain.llm.structured import schema_of
+from multigrain.prompts import load_prompt
+from multigrain.records import Candidate, Pair
+from multigrain.synthesis import parse, wording
+from multigrain.synthesis.cloze import Cloze
+from multigrain.synthesis.task import Task
+
+STAGE = "synthesize"
+STOP = ("\n",)
+PASSAGE_TOKENS, TERM_TOKENS = 48, 12
+TOKENS_PER_WORD = 3
+"""With room for languages whose words are cut finely."""
+SMALLEST_ANSWER, LARGEST_ANSWER = 700, 8000
+CLOZE = 4
+"""The grade that a small model writes by cloze."""
+
+ReadPairs = Callable[[], Iterable[Pair]]
+
+
+def choose_pairs(pairs: Iterable[Pair], count: int, limit: int | None, seed: int) -> Iterator[Pair]:
+    """A seeded sample of at most `limit` of the `count` pairs, in their old order."""
+    if limit is None or limit >= count:
+        yield from pairs
+        return
+    chosen = set(random.Random(seed).sample(range(count), limit))
+    yield from (pair for index, pair in enumerate(pairs) if index in chosen)
+
+
+def requests_each(config: Config) -> int:
+    """How many requests are made for each pair: one for each grade or one for all, `per_grade` times."""
+    return len(_together(config, config.synthesis.grades_from("llm"))) * config.synthesis.per_grade
+
+
+def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Iterator[Task[Candidate]]:
+    """All that is asked in a run, one after the other.
+
+    Args:
+        config: the run, with the prompt style decided.
+        read_pairs: gives the training pairs, which are read as they are needed.
+        count: how many they are.
+        model: the model's name at the server.
+    """
+    writer = Writer(config, read_pairs, model)
+    for pair in choose_pairs(read_pairs(), count, config.synthesis.limit, config.seed):
+        for repeat in range(config.synthesis.per_grade):
+            yield from writer.tasks(pair, config.synthesis.grades_from("llm"), repeat)
+
+
+def plan_repairs(
+    config: Config, read_pairs: ReadPairs, missing: Mapping[str, Sequence[int]], model: str, attempt: int
+) -> Iterator[Task[Candidate]]:
+    """Ask once more for the grades that stayed empty, and for no others.
+
+    Args:
+        config: the run, with the prompt style decided.
+        read_pairs: gives the training pairs.
+        missing: grades, by the id of the pair.
+        model: the model's name at the server.
+        attempt: from 1; another seed, and in a cloze another term.
+    """
+    writer = Writer(config, read_pairs, model)
+    for pair in read_pairs():
+        if grades := missing.get(pair.id):
+            yield from writer.tasks(pair, grades, config.synthesis.per_grade + attempt - 1)
+
+
+class Writer:
+    """Knows how a grade is asked for, in the style of the run."""
+
+    def __init__(self, config: Config, read_pairs: ReadPairs, model: str) -> None:
+        self._config, self._section, self._model = config, config.synthesis, model
+        self._prompts = {name: load_prompt(name, self._section.prompts) for name in (*GRADE_PROMPTS, "all_grades")}
+        self._cloze = None
+        if config.prompt_style == "per-grade":
+            language = self._section.language or "english"
+            self._cloze = Cloze((pair.query for pair in read_pairs()), language)
+
+    def tasks(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Task[Candidate]]:
+        """What is asked about a pair; each `repeat` brings other texts."""
+        for together in _together(self._config, grades):
+            ask = self._ask(pair, together, repeat)
+            yield Task(pair.id, ask, lambda passages, ask=ask: self._candidates(pair, ask, passages))
+
+    def _candidates(self, pair: Pair, ask: Ask, passages: parse.Passages) -> list[Candidate]:
+        prompt = ask.request.version.removeprefix(f"{STAGE} ")
+        return [Candidate(pair.id, grade, text, "llm", ask.request.model, prompt) for grade, text in passages.items()]
+
+    def _ask(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
+        if self._cloze is None:
+            return self._all_grades(pair, grades, repeat)
+        (grade,) = grades
+        return self._by_cloze(self._cloze, pair, repeat) if grade == CLOZE else self._by_pattern(pair, grade, repeat)
+
+    def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> Ask:
+        prompt = self._prompts[GRADE_PROMPTS[grade - 1]]
+        texts = {"query": wording.one_line(pair.query), "positive": wording.shortened(pair.positive)}
+        text = wording.domain(self._section) + prompt.pattern(wording.shots(self._section, grade), **texts)
+        return Ask(self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade))
+
+    def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> Ask:
+        prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
+        # When all terms have had their turn, the first is asked again, with another seed.
+        term = terms[repeat % len(terms)]
+        text = prompt.pattern([], term=wording.one_line(term))
+        request = self._completion(text, TERM_TOKENS, repeat, prompt.version)
+        return Ask(request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same))
+
+    def _completion(self, text: str, tokens: int, repeat: int, version: str) -> Request:
+        limit, seed = self._section.answer_tokens or tokens, self._config.seed + repeat
+        temperature, version = self._config.llm.temperature, f"{STAGE} {version}"
+        return Request("completion", text, self._model, limit, temperature, STOP, seed, version=version)
+
+    def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
+        prompt, section = self._prompts["all_grades"], self._section
+        words = min(len(pair.positive.split()), wording.MANY_WORDS)
+        text = prompt.fill(
+            count=str(len(grades)),
+            wanted="\n".join(f'"grade_{grade}": a passage {parse.MEANINGS[grade]}' for grade in grades),
+            keys=", ".join(f'"grade_{grade}": "..."' for grade in grades),
+            language=wording.passage_language(section, "the language of the positive passage"),
+            words=str(max(words, 5)),
+            domain=wording.domain(section),
+            examples=wording.examples(section),
+            query=wording.one_line(pair.query),
+            positive=wording.shortened(pair.positive, wording.MANY_WORDS),
+        )
+        needed = len(grades) * words * TOKENS_PER_WORD
+        limit = section.answer_tokens or min(max(needed, SMALLEST_ANSWER), LARGEST_ANSWER)
+        schema, version = schema_of(parse.answer_model(grades)), f"{STAGE} {prompt.version}"
+        temperature, seed = self._config.llm.temperature, self._config.seed + repeat
+        request = Request("chat", text, self._model, limit, temperature, (), seed, schema, version)
+        return Ask(request, parse.all_grades_reader(grades))
+
+
+GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
+
+
+def _together(config: Config, grades: Sequence[int]) -> list[tuple[int, ...]]:
+    """The grades that each request for a pair asks for."""
+    if not grades:
+        return []
+    return [(grade,) for grade in grades] if config.prompt_style == "per-grade" else [tuple(grades)]

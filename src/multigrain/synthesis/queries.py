@@ -1,0 +1,69 @@
+"""Mode "corpus": have a language model write the queries that passages answer."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from multigrain.config import Config, QueryType
+from multigrain.llm.client import Ask, Request
+from multigrain.prompts import load_prompt
+from multigrain.records import Document
+from multigrain.synthesis import parse, wording
+from multigrain.synthesis.task import Task
+
+STAGE = "queries"
+QUERY_TOKENS = 64
+STOP = ("\n",)
+SHOWN_WORDS = 150
+"""Of the passage. Small models lose the thread in more, and read 300 tokens a second on two cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenQuery:
+    """A query that was written for a passage, by means of a prompt."""
+
+    id: str
+    query: str
+    passage: Document
+    kind: QueryType
+    prompt: str
+
+
+def plan_queries(config: Config, passages: Iterable[Document], model: str) -> Iterator[Task[WrittenQuery]]:
+    """One request for each query wanted; the types take turns, from a seeded start.
+
+    Args:
+        config: the run.
+        passages: those that get queries, read as they are needed.
+        model: the model's name at the server.
+    """
+    section = config.synthesis
+    prompts = {kind: load_prompt(f"query_{kind}", section.prompts) for kind in section.query_types}
+    for passage in passages:
+        start = random.Random(f"{config.seed} {passage.id}").randrange(len(section.query_types))
+        for number in range(section.queries_per_passage):
+            kind = section.query_types[(start + number) % len(section.query_types)]
+            prompt = prompts[kind]
+            text = prompt.fill(
+                passage=wording.shortened(passage.text, SHOWN_WORDS),
+                language=wording.query_language(section, "the language of the text"),
+                domain=wording.domain(section),
+                examples=_examples(config),
+            )
+            seed, version = config.seed + number, f"{STAGE} {prompt.version}"
+            limit, temperature = section.answer_tokens or QUERY_TOKENS, config.llm.temperature
+            request = Request("chat", text, model, limit, temperature, STOP, seed, version=version)
+            id = passage.id if section.queries_per_passage == 1 else f"{passage.id}#{number + 1}"
+
+            def make(
+                query: str, id: str = id, passage: Document = passage, kind: QueryType = kind, version: str = version
+            ) -> list[WrittenQuery]:
+                return [WrittenQuery(id, query, passage, kind, version.removeprefix(f"{STAGE} "))]
+
+            yield Task(id, Ask(request, parse.read_query), make)
+
+
+def _examples(config: Config) -> str:
+    """The user's own queries, as examples of what is wanted."""
+    queries = [wording.one_line(example.query) for example in config.synthesis.examples]
+    return "\nIt should look like these: " + " | ".join(queries) if queries else ""

@@ -1,0 +1,37 @@
+"""An input for the language model, and what becomes of its answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from multigrain.llm.client import Ask
+from multigrain.llm.store import AnswerStore
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An input that stays without an answer, and why."""
+
+    input: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[R]):
+    """One request about one input (a pair, a passage, a field), and the records that its answer becomes."""
+
+    input: str
+    ask: Ask
+    make: Callable[[Any], list[R]]
+
+    def outcome(self, store: AnswerStore) -> list[R] | Parked:
+        """What came of it: the records, or why there are none."""
+        request = self.ask.request
+        answer = store.answer(request.key)
+        if answer is None:
+            reason, detail = store.parked(request.key) or ("unsettled", "nobody has asked yet")
+            return Parked(self.input, reason, detail)
+        return self.make(self.ask.read(answer))
