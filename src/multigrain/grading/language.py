@@ -19,7 +19,7 @@ RULED_OUT = 0.01
 """Probability up to which a language counts as impossible; sisters such as Danish and Norwegian stay above it."""
 NOT_WRITTEN = {"la", "zxx", "pcm", "vo", "eo"}
 """What lists of species, diagnoses and signs are taken for: Latin, no language, Nigerian Pidgin, Volapuk, Esperanto."""
-LOOKED_AT = 2000
+LOOKED_AT = 600
 """Characters; the time grows with them, and the answer is clear long before."""
 OPENING = 300
 """Characters in which a refusal shows."""
