@@ -84,8 +84,9 @@ def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: in
         return None
     rows = np.array([surface(sample.text) for sample in samples])
     folds = _folds([sample.group for sample in samples], seed)
+    classifier = _boosting(seed)  # before the limit, which holds for the libraries that are loaded by then
     with threadpool_limits(1):  # the work is small: on a busy machine threads wait longer than they work
-        called = _called(_boosting(seed), rows, is_positive, folds)
+        called = _called(classifier, rows, is_positive, folds)
         telling = _telling(rows, is_positive, folds)
     by_label = _by_label(called, is_positive, [sample.label for sample in samples])
     return Leak(_balanced(called, is_positive), groups, telling, by_label)
