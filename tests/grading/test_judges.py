@@ -20,7 +20,8 @@ class Encoder:
     def __call__(self, texts: Sequence[str]) -> Vectors:
         self.calls.append(list(texts))
         vectors = np.stack([np.random.default_rng(list(text.encode())).normal(size=384) for text in texts])
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        return unit
 
 
 def test_cosines_in_the_order_of_the_pairs_each_text_embedded_once() -> None:

@@ -84,7 +84,9 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
     """
     found = find_base(name, key)
     try:
-        model = CrossEncoder(found, activation_fn=nn.Sigmoid())  # some models are saved to give the bare logit
+        model: CrossEncoder = CrossEncoder(
+            found, activation_fn=nn.Sigmoid()
+        )  # some models are saved to give the bare logit
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {reason}"]) from error
@@ -97,7 +99,7 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
 
 def _no_cross_encoder(model: CrossEncoder) -> str | None:
     """What is wrong with it. The host gives a model without a head a random one, and says so in a warning."""
-    architectures = model.config.architectures or []
+    architectures = getattr(model.config, "architectures", None) or []
     if len(list(model)) == 1 and not any(name.endswith("ForSequenceClassification") for name in architectures):
         return f"has no head that scores pairs ({', '.join(architectures) or 'no architecture'})"
     return f"gives {model.num_labels} scores for a pair" if model.num_labels != 1 else None
