@@ -6,7 +6,7 @@ costs more than the one bad candidate that it lets pass.
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from multigrain.records import folded
@@ -23,6 +23,8 @@ LOOKED_AT = 600
 """Characters; the time grows with them, and the answer is clear long before."""
 OPENING = 300
 """Characters in which a refusal shows."""
+RECENT = 64
+"""Texts that are remembered: one positive is asked about with each of its candidates."""
 SAME_SCRIPT, OTHER_SCRIPT = 0.9, 0.6
 """Share of the letters from which on a text is written in a script, and in other scripts than it."""
 
@@ -68,6 +70,7 @@ def _is_other_script(text: str, like: str) -> bool:
     return own.count(script) >= SAME_SCRIPT * len(own) and others >= OTHER_SCRIPT
 
 
+@lru_cache(RECENT)
 def _scripts(text: str) -> list[str]:
     """The script of each letter: the first word of its name in Unicode. Greek is left out, for it writes formulas.
 
@@ -80,6 +83,7 @@ def _scripts(text: str) -> list[str]:
     return ["CJK" if name in mixed else name for name in names if name not in {"GREEK", "MATHEMATICAL"}]
 
 
+@lru_cache(RECENT)
 def _ranking(text: str) -> list[tuple[str, float]]:
     ranking: list[tuple[str, float]] = _identifier().rank(text[:LOOKED_AT])
     return ranking
