@@ -45,6 +45,20 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny encoder with a random head that scores pairs; as some models, it is saved to give the bare logit."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(1)
+    model = CrossEncoder(str(tiny_encoder), num_labels=1, activation_fn=torch.nn.Identity())
+    torch.nn.init.normal_(model[0].model.classifier.weight, std=1.0)
+    folder = tmp_path_factory.mktemp("tiny_cross_encoder")
+    model.save_pretrained(str(folder))
+    return folder
+
+
 @pytest.fixture
 def write_jsonl(tmp_path: Path) -> Callable[[str, list[dict[str, Any]]], Path]:
     """Write objects as JSON lines below the test's folder."""

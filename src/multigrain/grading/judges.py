@@ -1,23 +1,79 @@
 """Whatever measures how relevant a text is to a query."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from multigrain.vectors import Embed
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from multigrain.vectors import Embed, Vectors
+
+Predict = Callable[[list[tuple[str, str]]], ArrayLike]
+"""(query, text) pairs to one relevance each, 0 to 1, in their order."""
+CHUNK = 256
+"""Pairs whose vectors are gathered at once: few enough to stay in the cache of a processor."""
+
+
+class Judge(Protocol):
+    """Measures relevance."""
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """How relevant each text is to its query, in the order of the (query, text) pairs; higher is more."""
 
 
 class EmbeddingJudge:
-    """Relevance = cosine of the embeddings of query and text. Each distinct text is embedded once.
+    """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once.
 
     Args:
         embed: texts to (number of texts, dimension) vectors of length 1.
-        texts: all texts that will be asked about, queries included.
+        texts: texts to embed beforehand; others are embedded when they are asked about.
     """
 
-    def __init__(self, embed: Embed, texts: Sequence[str]) -> None:
-        distinct = list(dict.fromkeys(texts))
-        self._row = {text: row for row, text in enumerate(distinct)}
-        self._vectors = embed(distinct)
+    def __init__(self, embed: Embed, texts: Sequence[str] = ()) -> None:
+        self._embed = embed
+        self._row: dict[str, int] = {}
+        self._vectors: Vectors = np.empty((0, 0), dtype=np.float32)
+        self._know(texts)
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The cosine of each (query, text)."""
+        self._know([text for pair in pairs for text in pair])
+        rows = np.array([(self._row[query], self._row[text]) for query, text in pairs], dtype=np.intp).reshape(-1, 2)
+        parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        return [score for part in parts for score in self._cosines(part).tolist()]
 
     def relevance(self, query: str, text: str) -> float:
-        """The cosine, -1 to 1."""
-        return float(self._vectors[self._row[query]] @ self._vectors[self._row[text]])
+        """The cosine of one query and text."""
+        return self.scores([(query, text)])[0]
+
+    def _cosines(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(number of pairs, 2) rows to (number of pairs,) dot products."""
+        cosines: NDArray[np.float32] = np.einsum("pd,pd->p", self._vectors[rows[:, 0]], self._vectors[rows[:, 1]])
+        return cosines
+
+    def _know(self, texts: Sequence[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self._row]
+        if new:
+            vectors = self._embed(new)
+            self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
+            self._row |= {text: row for row, text in enumerate(new, start=len(self._row))}
+
+
+class CrossEncoderJudge:
+    """Relevance by a model that reads query and text together, 0 to 1. Each distinct pair is asked about once.
+
+    Args:
+        predict: as of `multigrain.model.build.load_cross_encoder`.
+    """
+
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
+        self._known: dict[tuple[str, str], float] = {}
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The relevance of each (query, text)."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            predicted = np.asarray(self._predict(new), dtype=np.float64)
+            self._known.update(zip(new, predicted.tolist(), strict=True))
+        return [self._known[pair] for pair in pairs]

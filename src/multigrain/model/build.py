@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from safetensors import SafetensorError
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
 
@@ -72,6 +72,37 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model
+
+
+def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "grading.judge_model") -> CrossEncoder:
+    """A model that reads query and text together and gives their relevance, 0 to 1 (the sigmoid of its one logit).
+
+    Its `predict` sorts the pairs by length itself.
+
+    Raises:
+        ConfigError: there is no such model, or it is no cross-encoder with one score; names the setting `key`.
+    """
+    found = find_base(name, key)
+    try:
+        model: CrossEncoder = CrossEncoder(
+            found, activation_fn=nn.Sigmoid()
+        )  # some models are saved to give the bare logit
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {reason}"]) from error
+    if fault := _no_cross_encoder(model):
+        raise ConfigError(key, [f"{found} {fault}; wanted a cross-encoder with one score, a reranker"])
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    return model
+
+
+def _no_cross_encoder(model: CrossEncoder) -> str | None:
+    """What is wrong with it. The host gives a model without a head a random one, and says so in a warning."""
+    architectures = getattr(model.config, "architectures", None) or []
+    if len(list(model)) == 1 and not any(name.endswith("ForSequenceClassification") for name in architectures):
+        return f"has no head that scores pairs ({', '.join(architectures) or 'no architecture'})"
+    return f"gives {model.num_labels} scores for a pair" if model.num_labels != 1 else None
 
 
 def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer:

@@ -1,0 +1,118 @@
+"""Is a candidate in the language of the positive, and is it a passage at all?
+
+Both questions are answered with "no" only where it is certain: a rule that drops one good candidate in a hundred
+costs more than the one bad candidate that it lets pass.
+"""
+
+import re
+import unicodedata
+from functools import cache, lru_cache
+from typing import Any
+
+from multigrain.records import folded
+
+FEWEST_LETTERS = 30
+"""Shorter texts tell too little: names, codes and numbers look like any language."""
+CERTAIN = 0.7
+"""Probability from which on a language counts as known."""
+RULED_OUT = 0.01
+"""Probability up to which a language counts as impossible; sisters such as Danish and Norwegian stay above it."""
+NOT_WRITTEN = {"la", "zxx", "pcm", "vo", "eo"}
+"""What lists of species, diagnoses and signs are taken for: Latin, no language, Nigerian Pidgin, Volapuk, Esperanto."""
+LOOKED_AT = 600
+"""Characters; the time grows with them, and the answer is clear long before."""
+OPENING = 300
+"""Characters in which a refusal shows."""
+RECENT = 64
+"""Texts that are remembered: one positive is asked about with each of its candidates."""
+SAME_SCRIPT, OTHER_SCRIPT = 0.9, 0.6
+"""Share of the letters from which on a text is written in a script, and in other scripts than it."""
+
+
+def language_of(text: str) -> tuple[str, float] | None:
+    """The language of a text (ISO 639-1) and its probability; None if it is too short or not certain.
+
+    >>> language_of("The treatment usually takes two weeks and can be done at home.")[0]
+    'en'
+    >>> language_of("12 mg, 40.5 mg") is None
+    True
+    """
+    if sum(map(str.isalpha, text[:LOOKED_AT])) < FEWEST_LETTERS:
+        return None
+    language, probability = _ranking(text)[0]
+    return (language, probability) if probability >= CERTAIN and language not in NOT_WRITTEN else None
+
+
+def is_other_language(text: str, like: str) -> bool:
+    """Whether `text` is certainly not in the language of `like`.
+
+    It is not if its letters are of another script, or if both languages are certain and that of `like` is
+    ruled out for `text`. Lists, code, numbers, names and short texts are in no other language.
+
+    >>> is_other_language("Die Behandlung dauert meistens zwei ganze Wochen.", "The treatment usually takes two weeks.")
+    True
+    """
+    if _is_other_script(text, like):
+        return True
+    wanted, found = language_of(like), language_of(text)
+    if wanted is None or found is None or wanted[0] == found[0]:
+        return False
+    return dict(_ranking(text))[wanted[0]] <= RULED_OUT
+
+
+def _is_other_script(text: str, like: str) -> bool:
+    """Whether `like` is nearly all in one script, and most of `text` in others."""
+    own, found = _scripts(like), _scripts(text)
+    if min(len(own), len(found)) < FEWEST_LETTERS // 3:  # a letter of a script tells more than one of a language
+        return False
+    script = max(set(own), key=own.count)
+    others = sum(other != script for other in found) / len(found)
+    return own.count(script) >= SAME_SCRIPT * len(own) and others >= OTHER_SCRIPT
+
+
+@lru_cache(RECENT)
+def _scripts(text: str) -> list[str]:
+    """The script of each letter: the first word of its name in Unicode. Greek is left out, for it writes formulas.
+
+    The scripts of Japanese and Korean count as one with that of Chinese, which they are mixed with.
+    """
+    names = (
+        unicodedata.name(letter, "").split("-")[0].split(" ")[0] for letter in text[:LOOKED_AT] if letter.isalpha()
+    )
+    mixed = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL"}
+    return ["CJK" if name in mixed else name for name in names if name not in {"GREEK", "MATHEMATICAL"}]
+
+
+@lru_cache(RECENT)
+def _ranking(text: str) -> list[tuple[str, float]]:
+    ranking: list[tuple[str, float]] = _identifier().rank(text[:LOOKED_AT])
+    return ranking
+
+
+@cache
+def _identifier() -> Any:
+    """A naive Bayes classifier over byte n-grams, 5 MB, of 100 and some languages (langid.py, Lui and Baldwin 2012)."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+_SORRY = r"(?:(?:i'm|i am) (?:very |so |really )?sorry|sorry|i apologi[sz]e|unfortunately)"
+_CANNOT = r"(?:can't|cannot|can not|won't|will not|am unable to|am not able to|'m unable to|'m not able to)"
+_HELP = r"(?:help|assist|provide|fulfill?|comply|create|generate|write|produce|complete|continue|do (?:that|this))"
+_AI = r"(?:an ai(?: language)?(?: model| assistant)?|a(?: large)? language model)"
+REFUSAL = re.compile(
+    rf"{_SORRY},? (?:but )?i ?{_CANNOT}(?: {_HELP}|[.,!]|$)"
+    rf"|i ?{_CANNOT} {_HELP}\b[^.!?]{{0,60}}\b(?:requests?|this|prompts?|quer(?:y|ies))\b"
+    rf"|as {_AI},|(?:i'm|i am) (?:just |only )?{_AI}\b"
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as a language model begins that declines; what stands further in is not looked at.
+
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I'm sorry I was late, she said.")
+    (True, False)
+    """
+    opening = folded(text[:OPENING]).replace("\u2019", "'").lstrip("\"'*")
+    return REFUSAL.match(opening) is not None

@@ -1,0 +1,152 @@
+"""The leak test: can positives be told from negatives without reading them?
+
+If negatives are shorter than positives, or all end with a full stop, then a model learns that instead of relevance.
+A classifier that sees nothing but the surface of a text (`multigrain.grading.style`) must therefore be hardly better
+than chance. It is tested on tuples that it was not trained on, and measured by its *balanced* accuracy
+
+    (share of positives it calls positive + share of negatives it calls negative) / 2
+
+which is 0.5 for chance, however many negatives a tuple has.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.grading.style import FEATURES, surface
+
+LIMIT = 0.65
+"""Balanced accuracy above which the surface gives the negatives away."""
+FEWEST_TUPLES, MOST_TUPLES = 20, 3000
+FOLDS = 5
+TELLING = 3
+"""Features that are named."""
+
+Rows = NDArray[np.float64]
+"""(number of texts, number of features)"""
+Flags = NDArray[np.bool_]
+"""(number of texts,)"""
+
+
+class Sample(NamedTuple):
+    """A text, the id of its tuple, and what it is counted under, such as its grade; "" for nothing."""
+
+    group: str
+    text: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature, how well it tells both sides apart all by itself, and its mean on both."""
+
+    name: str
+    accuracy: float
+    positive: float
+    negative: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """What the surface gives away. Accuracies are balanced: 0.5 is chance."""
+
+    accuracy: float
+    tuples: int
+    features: tuple[Feature, ...]
+    """Those that tell most, best first."""
+    by_label: dict[str, float]
+    """Label of negatives -> accuracy on the positives and these negatives."""
+
+    @property
+    def is_found(self) -> bool:
+        """Whether somebody should be warned."""
+        return self.accuracy > LIMIT
+
+
+def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: int = 0) -> Leak | None:
+    """Test whether the surface tells positives from negatives; None for fewer than 20 tuples.
+
+    The classifier is gradient boosting, which also finds what lies in a range ("negatives have 50 to 60 words") and
+    in two features together. Of more than 3,000 tuples, 3,000 are drawn.
+
+    Args:
+        positives: with the ids of their tuples.
+        negatives: likewise, and with the label they are also counted under.
+        seed: of the draw, the folds and the classifier.
+    """
+    from threadpoolctl import threadpool_limits
+
+    groups, samples, is_positive = _common(list(positives), list(negatives), seed)
+    if groups < FEWEST_TUPLES:
+        return None
+    rows = np.array([surface(sample.text) for sample in samples])
+    folds = _folds([sample.group for sample in samples], seed)
+    classifier = _boosting(seed)  # before the limit, which holds for the libraries that are loaded by then
+    with threadpool_limits(1):  # the work is small: on a busy machine threads wait longer than they work
+        called = _called(classifier, rows, is_positive, folds)
+        telling = _telling(rows, is_positive, folds)
+    by_label = _by_label(called, is_positive, [sample.label for sample in samples])
+    return Leak(_balanced(called, is_positive), groups, telling, by_label)
+
+
+def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> tuple[int, list[Sample], Flags]:
+    """How many tuples have both sides; their samples, or those of a draw; which of these are positive."""
+    groups = sorted({sample.group for sample in positives} & {sample.group for sample in negatives})
+    if len(groups) > MOST_TUPLES:
+        groups = np.random.default_rng(seed).choice(groups, MOST_TUPLES, replace=False).tolist()
+    wanted = set(groups)
+    kept = [[sample for sample in side if sample.group in wanted] for side in (positives, negatives)]
+    return len(groups), kept[0] + kept[1], np.arange(sum(map(len, kept))) < len(kept[0])
+
+
+def _folds(groups: list[str], seed: int) -> NDArray[np.int64]:
+    """The fold of each text: one tuple is never on both sides, or its topic would tell."""
+    names, index = np.unique(groups, return_inverse=True)
+    fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
+    return fold
+
+
+def _called(classifier: Any, rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> Flags:
+    """What each text is called by a classifier that was trained on the other folds."""
+    called = np.zeros(len(rows), dtype=bool)
+    for fold in range(FOLDS):
+        test = folds == fold
+        called[test] = classifier.fit(rows[~test], is_positive[~test]).predict(rows[test])
+    return called
+
+
+def _boosting(seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    # Small, for of a few hundred tuples a large one would learn the noise; weighted bins are slow to find.
+    return HistGradientBoostingClassifier(
+        max_iter=60, max_depth=3, max_bins=32, class_weight="balanced", early_stopping=False, random_state=seed
+    )
+
+
+def _by_label(called: Flags, is_positive: Flags, labels: list[str]) -> dict[str, float]:
+    of = np.array(labels)
+    names = sorted(set(of[~is_positive].tolist()) - {""})
+    kept = {name: is_positive | (of == name) for name in names}
+    return {name: _balanced(called[chosen], is_positive[chosen]) for name, chosen in kept.items()}
+
+
+def _telling(rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> tuple[Feature, ...]:
+    """The features that tell most, each by itself: importances in the large classifier split among its twins."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_leaf_nodes=4, min_samples_leaf=5, class_weight="balanced", random_state=0)
+    features = []
+    for number, name in enumerate(FEATURES):
+        column = rows[:, [number]]
+        accuracy = _balanced(_called(tree, column, is_positive, folds), is_positive)
+        means = (round(float(column[side].mean()), 3) for side in (is_positive, ~is_positive))
+        features.append(Feature(name, accuracy, *means))
+    return tuple(sorted(features, key=lambda feature: -feature.accuracy)[:TELLING])
+
+
+def _balanced(called: Flags, is_positive: Flags) -> float:
+    return round(float(called[is_positive].mean() + (~called[~is_positive]).mean()) / 2, 4)

@@ -1,0 +1,96 @@
+"""The surface of a text in numbers: how long, how punctuated, how written; never which words.
+
+`surface` is what the leak test classifies by (`multigrain.grading.leak`), and `statistics_of` what reports print.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from statistics import fmean, quantiles
+from typing import Any
+
+import numpy as np
+
+SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$|[\"')\]])|[。！？]")
+LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s", re.MULTILINE)
+SHORT_WORD = 3
+"""Letters. Their share stands for that of the function words, in any language, without naming one."""
+MARKS = {
+    "commas": ",，、",
+    "colons and semicolons": ":;：；",
+    "brackets": "()[]（）",
+    "quotes": "\"'“”‘’«»「」",
+    "dashes": "-–—",
+    "question marks": "?？",
+    "exclamation marks": "!！",
+}
+"""Kind of punctuation -> its signs; each is counted for 100 characters."""
+FEATURES = (
+    *("characters", "words", "sentences", "lines", "list marks"),
+    *("characters a word", "words a sentence"),
+    *("digits", "upper case", "short words", "distinct words"),
+    *("begins in lower case", "ends with a full stop"),
+    *MARKS,
+)
+"""The names of what `surface` measures, in its order; `digits` to `distinct words` are shares of 0 to 1."""
+
+
+def surface(text: str) -> tuple[float, ...]:
+    """The features of one text, in the order of `FEATURES`.
+
+    >>> dict(zip(FEATURES, surface("The cat sleeps. It is 12!"), strict=True))["words a sentence"]
+    3.0
+    """
+    text = text.strip()
+    words = text.split()
+    sentences = max(len(SENTENCE_END.findall(text)), 1)
+    characters, signs = len(text), Counter(text)
+    return (
+        *(characters, len(words), sentences, text.count("\n") + 1, len(LIST_MARK.findall(text))),
+        *(_share(sum(map(len, words)), len(words)), len(words) / sentences),
+        *(_share(_count(signs, str.isdigit), characters), _upper_case(signs), _short_words(words), _distinct(words)),
+        *(float(text[:1].islower()), float(text[-1:] in {".", "。"})),
+        *(100 * _share(sum(signs[mark] for mark in marks), characters) for marks in MARKS.values()),
+    )
+
+
+def statistics_of(texts: Iterable[str]) -> dict[str, Any]:
+    """Length and style of a group of texts, ready for JSON; `{"texts": 0}` for no texts.
+
+    `words` and `characters` are [lower quartile, median, upper quartile]; the others are means of `surface`.
+    """
+    rows = np.array([surface(text) for text in texts])
+    if not len(rows):
+        return {"texts": 0}
+    spread = {name: _quartiles(rows[:, FEATURES.index(name)].tolist()) for name in ("words", "characters")}
+    means = {name: round(fmean(rows[:, column]), 4) for column, name in enumerate(FEATURES) if name not in spread}
+    return {"texts": len(rows), **spread, **means}
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    return [round(value, 1) for value in quantiles(values, n=4, method="inclusive")] if values[1:] else values * 3
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _count(signs: Counter[str], kind: Callable[[str], bool]) -> int:
+    """How many characters are of a kind; asking each distinct one once is what makes it fast."""
+    return sum(count for sign, count in signs.items() if kind(sign))
+
+
+def _upper_case(signs: Counter[str]) -> float:
+    """The share of the letters that have case."""
+    upper = _count(signs, str.isupper)
+    return _share(upper, upper + _count(signs, str.islower))
+
+
+def _short_words(words: list[str]) -> float:
+    return _share(sum(len(word) <= SHORT_WORD for word in words), len(words))
+
+
+def _distinct(words: list[str]) -> float:
+    """Of the first 50 words, for the share falls with the length."""
+    first = [word.casefold() for word in words[:50]]
+    return _share(len(set(first)), len(first))
