@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.progress import meter
+from multigrain.progress import Meter, meter
 from multigrain.records import Candidate, Document, Pair, folded, identity
 from multigrain.vectors import Embed, Vectors
 
@@ -139,11 +139,11 @@ def _choose(
         offers.append(lambda block: _offer_hits(choice[BM25], block, shares, bands, hits))
     barred = _barred(pairs)
     with meter("mining", len(documents)) as progress:
-        for members in _blocks(documents):
+        stream = _open(documents, progress)
+        while members := list(islice(stream, BLOCK)):
             block = _block(members, embed, barred)
             for offer in offers:
                 offer(block)
-            progress.advance(len(members))
     return choice
 
 
@@ -211,21 +211,19 @@ class _Hits:
 def _hits(pairs: Sequence[Pair], documents: Sequence[Document], language: str) -> _Hits:
     from multigrain.synthesis.words import nearest_by_words
 
-    open_documents = ((number, document.text) for number, document in _open(documents))
+    queries = [pair.query for pair in pairs]
     with meter("BM25", len(documents)) as progress:
-        queries = [pair.query for pair in pairs]
-        return _Hits(nearest_by_words(queries, open_documents, DEPTH, language, progress))
+        texts = ((number, document.text) for number, document in _open(documents, progress))
+        return _Hits(nearest_by_words(queries, texts, DEPTH, language))
 
 
-def _open(documents: Sequence[Document]) -> Iterator[tuple[int, Document]]:
+def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int, Document]]:
     """The documents that may be mined, with their numbers."""
-    return ((number, document) for number, document in enumerate(documents) if document.split != "held_out")
-
-
-def _blocks(documents: Sequence[Document]) -> Iterator[list[tuple[int, Document]]]:
-    stream = _open(documents)
-    while members := list(islice(stream, BLOCK)):
-        yield members
+    for number, document in enumerate(documents):
+        if number % BLOCK == 0:
+            progress.advance(min(BLOCK, len(documents) - number))
+        if document.split != "held_out":
+            yield number, document
 
 
 def _block(members: list[tuple[int, Document]], embed: Embed, barred: dict[bytes, list[int]]) -> _Block:

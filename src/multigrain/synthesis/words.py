@@ -8,8 +8,6 @@ import numpy as np
 import Stemmer
 from numpy.typing import NDArray
 
-from multigrain.progress import Meter
-
 SHARD = 50_000
 """Documents that are indexed at once."""
 AT_ONCE = 1024
@@ -45,7 +43,7 @@ class Words:
 
 
 def nearest_by_words(
-    queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str, progress: Meter
+    queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
 ) -> NDArray[np.int64]:
     r"""For each query the `depth` documents of the highest BM25, best first.
 
@@ -60,7 +58,6 @@ def nearest_by_words(
         documents: numbers, and texts.
         depth: documents for each query.
         language: see `Words`.
-        progress: is advanced by the documents.
 
     Returns:
         (Q, depth) numbers; -1 where no more documents share a word with the query.
@@ -71,7 +68,7 @@ def nearest_by_words(
     scores = np.zeros((len(queries), depth), dtype=np.float32)
     nearest = np.full((len(queries), depth), -1)
     stream = iter(documents)
-    while shard := _take_apart(islice(stream, SHARD), words, numbers, progress):
+    while shard := _take_apart(islice(stream, SHARD), words, numbers):
         if not any(shard.values()):
             continue
         index = bm25s.BM25(method="lucene")
@@ -83,16 +80,13 @@ def nearest_by_words(
     return nearest
 
 
-def _take_apart(
-    documents: Iterator[tuple[int, str]], words: Words, numbers: dict[str, int], progress: Meter
-) -> dict[int, list[int]]:
+def _take_apart(documents: Iterator[tuple[int, str]], words: Words, numbers: dict[str, int]) -> dict[int, list[int]]:
     """For each document, by its number, the numbers of its words among the queries'."""
     parts: dict[int, list[int]] = {}
     while block := dict(islice(documents, AT_ONCE)):
         found, names = words(list(block.values()))
         known = [numbers.get(name, len(numbers)) for name in names]
         parts.update((number, [known[word] for word in part]) for number, part in zip(block, found, strict=True))
-        progress.advance(len(block))
     return parts
 
 
