@@ -137,7 +137,7 @@ def test_search_and_evaluation_keep_models_apart(run_toml: Path) -> None:
     pipeline.train(changed, force=True)
     pipeline.search(config.folder, "where is the cat")
     mixed = pipeline.evaluate(changed)["trained"]
-    (config.folder / "search" / "vectors.npz").unlink()
+    (config.folder / "search" / "vectors.bin").unlink()
     assert pipeline.evaluate(changed, force=True)["trained"] == mixed
 
 
@@ -162,7 +162,7 @@ def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -
         "run.toml",
         "data/corpus.jsonl",
         "synthesis/store.sqlite",
-        "synthesis/vectors.npz",
+        "synthesis/vectors.bin",
         "grading/dropped.jsonl",
         "training/checkpoints/checkpoint-2",
         "training/checkpoints/checkpoint-6",

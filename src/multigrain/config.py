@@ -201,7 +201,13 @@ class MiningSection(Section):
     """How neighbours from the corpus fill the grades."""
 
     enabled: bool = True
+    methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
+    """`embedding` draws from all documents of a grade, `bm25` takes those that share most words with the query."""
+    grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     per_grade: int = Field(1, ge=1, le=16)
+    """Of each method."""
+    language: str = "english"
+    """Of the corpus, for `bm25`: its stop words and endings, where they are known."""
 
 
 class GradingSection(Section):

@@ -27,6 +27,8 @@ class Meter(Protocol):
 
 
 _mode: Mode = "auto"
+_is_shown = False
+"""Whether a meter is."""
 
 
 def set_mode(mode: Mode) -> None:
@@ -50,10 +52,22 @@ def complain(message: str) -> None:
 
 @contextmanager
 def meter(description: str, total: int) -> Iterator[Meter]:
-    """A meter for `total` steps, shown while the block runs."""
-    if _mode == "none":
+    """A meter for `total` steps, shown while the block runs; one inside another is silent."""
+    global _is_shown  # noqa: PLW0603 (the process has one stderr)
+    if _mode == "none" or _is_shown:
         yield _Silent()
-    elif _mode == "auto" and sys.stderr.isatty():
+        return
+    _is_shown = True
+    try:
+        with _meter(description, total) as shown:
+            yield shown
+    finally:
+        _is_shown = False
+
+
+@contextmanager
+def _meter(description: str, total: int) -> Iterator[Meter]:
+    if _mode == "auto" and sys.stderr.isatty():
         with _bar() as progress:
             yield _Bar(progress, progress.add_task(description, total=total, note=""))
     else:

@@ -10,6 +10,7 @@ tuple      a query, its positive, and its negatives by grade
 A *grade* is a small integer, higher = closer to relevant: 1 is the easiest negative, 4 the hardest.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -98,6 +99,11 @@ def encodable(text: str) -> str:
 def folded(text: str) -> str:
     """The text as texts are compared: white space and case do not tell them apart."""
     return " ".join(text.split()).casefold()
+
+
+def identity(text: str) -> bytes:
+    """16 bytes that stand for the text where `folded` texts are compared, and too many to keep."""
+    return hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 Record = Pair | Document | Candidate | Dropped | Negative | GradedTuple

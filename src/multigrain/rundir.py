@@ -11,7 +11,7 @@ runs/NAME/
   model/              the exported model
   search/             the trained model's vectors of the corpus
   summary.json
-Files named vectors.npz keep what was encoded; they can be deleted at any time.
+Files named vectors.bin keep what was encoded; they can be deleted at any time.
 """
 
 import fcntl
@@ -60,7 +60,7 @@ class RunDir:
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
         self.parked = folder / "synthesis" / "parked.jsonl"
-        self.judge_vectors = folder / "synthesis" / "vectors.npz"
+        self.judge_vectors = folder / "synthesis" / "vectors.bin"
         self.tuples = folder / "grading" / "tuples.jsonl"
         self.dropped = folder / "grading" / "dropped.jsonl"
         self.report = folder / "grading" / "report.json"
@@ -70,9 +70,9 @@ class RunDir:
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"
-        self.base_vectors = folder / "evaluation" / "vectors.npz"
+        self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / "model"
-        self.vectors = folder / "search" / "vectors.npz"
+        self.vectors = folder / "search" / "vectors.bin"
 
     def batch(self, name: str) -> Path:
         """The file of a batch's requests."""

@@ -14,9 +14,10 @@ from typing import Any
 
 from multigrain import asking
 from multigrain.config import Config
+from multigrain.data.corpus import Corpus
 from multigrain.data.split import SplitData, prepare
 from multigrain.errors import DataError, LLMReplyError
-from multigrain.evaluation.evaluate import check_unseen, load_task, without_queries_of
+from multigrain.evaluation.evaluate import check_unseen, load_queries, load_task, without_queries_of
 from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
 from multigrain.progress import say
@@ -64,7 +65,7 @@ def read_data(config: Config) -> SplitData:
             "Give more pairs, or lower training.batch_size.",
         )
     for name in config.evaluation.tasks:
-        task = load_task(name, split.held_out, split.documents)
+        task = load_queries(name, split.held_out)
         if config.data.drop_leaked:
             split = replace(split, train=without_queries_of(task, split.train))
         check_unseen(task, split.train)
@@ -112,11 +113,11 @@ def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
 
     yield from mine_candidates(
         _read_pairs(run_dir.train_pairs),
-        [document for document in _read_documents(run_dir) if document.split != "held_out"],
+        Corpus(run_dir.corpus),
         judge_encoder(config, run_dir),
         config.grading.judge_model,
         config.grading.bounds,
-        config.mining.per_grade,
+        config.mining,
         config.seed,
     )
 

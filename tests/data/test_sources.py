@@ -36,7 +36,7 @@ def test_bad_pairs(write_jsonl: Write, objects: list[dict[str, Any]], expected: 
 def test_duplicate_document_ids(write_jsonl: Write) -> None:
     path = write_jsonl("corpus.jsonl", [{"id": "d", "text": "a"}, {"_id": "d", "text": "b"}])
     with pytest.raises(DataError, match='line 2: the id "d" appears a second time'):
-        read_documents(str(path))
+        list(read_documents(str(path)))
 
 
 @pytest.fixture

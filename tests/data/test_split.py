@@ -62,6 +62,19 @@ def test_positives_must_be_in_the_corpus(write_jsonl: Write) -> None:
     assert len(split.documents) == 20
 
 
+def test_the_corpus_has_each_text_once_and_is_read_anew(write_jsonl: Write) -> None:
+    pairs = write_jsonl("pairs.jsonl", PAIRS)
+    texts = [*(f"Answer  {i}" for i in range(20)), "answer 3", "another", "ANSWER 4", "Another "]
+    corpus = write_jsonl("corpus.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
+    split = prepare(config(pairs, corpus=str(corpus), held_out=0.2))
+    held_out = {pair.id for pair in split.held_out}
+    assert len(held_out) == 4
+    expected = [(str(i), "held_out" if str(i) in held_out else "both") for i in range(20)]
+    for _ in range(2):
+        assert [(d.id, d.split) for d in split.documents] == [*expected, ("21", "both")]
+    assert len(split.documents) == 21
+
+
 def test_pairs_that_say_nothing_are_no_pairs(write_jsonl: Write) -> None:
     same = [{"id": "1", "query": "the same", "positive": "The  same"}]
     with pytest.raises(DataError, match="no pairs are left"):

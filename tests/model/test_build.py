@@ -135,7 +135,7 @@ def test_encoding_keeps_the_order_and_the_cache_its_model(model: SentenceTransfo
         loads.append("once")
         return model
 
-    path = tmp_path / "vectors.npz"
+    path = tmp_path / "vectors.bin"
     first = CachedEncoder(load, "model a", path, "x")(TEXTS[:3])
     again = CachedEncoder(load, "model a", path, "x")([TEXTS[1], TEXTS[0], TEXTS[1]])
     np.testing.assert_array_equal(again, first[[1, 0, 1]])

@@ -20,19 +20,19 @@ class RetrievalTask:
     relevance: dict[str, dict[str, int]]
 
 
-def read_beir_documents(folder: Path) -> list[Document]:
-    """The corpus; the text to embed is title + space + text."""
+def read_beir_documents(folder: Path) -> Iterator[Document]:
+    """The corpus, read as it is asked for; the text to embed is title + space + text."""
     path = _find(folder, "corpus.jsonl")
-    documents = {}
+    ids: set[str] = set()
     for line, fields in read_objects(path):
         id = text_field(fields, "_id", path, line)
-        if id in documents:
+        if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
         title = fields.get("title") or ""
         text = f"{title} {fields.get('text') or ''}".strip()
         if text:
-            documents[id] = Document(id, text)
-    return list(documents.values())
+            ids.add(id)
+            yield Document(id, text)
 
 
 def read_beir_task(folder: Path, split: str) -> RetrievalTask:

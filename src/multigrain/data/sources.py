@@ -1,5 +1,6 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from multigrain.data import python_docs
@@ -29,19 +30,24 @@ def read_pairs(source: str) -> list[Pair]:
     return pairs
 
 
-def read_documents(source: str) -> list[Document]:
-    """The documents of `FILE.jsonl` or `beir:FOLDER`; an id is needed, a title is put before the text."""
+def read_documents(source: str) -> Iterator[Document]:
+    """The documents of `FILE.jsonl` or `beir:FOLDER`, read as they are asked for; a title is put before the text.
+
+    Raises:
+        DataError: the file is missing or wrong (names file and line), or an id appears twice.
+    """
     if source.startswith("beir:"):
-        return read_beir_documents(Path(source.removeprefix("beir:")))
+        yield from read_beir_documents(Path(source.removeprefix("beir:")))
+        return
     path = Path(source)
-    documents: dict[str, Document] = {}
+    ids: set[str] = set()
     for line, fields in read_objects(path):
         id = _id(fields, path, line) or str(line)
-        if id in documents:
+        if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
+        ids.add(id)
         title = fields.get("title") or ""
-        documents[id] = Document(id, f"{title} {text_field(fields, 'text', path, line)}".strip())
-    return list(documents.values())
+        yield Document(id, f"{title} {text_field(fields, 'text', path, line)}".strip())
 
 
 def beir_parts(source: str) -> tuple[Path, str]:

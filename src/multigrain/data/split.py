@@ -1,13 +1,34 @@
 """Prepare a run's data: read, check, split into training and held-out parts."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from multigrain.config import Config
 from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_pairs
 from multigrain.errors import ConfigError, DataError
-from multigrain.records import Document, Pair, Split, folded
+from multigrain.records import Document, Pair, Split, folded, identity
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The corpus: each distinct text once, marked by who may look at it.
+
+    It may be larger than the memory: the texts are read anew whenever it is iterated, and only 16 bytes of each are
+    kept meanwhile.
+    """
+
+    read: Callable[[], Iterable[Document]]
+    held_out: frozenset[bytes]
+    """The `identity` of the texts that are held out."""
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Document]:
+        for key, document in _distinct(self.read()):
+            yield replace(document, split="held_out") if key in self.held_out else document
 
 
 @dataclass(frozen=True)
@@ -19,7 +40,7 @@ class SplitData:
 
     train: list[Pair]
     held_out: list[Pair]
-    documents: list[Document]
+    documents: Documents
 
 
 def prepare(config: Config) -> SplitData:
@@ -110,40 +131,42 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
     return [pair for pair in train if folded(pair.positive) not in positives], test
 
 
-def _documents(config: Config, train: list[Pair], test: list[Pair]) -> list[Document]:
-    """The corpus: the file's, or the positives, each distinct text once, marked by who may look at it."""
+def _documents(config: Config, train: list[Pair], test: list[Pair]) -> Documents:
+    """The corpus: the file's, or the positives."""
     source = config.data.corpus
     if source is None and config.data.pairs.startswith("beir:"):
         source = f"beir:{beir_parts(config.data.pairs)[0]}"
     if source == PYTHON_DOCS:
         raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
-    held_out = {folded(pair.positive) for pair in test}
-    if source is None:
-        by_source = isinstance(config.data.held_out, list)
-        side: Split = "train" if by_source else "both"
-        documents = _distinct(
-            [*(Document(p.id, p.positive, side) for p in train), *(Document(p.id, p.positive) for p in test)]
+    side: Split = "train" if isinstance(config.data.held_out, list) else "both"
+
+    def read() -> Iterator[Document]:
+        if source is not None:
+            return read_documents(source)
+        return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
+
+    wanted = {identity(pair.positive) for pair in train + test}
+    count = 0
+    for count, (key, _) in enumerate(_distinct(read()), start=1):  # noqa: B007
+        wanted.discard(key)
+    if missing := [pair.id for pair in train + test if identity(pair.positive) in wanted]:
+        raise DataError(
+            source or config.data.pairs,
+            f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
+            "Add them to the corpus, word for word, or leave data.corpus out.",
         )
-    else:
-        documents = _distinct(read_documents(source))
-        texts = {folded(document.text) for document in documents}
-        if missing := [pair.id for pair in train + test if folded(pair.positive) not in texts]:
-            raise DataError(
-                source,
-                f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
-                "Add them to the corpus, word for word, or leave data.corpus out.",
-            )
-    return [replace(d, split="held_out") if folded(d.text) in held_out else d for d in documents]
+    return Documents(read, frozenset(identity(pair.positive) for pair in test), count)
 
 
-def _distinct(documents: Iterable[Document]) -> list[Document]:
-    """Each text once; ids that different texts share are told apart by a number."""
-    texts: dict[str, Document] = {}
+def _distinct(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:
+    """(identity, document) of each text once; ids that different texts share are told apart by a number."""
+    texts: set[bytes] = set()
     ids: set[str] = set()
     for document in documents:
-        if folded(document.text) in texts:
+        key = identity(document.text)
+        if key in texts:
             continue
         unique = document if document.id not in ids else replace(document, id=f"{document.id}#{len(texts)}")
         ids.add(unique.id)
-        texts[folded(document.text)] = unique
-    return list(texts.values())
+        texts.add(key)
+        yield key, unique

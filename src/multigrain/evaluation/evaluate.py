@@ -30,13 +30,23 @@ def load_task(name: str, pairs: Sequence[Pair], documents: Sequence[Document]) -
     Raises:
         DataError: nothing is held out, or the BEIR folder is wrong.
     """
+    task = load_queries(name, pairs)
+    return held_out_task(pairs, documents) if name == HELD_OUT else task
+
+
+def load_queries(name: str, pairs: Sequence[Pair]) -> RetrievalTask:
+    """The task behind a name; "held-out" has its queries alone, so that no corpus needs to be in memory.
+
+    Raises:
+        DataError: see `load_task`.
+    """
     if name != HELD_OUT:
         return read_beir_task(*beir_parts(name))
     if not pairs:
         raise DataError(
             "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
         )
-    return held_out_task(pairs, documents)
+    return RetrievalTask(HELD_OUT, _queries(pairs), {}, {})
 
 
 def held_out_task(pairs: Sequence[Pair], documents: Sequence[Document]) -> RetrievalTask:
@@ -46,12 +56,20 @@ def held_out_task(pairs: Sequence[Pair], documents: Sequence[Document]) -> Retri
     """
     searched = {document.id: document.text for document in documents if document.split != "train"}
     id_by_text = {folded(text): id for id, text in searched.items()}
-    ids: dict[str, str] = {}
+    queries = _queries(pairs)
+    ids = {query: id for id, query in queries.items()}
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
-        query = ids.setdefault(pair.query, pair.id)
-        relevance.setdefault(query, {})[id_by_text[folded(pair.positive)]] = 1
-    return RetrievalTask(HELD_OUT, {id: query for query, id in ids.items()}, searched, relevance)
+        relevance.setdefault(ids[pair.query], {})[id_by_text[folded(pair.positive)]] = 1
+    return RetrievalTask(HELD_OUT, queries, searched, relevance)
+
+
+def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
+    """Each distinct query, by the id of its first pair."""
+    ids: dict[str, str] = {}
+    for pair in pairs:
+        ids.setdefault(pair.query, pair.id)
+    return {id: query for query, id in ids.items()}
 
 
 def check_unseen(task: RetrievalTask, train: Sequence[Pair]) -> None:

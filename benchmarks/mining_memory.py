@@ -1,0 +1,133 @@
+"""How much memory and time do the data stage and mining take for a million passages?
+
+    python benchmarks/mining_memory.py [--documents 1000000] [--queries 1000]
+
+Writes a corpus of random passages of about 1 KB, sends it through the data stage and through mining by both methods,
+each in a process of its own, and measures seconds and the peak of resident memory. In place of an encoder stands the
+sum of random vectors of a passage's first words, so that the figures are multigrain's own: a real encoder's time and
+memory come on top. The vectors are kept in a file as a real encoder's are. Writes
+benchmarks/results/mining_memory.json.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from multigrain import stages
+from multigrain.config import Config
+from multigrain.data.corpus import Corpus
+from multigrain.jsonl import read_objects, to_line, write_json, write_objects
+from multigrain.model.encode import CachedEncoder
+from multigrain.records import Pair, to_json
+from multigrain.rundir import RunDir
+from multigrain.synthesis.mine import mine_candidates
+from multigrain.vectors import Vectors
+
+RESULTS = Path(__file__).parent / "results" / "mining_memory.json"
+VOCABULARY = 50_000
+WORDS = 16
+"""Of a text that its vector is made of."""
+
+
+class WordHashing:
+    """The part of a sentence-transformers model that the encoder uses; a text is the sum of its first words."""
+
+    def __init__(self, dimension: int) -> None:
+        self._table = np.random.default_rng(0).normal(size=(4096, dimension)).astype(np.float32)
+
+    def get_embedding_dimension(self) -> int:  # noqa: D102
+        return int(self._table.shape[1])
+
+    def encode(self, texts: list[str], **_options: object) -> Vectors:  # noqa: D102
+        words = [text.split(maxsplit=WORDS)[:WORDS] for text in texts]
+        rows = [[zlib.crc32(word.encode()) % len(self._table) for word in few] for few in words]
+        vectors = np.stack([self._table[row].sum(axis=0) for row in rows])
+        return cast(Vectors, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(arguments.documents, arguments.queries, Path(folder))
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+    cpu = f"{os.cpu_count()} cores, {platform.machine()}"
+    write_json(RESULTS, {"cpu": cpu, "python": platform.python_version(), "commit": commit, **result})
+    print(RESULTS.read_text())
+
+
+def measure(documents: int, queries: int, folder: Path, dimension: int = 384) -> dict[str, Any]:
+    """Seconds and peak memory of the data stage and of mining."""
+    config = write_run(folder, documents, queries)
+    result: dict[str, Any] = {"documents": documents, "queries": queries, "dimension": dimension}
+    result["corpus_mb"] = round((folder / "corpus.jsonl").stat().st_size / 1e6)
+    for name, work in (("data", data), ("mining", mining)):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # each with a peak of its own
+            result[name] = pool.submit(timed, work, config, dimension).result()
+    result["vectors_mb"] = round(RunDir(config.folder).judge_vectors.stat().st_size / 1e6)
+    return result
+
+
+def write_run(folder: Path, documents: int, queries: int, words: int = 150, padding: str = "") -> Config:
+    """A corpus of words drawn by Zipf's law, pairs whose queries are words of their positives, the configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(1)
+    names = [f"word{rank}" for rank in range(VOCABULARY + 1)]
+    pairs = []
+    with (folder / "corpus.jsonl").open("wb") as file:
+        for start in range(0, documents, 1000):
+            ranks = np.minimum(draw.zipf(1.2, size=(min(1000, documents - start), words)), VOCABULARY)
+            for number, row in enumerate(ranks.tolist(), start):
+                text = " ".join([str(number), *(names[rank] for rank in row)]) + padding
+                file.write(to_line({"id": str(number), "text": text}))
+                if number % (documents // queries) == 0:
+                    query = " ".join([str(number), *(names[rank] for rank in row[:8])])
+                    pairs.append({"id": str(number), "query": query, "positive": text})
+    write_objects(folder / "pairs.jsonl", pairs)
+    data = {"pairs": str(folder / "pairs.jsonl"), "corpus": str(folder / "corpus.jsonl"), "held_out": 0.01}
+    return Config.model_validate({"name": "run", "output": str(folder), "data": data})
+
+
+def timed(work: Callable[[Config, int], dict[str, int]], config: Config, dimension: int) -> dict[str, Any]:
+    begun, begun_cpu, before = time.monotonic(), time.process_time(), _peak_mb()
+    counts = work(config, dimension)
+    wall, cpu = time.monotonic() - begun, time.process_time() - begun_cpu
+    return {"seconds": round(wall), "cpu_seconds": round(cpu), "peak_mb": _peak_mb(), "before_mb": before, **counts}
+
+
+def _peak_mb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def data(config: Config, _dimension: int) -> dict[str, int]:
+    return stages.data(config, RunDir(config.folder)).counts
+
+
+def mining(config: Config, dimension: int) -> dict[str, int]:
+    run_dir = RunDir(config.folder)
+    model = cast(Any, WordHashing(dimension))
+    embed = CachedEncoder(lambda: model, "word hashing", run_dir.judge_vectors, "encoding")
+    pairs = [Pair(**fields) for _, fields in read_objects(run_dir.train_pairs)]
+    bounds = config.grading.bounds
+    found = mine_candidates(pairs, Corpus(run_dir.corpus), embed, "word hashing", bounds, config.mining, config.seed)
+    return {"candidates": write_objects(run_dir.candidates, map(to_json, found))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The corpus of a run folder: a file of documents, of which one at a time is in memory."""
+
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+from multigrain.jsonl import read_objects
+from multigrain.records import Document
+
+
+class Corpus(Sequence[Document]):
+    """The documents of a JSON-lines file that multigrain wrote, in its order.
+
+    Iterating reads the file from its beginning; an index reads one line. In memory is where each line begins.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts = array("q")
+        position = 0
+        with path.open("rb") as file:
+            for line in file:
+                self._starts.append(position)
+                position += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (Document(**fields) for _, fields in read_objects(self._path))
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        with self._path.open("rb") as file:
+            file.seek(self._starts[index])
+            return Document(**json.loads(file.readline()))

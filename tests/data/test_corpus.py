@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from multigrain.data.corpus import Corpus
+from multigrain.jsonl import write_objects
+from multigrain.records import Document, to_json
+
+DOCUMENTS = [Document("a", "one"), Document("b", "zwei\nLinien \u2028 ß", "held_out"), Document("c", "three", "train")]
+
+
+def test_documents_by_number_and_in_order(tmp_path: Path) -> None:
+    write_objects(tmp_path / "corpus.jsonl", (to_json(document) for document in DOCUMENTS))
+    corpus = Corpus(tmp_path / "corpus.jsonl")
+    assert len(corpus) == 3
+    assert list(corpus) == list(corpus) == DOCUMENTS
+    assert [corpus[2], corpus[0], corpus[-2]] == [DOCUMENTS[2], DOCUMENTS[0], DOCUMENTS[1]]
+    assert corpus[1:] == DOCUMENTS[1:]
+    with pytest.raises(IndexError):
+        corpus[3]
