@@ -53,7 +53,7 @@ class DataSection(Section):
     """Where the pairs and the corpus come from, and what is held out."""
 
     pairs: str = Field(min_length=1)
-    """`FILE.jsonl`, `beir:FOLDER:SPLIT` or `python-docs`."""
+    """`beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in one of the forms of docs/interchange.md."""
     corpus: str | None = None
     """`FILE.jsonl` or `beir:FOLDER`; by default the corpus that `pairs` brings, else the positives."""
     held_out: Annotated[float, Field(ge=0, lt=1)] | list[str] = 0.1

@@ -64,13 +64,13 @@ STAGES = (
         stages.data,
         ("data", "evaluation"),
         lambda config, run: _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks]),
-        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus],
+        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given],
     ),
     Stage(
         "synthesize",
         stages.synthesize,
         ("llm", "synthesis", "mining", "grading"),
-        lambda config, run: [run.train_pairs, run.corpus, *weight_files(config.grading.judge_model)],
+        lambda config, run: [run.train_pairs, run.corpus, run.given, *weight_files(config.grading.judge_model)],
         lambda run: [run.candidates, run.parked],
     ),
     Stage(

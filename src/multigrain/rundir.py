@@ -3,7 +3,7 @@
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
+  data/               train.jsonl, held_out.jsonl (pairs), given.jsonl (negatives that came with them), corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
   training/           curriculum.json, log.jsonl, checkpoints/, model/
@@ -54,6 +54,7 @@ class RunDir:
         self.train_pairs = folder / "data" / "train.jsonl"
         self.held_out_pairs = folder / "data" / "held_out.jsonl"
         self.corpus = folder / "data" / "corpus.jsonl"
+        self.given = folder / "data" / "given.jsonl"
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
         self.parked = folder / "synthesis" / "parked.jsonl"

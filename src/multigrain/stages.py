@@ -14,7 +14,7 @@ from typing import Any
 
 from multigrain import asking
 from multigrain.config import Config
-from multigrain.data.split import SplitData, prepare
+from multigrain.data.split import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError, LLMReplyError
 from multigrain.evaluation.evaluate import check_unseen, load_task, without_queries_of
 from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
@@ -44,6 +44,10 @@ def data(config: Config, run_dir: RunDir) -> Result:
     _write(run_dir.train_pairs, split.train)
     _write(run_dir.held_out_pairs, split.held_out)
     _write(run_dir.corpus, split.documents)
+    given, left_out = usable_negatives(split)
+    _write(run_dir.given, given)
+    if left_out:
+        say(f"  {left_out} given negatives are held-out texts: left out")
     return Result(
         {"train_pairs": len(split.train), "held_out_pairs": len(split.held_out), "documents": len(split.documents)}
     )
@@ -72,7 +76,7 @@ def read_data(config: Config) -> SplitData:
 
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
-    """Have candidates written and mined."""
+    """Have candidates written and mined, and add those that came with the pairs."""
     sent = asking.ask_all(config, run_dir)
     counts = Counter({"requests": 0, "sent": sent, "written": 0, "parked": 0, "mined": 0})
     reasons: Counter[str] = Counter()
@@ -91,6 +95,9 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
                 candidates.writelines(to_line(to_json(candidate)) for candidate in outcome)
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
+            candidates.write(to_line(to_json(candidate)))
+        for candidate in _read_candidates(run_dir.given):
+            counts["given"] += 1
             candidates.write(to_line(to_json(candidate)))
     for reason, times in reasons.most_common():
         say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
