@@ -158,6 +158,27 @@ def export_model(config: Config, force: bool = False) -> dict[str, Any]:
     return _run_stages(config, ["export"], force, redo=("export",) if force else ())
 
 
+def export_data(folder: Path, form: str, out: Path, force: bool = False, negatives: int | None = None) -> str:
+    """Write a run's graded tuples in a form that another tool trains on; returns a line that says how to load it.
+
+    Args:
+        folder: the run folder.
+        form: `hf`, `sentence-transformers`, `flagembedding` or `tevatron`; see `multigrain.export.interchange`.
+        out: the file to write, or for `hf` the folder.
+        force: replace what is there.
+        negatives: columns of negatives (`sentence-transformers` alone).
+
+    Raises:
+        RunError: the run has no graded tuples yet.
+        ConfigError: see `multigrain.export.interchange.export_data`.
+    """
+    run_dir = RunDir(folder)
+    if not run_dir.tuples.is_file():
+        raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
+    with _full_disk_explained(out.absolute().parent):
+        return stages.export_data(run_dir, form, out, force, negatives)
+
+
 def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
     """The documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
 

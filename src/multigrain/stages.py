@@ -20,7 +20,7 @@ from multigrain.evaluation.evaluate import check_unseen, load_task, without_quer
 from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
 from multigrain.progress import say
-from multigrain.records import Candidate, Document, Pair, Record, to_json, tuple_from_json
+from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
 from multigrain.rundir import RunDir
 from multigrain.summary import summarize
 from multigrain.synthesis.synthesize import Parked
@@ -153,7 +153,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     from multigrain.training.curriculum import plan
     from multigrain.training.train import train_model
 
-    tuples = [tuple_from_json(fields) for _, fields in read_objects(run_dir.tuples)]
+    tuples = list(_read_tuples(run_dir.tuples))
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
     model = build_model(config.model.base, config.model.pooling, config.model.max_tokens)
@@ -219,6 +219,13 @@ def export(config: Config, run_dir: RunDir) -> Result:
     summary = summarize(config, run_dir, list(run_dir.stages()))
     export_model(run_dir.trained, run_dir.model, model_card(config, summary))
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
+
+
+def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: int | None) -> str:
+    """Write the graded tuples in a form that another tool trains on."""
+    from multigrain.export import interchange
+
+    return interchange.export_data(lambda: _read_tuples(run_dir.tuples), form, out, force, negatives)
 
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
@@ -290,6 +297,14 @@ def _read_documents(run_dir: RunDir) -> list[Document]:
 
 def _read_candidates(path: Path) -> list[Candidate]:
     return [Candidate(**fields) for _, fields in read_objects(path)]
+
+
+def _read_tuples(path: Path) -> Iterator[GradedTuple]:
+    for line, fields in read_objects(path):
+        try:
+            yield tuple_from_json(fields)
+        except (TypeError, KeyError) as error:
+            raise DataError(path, f"is no graded tuple ({error}). Make the file again by grade.", line) from None
 
 
 def _mean(values: Iterable[float]) -> float:
