@@ -98,17 +98,17 @@ def _read_columns(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    kind = path.suffix[1:]
     try:
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=BATCH):
-                    yield from batch.to_pylist()
-        else:
-            with pa.memory_map(str(path)) as source:
-                for batch in pa.ipc.open_stream(source):
-                    yield from batch.to_pylist()
+        with path.open("rb") as file:
+            if kind == "parquet":
+                batches = pq.ParquetFile(file).iter_batches(batch_size=BATCH)
+            else:
+                batches = pa.ipc.open_stream(file)
+            for batch in batches:
+                yield from batch.to_pylist()
     except OSError as error:
         fault = error.strerror or str(error)
-        raise DataError(path, f"cannot be read: {fault}. Give a whole {path.suffix[1:]} file.") from None
+        raise DataError(path, f"cannot be read: {fault}. Give a whole {kind} file.") from None
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(path, f"is not a whole {path.suffix[1:]} file ({error}).") from None
+        raise DataError(path, f"is not a whole {kind} file ({error}).") from None

@@ -61,7 +61,8 @@ class Survey:
 
     def most_kept(self) -> int:
         """The number of columns in which most negatives find a place; the smaller one of two such."""
-        return max(range(1, max(self.sizes, default=1) + 1), key=lambda columns: columns * self.at_least(columns))
+        sizes = range(1, max(self.sizes, default=0) + 1)
+        return max(sizes, key=lambda columns: columns * self.at_least(columns), default=1)
 
 
 @dataclass(frozen=True)
