@@ -96,9 +96,9 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
             candidates.write(to_line(to_json(candidate)))
-        for candidate in _read_candidates(run_dir.given):
+        for _, fields in read_objects(run_dir.given):
             counts["given"] += 1
-            candidates.write(to_line(to_json(candidate)))
+            candidates.write(to_line(fields))
     for reason, times in reasons.most_common():
         say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
     if counts["requests"] and not counts["written"]:

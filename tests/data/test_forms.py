@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
-from multigrain.data.sources import files_of, read_pairs, read_source
+from multigrain.data.sources import files_of, read_documents, read_pairs, read_source
 from multigrain.errors import DataError
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
@@ -152,6 +152,12 @@ def test_instructions_and_tasks_come_along(write_jsonl: Write) -> None:
     assert (pair.instruction, pair.task, pair.source) == ("Find: ", "t", "s")
 
 
+def test_half_surrogates_do_not_stop_a_run(write_jsonl: Write) -> None:
+    """JSON can hold them as escapes, UTF-8 and parquet cannot."""
+    rows = [{"query": "q \ud800", "positive": "p", "negative": "\udfff a"}]
+    assert read(write_jsonl("p.jsonl", rows)) == ([("1", "q ?", "p")], mined("1", "? a"))
+
+
 def test_queries_without_a_positive_are_left_out_aloud(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"anchor": "q", "positive": "p", "label": 1}, {"anchor": "w", "positive": "p", "label": 0}]
     assert read(write_jsonl("p.jsonl", rows)) == (ONE, [])
@@ -285,6 +291,14 @@ def test_bad_folders(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"query": "q", "positive": "p"}, {"query": "q"}]), tmp_path / "x.parquet")
     with pytest.raises(DataError, match='x.parquet, row 2: field "positive" is a NoneType'):
         read(tmp_path / "x.parquet")
+
+
+def test_a_corpus_of_passages(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.Table.from_pylist([passage("d1", "text", "Title"), passage("d2", "more")]), tmp_path / "c.parquet"
+    )
+    documents = read_documents(str(tmp_path / "c.parquet"))
+    assert [(d.id, d.text) for d in documents] == [("d1", "Title text"), ("d2", "more")]
 
 
 def test_real_flagembedding_examples(real_data: Callable[[str], Path]) -> None:

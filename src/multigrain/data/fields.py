@@ -9,6 +9,7 @@ from multigrain.records import GRADES, Source, encodable
 
 GIVEN_GRADE = GRADES[-1]
 """What a given negative counts as before it is judged: people keep the hard ones."""
+ID_NAMES = ("id", "_id", "query_id", "docid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ def labels_of(row: Row, count: int) -> list[bool]:
 
 
 def id_of(row: Row) -> str | None:
-    """`id`, `_id` or `query_id`, or None where the row has none (it is then named by its number)."""
-    id = next((row.fields[name] for name in ("id", "_id", "query_id") if row.fields.get(name) is not None), None)
+    """The id under one of its names, or None where the row has none (it is then named by its number)."""
+    id = next((row.fields[name] for name in ID_NAMES if row.fields.get(name) is not None), None)
     if id is not None and (not isinstance(id, str | int) or isinstance(id, bool) or id == ""):
         raise DataError(row.where, 'field "id" is empty or no text; wanted a text or a whole number.')
     return None if id is None else encodable(str(id))

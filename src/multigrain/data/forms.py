@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from multigrain.data.fields import Given, id_of, labels_of, negatives_of, optional_of, passages_of, text_of, texts_of
+from multigrain.data.fields import (
+    ID_NAMES,
+    Given,
+    id_of,
+    labels_of,
+    negatives_of,
+    optional_of,
+    passages_of,
+    text_of,
+    texts_of,
+)
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
 from multigrain.progress import say
@@ -30,7 +40,7 @@ PAIRED_NAMES = (
 """Names of the columns with the query and its positive, the first that a row has."""
 NEGATIVE_NAME = re.compile(r"negatives?|negative_\d+|(hard_)?negative_documents?")
 MORE_NAMES = {"label", "labels", "score", "scores"}
-PLAIN_NAMES = {"id", "_id", "query_id", "source", "instruction", "task"} | MORE_NAMES
+PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", *MORE_NAMES}
 
 KNOWN_FORMS = """known forms, by their fields:
   pairs                  query, positive (or anchor, positive; or question, answer)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from multigrain.data import python_docs
 from multigrain.data.beir import read_beir_documents, read_beir_pairs
+from multigrain.data.fields import id_of, text_of
 from multigrain.data.forms import read_examples
 from multigrain.data.rows import files_below, read_rows
 from multigrain.errors import DataError
-from multigrain.jsonl import read_objects, text_field
 from multigrain.records import Candidate, Document, Pair, folded
 
 PYTHON_DOCS = "python-docs"
@@ -48,17 +48,16 @@ def read_pairs(source: str) -> list[Pair]:
 
 
 def read_documents(source: str) -> list[Document]:
-    """The documents of `FILE.jsonl` or `beir:FOLDER`; an id is needed, a title is put before the text."""
+    """The documents of a file or of `beir:FOLDER`; an id is needed, a title is put before the text."""
     if source.startswith("beir:"):
         return read_beir_documents(Path(source.removeprefix("beir:")))
-    path = Path(source)
     documents: dict[str, Document] = {}
-    for line, fields in read_objects(path):
-        id = _id(fields, path, line) or str(line)
+    for row in read_rows(Path(source)):
+        id = id_of(row) or str(row.number)
         if id in documents:
-            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        title = fields.get("title") or ""
-        documents[id] = Document(id, f"{title} {text_field(fields, 'text', path, line)}".strip())
+            raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
+        title = row.fields.get("title") or ""
+        documents[id] = Document(id, f"{title} {text_of(row, 'text', row.fields.get('text'))}".strip())
     return list(documents.values())
 
 
@@ -115,11 +114,3 @@ def _distinct(given: list[Candidate], pairs: dict[str, Pair]) -> list[Candidate]
 
 def _is_same(pair: Pair, other: Pair) -> bool:
     return (pair.query, pair.positive) == (other.query, other.positive)
-
-
-def _id(fields: dict[str, object], path: Path, line: int) -> str | None:
-    """`id` or `_id`, or None where the line has neither (it is then named by its number)."""
-    id = fields.get("id", fields.get("_id"))
-    if id is not None and (not isinstance(id, str | int) or isinstance(id, bool) or id == ""):
-        raise DataError(path, 'field "id" is empty or no text; wanted a text or a whole number.', line)
-    return None if id is None else str(id)
