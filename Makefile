@@ -33,7 +33,7 @@ bench: $(VENV)/installed  ## measure the rows of the README's table (about an ho
 	$(BIN)/python benchmarks/quickstart_rows.py
 
 docs: $(VENV)/installed  ## print the command-line reference
-	@for verb in quickstart check synthesize grade train evaluate export run search; do \
+	@for verb in quickstart check synthesize grade train evaluate export run export-data search; do \
 		$(BIN)/multigrain $$verb --help; echo; done
 
 clean:  ## remove the environment and caches (runs/ stays)

@@ -17,6 +17,7 @@ _HOMES = {
     "Negative": "records",
     "Pair": "records",
     "evaluate": "pipeline",
+    "export_data": "pipeline",
     "export_model": "pipeline",
     "grade": "pipeline",
     "load_config": "config",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.errors import MultigrainError  # noqa: F401
     from multigrain.model.build import load_model  # noqa: F401
     from multigrain.model.pooling import AnchorPooling  # noqa: F401
-    from multigrain.pipeline import evaluate, export_model, grade, run, search, synthesize, train  # noqa: F401
+    from multigrain.pipeline import evaluate, export_data, export_model, grade, run, search, synthesize, train  # noqa: F401
     from multigrain.records import GradedTuple, Negative, Pair  # noqa: F401
     from multigrain.training.curriculum import Curriculum  # noqa: F401
 

@@ -6,6 +6,7 @@ from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
+from multigrain.data.split import usable_negatives
 from multigrain.pipeline import NAMES, finished, is_outdated
 from multigrain.preflight import require
 from multigrain.progress import listed
@@ -41,6 +42,8 @@ def _data(config: Config) -> tuple[list[Pair], str]:
         return [], f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
     split = read_data(config)
     counts = f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
+    if given := len(usable_negatives(split)[0]):
+        counts += f", {given} given negatives"
     return split.train, counts
 
 

@@ -37,6 +37,19 @@ reasons for which inputs are parked:
   unreadable  not what was asked for            declined   the model declined to answer
   rejected    the server refuses the request    budget     a cap of [llm] was reached
 """
+EXPORT_DATA_EPILOG = """examples:
+  multigrain export-data runs/quickstart --to hf --out my-dataset
+  multigrain export-data runs/quickstart --to sentence-transformers --out train.parquet --negatives 4
+  multigrain export-data runs/quickstart --to flagembedding --out train.jsonl
+  multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
+
+forms:
+  hf                     a Hugging Face dataset: a folder with parquet and a card; grades, scores and sources kept
+  sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
+  flagembedding          JSON lines: query, pos, neg, neg_scores (prompt, if there are instructions)
+  tevatron               JSON lines: query_id, query, positive_passages, negative_passages
+"""
+DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
 VERBS = {
@@ -48,8 +61,13 @@ VERBS = {
     "evaluate": "measure the trained model and its base",
     "export": "write the folder that others load",
     "run": "all stages, those that are done left out",
+    "export-data": "write a run's graded tuples for other tools to train on",
     "search": "ask a finished run's model",
 }
+
+
+OF_A_FOLDER = ("search", "export-data")
+"""Verbs that take a run folder instead of a TOML file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +94,8 @@ def _stop(_signal: int, _frame: object) -> None:
 def _perform(options: argparse.Namespace) -> int:
     if options.verb == "search":
         return _search(options)
+    if options.verb == "export-data":
+        return _export_data(options)
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
     config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
@@ -123,6 +143,13 @@ def _search(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _export_data(options: argparse.Namespace) -> int:
+    from multigrain.pipeline import export_data
+
+    print(export_data(options.folder, options.to, options.out, options.force, options.negatives))
+    return DONE
+
+
 def _explain(error: Exception) -> int:
     """One clear message, and the exit code that goes with it."""
     if isinstance(error, MultigrainError):
@@ -160,13 +187,15 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
             verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
             verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
+        elif name == "export-data":
+            _add_export_data(verb)
         elif name != "quickstart":
             verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
-        if name != "search":
+        if name not in OF_A_FOLDER:
             verb.add_argument(
                 "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file"
             )
-        if name not in ("search", "check"):
+        if name not in (*OF_A_FOLDER, "check"):
             verb.add_argument(
                 "--force",
                 action="store_true",
@@ -178,6 +207,22 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--quiet", action="store_true", help="the same as --progress none")
         verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
     return parser
+
+
+def _add_export_data(verb: argparse.ArgumentParser) -> None:
+    verb.epilog = EXPORT_DATA_EPILOG
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
+    verb.add_argument("--to", required=True, choices=DATA_FORMS, metavar="FORM", help=", ".join(DATA_FORMS))
+    verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write; for hf a folder")
+    verb.add_argument(
+        "--negatives",
+        type=_positive,
+        metavar="N",
+        help="columns of negatives for sentence-transformers: tuples with more give their hardest, those with fewer "
+        "are left out (default: the number of columns in which most negatives find a place)",
+    )
+    verb.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _add_asking(verb: argparse.ArgumentParser) -> None:

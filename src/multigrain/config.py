@@ -53,7 +53,8 @@ class DataSection(Section):
     """Where the pairs and the corpus come from, and what is held out."""
 
     pairs: str | None = Field(None, min_length=1)
-    """`FILE.jsonl`, `beir:FOLDER:SPLIT` or `python-docs`; none where the language model writes the pairs too."""
+    """`beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in one of the forms of docs/interchange.md; none
+    where the language model writes the pairs too (`synthesis.mode`)."""
     corpus: str | None = None
     """`FILE.jsonl` or `beir:FOLDER`; by default the corpus that `pairs` brings, else the positives."""
     held_out: Annotated[float, Field(ge=0, lt=1)] | list[str] = 0.1

@@ -64,13 +64,13 @@ STAGES = (
         stages.data,
         ("data", "evaluation"),
         lambda config, run: _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks]),
-        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus],
+        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given],
     ),
     Stage(
         "synthesize",
         stages.synthesize,
         ("llm", "synthesis", "mining", "grading"),
-        lambda config, run: [run.train_pairs, run.corpus, *weight_files(config.grading.judge_model)],
+        lambda config, run: [run.train_pairs, run.corpus, run.given, *weight_files(config.grading.judge_model)],
         lambda run: [run.candidates, run.parked],
     ),
     Stage(
@@ -156,6 +156,27 @@ def evaluate(config: Config, force: bool = False) -> dict[str, Any]:
 def export_model(config: Config, force: bool = False) -> dict[str, Any]:
     """Write the folder that others load; `force` does so again."""
     return _run_stages(config, ["export"], force, redo=("export",) if force else ())
+
+
+def export_data(folder: Path, form: str, out: Path, force: bool = False, negatives: int | None = None) -> str:
+    """Write a run's graded tuples in a form that another tool trains on; returns a line that says how to load it.
+
+    Args:
+        folder: the run folder.
+        form: `hf`, `sentence-transformers`, `flagembedding` or `tevatron`; see `multigrain.export.interchange`.
+        out: the file to write, or for `hf` the folder.
+        force: replace what is there.
+        negatives: columns of negatives (`sentence-transformers` alone).
+
+    Raises:
+        RunError: the run has no graded tuples yet.
+        ConfigError: see `multigrain.export.interchange.export_data`.
+    """
+    run_dir = RunDir(folder)
+    if not run_dir.tuples.is_file():
+        raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
+    with _full_disk_explained(out.absolute().parent):
+        return stages.export_data(run_dir, form, out, force, negatives)
 
 
 def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]:

@@ -3,7 +3,7 @@
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), corpus.jsonl
+  data/               train.jsonl, held_out.jsonl (pairs), given.jsonl (negatives that came with them), corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
   training/           curriculum.json, log.jsonl, checkpoints/, model/
@@ -57,6 +57,7 @@ class RunDir:
         self.passages = folder / "data" / "passages.jsonl"
         self.dropped_queries = folder / "data" / "dropped_queries.jsonl"
         self.query_report = folder / "data" / "queries.json"
+        self.given = folder / "data" / "given.jsonl"
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
         self.parked = folder / "synthesis" / "parked.jsonl"

@@ -15,13 +15,13 @@ from typing import Any
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
-from multigrain.data.split import SplitData, prepare
+from multigrain.data.split import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError, LLMReplyError
 from multigrain.evaluation.evaluate import check_unseen, load_queries, load_task, without_queries_of
 from multigrain.jsonl import atomic_file, read_objects, to_line, write_atomic, write_json, write_objects
 from multigrain.model.locate import weight_files
 from multigrain.progress import say
-from multigrain.records import Candidate, Document, Pair, Record, to_json, tuple_from_json
+from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
 from multigrain.rundir import RunDir
 from multigrain.summary import summarize
 from multigrain.synthesis.synthesize import Parked
@@ -45,6 +45,10 @@ def data(config: Config, run_dir: RunDir) -> Result:
     _write(run_dir.train_pairs, split.train)
     _write(run_dir.held_out_pairs, split.held_out)
     _write(run_dir.corpus, split.documents)
+    given, left_out = usable_negatives(split)
+    _write(run_dir.given, given)
+    if left_out:
+        say(f"  {left_out} given negatives are held-out texts: left out")
     return Result(
         {"train_pairs": len(split.train), "held_out_pairs": len(split.held_out), "documents": len(split.documents)}
     )
@@ -73,7 +77,7 @@ def read_data(config: Config) -> SplitData:
 
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
-    """Have candidates written and mined."""
+    """Have candidates written and mined, and add those that came with the pairs."""
     sent = asking.ask_all(config, run_dir)
     counts = Counter({"requests": 0, "sent": sent, "written": 0, "parked": 0, "mined": 0})
     reasons: Counter[str] = Counter()
@@ -93,6 +97,9 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
         for candidate in _mined(config, run_dir):
             counts["mined"] += 1
             candidates.write(to_line(to_json(candidate)))
+        for _, fields in read_objects(run_dir.given):
+            counts["given"] += 1
+            candidates.write(to_line(fields))
     for reason, times in reasons.most_common():
         say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
     if counts["requests"] and not counts["written"]:
@@ -147,7 +154,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     from multigrain.training.curriculum import plan
     from multigrain.training.train import train_model
 
-    tuples = [tuple_from_json(fields) for _, fields in read_objects(run_dir.tuples)]
+    tuples = list(_read_tuples(run_dir.tuples))
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
     model = build_model(config.model.base, config.model.pooling, config.model.max_tokens)
@@ -213,6 +220,13 @@ def export(config: Config, run_dir: RunDir) -> Result:
     summary = summarize(config, run_dir, list(run_dir.stages()))
     export_model(run_dir.trained, run_dir.model, model_card(config, summary))
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
+
+
+def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: int | None) -> str:
+    """Write the graded tuples in a form that another tool trains on."""
+    from multigrain.export import interchange
+
+    return interchange.export_data(lambda: _read_tuples(run_dir.tuples), form, out, force, negatives)
 
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
@@ -284,6 +298,14 @@ def _read_documents(run_dir: RunDir) -> list[Document]:
 
 def _read_candidates(path: Path) -> list[Candidate]:
     return [Candidate(**fields) for _, fields in read_objects(path)]
+
+
+def _read_tuples(path: Path) -> Iterator[GradedTuple]:
+    for line, fields in read_objects(path):
+        try:
+            yield tuple_from_json(fields)
+        except (TypeError, KeyError) as error:
+            raise DataError(path, f"is no graded tuple ({error}). Make the file again by grade.", line) from None
 
 
 def _mean(values: Iterable[float]) -> float:

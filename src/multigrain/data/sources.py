@@ -1,37 +1,55 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from multigrain.data import python_docs
 from multigrain.data.beir import read_beir_documents, read_beir_pairs
+from multigrain.data.fields import id_of, text_of
+from multigrain.data.forms import read_examples
+from multigrain.data.rows import files_below, read_rows
 from multigrain.errors import DataError
-from multigrain.jsonl import read_objects, text_field
-from multigrain.records import Document, Pair
+from multigrain.records import Candidate, Document, Pair, folded
 
 PYTHON_DOCS = "python-docs"
+GIVEN = "given"
+"""What stands for the model of a negative that came with its pair."""
 
 
-def read_pairs(source: str) -> list[Pair]:
-    """The pairs of `FILE.jsonl`, `beir:FOLDER:SPLIT` or `python-docs`.
+@dataclass(frozen=True)
+class Source:
+    """What a source of pairs holds: the pairs, and the negatives that came with them."""
+
+    pairs: list[Pair]
+    given: list[Candidate] = field(default_factory=list)
+
+
+def read_source(source: str) -> Source:
+    """What a file or folder (see `multigrain.data.forms`), `beir:FOLDER:SPLIT` or `python-docs` holds.
 
     Raises:
         DataError: a file is missing or wrong (names file and line), or holds no pair.
     """
     if source == PYTHON_DOCS:
-        pairs = python_docs.read_pairs()
+        read = Source(python_docs.read_pairs())
     elif source.startswith("beir:"):
         folder, split = beir_parts(source)
-        pairs = read_beir_pairs(folder, split)
+        read = Source(read_beir_pairs(folder, split))
     else:
-        pairs = _read_jsonl_pairs(Path(source))
-    if not pairs:
+        read = _read_examples(Path(source))
+    if not read.pairs:
         raise DataError(source, "holds no pairs.")
-    return pairs
+    return read
+
+
+def read_pairs(source: str) -> list[Pair]:
+    """The pairs of a source alone; see `read_source`."""
+    return read_source(source).pairs
 
 
 def read_documents(source: str) -> Iterator[Document]:
-    """The documents of `FILE.jsonl` or `beir:FOLDER`, read as they are asked for; a title is put before the text.
+    """The documents of a file or of `beir:FOLDER`, read as they are asked for; a title is put before the text.
 
     Raises:
         DataError: the file is missing or wrong (names file and line), or an id appears twice.
@@ -39,15 +57,14 @@ def read_documents(source: str) -> Iterator[Document]:
     if source.startswith("beir:"):
         yield from read_beir_documents(Path(source.removeprefix("beir:")))
         return
-    path = Path(source)
     ids: set[str] = set()
-    for line, fields in read_objects(path):
-        id = _id(fields, path, line) or str(line)
+    for row in read_rows(Path(source)):
+        id = id_of(row) or str(row.number)
         if id in ids:
-            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
+            raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
         ids.add(id)
-        title = fields.get("title") or ""
-        yield Document(id, f"{title} {text_field(fields, 'text', path, line)}".strip())
+        title = row.fields.get("title") or ""
+        yield Document(id, f"{title} {text_of(row, 'text', row.fields.get('text'))}".strip())
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
@@ -63,7 +80,7 @@ def files_of(source: str) -> list[Path]:
     if source == PYTHON_DOCS:
         return []
     if not source.startswith("beir:"):
-        return [Path(source)]
+        return files_below(Path(source))
     folder, _, split = source.removeprefix("beir:").partition(":")
     names = ["corpus.jsonl", "corpus.jsonl.gz"]
     if split:
@@ -71,23 +88,35 @@ def files_of(source: str) -> list[Path]:
     return [path for name in names if (path := Path(folder, name)).is_file()]
 
 
-def _read_jsonl_pairs(path: Path) -> list[Pair]:
+def _read_examples(path: Path) -> Source:
+    """One pair for each positive. A pair whose negatives come in several rows, as in triplets, is one pair."""
     pairs: dict[str, Pair] = {}
-    for line, fields in read_objects(path):
-        id = _id(fields, path, line) or str(line)
-        if id in pairs:
-            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        source = fields.get("source")
-        if source is not None and not isinstance(source, str):
-            raise DataError(path, f'field "source" is a {type(source).__name__}; wanted text.', line)
-        query = text_field(fields, "query", path, line)
-        pairs[id] = Pair(id, query, text_field(fields, "positive", path, line), source)
-    return list(pairs.values())
+    ids: dict[tuple[str, str], str] = {}
+    given: list[Candidate] = []
+    for row, example in read_examples(read_rows(path)):
+        own = example.id or str(row.number)
+        for index, (name, text) in enumerate(example.positives):
+            id = own if len(example.positives) == 1 else f"{own}/{name or index}"
+            if example.negatives:
+                id = ids.setdefault((example.query, text), id)
+            pair = Pair(id, example.query, text, example.source, example.instruction, example.task)
+            known = pairs.setdefault(id, pair)
+            if known is not pair and not (example.negatives and _is_same(known, pair)):
+                raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
+            given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
+    return Source(list(pairs.values()), _distinct(given, pairs))
 
 
-def _id(fields: dict[str, object], path: Path, line: int) -> str | None:
-    """`id` or `_id`, or None where the line has neither (it is then named by its number)."""
-    id = fields.get("id", fields.get("_id"))
-    if id is not None and (not isinstance(id, str | int) or isinstance(id, bool) or id == ""):
-        raise DataError(path, 'field "id" is empty or no text; wanted a text or a whole number.', line)
-    return None if id is None else str(id)
+def _distinct(given: list[Candidate], pairs: dict[str, Pair]) -> list[Candidate]:
+    """Each text once for a pair, and none that is a positive of the same query."""
+    positives = {(pair.query, folded(pair.positive)) for pair in pairs.values()}
+    distinct: dict[tuple[str, str], Candidate] = {}
+    for candidate in given:
+        text = folded(candidate.text)
+        if (pairs[candidate.pair_id].query, text) not in positives:
+            distinct.setdefault((candidate.pair_id, text), candidate)
+    return list(distinct.values())
+
+
+def _is_same(pair: Pair, other: Pair) -> bool:
+    return (pair.query, pair.positive) == (other.query, other.positive)

@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from multigrain.config import Config
-from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_pairs
+from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_source
 from multigrain.errors import ConfigError, DataError
-from multigrain.records import Document, Pair, Split, folded, identity
+from multigrain.records import Candidate, Document, Pair, Split, folded, identity
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class SplitData:
-    """A run's pairs and documents.
+    """A run's pairs and documents, and the negatives that came with the pairs.
 
     A held-out query is never trained on, and a held-out positive is never mined as a negative.
     """
@@ -41,16 +41,19 @@ class SplitData:
     train: list[Pair]
     held_out: list[Pair]
     documents: Documents
+    given: list[Candidate] = field(default_factory=list)
+    """As read, for all pairs: see `usable_negatives`."""
 
 
 def prepare(config: Config) -> SplitData:
     """Read the pairs and the corpus that `[data]` names, and split them.
 
     Raises:
-        DataError: see `read_pairs` and `read_documents`; or positives missing from the corpus; or nothing left.
+        DataError: see `read_source` and `read_documents`; or positives missing from the corpus; or nothing left.
         ConfigError: a source to hold out does not exist.
     """
-    pairs = [pair for pair in read_pairs(config.data.pairs) if folded(pair.query) != folded(pair.positive)]
+    source = read_source(config.data.pairs)
+    pairs = [pair for pair in source.pairs if folded(pair.query) != folded(pair.positive)]
     if not pairs:
         raise DataError(config.data.pairs, "no pairs are left: in every pair the positive equals the query.")
     held_out = config.data.held_out
@@ -61,7 +64,16 @@ def prepare(config: Config) -> SplitData:
     if config.data.limit is not None and len(train) > config.data.limit:
         kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
         train = [pair for index, pair in enumerate(train) if index in kept]
-    return SplitData(train, test, _documents(config, train, test))
+    return SplitData(train, test, _documents(config, train, test), source.given)
+
+
+def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
+    """The given negatives of the training pairs; and how many must not be used, because their text is held out."""
+    held_out = {folded(text) for pair in split.held_out for text in (pair.query, pair.positive)}
+    ids = {pair.id for pair in split.train}
+    given = [candidate for candidate in split.given if candidate.pair_id in ids]
+    usable = [candidate for candidate in given if folded(candidate.text) not in held_out]
+    return usable, len(given) - len(usable)
 
 
 def split_by_share(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
