@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multigrain.synthesis.prompts import all_grades_prompt
+
 from benchmarks.mock_server import WORDS
 from benchmarks.process_tree import ProcessTree
 from multigrain import __version__
 from multigrain.jsonl import read_objects
 from multigrain.records import Pair
-from multigrain.synthesis.prompts import all_grades_prompt
 
 HERE = Path(__file__).parent
 GRADES = [1, 2, 3, 4]

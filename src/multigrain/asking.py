@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
 from multigrain.errors import RunError
-from multigrain.jsonl import read_objects
+from multigrain.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.llm.budget import Budget, Prices, Usage, prices_of
 from multigrain.llm.client import Request
 from multigrain.llm.ledger import Tally
@@ -19,12 +20,12 @@ from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.progress import Meter, listed, meter
-from multigrain.records import Document, Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.invent import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
 from multigrain.synthesis.queries import plan_queries
 from multigrain.synthesis.task import Parked, Task
+from multigrain.synthesis.verdicts import plan_verdicts
 
 PILOT = 20
 """Answered calls by which a whole run can be judged."""
@@ -63,9 +64,7 @@ def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]
     return Work(
         f"repairing negatives ({attempt})",
         len(missing) if together else sum(len(grades) for grades in missing.values()),
-        lambda: plan_repairs(
-            config, lambda: read_pairs(run_dir.train_pairs), missing, model_name(config.llm), attempt
-        ),
+        lambda: plan_repairs(config, lambda: read_pairs(run_dir.train_pairs), missing, model_name(config.llm), attempt),
     )
 
 
@@ -93,6 +92,20 @@ def inventions(config: Config, chosen: Sequence[SearchTask]) -> Work:
     return Work("inventing pairs", count, lambda: plan_pairs(config, chosen, model_name(config.llm)))
 
 
+def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Work:
+    """Whether texts answer the query of their pair: (pair's id, text, rating) each."""
+
+    def tasks() -> Iterator[Task[tuple[str, str, int]]]:
+        wanted = groupby(read_candidates(candidates), key=lambda candidate: candidate.pair_id)
+        ahead = next(wanted, None)
+        for pair in read_pairs(run_dir.train_pairs):
+            if ahead is not None and ahead[0] == pair.id:
+                yield from plan_verdicts(config, pair, ahead[1], model_name(config.llm))
+                ahead = next(wanted, None)
+
+    return Work("asking whether they answer", count_lines(candidates), tasks)
+
+
 def current(config: Config, run_dir: RunDir) -> Work:
     """What is to be asked next: for the pairs as long as the run has none, then for the negatives."""
     mode = config.synthesis.mode
@@ -108,16 +121,6 @@ def found_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
     """Mode "tasks": those to invent pairs for, as far as the brainstorming has come."""
     found = (outcome for outcome in outcomes(run_dir, brainstorm(config)) if not isinstance(outcome, Parked))
     return choose_tasks((task for tasks in found for task in tasks), config.synthesis.tasks)
-
-
-def read_pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of a file of the run folder, one by one."""
-    return (Pair(**fields) for _, fields in read_objects(path))
-
-
-def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file of the run folder, one by one."""
-    return (Document(**fields) for _, fields in read_objects(path))
 
 
 def count_lines(path: Path) -> int:

@@ -1,19 +1,24 @@
 """Look before the run: are the inputs right, is everything there, and what will be done? No torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
-from multigrain.data.split import usable_negatives
-from multigrain.pipeline import NAMES, finished, is_outdated
+from multigrain.data.split import sample_passages, usable_negatives
+from multigrain.llm.providers import model_name
+from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require
 from multigrain.progress import listed
-from multigrain.records import Pair
 from multigrain.rundir import RunDir
-from multigrain.stages import read_data
-from multigrain.synthesis.synthesize import requests_each
+from multigrain.stages.data import read_data
+from multigrain.style import decided
+from multigrain.synthesis.negatives import plan, requests_each
+from multigrain.synthesis.queries import plan_queries
+from multigrain.synthesis.task import Task
 
 
 def check(config: Config) -> str:
@@ -23,11 +28,13 @@ def check(config: Config) -> str:
         MultigrainError: what `require` and `prepare` raise.
     """
     require(config)
-    pairs, data = _data(config)
+    config = decided(config, RunDir(config.folder))
+    tasks, data = _data(config)
     lines = [f"{config.name}: configuration is good", f"  data        {data}", f"  llm         {_llm(config)}"]
-    lines += _asking(config, pairs)
+    lines += _asking(config, tasks)
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
-    lines.append(f"  grading     relevance as a share of the positive's, by {config.grading.judge_model}: {bounds}")
+    judges = ", ".join(config.grading.judge)
+    lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
     lines.append(f"  model       {config.model.base}, {config.model.pooling} pooling, {config.model.max_tokens} tokens")
     phases = " -> ".join(f"{phase.name} ({phase.steps})" for phase in config.training.phases)
     lines.append(f"  training    {phases}; batches of {config.training.batch_size}")
@@ -36,30 +43,54 @@ def check(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _data(config: Config) -> tuple[list[Pair], str]:
-    """The training pairs, where they are quickly had, and a line on the data."""
+def _data(config: Config) -> tuple[Iterable[Task[Any]], str]:
+    """What the language model is asked first, where that is quickly known, and a line on the data."""
+    model = model_name(config.llm)
+    if config.synthesis.mode == "corpus":
+        sampled = sample_passages(config)
+        counts = f"{len(sampled.documents)} passages, queries for {len(sampled.passages)} of them"
+        return plan_queries(config, sampled.passages, model), counts
+    if config.synthesis.mode == "tasks":
+        domains = ", ".join(config.synthesis.domains)
+        counts = f"{config.synthesis.tasks} tasks with {config.synthesis.pairs_per_task} pairs each, in {domains}"
+        return asking.brainstorm(config).tasks(), counts
     if config.data.pairs == PYTHON_DOCS:
         return [], f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
     split = read_data(config)
     counts = f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
     if given := len(usable_negatives(split)[0]):
         counts += f", {given} given negatives"
-    return split.train, counts
+    if config.synthesis.limit == 0:
+        return [], counts
+    return plan(config, lambda: split.train, len(split.train), model), counts
 
 
 def _llm(config: Config) -> str:
-    limit = config.synthesis.limit
-    if limit == 0:
+    if config.synthesis.limit == 0:
         return "not used"
-    pairs = f"{limit} pairs" if limit else "all training pairs"
-    requests = requests_each(config)
     where = ", ".join(config.llm.base_url) or config.llm.provider
-    return f"{where}, {config.llm.model or 'default model'}: {pairs}, {requests} requests each ({config.prompt_style})"
+    return f"{where}, {config.llm.model or 'default model'}: {_asked(config)}"
 
 
-def _asking(config: Config, pairs: list[Pair]) -> list[str]:
-    """What the language model will be asked, and what that takes."""
-    estimate = asking.estimate(config, pairs) if pairs else None
+def _asked(config: Config) -> str:
+    """What it is asked, in words."""
+    section = config.synthesis
+    style = (
+        f"{config.prompt_style}, or what a probe of both styles finds"
+        if section.prompt_style == "auto"
+        else section.prompt_style
+    )
+    negatives = f"{requests_each(config)} requests for each pair ({style})"
+    if section.mode == "corpus":
+        return f"{section.queries_per_passage} queries a passage, then {negatives}"
+    if section.mode == "tasks":
+        return f"tasks, then pairs, then {negatives}"
+    return f"{section.limit or 'all training'} pairs, {negatives}"
+
+
+def _asking(config: Config, tasks: Iterable[Task[Any]]) -> list[str]:
+    """What the language model will be asked first, and what that takes."""
+    estimate = asking.estimate(config, tasks)
     if estimate is None:
         return []
     tokens = f"about {estimate.likely.tokens:,} tokens (at most {estimate.most.tokens:,})"
@@ -68,6 +99,8 @@ def _asking(config: Config, pairs: list[Pair]) -> list[str]:
     else:
         cost = "nobody knows at what price; set llm.prices"
     lines = [f"  asking      {estimate.most.calls:,} requests, {tokens}, {cost}; by {estimate.basis}"]
+    if config.synthesis.mode != "negatives":
+        lines.append("              for the first step alone; the negatives come on top, once the pairs are there")
     caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
         lines.append(f"              never more than {chosen}, for the whole folder; so far {listed(estimate.so_far)}")
@@ -80,7 +113,7 @@ def _state(config: Config) -> str:
     if not run_dir.config.exists():
         return "new"
     done = finished(config, run_dir)
-    todo = [name for name in NAMES if name not in done]
+    todo = [name for name in names_of(config) if name not in done]
     if is_outdated(config, run_dir):
         changed = "; ".join(run_dir.changed(config)) or "input files"
         return f"made otherwise ({changed}); give another name, or --force"

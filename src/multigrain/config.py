@@ -192,11 +192,6 @@ class SynthesisSection(Section):
         wanted = {grade for grade in (1, 2, 3, 4) if self.sources.get(str(grade), "both") in (origin, "both")}  # type: ignore[call-overload]
         return sorted(wanted & set(self.grades) if origin == "llm" else wanted)
 
-    @property
-    def passage_language(self) -> str | None:
-        """Of the passages that are written."""
-        return self.language
-
 
 class MiningSection(Section):
     """How neighbours from the corpus fill the grades."""
@@ -214,13 +209,36 @@ class MiningSection(Section):
 class GradingSection(Section):
     """How relevance is measured and cut into grades."""
 
-    judge: Literal["embedding"] = "embedding"
+    judge: list[Literal["embedding", "cross-encoder", "bm25", "llm"]] = Field(["embedding", "bm25"], min_length=1)
+    """One or several. The first measures the grades; all must agree on the order, and that nothing is as relevant as
+    the positive. `llm` measures nothing: it is asked whether the most relevant candidates answer the query."""
     judge_model: str = "embedded"
-    """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines."""
+    """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines, and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
-    bands: list[Annotated[float, Field(gt=0)]] = Field([0.35, 0.6, 0.8], min_length=3, max_length=3)
+    cross_encoder: str | None = None
+    """The model of the judge `cross-encoder`."""
+    bands: list[Annotated[float, Field(gt=0)]] = Field([0.3, 0.5, 0.7], min_length=3, max_length=3)
     """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
     false_negative_above: float = Field(0.95, gt=0)
+    length_ratio: float = Field(3.0, gt=1)
+    """How many times as long as its positive, or as short, a negative may be, in words."""
+    repairs: int = Field(1, ge=0, le=8)
+    """Times that the language model is asked once more for a grade that stayed empty."""
+    round_trip: int = Field(3, ge=1)
+    """A written query must find its own passage among so many first documents of the corpus."""
+    most_answers: int = Field(5, ge=1)
+    """A written query that fits more documents of the corpus nearly as well as its own passage is dropped."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _cross_encoder_is_named(self) -> "GradingSection":
+        if "cross-encoder" in self.judge and not self.cross_encoder:
+            raise ValueError('judge = "cross-encoder" also needs cross_encoder, a model such as a folder or hub name')
+        return self
 
     @model_validator(mode="after")
     def _bands_rise(self) -> "GradingSection":
@@ -307,16 +325,41 @@ class Config(Section):
 
     @property
     def prompt_style(self) -> Literal["per-grade", "all-grades"]:
-        """The style in force, `auto` resolved."""
+        """The style in force; for `auto`, the one that is likely before anybody has tried (`multigrain.style`)."""
         if self.synthesis.prompt_style != "auto":
             return self.synthesis.prompt_style
         return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
 
     def fingerprint(self, *sections: str) -> str:
-        """A digest of the sections named, and of nothing else."""
-        settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
-        chosen = {name: settings[name] for name in sections}
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        """A digest of the sections named, and of nothing else; "drawing" is what decides which passages are drawn."""
+        synthesis = self.synthesis
+        drawing = {"mode": synthesis.mode, "limit": synthesis.limit} if synthesis.mode == "corpus" else synthesis.mode
+        settings = {**self.model_dump(exclude=OUTCOME_NEUTRAL), "drawing": drawing}
+        return self.digest({name: settings[name] for name in sections})
+
+    @staticmethod
+    def digest(value: Any) -> str:
+        """The same for the same JSON value."""
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _has_what_its_mode_needs(self) -> "Config":
+        mode, data = self.synthesis.mode, self.data
+        if mode == "negatives" and data.pairs is None:
+            raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")
+        if mode != "negatives" and data.pairs is not None:
+            raise ValueError(f'data.pairs: synthesis.mode = "{mode}" has the pairs written; take it out')
+        if mode == "corpus" and data.corpus is None:
+            raise ValueError('data.corpus: missing; synthesis.mode = "corpus" writes queries for its passages')
+        if mode == "tasks" and not self.synthesis.domains:
+            raise ValueError('synthesis.domains: missing; synthesis.mode = "tasks" wants a list such as ["cooking"]')
+        if mode == "tasks" and data.corpus is not None:
+            raise ValueError('data.corpus: synthesis.mode = "tasks" writes all texts; take it out')
+        if mode != "negatives" and isinstance(data.held_out, list):
+            raise ValueError(f'data.held_out: found sources; synthesis.mode = "{mode}" wants a share, such as 0.1')
+        if mode != "negatives" and self.synthesis.limit == 0:
+            raise ValueError(f'synthesis.limit: found 0; synthesis.mode = "{mode}" needs the language model')
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -386,7 +429,12 @@ def _resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
             value = table[name]
             key = f"{section}.{name}"
             table[name] = [resolve(key, item) for item in value] if isinstance(value, list) else resolve(key, value)
-    for section, name in (("model", "base"), ("grading", "judge_model")):
+    for section, name in (
+        ("model", "base"),
+        ("grading", "judge_model"),
+        ("grading", "cross_encoder"),
+        ("synthesis", "prompts"),
+    ):
         table = settings.get(section)
         if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).is_dir():
             table[name] = str((folder / value).absolute())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from multigrain.errors import DataError
+from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -20,6 +21,35 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for number, line in enumerate(_lines(path), start=1):
         yield number, _object(line, path, number)
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """The pairs of a file that multigrain wrote, one by one."""
+    return (Pair(**fields) for _, fields in read_objects(path))
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of a file that multigrain wrote, one by one."""
+    return (Document(**fields) for _, fields in read_objects(path))
+
+
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """The candidates of a file that multigrain wrote, one by one."""
+    return (Candidate(**fields) for _, fields in read_objects(path))
+
+
+def read_tuples(path: Path) -> Iterator[GradedTuple]:
+    """The graded tuples of a file that multigrain wrote, one by one."""
+    for line, fields in read_objects(path):
+        try:
+            yield tuple_from_json(fields)
+        except (TypeError, KeyError) as error:
+            raise DataError(path, f"is no graded tuple ({error}). Make the file again by grade.", line) from None
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write one record a line, atomically; return how many."""
+    return write_objects(path, (to_json(record) for record in records))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

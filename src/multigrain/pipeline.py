@@ -1,10 +1,10 @@
 """The stages of a run in their order, what decides the outcome of each, and which are still to be done.
 
-    data -> synthesize -> grade -> train -> evaluate -> export
+    data (-> pairs) -> synthesize -> grade -> train -> evaluate -> export
 
 A stage is done when the manifest holds it with the fingerprint of its settings and of the files that it reads,
 and the files that it writes are there. So a setting that leaves a stage's files as they were does not redo the
-stages after it.
+stages after it. Only a run whose pairs are written by the language model has the stage `pairs`.
 """
 
 import errno
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain import __version__, asking, batching, stages
+from multigrain import __version__, asking, batching
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.errors import MultigrainError, RunError
@@ -26,8 +26,19 @@ from multigrain.jsonl import write_json
 from multigrain.model.locate import weight_files
 from multigrain.preflight import require
 from multigrain.progress import listed, say
+from multigrain.prompts import files_in
 from multigrain.records import Document
 from multigrain.rundir import RunDir, StageRecord
+from multigrain.stages import Result
+from multigrain.stages.data import data
+from multigrain.stages.evaluate import evaluate as evaluate_stage
+from multigrain.stages.export import export
+from multigrain.stages.export import export_data as write_data
+from multigrain.stages.export import search as search_run
+from multigrain.stages.grade import grade as grade_stage
+from multigrain.stages.pairs import pairs
+from multigrain.stages.synthesize import synthesize as synthesize_stage
+from multigrain.stages.train import train as train_stage
 from multigrain.summary import summarize
 
 LEAST_FREE = 2**20
@@ -39,10 +50,12 @@ class Stage:
     """A step of the run: what it does, the settings that decide its outcome, what it reads and writes."""
 
     name: str
-    work: Callable[[Config, RunDir], stages.Result]
+    work: Callable[[Config, RunDir], Result]
     sections: tuple[str, ...]
     reads: Callable[[Config, RunDir], list[Path]]
-    writes: Callable[[RunDir], list[Path]]
+    writes: Callable[[Config, RunDir], list[Path]]
+    applies: Callable[[Config], bool] = lambda config: True
+    """Whether a run has this stage at all."""
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
         """A digest of all that decides the outcome."""
@@ -53,43 +66,64 @@ class Stage:
     def is_done(self, config: Config, run_dir: RunDir) -> bool:
         """Whether its result is there and still holds."""
         entry = run_dir.stages().get(self.name)
-        if entry is None or not all(path.exists() for path in self.writes(run_dir)):
+        if entry is None or not all(path.exists() for path in self.writes(config, run_dir)):
             return False
         return entry.fingerprint == self.fingerprint(config, run_dir)
 
 
+DATA_FILES: dict[str, Callable[[RunDir], list[Path]]] = {
+    "negatives": lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given],
+    "corpus": lambda run: [run.passages, run.corpus],
+    "tasks": lambda run: [],
+}
+"""What the stage `data` writes, by the run's mode."""
+PAIR_SOURCES: dict[str, Callable[[RunDir], list[Path]]] = {
+    "negatives": lambda run: [],
+    "corpus": lambda run: [run.passages, run.corpus],
+    "tasks": lambda run: [],
+}
+"""What the stage `pairs` reads."""
+
 STAGES = (
     Stage(
         "data",
-        stages.data,
-        ("data", "evaluation"),
+        data,
+        ("data", "evaluation", "drawing"),
         lambda config, run: _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks]),
-        lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given],
+        lambda config, run: DATA_FILES[config.synthesis.mode](run),
+    ),
+    Stage(
+        "pairs",
+        pairs,
+        ("llm", "synthesis", "grading", "training"),
+        lambda config, run: [*PAIR_SOURCES[config.synthesis.mode](run), *_asking_files(config)],
+        lambda config, run: [run.train_pairs, run.held_out_pairs],
+        applies=lambda config: config.synthesis.mode != "negatives",
     ),
     Stage(
         "synthesize",
-        stages.synthesize,
+        synthesize_stage,
         ("llm", "synthesis", "mining", "grading"),
-        lambda config, run: [run.train_pairs, run.corpus, run.given, *weight_files(config.grading.judge_model)],
-        lambda run: [run.candidates, run.parked],
+        lambda config, run: [run.train_pairs, run.corpus, run.given, *_asking_files(config)],
+        lambda config, run: [run.candidates, run.parked],
     ),
     Stage(
         "grade",
-        stages.grade,
-        ("grading", "synthesis", "mining"),
-        lambda config, run: [run.train_pairs, run.candidates, *weight_files(config.grading.judge_model)],
-        lambda run: [run.tuples, run.dropped, run.report],
+        grade_stage,
+        ("llm", "grading", "synthesis", "mining"),
+        lambda config, run: [run.train_pairs, run.candidates, *_asking_files(config)],
+        lambda config, run: [run.tuples, run.dropped, run.report],
     ),
     Stage(
         "train",
-        stages.train,
+        train_stage,
         ("model", "training"),
         lambda config, run: [run.tuples, *weight_files(config.model.base)],
-        lambda run: [run.trained],
+        lambda config, run: [run.trained],
     ),
     Stage(
         "evaluate",
-        stages.evaluate,
+        evaluate_stage,
         ("model", "evaluation"),
         lambda config, run: [
             *weight_files(str(run.trained)),
@@ -97,17 +131,26 @@ STAGES = (
             *(run.train_pairs, run.held_out_pairs, run.corpus),
             *_input_files(config.evaluation.tasks),
         ],
-        lambda run: [run.scores, run.per_query, run.examples],
+        lambda config, run: [run.scores, run.per_query, run.examples],
     ),
     Stage(
         "export",
-        stages.export,
+        export,
         ("name", "data", "llm", "model", "training"),
         lambda config, run: [*weight_files(str(run.trained)), run.scores],
-        lambda run: [run.model],
+        lambda config, run: [run.model],
     ),
 )
-NAMES = [stage.name for stage in STAGES]
+
+
+def stages_of(config: Config) -> list[Stage]:
+    """The stages that a run has, in order."""
+    return [stage for stage in STAGES if stage.applies(config)]
+
+
+def names_of(config: Config) -> list[str]:
+    """Their names."""
+    return [stage.name for stage in stages_of(config)]
 
 
 def run(config: Config, force: bool = False) -> dict[str, Any]:
@@ -120,7 +163,7 @@ def run(config: Config, force: bool = False) -> dict[str, Any]:
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
-    return _run_stages(config, NAMES, force)
+    return _run_stages(config, names_of(config), force)
 
 
 def synthesize(config: Config, force: bool = False, retry: str | None = None) -> dict[str, Any]:
@@ -134,8 +177,9 @@ def synthesize(config: Config, force: bool = False, retry: str | None = None) ->
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
-    redo = ("synthesize",) if force or retry is not None else ()
-    return _run_stages(config, ["data", "synthesize"], force, redo, retry)
+    wanted = [name for name in names_of(config) if name in ("data", "pairs", "synthesize")]
+    redo = tuple(wanted[1:]) if force or retry is not None else ()
+    return _run_stages(config, wanted, force, redo, retry)
 
 
 def grade(config: Config, force: bool = False) -> dict[str, Any]:
@@ -176,7 +220,7 @@ def export_data(folder: Path, form: str, out: Path, force: bool = False, negativ
     if not run_dir.tuples.is_file():
         raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
     with _full_disk_explained(out.absolute().parent):
-        return stages.export_data(run_dir, form, out, force, negatives)
+        return write_data(run_dir, form, out, force, negatives)
 
 
 def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
@@ -188,20 +232,20 @@ def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]
     run_dir = RunDir(folder)
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
-    return stages.search(run_dir, query, k)
+    return search_run(run_dir, query, k)
 
 
 def finished(config: Config, run_dir: RunDir) -> list[str]:
     """The stages that are done, by name."""
-    return [stage.name for stage in STAGES if stage.is_done(config, run_dir)]
+    return [stage.name for stage in stages_of(config) if stage.is_done(config, run_dir)]
 
 
 def is_outdated(config: Config, run_dir: RunDir) -> bool:
     """Whether the folder holds a finished stage that changed settings, or changed data files, would do otherwise."""
-    suspects = STAGES if run_dir.changed(config) else STAGES[:1]
+    suspects = stages_of(config) if run_dir.changed(config) else STAGES[:1]
     for stage in suspects:
         entry = run_dir.stages().get(stage.name)
-        if entry is None or not all(path.exists() for path in stage.writes(run_dir)):
+        if entry is None or not all(path.exists() for path in stage.writes(config, run_dir)):
             return False  # the later ones, if any, will be made from this one
         if entry.fingerprint != stage.fingerprint(config, run_dir):
             return True
@@ -223,7 +267,7 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     if step in ("submit", "write"):
         _run_stages(config, ["data"], force)
     run_dir = RunDir(config.folder)
-    if not run_dir.train_pairs.is_file():
+    if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
         return f"{config.folder}: no batches; --batch submit makes them"
     with _full_disk_explained(run_dir.folder), run_dir.lock():
         steps = {
@@ -240,15 +284,17 @@ def _run_stages(
 ) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
     done = finished(config, run_dir)
-    require(config, llm="synthesize" in names and "synthesize" not in {*done} - {*redo})
+    asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
+    require(config, llm=bool(asks))
     with _full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
         if retry is not None:
             say(f"put back: {asking.retry(config, run_dir, retry)} inputs")
-        for stage in STAGES:
+        names_in_order = names_of(config)
+        for stage in stages_of(config):
             is_done = stage.is_done(config, run_dir)
             if stage.name not in names:
-                if not is_done and NAMES.index(stage.name) < NAMES.index(names[0]):
+                if not is_done and names_in_order.index(stage.name) < names_in_order.index(names[0]):
                     raise _stage_before(config, stage.name)
             elif is_done and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
@@ -274,7 +320,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
 
 
 def _stage_before(config: Config, name: str) -> RunError:
-    verb = "synthesize" if name == "data" else name
+    verb = "synthesize" if name in ("data", "pairs") else name
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
 
 
@@ -309,6 +355,11 @@ def _file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "absent"  # the stage itself will say so, with the right message
+
+
+def _asking_files(config: Config) -> list[Path]:
+    """What decides how a language model is asked, and how its texts are judged."""
+    return [*files_in(config.synthesis.prompts), *weight_files(config.grading.judge_model)]
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:

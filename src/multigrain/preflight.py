@@ -10,6 +10,7 @@ from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
 from multigrain.llm.weights import find_weights
 from multigrain.model.locate import EMBEDDED, find_base
+from multigrain.prompts import check_folder
 
 
 def require(config: Config, llm: bool = True) -> None:
@@ -33,6 +34,8 @@ def require(config: Config, llm: bool = True) -> None:
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
     find_base(config.model.base, "model.base")
     find_base(config.grading.judge_model, "grading.judge_model")
+    if config.synthesis.prompts:
+        check_folder(config.synthesis.prompts)
     if llm and config.synthesis.limit != 0:
         _require_llm(config.llm)
     for task in config.evaluation.tasks:

@@ -55,15 +55,20 @@ class RunDir:
         self.held_out_pairs = folder / "data" / "held_out.jsonl"
         self.corpus = folder / "data" / "corpus.jsonl"
         self.passages = folder / "data" / "passages.jsonl"
+        self.search_tasks = folder / "data" / "tasks.jsonl"
+        self.parked_pairs = folder / "data" / "parked.jsonl"
         self.dropped_queries = folder / "data" / "dropped_queries.jsonl"
         self.query_report = folder / "data" / "queries.json"
         self.given = folder / "data" / "given.jsonl"
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
+        self.style = folder / "synthesis" / "style.json"
         self.parked = folder / "synthesis" / "parked.jsonl"
         self.judge_vectors = folder / "synthesis" / "vectors.bin"
         self.tuples = folder / "grading" / "tuples.jsonl"
         self.dropped = folder / "grading" / "dropped.jsonl"
+        self.parked_repairs = folder / "grading" / "parked.jsonl"
+        self.suspects = folder / "grading" / "suspects.jsonl"
         self.report = folder / "grading" / "report.json"
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
@@ -74,6 +79,10 @@ class RunDir:
         self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / "model"
         self.vectors = folder / "search" / "vectors.bin"
+
+    def known(self, name: str) -> Path:
+        """The file of texts whose relevance is known, by which a language model is calibrated as a judge."""
+        return self.folder / "grading" / f"known_{name}.jsonl"
 
     def batch(self, name: str) -> Path:
         """The file of a batch's requests."""

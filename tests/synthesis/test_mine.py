@@ -156,7 +156,7 @@ def hashed(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def test_equivalence_with_brute_force(blocks: None) -> None:
     """All of both methods on a small corpus, one pair and one document at a time."""
-    from multigrain.synthesis.words import nearest_by_words
+    from multigrain.words import nearest_by_words
 
     draw = np.random.default_rng(3)
     texts = [" ".join(draw.choice(WORDS, 4)) + f" {i}" for i in range(60)]

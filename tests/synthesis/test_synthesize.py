@@ -2,6 +2,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from multigrain.synthesis.prompts import all_grades_prompt, per_grade_prompt
+from multigrain.synthesis.synthesize import Parked, Task, choose_pairs, plan, requests_each
 
 from multigrain.config import Config
 from multigrain.llm.budget import Budget, Usage
@@ -10,8 +12,6 @@ from multigrain.llm.scheduler import answer_all
 from multigrain.llm.scripted import MODEL, ScriptedClient
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis.prompts import all_grades_prompt, per_grade_prompt
-from multigrain.synthesis.synthesize import Parked, Task, choose_pairs, plan, requests_each
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 

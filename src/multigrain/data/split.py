@@ -1,5 +1,6 @@
 """Prepare a run's data: read, check, split into training and held-out parts."""
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,9 @@ from multigrain.config import Config
 from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_source
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Candidate, Document, Pair, Split, folded, identity
+
+FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
+"""Of a passage that can get a query; characters count in scripts without spaces."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def prepare(config: Config) -> SplitData:
         DataError: see `read_source` and `read_documents`; or positives missing from the corpus; or nothing left.
         ConfigError: a source to hold out does not exist.
     """
+    assert config.data.pairs is not None  # the configuration has checked it
     source = read_source(config.data.pairs)
     pairs = [pair for pair in source.pairs if folded(pair.query) != folded(pair.positive)]
     if not pairs:
@@ -65,6 +70,63 @@ def prepare(config: Config) -> SplitData:
         kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
         train = [pair for index, pair in enumerate(train) if index in kept]
     return SplitData(train, test, _documents(config, train, test), source.given)
+
+
+def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
+    """Pairs that a language model wrote, with their positives as the corpus; without `test` a share is held out."""
+    if test is None:
+        assert config is not None and isinstance(config.data.held_out, float)
+        train, test = split_by_share(train, config.data.held_out, config.seed)
+    positives = [*train, *test]
+
+    def read() -> Iterator[Document]:
+        return (Document(pair.id, pair.positive) for pair in positives)
+
+    count = sum(1 for _ in _distinct(read()))
+    return SplitData(train, test, Documents(read, frozenset(identity(pair.positive) for pair in test), count))
+
+
+@dataclass(frozen=True)
+class Passages:
+    """The corpus, and the passages that get queries; those that are held out say so."""
+
+    passages: list[Document]
+    documents: Documents
+
+
+def sample_passages(config: Config) -> Passages:
+    """Mode "corpus": draw the passages that get queries, by seed, text and nothing else.
+
+    `synthesis.limit` passages are for training, and in proportion to `data.held_out` some more are held out.
+
+    Raises:
+        DataError: see `read_documents`; or no passage has enough words for a query.
+    """
+    source, share = config.data.corpus, config.data.held_out
+    assert source is not None and isinstance(share, int | float)  # the configuration has checked it
+    count = 0
+    fit: list[tuple[bytes, int]] = []
+    for place, (key, document) in enumerate(_distinct(read_documents(source))):
+        count += 1
+        if len(document.text.split()) >= FEWEST_WORDS or len(document.text) >= FEWEST_CHARACTERS:
+            draw = hashlib.blake2b(key, digest_size=8, salt=config.seed.to_bytes(16, "little")).digest()
+            fit.append((draw, place))
+    if not fit:
+        raise DataError(
+            source, f"none of its {count} passages has {FEWEST_WORDS} words; nothing can be asked about them."
+        )
+    limit = config.synthesis.limit if config.synthesis.limit is not None else len(fit)
+    wanted = min(len(fit), round(limit / (1 - share)))
+    drawn = sorted(fit)[:wanted]
+    held_out = {place for _, place in drawn[: round(share * wanted)]}
+    places = {place for _, place in drawn}
+    passages, keys = [], set()
+    for place, (key, document) in enumerate(_distinct(read_documents(source))):
+        if place in places:
+            passages.append(replace(document, split="held_out") if place in held_out else document)
+            if place in held_out:
+                keys.add(key)
+    return Passages(passages, Documents(lambda: read_documents(source), frozenset(keys), count))
 
 
 def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
@@ -146,6 +208,7 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
 def _documents(config: Config, train: list[Pair], test: list[Pair]) -> Documents:
     """The corpus: the file's, or the positives."""
     source = config.data.corpus
+    assert config.data.pairs is not None
     if source is None and config.data.pairs.startswith("beir:"):
         source = f"beir:{beir_parts(config.data.pairs)[0]}"
     if source == PYTHON_DOCS:

@@ -1,93 +1,142 @@
 """Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from multigrain.config import GradingSection
 from multigrain.grades import FALSE_NEGATIVE, grade_of
-from multigrain.grading.rules import broken_rule
-from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair
+from multigrain.grading.choose import Measured, choose_rising
+from multigrain.grading.duplicates import NearDuplicates
+from multigrain.grading.judges import Judge
+from multigrain.grading.rules import broken_rule, length_against
+from multigrain.records import GRADES, Candidate, Dropped, GradedTuple, Negative, Pair, Source
 
+WORDS_PER_TOKEN = 0.75
+"""Of English text."""
+LARGEST = 1.5
+"""Relative relevance beyond which more says nothing."""
 
-class Judge(Protocol):
-    """Measures relevance."""
-
-    def relevance(self, query: str, text: str) -> float:
-        """How relevant the text is to the query; higher is more."""
+Verdicts = Mapping[tuple[str, str], bool]
+"""(pair's id, text) -> whether a language model says that the text answers the query."""
+Proposal = tuple[Pair, list[Candidate]]
 
 
 @dataclass(frozen=True)
 class Graded:
     """The result: what is kept, what was dropped and why, and the measurements of all that were judged."""
 
-    tuples: list[GradedTuple]
-    dropped: list[Dropped]
-    measured: list[tuple[Candidate, float, int]]
-    """(candidate, relative relevance, measured grade) of each candidate that broke no rule."""
+    tuples: list[GradedTuple] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    """Every candidate that broke no rule."""
 
 
-def grade_candidates(
-    pairs: list[Pair], candidates: list[Candidate], judge: Judge, bounds: Sequence[float], per_grade: int = 1
-) -> Graded:
-    """Judge every candidate and give it the grade that it has, not the one it was asked for.
+@dataclass
+class Grader:
+    r"""Judges every candidate and gives it the grade that it has, not the one it was asked for.
 
-    A candidate is dropped if it breaks a rule (`multigrain.grading.rules`), is as relevant as the positive
-    ("false negative"), belongs to a positive that is itself irrelevant ("irrelevant positive"), or finds its
-    grade filled ("surplus": written candidates come before mined ones, and those that have the grade they
-    were asked for before those that were moved to it).
-    Pairs that are left without any negative are not among the tuples.
+    A candidate's relative relevance by a judge is s(q, c) / s(q, p), with the query q and its positive p. The first
+    judge's is cut into grades (`multigrain.grades`); all judges must agree on the rest. A candidate is dropped if it
+
+    * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
+      ("near duplicate");
+    * is as relevant as the positive by any judge ("false negative"), or answers the query by a language model's
+      word ("answers the query"; that model's "no" outweighs the other judges);
+    * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
+    * comes from where its grade is not wanted from ("source");
+    * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
+      the tuple broken by it ("order"). See `multigrain.grading.choose`.
 
     Args:
-        pairs: what the candidates were proposed for.
-        candidates: in any order.
-        judge: measures relevance.
-        bounds: see `multigrain.grades.grade_of`.
+        judges: by name; the first one grades.
+        section: bounds and limits.
         per_grade: negatives to keep in each grade.
+        origins: where the negatives of each grade may come from; all, where a grade is absent.
+        longest: tokens beyond which nobody reads.
     """
-    by_pair: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        by_pair.setdefault(candidate.pair_id, []).append(candidate)
-    result = Graded([], [], [])
-    for pair in pairs:
-        negatives = _grade_pair(pair, by_pair.get(pair.id, []), judge, bounds, per_grade, result)
-        if negatives:
-            result.tuples.append(
-                GradedTuple(pair.id, pair.query, pair.positive, tuple(negatives), pair.instruction, pair.task)
-            )
-    return result
+
+    judges: Mapping[str, Judge]
+    section: GradingSection
+    per_grade: int = 1
+    origins: Mapping[int, frozenset[Source]] = field(default_factory=dict)
+    longest: int = 256
+    verdicts: Verdicts = field(default_factory=dict)
+    _seen: NearDuplicates = field(default_factory=NearDuplicates)
+
+    def grade(self, proposals: Sequence[Proposal]) -> Graded:
+        """Grade the candidates of some pairs; pairs that are left without any negative are not among the tuples."""
+        result = Graded()
+        for (pair, _), own, measured in self.measure(proposals, result):
+            chosen, left = choose_rising(self._admitted(measured, result), self.per_grade)
+            result.dropped.extend(Dropped(m.candidate, rule, float(m.grade)) for m, rule in left)
+            if chosen:
+                negatives = tuple(
+                    Negative(m.candidate.text, m.grade, round(m.relevance[0] * own, 4), m.candidate.source)
+                    for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0]))
+                )
+                result.tuples.append(
+                    GradedTuple(pair.id, pair.query, pair.positive, negatives, pair.instruction, pair.task)
+                )
+        return result
+
+    def measure(self, proposals: Sequence[Proposal], result: Graded) -> list[tuple[Proposal, float, list[Measured]]]:
+        """What passes the rules, with its relevance and grade, and the positive's own score; `result` gets the rest."""
+        passed = [(pair, self._by_rules(pair, candidates, result)) for pair, candidates in proposals]
+        asked = [(pair.query, text) for pair, c in passed for text in (pair.positive, *(x.text for x in c))]
+        scores = [iter(judge.scores(asked)) for judge in self.judges.values()]
+        found = []
+        for pair, candidates in passed:
+            own = [next(row) for row in scores]
+            rows = [[next(row) for row in scores] for _ in candidates]
+            if own[0] <= 0:  # then no share of it means anything
+                result.dropped.extend(Dropped(c, "irrelevant positive", round(own[0], 4)) for c in candidates)
+                continue
+            measured = [self._measured(pair, c, own, row) for c, row in zip(candidates, rows, strict=True)]
+            result.measured.extend(measured)
+            found.append(((pair, candidates), own[0], measured))
+        return found
+
+    def _by_rules(self, pair: Pair, candidates: list[Candidate], result: Graded) -> list[Candidate]:
+        kept: list[Candidate] = []
+        words = int(self.longest * WORDS_PER_TOKEN)
+        for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade)):
+            earlier = [other.text for other in kept]
+            broken = broken_rule(candidate, pair, earlier, self.section.length_ratio, words)
+            if broken is None and candidate.source == "llm" and self._seen.add(candidate.text) is not None:
+                broken = "near duplicate", 1.0
+            if broken:
+                result.dropped.append(Dropped(candidate, *broken))
+            else:
+                kept.append(candidate)
+        return kept
+
+    def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
+        """A judge that finds the positive worth nothing has no say."""
+        shares = [min(s / o, LARGEST) if o > 0 else scores[0] / own[0] for s, o in zip(scores, own, strict=True)]
+        grade = grade_of(shares[0], self.section.bounds)
+        verdict = self.verdicts.get((pair.id, candidate.text))
+        if verdict is False and grade == FALSE_NEGATIVE:
+            grade = max(GRADES)
+        elif verdict is None and max(shares) >= self.section.false_negative_above:
+            grade = FALSE_NEGATIVE
+        length = length_against(candidate.text, pair.positive, int(self.longest * WORDS_PER_TOKEN))
+        return Measured(candidate, tuple(shares), grade, length, bool(verdict))
+
+    def _admitted(self, measured: Sequence[Measured], result: Graded) -> list[Measured]:
+        admitted = []
+        for m in measured:
+            if m.answers:
+                result.dropped.append(Dropped(m.candidate, "answers the query", round(m.relevance[0], 4)))
+            elif m.grade == FALSE_NEGATIVE:
+                result.dropped.append(Dropped(m.candidate, "false negative", round(max(m.relevance), 4)))
+            elif m.candidate.source not in self.origins.get(m.grade, (m.candidate.source,)):
+                result.dropped.append(Dropped(m.candidate, "source", float(m.grade)))
+            else:
+                admitted.append(m)
+        return admitted
 
 
-def _grade_pair(
-    pair: Pair, candidates: list[Candidate], judge: Judge, bounds: Sequence[float], per_grade: int, result: Graded
-) -> list[Negative]:
-    own = judge.relevance(pair.query, pair.positive)
-    if own <= 0:  # then no share of it means anything
-        result.dropped.extend(Dropped(candidate, "irrelevant positive", round(own, 4)) for candidate in candidates)
-        return []
-    passed: list[tuple[Candidate, float, int]] = []
-    for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade)):
-        earlier = [other.text for other, _, _ in passed]
-        if broken := broken_rule(candidate, pair, earlier):
-            result.dropped.append(Dropped(candidate, *broken))
-            continue
-        score = judge.relevance(pair.query, candidate.text)
-        relative = score / own
-        grade = grade_of(relative, bounds)
-        result.measured.append((candidate, relative, grade))
-        if grade == FALSE_NEGATIVE:
-            result.dropped.append(Dropped(candidate, "false negative", round(relative, 4)))
-        else:
-            passed.append((candidate, score, grade))
-    return _fill(passed, per_grade, result)
-
-
-def _fill(passed: list[tuple[Candidate, float, int]], per_grade: int, result: Graded) -> list[Negative]:
-    """The negatives that are kept, in rising order of grade and score."""
-    kept: dict[int, list[Negative]] = {}
-    for candidate, score, grade in sorted(passed, key=lambda p: (p[0].source != "llm", p[0].grade != p[2])):
-        place = kept.setdefault(grade, [])
-        if len(place) < per_grade:
-            place.append(Negative(candidate.text, grade, round(score, 4), candidate.source))
-        else:
-            result.dropped.append(Dropped(candidate, "surplus", float(grade)))
-    return sorted((n for place in kept.values() for n in place), key=lambda n: (n.grade, n.score))
+def unfilled(pair: Pair, graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
+    """The grades of the pair, among those wanted, that have no negative."""
+    filled = {negative.grade for negative in graded.negatives} if graded else set()
+    return [grade for grade in grades if grade not in filled]

@@ -1,52 +1,209 @@
-"""What became of the candidates, counted."""
+"""What became of the candidates, counted, and a few tuples to read."""
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, quantiles
 from typing import Any
 
-from multigrain.grading.grade import Graded
-from multigrain.records import GRADES, Candidate
+from multigrain.grading.choose import Measured
+from multigrain.grading.duplicates import NearDuplicates
+from multigrain.grading.grade import Graded, Proposal
+from multigrain.grading.leak import LIMIT, Leak, Sample, find_leak
+from multigrain.grading.style import statistics_of
+from multigrain.records import GRADES, Candidate, GradedTuple, folded, to_json
+
+SAMPLED = 3000
+"""Tuples by which style, leak and near duplicates are judged."""
+SHOWN = 10
+SHOWN_CHARACTERS = 150
 
 
-def report(graded: Graded, candidates: list[Candidate]) -> dict[str, Any]:
-    """Counts and measurements for `grading/report.json`.
+class Report:
+    """Counts while the pairs go by; in memory are figures and a seeded sample of the tuples.
 
-    `order_rate` is the share of adjacent written candidates of a pair (grade asked g and the next one asked)
-    whose measured relevance rises, before anything is moved or dropped for its relevance.
+    Args:
+        judges: their names, in order.
+        seed: of the sample.
     """
-    kept = [negative for graded_tuple in graded.tuples for negative in graded_tuple.negatives]
-    sources = sorted({candidate.source for candidate in candidates})
-    return {
-        "tuples": len(graded.tuples),
-        "negatives": len(kept),
-        "tuples_with_all_grades": sum(len({n.grade for n in t.negatives}) == len(GRADES) for t in graded.tuples),
-        "dropped": dict(Counter(dropped.rule for dropped in graded.dropped).most_common()),
-        "order_rate": _order_rate(graded),
-        "by_source": {source: [_row(graded, candidates, source, grade) for grade in GRADES] for source in sources},
-    }
+
+    def __init__(self, judges: Sequence[str], seed: int) -> None:
+        self._judges, self._random = list(judges), random.Random(seed)
+        self._tuples = self._complete = self._repeats = 0
+        self._asked: Counter[tuple[str, int]] = Counter()
+        self._kept: Counter[tuple[str, int]] = Counter()
+        self._measured: Counter[tuple[str, int]] = Counter()
+        self._dropped: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+        self._relevance: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        self._written_rises: list[list[bool]] = [[] for _ in judges]
+        self._sample: list[GradedTuple] = []
+
+    def add(self, proposals: Sequence[Proposal], graded: Graded) -> None:
+        """Count what came of some pairs."""
+        for _, candidates in proposals:
+            self._asked.update(map(_group, candidates))
+        for dropped in graded.dropped:
+            self._dropped[_group(dropped.candidate)][dropped.rule] += 1
+        for measured in graded.measured:
+            self._measured[measured.candidate.source, measured.grade] += 1
+            self._relevance[_group(measured.candidate)].append(measured.relevance[0])
+        self._add_rises(graded.measured)
+        for graded_tuple in graded.tuples:
+            self._add_tuple(graded_tuple)
+
+    def _add_rises(self, measured: Sequence[Measured]) -> None:
+        """Of the written candidates, before anything is moved or dropped for its relevance."""
+        by_pair: defaultdict[str, dict[int, Measured]] = defaultdict(dict)
+        for m in measured:
+            if m.candidate.source == "llm":
+                by_pair[m.candidate.pair_id].setdefault(m.candidate.grade, m)
+        for grades in by_pair.values():
+            for (_, low), (_, high) in pairwise(sorted(grades.items(), key=lambda item: item[0])):
+                for rises, a, b in zip(self._written_rises, low.relevance, high.relevance, strict=True):
+                    rises.append(a < b)
+
+    def _add_tuple(self, graded: GradedTuple) -> None:
+        self._tuples += 1
+        self._complete += len({n.grade for n in graded.negatives}) == len(GRADES)
+        self._repeats += len(graded.negatives) - len({folded(n.text) for n in graded.negatives})
+        self._kept.update((n.source, n.grade) for n in graded.negatives)
+        if len(self._sample) < SAMPLED:
+            self._sample.append(graded)
+        elif (place := self._random.randrange(self._tuples)) < SAMPLED:
+            self._sample[place] = graded
+
+    def result(self) -> dict[str, Any]:
+        """Counts and measurements for `grading/report.json`.
+
+        `order_rate` is the share of adjacent written candidates of a pair (grade asked g and the next one asked)
+        whose relevance rises, by each judge, before grading; among the tuples it rises by construction.
+        """
+        leak = self._leak()
+        dropped = sum(self._dropped.values(), Counter[str]())
+        return {
+            "tuples": self._tuples,
+            "negatives": self._kept.total(),
+            "tuples_with_all_grades": self._complete,
+            "judges": self._judges,
+            "dropped": dict(dropped.most_common()),
+            "order_rate": {
+                name: round(fmean(rises), 4) if rises else None
+                for name, rises in zip(self._judges, self._written_rises, strict=True)
+            },
+            "duplicates_within_tuples": self._repeats,
+            "near_duplicates_across_tuples": self._near_duplicates(),
+            "by_source": {
+                source: [self._row(source, grade) for grade in GRADES]
+                for source in sorted({source for source, _ in self._asked})
+            },
+            "style": self._style(),
+            "leak": _leak_json(leak),
+            "examples": [to_json(graded) for graded in self._examples()],
+        }
+
+    def _row(self, source: str, grade: int) -> dict[str, Any]:
+        """One grade of one source: asked for at this grade; measured at this grade; kept at this grade."""
+        relevance = self._relevance[source, grade]
+        return {
+            "grade": grade,
+            "asked": self._asked[source, grade],
+            "measured": self._measured[source, grade],
+            "kept": self._kept[source, grade],
+            "dropped": dict(self._dropped[source, grade].most_common()),
+            "relevance_mean": round(fmean(relevance), 4) if relevance else None,
+            "relevance_spread": round(pstdev(relevance), 4) if relevance else None,
+            "relevance_quartiles": [round(q, 4) for q in quantiles(relevance, n=4)] if len(relevance) > 1 else None,
+        }
+
+    def _style(self) -> dict[str, Any]:
+        """Lengths and style, of the positives and of the negatives by grade and source."""
+        groups: dict[str, list[str]] = {"positive": [graded.positive for graded in self._sample]}
+        for graded in self._sample:
+            for negative in graded.negatives:
+                groups.setdefault(f"grade {negative.grade} {negative.source}", []).append(negative.text)
+        return {name: statistics_of(texts) for name, texts in sorted(groups.items())}
+
+    def _leak(self) -> Leak | None:
+        positives = [Sample(graded.id, graded.positive) for graded in self._sample]
+        negatives = [
+            Sample(graded.id, negative.text, f"grade {negative.grade} {negative.source}")
+            for graded in self._sample
+            for negative in graded.negatives
+        ]
+        return find_leak(positives, negatives)
+
+    def _near_duplicates(self) -> float | None:
+        """Share of the sampled negatives that nearly equal one of another tuple; the very same document is none."""
+        texts = list(dict.fromkeys(folded(n.text) for graded in self._sample for n in graded.negatives))
+        seen = NearDuplicates()
+        return round(fmean(seen.add(text) is not None for text in texts), 4) if texts else None
+
+    def _examples(self) -> list[GradedTuple]:
+        return self._random.sample(self._sample, min(SHOWN, len(self._sample)))
 
 
-def _row(graded: Graded, candidates: list[Candidate], source: str, grade: int) -> dict[str, Any]:
-    """One grade of one source: asked for at this grade; measured at this grade; kept at this grade."""
-    relevance = [r for c, r, _ in graded.measured if c.source == source and c.grade == grade]
-    return {
-        "grade": grade,
-        "asked": sum(c.source == source and c.grade == grade for c in candidates),
-        "measured": sum(c.source == source and measured == grade for c, _, measured in graded.measured),
-        "kept": sum(n.source == source and n.grade == grade for t in graded.tuples for n in t.negatives),
-        "dropped": dict(
-            Counter(d.rule for d in graded.dropped if d.candidate.source == source and d.candidate.grade == grade)
-        ),
-        "relevance_mean": round(fmean(relevance), 4) if relevance else None,
-        "relevance_spread": round(pstdev(relevance), 4) if relevance else None,
-    }
+def render(report: dict[str, Any]) -> str:
+    """The report as a table, and what is worth a warning."""
+    lines = [f"{'source':7} {'grade':>5} {'asked':>6} {'kept':>6} {'relevance':>14} {'words':>6}  dropped"]
+    for source, rows in report["by_source"].items():
+        for row in rows:
+            if not row["asked"] and not row["kept"]:
+                continue
+            mean = row["relevance_mean"]
+            relevance = f"{mean:.2f} +- {row['relevance_spread']:.2f}" if mean is not None else ""
+            words = report["style"].get(f"grade {row['grade']} {source}", {}).get("words", [0, 0, 0])[1]
+            dropped = ", ".join(f"{rule} {count}" for rule, count in row["dropped"].items())
+            lines.append(
+                f"{source:7} {row['grade']:5} {row['asked']:6} {row['kept']:6} {relevance:>14} {words:6.0f}  {dropped}"
+            )
+    orders = ", ".join(f"{rate:.2f} by {name}" for name, rate in report["order_rate"].items() if rate is not None)
+    complete = report["tuples_with_all_grades"] / max(report["tuples"], 1)
+    lines.append(
+        f"tuples with all four grades: {complete:.1%}; written grades in order, before grading: {orders or '-'}"
+    )
+    if leak := report["leak"]:
+        lines.append(
+            f"leak test: positives are told from negatives by their surface with accuracy {leak['accuracy']:.2f}"
+        )
+    return "\n".join(lines)
 
 
-def _order_rate(graded: Graded) -> float | None:
-    by_pair: dict[str, dict[int, float]] = {}
-    for candidate, relevance, _ in graded.measured:
-        if candidate.source == "llm":
-            by_pair.setdefault(candidate.pair_id, {}).setdefault(candidate.grade, relevance)
-    rises = [low[1] < high[1] for grades in by_pair.values() for low, high in pairwise(sorted(grades.items()))]
-    return round(fmean(rises), 4) if rises else None
+def leak_warning(report: dict[str, Any]) -> str | None:
+    """What to say where a model could learn the style of negatives instead of their meaning."""
+    leak = report["leak"]
+    if not leak or leak["accuracy"] <= LIMIT:
+        return None
+    telling = "; ".join(
+        f"{feature['name']} {feature['positive']:.3g} against {feature['negative']:.3g}" for feature in leak["features"]
+    )
+    worst = max(leak["by_group"], key=leak["by_group"].get, default="?")
+    return (
+        f"the surface of a text tells whether it is a positive ({leak['accuracy']:.2f}, wanted at most {LIMIT}): {telling}; "
+        f"most of all in {worst}. Take that grade from the corpus (synthesis.sources), or lower grading.length_ratio."
+    )
+
+
+def render_examples(report: dict[str, Any]) -> str:
+    """The drawn tuples, to read."""
+    blocks = []
+    for graded in report["examples"]:
+        lines = [f"query      {graded['query']}", f"positive   {graded['positive']}"]
+        lines += [f"grade {n['grade']} {n['source'][:5]:5}{n['text']}" for n in graded["negatives"]]
+        blocks.append("\n".join(" ".join(line.split("\n"))[:SHOWN_CHARACTERS] for line in lines))
+    return "\n\n".join(blocks)
+
+
+def _group(candidate: Candidate) -> tuple[str, int]:
+    return candidate.source, candidate.grade
+
+
+def _leak_json(leak: Leak | None) -> dict[str, Any] | None:
+    if leak is None:
+        return None
+    features = [
+        {"name": f.name, "accuracy": round(f.accuracy, 4), "positive": f.positive, "negative": f.negative}
+        for f in leak.features
+    ]
+    by_group = {label: round(accuracy, 4) for label, accuracy in leak.by_label.items()}
+    return {"accuracy": round(leak.accuracy, 4), "tuples": leak.tuples, "features": features, "by_group": by_group}

@@ -164,4 +164,6 @@ def _request(config: Config, text: str, model: str, tokens: int, number: int, sc
 
 def _is_same(task: SearchTask, other: SearchTask) -> bool:
     matcher = SequenceMatcher(None, folded(task.text), folded(other.text), autojunk=False)
-    return matcher.real_quick_ratio() >= NEAR_COPY and matcher.quick_ratio() >= NEAR_COPY and matcher.ratio() >= NEAR_COPY
+    return (
+        matcher.real_quick_ratio() >= NEAR_COPY and matcher.quick_ratio() >= NEAR_COPY and matcher.ratio() >= NEAR_COPY
+    )

@@ -209,7 +209,7 @@ class _Hits:
 
 
 def _hits(pairs: Sequence[Pair], documents: Sequence[Document], language: str) -> _Hits:
-    from multigrain.synthesis.words import nearest_by_words
+    from multigrain.words import nearest_by_words
 
     queries = [pair.query for pair in pairs]
     with meter("BM25", len(documents)) as progress:

@@ -28,9 +28,11 @@ def examples(section: SynthesisSection) -> str:
     blocks = []
     for example in section.examples:
         lines = [f"Query: {one_line(example.query)}", f"Positive passage: {shortened(example.positive, MANY_WORDS)}"]
-        for grade in (1, 2, 3, 4):
-            if passage := getattr(example, f"grade_{grade}"):
-                lines.append(f"grade_{grade}: {one_line(passage)}")
+        lines += [
+            f"grade_{grade}: {one_line(passage)}"
+            for grade in (1, 2, 3, 4)
+            if (passage := getattr(example, f"grade_{grade}"))
+        ]
         blocks.append("\n".join(lines))
     return "\nExamples of how it should look:\n" + "\n\n".join(blocks) + "\n" if blocks else ""
 

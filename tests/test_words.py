@@ -3,8 +3,8 @@ from math import log
 import numpy as np
 import pytest
 
-from multigrain.synthesis import words as module
-from multigrain.synthesis.words import Words, nearest_by_words
+from multigrain import words as module
+from multigrain.words import Words, nearest_by_words
 
 
 def test_bm25_by_hand() -> None:

@@ -1,0 +1,64 @@
+"""How far a language model can be believed that says whether a passage answers a query.
+
+It rates from 0 to 3, on the scale of TREC's assessors that UMBRELA (arXiv 2406.06519) puts to language models. What a
+rating means differs between models, so the threshold is measured: positives should be rated at or above it, passages
+that are known to be irrelevant below it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RATINGS = (0, 1, 2, 3)
+USABLE = 0.75
+"""Balanced accuracy from which on a judge is worth asking."""
+FEWEST_KNOWN = 10
+"""Passages known on each side, below which the accuracy may be luck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From which rating on a passage counts as answering, and how well that tells what is known."""
+
+    threshold: int
+    accuracy: float
+    """Balanced: 0.5 is chance."""
+    known: int
+    """Passages on the side that has fewer."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the judge tells enough, on enough passages, to drop negatives by it."""
+        return self.accuracy >= USABLE and self.known >= FEWEST_KNOWN
+
+    def answers(self, rating: int) -> bool:
+        """Whether a passage of this rating counts as answering: as a negative, it would be a false one."""
+        return rating >= self.threshold
+
+
+def calibrate(relevant: Sequence[int], irrelevant: Sequence[int]) -> Calibration:
+    """The threshold t of 1 to 3 with the highest balanced accuracy, and of equals the lowest.
+
+        (share of relevant rated >= t + share of irrelevant rated < t) / 2
+
+    The lowest of equals lets fewer false negatives pass.
+
+    >>> calibrate(relevant=[3, 3, 2, 1], irrelevant=[0, 1, 0, 0])
+    Calibration(threshold=1, accuracy=0.875, known=4)
+
+    Args:
+        relevant: ratings of known positives.
+        irrelevant: ratings of known negatives, such as random passages of the corpus.
+
+    Raises:
+        ValueError: one side is empty.
+    """
+    if not relevant or not irrelevant:
+        raise ValueError("calibration needs ratings of known positives and of known negatives")
+    accuracies = {threshold: _balanced(relevant, irrelevant, threshold) for threshold in RATINGS[1:]}
+    best = max(accuracies, key=lambda threshold: (accuracies[threshold], -threshold))
+    return Calibration(best, round(accuracies[best], 4), min(len(relevant), len(irrelevant)))
+
+
+def _balanced(relevant: Sequence[int], irrelevant: Sequence[int], threshold: int) -> float:
+    kept = sum(rating >= threshold for rating in relevant) / len(relevant)
+    return (kept + sum(rating < threshold for rating in irrelevant) / len(irrelevant)) / 2

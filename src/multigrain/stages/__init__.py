@@ -1,0 +1,16 @@
+"""What each stage of a run does: read its records, call the package that does the work, write the result.
+
+The packages know records, not files; here is where the two meet. Libraries that are slow to import are imported
+by the stage that needs them.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Result:
+    """What a stage reports of itself."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    cost: float = 0.0

@@ -1,0 +1,40 @@
+"""Hand over what a run has made: the model, the tuples, and answers to a search."""
+
+from pathlib import Path
+
+from multigrain.config import Config
+from multigrain.encoders import trained_encoder
+from multigrain.jsonl import read_documents, read_tuples
+from multigrain.records import Document
+from multigrain.rundir import RunDir
+from multigrain.stages import Result
+from multigrain.summary import summarize
+
+
+def export(config: Config, run_dir: RunDir) -> Result:
+    """Copy the trained model, with its card, to where others load it."""
+    from multigrain.export.card import model_card
+    from multigrain.export.export import export_model
+
+    summary = summarize(config, run_dir, list(run_dir.stages()))
+    export_model(run_dir.trained, run_dir.model, model_card(config, summary))
+    return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
+
+
+def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: int | None) -> str:
+    """Write the graded tuples in a form that another tool trains on."""
+    from multigrain.export import interchange
+
+    return interchange.export_data(lambda: read_tuples(run_dir.tuples), form, out, force, negatives)
+
+
+def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
+    """The k documents nearest to the query, with their cosines."""
+    from multigrain.evaluation.evaluate import top_documents
+    from multigrain.model.build import load_model
+
+    documents = list(read_documents(run_dir.corpus))
+    corpus = trained_encoder(run_dir.model, run_dir.vectors)([document.text for document in documents])
+    vector = load_model(run_dir.model).encode([query], normalize_embeddings=True)
+    best = top_documents(vector, corpus, k)[0]
+    return [(float(vector[0] @ corpus[index]), documents[index]) for index in best]

@@ -1,0 +1,196 @@
+"""Judge the candidates, repair the grades that stay empty, and make graded tuples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+from multigrain import asking
+from multigrain.config import Config
+from multigrain.encoders import judge_encoder
+from multigrain.grading.calibration import Calibration, calibrate
+from multigrain.grading.choose import Measured
+from multigrain.grading.grade import Graded, Grader, Proposal, Verdicts, unfilled
+from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
+from multigrain.grading.lexical import Bm25Judge
+from multigrain.grading.report import Report, leak_warning, render, render_examples
+from multigrain.jsonl import atomic_file, read_candidates, read_pairs, to_line, write_json, write_records
+from multigrain.progress import Meter, meter, say
+from multigrain.records import Candidate, Source, to_json
+from multigrain.rundir import RunDir
+from multigrain.stages import Result
+from multigrain.stages.answers import Answers
+from multigrain.stages.proposals import by_pair
+from multigrain.style import decide
+from multigrain.synthesis.negatives import choose_pairs
+from multigrain.vectors import Embed
+
+BLOCK = 256
+"""Pairs that are in memory at once."""
+CALIBRATED_ON = 32
+"""Known positives, and as many known negatives, that a language model is asked about first."""
+
+
+def grade(config: Config, run_dir: RunDir) -> Result:
+    """Write `tuples.jsonl`, `dropped.jsonl` and `report.json`."""
+    config = decide(config, run_dir)
+    answers = Answers(run_dir, run_dir.parked_repairs)
+    work = _Work(config, run_dir, answers)
+    if "llm" in config.grading.judge:
+        work.ask_whether_they_answer()
+    work.grade()
+    for attempt in range(1, config.grading.repairs + 1):
+        if not work.missing:
+            break
+        work.repair(attempt)
+        work.grade()
+    report = work.report.result()
+    write_json(run_dir.report, report)
+    for line in render(report).splitlines():
+        say(f"  {line}")
+    say("\n" + render_examples(report) + "\n")
+    if warning := leak_warning(report):
+        say(f"  warning: {warning}")
+    dropped = sum(report["dropped"].values())
+    counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
+    return answers.result("grade", {**counts, **({"repairs": answers.requests} if answers.requests else {})})
+
+
+class _Work:
+    """What goes on from one pass over the candidates to the next."""
+
+    def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
+        self._config, self._run_dir, self._answers = config, run_dir, answers
+        self._embed = judge_encoder(config, run_dir)
+        self._repairs: list[asking.Work] = []
+        self._verdicts: Verdicts = {}
+        self.missing: dict[str, list[int]] = {}
+        """Grades that stayed empty, of the pairs that the language model writes for."""
+        self.report = Report([], config.seed)
+
+    def grade(self) -> None:
+        """Grade all candidates that there are."""
+        config, run_dir = self._config, self._run_dir
+        grader = self._grader()
+        self.report = Report(list(grader.judges), config.seed)
+        self.missing = {}
+        grades, writes_for = config.synthesis.grades_from("llm"), self._writes_for()
+        with (
+            atomic_file(run_dir.tuples) as tuples,
+            atomic_file(run_dir.dropped) as dropped,
+            meter("grading", asking.count_lines(run_dir.train_pairs)) as progress,
+        ):
+            for block in self._blocks(progress):
+                graded = grader.grade(block)
+                self.report.add(block, graded)
+                tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
+                dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
+                self._note_missing(block, graded, grades, writes_for)
+
+    def repair(self, attempt: int) -> None:
+        """Ask for what is missing."""
+        work = asking.repairs(self._config, self._run_dir, self.missing, attempt)
+        say(f"  {work.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
+        for _ in self._answers.ask(self._config, work):
+            pass
+        self._repairs.append(work)
+
+    def ask_whether_they_answer(self) -> None:
+        """Have a language model look at the candidates that are nearly as relevant as the positive, or more."""
+        calibration = self._calibrate()
+        if not calibration.is_usable:
+            say(
+                f"  warning: the language model tells positives from off-topic texts with accuracy "
+                f"{calibration.accuracy:.2f} only; its word is not used."
+            )
+            return
+        write_records(self._run_dir.suspects, self._suspects())
+        ratings = self._answers.ask(self._config, asking.verdicts(self._config, self._run_dir, self._run_dir.suspects))
+        self._verdicts = {(id, text): calibration.answers(rating) for id, text, rating in ratings}
+
+    def _calibrate(self) -> Calibration:
+        """On positives, and on what is least relevant."""
+        positives: list[Candidate] = []
+        negatives: list[Candidate] = []
+        for (pair, _), _, measured in self._measured():
+            positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
+            negatives += [m.candidate for m in measured if m.grade == 1][:1]
+            if len(negatives) >= CALIBRATED_ON:
+                break
+        known = positives[:CALIBRATED_ON], negatives[:CALIBRATED_ON]
+        rated: list[list[int]] = []
+        for name, texts in zip(("relevant", "irrelevant"), known, strict=True):
+            path = self._run_dir.known(name)
+            write_records(path, texts)
+            rated.append(
+                [r for _, _, r in self._answers.ask(self._config, asking.verdicts(self._config, self._run_dir, path))]
+            )
+        return calibrate(*rated)
+
+    def _suspects(self) -> Iterator[Candidate]:
+        hardest = self._config.grading.bands[-1]
+        for _, _, measured in self._measured():
+            yield from (m.candidate for m in measured if max(m.relevance) >= hardest)
+
+    def _measured(self) -> Iterator[tuple[Proposal, float, list[Measured]]]:
+        grader = self._grader()
+        for block in self._blocks():
+            yield from grader.measure(block, Graded())
+
+    def _grader(self) -> Grader:
+        config = self._config
+        origins: Mapping[int, frozenset[Source]] = {
+            grade: frozenset(s for s in ("llm", "mined") if grade in config.synthesis.grades_from(s))
+            or frozenset({"llm"})
+            for grade in (1, 2, 3, 4)
+        }
+        per_grade = max(config.synthesis.per_grade, 1)
+        return Grader(
+            judges(config, self._embed), config.grading, per_grade, origins, config.model.max_tokens, self._verdicts
+        )
+
+    def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
+        run_dir = self._run_dir
+        repaired = (
+            (
+                candidate
+                for outcome in asking.outcomes(run_dir, work)
+                if isinstance(outcome, list)
+                for candidate in outcome
+            )
+            for work in self._repairs
+        )
+        stream = by_pair(read_pairs(run_dir.train_pairs), read_candidates(run_dir.candidates), *repaired)
+        while block := list(islice(stream, BLOCK)):
+            yield block
+            if progress:
+                progress.advance(len(block))
+
+    def _writes_for(self) -> set[str]:
+        """The ids of the pairs that the language model writes for."""
+        limit, path = self._config.synthesis.limit, self._run_dir.train_pairs
+        count = asking.count_lines(path)
+        return {pair.id for pair in choose_pairs(read_pairs(path), count, limit, self._config.seed)}
+
+    def _note_missing(
+        self, block: Sequence[Proposal], graded: Graded, grades: Sequence[int], writes_for: set[str]
+    ) -> None:
+        by_id = {graded_tuple.id: graded_tuple for graded_tuple in graded.tuples}
+        for pair, _ in block:
+            if pair.id in writes_for and (empty := unfilled(pair, by_id.get(pair.id), grades)):
+                self.missing[pair.id] = empty
+
+
+def judges(config: Config, embed: Embed) -> dict[str, Judge]:
+    """Those that measure, by name; where a language model alone is named, it is the embedding."""
+    names = [name for name in config.grading.judge if name != "llm"] or ["embedding"]
+    return {name: _judge(name, config, embed) for name in names}
+
+
+def _judge(name: str, config: Config, embed: Embed) -> Judge:
+    if name == "embedding":
+        return EmbeddingJudge(embed)
+    if name == "bm25":
+        return Bm25Judge(config.mining.language)
+    from multigrain.model.build import load_cross_encoder
+
+    assert config.grading.cross_encoder  # the section has checked it
+    return CrossEncoderJudge(load_cross_encoder(config.grading.cross_encoder, config.grading.judge_max_tokens))

@@ -1,0 +1,26 @@
+"""The pairs of a run with all that was proposed for each."""
+
+from collections.abc import Iterable, Iterator
+
+from multigrain.records import Candidate, Pair
+
+
+def by_pair(pairs: Iterable[Pair], *streams: Iterable[Candidate]) -> Iterator[tuple[Pair, list[Candidate]]]:
+    """The candidates of each pair together; the streams come in the order of the pairs, and are read as needed."""
+    heads = [_Head(stream) for stream in streams]
+    for pair in pairs:
+        yield pair, [candidate for head in heads for candidate in head.take(pair.id)]
+
+
+class _Head:
+    """A stream of candidates, and the first of it that nobody has taken."""
+
+    def __init__(self, stream: Iterable[Candidate]) -> None:
+        self._rest = iter(stream)
+        self._next = next(self._rest, None)
+
+    def take(self, pair_id: str) -> Iterator[Candidate]:
+        """Those that come next, as far as they belong to the pair."""
+        while self._next is not None and self._next.pair_id == pair_id:
+            yield self._next
+            self._next = next(self._rest, None)

@@ -1,0 +1,105 @@
+"""Which prompt style suits the language model: found by trying both on a few pairs."""
+
+import json
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from multigrain import asking
+from multigrain.asking import Work
+from multigrain.config import Config
+from multigrain.encoders import judge_encoder
+from multigrain.errors import LLMError
+from multigrain.grading.judges import EmbeddingJudge
+from multigrain.jsonl import read_pairs, write_json
+from multigrain.llm.providers import model_name
+from multigrain.progress import say
+from multigrain.prompts import files_in
+from multigrain.records import Pair
+from multigrain.rundir import RunDir
+from multigrain.synthesis.negatives import choose_pairs
+from multigrain.synthesis.task import Parked
+
+PROBED = 8
+"""Pairs."""
+STYLES = ("all-grades", "per-grade")
+"""Of equal ones the first is taken: it needs fewer requests."""
+
+
+def decide(config: Config, run_dir: RunDir) -> Config:
+    """The configuration with its prompt style decided: `auto` by a probe, once for each run folder.
+
+    Both styles write for the same few pairs, and the judge measures: how often does relevance rise from grade to
+    grade, and stay below the positive's? What the chosen style has written is not asked for again.
+
+    Raises:
+        LLMError: the model can be asked in neither style.
+    """
+    known = decided(config, run_dir)
+    if known.synthesis.prompt_style != "auto":
+        return known
+    rates = {style: _order_rate(with_style(config, style), run_dir) for style in STYLES}
+    style = max(STYLES, key=lambda style: rates[style])
+    write_json(run_dir.style, {"asked": _question(config), "style": style, "order_rates": rates})
+    told = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
+    say(f"  prompt style: {style} (grades in the right order on {PROBED} pairs: {told})")
+    return with_style(config, style)
+
+
+def decided(config: Config, run_dir: RunDir) -> Config:
+    """The same, without asking anybody: the style stays `auto` where no probe has been made, and one is needed."""
+    if config.synthesis.prompt_style != "auto":
+        return config
+    if config.synthesis.limit == 0 or not config.synthesis.grades_from("llm"):
+        return with_style(config, config.prompt_style)
+    if run_dir.style.is_file():
+        noted: dict[str, Any] = json.loads(run_dir.style.read_text(encoding="utf-8"))
+        if noted["asked"] == _question(config):
+            return with_style(config, noted["style"])
+    return config
+
+
+def with_style(config: Config, style: str) -> Config:
+    """The configuration with this style."""
+    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"prompt_style": style})})
+
+
+def _question(config: Config) -> str:
+    """What the probe depends on."""
+    prompts = "".join(path.read_text(encoding="utf-8") for path in files_in(config.synthesis.prompts))
+    return config.digest([model_name(config.llm), config.llm.provider, config.synthesis.language, prompts])
+
+
+def _order_rate(config: Config, run_dir: RunDir) -> float:
+    """Share of the steps from grade to grade, and from the last to the positive, in which relevance rises."""
+    count = asking.count_lines(run_dir.train_pairs)
+    sample = list(choose_pairs(read_pairs(run_dir.train_pairs), count, config.synthesis.limit, config.seed))
+    sample = list(choose_pairs(sample, len(sample), PROBED, config.seed))
+    tasks = [task for task in asking.negatives(config, run_dir).tasks() if task.input in {pair.id for pair in sample}]
+    work = Work(f"trying {config.prompt_style}", len(tasks), lambda: iter(tasks))
+    try:
+        asking.ask_all(config, run_dir, work)
+    except LLMError as error:
+        say(f"  {config.prompt_style}: {error}")
+        return 0.0
+    written: dict[str, dict[int, str]] = {pair.id: {} for pair in sample}
+    for outcome in asking.outcomes(run_dir, work):
+        if not isinstance(outcome, Parked):
+            for candidate in outcome:
+                written[candidate.pair_id].setdefault(candidate.grade, candidate.text)
+    judge = EmbeddingJudge(judge_encoder(config, run_dir))
+    grades = config.synthesis.grades_from("llm")
+    return round(fmean(_rises(judge, pair, written[pair.id], grades, config) for pair in sample), 4)
+
+
+def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: list[int], config: Config) -> float:
+    """A grade that was not written counts as out of order."""
+    known = [texts[grade] for grade in grades if grade in texts]
+    own, *scores = judge.scores([(pair.query, text) for text in (pair.positive, *known)])
+    relevance = dict(zip((grade for grade in grades if grade in texts), scores, strict=True))
+    steps = [
+        low in relevance and high in relevance and relevance[low] < relevance[high]
+        for low, high in pairwise(grades)
+    ]
+    last = relevance.get(grades[-1])
+    return fmean([*steps, last is not None and last < config.grading.false_negative_above * own])

@@ -1,0 +1,35 @@
+"""Read the rating with which a language model answers whether a passage answers a query."""
+
+import re
+
+from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.llm.client import Answer
+
+_RATING = r"[\"'*_`\s]*([0-3])[\"'*_`]*(?:\s*/\s*3)?\b[\"'*_`]*"
+_BARE = re.compile(rf"{_RATING}(?:\W[^\d]*)?")
+_LABELLED = re.compile(rf"\b(?:rating|score)[\"'*_`]*\s*(?:is|[:=])(?:{_RATING}(?!\d|\.\d)([^\n]*))?", re.IGNORECASE)
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+
+
+def read_rating(answer: Answer) -> int:
+    """The rating in an answer, such as `2`, `Rating: 2`, `**2**` or `{"rating": 2}`.
+
+    Explanations beside it are allowed; two different ratings, and numbers that are none, are not.
+
+    >>> read_rating(Answer("**Rating: 2** (answers in part)"))
+    2
+
+    Raises:
+        LLMTruncated: the answer was cut at its token limit.
+        LLMReplyError: there is no rating in it, or more than one.
+    """
+    if answer.finish_reason == "length":
+        raise LLMTruncated("the rating was cut at its token limit")
+    text = _THOUGHT.sub("", answer.text).strip()
+    if whole := _BARE.fullmatch(text):
+        return int(whole[1])
+    found = [match.groups() for match in _LABELLED.finditer(text)]
+    ratings = {rating for rating, rest in found}
+    if len(ratings) != 1 or None in ratings or any(re.match(r"\W*(?:or|to|and)?\W*\d", rest) for _, rest in found):
+        raise LLMReplyError(f'the answer holds no single rating of 0 to 3: "{text[:100]}"')
+    return int(ratings.pop())
