@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     arguments = parser.parse_args()
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.documents, arguments.queries, Path(folder))
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
     cpu = f"{os.cpu_count()} cores, {platform.machine()}"
     write_json(RESULTS, {"cpu": cpu, "python": platform.python_version(), "commit": commit, **result})
     print(RESULTS.read_text())

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -99,6 +100,7 @@ class VectorFile:
             if error.errno not in NOT_OURS:
                 raise
             file = path.open("rb")
+        weakref.finalize(self, file.close)
         line = file.readline()
         header: dict[str, Any] = json.loads(line)
         if header["model"] != self._model_id or not line.endswith(b"\n"):
@@ -133,6 +135,7 @@ class VectorFile:
                 raise
         if self._file is None or not self._file.writable():
             self._file = _temporary_copy(self._file, header)
+            weakref.finalize(self, self._file.close)
             self._header, self._record = len(header), _record(dimension)
         return self._record
 

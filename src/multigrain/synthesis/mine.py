@@ -185,7 +185,7 @@ def _offer_hits(
 ) -> None:
     """What BM25 found, at its rank."""
     pairs, ranks, columns = hits.among(block.numbers)
-    relative = np.einsum("nd,nd->n", shares[pairs], block.vectors[columns])
+    relative = np.einsum("cd,cd->c", shares[pairs], block.vectors[columns])
     width = len(block.numbers)
     barred = np.isin(pairs * width + columns, block.barred[0] * width + block.barred[1])
     for place, (low, high) in enumerate(bands):
