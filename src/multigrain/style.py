@@ -98,8 +98,7 @@ def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: lis
     own, *scores = judge.scores([(pair.query, text) for text in (pair.positive, *known)])
     relevance = dict(zip((grade for grade in grades if grade in texts), scores, strict=True))
     steps = [
-        low in relevance and high in relevance and relevance[low] < relevance[high]
-        for low, high in pairwise(grades)
+        low in relevance and high in relevance and relevance[low] < relevance[high] for low, high in pairwise(grades)
     ]
     last = relevance.get(grades[-1])
     return fmean([*steps, last is not None and last < config.grading.false_negative_above * own])

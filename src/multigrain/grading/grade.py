@@ -136,7 +136,7 @@ class Grader:
         return admitted
 
 
-def unfilled(pair: Pair, graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
-    """The grades of the pair, among those wanted, that have no negative."""
+def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
+    """The grades, among those wanted, that have no negative."""
     filled = {negative.grade for negative in graded.negatives} if graded else set()
     return [grade for grade in grades if grade not in filled]

@@ -15,7 +15,7 @@ COMPARED = 600
 LABEL_ECHOES = re.compile(r"\b(Query|Answer|Passage|What follows): |\b\w+ passage: |\"?grade_[1-4]\"?: ")
 REPEATED = 4
 """Times that a phrase may follow itself."""
-LOOP = re.compile(r"\b(\w[^.]{2,60}?)(?:\W+\1){%d,}" % REPEATED, re.IGNORECASE)
+LOOP = re.compile(rf"\b(\w[^.]{{2,60}}?)(?:\W+\1){{{REPEATED},}}", re.IGNORECASE)
 WORD = re.compile(r"\w+")
 
 

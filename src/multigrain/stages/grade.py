@@ -175,7 +175,7 @@ class _Work:
     ) -> None:
         by_id = {graded_tuple.id: graded_tuple for graded_tuple in graded.tuples}
         for pair, _ in block:
-            if pair.id in writes_for and (empty := unfilled(pair, by_id.get(pair.id), grades)):
+            if pair.id in writes_for and (empty := unfilled(by_id.get(pair.id), grades)):
                 self.missing[pair.id] = empty
 
 

@@ -9,6 +9,7 @@ all-grades   one chat message that describes all grades and asks for one JSON ob
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from multigrain.config import Config
 from multigrain.llm.client import Ask, Request
@@ -93,11 +94,7 @@ class Writer:
         """What is asked about a pair; each `repeat` brings other texts."""
         for together in _together(self._config, grades):
             ask = self._ask(pair, together, repeat)
-            yield Task(pair.id, ask, lambda passages, ask=ask: self._candidates(pair, ask, passages))
-
-    def _candidates(self, pair: Pair, ask: Ask, passages: parse.Passages) -> list[Candidate]:
-        prompt = ask.request.version.removeprefix(f"{STAGE} ")
-        return [Candidate(pair.id, grade, text, "llm", ask.request.model, prompt) for grade, text in passages.items()]
+            yield Task(pair.id, ask, partial(_candidates, pair, ask.request))
 
     def _ask(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
         if self._cloze is None:
@@ -144,6 +141,11 @@ class Writer:
         temperature, seed = self._config.llm.temperature, self._config.seed + repeat
         request = Request("chat", text, self._model, limit, temperature, (), seed, schema, version)
         return Ask(request, parse.all_grades_reader(grades))
+
+
+def _candidates(pair: Pair, request: Request, passages: parse.Passages) -> list[Candidate]:
+    prompt = request.version.removeprefix(f"{STAGE} ")
+    return [Candidate(pair.id, grade, text, "llm", request.model, prompt) for grade, text in passages.items()]
 
 
 GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
