@@ -200,8 +200,8 @@ class MiningSection(Section):
     methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
     """`embedding` draws from all documents of a grade, `bm25` takes those that share most words with the query."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
-    per_grade: int = Field(1, ge=1, le=16)
-    """Of each method."""
+    per_grade: int = Field(4, ge=1, le=16)
+    """Candidates of each method; grading chooses among them."""
     language: str = "english"
     """Of the corpus, for `bm25`: its stop words and endings, where they are known."""
 
@@ -331,10 +331,16 @@ class Config(Section):
         return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
 
     def fingerprint(self, *sections: str) -> str:
-        """A digest of the sections named, and of nothing else; "drawing" is what decides which passages are drawn."""
-        synthesis = self.synthesis
-        drawing = {"mode": synthesis.mode, "limit": synthesis.limit} if synthesis.mode == "corpus" else synthesis.mode
-        settings = {**self.model_dump(exclude=OUTCOME_NEUTRAL), "drawing": drawing}
+        """A digest of the sections named, and of nothing else.
+
+        Some names stand for parts of sections: "drawing" for what decides which passages get queries, "judging" for
+        what decides how the judge's encoder measures, "filtering" for what decides which written queries are kept.
+        """
+        synthesis, grading = self.synthesis, self.grading
+        settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
+        settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
+        settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
+        settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 
     @staticmethod

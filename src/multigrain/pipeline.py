@@ -95,7 +95,7 @@ STAGES = (
     Stage(
         "pairs",
         pairs,
-        ("llm", "synthesis", "grading", "training"),
+        ("llm", "synthesis", "judging", "filtering"),
         lambda config, run: [*PAIR_SOURCES[config.synthesis.mode](run), *_asking_files(config)],
         lambda config, run: [run.train_pairs, run.held_out_pairs],
         applies=lambda config: config.synthesis.mode != "negatives",
@@ -103,7 +103,7 @@ STAGES = (
     Stage(
         "synthesize",
         synthesize_stage,
-        ("llm", "synthesis", "mining", "grading"),
+        ("llm", "synthesis", "mining", "judging"),
         lambda config, run: [run.train_pairs, run.corpus, run.given, *_asking_files(config)],
         lambda config, run: [run.candidates, run.parked],
     ),

@@ -50,7 +50,7 @@ Paired with the base model; the interval is a 95 % bootstrap interval of the dif
 
 ## Data
 
-Pairs from `{_shown(config.data.pairs)}`: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
+{_origin(config)}: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
 {counts["written"]} negatives were written by the language model ({config.llm.provider}), {counts["mined"]} were mined;
 {counts["dropped"]} were dropped by grading.
 The training used {counts["negatives"]} negatives in {counts["tuples"]} tuples.
@@ -83,6 +83,15 @@ def _base(config: Config) -> str:
 
 def _grades(phase: PhaseSection) -> str:
     return ", ".join(map(str, phase.grades)) or "in-batch negatives only"
+
+
+def _origin(config: Config) -> str:
+    """Where the pairs come from, in words."""
+    if config.data.pairs is not None:
+        return f"Pairs from `{_shown(config.data.pairs)}`"
+    if config.data.corpus is not None:
+        return f"Queries that a language model wrote for passages of `{_shown(config.data.corpus)}`"
+    return f"Pairs that a language model invented ({', '.join(config.synthesis.domains)})"
 
 
 def _shown(source: str) -> str:

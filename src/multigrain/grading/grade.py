@@ -1,5 +1,6 @@
 """Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ class Grader:
     * is as relevant as the positive by any judge ("false negative"), or answers the query by a language model's
       word ("answers the query"; that model's "no" outweighs the other judges);
     * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
+    * is many times as long as the positive, or as short ("length");
     * comes from where its grade is not wanted from ("source");
     * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
       the tuple broken by it ("order"). See `multigrain.grading.choose`.
@@ -98,10 +100,9 @@ class Grader:
 
     def _by_rules(self, pair: Pair, candidates: list[Candidate], result: Graded) -> list[Candidate]:
         kept: list[Candidate] = []
-        words = int(self.longest * WORDS_PER_TOKEN)
         for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade)):
             earlier = [other.text for other in kept]
-            broken = broken_rule(candidate, pair, earlier, self.section.length_ratio, words)
+            broken = broken_rule(candidate, pair, earlier)
             if broken is None and candidate.source == "llm" and self._seen.add(candidate.text) is not None:
                 broken = "near duplicate", 1.0
             if broken:
@@ -129,6 +130,8 @@ class Grader:
                 result.dropped.append(Dropped(m.candidate, "answers the query", round(m.relevance[0], 4)))
             elif m.grade == FALSE_NEGATIVE:
                 result.dropped.append(Dropped(m.candidate, "false negative", round(max(m.relevance), 4)))
+            elif abs(m.length) > math.log(self.section.length_ratio):
+                result.dropped.append(Dropped(m.candidate, "length", round(math.exp(m.length), 2)))
             elif m.candidate.source not in self.origins.get(m.grade, (m.candidate.source,)):
                 result.dropped.append(Dropped(m.candidate, "source", float(m.grade)))
             else:

@@ -19,17 +19,13 @@ LOOP = re.compile(rf"\b(\w[^.]{{2,60}}?)(?:\W+\1){{{REPEATED},}}", re.IGNORECASE
 WORD = re.compile(r"\w+")
 
 
-def broken_rule(
-    candidate: Candidate, pair: Pair, earlier: list[str], length_ratio: float, longest: int
-) -> tuple[str, float] | None:
+def broken_rule(candidate: Candidate, pair: Pair, earlier: list[str]) -> tuple[str, float] | None:
     """The first rule that the candidate breaks, with the value that breaks it; None where it breaks none.
 
     Args:
         candidate: the text to look at.
         pair: the pair it was proposed for.
         earlier: the texts of this pair that were kept before.
-        length_ratio: how many times as long as the positive, or as short, it may be, in words.
-        longest: words beyond which nobody reads; see `length_against`.
     """
     text, words = candidate.text, len(candidate.text.split())
     if words < FEWEST_WORDS and not _is_unspaced(text):
@@ -49,9 +45,6 @@ def broken_rule(
     for other in earlier:
         if likeness := _copies(text, other):
             return "copy of another candidate", likeness
-    ratio = length_against(text, pair.positive, longest)
-    if abs(ratio) > math.log(length_ratio):
-        return "length", round(math.exp(ratio), 2)
     return None
 
 
