@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from difflib import SequenceMatcher
 
 from multigrain.grading.language import is_other_language, is_refusal
@@ -76,8 +77,8 @@ def _copies(text: str, other: str) -> float:
 
 
 def _exchanges_words(text: str, other: str) -> bool:
-    """Whether each has words that the other lacks."""
-    left, right = set(WORD.findall(text)), set(WORD.findall(other))
+    """Whether each has words more often than the other."""
+    left, right = Counter(WORD.findall(text)), Counter(WORD.findall(other))
     return bool(left - right) and bool(right - left)
 
 
