@@ -90,6 +90,7 @@ class StaticJudge:
         return unit
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The cosine of each (query, text)."""
         texts = {text: row for row, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
         vectors = self.embed(list(texts))
         return [float(vectors[texts[query]] @ vectors[texts[text]]) for query, text in pairs]
@@ -170,9 +171,9 @@ def figures(tuples: Sequence[Texts], judge: Relevance) -> dict[str, Any]:
     rises: defaultdict[str, list[bool]] = defaultdict(list)
     for _, _, _, texts in tuples:
         own = max(next(scores), 1e-6)
-        found = {grade: next(scores) / own for grade in texts}
-        for grade, share in found.items():
-            relevance[grade].append(share)
+        found = {level: next(scores) / own for level in texts}
+        for level, share in found.items():
+            relevance[level].append(share)
         for (low, a), (high, b) in pairwise(sorted(found.items())):
             rises[f"{low}<{high}"].append(a < b)
     shares = [share for row in relevance.values() for share in row]

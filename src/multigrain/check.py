@@ -80,9 +80,10 @@ def _asked(config: Config) -> str:
         if section.prompt_style == "auto"
         else section.prompt_style
     )
-    negatives = f"{requests_each(config)} requests for each pair ({style})"
+    each = requests_each(config)
+    negatives = f"{each} requests for each pair ({style})" if each else "negatives are mined alone"
     if section.mode == "corpus":
-        return f"{section.queries_per_passage} queries a passage, then {negatives}"
+        return f"{section.queries_per_passage} to a passage, then {negatives}"
     if section.mode == "tasks":
         return f"tasks, then pairs, then {negatives}"
     return f"{section.limit or 'all training'} pairs, {negatives}"
