@@ -18,8 +18,8 @@ WORD = re.compile(r"\w+(?:[-']\w+)*")
 COMMON = 0.1
 """Share of the queries above which a word tells nothing about one of them."""
 SHORTEST = 3
-MOST_COUNTED = 4
-"""Occurrences beyond do not make a term more decisive."""
+MOST_COUNTED = 2
+"""Occurrences beyond do not make a term more decisive; what stands there all the time is often the field."""
 
 
 class Cloze:
@@ -43,9 +43,10 @@ class Cloze:
 
     def terms(self, pair: Pair) -> list[str]:
         """The terms of the positive that can be exchanged, the most decisive first; never empty."""
-        shared = {stem for stem in self._stems(pair.query) if self._is_telling(stem)}
+        asked = self._stems(pair.query)
+        telling = {stem for stem in asked if self._is_telling(stem)}
         found: dict[str, str] = {}
-        for term in self._runs(pair.positive, shared):
+        for term in self._runs(pair.positive, asked, telling):
             found.setdefault(folded(term), term)
         text = folded(pair.positive)
         ranked = sorted(found.values(), key=lambda term: -self._weight(term, text))
@@ -65,18 +66,21 @@ class Cloze:
     def _is_telling(self, stem: str) -> bool:
         return len(stem) >= SHORTEST and self._counts[stem] <= max(COMMON * self._queries, 1)
 
-    def _runs(self, positive: str, shared: set[str]) -> Iterable[str]:
-        """Neighbouring shared words are one term."""
-        start = end = None
+    def _runs(self, positive: str, asked: set[str], telling: set[str]) -> Iterable[str]:
+        """Neighbouring words of the query are one term; it begins and ends with a telling one."""
+        run: list[re.Match[str]] = []
         for match in WORD.finditer(positive):
-            is_shared = self._stem(match[0]) in shared
-            if start is not None and not (is_shared and positive[end : match.start()] == " "):
-                yield positive[start:end]
-                start = None
-            if is_shared:
-                start, end = match.start() if start is None else start, match.end()
-        if start is not None:
-            yield positive[start:end]
+            if run and (self._stem(match[0]) not in asked or positive[run[-1].end() : match.start()] != " "):
+                yield from self._trimmed(run, positive, telling)
+                run = []
+            if self._stem(match[0]) in asked:
+                run.append(match)
+        yield from self._trimmed(run, positive, telling)
+
+    def _trimmed(self, run: list[re.Match[str]], positive: str, telling: set[str]) -> Iterable[str]:
+        places = [place for place, match in enumerate(run) if self._stem(match[0]) in telling]
+        if places:
+            yield positive[run[places[0]].start() : run[places[-1]].end()]
 
     def _weight(self, term: str, text: str) -> float:
         rarity = sum(math.log(1 + self._queries / (1 + self._counts[stem])) for stem in self._stems(term))
