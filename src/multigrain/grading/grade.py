@@ -8,6 +8,7 @@ from multigrain.config import GradingSection
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.choose import Measured, choose_rising
 from multigrain.grading.duplicates import NearDuplicates
+from multigrain.grading.exchanged import SYNONYM, exchanged_terms
 from multigrain.grading.judges import Judge
 from multigrain.grading.rules import broken_rule, length_against
 from multigrain.records import GRADES, Candidate, Dropped, GradedTuple, Negative, Pair, Source
@@ -41,6 +42,7 @@ class Grader:
 
     * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
       ("near duplicate");
+    * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
     * is as relevant as the positive by any judge ("false negative"), or answers the query by a language model's
       word ("answers the query"; that model's "no" outweighs the other judges);
     * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
@@ -84,6 +86,7 @@ class Grader:
     def measure(self, proposals: Sequence[Proposal], result: Graded) -> list[tuple[Proposal, float, list[Measured]]]:
         """What passes the rules, with its relevance and grade, and the positive's own score; `result` gets the rest."""
         passed = [(pair, self._by_rules(pair, candidates, result)) for pair, candidates in proposals]
+        passed = self._without_synonyms(passed, result)
         asked = [(pair.query, text) for pair, c in passed for text in (pair.positive, *(x.text for x in c))]
         scores = [iter(judge.scores(asked)) for judge in self.judges.values()]
         found = []
@@ -110,6 +113,24 @@ class Grader:
             else:
                 kept.append(candidate)
         return kept
+
+    def _without_synonyms(self, proposals: Sequence[Proposal], result: Graded) -> list[Proposal]:
+        """Drop the texts that say what the positive says, in which only a word stands for another of its meaning."""
+        exchanges = {
+            (pair.id, candidate.text): terms
+            for pair, candidates in proposals
+            for candidate in candidates
+            if candidate.source == "llm" and (terms := exchanged_terms(candidate.text, pair.positive))
+        }
+        first = next(iter(self.judges.values()))
+        likeness = dict(zip(exchanges, first.scores(list(exchanges.values())), strict=True))
+        left = []
+        for pair, candidates in proposals:
+            kept = [c for c in candidates if likeness.get((pair.id, c.text), 0.0) < SYNONYM]
+            away = [c for c in candidates if likeness.get((pair.id, c.text), 0.0) >= SYNONYM]
+            result.dropped.extend(Dropped(c, "synonym", round(likeness[pair.id, c.text], 4)) for c in away)
+            left.append((pair, kept))
+        return left
 
     def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
         """A judge that finds the positive worth nothing has no say."""
