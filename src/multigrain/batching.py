@@ -26,7 +26,7 @@ from multigrain.llm.probe import learn_dialect
 from multigrain.llm.providers import make_clients
 from multigrain.llm.store import AnswerStore
 from multigrain.rundir import RunDir
-from multigrain.style import decide, decided
+from multigrain.style import assume
 
 WRITTEN, INGESTED = "written", "ingested"
 """The first and the last state of a batch."""
@@ -93,7 +93,7 @@ def _with_server(config: Config, run_dir: RunDir, step: Step, connect: bool = Tr
     """Do a step with the store open, and with the server if it is needed."""
     if config.llm.provider != "endpoint":
         raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; only an endpoint takes batches'])
-    config = decide(config, run_dir) if connect else decided(config, run_dir)
+    config = assume(config, run_dir)
     (client, *_) = make_clients(config.llm)
     assert isinstance(client, EndpointClient)
 

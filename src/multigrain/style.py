@@ -40,7 +40,7 @@ def decide(config: Config, run_dir: RunDir) -> Config:
         return known
     rates = {style: _order_rate(with_style(config, style), run_dir) for style in STYLES}
     style = max(STYLES, key=lambda style: rates[style])
-    write_json(run_dir.style, {"asked": _question(config), "style": style, "order_rates": rates})
+    _note(config, run_dir, style, rates)
     told = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
     say(f"  prompt style: {style} (grades in the right order on {PROBED} pairs: {told})")
     return with_style(config, style)
@@ -59,9 +59,22 @@ def decided(config: Config, run_dir: RunDir) -> Config:
     return config
 
 
+def assume(config: Config, run_dir: RunDir) -> Config:
+    """The same where nobody shall be asked, as for batches: `auto` becomes the likely style, and stays it."""
+    known = decided(config, run_dir)
+    if known.synthesis.prompt_style != "auto":
+        return known
+    _note(config, run_dir, config.prompt_style, {})
+    return with_style(config, config.prompt_style)
+
+
 def with_style(config: Config, style: str) -> Config:
     """The configuration with this style."""
     return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"prompt_style": style})})
+
+
+def _note(config: Config, run_dir: RunDir, style: str, rates: dict[str, float]) -> None:
+    write_json(run_dir.style, {"asked": _question(config), "style": style, "order_rates": rates})
 
 
 def _question(config: Config) -> str:

@@ -23,9 +23,7 @@ def exchanged_terms(text: str, positive: str) -> tuple[str, str] | None:
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     if matcher.quick_ratio() < SAME_TEXT or matcher.ratio() < SAME_TEXT:
         return None
-    found = Counter(
-        (_term(old[a:b]), _term(new[c:d])) for tag, a, b, c, d in matcher.get_opcodes() if tag == "replace"
-    )
+    found = Counter((_term(old[a:b]), _term(new[c:d])) for tag, a, b, c, d in matcher.get_opcodes() if tag == "replace")
     return found.most_common(1)[0][0] if found else None
 
 
