@@ -39,6 +39,7 @@ from multigrain.stages.grade import grade as grade_stage
 from multigrain.stages.pairs import pairs
 from multigrain.stages.synthesize import synthesize as synthesize_stage
 from multigrain.stages.train import train as train_stage
+from multigrain.style import decided
 from multigrain.summary import summarize
 
 LEAST_FREE = 2**20
@@ -289,7 +290,7 @@ def _run_stages(
     with _full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
         if retry is not None:
-            say(f"put back: {asking.retry(config, run_dir, retry)} inputs")
+            say(f"put back: {asking.retry(decided(config, run_dir), run_dir, retry)} inputs")
         names_in_order = names_of(config)
         for stage in stages_of(config):
             is_done = stage.is_done(config, run_dir)
