@@ -1,129 +1,221 @@
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
 
-import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from multigrain.grading.grade import grade_candidates
-from multigrain.grading.judges import EmbeddingJudge
-from multigrain.grading.report import report
-from multigrain.grading.rules import broken_rule
+from multigrain.config import GradingSection
+from multigrain.grading.grade import Graded, Grader, unfilled
+from multigrain.grading.judges import Judge
 from multigrain.records import Candidate, Pair, Source, to_json, tuple_from_json
 
-BOUNDS = (0.35, 0.6, 0.8, 0.95)
+SECTION = GradingSection(bands=[0.35, 0.6, 0.8], false_negative_above=0.95)
 PAIR = Pair("p", "how do cats sleep at night", "cats sleep in short naps through day and night alike")
+SUBJECTS = (
+    "rivers run toward northern oceans",
+    "copper kettles boil over campfires",
+    "her violin was carved by monks",
+    "ships need pilots in fog",
+    "bakers knead dough before sunrise",
+    "volcanoes build islands from lava",
+    "gardeners prune roses every winter",
+    "trains cross deserts without stopping",
+)
+"""Texts that share no words, so that no rule looks at them."""
 
 
 class Told:
-    """A judge that reads the relevance off the end of the text; the positive has 1."""
+    """A judge that is told the relevance of each text; positives have 1."""
 
-    def relevance(self, query: str, text: str) -> float:
-        return 1.0 if text == PAIR.positive else float(text.rsplit(maxsplit=1)[-1])
+    def __init__(self, relevance: Mapping[str, float]) -> None:
+        self.relevance = relevance
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [self.relevance.get(text, 1.0) for _, text in pairs]
 
 
-def candidate(relevance: float, grade: int, source: Source = "llm", words: str = "") -> Candidate:
-    own = {1: "rivers run to the sea", 2: "a kettle boils", 3: "her violin was old", 4: "ships need pilots"}[grade]
-    return Candidate("p", grade, f"{words or source + ' ' + own} {relevance}", source, "m")
+def candidate(subject: int, grade: int, source: Source = "llm", pair_id: str = "p") -> Candidate:
+    return Candidate(pair_id, grade, SUBJECTS[subject], source, "m")
+
+
+def grade(
+    items: Sequence[tuple[Candidate, float | tuple[float, ...]]], section: GradingSection = SECTION, **settings: object
+) -> Graded:
+    """Grade one pair's candidates, of which each judge is told the relevance."""
+    told = [(c, r if isinstance(r, tuple) else (r,)) for c, r in items]
+    judges: dict[str, Judge] = {
+        f"judge {n}": Told({c.text: relevance[n] for c, relevance in told})
+        for n in range(len(told[0][1]) if told else 1)
+    }
+    return Grader(judges, section, **settings).grade([(PAIR, [c for c, _ in told])])  # type: ignore[arg-type]
+
+
+def kept(graded: Graded) -> list[tuple[int, float, Source]]:
+    return [(n.grade, n.score, n.source) for t in graded.tuples for n in t.negatives]
+
+
+def dropped(graded: Graded) -> list[tuple[str, str, float]]:
+    return [(d.candidate.text, d.rule, d.value) for d in graded.dropped]
 
 
 def test_each_candidate_gets_the_grade_it_has_by_hand() -> None:
-    candidates = [
-        candidate(0.1, 1),
-        candidate(0.9, 2),
-        candidate(0.96, 3),
-        candidate(0.85, 4),
-        candidate(0.7, 3, "mined"),
-    ]
-    graded = grade_candidates([PAIR], candidates, Told(), BOUNDS)
-    # 0.9 was asked for grade 2 and measures 4, but 0.85 was asked for grade 4: the one that was moved is surplus.
-    assert [(n.grade, n.score, n.source) for n in graded.tuples[0].negatives] == [
-        (1, 0.1, "llm"),
-        (3, 0.7, "mined"),
-        (4, 0.85, "llm"),
-    ]
-    assert [(d.rule, d.value, d.candidate.text[-3:]) for d in graded.dropped] == [
-        ("false negative", 0.96, ".96"),
-        ("surplus", 4.0, "0.9"),
-    ]
+    graded = grade(
+        [
+            (candidate(0, 1), 0.1),
+            (candidate(1, 2), 0.9),
+            (candidate(2, 3), 0.96),
+            (candidate(3, 4), 0.85),
+            (candidate(4, 3, "mined"), 0.7),
+        ]
+    )
+    # 0.9 was asked for grade 2 and measures 4; 0.85 was asked for grade 4, and is as far from the positive as counts.
+    assert kept(graded) == [(1, 0.1, "llm"), (3, 0.7, "mined"), (4, 0.85, "llm")]
+    assert dropped(graded) == [(SUBJECTS[2], "false negative", 0.96), (SUBJECTS[1], "surplus", 4.0)]
+    assert [m.grade for m in graded.measured] == [1, 4, 5, 4, 3]
 
 
 def test_written_candidates_come_before_mined_ones() -> None:
-    graded = grade_candidates([PAIR], [candidate(0.1, 1, "mined"), candidate(0.2, 1)], Told(), BOUNDS)
-    assert [n.source for n in graded.tuples[0].negatives] == ["llm"]
-    both = grade_candidates([PAIR], [candidate(0.1, 1, "mined"), candidate(0.2, 1)], Told(), BOUNDS, per_grade=2)
-    assert [n.score for n in both.tuples[0].negatives] == [0.1, 0.2]
+    items = [(candidate(0, 1, "mined"), 0.1), (candidate(1, 1), 0.2)]
+    assert kept(grade(items)) == [(1, 0.2, "llm")]
+    assert kept(grade(items, per_grade=2)) == [(1, 0.1, "mined"), (1, 0.2, "llm")]
 
 
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("two words", "too short"),
-        ("Query: and so on and on", "echo of the prompt"),
-        ("How do cats  sleep at night?", "copy of the query"),
-        ("Cats sleep in short naps through day and night alike.", "copy of the positive"),
-        ("something that was said before", "copy of another candidate"),
-    ],
+def test_a_score_is_the_judges_and_a_grade_is_a_share_of_the_positives() -> None:
+    items = [candidate(0, 1), candidate(1, 3)]
+    judge = Told({PAIR.positive: 0.5, items[0].text: 0.1, items[1].text: 0.35})
+    assert kept(Grader({"one": judge}, SECTION).grade([(PAIR, items)])) == [(1, 0.1, "llm"), (3, 0.35, "llm")]
+
+
+@pytest.mark.parametrize(("relevance", "rule"), [(0.949, None), (0.95, "false negative"), (9.0, "false negative")])
+def test_a_false_negative_by_any_judge_is_dropped(relevance: float, rule: str | None) -> None:
+    for by in [(relevance,), (0.5, relevance), (0.5, 0.5, relevance)]:
+        found = dropped(grade([(candidate(0, 1), by)]))
+        assert found == ([(SUBJECTS[0], rule, min(relevance, 1.5))] if rule else [])  # beyond 1.5 says nothing
+
+
+def test_a_language_model_has_the_last_word_on_false_negatives() -> None:
+    items = [(candidate(0, 1), (0.2, 0.2)), (candidate(1, 4), (0.97, 0.9)), (candidate(2, 2), (0.5, 0.99))]
+    assert kept(grade(items)) == [(1, 0.2, "llm")]
+    says_no = {("p", SUBJECTS[1]): False, ("p", SUBJECTS[2]): False, ("other", SUBJECTS[0]): True}
+    # The second is a false negative to the first judge: it becomes grade 4. The third keeps the grade it has; of both
+    # only one can stay, for the judges do not agree on their order.
+    assert kept(grade(items, verdicts=says_no))[0] == (1, 0.2, "llm")
+    assert kept(grade(items[:2], verdicts=says_no)) == [(1, 0.2, "llm"), (4, 0.97, "llm")]
+    assert kept(grade([items[0], items[2]], verdicts=says_no)) == [(1, 0.2, "llm"), (2, 0.5, "llm")]
+    assert dropped(grade(items[:1], verdicts={("p", SUBJECTS[0]): True})) == [(SUBJECTS[0], "answers the query", 0.2)]
+
+
+def test_a_judge_must_see_the_order_too() -> None:
+    graded = grade([(candidate(0, 1), (0.1, 0.5)), (candidate(1, 2), (0.4, 0.3)), (candidate(2, 4), (0.9, 0.9))])
+    # 1 and 2 exclude each other, and are worth the same: both are further from 4 than counts (0.35), by both judges.
+    assert [grade for grade, _, _ in kept(graded)] == [1, 4]
+    assert dropped(graded) == [(SUBJECTS[1], "order", 2.0)]
+
+
+def test_a_judge_that_finds_the_positive_worthless_has_no_say() -> None:
+    item = candidate(0, 1)
+    judges = {"one": Told({item.text: 0.5}), "two": Told({PAIR.positive: 0.0, item.text: 3.0})}
+    assert kept(Grader(judges, SECTION).grade([(PAIR, [item])])) == [(2, 0.5, "llm")]
+
+
+@pytest.mark.parametrize("own", [-0.01, 0.0])
+def test_a_positive_that_is_irrelevant_itself_has_no_negatives(own: float) -> None:
+    items = [candidate(0, 1), candidate(1, 2, "mined")]
+    judge = Told({PAIR.positive: own, items[0].text: 0.1, items[1].text: -0.5})
+    graded = Grader({"one": judge}, SECTION).grade([(PAIR, items)])
+    assert (graded.tuples, graded.measured) == ([], [])
+    assert [(d.rule, d.value) for d in graded.dropped] == [("irrelevant positive", own)] * 2
+
+
+def test_length_by_hand() -> None:
+    section = GradingSection(bands=[0.35, 0.6, 0.8], length_ratio=2.0)  # the positive has 10 words
+    texts = {n: " ".join(f"word{n}x{i}" for i in range(n)) for n in (4, 5, 20, 21)}
+    items = [(Candidate("p", 1, text, "llm", "m"), 0.1) for text in texts.values()]
+    assert [(rule, value) for _, rule, value in dropped(grade(items, section)) if rule == "length"] == [
+        ("length", 2.1),
+        ("length", 0.4),
+    ]
+    # A model that reads 20 tokens (15 words) reads neither more than 15 words of the text.
+    assert not [1 for _, rule, _ in dropped(grade(items[3:], section, longest=20)) if rule == "length"]
+
+
+def test_a_grade_comes_from_where_it_is_wanted_from() -> None:
+    origins: dict[int, frozenset[Source]] = {1: frozenset({"mined"}), 2: frozenset({"llm"})}
+    items = [
+        (candidate(0, 2), 0.1),  # asked for grade 2, which may be written, and measures 1, which may not
+        (candidate(1, 1, "mined"), 0.2),
+        (candidate(2, 2, "mined"), 0.4),
+        (candidate(3, 4, "mined"), 0.9),
+    ]
+    graded = grade(items, origins=origins)
+    assert kept(graded) == [(1, 0.2, "mined"), (4, 0.9, "mined")]
+    assert sorted(dropped(graded)) == sorted([(SUBJECTS[0], "source", 1.0), (SUBJECTS[2], "source", 2.0)])
+
+
+def test_what_was_written_for_another_pair_is_a_near_duplicate_and_what_was_mined_is_none() -> None:
+    grader = Grader({"one": Told({SUBJECTS[0]: 0.1, SUBJECTS[1]: 0.2})}, SECTION)
+    other = replace(PAIR, id="o", query="where do dogs sleep")
+    proposals = [(PAIR, [candidate(0, 1), candidate(1, 1, "mined")])]
+    grader.grade(proposals)
+    again = grader.grade([(other, [candidate(0, 1, pair_id="o"), candidate(1, 1, "mined", "o")])])
+    assert [(d.rule, d.candidate.text) for d in again.dropped] == [("near duplicate", SUBJECTS[0])]
+    assert kept(again) == [(1, 0.2, "mined")]
+
+
+def test_no_pairs_and_no_candidates() -> None:
+    assert Grader({"one": Told({})}, SECTION).grade([]) == Graded()
+    assert Grader({"one": Told({})}, SECTION).grade([(PAIR, [])]) == Graded()
+
+
+def test_unfilled() -> None:
+    (graded,) = grade([(candidate(0, 1), 0.1), (candidate(1, 3), 0.7)]).tuples
+    assert unfilled(graded, [1, 2, 3, 4]) == [2, 4]
+    assert unfilled(graded, [1, 3]) == []
+    assert unfilled(None, [2, 3]) == [2, 3]
+
+
+relevance = st.floats(-1, 1.6).map(lambda r: round(r, 2))
+items = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(1, 4), st.sampled_from(["llm", "mined"]), relevance, relevance),
+    max_size=12,
 )
-def test_rules(text: str, rule: str) -> None:
-    broken = broken_rule(Candidate("p", 1, text, "llm", "m"), PAIR, ["Something that was said before!"])
-    assert broken is not None
-    assert broken[0] == rule
 
 
-def test_a_text_of_its_own_breaks_no_rule() -> None:
-    assert broken_rule(Candidate("p", 1, "dogs bark when somebody comes", "llm", "m"), PAIR, []) is None
-
-
-def test_a_positive_that_is_irrelevant_itself_has_no_negatives() -> None:
-    pair = Pair("p", "how do cats sleep at night", "-0.01")
-    candidates = [candidate(0.1, 1), candidate(-0.5, 2, "mined")]
-    graded = grade_candidates([pair], candidates, Told(), BOUNDS)
-    assert graded.tuples == []
-    assert [(d.rule, d.value) for d in graded.dropped] == [("irrelevant positive", -0.01)] * 2
-    assert report(graded, candidates)["negatives"] == 0
-
-
-@given(st.lists(st.tuples(st.floats(-1, 1.5), st.integers(1, 4), st.sampled_from(["llm", "mined"])), max_size=12))
-def test_nothing_disappears_and_order_holds(items: list[tuple[float, int, Source]]) -> None:
-    candidates = [
-        candidate(round(relevance, 3), grade, source, f"{chr(97 + i) * 9} {chr(110 + i) * 9} {i * 12345}")
-        for i, (relevance, grade, source) in enumerate(items)
+@settings(max_examples=150, deadline=None)
+@given(items, st.integers(1, 3), st.randoms())
+def test_what_always_holds(drawn: list[tuple[int, int, Source, float, float]], per_grade: int, random: Random) -> None:
+    first = {SUBJECTS[subject]: relevance for subject, _, _, relevance, _ in drawn}
+    second = {SUBJECTS[subject]: relevance for subject, _, _, _, relevance in drawn}
+    told = [
+        (candidate(subject, asked, source), (first[SUBJECTS[subject]], second[SUBJECTS[subject]]))
+        for subject, asked, source, _, _ in drawn
     ]
-    graded = grade_candidates([PAIR], candidates, Told(), BOUNDS)
+    graded = grade(told, per_grade=per_grade)
     negatives = graded.tuples[0].negatives if graded.tuples else ()
-    assert len(negatives) + len(graded.dropped) == len(candidates)
-    assert {n.text for n in negatives} | {d.candidate.text for d in graded.dropped} == {c.text for c in candidates}
-    assert [n.grade for n in negatives] == sorted({n.grade for n in negatives})
+
+    # Every candidate is kept or dropped, once.
+    everything = sorted([n.text for n in negatives] + [d.candidate.text for d in graded.dropped])
+    assert everything == sorted(c.text for c, _ in told)
+    # Nothing is twice in a tuple, and no grade has more than it may.
+    assert len({n.text for n in negatives}) == len(negatives)
+    assert max([[n.grade for n in negatives].count(g) for g in (1, 2, 3, 4)]) <= per_grade
+    # Grades rise, and so does the relevance by every judge; no judge finds anything as relevant as the positive.
+    assert [n.grade for n in negatives] == sorted(n.grade for n in negatives)
     assert [n.score for n in negatives] == sorted(n.score for n in negatives)
-    if graded.tuples:
-        assert tuple_from_json(to_json(graded.tuples[0])) == graded.tuples[0]
-
-
-def test_report_counts_by_hand() -> None:
-    candidates = [
-        candidate(0.1, 1),
-        candidate(0.5, 2),
-        candidate(0.4, 3),
-        candidate(0.99, 4),
-        candidate(0.9, 4, "mined"),
-    ]
-    found = report(grade_candidates([PAIR], candidates, Told(), BOUNDS), candidates)
-    assert (found["tuples"], found["negatives"], found["tuples_with_all_grades"]) == (1, 3, 0)
-    assert found["dropped"] == {"false negative": 1, "surplus": 1}
-    assert found["order_rate"] == pytest.approx(2 / 3, abs=1e-4)  # 0.1 < 0.5, 0.5 > 0.4, 0.4 < 0.99
-    row = found["by_source"]["llm"][2]
-    assert (row["asked"], row["measured"], row["kept"], row["relevance_mean"]) == (1, 0, 0, 0.4)
-
-
-def test_the_embedding_judge_embeds_each_text_once() -> None:
-    calls: list[Sequence[str]] = []
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        calls.append(texts)
-        return np.eye(len(texts), 2, dtype=np.float32)
-
-    judge = EmbeddingJudge(embed, ["a", "b", "a"])
-    assert calls == [["a", "b"]]
-    assert (judge.relevance("a", "a"), judge.relevance("a", "b")) == (1.0, 0.0)
+    for low in negatives:
+        assert max(first[low.text], second[low.text]) < 0.95
+        for high in negatives:
+            if low.grade < high.grade:
+                assert first[low.text] <= first[high.text] and second[low.text] <= second[high.text]
+    # The order in which candidates come does not matter.
+    shuffled = random.sample(told, len(told))
+    again = grade(shuffled, per_grade=per_grade) if told else graded
+    assert again.tuples == graded.tuples
+    assert sorted(map(repr, again.dropped)) == sorted(map(repr, graded.dropped))
+    for graded_tuple in graded.tuples:
+        assert tuple_from_json(json.loads(json.dumps(to_json(graded_tuple)))) == graded_tuple
+    assert all(math.isfinite(d.value) for d in graded.dropped)

@@ -10,6 +10,7 @@ so first of all as many grades as can be, then texts as long as the positive, we
 by dynamic programming in O(candidates^2).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -43,15 +44,19 @@ class Measured:
 def choose_rising(
     candidates: Sequence[Measured], per_grade: int = 1
 ) -> tuple[list[Measured], list[tuple[Measured, str]]]:
-    """The chosen ones; and the others, each with "surplus" (its grade is filled) or "order" (it is not)."""
-    left = sorted(candidates, key=lambda m: (m.grade, m.relevance))
+    """The chosen ones; and the others, each with "surplus" (its grade is filled) or "order" (it is not).
+
+    For more than one of a grade, paths are taken one after the other; no judge finds their union out of order either.
+    """
+    left = sorted(candidates, key=lambda m: (m.grade, m.relevance, m.candidate.text))
     chosen: list[Measured] = []
     for _ in range(per_grade):
-        path = _best_path(left)
+        path = _best_path([m for m in left if all(_agree(m, other) for other in chosen)])
         chosen += path
-        left = [m for m in left if m not in path]
-    filled = {m.grade for m in chosen}
-    return chosen, [(m, "surplus" if m.grade in filled else "order") for m in left]
+        taken = set(map(id, path))
+        left = [m for m in left if id(m) not in taken]
+    filled = Counter(m.grade for m in chosen)
+    return chosen, [(m, "surplus" if filled[m.grade] == per_grade else "order") for m in left]
 
 
 def _best_path(nodes: Sequence[Measured]) -> list[Measured]:
@@ -82,6 +87,10 @@ def _best_path(nodes: Sequence[Measured]) -> list[Measured]:
 def _rises(low: Measured, high: Measured) -> bool:
     pairs = zip(low.relevance, high.relevance, strict=True)
     return low.grade < high.grade and all(a <= b for a, b in pairs)
+
+
+def _agree(one: Measured, other: Measured) -> bool:
+    return one.grade == other.grade or _rises(one, other) or _rises(other, one)
 
 
 def _gap(low: Sequence[float], high: Sequence[float]) -> float:

@@ -18,6 +18,9 @@ WORDS_PER_TOKEN = 0.75
 LARGEST = 1.5
 """Relative relevance beyond which more says nothing."""
 
+IRRELEVANT_POSITIVE = "irrelevant positive"
+"""The rule that drops all candidates of a pair."""
+
 Verdicts = Mapping[tuple[str, str], bool]
 """(pair's id, text) -> whether a language model says that the text answers the query."""
 Proposal = tuple[Pair, list[Candidate]]
@@ -94,7 +97,7 @@ class Grader:
             own = [next(row) for row in scores]
             rows = [[next(row) for row in scores] for _ in candidates]
             if own[0] <= 0:  # then no share of it means anything
-                result.dropped.extend(Dropped(c, "irrelevant positive", round(own[0], 4)) for c in candidates)
+                result.dropped.extend(Dropped(c, IRRELEVANT_POSITIVE, round(own[0], 4)) for c in candidates)
                 continue
             measured = [self._measured(pair, c, own, row) for c, row in zip(candidates, rows, strict=True)]
             result.measured.extend(measured)
@@ -103,7 +106,7 @@ class Grader:
 
     def _by_rules(self, pair: Pair, candidates: list[Candidate], result: Graded) -> list[Candidate]:
         kept: list[Candidate] = []
-        for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade)):
+        for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade, c.text)):
             earlier = [other.text for other in kept]
             broken = broken_rule(candidate, pair, earlier)
             if broken is None and candidate.source == "llm" and self._seen.add(candidate.text) is not None:
@@ -122,6 +125,8 @@ class Grader:
             for candidate in candidates
             if candidate.source == "llm" and (terms := exchanged_terms(candidate.text, pair.positive))
         }
+        if not exchanges:
+            return list(proposals)
         first = next(iter(self.judges.values()))
         likeness = dict(zip(exchanges, first.scores(list(exchanges.values())), strict=True))
         left = []

@@ -1,5 +1,6 @@
 """Whatever measures how relevant a text is to a query."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,6 +13,8 @@ Predict = Callable[[list[tuple[str, str]]], ArrayLike]
 """(query, text) pairs to one relevance each, 0 to 1, in their order."""
 CHUNK = 256
 """Pairs whose vectors are gathered at once: few enough to stay in the cache of a processor."""
+MOST_KNOWN = 20_000
+"""Texts whose vectors are remembered from one call to the next: 30 MB of MiniLM's."""
 
 
 class Judge(Protocol):
@@ -23,6 +26,8 @@ class Judge(Protocol):
 
 class EmbeddingJudge:
     """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once.
+
+    More than `MOST_KNOWN` texts are not remembered, or a large run would fill the memory: then all are forgotten.
 
     Args:
         embed: texts to (number of texts, dimension) vectors of length 1.
@@ -53,6 +58,8 @@ class EmbeddingJudge:
 
     def _know(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._row]
+        if new and len(self._row) + len(new) > MOST_KNOWN:
+            self._row, new = {}, list(dict.fromkeys(texts))
         if new:
             vectors = self._embed(new)
             self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
@@ -68,12 +75,20 @@ class CrossEncoderJudge:
 
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
-        self._known: dict[tuple[str, str], float] = {}
+        self._known: dict[bytes, float] = {}
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The relevance of each (query, text)."""
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        keys = [_key(*pair) for pair in pairs]
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._known}
         if new:
-            predicted = np.asarray(self._predict(new), dtype=np.float64)
+            predicted = np.asarray(self._predict(list(new.values())), dtype=np.float64)
             self._known.update(zip(new, predicted.tolist(), strict=True))
-        return [self._known[pair] for pair in pairs]
+        return [self._known[key] for key in keys]
+
+
+def _key(query: str, text: str) -> bytes:
+    """16 bytes that stand for a pair of texts, which are too many to keep."""
+    digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=16)
+    digest.update(b"\xff" + text.encode("utf-8", "surrogatepass"))  # a byte that UTF-8 has not
+    return digest.digest()

@@ -24,12 +24,12 @@ class Bm25Judge:
         """The BM25 of each (query, text)."""
         queries = list(dict.fromkeys(query for query, _ in pairs))
         texts = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in pairs))}
-        ids, vocabulary = self._words([*texts, *queries])
+        ids, vocabulary = self._words([*texts, *queries]) if pairs else ([], [])
+        if not any(ids[: len(texts)]):  # no text has a word
+            return [0.0] * len(pairs)
         index = bm25s.BM25(method="lucene")
         numbers = {word: number for number, word in enumerate(vocabulary)}
         index.index((ids[: len(texts)], numbers), show_progress=False)
         of_query = dict(zip(queries, ids[len(texts) :], strict=True))
-        found: dict[str, list[float]] = {query: [] for query in queries}
-        for query, words in of_query.items():
-            found[query] = index.get_scores(words) if words else [0.0] * len(texts)
+        found = {query: index.get_scores(words) if words else [0.0] * len(texts) for query, words in of_query.items()}
         return [float(found[query][texts[text]]) for query, text in pairs]

@@ -6,7 +6,7 @@ words, and the round trip asks the judge which documents of the corpus are neare
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import islice
@@ -23,6 +23,8 @@ from multigrain.vectors import Embed
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""
 FEWEST_WORDS, MOST_WORDS = 2, 80
+SHORTEST = 5
+"""Characters of a query of one word."""
 SHORTEST_COPY, COPIED = 5, 0.8
 """Words in a row, and share of the query, that make it a copy of its passage."""
 COMPARED = 400
@@ -90,22 +92,46 @@ def filter_queries(
 
 def broken_rule(pair: Pair) -> tuple[str, float] | None:
     """The first rule that the query breaks, with the value that breaks it; None where it breaks none."""
+    for name, rule in RULES:
+        if (value := rule(pair)) is not None:
+            return name, value
+    return None
+
+
+def _too_short(pair: Pair) -> float | None:
     words = len(pair.query.split())
-    if words < FEWEST_WORDS and len(pair.query) < SHORTEST_COPY:
-        return "too short", float(words)
-    if words > MOST_WORDS:
-        return "too long", float(words)
-    if is_refusal(pair.query):
-        return "refusal", 1.0
-    if SPEAKS_OF_THE_TEXT.search(pair.query):
-        return "speaks of the text", 1.0
+    return float(words) if words < FEWEST_WORDS and len(pair.query) < SHORTEST else None
+
+
+def _too_long(pair: Pair) -> float | None:
+    words = len(pair.query.split())
+    return float(words) if words > MOST_WORDS else None
+
+
+def _refusal(pair: Pair) -> float | None:
+    return 1.0 if is_refusal(pair.query) else None
+
+
+def _of_the_text(pair: Pair) -> float | None:
+    return 1.0 if SPEAKS_OF_THE_TEXT.search(pair.query) else None
+
+
+def _copy(pair: Pair) -> float | None:
+    """The share of the query that stands in the passage word for word."""
     if folded(pair.query) == folded(pair.positive):
-        return "copy of the passage", 1.0
+        return 1.0
     query, passage = folded(pair.query).rstrip(".?!").split(), folded(pair.positive).split()[:COMPARED]
     run = SequenceMatcher(None, query, passage, autojunk=False).find_longest_match().size
-    if run >= SHORTEST_COPY and run >= COPIED * len(query):
-        return "copy of the passage", round(run / len(query), 4)
-    return None
+    return round(run / len(query), 4) if run >= SHORTEST_COPY and run >= COPIED * len(query) else None
+
+
+RULES: tuple[tuple[str, Callable[[Pair], float | None]], ...] = (
+    ("too short", _too_short),
+    ("too long", _too_long),
+    ("refusal", _refusal),
+    ("speaks of the text", _of_the_text),
+    ("copy of the passage", _copy),
+)
 
 
 def _by_rules(pairs: Sequence[Pair], dropped: list[DroppedQuery]) -> list[Pair]:

@@ -29,7 +29,7 @@ class Report:
     """
 
     def __init__(self, judges: Sequence[str], seed: int) -> None:
-        self._judges, self._random = list(judges), random.Random(seed)
+        self._judges, self._seed, self._random = list(judges), seed, random.Random(seed)
         self._tuples = self._complete = self._repeats = 0
         self._asked: Counter[tuple[str, int]] = Counter()
         self._kept: Counter[tuple[str, int]] = Counter()
@@ -140,7 +140,7 @@ class Report:
         return round(fmean(seen.add(text) is not None for text in texts), 4) if texts else None
 
     def _examples(self) -> list[GradedTuple]:
-        return self._random.sample(self._sample, min(SHOWN, len(self._sample)))
+        return random.Random(self._seed).sample(self._sample, min(SHOWN, len(self._sample)))
 
 
 def render(report: dict[str, Any]) -> str:
@@ -179,8 +179,9 @@ def leak_warning(report: dict[str, Any]) -> str | None:
     )
     worst = max(leak["by_group"], key=leak["by_group"].get, default="?")
     return (
-        f"the surface of a text tells whether it is a positive ({leak['accuracy']:.2f}, wanted at most {LIMIT}): {telling}; "
-        f"most of all in {worst}. Take that grade from the corpus (synthesis.sources), or lower grading.length_ratio."
+        f"the surface of a text tells whether it is a positive ({leak['accuracy']:.2f}, wanted at most {LIMIT}): "
+        f"{telling}; most of all in {worst}. "
+        "Take that grade from the corpus (synthesis.sources), or lower grading.length_ratio."
     )
 
 
@@ -188,8 +189,8 @@ def render_examples(report: dict[str, Any]) -> str:
     """The drawn tuples, to read."""
     blocks = []
     for graded in report["examples"]:
-        lines = [f"query      {graded['query']}", f"positive   {graded['positive']}"]
-        lines += [f"grade {n['grade']} {n['source'][:5]:5}{n['text']}" for n in graded["negatives"]]
+        lines = [f"{'query':14}{graded['query']}", f"{'positive':14}{graded['positive']}"]
+        lines += [f"grade {n['grade']} {n['source']:6}{n['text']}" for n in graded["negatives"]]
         blocks.append("\n".join(" ".join(line.split("\n"))[:SHOWN_CHARACTERS] for line in lines))
     return "\n\n".join(blocks)
 

@@ -3,7 +3,9 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from multigrain.grading.language import is_other_language, is_refusal
 from multigrain.records import Candidate, Pair, folded
@@ -13,14 +15,24 @@ NEAR_COPY = 0.9
 """Share of matching characters (Ratcliff and Obershelp) at which two texts count as the same."""
 COMPARED = 600
 """Characters that are compared; the time grows with the square of it."""
-LABEL_ECHOES = re.compile(r"\b(Query|Answer|Passage|What follows): |\b\w+ passage: |\"?grade_[1-4]\"?: ")
+LABEL_ECHOES = re.compile(r"\b(Query|Answer|Passage|What follows): |\b\w+ passage: |\bgrade_[1-4]\"?\s*:")
 REPEATED = 4
 """Times that a phrase may follow itself."""
 LOOP = re.compile(rf"\b(\w[^.]{{2,60}}?)(?:\W+\1){{{REPEATED},}}", re.IGNORECASE)
-WORD = re.compile(r"\w+")
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Scripts that write no spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+UNSPACED = re.compile(f"[{_UNSPACED}]")
+WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+UNSPACED_WORD = 2
+"""Characters of such a script that count as a word."""
+REMEMBERED = 512
+"""Texts whose words are remembered: those that are proposed for one pair."""
+
+Finding = tuple[str, float | None]
+"""A rule, and the value that breaks it; None where it is kept."""
 
 
-def broken_rule(candidate: Candidate, pair: Pair, earlier: list[str]) -> tuple[str, float] | None:
+def broken_rule(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tuple[str, float] | None:
     """The first rule that the candidate breaks, with the value that breaks it; None where it breaks none.
 
     Args:
@@ -28,60 +40,75 @@ def broken_rule(candidate: Candidate, pair: Pair, earlier: list[str]) -> tuple[s
         pair: the pair it was proposed for.
         earlier: the texts of this pair that were kept before.
     """
-    text, words = candidate.text, len(candidate.text.split())
-    if words < FEWEST_WORDS and not _is_unspaced(text):
-        return "too short", float(words)
-    if LABEL_ECHOES.search(text):
-        return "echo of the prompt", 1.0
+    findings = _findings(candidate, pair, earlier)
+    return next(((rule, value) for rule, value in findings if value is not None), None)
+
+
+def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Iterator[Finding]:
+    """Rule by rule; nobody looks further than to the first that is broken."""
+    text, words = candidate.text, words_in(candidate.text)
+    yield "too short", words if words < FEWEST_WORDS else None
     if candidate.source == "llm":
-        if is_refusal(text):
-            return "refusal", 1.0
-        if LOOP.search(text[:COMPARED]):
-            return "repeats itself", float(REPEATED)
-        if is_other_language(text, pair.positive):
-            return "other language", 1.0
-    for name, other in (("copy of the query", pair.query), ("copy of the positive", pair.positive)):
-        if likeness := _copies(text, other):
-            return name, likeness
+        yield from _findings_in_written(text, pair.positive)
+    yield "copy of the query", _likeness(text, pair.query)
+    yield "copy of the positive", _likeness(text, pair.positive)
     for other in earlier:
-        if likeness := _copies(text, other):
-            return "copy of another candidate", likeness
-    return None
+        yield "copy of another candidate", _likeness(text, other)
+
+
+def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
+    """What happens to language models alone."""
+    # Where positives have such labels, as in lists of questions and answers, they are no echo.
+    yield "echo of the prompt", 1.0 if LABEL_ECHOES.search(text) and not LABEL_ECHOES.search(positive) else None
+    yield "refusal", 1.0 if is_refusal(text) else None
+    # What has begun to repeat itself does so to the end.
+    loops = LOOP.search(text[:COMPARED]) or LOOP.search(text[-COMPARED:])
+    yield "repeats itself", float(REPEATED) if loops else None
+    yield "other language", 1.0 if is_other_language(text, positive) else None
+
+
+def words_in(text: str) -> float:
+    """How many words a text has; in scripts that write no spaces two characters count as one.
+
+    >>> words_in("cats sleep at night"), words_in("\u732b\u5728\u591c\u91cc\u7761\u89c9")  # Chinese, six characters
+    (4.0, 3.0)
+    """
+    unspaced = len(UNSPACED.findall(text))
+    return unspaced / UNSPACED_WORD + len(UNSPACED.sub(" ", text).split())
 
 
 def length_against(text: str, positive: str, longest: int) -> float:
     """log(words of the text / words of the positive): 0 = as long, below 0 = shorter.
 
-    Of both at most `longest` words count: a model that reads no more cannot learn from the rest. Texts without
-    spaces are measured by characters.
+    Of both at most `longest` words count: a model that reads no more cannot learn from the rest.
     """
-    if _is_unspaced(text) or _is_unspaced(positive):
-        return math.log(min(len(text), 2 * longest) / max(min(len(positive), 2 * longest), 1))
-    return math.log(max(min(len(text.split()), longest), 1) / max(min(len(positive.split()), longest), 1))
+    own, wanted = (max(min(words_in(each), longest), 1.0) for each in (text, positive))
+    return math.log(own / wanted)
 
 
-def _copies(text: str, other: str) -> float:
-    """Share of matching characters where two texts say the same, else 0.
+def _likeness(text: str, other: str) -> float | None:
+    """Share of matching characters where two texts say the same, else None.
 
     A text in which a word was exchanged is no copy, however much it looks like one: these are the hardest negatives.
     """
-    left, right = folded(text), folded(other)
+    (left, words), (right, other_words) = _words_of(text), _words_of(other)
     if left == right:
         return 1.0
+    if not (_nested(words, other_words) or _nested(other_words, words)):  # each has words that the other lacks
+        return None
     matcher = SequenceMatcher(None, left[:COMPARED], right[:COMPARED], autojunk=False)
     if matcher.real_quick_ratio() < NEAR_COPY or matcher.quick_ratio() < NEAR_COPY:
-        return 0.0
-    if (likeness := round(matcher.ratio(), 4)) < NEAR_COPY or _exchanges_words(left, right):
-        return 0.0
-    return likeness
+        return None
+    return likeness if (likeness := round(matcher.ratio(), 4)) >= NEAR_COPY else None
 
 
-def _exchanges_words(text: str, other: str) -> bool:
-    """Whether each has words more often than the other."""
-    left, right = Counter(WORD.findall(text)), Counter(WORD.findall(other))
-    return bool(left - right) and bool(right - left)
+def _nested(words: Counter[str], others: Counter[str]) -> bool:
+    """Whether none of the words is oftener among the first than among the others."""
+    return words.keys() <= others.keys() and words <= others
 
 
-def _is_unspaced(text: str) -> bool:
-    """Whether it is in a script that writes no spaces, as Chinese."""
-    return len(text) > 20 * max(len(text.split()), 1)
+@lru_cache(REMEMBERED)
+def _words_of(text: str) -> tuple[str, Counter[str]]:
+    """The text as texts are compared, and how often each word stands in it."""
+    text = folded(text)
+    return text, Counter(WORD.findall(text))

@@ -12,6 +12,7 @@ WORDS = (
     "river stone window garden paper engine winter letter market island copper basket thunder village mirror "
     "candle harbor meadow timber saddle lantern orchard pepper ribbon marble feather anchor barrel cotton desert"
 ).split()
+CLOZE = 4
 LENGTH = 14
 """Words of a passage."""
 
@@ -38,10 +39,13 @@ class ScriptedClient:
         return True
 
 
-def _reply(request: Request) -> str:
+def _reply(request: Request) -> str:  # noqa: PLR0911 (one recipe for each prompt)
     """What is asked for is told by the name of the prompt."""
     prompt = request.version.split()[-1].partition("@")[0]
     text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
+    if prompt.startswith("grade_"):
+        grade = int(prompt.removeprefix("grade_"))
+        return " ".join(_invented(request, 1, 2)) if grade == CLOZE else _passage(text, grade, request.seed)
     if prompt == "all_grades":
         grades = [grade for grade in (1, 2, 3, 4) if f'"grade_{grade}": a passage' in request.prompt]
         return json.dumps({f"grade_{grade}": _passage(text, grade, request.seed) for grade in grades})
@@ -55,9 +59,7 @@ def _reply(request: Request) -> str:
     if prompt.startswith("query_"):
         words = request.prompt.split()[:LENGTH]
         return " ".join(random.Random(f"{request.seed}-{request.prompt}").sample(words, max(len(words) // 2, 1)))
-    if prompt == "grade_4":
-        return " ".join(_invented(request, 1, 2))
-    return _passage(text, int(prompt.removeprefix("grade_")), request.seed)
+    raise ValueError(f"no recipe for {request.version!r}")
 
 
 def _invented(request: Request, count: int, length: int) -> list[str]:

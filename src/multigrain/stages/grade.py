@@ -1,14 +1,16 @@
 """Judge the candidates, repair the grades that stay empty, and make graded tuples."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.encoders import judge_encoder
-from multigrain.grading.calibration import Calibration, calibrate
+from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate
 from multigrain.grading.choose import Measured
-from multigrain.grading.grade import Graded, Grader, Proposal, Verdicts, unfilled
+from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.lexical import Bm25Judge
 from multigrain.grading.report import Report, leak_warning, render, render_examples
@@ -41,6 +43,8 @@ def grade(config: Config, run_dir: RunDir) -> Result:
         if not work.missing:
             break
         work.repair(attempt)
+        if "llm" in config.grading.judge:
+            work.ask_whether_they_answer()
         work.grade()
     report = work.report.result()
     write_json(run_dir.report, report)
@@ -51,7 +55,7 @@ def grade(config: Config, run_dir: RunDir) -> Result:
         say(f"  warning: {warning}")
     dropped = sum(report["dropped"].values())
     counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
-    return answers.result("grade", {**counts, **({"repairs": answers.requests} if answers.requests else {})})
+    return answers.result("grade", counts | {name: count for name, count in work.asked.items() if count})
 
 
 class _Work:
@@ -60,8 +64,13 @@ class _Work:
     def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
+        self._judges = judges(config, self._embed)
         self._repairs: list[asking.Work] = []
-        self._verdicts: Verdicts = {}
+        self._calibration: Calibration | None = None
+        self._verdicts: dict[tuple[str, str], bool] = {}
+        self._suspected: set[tuple[str, str]] = set()
+        self.asked: Counter[str] = Counter()
+        """Requests, by what they are for."""
         self.missing: dict[str, list[int]] = {}
         """Grades that stayed empty, of the pairs that the language model writes for."""
         self.report = Report([], config.seed)
@@ -91,20 +100,32 @@ class _Work:
         say(f"  {work.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
         for _ in self._answers.ask(self._config, work):
             pass
+        self.asked["repairs"] += work.count
         self._repairs.append(work)
 
     def ask_whether_they_answer(self) -> None:
-        """Have a language model look at the candidates that are nearly as relevant as the positive, or more."""
-        calibration = self._calibrate()
+        """Have a language model look at the candidates that are nearly as relevant as the positive, or more.
+
+        After a repair it is asked about the new ones.
+        """
+        if self._calibration is None:
+            self._calibration = self._calibrate()
+            if warning := self._distrust(self._calibration):
+                say(f"  warning: {warning}")
+        if self._calibration.is_usable:
+            write_records(self._run_dir.suspects, self._suspects())
+            for id, text, rating in self._rated(self._run_dir.suspects):
+                self._verdicts[id, text] = self._calibration.answers(rating)
+
+    @staticmethod
+    def _distrust(calibration: Calibration) -> str | None:
+        if calibration.known < FEWEST_KNOWN:
+            wanted = f"the language model cannot be tried: of {FEWEST_KNOWN} off-topic texts there are"
+            return f"{wanted} {calibration.known}; its word is not used."
         if not calibration.is_usable:
-            say(
-                f"  warning: the language model tells positives from off-topic texts with accuracy "
-                f"{calibration.accuracy:.2f} only; its word is not used."
-            )
-            return
-        write_records(self._run_dir.suspects, self._suspects())
-        ratings = self._answers.ask(self._config, asking.verdicts(self._config, self._run_dir, self._run_dir.suspects))
-        self._verdicts = {(id, text): calibration.answers(rating) for id, text, rating in ratings}
+            told = "the language model tells positives from off-topic texts with accuracy"
+            return f"{told} {calibration.accuracy:.2f} only (wanted {USABLE}); its word is not used."
+        return None
 
     def _calibrate(self) -> Calibration:
         """On positives, and on what is least relevant."""
@@ -115,20 +136,29 @@ class _Work:
             negatives += [m.candidate for m in measured if m.grade == 1][:1]
             if len(negatives) >= CALIBRATED_ON:
                 break
-        known = positives[:CALIBRATED_ON], negatives[:CALIBRATED_ON]
+        if len(negatives) < FEWEST_KNOWN:
+            return Calibration(max(RATINGS), 0.5, len(negatives))  # nothing to ask for
         rated: list[list[int]] = []
-        for name, texts in zip(("relevant", "irrelevant"), known, strict=True):
+        for name, texts in zip(("relevant", "irrelevant"), (positives, negatives), strict=True):
             path = self._run_dir.known(name)
-            write_records(path, texts)
-            rated.append(
-                [r for _, _, r in self._answers.ask(self._config, asking.verdicts(self._config, self._run_dir, path))]
-            )
+            write_records(path, texts[:CALIBRATED_ON])
+            rated.append([rating for _, _, rating in self._rated(path)])
         return calibrate(*rated)
 
+    def _rated(self, candidates: Path) -> Iterator[tuple[str, str, int]]:
+        work = asking.verdicts(self._config, self._run_dir, candidates)
+        self.asked["verdicts"] += work.count
+        yield from self._answers.ask(self._config, work)
+
     def _suspects(self) -> Iterator[Candidate]:
+        """Those that nobody has been asked about."""
         hardest = self._config.grading.bands[-1]
         for _, _, measured in self._measured():
-            yield from (m.candidate for m in measured if max(m.relevance) >= hardest)
+            for m in measured:
+                key = m.candidate.pair_id, m.candidate.text
+                if max(m.relevance) >= hardest and key not in self._suspected:
+                    self._suspected.add(key)
+                    yield m.candidate
 
     def _measured(self) -> Iterator[tuple[Proposal, float, list[Measured]]]:
         grader = self._grader()
@@ -143,9 +173,7 @@ class _Work:
             for grade in (1, 2, 3, 4)
         }
         per_grade = max(config.synthesis.per_grade, 1)
-        return Grader(
-            judges(config, self._embed), config.grading, per_grade, origins, config.model.max_tokens, self._verdicts
-        )
+        return Grader(self._judges, config.grading, per_grade, origins, config.model.max_tokens, self._verdicts)
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
         run_dir = self._run_dir
@@ -174,8 +202,9 @@ class _Work:
         self, block: Sequence[Proposal], graded: Graded, grades: Sequence[int], writes_for: set[str]
     ) -> None:
         by_id = {graded_tuple.id: graded_tuple for graded_tuple in graded.tuples}
+        hopeless = {dropped.candidate.pair_id for dropped in graded.dropped if dropped.rule == IRRELEVANT_POSITIVE}
         for pair, _ in block:
-            if pair.id in writes_for and (empty := unfilled(by_id.get(pair.id), grades)):
+            if pair.id in writes_for and pair.id not in hopeless and (empty := unfilled(by_id.get(pair.id), grades)):
                 self.missing[pair.id] = empty
 
 
@@ -193,4 +222,5 @@ def _judge(name: str, config: Config, embed: Embed) -> Judge:
     from multigrain.model.build import load_cross_encoder
 
     assert config.grading.cross_encoder  # the section has checked it
-    return CrossEncoderJudge(load_cross_encoder(config.grading.cross_encoder, config.grading.judge_max_tokens))
+    name, key = config.grading.cross_encoder, "grading.cross_encoder"
+    return CrossEncoderJudge(load_cross_encoder(name, config.grading.judge_max_tokens, key).predict)
