@@ -39,7 +39,7 @@ class ScriptedClient:
         return True
 
 
-def _reply(request: Request) -> str:  # noqa: PLR0911 (one recipe for each prompt)
+def _reply(request: Request) -> str:
     """What is asked for is told by the name of the prompt."""
     prompt = request.version.split()[-1].partition("@")[0]
     text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
