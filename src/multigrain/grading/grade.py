@@ -84,6 +84,8 @@ class Grader:
                 result.tuples.append(
                     GradedTuple(pair.id, pair.query, pair.positive, negatives, pair.instruction, pair.task)
                 )
+        places = {pair.id: place for place, (pair, _) in enumerate(proposals)}
+        result.dropped.sort(key=lambda dropped: places[dropped.candidate.pair_id])
         return result
 
     def measure(self, proposals: Sequence[Proposal], result: Graded) -> list[tuple[Proposal, float, list[Measured]]]:
