@@ -31,9 +31,10 @@ from typing import Any
 import bm25s
 import numpy as np
 
-from multigrain import grade, load_config, synthesize
+from multigrain.config import load_config
 from multigrain.grading.lexical import Bm25Judge
 from multigrain.jsonl import read_candidates, read_documents, read_pairs, read_tuples
+from multigrain.pipeline import grade, synthesize
 from multigrain.records import Pair, folded
 from multigrain.rundir import RunDir
 from multigrain.vectors import Vectors

@@ -26,13 +26,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from multigrain import stages
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
 from multigrain.jsonl import read_objects, to_line, write_json, write_objects
 from multigrain.model.encode import CachedEncoder
 from multigrain.records import Pair, to_json
 from multigrain.rundir import RunDir
+from multigrain.stages import data as data_stage
 from multigrain.synthesis.mine import mine_candidates
 from multigrain.vectors import Vectors
 
@@ -116,7 +116,7 @@ def _peak_mb() -> float:
 
 
 def data(config: Config, _dimension: int) -> dict[str, int]:
-    return stages.data(config, RunDir(config.folder)).counts
+    return data_stage.data(config, RunDir(config.folder)).counts
 
 
 def mining(config: Config, dimension: int) -> dict[str, int]:

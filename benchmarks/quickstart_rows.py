@@ -18,19 +18,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from multigrain import pipeline, stages
+from multigrain import pipeline
 from multigrain.config import QUICKSTART, Config, PhaseSection, load_config
+from multigrain.encoders import judge_encoder
 from multigrain.evaluation.compare import paired_bootstrap
 from multigrain.evaluation.evaluate import evaluate, held_out_task
 from multigrain.evaluation.metrics import METRICS, NDCG
-from multigrain.grading.grade import grade_candidates
-from multigrain.grading.judges import EmbeddingJudge
-from multigrain.jsonl import read_objects, write_json
+from multigrain.grading.grade import Grader
+from multigrain.jsonl import read_candidates, read_documents, read_pairs, write_json
 from multigrain.model.build import build_model
 from multigrain.model.encode import encode
 from multigrain.progress import say
-from multigrain.records import Candidate, Document, GradedTuple, Pair
+from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
+from multigrain.stages.grade import judges
+from multigrain.stages.proposals import by_pair
 from multigrain.training.curriculum import plan
 from multigrain.training.train import train_model
 
@@ -71,21 +73,19 @@ def measure(
             phases = [PhaseSection(name="in-batch", grades=[], steps=sum(phase.steps for phase in phases))]
         curriculum = plan(tuples(config, run_dir, negatives), phases, config.training.batch_size, seed)
         train_model(model, curriculum, config.training, work, seed)
-    pairs = [Pair(**fields) for _, fields in read_objects(run_dir.held_out_pairs)]
-    documents = [Document(**fields) for _, fields in read_objects(run_dir.corpus)]
+    pairs, documents = list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus))
     task = held_out_task(pairs, documents)
     return evaluate(task, lambda texts: encode(model, texts, "encoding")).scores
 
 
 def tuples(config: Config, run_dir: RunDir, negatives: str) -> list[GradedTuple]:
     """The run's candidates graded anew, from the sources that the arm may use."""
-    pairs = [Pair(**fields) for _, fields in read_objects(run_dir.train_pairs)]
-    candidates = [Candidate(**fields) for _, fields in read_objects(run_dir.candidates)]
+    candidates = read_candidates(run_dir.candidates)
     if negatives == "mined":
-        candidates = [candidate for candidate in candidates if candidate.source == "mined"]
-    texts = [text for pair in pairs for text in (pair.query, pair.positive)] + [c.text for c in candidates]
-    judge = EmbeddingJudge(stages.judge_encoder(config, run_dir), texts)
-    return grade_candidates(pairs, candidates, judge, config.grading.bounds).tuples
+        candidates = (candidate for candidate in candidates if candidate.source == "mined")
+    proposals = list(by_pair(read_pairs(run_dir.train_pairs), candidates))
+    measuring = judges(config, judge_encoder(config, run_dir))
+    return Grader(measuring, config.grading, longest=config.model.max_tokens).grade(proposals).tuples
 
 
 def summarize(folder: Path, config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from multigrain import pipeline
 from multigrain.cli import main
 from multigrain.config import load_config
-from multigrain.data.split import SplitData, usable_negatives
+from multigrain.data.split import Documents, SplitData, usable_negatives
 from multigrain.errors import ConfigError
 from multigrain.jsonl import read_objects
 from multigrain.records import Candidate, Pair

@@ -11,19 +11,20 @@ import random
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain.synthesis.prompts import all_grades_prompt
-
 from benchmarks.mock_server import WORDS
 from benchmarks.process_tree import ProcessTree
 from multigrain import __version__
+from multigrain.config import Config
 from multigrain.jsonl import read_objects
 from multigrain.records import Pair
+from multigrain.synthesis.negatives import plan
 
 HERE = Path(__file__).parent
 GRADES = [1, 2, 3, 4]
@@ -55,6 +56,8 @@ provider = "endpoint"
 base_url = {url}
 model = "mock"
 max_concurrency = {concurrency}
+[synthesis]
+prompt_style = "all-grades"
 [mining]
 enabled = false
 """
@@ -70,10 +73,10 @@ class Work:
     def __post_init__(self) -> None:
         """Write the inputs."""
         with (self.folder / "pairs.jsonl").open("w") as pairs, (self.folder / "prompts.jsonl").open("w") as prompts:
-            for pair in _pairs(self.inputs):
+            for pair, prompt in zip(_pairs(self.inputs), _prompts(self.inputs), strict=True):
                 pairs.write(json.dumps({"id": pair.id, "query": pair.query, "positive": pair.positive, "source": "x"}))
                 pairs.write("\n")
-                prompts.write(json.dumps({"id": pair.id, "prompt": all_grades_prompt(pair, GRADES)}) + "\n")
+                prompts.write(json.dumps({"id": pair.id, "prompt": prompt}) + "\n")
             held_out = {"query": "is it held out", "positive": "it is held out", "source": "held out"}
             pairs.write(json.dumps(held_out) + "\n")
 
@@ -82,6 +85,12 @@ class Work:
         """The environment variables of an engine."""
         kept = {name: value for name, value in os.environ.items() if name not in UNWANTED}
         return kept | QUIET | {"HOME": str(self.folder)}
+
+
+def _prompts(count: int) -> Iterator[str]:
+    """What multigrain asks for each pair."""
+    config = Config.model_validate(tomllib.loads(RUN.format(url='"http://127.0.0.1"', concurrency=CONCURRENCY)))
+    return (task.ask.request.prompt for task in plan(config, lambda: _pairs(count), count, "mock"))
 
 
 def _pairs(count: int) -> Iterator[Pair]:

@@ -115,7 +115,13 @@ def test_a_pair_whose_positive_is_irrelevant_is_not_repaired(
     monkeypatch.setattr(stage, "judge_encoder", lambda *_: embed)
     pipeline.grade(config)
     found = json.loads(RunDir(config.folder).report.read_text())
-    assert set(found["dropped"]) <= {"irrelevant positive", "synonym", "near duplicate", "too short", "copy of another candidate"}
+    assert set(found["dropped"]) <= {
+        "irrelevant positive",
+        "synonym",
+        "near duplicate",
+        "too short",
+        "copy of another candidate",
+    }
     assert (found["tuples"], asked) == (0, [])
 
 

@@ -134,10 +134,14 @@ class Report:
         return find_leak(positives, negatives)
 
     def _near_duplicates(self) -> float | None:
-        """Share of the sampled negatives that nearly equal one of another tuple; the very same document is none."""
-        texts = list(dict.fromkeys(folded(n.text) for graded in self._sample for n in graded.negatives))
-        seen = NearDuplicates()
-        return round(fmean(seen.add(text) is not None for text in texts), 4) if texts else None
+        """Share of the sampled negatives that nearly equal one of another tuple.
+
+        The very same document is none, nor is a cloze of it: written texts are compared with written ones, mined
+        ones with mined ones.
+        """
+        texts = dict.fromkeys((n.source, folded(n.text)) for graded in self._sample for n in graded.negatives)
+        seen: defaultdict[str, NearDuplicates] = defaultdict(NearDuplicates)
+        return round(fmean(seen[source].add(text) is not None for source, text in texts), 4) if texts else None
 
     def _examples(self) -> list[GradedTuple]:
         return random.Random(self._seed).sample(self._sample, min(SHOWN, len(self._sample)))
