@@ -96,6 +96,10 @@ pairs = "pairs.jsonl"
 held_out = 0.25
 [llm]
 provider = "scripted"
+[synthesis]
+prompt_style = "per-grade"
+[mining]
+per_grade = 1
 [grading]
 judge_model = "{tiny_encoder}"
 bands = [0.7, 0.8, 0.9]

@@ -42,6 +42,8 @@ provider = "endpoint"
 base_url = "http://127.0.0.1:9/v1"
 model = "mock"
 max_concurrency = 16
+[synthesis]
+prompt_style = "all-grades"
 [mining]
 enabled = false
 """

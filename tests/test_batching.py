@@ -81,6 +81,7 @@ class BatchServer(MockServer):
 def command(run_toml: Path) -> Any:
     def run(url: str, *arguments: str, verb: str = "synthesize") -> int:
         settings = ["llm.provider=endpoint", f"llm.base_url={url}", "llm.model=mock", "mining.enabled=false"]
+        settings.append("synthesis.prompt_style=all-grades")
         return main([verb, str(run_toml), *(item for s in settings for item in ("--set", s)), *arguments])
 
     return run

@@ -139,7 +139,7 @@ def test_foreign_errors_are_told_for_what_they_are(
     def broken(*_args: object) -> None:
         raise error
 
-    monkeypatch.setattr("multigrain.stages.read_data", broken)
+    monkeypatch.setattr("multigrain.stages.data.read_data", broken)
     assert main(["synthesize", str(run_toml), "--quiet"]) == code
     assert expected in capsys.readouterr().err
 
@@ -161,7 +161,7 @@ def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(run_toml)]) == 0
     out = capsys.readouterr().out
     assert "30 training pairs, 10 held out" in out
-    assert "4 requests each (per-grade)" in out
+    assert "4 requests for each pair (per-grade)" in out
     assert "coarse (4) -> fine (4)" in out
     assert "new" in out
     assert not load_config(run_toml).folder.exists()

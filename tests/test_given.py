@@ -91,7 +91,7 @@ def test_what_is_held_out_is_no_negative() -> None:
     split = SplitData(
         [Pair("a", "q", "p")],
         [Pair("b", "Held out question", "held out answer")],
-        [],
+        Documents(list, frozenset(), 0),
         [Candidate(id, 4, text, "mined", "given") for text in texts for id in ("a", "b", "c")],
     )
     usable, left_out = usable_negatives(split)

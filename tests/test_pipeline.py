@@ -18,7 +18,7 @@ from multigrain.cli import main
 from multigrain.config import load_config
 from multigrain.errors import ConfigError, LLMReplyError, RunError
 from multigrain.model.build import load_model
-from multigrain.pipeline import STAGES, run
+from multigrain.pipeline import run
 
 RESULTS = (
     "data/train.jsonl",
@@ -58,7 +58,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert set(graded) == {"id", "query", "positive", "negatives"}
     assert set(graded["negatives"][0]) == {"text", "grade", "score", "source"}
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert list(manifest) == [stage.name for stage in STAGES]
+    assert list(manifest) == pipeline.names_of(load_config(run_toml))
     assert load_model(folder / "model").encode("the cat").shape == (32,)
     assert "| coarse | 1 | 4 | 0.05 |" in (folder / "model" / "README.md").read_text()
 
@@ -69,7 +69,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert time.monotonic() - started < 2
     again = capsys.readouterr()
     assert again.out == out
-    assert again.err.count("done already") == len(STAGES)
+    assert again.err.count("done already") == len(manifest)
     assert results(folder) == before
 
 
@@ -207,7 +207,8 @@ def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: p
     monkeypatch.setattr(ScriptedClient, "complete", lambda s, r: asked.append(r.key) or answer(s, r))  # type: ignore[func-returns-value]
     counts = pipeline.synthesize(config)["counts"]
     assert counts["requests"] == counts["written"] == 120
-    assert len(asked) == counts["sent"] == 120 - 50
+    assert len(asked) == counts["sent"]
+    assert len(first) + len(asked) <= 120  # several pairs may exchange the same term
     assert not first & set(asked)
 
 
@@ -216,10 +217,10 @@ def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
 ) -> None:
     run(load_config(run_toml))
     capsys.readouterr()
-    run(load_config(run_toml, ["llm.temperature=0.1"]), force=True)
+    run(load_config(run_toml, ["synthesis.domain=''"]), force=True)
     err = capsys.readouterr().err
-    assert "synthesize ..." in err
-    for stage in ("data", "grade", "train", "evaluate"):
+    assert "synthesize ..." in err and "grade ..." in err
+    for stage in ("data", "train", "evaluate"):
         assert f"{stage}: done already" in err
 
 
@@ -286,7 +287,7 @@ def test_too_many_parked_requests_have_their_exit_code(
     run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(run_toml), "--set", "llm.max_requests=100"]) == 3
-    assert "20 requests have no usable answer" in capsys.readouterr().err
+    assert "13 requests have no usable answer" in capsys.readouterr().err
     parked = (load_config(run_toml).folder / "synthesis" / "parked.jsonl").read_text().splitlines()
     assert json.loads(parked[0])["reason"] == "budget"
     assert "llm.max_requests = 100" in json.loads(parked[0])["detail"]

@@ -19,7 +19,8 @@ from multigrain.synthesis import mine as module
 from multigrain.synthesis.mine import mine_candidates
 
 BOUNDS = (0.35, 0.6, 0.8, 0.95)
-EMBEDDING, BM25 = MiningSection(methods=["embedding"]), MiningSection(methods=["bm25"])
+EMBEDDING = MiningSection(methods=["embedding"], per_grade=1)
+BM25 = MiningSection(methods=["bm25"], per_grade=1)
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -34,7 +35,7 @@ def candidates(documents: list[Document], pairs: list[Pair], mining: MiningSecti
 
 def mine(cosines: Sequence[float], pairs: list[Pair], **settings: Any) -> list[tuple[int, str]]:
     documents = [Document(str(i), f"{cosine} d{i}") for i, cosine in enumerate(cosines)]
-    mining = MiningSection.model_validate({"methods": ["embedding"], **settings})
+    mining = MiningSection.model_validate({"methods": ["embedding"], "per_grade": 1, **settings})
     return [(candidate.grade, candidate.text) for candidate in candidates(documents, pairs, mining)]
 
 
@@ -62,7 +63,7 @@ def test_the_positives_of_a_query_and_the_query_itself_are_never_its_negatives()
 
 def test_held_out_documents_are_never_looked_at() -> None:
     documents = [Document("0", "not even a number", "held_out"), Document("1", "0.1 d1", "train")]
-    for mining in (EMBEDDING, MiningSection()):
+    for mining in (EMBEDDING, MiningSection(per_grade=1)):
         assert [c.text for c in candidates(documents, [Pair("p", "1 not even", "0.9 p")], mining)] == ["0.1 d1"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.encoders import judge_encoder
+from multigrain.errors import LLMError, LLMReplyError
 from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate
 from multigrain.grading.choose import Measured
 from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
@@ -98,9 +99,13 @@ class _Work:
         """Ask for what is missing."""
         work = asking.repairs(self._config, self._run_dir, self.missing, attempt)
         say(f"  {work.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
-        for _ in self._answers.ask(self._config, work):
-            pass
         self.asked["repairs"] += work.count
+        try:
+            for _ in self._answers.ask(self._config, work):
+                pass
+        except LLMError as error:  # what was written and mined is there all the same
+            say(f"  warning: nothing is repaired: {error}")
+            return
         self._repairs.append(work)
 
     def ask_whether_they_answer(self) -> None:
@@ -142,7 +147,11 @@ class _Work:
         for name, texts in zip(("relevant", "irrelevant"), (positives, negatives), strict=True):
             path = self._run_dir.known(name)
             write_records(path, texts[:CALIBRATED_ON])
-            rated.append([rating for _, _, rating in self._rated(path)])
+            try:
+                rated.append([rating for _, _, rating in self._rated(path)])
+            except LLMReplyError as error:
+                say(f"  warning: {error}")
+                return Calibration(max(RATINGS), 0.5, len(negatives))
         return calibrate(*rated)
 
     def _rated(self, candidates: Path) -> Iterator[tuple[str, str, int]]:
