@@ -56,6 +56,13 @@ def test_a_pattern_shows_the_shots_and_stops_where_the_model_goes_on() -> None:
     assert prompt.pattern([], query="e") == "Query: e\nOff:"
 
 
+@pytest.mark.parametrize("text", ["Query: $query\nOff: ${passage}", "$query at $$9, $$passage\nOff: $passage"])
+def test_a_pattern_knows_the_name_however_it_is_written(text: str, folder: Path) -> None:
+    prompt = own(folder, "grade_1", text)
+    filled = prompt.fill(query="e", passage="END")
+    assert prompt.pattern([], query="e") == filled.removesuffix(" END")
+
+
 def test_the_version_is_that_of_the_text_and_not_of_the_remarks(folder: Path) -> None:
     text = "Query: $query\nOff: $passage"
     first = own(folder, "grade_1", f"# one\n\n#two\n{text}\n\n")
@@ -63,6 +70,11 @@ def test_the_version_is_that_of_the_text_and_not_of_the_remarks(folder: Path) ->
     assert re.fullmatch(r"grade_1@[0-9a-f]{8}", first.version)
     assert own(folder, "grade_1", text.replace("Off", "of")).version != first.version
     assert own(folder, "grade_1", f"{text}\n# not at the top").version != first.version
+
+
+def test_a_mark_of_the_editor_before_the_remark_is_not_sent(folder: Path) -> None:
+    """Some editors begin UTF-8 with a byte order mark."""
+    assert own(folder, "grade_1", "\ufeff# a remark\n$query $passage").text == "$query $passage"
 
 
 def test_a_folder_replaces_one_prompt_and_no_other(folder: Path) -> None:
