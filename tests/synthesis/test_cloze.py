@@ -8,8 +8,8 @@ from multigrain.records import Pair
 from multigrain.synthesis.cloze import WORD, Cloze, exchange
 from multigrain.synthesis.parse import cloze_reader
 
-# Twenty queries: more than two with a word make it common.
-FIELD = [f"does protein {letter}{letter}{letter} bind" for letter in "abcdefghijklmnopqr"]
+# Of twenty queries more than two with a word make it common.
+FIELD = [f"what does the protein {letter}{letter}{letter} bind" for letter in "abcdefghijklmnopqr"]
 QUERIES = [*FIELD, "aspirin after a stroke", "who had a stroke"]
 
 
@@ -50,12 +50,13 @@ def test_small_and_common_words_stay_inside_a_term_and_go_at_its_ends() -> None:
     assert terms("what is a type VI secretion system, of all", positive)[0] == "type VI secretion system"
 
 
-@pytest.mark.parametrize("between", [", ", " - ", " and ", "\n"])
+@pytest.mark.parametrize("between", [", ", " - ", " or ", "\n"])
 def test_what_is_not_one_phrase_is_not_one_term(between: str) -> None:
-    found = terms("secretion and system", f"of secretion{between}system")
-    assert ("secretion system" not in found) and {"secretion", "system"} <= set(found) or between == " and "
-    if between == " and ":
-        assert found[0] == "secretion and system"
+    assert terms("secretion and system", f"of secretion{between}system")[:2] == ["secretion", "system"]
+
+
+def test_a_small_word_of_the_query_joins_two_terms() -> None:
+    assert terms("secretion and system", "of secretion and system")[0] == "secretion and system"
 
 
 def test_nothing_shared_brings_numbers_then_names_then_long_words() -> None:
@@ -89,9 +90,9 @@ def test_chinese_is_taken_clause_by_clause() -> None:
 
 
 def test_the_language_takes_its_own_endings_off() -> None:
-    pair = Pair("1", "Krankheiten der Katzen", "Eine Krankheit von vielen.")
+    pair = Pair("1", "Krankheiten der Katzen", "Eine Krankheit kennt 12 Formen.")
     assert Cloze(QUERIES, "German").terms(pair)[0] == "Krankheit"
-    assert Cloze(QUERIES, "english").terms(pair)[0] != "Krankheit"
+    assert Cloze(QUERIES, "english").terms(pair)[0] == "12"
 
 
 TEXTS = st.text(st.sampled_from("abAB éßİ猫12-'.,\n"), min_size=1, max_size=30).filter(lambda text: bool(text.strip()))
@@ -110,7 +111,9 @@ def test_each_term_stands_in_the_positive_and_can_be_exchanged(query: str, posit
 
 
 def test_a_term_inside_another_word_stays() -> None:
-    assert exchange("iron, irony, iron-free, environ, Iron2", "iron", "zinc") == "zinc, irony, zinc-free, environ, Iron2"
+    assert (
+        exchange("iron, irony, iron-free, environ, Iron2", "iron", "zinc") == "zinc, irony, zinc-free, environ, Iron2"
+    )
 
 
 def test_the_case_of_the_place_is_kept() -> None:
@@ -124,7 +127,10 @@ def test_a_term_and_its_exchange_are_text_and_no_patterns() -> None:
     assert exchange("1.5 and 105", "1.5", "2") == "2 and 105"
 
 
-@given(words=st.lists(st.sampled_from(["ab", "AB", "abc", "b", "ab-b", "É", "a'b"]), min_size=1, max_size=8), data=st.data())
+@given(
+    words=st.lists(st.sampled_from(["ab", "AB", "abc", "b", "ab-b", "É", "a'b"]), min_size=1, max_size=8),
+    data=st.data(),
+)
 def test_the_term_never_stands_there_as_a_word_afterwards(words: list[str], data: st.DataObject) -> None:
     joints = data.draw(st.lists(st.sampled_from([" ", ", ", ". ", "-"]), min_size=len(words), max_size=len(words)))
     positive = "".join(word + joint for word, joint in zip(words, joints, strict=True))
