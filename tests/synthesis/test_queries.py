@@ -151,7 +151,9 @@ def test_a_query_is_read_without_what_leads_to_it(text: str, query: str) -> None
     assert read_query(Answer(text)) == query
 
 
-@pytest.mark.parametrize("text", ["", " \n ", '""', "Here is a question:", "Question: ''"])
+@pytest.mark.parametrize(
+    "text", ["", " \n ", '""', "Here is a question:", "This text highlights that ", "Question: ''"]
+)
 def test_where_nothing_is_left_there_is_no_query(text: str) -> None:
     with pytest.raises(LLMReplyError, match=r"wanted a query|the model wrote nothing"):
         read_query(Answer(text))
