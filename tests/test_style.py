@@ -10,6 +10,7 @@ import pytest
 
 from multigrain import check, style
 from multigrain.config import Config, load_config
+from multigrain.errors import LLMError, LLMRefused, LLMUnavailable
 from multigrain.jsonl import write_records
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.scripted import ScriptedClient
@@ -114,6 +115,44 @@ def test_a_model_that_cannot_write_a_style_is_asked_in_the_other(
 
     monkeypatch.setattr(ScriptedClient, "complete", complete)
     assert style.decide(*configured()).synthesis.prompt_style == "per-grade"
+
+
+@pytest.mark.parametrize("error", [LLMUnavailable("the server is down"), LLMRefused("the key is refused")])
+def test_where_nobody_answers_nothing_is_decided(
+    error: LLMError, configured: Configured, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a broken connection would decide the style of the run for good."""
+    config, run_dir = configured()
+
+    def ask_all(*_: object) -> int:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multigrain.asking.ask_all", ask_all)
+        with pytest.raises(LLMError, match=str(error)):
+            style.decide(config, run_dir)
+    assert not run_dir.style.exists()
+    assert style.decide(config, run_dir).synthesis.prompt_style == "all-grades"
+
+
+def test_a_style_that_the_server_refuses_is_not_taken(
+    configured: Configured, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many servers have no completions."""
+    from multigrain import asking
+
+    ask_all = asking.ask_all
+
+    def no_completions(config: Config, run_dir: RunDir, work: asking.Work) -> int:
+        if config.prompt_style == "per-grade":
+            raise LLMRefused("no such address")
+        return ask_all(config, run_dir, work)
+
+    asked.all_grades = {1: 1, 2: 3, 3: 2, 4: 1}
+    monkeypatch.setattr(asking, "ask_all", no_completions)
+    config, run_dir = configured()
+    assert style.decide(config, run_dir).synthesis.prompt_style == "all-grades"
+    assert json.loads(run_dir.style.read_text())["order_rates"]["per-grade"] == 0
 
 
 def test_the_decision_is_noted_and_not_asked_again(configured: Configured, asked: Asked) -> None:
