@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ PASSAGES = [Document(f"d{number}", f"passage number {number} about tea") for num
 TYPES = ["question", "situation", "keywords", "statement"]
 
 
-def config(seed: int = 7, **synthesis: object) -> Config:
+def config(seed: int = 7, **synthesis: Any) -> Config:
     synthesis = {"mode": "corpus", **synthesis}
     return Config.model_validate({"name": "x", "seed": seed, "data": {"corpus": "a"}, "synthesis": synthesis})
 
@@ -29,7 +30,7 @@ def written(settings: Config, passages: list[Document] = PASSAGES) -> list[Writt
     return [task.make("A query")[0] for task in tasks(settings, passages)]
 
 
-def only_prompt(**synthesis: object) -> str:
+def only_prompt(**synthesis: Any) -> str:
     (task,) = tasks(config(**synthesis), PASSAGES[:1])
     return task.ask.request.prompt
 
@@ -93,7 +94,7 @@ def test_no_two_requests_have_one_key() -> None:
 def test_language_domain_and_examples_reach_the_prompt() -> None:
     example = {"query": "Why does\ntea $5 {cool}?", "positive": "Because."}
     for kind in TYPES:
-        told = {"language": "German", "domain": "Tea,\nof all kinds", "examples": [example, example]}
+        told: dict[str, Any] = {"language": "German", "domain": "Tea,\nof all kinds", "examples": [example, example]}
         prompt = only_prompt(query_types=[kind], **told)
         assert ", in German" in prompt
         assert "\nThe texts are about: Tea, of all kinds\n" in prompt
@@ -117,7 +118,7 @@ def test_a_long_passage_is_cut_and_is_one_line() -> None:
 
 def test_a_prompt_of_the_user_is_asked_instead(tmp_path: Path) -> None:
     (tmp_path / "query_question.txt").write_text("About $passage")
-    section = {"prompts": str(tmp_path), "query_types": ["question"]}
+    section: dict[str, Any] = {"prompts": str(tmp_path), "query_types": ["question"]}
     assert only_prompt(**section) == "About passage number 0 about tea"
     assert written(config(**section))[0].prompt != written(config(query_types=["question"]))[0].prompt
 
