@@ -9,7 +9,7 @@ from multigrain import asking
 from multigrain.asking import Work
 from multigrain.config import Config
 from multigrain.encoders import judge_encoder
-from multigrain.errors import LLMError
+from multigrain.errors import LLMError, LLMUnavailable
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.jsonl import read_pairs, write_json
 from multigrain.llm.providers import model_name
@@ -33,12 +33,24 @@ def decide(config: Config, run_dir: RunDir) -> Config:
     grade, and stay below the positive's? What the chosen style has written is not asked for again.
 
     Raises:
-        LLMError: the model can be asked in neither style.
+        LLMError: the model cannot be asked, or in neither style. Nothing is decided then.
     """
     known = decided(config, run_dir)
     if known.synthesis.prompt_style != "auto":
         return known
-    rates = {style: _order_rate(with_style(config, style), run_dir) for style in STYLES}
+    rates: dict[str, float] = {}
+    failures: list[LLMError] = []
+    for style in STYLES:
+        try:
+            rates[style] = _order_rate(with_style(config, style), run_dir)
+        except LLMUnavailable:  # says nothing about the style
+            raise
+        except LLMError as error:
+            say(f"  {style}: {error}")
+            rates[style] = 0.0
+            failures.append(error)
+    if len(failures) == len(STYLES):
+        raise failures[-1]
     style = max(STYLES, key=lambda style: rates[style])
     _note(config, run_dir, style, rates)
     told = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
@@ -90,11 +102,7 @@ def _order_rate(config: Config, run_dir: RunDir) -> float:
     sample = list(choose_pairs(sample, len(sample), PROBED, config.seed))
     tasks = [task for task in asking.negatives(config, run_dir).tasks() if task.input in {pair.id for pair in sample}]
     work = Work(f"trying {config.prompt_style}", len(tasks), lambda: iter(tasks))
-    try:
-        asking.ask_all(config, run_dir, work)
-    except LLMError as error:
-        say(f"  {config.prompt_style}: {error}")
-        return 0.0
+    asking.ask_all(config, run_dir, work)
     written: dict[str, dict[int, str]] = {pair.id: {} for pair in sample}
     for outcome in asking.outcomes(run_dir, work):
         if not isinstance(outcome, Parked):

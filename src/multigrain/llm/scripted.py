@@ -53,7 +53,8 @@ def _reply(request: Request) -> str:
         return json.dumps({"tasks": [f"Find the {words}." for words in _invented(request, 8, 4)]})
     if prompt == "pair":
         ((query, positive),) = zip(_invented(request, 1, 8), _invented(request, 1, 2 * LENGTH), strict=True)
-        return json.dumps({"query": query, "positive": f"{query}: {positive}"})
+        words = f"{query} {positive}".split()
+        return json.dumps({"query": query, "positive": " ".join(random.Random(query).sample(words, len(words)))})
     if prompt == "judge":
         return str(random.Random(request.prompt).randrange(4))
     if prompt.startswith("query_"):

@@ -17,8 +17,8 @@ from string import Template
 from multigrain.errors import ConfigError
 
 FOLDER = Path(__file__).parent
-PASSAGE = "$passage"
-"""Where a pattern ends and the model goes on."""
+PASSAGE = "passage"
+"""The name where a pattern ends and the model goes on."""
 PATTERNS = ("grade_1", "grade_2", "grade_3")
 """Prompts that are shown a few times filled in, and may use the query, the positive, or both."""
 
@@ -41,7 +41,9 @@ class Prompt:
 
     def pattern(self, shots: Iterable[Mapping[str, str]], **values: str) -> str:
         """Few-shot: the text once for each shot, and once more up to `$passage`, where the model goes on."""
-        opening = self.text.partition(PASSAGE)[0].rstrip()
+        names = Template.pattern.finditer(self.text)  # one for each dollar sign: `$$`, `$name` or `${name}`
+        end = next((name.start() for name in names if PASSAGE in (name["named"], name["braced"])), None)
+        opening = self.text[:end].rstrip()
         blocks = [Template(self.text).substitute(shot) for shot in shots]
         return "\n\n".join([*blocks, Template(opening).substitute(values)])
 
@@ -109,7 +111,7 @@ def names_in(text: str) -> set[str]:
 
 def _text(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, [f"cannot be read: {error}"]) from None
     while lines and re.match(r"#|\s*$", lines[0]):

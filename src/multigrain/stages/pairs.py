@@ -11,13 +11,14 @@ from multigrain.data.split import split_written
 from multigrain.encoders import judge_encoder
 from multigrain.errors import DataError
 from multigrain.grading.queries import FilteredQueries, filter_queries
-from multigrain.jsonl import read_documents, write_json, write_objects, write_records
+from multigrain.jsonl import write_json, write_objects, write_records
 from multigrain.progress import listed, say
 from multigrain.records import Document, Pair, to_json
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.stages.answers import Answers
 from multigrain.stages.data import fit, keep
+from multigrain.synthesis.queries import WrittenQuery
 
 
 def pairs(config: Config, run_dir: RunDir) -> Result:
@@ -31,12 +32,12 @@ def pairs(config: Config, run_dir: RunDir) -> Result:
 
 
 def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
-    written: list[Pair] = list(answers.ask(config, asking.queries(config, run_dir)))
+    queries: list[WrittenQuery] = list(answers.ask(config, asking.queries(config, run_dir)))
+    written = [Pair(query.id, query.query, query.passage.text) for query in queries]
     filtered = _filter(config, run_dir, written, Corpus(run_dir.corpus))
-    held_out = {passage.id for passage in read_documents(run_dir.passages) if passage.split == "held_out"}
-    is_held_out = [pair.id.partition("#")[0] in held_out for pair in filtered.kept]
-    train = [pair for pair, away in zip(filtered.kept, is_held_out, strict=True) if not away]
-    test = [pair for pair, away in zip(filtered.kept, is_held_out, strict=True) if away]
+    held_out = {query.id for query in queries if query.passage.split == "held_out"}
+    train = [pair for pair in filtered.kept if pair.id not in held_out]
+    test = [pair for pair in filtered.kept if pair.id in held_out]
     split = fit(config, split_written(train, test), "data.corpus", drop_leaked=True)
     counts = {
         "train_pairs": write_records(run_dir.train_pairs, split.train),

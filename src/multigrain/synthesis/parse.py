@@ -24,7 +24,7 @@ OPENING = re.compile(
     r"|^(the |a |one )?(short |search |main )?(question|query|keywords|finding|claim)s?( is| are)?( that)?\s*:\s*"
     r"|^(this|the) (text|passage|study|article|abstract|paper|research|author|document|main finding( of this text)?)s? "
     r"(\w+ly )?(highlight|show|state|suggest|discusse?|describe|report|find|found|provide|explore|demonstrate|is)\w*"
-    r"( that| is that)?[ ,:]+",
+    r"( that| is that)?([ ,:]+|$)",
     re.IGNORECASE,
 )
 """What small models say before they say it."""
