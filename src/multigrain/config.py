@@ -200,7 +200,7 @@ class MiningSection(Section):
     methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
     """`embedding` draws from all documents of a grade, `bm25` takes those that share most words with the query."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
-    per_grade: int = Field(4, ge=1, le=16)
+    per_grade: int = Field(6, ge=1, le=16)
     """Candidates of each method; grading chooses among them."""
     language: str = "english"
     """Of the corpus, for `bm25`: its stop words and endings, where they are known."""
@@ -222,7 +222,7 @@ class GradingSection(Section):
     false_negative_above: float = Field(0.95, gt=0)
     length_ratio: float = Field(3.0, gt=1)
     """How many times as long as its positive, or as short, a negative may be, in words."""
-    repairs: int = Field(1, ge=0, le=8)
+    repairs: int = Field(2, ge=0, le=8)
     """Times that the language model is asked once more for a grade that stayed empty."""
     round_trip: int = Field(3, ge=1)
     """A written query must find its own passage among so many first documents of the corpus."""
