@@ -95,7 +95,7 @@ def test_nothing_is_asked_where_nobody_writes(run_toml: Path, asked: list[Reques
 
 
 def test_only_pairs_that_are_written_for_are_repaired(run_toml: Path, asked: list[Request]) -> None:
-    config = synthesized(run_toml, "synthesis.limit=3", "mining.enabled=false")
+    config = synthesized(run_toml, "synthesis.limit=3", "mining.enabled=false", "grading.repairs=1")
     without_written(config, 1, 2, 3, 4)
     asked.clear()
     pipeline.grade(config)
