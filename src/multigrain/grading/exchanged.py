@@ -2,6 +2,7 @@
 
 from collections import Counter
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from multigrain.records import folded
 
@@ -9,10 +10,15 @@ SAME_TEXT = 0.8
 """Share of the words in which two texts must agree to be one text with something exchanged."""
 COMPARED = 300
 """Words."""
+REMEMBERED = 4096
+MARGIN = 0.1
+"""So much further below the positive must a text be that is the positive with a term exchanged: else the term was
+not what decides, and the text still answers the query."""
 SYNONYM = 0.65
 """Relevance of a term to another from which on they say the same ("melanoma", "skin cancer")."""
 
 
+@lru_cache(REMEMBERED)
 def exchanged_terms(text: str, positive: str) -> tuple[str, str] | None:
     """(what stood in the positive, what stands there now), of the commonest exchange; None if they are two texts.
 

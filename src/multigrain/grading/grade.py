@@ -8,7 +8,7 @@ from multigrain.config import GradingSection
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.choose import Measured, choose_rising
 from multigrain.grading.duplicates import NearDuplicates
-from multigrain.grading.exchanged import SYNONYM, exchanged_terms
+from multigrain.grading.exchanged import MARGIN, SYNONYM, exchanged_terms
 from multigrain.grading.judges import Judge
 from multigrain.grading.rules import broken_rule, length_against
 from multigrain.records import GRADES, Candidate, Dropped, GradedTuple, Negative, Pair, Source
@@ -46,7 +46,8 @@ class Grader:
     * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
       ("near duplicate");
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
-    * is as relevant as the positive by any judge ("false negative"), or answers the query by a language model's
+    * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must
+      be further below it), or answers the query by a language model's
       word ("answers the query"; that model's "no" outweighs the other judges);
     * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
     * is many times as long as the positive, or as short ("length");
@@ -146,10 +147,15 @@ class Grader:
         verdict = self.verdicts.get((pair.id, candidate.text))
         if verdict is False and grade == FALSE_NEGATIVE:
             grade = max(GRADES)
-        elif verdict is None and max(shares) >= self.section.false_negative_above:
+        elif verdict is None and max(shares) >= self._limit(pair, candidate):
             grade = FALSE_NEGATIVE
         length = length_against(candidate.text, pair.positive, int(self.longest * WORDS_PER_TOKEN))
         return Measured(candidate, tuple(shares), grade, length, bool(verdict))
+
+    def _limit(self, pair: Pair, candidate: Candidate) -> float:
+        """The relevance from which on the candidate is taken for a false negative."""
+        is_edited = candidate.source == "llm" and exchanged_terms(candidate.text, pair.positive) is not None
+        return self.section.false_negative_above - (MARGIN if is_edited else 0.0)
 
     def _admitted(self, measured: Sequence[Measured], result: Graded) -> list[Measured]:
         admitted = []
