@@ -126,9 +126,10 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
     summary = verbs[options.verb](config, force=options.force, **more)
     print(render(config, summary))
     if too_many_parked(config, summary):
-        parked = summary["counts"]["parked"]
+        counts = summary["counts"]
+        parked = counts.get("parked", 0) + counts.get("pairs_parked", 0)
         complain(
-            f"{parked} requests have no usable answer; {config.folder}/synthesis/parked.jsonl says why. "
+            f"{parked} requests have no usable answer; parked.jsonl in {config.folder}/synthesis (or data) says why. "
             "multigrain synthesize RUN.toml --retry REASON asks once more."
         )
         return PARKED

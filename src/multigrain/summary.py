@@ -28,8 +28,9 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
 
 def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
     """Whether more requests stayed without an answer than `synthesis.max_parked` allows."""
-    counts = summary["counts"]
-    return bool(counts.get("parked", 0) > config.synthesis.max_parked * counts.get("requests", 0))
+    counts, allowed = summary["counts"], config.synthesis.max_parked
+    asked = (("parked", "requests"), ("pairs_parked", "pair_requests"))
+    return any(counts.get(parked, 0) > allowed * counts.get(requests, 0) for parked, requests in asked)
 
 
 def render(config: Config, summary: dict[str, Any]) -> str:
