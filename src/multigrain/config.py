@@ -457,7 +457,7 @@ def _explain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if fault["type"] == "value_error":
-        return f"{key}: {message}"
+        return f"{key}: {message}" if key else message  # a fault of several sections names its keys itself
     return f"{key}: found {json.dumps(fault['input'], default=str)}; {message}"
 
 
