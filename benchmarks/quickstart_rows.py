@@ -66,7 +66,7 @@ def measure(
     config: Config, run_dir: RunDir, work: Path, negatives: str, pooling: str, seed: int
 ) -> dict[str, dict[str, float]]:
     """Train one arm, with its checkpoints in `work`, and score it: query -> metric -> value."""
-    model = build_model(config.model.base, pooling, config.model.max_tokens)
+    model = build_model(config.model.model_copy(update={"pooling": pooling}))
     if negatives != "none":
         phases = config.training.phases
         if negatives == "in-batch only":

@@ -2,12 +2,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model, load_base, load_model
 from multigrain.model.encode import CachedEncoder, encode
@@ -19,7 +21,7 @@ TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "
 
 @pytest.fixture
 def model(tiny_encoder: Path) -> SentenceTransformer:
-    return build_model(str(tiny_encoder), "anchor", 32)
+    return build_model(ModelSection(base=str(tiny_encoder), max_tokens=32))
 
 
 def test_vectors_are_the_weighted_mean_of_the_token_embeddings(model: SentenceTransformer) -> None:
@@ -43,7 +45,7 @@ def test_uniform_scores_are_mean_pooling(model: SentenceTransformer) -> None:
     features = {"token_embeddings": hidden, "attention_mask": mask, "anchor_scores": mask.float() * 0.3}
     mean = torch.stack([hidden[0].mean(0), hidden[1, :3].mean(0)])
     torch.testing.assert_close(AnchorPooling(32)(features)["sentence_embedding"], mean)
-    with pytest.raises(ValueError, match="put an AnchorTransformer before it"):
+    with pytest.raises(ValueError, match="must be an AnchorTransformer"):
         AnchorPooling(32)({"token_embeddings": hidden, "attention_mask": mask})
 
 
@@ -89,8 +91,10 @@ def test_a_saved_model_gives_the_same_vectors_everywhere(model: SentenceTransfor
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last", "weighted"])
-def test_the_hosts_poolings_load_plainly(tiny_encoder: Path, tmp_path: Path, pooling: str) -> None:
-    model = build_model(str(tiny_encoder), pooling, 16)
+def test_the_hosts_poolings_load_plainly(
+    tiny_encoder: Path, tmp_path: Path, pooling: Literal["mean", "cls", "last", "weighted"]
+) -> None:
+    model = build_model(ModelSection(base=str(tiny_encoder), pooling=pooling, max_tokens=16))
     model.save_pretrained(str(tmp_path))
     plain = SentenceTransformer(str(tmp_path))
     assert plain.max_seq_length == 16
@@ -113,7 +117,7 @@ def test_the_embedded_encoder_under_anchor_pooling_equals_eager() -> None:
     """The real MiniLM against the definition on its eager attention weights, in float64."""
     from transformers import AutoModel
 
-    model = build_model("embedded", "anchor", 64).double()
+    model = build_model(ModelSection(max_tokens=64)).double()
     eager = AutoModel.from_pretrained(find_base("embedded", ""), attn_implementation="eager").double().eval()
     features = model.preprocess(["a short text", "a longer text, with a comma and some more words in it"])
     inputs = {name: features[name] for name in ("input_ids", "attention_mask", "token_type_ids")}

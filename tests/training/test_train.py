@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback
 
-from multigrain.config import PhaseSection, TrainingSection
+from multigrain.config import ModelSection, PhaseSection, TrainingSection
 from multigrain.model.build import build_model
 from multigrain.records import GradedTuple, Negative
 from multigrain.training import train
@@ -40,7 +40,7 @@ def curriculum() -> Curriculum:
 
 
 def model(encoder: Path) -> SentenceTransformer:
-    return build_model(str(encoder), "anchor", 24)
+    return build_model(ModelSection(base=str(encoder), max_tokens=24))
 
 
 def weights(trained: SentenceTransformer) -> dict[str, torch.Tensor]:

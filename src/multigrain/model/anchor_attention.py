@@ -11,15 +11,17 @@ known). The log damps attention sinks: a token that takes all attention weighs l
 one that takes an even share, not n times.
 
 transformers keeps whatever tensor an attention function returns as its second value. So the function
-registered here computes every layer by the ordinary SDPA kernel, and only on the layer that
-`mark_anchor_layer` chose returns scores of shape (batch, n) in place of attention weights of shape
+registered here computes every layer by the ordinary SDPA kernel, and only on the layers that
+`mark_anchor_layers` chose returns scores of shape (batch, n) in place of attention weights of shape
 (batch, heads, n, n).
 
 This file is shipped inside every saved model: it may import nothing but torch and transformers.
 """
 
+import zlib
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +29,22 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION_NAME = "multigrain_anchor"
+ATTENTION_NAME = f"multigrain_anchor_{zlib.crc32(__name__.encode()):08x}"
+"""Each saved model loads its own copy of this file, under its own module name; none may take another's place."""
 CHUNK_BYTES = 8 * 2**20
 """Size of the fp32 tile of attention weights that is in memory at once."""
+
+Form = Literal["log", "linear"]
+
+
+@dataclass(frozen=True)
+class AnchorSettings:
+    """How scores are made: see `multigrain.model.pooling.AnchorPooling`."""
+
+    form: Form = "log"
+    layers: tuple[int, ...] = (-1,)
+    visibility_correction: bool = False
+
 
 _called: ContextVar[list[nn.Module] | None] = ContextVar("multigrain_called", default=None)
 
@@ -44,7 +59,7 @@ def anchor_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """SDPA, and on the marked layer the anchor scores (batch, n) as the second value.
+    """SDPA, and on a marked layer the anchor scores (batch, n) as the second value.
 
     Args:
         module: the attention layer.
@@ -63,12 +78,12 @@ def anchor_attention(
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
     )
-    form = getattr(module, "anchor_form", None)
-    if form is None:
+    settings = getattr(module, "anchor", None)
+    if settings is None:
         return output, None
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return output, anchor_scores(query, key, attention_mask, scale, causal and attention_mask is None, form)
+    return output, anchor_scores(query, key, attention_mask, scale, causal and attention_mask is None, settings.form)
 
 
 AttentionInterface.register(ATTENTION_NAME, anchor_attention)
@@ -125,14 +140,14 @@ def _allowed(mask: Tensor | None, length: int, causal: bool, device: torch.devic
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
-def mark_anchor_layer(model: PreTrainedModel, form: str = "log") -> None:
-    """Have the model's last attention layer return anchor scores.
+def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> None:
+    """Have some attention layers of the model return anchor scores.
 
-    The last layer is found by running two tokens through the model and noting which attention modules were
-    called: not every architecture numbers its layers.
+    The layers are found by running two tokens through the model and noting which attention modules were called: not
+    every architecture numbers its layers.
 
     Raises:
-        ValueError: the model does not use transformers' attention interface.
+        ValueError: the model has no such layers, or does not use transformers' attention interface.
     """
     try:
         model.set_attn_implementation(ATTENTION_NAME)
@@ -142,8 +157,20 @@ def mark_anchor_layer(model: PreTrainedModel, form: str = "log") -> None:
     if not modules:
         raise ValueError(_unsupported(model))
     for module in modules:
-        module.anchor_form = None
-    modules[-1].anchor_form = form
+        module.anchor = None
+    for layer in settings.layers:
+        if not -len(modules) <= layer < len(modules):
+            raise ValueError(f"there is no attention layer {layer}: {type(model).__name__} has {len(modules)}")
+        modules[layer].anchor = settings
+
+
+def anchor_scores_of(attentions: tuple[Tensor, ...]) -> Tensor:
+    """(B, n), the mean of the marked layers' scores.
+
+    Args:
+        attentions: what a marked model gave as its attentions.
+    """
+    return attentions[0] if len(attentions) == 1 else torch.stack(attentions).mean(0)
 
 
 def _attention_modules(model: PreTrainedModel) -> list[Any]:

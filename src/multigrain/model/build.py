@@ -11,6 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
 
+from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
@@ -23,7 +24,7 @@ HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = 
     "last": "lasttoken",
     "weighted": "weightedmean",
 }
-SHIPPED = (Path(pooling.__file__), Path(anchor_attention.__file__))
+SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
 """The files that a saved model needs in order to load without multigrain."""
 
 
@@ -33,7 +34,7 @@ class EmbeddingModel(SentenceTransformer):
     _module_classes: Mapping[str, type[nn.Module]] = {
         f"{module}.{cls.__name__}": cls
         for cls in (AnchorTransformer, AnchorPooling)
-        for module in (cls.__module__, "pooling")
+        for module in (cls.__module__, cls.__module__.rpartition(".")[2])
     }
 
     @classmethod
@@ -48,10 +49,11 @@ class EmbeddingModel(SentenceTransformer):
         """Save, with the code of our modules beside `modules.json`, which then names that code."""
         super().save(path, *args, **kwargs)
         modules = json.loads((listing := Path(path, "modules.json")).read_text(encoding="utf-8"))
-        if not any(module["type"].startswith(AnchorPooling.__module__) for module in modules):
+        if not any(module["type"] in self._module_classes for module in modules):
             return
         for module in modules:
-            module["type"] = module["type"].replace(AnchorPooling.__module__ + ".", "pooling.")
+            if module["type"] in self._module_classes:
+                module["type"] = ".".join(module["type"].split(".")[-2:])
         for file in SHIPPED:
             shutil.copy(file, path)
         write_json(listing, modules)
@@ -105,12 +107,13 @@ def _no_cross_encoder(model: CrossEncoder) -> str | None:
     return f"gives {model.num_labels} scores for a pair" if model.num_labels != 1 else None
 
 
-def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer:
+def build_model(section: ModelSection) -> SentenceTransformer:
     """The base with the pooling asked for, and normalised embeddings.
 
     Raises:
         ConfigError: there is no such base, or its attention cannot be seen by anchor pooling.
     """
+    base = section.base
     host = load_base(base)
     transformer = host[0]
     if not isinstance(transformer, Transformer):
@@ -118,17 +121,17 @@ def build_model(base: str, pooling: str, max_tokens: int) -> SentenceTransformer
     if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
         raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
     dimension = transformer.get_embedding_dimension()
-    if pooling == "anchor":
-        try:
-            transformer = AnchorTransformer(find_base(base, "model.base"))
-        except ValueError as error:
-            raise ConfigError("model.pooling", [str(error)]) from error
+    if section.pooling == "anchor":
+        transformer = AnchorTransformer(find_base(base, "model.base"))
         pooled: nn.Module = AnchorPooling(dimension)
     else:
-        pooled = Pooling(dimension, HOST_POOLINGS[pooling])
+        pooled = Pooling(dimension, HOST_POOLINGS[section.pooling])
     prompts = {name: prompt for name, prompt in host.prompts.items() if prompt}
-    model = EmbeddingModel(modules=[transformer, pooled, Normalize()], prompts=prompts)
-    model.max_seq_length = min(max_tokens, host.max_seq_length or max_tokens)
+    try:
+        model = EmbeddingModel(modules=[transformer, pooled, Normalize()], prompts=prompts)
+    except ValueError as error:  # the attention cannot be seen
+        raise ConfigError("model.pooling", [str(error)]) from error
+    model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
     return model
 
 

@@ -5,79 +5,156 @@
 
 with the scores of `anchor_attention` and H the final hidden states. No parameters are added.
 
-This file is shipped inside every saved model, beside `anchor_attention.py`: it may import nothing but
-torch, sentence_transformers and that file. The names of the classes are a file format.
+This file is shipped inside every saved model, beside `anchor_attention.py`: it may import nothing but torch,
+sentence_transformers and that file. The names of the classes are a file format. Both are in one file, because the
+host saves the code of a module beside that module's settings, and looks for it beside the first module's alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import Tensor
 
-from .anchor_attention import mark_anchor_layer
+from .anchor_attention import AnchorSettings, Form, anchor_scores_of, mark_anchor_layers
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 class AnchorTransformer(Transformer):
-    """The host's Transformer, which also hands on the anchor scores of the last attention layer.
+    """The host's Transformer, which also hands on the anchor scores of some attention layers.
 
-    Writes `token_embeddings` (B, n, D) and `anchor_scores` (B, n) into the features.
+    Writes `token_embeddings` (B, n, D) and, once a pooling has asked for them by `hand_on_scores`, `anchor_scores`
+    (B, n) into the features; both come from the same pass.
+
+    Args:
+        args: as the host's Transformer takes them.
+        bidirectional: whether a decoder's tokens see those after them too. Kept in this module's configuration,
+            because a folder with an adapter alone has no other place for it.
+        kwargs: as the host's Transformer takes them.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    config_keys = [*Transformer.config_keys, "bidirectional"]
+
+    def __init__(self, *args: Any, bidirectional: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        mark_anchor_layer(self.model)
+        self.bidirectional = bidirectional
+        if bidirectional:
+            self.model.config.is_causal = False
+        self._anchor: AnchorSettings | None = None
+
+    def hand_on_scores(self, settings: AnchorSettings) -> None:
+        """From now on, write anchor scores too."""
+        mark_anchor_layers(self.model, settings)
+        self._anchor = settings
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Run the model once; both outputs come from the same pass."""
+        """Run the model once."""
         inputs = {name: features[name] for name in MODEL_INPUTS if name in features}
-        output = self.model(**inputs, **kwargs, output_attentions=True, return_dict=True)
+        wanted = {"output_attentions": True} if self._anchor else {}
+        output = self.model(**inputs, **kwargs, **wanted, return_dict=True)
         features["token_embeddings"] = output.last_hidden_state
-        features["anchor_scores"] = output.attentions[-1]
+        if self._anchor:
+            features["anchor_scores"] = anchor_scores_of(output.attentions)
         return features
 
 
 class AnchorPooling(Pooling):
     """Weighted mean of the token embeddings, each weighted by the attention it receives.
 
-    Gradients flow through the weights.
+    Source: *Negative Matters* (ACL 2025) for the log form on the last layer, which are the defaults; the other
+    settings are additions of multigrain.
 
     Args:
         embedding_dimension: D, the size of the token embeddings.
         include_prompt: whether the tokens of a prompt take part.
+        form: "log" damps tokens that take most of the attention, "linear" does not.
+        layers: the attention layers that are looked at, counted as in a list (-1 is the last); their scores are
+            averaged.
+        exclude_first: leave the first token out, which takes half of the attention in an untrained causal model.
+        visibility_correction: divide the score of each token by the number of tokens that can see it; without it a
+            causal mask favours early tokens.
+        detach: let no gradient flow through the weights.
     """
 
-    config_keys = ["embedding_dimension", "include_prompt"]
+    config_keys = [
+        "embedding_dimension",
+        "include_prompt",
+        "form",
+        "layers",
+        "exclude_first",
+        "visibility_correction",
+        "detach",
+    ]
     config_key_renames: dict[str, str] = {}
 
-    def __init__(self, embedding_dimension: int, include_prompt: bool = True) -> None:
+    def __init__(
+        self,
+        embedding_dimension: int,
+        include_prompt: bool = True,
+        form: Form = "log",
+        layers: Sequence[int] = (-1,),
+        exclude_first: bool = False,
+        visibility_correction: bool = False,
+        detach: bool = False,
+    ) -> None:
         super().__init__(embedding_dimension, "mean", include_prompt)
+        self.form = form
+        self.layers = list(layers)
+        self.exclude_first = exclude_first
+        self.visibility_correction = visibility_correction
+        self.detach = detach
+
+    def on_model_ready(self, model: BaseModel) -> None:
+        """Ask the transformer before for the scores; the host calls this once a model is built or loaded.
+
+        Raises:
+            ValueError: the module before is no AnchorTransformer, or its model cannot give the scores.
+        """
+        transformer: Any = model[0]
+        # Loaded by the host alone, the class has another import path.
+        if not hasattr(transformer, "hand_on_scores"):
+            raise ValueError(f"AnchorPooling needs an AnchorTransformer before it, found {type(transformer).__name__}")
+        transformer.hand_on_scores(AnchorSettings(self.form, tuple(self.layers), self.visibility_correction))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Read `token_embeddings` (B, n, D) and `anchor_scores` (B, n); write `sentence_embedding` (B, D).
 
         Raises:
-            ValueError: there are no anchor scores, because the module before is no AnchorTransformer.
+            ValueError: there are no anchor scores.
         """
         if "anchor_scores" not in features:
-            raise ValueError("AnchorPooling needs anchor scores: put an AnchorTransformer before it")
+            raise ValueError("AnchorPooling found no anchor scores: the module before it must be an AnchorTransformer")
         hidden: Tensor = features["token_embeddings"]
-        scores: Tensor = features["anchor_scores"]
-        if not self.include_prompt and "prompt_length" in features:
-            scores = scores * self._without_prompt(features)
-        weights = scores / scores.sum(1, keepdim=True).clamp_min(1e-9)
+        weights = self.weights(features)
         pooled = torch.einsum("bn,bnd->bd", weights, hidden.to(weights.dtype))
         features["sentence_embedding"] = pooled.to(hidden.dtype)
         return features
 
-    def _without_prompt(self, features: dict[str, Any]) -> Tensor:
-        """(B, n), 0 for the tokens of the prompt and for padding.
+    def weights(self, features: dict[str, Any]) -> Tensor:
+        """(B, n), the share of each token in the embedding; each row sums to 1."""
+        scores: Tensor = features["anchor_scores"]
+        taking_part = self._taking_part(features)
+        if taking_part is not None:
+            scores = scores * taking_part
+        weights = scores / scores.sum(1, keepdim=True).clamp_min(1e-9)
+        return weights.detach() if self.detach else weights
+
+    def _taking_part(self, features: dict[str, Any]) -> Tensor | None:
+        """(B, n), 0 for tokens that are left out; None where all take part (the scores of padding are 0).
 
         The mask in the features stays as it is: losses that embed twice (GradCache) need it unchanged.
         """
-        length = features["prompt_length"]
-        tokens = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
-        mask: Tensor = self._exclude_prompt_from_mask(features["attention_mask"], tokens)
-        return mask
+        mask: Tensor = features["attention_mask"]
+        taking_part = mask
+        if not self.include_prompt and "prompt_length" in features:
+            length = features["prompt_length"]
+            tokens = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
+            taking_part = self._exclude_prompt_from_mask(mask, tokens)
+        if self.exclude_first:
+            # Counted from the first token that is not padding; a text of one token keeps it.
+            is_first = (mask.cumsum(1) == 1) & (mask.sum(1, keepdim=True) > 1)
+            taking_part = taking_part * ~is_first
+        return None if taking_part is mask else taking_part

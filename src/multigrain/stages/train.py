@@ -19,7 +19,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     tuples = list(read_tuples(run_dir.tuples))
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
-    model = build_model(config.model.base, config.model.pooling, config.model.max_tokens)
+    model = build_model(config.model)
     train_model(model, curriculum, config.training, run_dir.training, config.seed)
     model.save_pretrained(str(run_dir.trained), create_model_card=False)
     return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
