@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from multigrain.model import anchor_attention
-from multigrain.model.anchor_attention import AnchorSettings, Form, anchor_scores, mark_anchor_layers
+from multigrain.model.anchor_attention import AnchorSettings, AttentionRule, Form, anchor_scores, mark_anchor_layers
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 DECODER: dict[str, Any] = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "attn_implementation": "eager"}
@@ -110,14 +110,14 @@ def test_left_padding_under_a_causal_mask_equals_the_row_alone() -> None:
 
 def test_chunks_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key = torch.randn(2, 4, 11, 8), torch.randn(2, 2, 11, 8)
-    whole = anchor_scores(query, key, None, 0.3, causal=True)
-    monkeypatch.setattr(anchor_attention, "CHUNK_BYTES", 1)
-    torch.testing.assert_close(anchor_scores(query, key, None, 0.3, causal=True), whole)
+    whole = anchor_scores(query, key, AttentionRule(0.3, causal=True))
+    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", 1)
+    torch.testing.assert_close(anchor_scores(query, key, AttentionRule(0.3, causal=True)), whole)
 
 
 def test_uniform_attention_gives_uniform_scores_by_hand() -> None:
     # With q = 0 every row attends 1/n to each of n = 4 tokens: log(1 + 4/4), times 2 heads times 4 queries.
-    scores = anchor_scores(torch.zeros(1, 2, 4, 3), torch.randn(1, 2, 4, 3), None, 1.0)
+    scores = anchor_scores(torch.zeros(1, 2, 4, 3), torch.randn(1, 2, 4, 3), AttentionRule(1.0))
     torch.testing.assert_close(scores, torch.full((1, 4), 8 * torch.log(torch.tensor(2.0)).item()))
 
 
@@ -131,7 +131,7 @@ def test_gradients_are_numbers_where_a_row_sees_nothing(additive: bool) -> None:
     mask = seen[None, None]
     if additive:
         mask = torch.zeros(1, 1, 4, 4).masked_fill(~mask, torch.finfo(torch.float32).min)
-    scores = anchor_scores(query, key, mask, 0.5)
+    scores = anchor_scores(query, key, AttentionRule(0.5, mask))
     (scores * torch.arange(4.0)).sum().backward()
     assert scores[0, :2].abs().sum() == 0
     assert query.grad is not None
@@ -144,7 +144,7 @@ def test_gradients_equal_those_of_the_definition() -> None:
     query = torch.randn(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
     key = torch.randn(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
     target = torch.arange(5, dtype=torch.float64)
-    (anchor_scores(query, key, None, 0.5) * target).sum().backward()
+    (anchor_scores(query, key, AttentionRule(0.5)) * target).sum().backward()
     ours = query.grad
     query.grad = None
     weights = (query @ key.transpose(-1, -2) * 0.5).softmax(-1)
@@ -156,14 +156,16 @@ def test_gradients_equal_those_of_the_definition() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 5), st.sampled_from(["log", "linear"]))
-def test_padding_changes_nothing(length: int, padding: int, form: str) -> None:
+def test_padding_changes_nothing(length: int, padding: int, form: Form) -> None:
     query, key = torch.randn(1, 2, length, 4), torch.randn(1, 2, length, 4)
-    alone = anchor_scores(query, key, None, 0.5, form=form)
+    alone = anchor_scores(query, key, AttentionRule(0.5), AnchorSettings(form))
     query, key = (torch.cat([x, torch.randn(1, 2, padding, 4)], dim=2) for x in (query, key))
     seen = torch.zeros(length + padding, dtype=torch.bool)
     seen[:length] = True
     mask = seen.expand(length + padding, -1)[None, None]
-    torch.testing.assert_close(anchor_scores(query, key, mask, 0.5, form=form)[:, :length], alone)
+    torch.testing.assert_close(
+        anchor_scores(query, key, AttentionRule(0.5, mask), AnchorSettings(form))[:, :length], alone
+    )
 
 
 def test_a_model_off_the_interface_is_refused() -> None:

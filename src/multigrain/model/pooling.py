@@ -44,10 +44,11 @@ class AnchorTransformer(Transformer):
         if bidirectional:
             self.model.config.is_causal = False
         self._anchor: AnchorSettings | None = None
+        self._places: tuple[int, ...] = ()
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
         """From now on, write anchor scores too."""
-        mark_anchor_layers(self.model, settings)
+        self._places = mark_anchor_layers(self.model, settings)
         self._anchor = settings
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -57,7 +58,8 @@ class AnchorTransformer(Transformer):
         output = self.model(**inputs, **kwargs, **wanted, return_dict=True)
         features["token_embeddings"] = output.last_hidden_state
         if self._anchor:
-            features["anchor_scores"] = anchor_scores_of(output.attentions)
+            mask = features["attention_mask"]
+            features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
         return features
 
 
