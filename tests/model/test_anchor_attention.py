@@ -1,5 +1,6 @@
-"""Scores and vectors against eager attention weights in float64."""
+"""Scores, embeddings and gradients against eager attention weights in float64."""
 
+import logging
 import re
 from typing import Any
 
@@ -8,111 +9,181 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import (
-    BertConfig,
-    BertModel,
-    DebertaV2Config,
-    DebertaV2Model,
-    DistilBertConfig,
-    DistilBertModel,
-    LlamaConfig,
-    LlamaModel,
-    ModernBertConfig,
-    ModernBertModel,
-    Qwen3Config,
-    Qwen3Model,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import FNetConfig, FNetModel, MambaConfig, MambaModel
 
 from multigrain.model import anchor_attention
-from multigrain.model.anchor_attention import AnchorSettings, AttentionRule, Form, anchor_scores, mark_anchor_layers
+from multigrain.model.anchor_attention import (
+    AnchorSettings,
+    AttentionRule,
+    Form,
+    anchor_scores,
+    anchor_scores_of,
+    mark_anchor_layers,
+)
+from tests.model.architectures import KINDS, batch, build
 
-SMALL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-DECODER: dict[str, Any] = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "attn_implementation": "eager"}
-ENCODER: dict[str, Any] = {**SMALL, "intermediate_size": 48, "attn_implementation": "eager"}
-
-
-def build(name: str) -> Any:
-    torch.manual_seed(0)
-    config: Any
-    if name == "bert":
-        return BertModel(BertConfig(**ENCODER))
-    if name == "roberta":
-        return RobertaModel(RobertaConfig(**ENCODER, pad_token_id=0))
-    if name == "distilbert":
-        return DistilBertModel(
-            DistilBertConfig(vocab_size=50, dim=32, n_layers=3, n_heads=4, hidden_dim=48, attn_implementation="eager")
-        )
-    if name == "modernbert":
-        return ModernBertModel(ModernBertConfig(**ENCODER, pad_token_id=0))
-    config = LlamaConfig(**DECODER) if name.startswith("llama") else Qwen3Config(**DECODER, head_dim=8)
-    model = LlamaModel(config) if name.startswith("llama") else Qwen3Model(config)
-    if name.endswith("-full"):
-        model.config.is_causal = False
-    return model
+PAPER = AnchorSettings()
 
 
-def batch(padding: str) -> tuple[Tensor, Tensor]:
-    tokens = torch.randint(1, 50, (3, 9), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(tokens)
-    if padding == "right":
-        mask[1, 5:] = mask[2, 3:] = 0
-    if padding == "left":
-        mask[1, :4] = mask[2, :6] = 0
-    return tokens, mask
+def ours(model: Any, tokens: Tensor, mask: Tensor, settings: AnchorSettings = PAPER) -> tuple[Tensor, Tensor]:
+    """Scores (B, n) and embeddings (B, D)."""
+    places = mark_anchor_layers(model, settings)
+    output = model(input_ids=tokens, attention_mask=mask, output_attentions=True)
+    scores = anchor_scores_of(output.attentions, places, mask, settings)
+    return scores, pooled(scores, output.last_hidden_state)
 
 
-def reference(weights: Tensor, mask: Tensor, form: str) -> Tensor:
-    """The definition, token by token and head by head, on eager attention weights."""
-    scores = torch.zeros(mask.shape, dtype=torch.float64)
+def eager(model: Any, tokens: Tensor, mask: Tensor, settings: AnchorSettings = PAPER) -> Any:
+    """The same in float64 from the weights that transformers' own eager attention gives."""
+    model.set_attn_implementation("eager")
+    output = model(input_ids=tokens, attention_mask=mask, output_attentions=True)
+    layers = [definition(output.attentions[layer].double(), mask, settings) for layer in settings.layers]
+    scores = torch.stack(layers).mean(0)
+    return scores, pooled(scores, output.last_hidden_state)
+
+
+def definition(weights: Tensor, mask: Tensor, settings: AnchorSettings) -> Tensor:
+    """Token by token and head by head."""
+    scores = []
     for row in range(len(mask)):
         valid = [int(i) for i in mask[row].nonzero()]
-        for j in valid:
-            for head in weights[row]:
-                for i in valid:
-                    share = head[i, j]
-                    scores[row, j] += torch.log1p(len(valid) * share) if form == "log" else share
-    return scores
+        share = weights[row][:, valid][:, :, valid]  # (H, i, j)
+        received = torch.log(1 + len(valid) * share) if settings.form == "log" else share
+        column = torch.zeros(mask.shape[1], dtype=torch.float64)
+        total = received.sum((0, 1))
+        column[valid] = total / (share[0] > 0).sum(0) if settings.visibility_correction else total
+        scores.append(column)
+    return torch.stack(scores)
 
 
-@pytest.mark.parametrize("form", ["log", "linear"])
+def pooled(scores: Tensor, hidden: Tensor) -> Tensor:
+    return torch.einsum("bn,bnd->bd", scores / scores.sum(1, keepdim=True), hidden.to(scores.dtype))
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
 @pytest.mark.parametrize("padding", ["no", "right", "left"])
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "modernbert", "llama", "llama-full", "qwen3-full"])
-def test_scores_equal_those_of_eager_attention(name: str, padding: str, form: Form) -> None:
-    model = build(name).double().eval()
+@pytest.mark.parametrize(("name", "attention"), KINDS)
+def test_scores_and_embeddings_equal_those_of_eager_attention(name: str, attention: str, padding: str) -> None:
     tokens, mask = batch(padding)
-    rows = slice(0, 1) if name == "llama" and padding == "left" else slice(None)  # transformers' eager gives NaN there
     with torch.no_grad():
-        eager = model(input_ids=tokens, attention_mask=mask, output_attentions=True)
-        mark_anchor_layers(model, AnchorSettings(form))
-        ours = model(input_ids=tokens, attention_mask=mask, output_attentions=True)
-    expected = reference(eager.attentions[-1], mask, form)
-    assert len(ours.attentions) == 1
-    # The eager attention of some architectures takes its softmax in float32, whatever the model's type.
-    close = 1e-9 if name in ("bert", "roberta", "distilbert") else 1e-6
-    torch.testing.assert_close(ours.attentions[0].double()[rows], expected[rows], rtol=close, atol=close)
-    valid = mask[rows].bool()
-    states = ours.last_hidden_state[rows][valid], eager.last_hidden_state[rows][valid]
-    torch.testing.assert_close(*states, rtol=close, atol=close)
+        expected = eager(build(name, attention).double(), tokens, mask)
+        found = ours(build(name, attention), tokens, mask)
+    for row in range(len(tokens)):
+        wanted_scores, wanted = (tensor[row] for tensor in expected)
+        if not torch.isfinite(wanted).all():
+            # transformers' eager attention knows no answer where a padding token sees nothing. With relative
+            # positions, as these models have them, the text by itself is the same.
+            only = mask[row].bool()
+            with torch.no_grad():
+                alone = eager(build(name, attention).double(), tokens[row : row + 1, only], mask[row : row + 1, only])
+            wanted_scores = torch.zeros(mask.shape[1], dtype=torch.float64)
+            wanted_scores[only], wanted = alone[0][0], alone[1][0]
+        assert error(found[0][row], wanted_scores) <= 1e-6
+        assert error(found[1][row], wanted) <= 1e-6
 
 
-def test_left_padding_under_a_causal_mask_equals_the_row_alone() -> None:
-    """Where the eager attention cannot be asked: relative positions make a padded row equal the row by itself."""
-    model = build("llama").double().eval()
-    mark_anchor_layers(model, AnchorSettings())
-    tokens, mask = batch("left")
+SETTINGS = [
+    AnchorSettings("linear"),
+    AnchorSettings(layers=(-1, 0)),
+    AnchorSettings(visibility_correction=True),
+    AnchorSettings("linear", (1,), visibility_correction=True),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "attention"), [("bert", "full"), ("llama", "causal"), ("albert", "full"), ("mpnet", "full")]
+)
+def test_settings_mean_what_they_say(name: str, attention: str, settings: AnchorSettings) -> None:
+    tokens, mask = batch("right")
     with torch.no_grad():
-        padded = model(input_ids=tokens, attention_mask=mask, output_attentions=True).attentions[0]
-        alone = model(input_ids=tokens[2:, 6:], output_attentions=True).attentions[0]
-    torch.testing.assert_close(padded[2:, 6:], alone)
+        expected = eager(build(name, attention).double(), tokens, mask, settings)
+        found = ours(build(name, attention), tokens, mask, settings)
+    assert error(found[0], expected[0]) <= 1e-6
+    assert error(found[1], expected[1]) <= 1e-6
 
 
-def test_chunks_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key = torch.randn(2, 4, 11, 8), torch.randn(2, 2, 11, 8)
-    whole = anchor_scores(query, key, AttentionRule(0.3, causal=True))
-    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", 1)
-    torch.testing.assert_close(anchor_scores(query, key, AttentionRule(0.3, causal=True)), whole)
+@pytest.mark.parametrize(("name", "attention"), KINDS)
+def test_gradients_equal_those_through_eager_attention(name: str, attention: str) -> None:
+    tokens, mask = batch(
+        "no" if name in ("mistral", "gemma2", "gemma3") else "right"
+    )  # their eager attention gives NaN
+    expected = gradients(build(name, attention).double(), eager, tokens, mask)
+    found = gradients(build(name, attention), ours, tokens, mask)
+    assert found.keys() == expected.keys()
+    scale = max(gradient.norm() for gradient in expected.values())
+    for parameter, gradient in found.items():
+        assert (gradient.double() - expected[parameter]).norm() <= 1e-5 * max(
+            expected[parameter].norm(), 1e-2 * scale
+        ), parameter
+
+
+def gradients(model: Any, embed: Any, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    embedding = embed(model, tokens, mask)[1]
+    (embedding * torch.linspace(-1, 1, embedding.shape[1])).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_checkpointing_autocast_and_compilation_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, mask = batch("right")
+    model = build("llama").train()
+    plain = gradients(model, ours, tokens, mask)
+
+    def differences(found: dict[str, Tensor]) -> float:
+        return max(error(found[name], plain[name].double()) for name in plain)
+
+    model.activation_checkpointing_enable()
+    assert differences(gradients(model, ours, tokens, mask)) <= 1e-6
+    model.activation_checkpointing_disable()
+    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", 300)
+    assert differences(gradients(model, ours, tokens, mask)) <= 1e-6
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert differences(gradients(model, ours, tokens, mask)) <= 3e-2
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+
+    def embed(_model: Any, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        output = compiled(input_ids=tokens, attention_mask=mask, output_attentions=True)
+        return output.attentions[0], pooled(output.attentions[0], output.last_hidden_state)
+
+    assert differences(gradients(model, embed, tokens, mask)) <= 1e-6
+
+
+RULES = [
+    AttentionRule(0.7),
+    AttentionRule(0.7, causal=True),
+    AttentionRule(0.7, causal=True, softcap=1.5),
+    AttentionRule(0.7, torch.arange(5).lt(4).expand(2, 1, 5, 5)),
+    AttentionRule(0.7, torch.tril(torch.ones(5, 5, dtype=torch.bool))[None, None] & torch.arange(5).gt(1), softcap=1.5),
+    AttentionRule(0.7, torch.zeros(1, 1, 5, 5).masked_fill(torch.arange(5).lt(2), torch.finfo(torch.float32).min)),
+]
+
+
+@pytest.mark.parametrize("tile_bytes", [1, 200, 10**6])
+@pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
+@pytest.mark.parametrize("form", ["log", "linear"])
+def test_the_closed_form_gradient_is_the_derivative(
+    form: Form, rule: AttentionRule, tile_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Query, key and bias, by finite differences; where rows see nothing at all, too."""
+    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", tile_bytes)
+    draw = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randn(*shape, dtype=torch.float64, generator=draw).requires_grad_()
+        for shape in ((2, 4, 5, 3), (2, 2, 5, 3), (1, 4, 5, 5))
+    ]
+
+    def scores(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+        return anchor_scores(query, key, rule, AnchorSettings(form), bias)
+
+    assert torch.autograd.gradcheck(scores, inputs)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    in_one_piece = scores(*inputs)
+    monkeypatch.undo()
+    torch.testing.assert_close(scores(*inputs), in_one_piece)
 
 
 def test_uniform_attention_gives_uniform_scores_by_hand() -> None:
@@ -121,37 +192,22 @@ def test_uniform_attention_gives_uniform_scores_by_hand() -> None:
     torch.testing.assert_close(scores, torch.full((1, 4), 8 * torch.log(torch.tensor(2.0)).item()))
 
 
-@pytest.mark.parametrize("additive", [False, True])
-def test_gradients_are_numbers_where_a_row_sees_nothing(additive: bool) -> None:
-    """Left padding under a causal mask has rows without any key; their softmax is 0/0."""
-    query = torch.randn(1, 2, 4, 3, requires_grad=True)
-    key = torch.randn(1, 2, 4, 3, requires_grad=True)
-    seen = torch.ones(4, 4, dtype=torch.bool).tril()
-    seen[:, :2] = False
-    mask = seen[None, None]
-    if additive:
-        mask = torch.zeros(1, 1, 4, 4).masked_fill(~mask, torch.finfo(torch.float32).min)
-    scores = anchor_scores(query, key, AttentionRule(0.5, mask))
-    (scores * torch.arange(4.0)).sum().backward()
-    assert scores[0, :2].abs().sum() == 0
-    assert query.grad is not None
-    assert key.grad is not None
-    assert torch.isfinite(query.grad).all()
-    assert query.grad[:, :, 3].abs().sum() > 0
+def test_half_precision_is_accumulated_in_float32() -> None:
+    query, key = (torch.randn(2, 4, 300, 16).bfloat16() for _ in range(2))
+    scores = anchor_scores(query, key, AttentionRule(0.5, causal=True))
+    assert scores.dtype == torch.float32
+    expected = anchor_scores(query.double(), key.double(), AttentionRule(0.5, causal=True))
+    assert error(scores, expected) <= 1e-6
 
 
-def test_gradients_equal_those_of_the_definition() -> None:
-    query = torch.randn(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
-    key = torch.randn(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
-    target = torch.arange(5, dtype=torch.float64)
-    (anchor_scores(query, key, AttentionRule(0.5)) * target).sum().backward()
-    ours = query.grad
-    query.grad = None
-    weights = (query @ key.transpose(-1, -2) * 0.5).softmax(-1)
-    (torch.log1p(5 * weights).sum((1, 2)) * target).sum().backward()
-    assert ours is not None
-    assert query.grad is not None
-    torch.testing.assert_close(ours, query.grad)
+def test_a_model_in_half_precision() -> None:
+    """Its own hidden states are rounded; the pooling must add nothing to that."""
+    tokens, mask = batch("right")
+    with torch.no_grad():
+        model = build("bert").bfloat16()
+        expected = eager(build("bert").bfloat16().double(), tokens, mask)
+        found = ours(model, tokens, mask)
+    assert error(found[0], expected[0]) <= 3e-3
 
 
 @settings(max_examples=25, deadline=None)
@@ -162,16 +218,27 @@ def test_padding_changes_nothing(length: int, padding: int, form: Form) -> None:
     query, key = (torch.cat([x, torch.randn(1, 2, padding, 4)], dim=2) for x in (query, key))
     seen = torch.zeros(length + padding, dtype=torch.bool)
     seen[:length] = True
-    mask = seen.expand(length + padding, -1)[None, None]
-    torch.testing.assert_close(
-        anchor_scores(query, key, AttentionRule(0.5, mask), AnchorSettings(form))[:, :length], alone
-    )
+    rule = AttentionRule(0.5, seen.expand(length + padding, -1)[None, None])
+    torch.testing.assert_close(anchor_scores(query, key, rule, AnchorSettings(form))[:, :length], alone)
 
 
-def test_a_model_off_the_interface_is_refused() -> None:
-    model = DebertaV2Model(DebertaV2Config(**{k: v for k, v in ENCODER.items() if k != "attn_implementation"}))
-    with pytest.raises(ValueError, match="does not go through transformers' attention interface"):
-        mark_anchor_layers(model, AnchorSettings())
+def test_eager_attention_is_used_where_it_must_be_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        mark_anchor_layers(build("mpnet"), AnchorSettings())
+    assert [record.message for record in caplog.records] == [
+        "MPNetModel cannot use SDPA through transformers' attention interface: its eager attention is used, which is "
+        "slower and takes far more memory"
+    ]
+
+
+def test_models_without_such_attention_are_refused() -> None:
+    fnet = FNetModel(FNetConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, intermediate_size=48))
+    mamba = MambaModel(MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2))
+    for model in (fnet, mamba):
+        with pytest.raises(ValueError, match="Model shows no attention that anchor pooling could look at"):
+            mark_anchor_layers(model, AnchorSettings())
+    with pytest.raises(ValueError, match="there is no attention layer 3: BertModel has 3"):
+        mark_anchor_layers(build("bert"), AnchorSettings(layers=(3,)))
 
 
 def test_shipped_files_import_nothing_of_ours() -> None:

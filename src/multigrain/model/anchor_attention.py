@@ -98,8 +98,7 @@ def anchor_attention(
         is_causal: overrides the layer's own attribute, as in transformers.
         kwargs: `softcap` and `position_bias` change the attention, and so the scores; all are passed on to SDPA.
     """
-    called = _called.get()
-    if called is not None:
+    if not torch.compiler.is_compiling() and (called := _called.get()) is not None:
         called.append(module)
     kwargs.pop("output_attentions", None)  # SDPA would warn that it has none to give
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
