@@ -22,7 +22,7 @@ from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.grading.queries import filter_queries
-from multigrain.jsonl import read_documents
+from multigrain.jsonl import read_documents, read_tuples
 from multigrain.model.build import build_model, load_base, load_model
 from multigrain.model.encode import CachedEncoder, encode
 from multigrain.model.locate import prompts_of
@@ -118,10 +118,12 @@ def test_the_first_word_stays_where_a_tokenizer_joins_it_with_the_prompt(joining
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(prompted: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model.max_tokens: found 8; the prompt .* alone takes 8 tokens"):
+    with pytest.raises(
+        ConfigError, match=r"model.max_tokens: 8 tokens are read, and the prompt .* alone takes 8; raise"
+    ):
         built(prompted, max_tokens=8)
     section = SECTION.model_copy(update={"max_tokens": 8})
-    with pytest.raises(ConfigError, match=r"training.max_tokens: found 8"):
+    with pytest.raises(ConfigError, match=r"training.max_tokens: 8 tokens"):
         train_model(built(prompted), curriculum(), section, tmp_path, seed=7)
     for instruction in ("", " ", "two\nlines"):
         with pytest.raises(ValueError, match="instruction"):
@@ -247,11 +249,14 @@ def prompted_toml(run_toml: Path, tiny_encoder: Path, prompted: Path) -> Path:
 
 
 def test_a_whole_run_encodes_with_the_prompts_of_each_model(
-    prompted_toml: Path, prompted: Path, capsys: pytest.CaptureFixture[str]
+    prompted_toml: Path, prompted: Path, write_jsonl: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_jsonl("pairs.jsonl", [{**pair, "instruction": "another"} for pair in small_pairs()])
     assert main(["run", str(prompted_toml)]) == 0
+    assert "tuples bring an instruction of their own, which training does not use" in capsys.readouterr().err
     config = load_config(prompted_toml)
     run_dir = RunDir(config.folder)
+    assert {graded.instruction for graded in read_tuples(run_dir.tuples)} == {"another"}
     base, trained = load_base(str(prompted), 32), load_model(run_dir.model)
     instruction = f"Instruct: {INSTRUCTION}\nQuery: "
     for embed, model, prompts in (
@@ -272,7 +277,6 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     assert json.dumps(instruction) in card and "`encode_document` `nothing`" in card
 
     # A prompt of the base that changes is another base.
-    capsys.readouterr()
     before = pipeline.finished(config, run_dir)
     settings = prompted / "config_sentence_transformers.json"
     original = settings.read_text()

@@ -133,7 +133,7 @@ def build_model(section: ModelSection) -> SentenceTransformer:
     except ValueError as error:  # the attention cannot be seen
         raise ConfigError("model.pooling", [str(error)]) from error
     model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
-    check_prompts(model, section.max_tokens, "model.max_tokens")
+    check_prompts(model, model.max_seq_length, "model.max_tokens")
     return model
 
 
@@ -147,9 +147,8 @@ def check_prompts(model: SentenceTransformer, max_tokens: int, key: str) -> None
     for prompt in filter(None, (prompt_for(role, model.prompts) for role in ROLES)):
         tokens = len(model.tokenizer(prompt)["input_ids"])
         if tokens >= max_tokens:
-            raise ConfigError(
-                key, [f"found {max_tokens}; the prompt {prompt!r} alone takes {tokens} tokens. Raise it."]
-            )
+            found = f"{max_tokens} tokens are read, and the prompt {prompt!r} alone takes {tokens}"
+            raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
         if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
             found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
             wanted = 'which would be left out too; wanted true, or model.pooling = "anchor"'
