@@ -46,6 +46,7 @@ class WordHashing:
     """The part of a sentence-transformers model that the encoder uses; a text is the sum of its first words."""
 
     def __init__(self, dimension: int) -> None:
+        self.prompts: dict[str, str] = {}
         self._table = np.random.default_rng(0).normal(size=(4096, dimension)).astype(np.float32)
 
     def get_embedding_dimension(self) -> int:  # noqa: D102

@@ -75,7 +75,7 @@ def measure(
         train_model(model, curriculum, config.training, work, seed)
     pairs, documents = list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus))
     task = held_out_task(pairs, documents)
-    return evaluate(task, lambda texts: encode(model, texts, "encoding")).scores
+    return evaluate(task, lambda texts, role: encode(model, texts, role, "encoding")).scores
 
 
 def tuples(config: Config, run_dir: RunDir, negatives: str) -> list[GradedTuple]:

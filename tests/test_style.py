@@ -16,13 +16,13 @@ from multigrain.llm.client import Answer, Request
 from multigrain.llm.scripted import ScriptedClient
 from multigrain.records import Pair
 from multigrain.rundir import RunDir
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 
 PAIRS = [Pair(f"p{n}", f"query {n} of amber bronze cedar dahlia", f"amber bronze cedar dahlia {n}") for n in range(20)]
 LEVEL = {f"level{number}": number / 10 for number in range(10)}
 
 
-def embed(texts: Sequence[str]) -> Vectors:
+def embed(texts: Sequence[str], role: Role) -> Vectors:
     """A text that names a level has this cosine to all queries; positives and queries have 1."""
     cosine = np.array([next((LEVEL[word] for word in text.split() if word in LEVEL), 1.0) for text in texts])
     return np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1).astype(np.float32)

@@ -1,5 +1,6 @@
 """Look before the run: are the inputs right, is everything there, and what will be done? No torch."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
 from multigrain.llm.providers import model_name
+from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require
 from multigrain.progress import listed
@@ -19,6 +21,7 @@ from multigrain.style import decided
 from multigrain.synthesis.negatives import plan, requests_each
 from multigrain.synthesis.queries import plan_queries
 from multigrain.synthesis.task import Task
+from multigrain.vectors import ROLES, prompt_for
 
 
 def check(config: Config) -> str:
@@ -36,6 +39,7 @@ def check(config: Config) -> str:
     judges = ", ".join(config.grading.judge)
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
     lines.append(f"  model       {config.model.base}, {config.model.pooling} pooling, {config.model.max_tokens} tokens")
+    lines.append(f"  prompts     {_prompts(config)}")
     phases = " -> ".join(f"{phase.name} ({phase.steps})" for phase in config.training.phases)
     lines.append(f"  training    {phases}; batches of {config.training.batch_size}")
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
@@ -60,9 +64,24 @@ def _data(config: Config) -> tuple[Iterable[Task[Any]], str]:
     counts = f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
     if given := len(usable_negatives(split)[0]):
         counts += f", {given} given negatives"
+    if others := sum(pair.instruction not in (None, config.model.instruction) for pair in split.train):
+        counts += f", {others} pairs with instructions of their own (kept, not trained with)"
     if config.synthesis.limit == 0:
         return [], counts
     return plan(config, lambda: split.train, len(split.train), model), counts
+
+
+def _prompts(config: Config) -> str:
+    """What the model that is trained puts before queries and documents."""
+    base = prompts_of(config.model.base)
+    if base is None and config.model.instruction is None:
+        return "those of the base, which is not on this disk yet"
+    query, document = (prompt_for(role, prompts_to_train(config.model, base or {})) for role in ROLES)
+    if not query and not document:
+        return "none, neither before queries nor before documents"
+    origin = "the base's own" if config.model.instruction is None else "of model.instruction"
+    pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
+    return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}"
 
 
 def _llm(config: Config) -> str:

@@ -259,6 +259,18 @@ class ModelSection(Section):
     """`embedded` (all-MiniLM-L6-v2), a folder, or a hub name."""
     pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
     max_tokens: int = Field(256, ge=8)
+    instruction: str | None = Field(None, min_length=1)
+    """What queries look for, in a sentence such as "Given a claim, find documents that refute it": queries then begin
+    with it, documents with nothing. By default the base's own prompts, if it has any."""
+    prompt_in_pooling: bool = True
+    """Whether the tokens of a prompt take part in the pooling; they are attended to in any case."""
+
+    @field_validator("instruction")
+    @classmethod
+    def _one_line(cls, instruction: str | None) -> str | None:
+        if instruction is not None and (not instruction.strip() or len(instruction.splitlines()) > 1):
+            raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
+        return instruction
 
 
 class PhaseSection(Section):

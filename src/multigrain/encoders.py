@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from multigrain.config import Config
-from multigrain.model.locate import weight_files
+from multigrain.model.locate import prompts_of, weight_files
 from multigrain.rundir import RunDir
 from multigrain.vectors import Embed
 
@@ -29,7 +29,8 @@ def trained_encoder(folder: Path, path: Path) -> Embed:
     from multigrain.model.build import load_model
     from multigrain.model.encode import CachedEncoder
 
-    return CachedEncoder(lambda: load_model(folder), weights_digest(str(folder)), path, "encoding (trained)")
+    name = str(folder)
+    return CachedEncoder(lambda: load_model(folder), weights_digest(name), path, "encoding (trained)", prompts_of(name))
 
 
 def _encoder_of(name: str, max_tokens: int, key: str, path: Path, description: str) -> Embed:
@@ -37,7 +38,7 @@ def _encoder_of(name: str, max_tokens: int, key: str, path: Path, description: s
     from multigrain.model.encode import CachedEncoder
 
     model_id = f"{name}, {max_tokens} tokens, {weights_digest(name)}"
-    return CachedEncoder(lambda: load_base(name, max_tokens, key), model_id, path, description)
+    return CachedEncoder(lambda: load_base(name, max_tokens, key), model_id, path, description, prompts_of(name))
 
 
 def weights_digest(name: str) -> str:

@@ -23,7 +23,7 @@ from multigrain.data.sources import files_of
 from multigrain.errors import MultigrainError, RunError
 from multigrain.evaluation.evaluate import HELD_OUT
 from multigrain.jsonl import write_json
-from multigrain.model.locate import weight_files
+from multigrain.model.locate import model_files
 from multigrain.preflight import require
 from multigrain.progress import listed, say
 from multigrain.prompts import files_in
@@ -119,7 +119,7 @@ STAGES = (
         "train",
         train_stage,
         ("model", "training"),
-        lambda config, run: [run.tuples, *weight_files(config.model.base)],
+        lambda config, run: [run.tuples, *model_files(config.model.base)],
         lambda config, run: [run.trained],
     ),
     Stage(
@@ -127,8 +127,8 @@ STAGES = (
         evaluate_stage,
         ("model", "evaluation"),
         lambda config, run: [
-            *weight_files(str(run.trained)),
-            *weight_files(config.model.base),
+            *model_files(str(run.trained)),
+            *model_files(config.model.base),
             *(run.train_pairs, run.held_out_pairs, run.corpus),
             *_input_files(config.evaluation.tasks),
         ],
@@ -138,7 +138,7 @@ STAGES = (
         "export",
         export,
         ("name", "data", "llm", "model", "training"),
-        lambda config, run: [*weight_files(str(run.trained)), run.scores],
+        lambda config, run: [*model_files(str(run.trained)), run.scores],
         lambda config, run: [run.model],
     ),
 )
@@ -360,7 +360,7 @@ def _file_digest(path: Path) -> str:
 
 def _asking_files(config: Config) -> list[Path]:
     """What decides how a language model is asked, and how its texts are judged."""
-    return [*files_in(config.synthesis.prompts), *weight_files(config.grading.judge_model)]
+    return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:

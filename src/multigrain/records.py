@@ -24,7 +24,8 @@ Split = Literal["train", "held_out", "both"]
 class Pair:
     """A query and the passage that answers it; `source` names where both came from.
 
-    `task` names the kind of search, and `instruction` is what its queries are embedded with.
+    `task` names the kind of search, and `instruction` says what its queries look for; it is kept and exported, while
+    training and evaluation give all queries the one of the model (`model.instruction`).
     """
 
     id: str

@@ -1,6 +1,7 @@
-"""The types that encoders and their users share. No torch."""
+"""The types that encoders and their users share, and which prompt a text is encoded with. No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,5 +9,22 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 """(number of texts, dimension)"""
 
-Embed = Callable[[Sequence[str]], Vectors]
-"""Texts to vectors of length 1, so that a dot product is a cosine."""
+Role = Literal["query", "document"]
+"""What a text is encoded as: many models put a prompt before queries, some another one before documents."""
+
+Embed = Callable[[Sequence[str], Role], Vectors]
+"""Texts in one role to vectors of length 1, so that a dot product is a cosine."""
+
+ROLES: tuple[Role, ...] = ("query", "document")
+PROMPT_NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""The names under which models keep the prompt of a role. The host's `encode_document` means the same three, but gives
+every model an empty "document", and so never comes to the others."""
+
+
+def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
+    """The prompt that a model with these prompts puts before a text in this role; empty where it has none.
+
+    >>> prompt_for("document", {"query": "query: ", "document": "", "passage": "passage: "})
+    'passage: '
+    """
+    return next((prompt for name in PROMPT_NAMES[role] if (prompt := prompts.get(name))), "")

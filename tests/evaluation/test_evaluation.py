@@ -26,6 +26,7 @@ from multigrain.evaluation.metrics import ndcg, recall, reciprocal_rank
 from multigrain.model.build import load_base
 from multigrain.model.encode import encode
 from multigrain.records import Document, Pair
+from multigrain.vectors import Role
 
 
 def test_metrics_by_hand() -> None:
@@ -48,7 +49,7 @@ def test_metrics_are_the_hosts(tiny_encoder: Path) -> None:
         [Document(p["id"], p["positive"]) for p in {p["positive"]: p for p in pairs}.values()],
     )
     model = load_base(str(tiny_encoder))
-    scores = evaluate(task, lambda texts: encode(model, texts, "x")).scores
+    scores = evaluate(task, lambda texts, role: encode(model, texts, role, "x")).scores
     relevant = {query: set(judged) for query, judged in task.relevance.items()}
     inputs: tuple[Any, Any] = task.queries, task.documents
     host = InformationRetrievalEvaluator(*inputs, relevant, precision_recall_at_k=[100])(model)
@@ -106,14 +107,14 @@ def test_held_out_without_held_out_pairs() -> None:
         load_task("held-out", [], DOCUMENTS)
 
 
-def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     return np.array([[t.count("a"), t.count("b"), 1] for t in texts], dtype=np.float32)
 
 
 def test_examples_are_searches_whose_first_result_changed() -> None:
     task = RetrievalTask("t", {"q": "aa", "r": "bb"}, {"x": "aaa", "y": "bbb"}, {"q": {"x": 1}, "r": {"y": 1}})
     good = evaluate(task, embed)
-    bad = evaluate(task, lambda texts: embed(texts)[:, [1, 0, 2]] if texts == ["aa", "bb"] else embed(texts))
+    bad = evaluate(task, lambda texts, role: embed(texts, role)[:, [1, 0, 2] if role == "query" else [0, 1, 2]])
     assert choose_examples(task, good, good, seed=1) == []
     example = next(e for e in choose_examples(task, bad, good, seed=1) if e["query"] == "aa")
     assert (example["rank_before"], example["rank_after"], example["relevant"]) == (2, 1, ["x"])
@@ -124,5 +125,5 @@ def test_the_published_figure_of_a_real_set(real_data: Callable[[str], Path]) ->
     """NovelEval, 420 documents: all-MiniLM-L6-v2 has nDCG@10 0.7309, measured with another program."""
     task = load_task(f"beir:{real_data('noveleval')}:test", [], [])
     model = load_base("embedded", 256)
-    scores = evaluate(task, lambda texts: encode(model, texts, "x")).scores
+    scores = evaluate(task, lambda texts, role: encode(model, texts, role, "x")).scores
     assert float(np.mean([score["nDCG@10"] for score in scores.values()])) == pytest.approx(0.7309, abs=2e-4)

@@ -8,17 +8,17 @@ import pytest
 from multigrain.errors import ConfigError
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge
 from multigrain.model.build import load_cross_encoder
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 
 
 class Encoder:
     """Unit vectors from a seed that the text gives; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.calls: list[list[str]] = []
+        self.calls: list[tuple[Role, list[str]]] = []
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        self.calls.append(list(texts))
+    def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
+        self.calls.append((role, list(texts)))
         vectors = np.stack([np.random.default_rng(list(text.encode())).normal(size=384) for text in texts])
         unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         return unit
@@ -29,12 +29,12 @@ def test_cosines_in_the_order_of_the_pairs_each_text_embedded_once() -> None:
     judge = EmbeddingJudge(encoder)
     pairs = [("q", "a"), ("q", "b"), ("r", "a"), ("q", "q"), ("q", "a")]
     found = judge.scores(pairs)
-    assert encoder.calls == [["q", "a", "b", "r"]]
-    vectors = dict(zip(encoder.calls[0], Encoder()(encoder.calls[0]), strict=True))
+    assert encoder.calls == [("query", ["q", "r"]), ("document", ["a", "b", "q"])]
+    vectors = dict(zip("qrab", Encoder()("qrab", "query"), strict=True))
     assert found == pytest.approx([float(vectors[query] @ vectors[text]) for query, text in pairs], abs=1e-6)
     assert found[3] == pytest.approx(1)
     assert judge.scores([("c", "a"), ("q", "b")])[1] == pytest.approx(found[1])
-    assert encoder.calls[1:] == [["c"]]
+    assert encoder.calls[2:] == [("query", ["c"])]
     assert judge.relevance("q", "a") == pytest.approx(found[0])
 
 
@@ -47,7 +47,7 @@ def test_no_pairs() -> None:
 
 def test_many_pairs_take_no_time_beyond_the_encoding() -> None:
     texts = [f"text {number}" for number in range(3000)]
-    judge = EmbeddingJudge(Encoder(), texts)
+    judge = EmbeddingJudge(Encoder())
     pairs = [(texts[number % 2600], texts[(number * 7) % 3000]) for number in range(13_000)]
     start = time.process_time()
     found = judge.scores(pairs)

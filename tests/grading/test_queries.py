@@ -7,7 +7,7 @@ from multigrain.config import GradingSection
 from multigrain.grading import queries
 from multigrain.grading.queries import FilteredQueries, broken_rule, filter_queries
 from multigrain.records import Document, Pair
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 
 PASSAGE = "Cats sleep in short naps through day and night alike, and hunt in between."
 SECTION = GradingSection(round_trip=2, most_answers=1)
@@ -24,11 +24,11 @@ class Compass:
     def __init__(self, degrees: dict[str, float]) -> None:
         self.degrees = degrees
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
         return unit(*(self.degrees[text] for text in texts))
 
 
-def alike(texts: Sequence[str]) -> Vectors:
+def alike(texts: Sequence[str], role: Role) -> Vectors:
     """All point one way."""
     return unit(*(0.0 for _ in texts))
 

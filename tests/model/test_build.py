@@ -132,7 +132,7 @@ def test_the_embedded_encoder_under_anchor_pooling_equals_eager() -> None:
 
 
 def test_encoding_keeps_the_order_and_the_cache_its_model(model: SentenceTransformer, tmp_path: Path) -> None:
-    np.testing.assert_allclose(encode(model, TEXTS, "x"), model.encode(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(encode(model, TEXTS, "document", "x"), model.encode(TEXTS), atol=1e-6)
     loads: list[str] = []
 
     def load() -> SentenceTransformer:
@@ -140,12 +140,12 @@ def test_encoding_keeps_the_order_and_the_cache_its_model(model: SentenceTransfo
         return model
 
     path = tmp_path / "vectors.bin"
-    first = CachedEncoder(load, "model a", path, "x")(TEXTS[:3])
-    again = CachedEncoder(load, "model a", path, "x")([TEXTS[1], TEXTS[0], TEXTS[1]])
+    first = CachedEncoder(load, "model a", path, "x", {})(TEXTS[:3], "document")
+    again = CachedEncoder(load, "model a", path, "x", {})([TEXTS[1], TEXTS[0], TEXTS[1]], "query")
     np.testing.assert_array_equal(again, first[[1, 0, 1]])
     assert len(loads) == 1
-    CachedEncoder(load, "model b", path, "x")(TEXTS[:1])
+    CachedEncoder(load, "model b", path, "x", {})(TEXTS[:1], "document")
     assert len(loads) == 2
     path.write_bytes(path.read_bytes()[:100])
-    CachedEncoder(load, "model b", path, "x")(TEXTS[:1])
+    CachedEncoder(load, "model b", path, "x", {})(TEXTS[:1], "document")
     assert len(loads) == 3

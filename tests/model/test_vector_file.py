@@ -109,6 +109,7 @@ class CountingModel:
 
     def __init__(self, fail_after: int | None = None) -> None:
         self.encoded: list[str] = []
+        self.prompts: dict[str, str] = {}
         self.fail_after = fail_after
 
     def get_embedding_dimension(self) -> int:
@@ -125,11 +126,11 @@ def test_an_interrupted_encoding_goes_on_where_it_was_to_the_last_bit(tmp_path: 
     texts = [f"text {'x' * (i % 70)} {i}" for i in range(2 * PORTION + 100)]
 
     def encoder(model: CountingModel, name: str) -> CachedEncoder:
-        return CachedEncoder(lambda: model, "model", tmp_path / name, "x")  # type: ignore[arg-type, return-value]
+        return CachedEncoder(lambda: model, "model", tmp_path / name, "x", {})  # type: ignore[arg-type, return-value]
 
-    expected = encoder(CountingModel(), "whole.bin")(texts)
+    expected = encoder(CountingModel(), "whole.bin")(texts, "document")
     with pytest.raises(KeyboardInterrupt):
-        encoder(CountingModel(PORTION + 300), "cut.bin")(texts)
+        encoder(CountingModel(PORTION + 300), "cut.bin")(texts, "document")
     rest = CountingModel()
-    np.testing.assert_array_equal(encoder(rest, "cut.bin")(texts), expected)
+    np.testing.assert_array_equal(encoder(rest, "cut.bin")(texts, "document"), expected)
     assert len(rest.encoded) == PORTION + 100

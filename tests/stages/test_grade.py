@@ -19,7 +19,7 @@ from multigrain.llm.scripted import ScriptedClient
 from multigrain.records import Candidate, Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import grade as stage
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 
 FILES = ("tuples.jsonl", "dropped.jsonl", "report.json")
 STYLE = "synthesis.prompt_style='per-grade'"
@@ -108,7 +108,7 @@ def test_a_pair_whose_positive_is_irrelevant_is_not_repaired(
     config = synthesized(run_toml)
     asked.clear()
 
-    def embed(texts: Sequence[str]) -> Vectors:
+    def embed(texts: Sequence[str], role: Role) -> Vectors:
         """Queries point away from all else."""
         return np.array([[-1.0 if text.startswith("where is") else 1.0] for text in texts], dtype=np.float32)
 
@@ -209,7 +209,7 @@ def suspects(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     write_records(run_dir.candidates, candidates)
     pairs = {pair["query"] for pair in objects(run_dir.train_pairs)}
 
-    def embed(texts: Sequence[str]) -> Vectors:
+    def embed(texts: Sequence[str], role: Role) -> Vectors:
         cosine = np.array([1.0 if text in pairs else cosines.get(text, 1.0) for text in texts])
         return np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1).astype(np.float32)
 
@@ -311,7 +311,7 @@ def peak_bytes(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch, run_to
         ),
     )
 
-    def embed(texts: Sequence[str]) -> Vectors:
+    def embed(texts: Sequence[str], role: Role) -> Vectors:
         vectors = np.random.default_rng(len(texts)).normal(0.4, 1, size=(len(texts), 64)).astype(np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 

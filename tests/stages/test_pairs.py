@@ -21,13 +21,13 @@ from multigrain.llm.scripted import ScriptedClient
 from multigrain.records import folded
 from multigrain.rundir import RunDir
 from multigrain.stages import pairs as stage
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 from tests.conftest import WORDS
 
 Texts = list[str]
 
 
-def embed(texts: Sequence[str]) -> Vectors:
+def embed(texts: Sequence[str], role: Role) -> Vectors:
     """Cosine = the share of words that two texts have in common."""
     vectors = np.full((len(texts), 1024), 1e-3, dtype=np.float32)
     for row, text in enumerate(texts):

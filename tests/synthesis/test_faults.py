@@ -18,7 +18,7 @@ from multigrain.jsonl import read_candidates, read_tuples
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.scripted import ScriptedClient
 from multigrain.rundir import RunDir
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors
 
 COUNT = 24
 FILLER = "brown quick gentle northern silent wooden early narrow golden distant hollow quiet broken simple warm".split()
@@ -49,7 +49,7 @@ def written(number: int, grade: int, level: int, seed: int) -> str:
     return f"Later {sentence(random.Random(f'{number} {grade} {seed}'))} at level{level}"
 
 
-def embed(texts: Sequence[str]) -> Vectors:
+def embed(texts: Sequence[str], role: Role) -> Vectors:
     """A text that names a level is as relevant to any query, and all others are as relevant as can be."""
     found = [re.search(r"level(\d)", text) for text in texts]
     cosine = np.array([int(level[1]) / 10 if level else 1.0 for level in found])

@@ -17,13 +17,14 @@ from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.records import Candidate, Document, Pair, identity
 from multigrain.synthesis import mine as module
 from multigrain.synthesis.mine import mine_candidates
+from multigrain.vectors import Role
 
 BOUNDS = (0.35, 0.6, 0.8, 0.95)
 EMBEDDING = MiningSection(methods=["embedding"], per_grade=1)
 BM25 = MiningSection(methods=["bm25"], per_grade=1)
 
 
-def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     """A text such as "0.8 a" is a unit vector whose cosine with the query "1 q" is 0.8."""
     cosines = np.array([float(text.split()[0]) for text in texts])
     return np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
@@ -147,7 +148,7 @@ def test_bm25_never_proposes_what_may_not_be(blocks: None) -> None:
     assert found == [("p", "0.3 ship"), ("s", "0.2 Ship  cat")]
 
 
-def hashed(texts: Sequence[str]) -> NDArray[np.float32]:
+def hashed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     """A vector for each text, from its digest."""
     seeds = np.array([int.from_bytes(identity(text)[:4], "big") for text in texts])
     vectors: NDArray[np.float32] = np.cos(seeds[:, None] * np.arange(1, 9) * 1e-3).astype(np.float32)
@@ -166,9 +167,9 @@ def test_equivalence_with_brute_force(blocks: None) -> None:
     found = list(mine_candidates(pairs, documents, hashed, "m", BOUNDS, MiningSection(per_grade=16)))
     ranked = nearest_by_words([p.query for p in pairs], enumerate(texts), 100, "english")
     for pair, nearest in zip(pairs, ranked, strict=True):
-        query, positive = hashed([pair.query])[0], hashed([pair.positive])[0]
+        query, positive = hashed([pair.query], "query")[0], hashed([pair.positive], "document")[0]
         own = float(query @ positive)
-        grades = {text: grade_of(float(query @ hashed([text])[0]) / own, BOUNDS) for text in texts}
+        grades = {text: grade_of(float(query @ hashed([text], "document")[0]) / own, BOUNDS) for text in texts}
         grades[pair.positive] = FALSE_NEGATIVE
         mined = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.model == "m"]
         by_words = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.model == "bm25"]

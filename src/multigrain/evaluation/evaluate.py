@@ -97,8 +97,8 @@ def without_queries_of(task: RetrievalTask, train: Sequence[Pair]) -> list[Pair]
 def evaluate(task: RetrievalTask, embed: Embed) -> Evaluation:
     """Score every query of the task by cosine similarity; equal scores rank in the order of the corpus."""
     ids = list(task.documents)
-    corpus = embed(list(task.documents.values()))
-    queries = embed(list(task.queries.values()))
+    corpus = embed(list(task.documents.values()), "document")
+    queries = embed(list(task.queries.values()), "query")
     scores: dict[str, dict[str, float]] = {}
     rankings: dict[str, list[str]] = {}
     for start in range(0, len(queries), BLOCK):

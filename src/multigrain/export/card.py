@@ -1,14 +1,18 @@
 """The model card: what the model is, what it was made from, and how it was measured."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from multigrain.config import Config, PhaseSection
+from multigrain.vectors import ROLES, prompt_for
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
 
 # The folder holds the code of the pooling (pooling.py, anchor_attention.py): read it, then allow it.
 model = SentenceTransformer("PATH", trust_remote_code=True)
+ENCODE
 ```
 
 With multigrain installed no flag is needed: `multigrain.load_model("PATH")`."""
@@ -17,12 +21,24 @@ WITHOUT_CODE = """```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("PATH")
+ENCODE
 ```"""
 
+ENCODE = """queries = model.encode_query(["what somebody looks for"])
+documents = model.encode_document(["a passage", "another one"])
+print(model.similarity(queries, documents))"""
 
-def model_card(config: Config, summary: dict[str, Any]) -> str:
-    """Markdown with the metadata that model hubs read."""
-    usage = WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE
+
+def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str]) -> str:
+    """Markdown with the metadata that model hubs read.
+
+    Args:
+        config: the run.
+        summary: its figures.
+        prompts: the model's, by name.
+    """
+    usage = (WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE).replace("ENCODE", ENCODE)
+    usage += _prompts(prompts)
     phases = "\n".join(
         f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in config.training.phases
     )
@@ -63,6 +79,18 @@ Batches of {config.training.batch_size}, learning rate {config.training.learning
 | --- | --- | --- | --- |
 {phases}
 """
+
+
+def _prompts(prompts: Mapping[str, str]) -> str:
+    """What is put before texts; nothing is said of a model that puts nothing."""
+    query, document = (prompt_for(role, prompts) for role in ROLES)
+    if not query and not document:
+        return ""
+    put = [json.dumps(prompt, ensure_ascii=False) if prompt else "nothing" for prompt in (query, document)]
+    return f"""
+
+`encode_query` puts `{put[0]}` before a text, `encode_document` `{put[1]}`.
+So the model was trained and measured; its base was measured with the base's own prompts."""
 
 
 def results_table(summary: dict[str, Any]) -> str:

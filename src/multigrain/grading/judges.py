@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multigrain.vectors import Embed, Vectors
+from multigrain.vectors import ROLES, Embed, Role, Vectors
 
 Predict = Callable[[list[tuple[str, str]]], ArrayLike]
 """(query, text) pairs to one relevance each, 0 to 1, in their order."""
@@ -25,25 +25,26 @@ class Judge(Protocol):
 
 
 class EmbeddingJudge:
-    """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once.
+    """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once in a role.
 
     More than `MOST_KNOWN` texts are not remembered, or a large run would fill the memory: then all are forgotten.
 
     Args:
         embed: texts to (number of texts, dimension) vectors of length 1.
-        texts: texts to embed beforehand; others are embedded when they are asked about.
     """
 
-    def __init__(self, embed: Embed, texts: Sequence[str] = ()) -> None:
+    def __init__(self, embed: Embed) -> None:
         self._embed = embed
-        self._row: dict[str, int] = {}
+        self._row: dict[tuple[Role, str], int] = {}
         self._vectors: Vectors = np.empty((0, 0), dtype=np.float32)
-        self._know(texts)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The cosine of each (query, text)."""
-        self._know([text for pair in pairs for text in pair])
-        rows = np.array([(self._row[query], self._row[text]) for query, text in pairs], dtype=np.intp).reshape(-1, 2)
+        asked: list[tuple[tuple[Role, str], tuple[Role, str]]] = [
+            (("query", query), ("document", text)) for query, text in pairs
+        ]
+        self._know([member for pair in asked for member in pair])
+        rows = np.array([(self._row[query], self._row[text]) for query, text in asked], dtype=np.intp).reshape(-1, 2)
         parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         return [score for part in parts for score in self._cosines(part).tolist()]
 
@@ -56,14 +57,16 @@ class EmbeddingJudge:
         cosines: NDArray[np.float32] = np.einsum("pd,pd->p", self._vectors[rows[:, 0]], self._vectors[rows[:, 1]])
         return cosines
 
-    def _know(self, texts: Sequence[str]) -> None:
-        new = [text for text in dict.fromkeys(texts) if text not in self._row]
+    def _know(self, asked: Sequence[tuple[Role, str]]) -> None:
+        new = [member for member in dict.fromkeys(asked) if member not in self._row]
         if new and len(self._row) + len(new) > MOST_KNOWN:
-            self._row, new = {}, list(dict.fromkeys(texts))
-        if new:
-            vectors = self._embed(new)
-            self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
-            self._row |= {text: row for row, text in enumerate(new, start=len(self._row))}
+            self._row, new = {}, list(dict.fromkeys(asked))
+        for role in ROLES:
+            members = [member for member in new if member[0] == role]
+            if members:
+                vectors = self._embed([text for _, text in members], role)
+                self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
+                self._row |= {member: row for row, member in enumerate(members, start=len(self._row))}
 
 
 class CrossEncoderJudge:

@@ -165,7 +165,8 @@ def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Emb
     """For each pair the rank of its own passage among all documents (1 = nearest), and how many fit nearly as well."""
     if not pairs:
         return [], []
-    queries, passages = embed([pair.query for pair in pairs]), embed([pair.positive for pair in pairs])
+    queries = embed([pair.query for pair in pairs], "query")
+    passages = embed([pair.positive for pair in pairs], "document")
     own = np.einsum("qd,qd->q", queries, passages)
     above, near = np.zeros(len(pairs), dtype=int), np.zeros(len(pairs), dtype=int)
     rows: dict[bytes, list[int]] = {}
@@ -174,7 +175,7 @@ def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Emb
     stream = iter(documents)
     with meter("round trip", len(documents)) as progress:
         while block := list(islice(stream, BLOCK)):
-            scores = queries @ embed([document.text for document in block]).T
+            scores = queries @ embed([document.text for document in block], "document").T
             for column, document in enumerate(block):
                 scores[rows.get(identity(document.text), []), column] = -np.inf
             above += (scores > own[:, None]).sum(axis=1)

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -15,8 +15,9 @@ from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
-from multigrain.model.locate import find_base
-from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+from multigrain.model.locate import find_base, prompts_to_train
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
+from multigrain.vectors import ROLES, prompt_for
 
 HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
     "mean": "mean",
@@ -111,7 +112,7 @@ def build_model(section: ModelSection) -> SentenceTransformer:
     """The base with the pooling asked for, and normalised embeddings.
 
     Raises:
-        ConfigError: there is no such base, or its attention cannot be seen by anchor pooling.
+        ConfigError: there is no such base, its attention cannot be seen by anchor pooling, or see `check_prompts`.
     """
     base = section.base
     host = load_base(base)
@@ -123,16 +124,35 @@ def build_model(section: ModelSection) -> SentenceTransformer:
     dimension = transformer.get_embedding_dimension()
     if section.pooling == "anchor":
         transformer = AnchorTransformer(find_base(base, "model.base"))
-        pooled: nn.Module = AnchorPooling(dimension)
+        pooled: nn.Module = AnchorPooling(dimension, section.prompt_in_pooling)
     else:
-        pooled = Pooling(dimension, HOST_POOLINGS[section.pooling])
-    prompts = {name: prompt for name, prompt in host.prompts.items() if prompt}
+        pooled = Pooling(dimension, HOST_POOLINGS[section.pooling], section.prompt_in_pooling)
+    prompts = prompts_to_train(section, host.prompts)
     try:
         model = EmbeddingModel(modules=[transformer, pooled, Normalize()], prompts=prompts)
     except ValueError as error:  # the attention cannot be seen
         raise ConfigError("model.pooling", [str(error)]) from error
     model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
+    check_prompts(model, model.max_seq_length, "model.max_tokens")
     return model
+
+
+def check_prompts(model: SentenceTransformer, max_tokens: int, key: str) -> None:
+    """Make sure that the prompts leave room for a text, and can be told from it where the pooling leaves them out.
+
+    Raises:
+        ConfigError: a prompt fills the length that the setting `key` gives, or runs into the text's first token.
+    """
+    transformer, pooled = cast(Transformer, model[0]), cast(Pooling, model[1])
+    for prompt in filter(None, (prompt_for(role, model.prompts) for role in ROLES)):
+        tokens = len(model.tokenizer(prompt)["input_ids"])
+        if tokens >= max_tokens:
+            found = f"{max_tokens} tokens are read, and the prompt {prompt!r} alone takes {tokens}"
+            raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
+        if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
+            found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
+            wanted = 'which would be left out too; wanted true, or model.pooling = "anchor"'
+            raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])
 
 
 def load_model(path: str | Path) -> SentenceTransformer:

@@ -1,6 +1,7 @@
 """Texts to vectors, with progress, each distinct text once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import numpy as np
 
 from multigrain.model.vector_file import VectorFile, key_of
 from multigrain.progress import Meter, meter
-from multigrain.vectors import Vectors
+from multigrain.vectors import Role, Vectors, prompt_for
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -21,13 +22,13 @@ PORTION = 4 * CHUNK
 """Texts that are kept at once."""
 
 
-def encode(model: "SentenceTransformer", texts: Sequence[str], description: str) -> Vectors:
-    """(number of texts, dimension) vectors of length 1, in the order of the texts."""
+def encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str) -> Vectors:
+    """(number of texts, dimension) vectors of length 1, in the order of the texts, with the model's prompt for them."""
     with meter(description, len(texts)) as progress:
-        return _encode(model, texts, progress)
+        return _encode(model, texts, role, progress)
 
 
-def _encode(model: "SentenceTransformer", texts: Sequence[str], progress: Meter) -> Vectors:
+def _encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, progress: Meter) -> Vectors:
     """Texts are sorted by length first, so that a batch holds little padding."""
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
@@ -35,6 +36,8 @@ def _encode(model: "SentenceTransformer", texts: Sequence[str], progress: Meter)
         chunk = order[start : start + CHUNK]
         vectors[chunk] = model.encode(
             [texts[index] for index in chunk],
+            prompt=prompt_for(role, model.prompts),
+            task=role,
             batch_size=BATCH,
             normalize_embeddings=True,
             show_progress_bar=False,
@@ -51,29 +54,42 @@ class CachedEncoder:
     whoever goes on makes the same portions, and the same vectors to the last bit (padding moves the last bits).
     The model is loaded when it is first needed.
 
+    A text is kept once for each prompt that it is encoded with: where a model has none, as query and document alike.
+
     Args:
         load: gives the model.
-        model_id: whatever tells this model from others.
+        model_id: whatever tells this model from others, but for its prompts.
         path: the file (`multigrain.model.vector_file`).
         description: what the progress bar says.
+        prompts: the model's, so that it need not be loaded for them; None where nobody knows them before.
     """
 
-    def __init__(self, load: "Callable[[], SentenceTransformer]", model_id: str, path: Path, description: str) -> None:
-        self._load, self._description = load, description
-        self._model: SentenceTransformer | None = None
+    def __init__(
+        self,
+        load: "Callable[[], SentenceTransformer]",
+        model_id: str,
+        path: Path,
+        description: str,
+        prompts: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self._load, self._description, self._prompts = load, description, prompts
         self._file = VectorFile(path, model_id)
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
         """(number of texts, dimension) vectors of length 1, in the order of the texts."""
-        keys = [key_of(text) for text in texts]
+        prompt = prompt_for(role, self._model.prompts if self._prompts is None else self._prompts)
+        keys = [key_of(text, prompt) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._file}
         if missing:
-            self._encode(missing)
+            self._encode(missing, role)
         return self._file.read(keys)
 
-    def _encode(self, missing: dict[bytes, str]) -> None:
-        self._model = self._model or self._load()
+    @cached_property
+    def _model(self) -> "SentenceTransformer":
+        return self._load()
+
+    def _encode(self, missing: dict[bytes, str], role: Role) -> None:
         new = iter(missing.items())
         with meter(self._description, len(missing)) as progress:
             while portion := dict(islice(new, PORTION)):
-                self._file.append(list(portion), _encode(self._model, list(portion.values()), progress))
+                self._file.append(list(portion), _encode(self._model, list(portion.values()), role, progress))

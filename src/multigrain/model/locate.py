@@ -1,11 +1,17 @@
 """Which folder or hub name a setting means. No torch."""
 
 import importlib.util
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
+from multigrain.vectors import ROLES, prompt_for
 
 EMBEDDED = "embedded"
+PROMPTS_FILE = "config_sentence_transformers.json"
+"""Where a model keeps its prompts, among other things."""
 
 
 def find_base(name: str, key: str) -> str:
@@ -38,3 +44,41 @@ def weight_files(name: str) -> list[Path]:
     """The files whose change makes another model of it; none for a hub name or the embedded encoder."""
     folder = Path(name)
     return sorted(folder.rglob("*.safetensors")) if name != EMBEDDED and folder.is_dir() else []
+
+
+def model_files(name: str) -> list[Path]:
+    """The files whose change makes other vectors of it: the weights, and the prompts."""
+    path = Path(name, PROMPTS_FILE)
+    return [*weight_files(name), *([path] if name != EMBEDDED and path.is_file() else [])]
+
+
+def prompts_of(name: str) -> dict[str, str] | None:
+    """The prompts that a model brings, by name, without loading it; None where they cannot be known before.
+
+    Raises:
+        RunError: the embedded encoder is not installed.
+    """
+    folder = Path(_embedded_encoder() if name == EMBEDDED else name)
+    try:
+        path = folder / PROMPTS_FILE if folder.is_dir() else _in_hub_cache(name)
+        if path is None:
+            return None
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {key: prompt for key, prompt in (settings.get("prompts") or {}).items() if prompt}
+    except (OSError, ValueError, AttributeError):  # loading the model will say what is wrong
+        return None
+
+
+def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> dict[str, str]:
+    """The prompts of the model that is built, given those of its base: the instruction takes the place of them all."""
+    if section.instruction is None:
+        named = {name: prompt for name, prompt in base.items() if prompt}
+        return {**named, **{role: prompt_for(role, base) for role in ROLES}}
+    return {"query": f"Instruct: {section.instruction}\nQuery: ", "document": ""}
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, PROMPTS_FILE)
+    return Path(found) if isinstance(found, str) else None

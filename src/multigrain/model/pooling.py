@@ -11,6 +11,7 @@ host saves the code of a module beside that module's settings, and looks for it 
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -51,6 +52,12 @@ class AnchorTransformer(Transformer):
         self._places = mark_anchor_layers(self.model, settings)
         self._anchor = settings
 
+    def _get_prompt_length(self, prompt: str, **kwargs: Any) -> int:  # noqa: ARG002 (the host's are of no matter)
+        """Read by a pooling that leaves the prompt out; the host would count a last space of the prompt as a token."""
+        if (prompt,) not in self._prompt_length_mapping:
+            self._prompt_length_mapping[prompt,] = prompt_tokens(self, prompt)
+        return int(self._prompt_length_mapping[prompt,])
+
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the model once."""
         inputs = {name: features[name] for name in MODEL_INPUTS if name in features}
@@ -61,6 +68,15 @@ class AnchorTransformer(Transformer):
             mask = features["attention_mask"]
             features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
         return features
+
+
+def prompt_tokens(transformer: Transformer, prompt: str) -> int:
+    """How many tokens at the beginning of a text are the prompt's alone, whatever text follows.
+
+    Many decoders read "Query: " as 3 tokens, but "Query: cat" as "Query", ":" and " cat": the prompt has 2 of these.
+    """
+    texts = [transformer.preprocess([prompt + text])["input_ids"][0].tolist() for text in ("", "a", "Z")]
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
 
 
 class AnchorPooling(Pooling):

@@ -25,9 +25,12 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 """How a system says that a file may not be written."""
 
 
-def key_of(text: str) -> bytes:
-    """The 16 bytes by which a text's vector is found."""
-    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
+def key_of(text: str, prompt: str = "") -> bytes:
+    """The 16 bytes by which the vector of a text, encoded with a prompt, is found."""
+    digest = hashlib.blake2b(text.encode(), digest_size=KEY_BYTES)
+    if prompt:
+        digest.update(b"\xff" + prompt.encode())  # a byte that UTF-8 has not
+    return digest.digest()
 
 
 class VectorFile:

@@ -5,10 +5,12 @@ from pathlib import Path
 from multigrain.config import Config
 from multigrain.encoders import trained_encoder
 from multigrain.jsonl import read_documents, read_tuples
+from multigrain.model.locate import prompts_of
 from multigrain.records import Document
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.summary import summarize
+from multigrain.vectors import prompt_for
 
 
 def export(config: Config, run_dir: RunDir) -> Result:
@@ -17,7 +19,7 @@ def export(config: Config, run_dir: RunDir) -> Result:
     from multigrain.export.export import export_model
 
     summary = summarize(config, run_dir, list(run_dir.stages()))
-    export_model(run_dir.trained, run_dir.model, model_card(config, summary))
+    export_model(run_dir.trained, run_dir.model, model_card(config, summary, prompts_of(str(run_dir.trained)) or {}))
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
 
 
@@ -34,7 +36,8 @@ def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     from multigrain.model.build import load_model
 
     documents = list(read_documents(run_dir.corpus))
-    corpus = trained_encoder(run_dir.model, run_dir.vectors)([document.text for document in documents])
-    vector = load_model(run_dir.model).encode([query], normalize_embeddings=True)
+    corpus = trained_encoder(run_dir.model, run_dir.vectors)([document.text for document in documents], "document")
+    model = load_model(run_dir.model)
+    vector = model.encode([query], prompt=prompt_for("query", model.prompts), task="query", normalize_embeddings=True)
     best = top_documents(vector, corpus, k)[0]
     return [(float(vector[0] @ corpus[index]), documents[index]) for index in best]

@@ -6,6 +6,8 @@ import shutil
 from multigrain.config import Config
 from multigrain.encoders import weights_digest
 from multigrain.jsonl import read_tuples, write_atomic
+from multigrain.model.locate import prompts_of
+from multigrain.progress import say
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 
@@ -20,6 +22,8 @@ def train(config: Config, run_dir: RunDir) -> Result:
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
     model = build_model(config.model)
+    if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
+        say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
     train_model(model, curriculum, config.training, run_dir.training, config.seed)
     model.save_pretrained(str(run_dir.trained), create_model_card=False)
     return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
@@ -27,7 +31,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings, tuples or base."""
-    base = weights_digest(config.model.base)
+    base = f"{weights_digest(config.model.base)} {config.digest(prompts_of(config.model.base))}"
     tuples = hashlib.sha256(run_dir.tuples.read_bytes()).hexdigest()
     fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {tuples} {base}\n"
     note = run_dir.training_fingerprint

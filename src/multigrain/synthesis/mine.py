@@ -152,8 +152,8 @@ def _shares(pairs: Sequence[Pair], embed: Embed) -> Vectors:
 
     Where the positive is irrelevant it is not a number, and so in no band.
     """
-    queries = embed([pair.query for pair in pairs])
-    own = np.einsum("pd,pd->p", queries, embed([pair.positive for pair in pairs]))
+    queries = embed([pair.query for pair in pairs], "query")
+    own = np.einsum("pd,pd->p", queries, embed([pair.positive for pair in pairs], "document"))
     return queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
 
 
@@ -234,7 +234,7 @@ def _block(members: list[tuple[int, Document]], embed: Embed, barred: dict[bytes
     ]
     pairs, columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
     numbers = np.array([number for number, _ in members])
-    return _Block(numbers, embed([document.text for _, document in members]), (pairs, columns))
+    return _Block(numbers, embed([document.text for _, document in members], "document"), (pairs, columns))
 
 
 def _barred(pairs: Sequence[Pair]) -> dict[bytes, list[int]]:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
 
 from multigrain.training.curriculum import Curriculum, Phase
+from multigrain.vectors import ROLES, prompt_for
 
 
 def to_datasets(curriculum: Curriculum) -> DatasetDict:
@@ -32,6 +33,24 @@ def _dataset(phase: Phase) -> Dataset:
     for index in range(len(phase.grades)):
         columns[f"negative_{index + 1}"] = [row.negatives[index] for row in rows]
     return Dataset.from_dict(columns)
+
+
+def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, dict[str, str]] | None:
+    """The prompt of each column of each phase's dataset, so that texts are trained on as they will be encoded.
+
+    By phase, because the host takes a name in a flat mapping for that of a dataset first, and a phase may be called
+    "query".
+    """
+    query, document = (prompt_for(role, model.prompts) for role in ROLES)
+    if not query and not document:
+        return None
+    return {
+        phase.name: {
+            name: query if name == "query" else document
+            for name in ("query", "positive", *(f"negative_{index + 1}" for index in range(len(phase.grades))))
+        }
+        for phase in curriculum.phases
+    }
 
 
 def to_losses(curriculum: Curriculum, model: SentenceTransformer, mini_batch_size: int | None) -> dict[str, nn.Module]:

@@ -12,8 +12,9 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from multigrain.config import TrainingSection
 from multigrain.jsonl import write_json
+from multigrain.model.build import check_prompts
 from multigrain.progress import Meter, meter
-from multigrain.training.batches import PlannedBatchSampler, phase_sampler, to_datasets, to_losses
+from multigrain.training.batches import PlannedBatchSampler, phase_sampler, to_datasets, to_losses, to_prompts
 from multigrain.training.curriculum import Curriculum
 
 WARMUP_SHARE = 0.1
@@ -31,10 +32,14 @@ def train_model(
         section: the settings.
         folder: receives curriculum.json, log.jsonl and checkpoints/.
         seed: of whatever is drawn in training (dropout).
+
+    Raises:
+        ConfigError: a prompt leaves no room for a text within `training.max_tokens`.
     """
     write_json(folder / "curriculum.json", describe(curriculum))
     full_length = model.max_seq_length
     if section.max_tokens and full_length:
+        check_prompts(model, section.max_tokens, "training.max_tokens")
         model.max_seq_length = min(section.max_tokens, full_length)
     with meter("training", curriculum.steps) as progress:
         trainer = _trainer(model, curriculum, section, folder, seed)
@@ -91,6 +96,7 @@ def _trainer(
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        prompts=to_prompts(curriculum, model),
     )
     arguments.multi_dataset_batch_sampler = phase_sampler(arguments.world_size)
     return SentenceTransformerTrainer(
