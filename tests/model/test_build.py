@@ -24,47 +24,6 @@ def model(tiny_encoder: Path) -> SentenceTransformer:
     return build_model(ModelSection(base=str(tiny_encoder), max_tokens=32))
 
 
-def test_vectors_are_the_weighted_mean_of_the_token_embeddings(model: SentenceTransformer) -> None:
-    features = model[0](model.preprocess(TEXTS))
-    scores, hidden = features["anchor_scores"], features["token_embeddings"]
-    assert (scores[features["attention_mask"] == 0] == 0).all()
-    weights = scores / scores.sum(1, keepdim=True)
-    pooled = torch.stack([(weights[row, :, None] * hidden[row]).sum(0) for row in range(len(TEXTS))])
-    expected = torch.nn.functional.normalize(pooled).detach().numpy()
-    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-6)
-
-
-def test_batches_and_padding_do_not_change_a_vector(model: SentenceTransformer) -> None:
-    together = model.encode(TEXTS, batch_size=4)
-    alone = np.stack([model.encode(text) for text in TEXTS])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
-def test_uniform_scores_are_mean_pooling(model: SentenceTransformer) -> None:
-    hidden, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    features = {"token_embeddings": hidden, "attention_mask": mask, "anchor_scores": mask.float() * 0.3}
-    mean = torch.stack([hidden[0].mean(0), hidden[1, :3].mean(0)])
-    torch.testing.assert_close(AnchorPooling(32)(features)["sentence_embedding"], mean)
-    with pytest.raises(ValueError, match="must be an AnchorTransformer"):
-        AnchorPooling(32)({"token_embeddings": hidden, "attention_mask": mask})
-
-
-def test_a_prompt_can_be_left_out_of_the_pooling(model: SentenceTransformer) -> None:
-    hidden, mask = torch.randn(1, 4, 32), torch.ones(1, 4, dtype=torch.long)
-    features = {
-        "token_embeddings": hidden,
-        "attention_mask": mask,
-        "anchor_scores": torch.ones(1, 4),
-        "prompt_length": 2,
-    }
-    pooled = AnchorPooling(32, include_prompt=False)(features)["sentence_embedding"]
-    torch.testing.assert_close(pooled, hidden[:, 2:].mean(1))
-    assert mask.sum() == 4
-    model.set_pooling_include_prompt(False)
-    without, with_prompt = model.encode(TEXTS[:1], prompt="the old "), model.encode(["the old the cat sleeps"])
-    assert not np.allclose(without, with_prompt)
-
-
 def test_a_saved_model_gives_the_same_vectors_everywhere(model: SentenceTransformer, tmp_path: Path) -> None:
     expected = model.encode(TEXTS)
     model.save_pretrained(str(tmp_path / "saved"))

@@ -365,9 +365,10 @@ def anchor_scores_of(
         mask: (B, n), 0 for padding.
         settings: those that the model was marked with.
     """
-    chosen = [attentions[place] for place in places]
-    if chosen[0].dim() == 4:
-        chosen = [_scores_of_weights(weights, mask.bool(), settings) for weights in chosen]
+    if attentions and attentions[0].dim() == 4:
+        chosen = [_scores_of_weights(attentions[layer], mask.bool(), settings) for layer in settings.layers]
+    else:
+        chosen = [attentions[place] for place in places]
     return chosen[0] if len(chosen) == 1 else torch.stack(chosen).mean(0)
 
 

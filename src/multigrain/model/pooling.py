@@ -59,15 +59,37 @@ class AnchorTransformer(Transformer):
         return int(self._prompt_length_mapping[prompt,])
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Run the model once."""
+        """Run the model once.
+
+        Raises:
+            ValueError: anchor scores are wanted, but the input is flattened, or the model gives none, because its
+                attention was changed after it was loaded.
+        """
+        if self._anchor and "attention_mask" not in features:
+            raise ValueError(
+                "anchor pooling found flattened input; wanted padded input with its attention mask. Leave the "
+                "attention as the model was loaded: on a GPU it takes flash kernels by itself"
+            )
+        tokens = features["input_ids"]
+        if tokens.numel():
+            self._run(features, kwargs)
+        else:  # texts of no tokens alone; beside others, they are padding and get zeros too
+            features["token_embeddings"] = tokens.new_zeros(*tokens.shape, self.get_embedding_dimension()).float()
+            features["anchor_scores"] = tokens.new_zeros(tokens.shape).float()
+        return features
+
+    def _run(self, features: dict[str, Any], kwargs: dict[str, Any]) -> None:
         inputs = {name: features[name] for name in MODEL_INPUTS if name in features}
         wanted = {"output_attentions": True} if self._anchor else {}
         output = self.model(**inputs, **kwargs, **wanted, return_dict=True)
         features["token_embeddings"] = output.last_hidden_state
-        if self._anchor:
-            mask = features["attention_mask"]
-            features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
-        return features
+        if not self._anchor:
+            return
+        if not output.attentions:
+            found = self.model.config._attn_implementation
+            raise ValueError(f'the attention was set to "{found}", which gives no anchor scores; load the model anew')
+        mask = features["attention_mask"]
+        features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
 
 
 def prompt_tokens(transformer: Transformer, prompt: str) -> int:
