@@ -30,7 +30,7 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 	$(BIN)/typos
 
 bench: $(VENV)/installed  ## measure the rows of the README's table (about an hour)
-	$(BIN)/python benchmarks/quickstart_rows.py
+	$(BIN)/python -m benchmarks.quickstart_rows
 
 docs: $(VENV)/installed  ## print the command-line reference
 	@for verb in quickstart check synthesize grade train evaluate export run export-data search; do \

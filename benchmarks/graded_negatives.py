@@ -16,10 +16,7 @@ import argparse
 import json
 import math
 import os
-import platform
-import re
 import statistics
-import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +28,7 @@ from typing import Any
 import bm25s
 import numpy as np
 
+from benchmarks.environment import environment
 from multigrain.config import load_config
 from multigrain.grading.lexical import Bm25Judge
 from multigrain.jsonl import read_candidates, read_documents, read_pairs, read_tuples
@@ -111,7 +109,7 @@ def main() -> None:
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """All figures of one set."""
-    result: dict[str, Any] = {"about": about()}
+    result: dict[str, Any] = {"environment": environment()}
     for way, judge in JUDGES.items():
         config = load_config(run_file(name, folder, judge))
         synthesize(config, force=True)
@@ -236,17 +234,6 @@ def _ranks(pairs: list[Pair], texts: list[str], rows: Iterable[Vectors]) -> dict
 def ndcg(ranks: Iterable[int]) -> float:
     """Of rankings with one relevant document each."""
     return round(statistics.fmean(1 / math.log2(2 + rank) if rank < 10 else 0.0 for rank in ranks), 4)
-
-
-def about() -> dict[str, str]:
-    """What was measured, and on what."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return {
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "processor": processor[1] if processor else platform.processor(),
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much memory and time do the data stage and mining take for a million passages?
 
-    python benchmarks/mining_memory.py [--documents 1000000] [--queries 1000]
+    python -m benchmarks.mining_memory [--documents 1000000] [--queries 1000]
 
 Writes a corpus of random passages of about 1 KB, sends it through the data stage and through mining by both methods,
 each in a process of its own, and measures seconds and the peak of resident memory. In place of an encoder stands the
@@ -10,10 +10,7 @@ benchmarks/results/mining_memory.json.
 """
 
 import argparse
-import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.environment import environment
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
 from multigrain.jsonl import read_objects, to_line, write_json, write_objects
@@ -64,11 +62,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     arguments = parser.parse_args()
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.documents, arguments.queries, Path(folder))
-    cpu = f"{os.cpu_count()} cores, {platform.machine()}"
-    write_json(RESULTS, {"cpu": cpu, "python": platform.python_version(), "commit": commit, **result})
+    write_json(RESULTS, {"environment": environment(), **result})
     print(RESULTS.read_text())
 
 

@@ -1,6 +1,6 @@
 """The rows of the README's table: which negatives and which pooling help on the quickstart's data?
 
-    python benchmarks/quickstart_rows.py [--seeds 7 8 9]
+    python -m benchmarks.quickstart_rows [--seeds 7 8 9]
 
 Every arm trains on the same pairs for the same steps at the same learning rate; only its negatives and its
 pooling differ (a pair for which an arm has no negative at all is left out of that arm). All are measured on the
@@ -11,13 +11,10 @@ interruption. Writes benchmarks/results/quickstart_rows.json.
 import argparse
 import hashlib
 import json
-import os
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import environment
 from multigrain import pipeline
 from multigrain.config import QUICKSTART, Config, PhaseSection, load_config
 from multigrain.encoders import judge_encoder
@@ -102,10 +99,7 @@ def summarize(folder: Path, config: Config) -> dict[str, Any]:
     ]
     return {
         "data": f"{config.data.pairs}, held out: {config.data.held_out}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers")},
-        "cpu": f"{os.cpu_count()} cores, {platform.machine()}",
-        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
+        "environment": environment("torch", "transformers", "sentence-transformers"),
         "rows": rows,
     }
 
