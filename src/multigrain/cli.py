@@ -1,6 +1,7 @@
 """The command line: verbs, and how their outcomes are told. No logic."""
 
 import argparse
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -170,6 +171,7 @@ def _keep_libraries_quiet(debug: bool) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # is imported by others wherever it is installed
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

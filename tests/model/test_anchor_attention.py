@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig
 from torch import Tensor
 from transformers import FNetConfig, FNetModel, MambaConfig, MambaModel
 
@@ -128,6 +129,26 @@ def gradients(model: Any, embed: Any, tokens: Tensor, mask: Tensor) -> dict[str,
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def test_gradients_of_an_adapter_equal_those_through_eager_attention() -> None:
+    tokens, mask = batch("right")
+
+    def adapted() -> Any:
+        model = build("llama")
+        model.add_adapter(LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        torch.manual_seed(3)
+        for name, parameter in model.named_parameters():
+            if "lora" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model
+
+    expected = gradients(adapted().double(), eager, tokens, mask)
+    found = gradients(adapted(), ours, tokens, mask)
+    assert found.keys() == expected.keys()
+    assert all("lora" in name for name in found)
+    for name, gradient in found.items():
+        assert error(gradient, expected[name]) <= 1e-5, name
+
+
 def test_checkpointing_autocast_and_compilation_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, mask = batch("right")
     model = build("llama").train()
@@ -200,14 +221,17 @@ def test_half_precision_is_accumulated_in_float32() -> None:
     assert error(scores, expected) <= 1e-6
 
 
-def test_a_model_in_half_precision() -> None:
-    """Its own hidden states are rounded; the pooling must add nothing to that."""
-    tokens, mask = batch("right")
+@pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet", "llama", "qwen3"])
+def test_a_model_in_half_precision(name: str) -> None:
+    """Its hidden states are rounded, so no pooling is exact: the embedding is as good as the mean."""
+    tokens, mask = batch("no")
     with torch.no_grad():
-        model = build("bert").bfloat16()
-        expected = eager(build("bert").bfloat16().double(), tokens, mask)
-        found = ours(model, tokens, mask)
+        exact = build(name).bfloat16().double()
+        half = build(name).bfloat16()
+        expected, found = eager(exact, tokens, mask), ours(half, tokens, mask)
+        mean, exact_mean = (m(input_ids=tokens, attention_mask=mask)[0].double().mean(1) for m in (half, exact))
     assert error(found[0], expected[0]) <= 3e-3
+    assert error(found[1], expected[1]) <= 1.1 * error(mean, exact_mean)
 
 
 @settings(max_examples=25, deadline=None)
