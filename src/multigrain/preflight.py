@@ -8,9 +8,9 @@ from multigrain.data.sources import PYTHON_DOCS, beir_parts
 from multigrain.errors import ConfigError, DataError
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
-from multigrain.llm.weights import find_weights
 from multigrain.model.locate import EMBEDDED, find_base
 from multigrain.prompts import check_folder
+from multigrain.weights import find_weights, require_engine
 
 
 def require(config: Config, llm: bool = True) -> None:
@@ -53,5 +53,6 @@ def require(config: Config, llm: bool = True) -> None:
 def _require_llm(section: LLMSection) -> None:
     api_key(section)
     if section.provider == EMBEDDED:
+        require_engine()
         find_weights()
     Budget(section, prices_of(section), Usage())

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from multigrain import weights
 from multigrain.errors import LLMRefused, RunError
-from multigrain.llm import weights
 from multigrain.llm.client import Request
 from multigrain.llm.embedded import EmbeddedClient
 from multigrain.llm.endpoint import EndpointClient
-from multigrain.llm.weights import MODEL, find_weights, verify_weights
+from multigrain.weights import MODEL, find_weights, verify_weights
 
 PROMPTS = ["The capital of France is", "Two plus two is", "A cat is an animal that", "Once upon a time there was"]
 

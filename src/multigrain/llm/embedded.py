@@ -16,7 +16,7 @@ from multigrain.errors import LLMUnavailable
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient
-from multigrain.llm.weights import MODEL, find_weights, verify_weights
+from multigrain.weights import MODEL, find_weights, require_engine, verify_weights
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -35,6 +35,7 @@ class EmbeddedClient:
 
     async def __aenter__(self) -> Self:
         """Start the server and wait until it is ready."""
+        require_engine()
         weights = find_weights()
         verify_weights(weights)
         key = secrets.token_urlsafe(16)

@@ -2,9 +2,10 @@
 
 import os
 
+from multigrain import weights
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError
-from multigrain.llm import scripted, weights
+from multigrain.llm import scripted
 from multigrain.llm.client import Client
 
 

