@@ -14,6 +14,7 @@ from benchmarks.mock_server import MockServer
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait long for each other on a busy machine
 
 WORDS = (
     "the a of to is in and red green blue cat dog bird fish tree river stone house runs sleeps eats sings near "

@@ -13,30 +13,38 @@ _HOMES = {
     "Config": "config",
     "Curriculum": "training.curriculum",
     "GradedTuple": "records",
+    "ModelSection": "config",
     "MultigrainError": "errors",
     "Negative": "records",
     "Pair": "records",
+    "build_model": "model.build",
     "evaluate": "pipeline",
+    "explain": "model.token_weights",
     "export_data": "pipeline",
     "export_model": "pipeline",
+    "export_onnx": "saved_model",
     "grade": "pipeline",
     "load_config": "config",
     "load_model": "model.build",
+    "merge_model": "saved_model",
     "run": "pipeline",
     "search": "pipeline",
     "synthesize": "pipeline",
     "train": "pipeline",
+    "verify_model": "saved_model",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:  # the same for type checkers and editors
-    from multigrain.config import Config, load_config  # noqa: F401
+    from multigrain.config import Config, ModelSection, load_config  # noqa: F401
     from multigrain.errors import MultigrainError  # noqa: F401
-    from multigrain.model.build import load_model  # noqa: F401
+    from multigrain.model.build import build_model, load_model  # noqa: F401
     from multigrain.model.pooling import AnchorPooling  # noqa: F401
+    from multigrain.model.token_weights import explain  # noqa: F401
     from multigrain.pipeline import evaluate, export_data, export_model, grade, run, search, synthesize, train  # noqa: F401
     from multigrain.records import GradedTuple, Negative, Pair  # noqa: F401
+    from multigrain.saved_model import export_onnx, merge_model, verify_model  # noqa: F401
     from multigrain.training.curriculum import Curriculum  # noqa: F401
 
 

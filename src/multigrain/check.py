@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain import asking
-from multigrain.config import Config
+from multigrain.config import Config, described
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
@@ -38,7 +38,7 @@ def check(config: Config) -> str:
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
     judges = ", ".join(config.grading.judge)
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
-    lines.append(f"  model       {config.model.base}, {config.model.pooling} pooling, {config.model.max_tokens} tokens")
+    lines.append(f"  model       {config.model.base}, {described(config.model)}")
     lines.append(f"  prompts     {_prompts(config)}")
     phases = " -> ".join(f"{phase.name} ({phase.steps})" for phase in config.training.phases)
     lines.append(f"  training    {phases}; batches of {config.training.batch_size}")

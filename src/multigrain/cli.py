@@ -13,6 +13,7 @@ from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
+from multigrain.vectors import ROLES
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -20,6 +21,7 @@ EPILOG = """examples:
   multigrain quickstart                          the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
+  multigrain check runs/quickstart/model         does a saved model do what it says?
   multigrain run examples/own_pairs.toml --set training.batch_size=16
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
@@ -50,6 +52,25 @@ forms:
   flagembedding          JSON lines: query, pos, neg, neg_scores (prompt, if there are instructions)
   tevatron               JSON lines: query_id, query, positive_passages, negative_passages
 """
+CHECK_EPILOG = """examples:
+  multigrain check run.toml                 what the run will do, ask and spend
+  multigrain check runs/quickstart/model    is it really bidirectional, is the EOS there, do prompts apply, does a
+                                            reload give the same vectors? (exit code 2 if not)
+"""
+EXPLAIN_EPILOG = """examples:
+  multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
+  multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
+  multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
+  multigrain explain embedded-llm "The capital of France is Paris."      a model that is not trained yet
+"""
+MERGE_EPILOG = """example:
+  multigrain merge runs/mine/training/model --out runs/mine/merged
+"""
+ONNX_EPILOG = """examples:
+  multigrain export-onnx runs/quickstart/model                       writes runs/quickstart/model/onnx
+  multigrain export-onnx runs/quickstart/model --int8 --out served
+  python examples/onnx_embed.py served "a text"                      needs onnxruntime and tokenizers alone
+"""
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
@@ -64,11 +85,15 @@ VERBS = {
     "run": "all stages, those that are done left out",
     "export-data": "write a run's graded tuples for other tools to train on",
     "search": "ask a finished run's model",
+    "explain": "show how much each token of a text counts in its embedding",
+    "merge": "write a model with its adapter merged into its weights",
+    "export-onnx": "write a model as one graph for onnxruntime",
 }
 
-
-OF_A_FOLDER = ("search", "export-data")
-"""Verbs that take a run folder instead of a TOML file."""
+OF_A_MODEL = ("explain", "merge", "export-onnx")
+"""Verbs that take the folder of a model."""
+OF_A_FOLDER = ("search", "export-data", *OF_A_MODEL)
+"""Verbs that take a folder instead of a TOML file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,10 +118,17 @@ def _stop(_signal: int, _frame: object) -> None:
 
 
 def _perform(options: argparse.Namespace) -> int:
-    if options.verb == "search":
-        return _search(options)
-    if options.verb == "export-data":
-        return _export_data(options)
+    of_a_folder = {
+        "search": _search,
+        "export-data": _export_data,
+        "explain": _explain_text,
+        "merge": _merge,
+        "export-onnx": _export_onnx,
+    }
+    if options.verb in of_a_folder:
+        return of_a_folder[options.verb](options)
+    if options.verb == "check" and Path(options.run).is_dir():
+        return _verify(Path(options.run))
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
     config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
@@ -152,6 +184,35 @@ def _export_data(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _verify(folder: Path) -> int:
+    from multigrain.saved_model import verify_model
+
+    report, is_good = verify_model(folder)
+    print(report)
+    return DONE if is_good else USER
+
+
+def _explain_text(options: argparse.Namespace) -> int:
+    from multigrain.saved_model import explain_text
+
+    print(explain_text(options.model, options.text, options.role, options.form, options.out, options.force))
+    return DONE
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from multigrain.saved_model import merge_model
+
+    print(merge_model(Path(options.model), options.out, options.force))
+    return DONE
+
+
+def _export_onnx(options: argparse.Namespace) -> int:
+    from multigrain.saved_model import export_onnx
+
+    print(export_onnx(Path(options.model), options.out, options.int8, options.force))
+    return DONE
+
+
 def _explain(error: Exception) -> int:
     """One clear message, and the exit code that goes with it."""
     if isinstance(error, MultigrainError):
@@ -192,6 +253,13 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
         elif name == "export-data":
             _add_export_data(verb)
+        elif name in OF_A_MODEL:
+            _add_of_a_model(name, verb)
+        elif name == "check":
+            _add_epilog(verb, CHECK_EPILOG)
+            verb.add_argument(
+                "run", metavar="RUN.toml|MODEL", help="the file that describes a run, or a model's folder"
+            )
         elif name != "quickstart":
             verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
         if name not in OF_A_FOLDER:
@@ -212,9 +280,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_export_data(verb: argparse.ArgumentParser) -> None:
-    verb.epilog = EXPORT_DATA_EPILOG
+def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
+    verb.epilog = epilog
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, {"explain": EXPLAIN_EPILOG, "merge": MERGE_EPILOG, "export-onnx": ONNX_EPILOG}[name])
+    verb.add_argument("model", metavar="MODEL", help="a model's folder, such as runs/quickstart/model")
+    if name == "explain":
+        verb.add_argument("text", type=encodable, help="what the model reads")
+        verb.add_argument(
+            "--as",
+            dest="role",
+            choices=ROLES,
+            default="document",
+            help="whose prompt goes before it (default document)",
+        )
+        verb.add_argument("--form", choices=["terminal", "json", "html"], default="terminal", help="(default terminal)")
+        verb.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
+    elif name == "merge":
+        verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    else:
+        verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (default MODEL/onnx)")
+        verb.add_argument("--int8", action="store_true", help="a graph in 8 bits too: a quarter of the size")
+    verb.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _add_export_data(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, EXPORT_DATA_EPILOG)
     verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
     verb.add_argument("--to", required=True, choices=DATA_FORMS, metavar="FORM", help=", ".join(DATA_FORMS))
     verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write; for hf a folder")
@@ -229,8 +323,7 @@ def _add_export_data(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_asking(verb: argparse.ArgumentParser) -> None:
-    verb.epilog = SYNTHESIZE_EPILOG
-    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_epilog(verb, SYNTHESIZE_EPILOG)
     way = verb.add_mutually_exclusive_group()
     way.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
     steps = ["submit", "write", "status", "ingest"]

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -315,6 +315,17 @@ class ModelSection(Section):
         return self
 
 
+def described(section: ModelSection) -> str:
+    """What is made of the base, in words."""
+    words = [f"{section.pooling} pooling", f"{section.max_tokens} tokens"]
+    if section.bidirectional:
+        words.append("bidirectional")
+    if lora := section.lora:
+        where = f"the top {lora.top_layers} layers" if lora.top_layers else "all layers"
+        words.append(f"{'DoRA' if lora.dora else 'LoRA'} of rank {lora.rank} in {where}")
+    return ", ".join(words)
+
+
 class PhaseSection(Section):
     """A part of the curriculum; no grades means in-batch negatives alone."""
 
@@ -357,6 +368,21 @@ class EvaluationSection(Section):
     """`held-out` or `beir:FOLDER:SPLIT`."""
 
 
+class ExportSection(Section):
+    """What is written beside the model that sentence-transformers loads."""
+
+    onnx: bool = False
+    """`model/onnx`: one graph from token ids to the embedding. Needs `pip install "multigrain[onnx]"`."""
+    int8: bool = False
+    """The graph in 8 bits too."""
+
+    @model_validator(mode="after")
+    def _int8_is_onnx(self) -> "ExportSection":
+        if self.int8 and not self.onnx:
+            raise ValueError("int8 = true needs onnx = true")
+        return self
+
+
 class Config(Section):
     """A whole run."""
 
@@ -371,6 +397,7 @@ class Config(Section):
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ExportSection()
 
     @property
     def folder(self) -> Path:
@@ -453,7 +480,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def _override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_]+(\.[A-Za-z_]+)*", key.strip()):
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key.strip()):
         raise ConfigError("--set", [f'found "{override}"; wanted section.key=value, as in training.batch_size=16'])
     *sections, name = key.strip().split(".")
     for section in sections:
@@ -496,7 +523,7 @@ def _resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
         ("synthesis", "prompts"),
     ):
         table = settings.get(section)
-        if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).is_dir():
+        if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).exists():
             table[name] = str((folder / value).absolute())
     return faults
 
@@ -532,13 +559,17 @@ def _unknown(key: str) -> str:
 
 def known_keys() -> list[str]:
     """All keys as `section.key`, sections themselves included."""
+    return _keys_of(Config, "")
+
+
+def _keys_of(section: type[Section], prefix: str) -> list[str]:
     keys: list[str] = []
-    for name, field in Config.model_fields.items():
-        keys.append(name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += [f"{name}.{inner}" for inner in field.annotation.model_fields]
-    keys += [f"llm.prices.{inner}" for inner in PricesSection.model_fields]
-    return keys + [f"training.phases.{inner}" for inner in PhaseSection.model_fields]
+    for name, field in section.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        for kind in (field.annotation, *get_args(field.annotation)):  # a section, a list of them, or one or none
+            if isinstance(kind, type) and issubclass(kind, Section):
+                keys += _keys_of(kind, f"{prefix}{name}.")
+    return keys
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:

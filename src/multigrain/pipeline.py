@@ -137,7 +137,7 @@ STAGES = (
     Stage(
         "export",
         export,
-        ("name", "data", "llm", "model", "training"),
+        ("name", "data", "llm", "model", "training", "export"),
         lambda config, run: [*model_files(str(run.trained)), run.scores],
         lambda config, run: [run.model],
     ),
@@ -220,7 +220,7 @@ def export_data(folder: Path, form: str, out: Path, force: bool = False, negativ
     run_dir = RunDir(folder)
     if not run_dir.tuples.is_file():
         raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
-    with _full_disk_explained(out.absolute().parent):
+    with full_disk_explained(out.absolute().parent):
         return write_data(run_dir, form, out, force, negatives)
 
 
@@ -270,7 +270,7 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     run_dir = RunDir(config.folder)
     if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
         return f"{config.folder}: no batches; --batch submit makes them"
-    with _full_disk_explained(run_dir.folder), run_dir.lock():
+    with full_disk_explained(run_dir.folder), run_dir.lock():
         steps = {
             "submit": batching.submit,
             "write": batching.write,
@@ -287,7 +287,7 @@ def _run_stages(
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
-    with _full_disk_explained(run_dir.folder), run_dir.lock():
+    with full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
         if retry is not None:
             say(f"put back: {asking.retry(decided(config, run_dir), run_dir, retry)} inputs")
@@ -326,7 +326,7 @@ def _stage_before(config: Config, name: str) -> RunError:
 
 
 @contextmanager
-def _full_disk_explained(folder: Path) -> Iterator[None]:
+def full_disk_explained(folder: Path) -> Iterator[None]:
     """Libraries wrap "disk full" in errors of their own: look through the chain, then at the disk."""
     try:
         yield

@@ -1,14 +1,15 @@
 """What every run needs, asked for before the first long stage begins. No torch."""
 
+import importlib.util
 from difflib import get_close_matches
 
 from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS, beir_parts
-from multigrain.errors import ConfigError, DataError
+from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
-from multigrain.model.locate import EMBEDDED, find_base
+from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, GGUF, find_base
 from multigrain.prompts import check_folder
 from multigrain.weights import find_weights, require_engine
 
@@ -23,7 +24,7 @@ def require(config: Config, llm: bool = True) -> None:
     Raises:
         ConfigError: a package to hold out is not installed, the base or the judge is no model, or the key of the
             endpoint is not set, or nobody knows a price that is to be capped.
-        RunError: a part of the embedded default is not installed.
+        RunError: a part of the embedded default, or a package of an extra, is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
     if config.data.pairs == PYTHON_DOCS and isinstance(config.data.held_out, list):
@@ -34,6 +35,7 @@ def require(config: Config, llm: bool = True) -> None:
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
     find_base(config.model.base, "model.base")
     find_base(config.grading.judge_model, "grading.judge_model")
+    _require_packages(config)
     if config.synthesis.prompts:
         check_folder(config.synthesis.prompts)
     if llm and config.synthesis.limit != 0:
@@ -48,6 +50,20 @@ def require(config: Config, llm: bool = True) -> None:
             folder, split = beir_parts(task)
             if not (folder / "qrels" / f"{split}.tsv").is_file():
                 raise DataError(task, f"there is no {folder / 'qrels' / split}.tsv.")
+
+
+def _require_packages(config: Config) -> None:
+    """Those of extras; training for hours first, and missing them then, would be unkind."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    if config.export.onnx:
+        wanted["onnx"] = ("onnx", "onnxruntime", "onnxscript")
+    if config.model.lora and config.model.lora.quantize:
+        wanted["qlora"] = ("bitsandbytes",)
+    if config.model.base.endswith(GGUF) or config.model.base == EMBEDDED_LLM:
+        wanted["embedded"] = ("gguf",)
+    for extra, packages in wanted.items():
+        if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+            raise RunError(f'{", ".join(missing)}: not installed. Run: pip install "multigrain[{extra}]"')
 
 
 def _require_llm(section: LLMSection) -> None:

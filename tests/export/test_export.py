@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multigrain.config import Config, ModelSection
+from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import export
 from multigrain.export.card import model_card
@@ -41,13 +41,13 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
 def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = tmp_path / "trained"
     build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
-    export.export_model(trained, tmp_path / "model", "# card\n")
-    export.export_model(trained, tmp_path / "model", "# another card\n")
+    export.export_model(trained, tmp_path / "model", "# card\n", ExportSection())
+    export.export_model(trained, tmp_path / "model", "# another card\n", ExportSection())
     assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
     texts = ["the cat", "a dog sleeps"]
     np.testing.assert_array_equal(load_model(tmp_path / "model").encode(texts), load_model(trained).encode(texts))
 
     monkeypatch.setattr(np, "allclose", lambda *args, **kwargs: False)
     with pytest.raises(RunError, match="gives other vectors"):
-        export.export_model(trained, tmp_path / "model", "# third card\n")
+        export.export_model(trained, tmp_path / "model", "# third card\n", ExportSection())
     assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"

@@ -274,7 +274,7 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     found = pipeline.search(config.folder, "where is the cat", 3)
     assert [score for score, _ in found] == pytest.approx(sorted(scores[0].tolist(), reverse=True)[:3], abs=1e-6)
     card = (run_dir.model / "README.md").read_text()
-    assert json.dumps(instruction) in card and "`encode_document` `nothing`" in card
+    assert json.dumps(instruction) in card and "`encode_document` nothing" in card
 
     # A prompt of the base that changes is another base.
     before = pipeline.finished(config, run_dir)

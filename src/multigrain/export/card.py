@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from multigrain.config import Config, PhaseSection
+from multigrain.config import Config, PhaseSection, described
 from multigrain.vectors import ROLES, prompt_for
 
 WITH_CODE = """```python
@@ -24,6 +24,10 @@ model = SentenceTransformer("PATH")
 ENCODE
 ```"""
 
+HUB_NAMES = {
+    "embedded": "sentence-transformers/all-MiniLM-L6-v2",
+    "embedded-llm": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
 ENCODE = """queries = model.encode_query(["what somebody looks for"])
 documents = model.encode_document(["a passage", "another one"])
 print(model.similarity(queries, documents))"""
@@ -52,7 +56,7 @@ tags: [sentence-transformers, feature-extraction, multigrain]
 # {config.name}
 
 A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{_base(config)}`
-(pooling: {config.model.pooling}; texts are cut at {config.model.max_tokens} tokens).
+({described(config.model)}).
 
 ## Use
 
@@ -86,10 +90,10 @@ def _prompts(prompts: Mapping[str, str]) -> str:
     query, document = (prompt_for(role, prompts) for role in ROLES)
     if not query and not document:
         return ""
-    put = [json.dumps(prompt, ensure_ascii=False) if prompt else "nothing" for prompt in (query, document)]
+    put = [f"`{json.dumps(prompt, ensure_ascii=False)}`" if prompt else "nothing" for prompt in (query, document)]
     return f"""
 
-`encode_query` puts `{put[0]}` before a text, `encode_document` `{put[1]}`.
+`encode_query` puts {put[0]} before a text, `encode_document` {put[1]}.
 So the model was trained and measured; its base was measured with the base's own prompts."""
 
 
@@ -106,7 +110,7 @@ def results_table(summary: dict[str, Any]) -> str:
 
 
 def _base(config: Config) -> str:
-    return "sentence-transformers/all-MiniLM-L6-v2" if config.model.base == "embedded" else _shown(config.model.base)
+    return HUB_NAMES.get(config.model.base) or _shown(config.model.base)
 
 
 def _grades(phase: PhaseSection) -> str:

@@ -4,22 +4,28 @@ Sources: LoRA (arXiv 2106.09685), QLoRA (arXiv 2305.14314), DoRA (arXiv 2402.093
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from multigrain.config import LoraSection
 from multigrain.errors import ConfigError
+from multigrain.model.plain_text import read_alike
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
+
+LINEAR = (nn.Linear, Conv1D)
+"""What "all-linear" means; GPT-2 has the second."""
 
 
 def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
-    """Freeze the model and put a trainable adapter into it.
+    """Freeze the model and put a trainable adapter into it, in float32 whatever the model is in.
 
     Raises:
         ConfigError: the model has not so many layers, or no such targets.
@@ -29,7 +35,7 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
         r=section.rank,
         lora_alpha=section.alpha or 2 * section.rank,
         lora_dropout=section.dropout,
-        target_modules=section.targets if section.top_layers is None else _in_top_layers(model, section),
+        target_modules=_targets(model, section),
         use_dora=section.dora,
     )
     transformer.base_digest = digest_of_base(model)
@@ -37,21 +43,38 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
         model.add_adapter(settings)
     except ValueError as error:
         raise ConfigError("model.lora", [str(error).strip().splitlines()[0]]) from error
+    cast_adapter_dtype(model, "default")
+    if (base := Path(model.name_or_path)).is_dir():  # the adapter names it, and is loaded from anywhere
+        settings.base_model_name_or_path = str(base.absolute())
 
 
-def _in_top_layers(model: PreTrainedModel, section: LoraSection) -> list[str]:
-    """The targets by their full names; the first number in a name is that of the layer."""
-    layers, top = model.config.num_hidden_layers, section.top_layers or 0
+def _targets(model: PreTrainedModel, section: LoraSection) -> list[str] | str:
+    """The targets as they are set, or by their full names where only the last layers get an adapter.
+
+    The first number in a name is that of the layer.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
+    names = linear
+    if section.targets != "all-linear":
+        names = [name for name, _ in model.named_modules() if any(_is(name, target) for target in section.targets)]
+        unknown = [target for target in section.targets if not any(_is(name, target) for name in names)]
+        if unknown or not names:
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise ConfigError("model.lora.targets", [f"found {unknown}; the base has {known}"])
+    if section.top_layers is None:
+        return section.targets
+    layers, top = model.config.num_hidden_layers, section.top_layers
     if top > layers:
         raise ConfigError("model.lora.top_layers", [f"found {top}; the base has {layers} layers"])
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if section.targets != "all-linear":
-        names = [name for name in names if name.rpartition(".")[2] in section.targets]
     numbers = {name: re.search(r"\.(\d+)\.", name) for name in names}
     chosen = [name for name, number in numbers.items() if number and int(number[1]) >= layers - top]
     if not chosen:
         raise ConfigError("model.lora.targets", [f"found {section.targets}; the last {top} layers have none of them"])
     return chosen
+
+
+def _is(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
 
 
 def has_adapter(model: SentenceTransformer) -> bool:
@@ -72,15 +95,20 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
         frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)
     else:
         frame = Transformer(adapter.base_model_name_or_path)
-        if old.bidirectional:
+        if getattr(old, "bidirectional", False):  # an adapter that others trained has the host's module
             frame.model.config.is_causal = False  # kept there, because all weights will be saved
-    frame.processor = old.processor
+    read_alike(frame, old)
     frame.model.add_adapter(adapter)
     names = {name for name, parameter in frame.model.named_parameters() if parameter.requires_grad}
     frame.model.load_state_dict({n: v for n, v in old.model.state_dict().items() if n in names}, strict=False)
     _merge_in_place(frame.model)
-    prompts = {name: prompt for name, prompt in model.prompts.items() if prompt is not None}
-    merged = type(model)(modules=[frame, *list(model)[1:]], prompts=prompts)
+    merged = type(model)(
+        modules=[frame, *list(model)[1:]],
+        prompts={name: prompt for name, prompt in model.prompts.items() if prompt is not None},
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+        truncate_dim=model.truncate_dim,
+    )
     merged.max_seq_length = model.max_seq_length
     return merged
 

@@ -20,8 +20,10 @@ from multigrain.model import anchor_attention, pooling
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.gguf import as_folder
 from multigrain.model.locate import GGUF, find_base, prompts_to_train
+from multigrain.model.plain_text import read_alike, read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
-from multigrain.model.tokens import end_in_eos, is_decoder
+from multigrain.model.tokens import end_in_eos, is_decoder, see_to_padding
+from multigrain.progress import say
 from multigrain.vectors import ROLES, prompt_for
 
 HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
@@ -50,6 +52,12 @@ class EmbeddingModel(SentenceTransformer):
         """The trainer reloads its checkpoints by this; they name our modules as every saved model does."""
         classes = {**cls._module_classes, **module_classes}
         return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
+
+    def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """For a model that was not saved by the host, such as a plain language model."""
+        modules, settings = super()._load_default_modules(*args, **kwargs)
+        read_plainly(cast(Transformer, next(iter(modules))))
+        return modules, settings
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Save, with the code of our modules beside `modules.json`, which then names that code."""
@@ -94,6 +102,10 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
         model = EmbeddingModel(base)
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{base} cannot be loaded as a model: {_first_line(error)}"]) from error
+    if isinstance(model[0], Transformer):
+        see_to_padding(model.tokenizer)
+    if absent := _weights_not_in(Path(base), model):
+        say(f"  {base}: {len(absent)} weights are not in its files, and begin at random, such as {absent[0]}")
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model
@@ -163,8 +175,11 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
         raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
     if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
         raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
+    if has_adapter(host):
+        found = f"{base} is an adapter of another model; merge it first: multigrain merge {base} --out MERGED"
+        raise ConfigError("model.base", [found])
     if section.pooling == "anchor" or section.lora:
-        transformer = _frame(section)
+        transformer = _frame(section, transformer)
     elif section.bidirectional:
         transformer.model.config.is_causal = False
     if section.bidirectional and not sees_ahead(transformer.model):
@@ -177,16 +192,22 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
             raise ConfigError("model.base", [f"{base} cannot be trained: {error}"]) from error
     if section.lora:
         add_adapter(transformer, section.lora)
+    else:
+        transformer.model.float()  # in half precision, small steps of the optimizer would be rounded away
     return transformer
 
 
-def _frame(section: ModelSection) -> AnchorTransformer:
+def _frame(section: ModelSection, host: Transformer) -> AnchorTransformer:
+    """Our transformer with the base's weights, which reads texts as the host's does."""
     quantize = section.lora.quantize if section.lora else None
     base = find_folder(section.base, "model.base")
+    host.model.to("meta")  # its weights would be there twice
     try:
-        return AnchorTransformer(base, bidirectional=section.bidirectional, quantize=quantize)
+        frame = AnchorTransformer(base, bidirectional=section.bidirectional, quantize=quantize)
     except ImportError as error:
         raise RunError(f'model.lora.quantize: {_first_line(error)} Run: pip install "multigrain[qlora]"') from error
+    read_alike(frame, host)
+    return frame
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:
@@ -225,6 +246,7 @@ def load_model(path: str | Path) -> SentenceTransformer:
     """
     if not Path(path, "modules.json").is_file():
         raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
+    _require_base(Path(path))
     try:
         model = EmbeddingModel(str(path))
         absent = _weights_not_in(Path(path), model)
@@ -234,6 +256,17 @@ def load_model(path: str | Path) -> SentenceTransformer:
         found = f"{len(absent)} of the model's weights are not in its files, such as {absent[0]}"
         raise RunError(f"{path}: {found}. Fetch or export the model again.")
     return model
+
+
+def _require_base(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
+    except (ValueError, KeyError, TypeError):  # loading it will say what is wrong
+        return
+    if base and Path(base).is_absolute() and not Path(base).is_dir():
+        found = f"its adapter needs the model {base}, which is not there"
+        raise RunError(f"{folder}: {found}. Put it back, or write its new place into {file} (base_model_name_or_path).")
 
 
 def _weights_not_in(folder: Path, model: SentenceTransformer) -> list[str]:

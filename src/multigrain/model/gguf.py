@@ -1,10 +1,15 @@
 """A GGUF file as a folder that transformers can train and save."""
 
+import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from multigrain.errors import ConfigError, RunError
@@ -22,26 +27,21 @@ def as_folder(file: Path, key: str) -> Path:
         key: the setting that named it.
 
     Raises:
-        RunError: the package that reads such files is not installed.
+        RunError: the package that reads such files is not installed, or the cache cannot be written.
         ConfigError: the file is no GGUF file of a model that transformers knows.
     """
-    folder = cache() / f"{file.stem}-{_digest(file)}"
-    if folder.is_dir():
-        return folder
-    say(f"  {file.name}: written to {folder} as a model that can be trained (once; 4 bytes a parameter)")
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
-        _convert(file, part)
-    except ImportError as error:
-        raise RunError(f'{file}: reading GGUF files needs a package. Run: pip install "gguf>=0.17"') from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(key, [f"{file} cannot be read as the GGUF file of a language model: {reason}"]) from error
-    else:
-        if not folder.is_dir():  # another process may have been faster
-            part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        folder = cache() / f"{file.stem}-{_digest(file)}"
+    except OSError as error:
+        raise ConfigError(key, [f"{file} cannot be read: {error.strerror}"]) from error
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _alone_in(folder.parent):
+                _make(file, folder, key)
+        except (OSError, SafetensorError) as error:
+            advice = "Make room, or set XDG_CACHE_HOME to a folder that has some."
+            raise RunError(f"{folder} cannot be written: {_first_line(error)}. {advice}") from error
     return folder
 
 
@@ -50,15 +50,58 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "multigrain")
 
 
-def _convert(file: Path, folder: Path) -> None:
-    read = AutoModel.from_pretrained(str(file.parent), gguf_file=file.name)
-    # As read it says that it is quantised, and refuses to be saved.
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is here; one that was killed counts as gone."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _make(file: Path, folder: Path, key: str) -> None:
+    """Write beside, then rename, so the folder never holds half a model."""
+    if folder.is_dir():  # another process was faster
+        return
+    say(f"  {file.name}: written to {folder} as a model that can be trained (once; 4 bytes a parameter)")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        for whole in _read(file, key):
+            whole.save_pretrained(part)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read(file: Path, key: str) -> tuple[Any, Any]:
+    """Model and tokenizer."""
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    try:
+        read, info = AutoModel.from_pretrained(**source, output_loading_info=True)
+        if absent := sorted(info["missing_keys"]):  # transformers would draw them at random
+            raise ValueError(f"{len(absent)} of the model's weights are not in it, such as {absent[0]}")
+        return _trainable(read), AutoTokenizer.from_pretrained(**source)
+    except ImportError as error:
+        raise RunError(f'{file}: reading GGUF files needs a package. Run: pip install "gguf>=0.17"') from error
+    except Exception as error:  # the reader meets a broken file with whatever its next line raises
+        fault = f"{file} cannot be read as the GGUF file of a language model: {_first_line(error)}"
+        raise ConfigError(key, [fault]) from error
+
+
+def _trainable(read: Any) -> Any:
+    """The same model; as it was read it says that it is quantised, and refuses to be saved."""
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)
     model = type(read)(type(read.config).from_dict(settings))
     model.load_state_dict(read.state_dict())
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _digest(file: Path) -> str:

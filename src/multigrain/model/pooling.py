@@ -13,7 +13,7 @@ host saves the code of a module beside that module's settings, and looks for it 
 import hashlib
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -45,7 +45,7 @@ class AnchorTransformer(Transformer):
         kwargs: as the host's Transformer takes them.
 
     Raises:
-        ValueError: the adapter was made for another base.
+        ValueError: a setting is none that there is, or the adapter was made for another base.
     """
 
     config_keys = [*Transformer.config_keys, "bidirectional", "quantize", "base_digest"]
@@ -60,19 +60,33 @@ class AnchorTransformer(Transformer):
         model_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(bidirectional, bool):
+            raise ValueError(f"bidirectional: found {bidirectional!r}; wanted true or false")
+        if quantize not in (None, "4bit"):
+            raise ValueError(f"quantize: found {quantize!r}; wanted null or 4bit")
         options = dict(model_kwargs or {})
         if quantize:
             options.setdefault("quantization_config", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
         super().__init__(model_name_or_path, model_kwargs=options, **kwargs)
         _load_magnitudes(self.model, model_name_or_path)
         self.bidirectional, self.quantize, self.base_digest = bidirectional, quantize, base_digest
-        if base_digest and base_digest != digest_of_base(self.model):
+        # In float16 the numbers are rounded in another way than when the digest was made.
+        if base_digest and self.model.dtype != torch.float16 and base_digest != digest_of_base(self.model):
             base = self.model.name_or_path
-            raise ValueError(f"its adapter was made for another base than {base}: weights with digest {base_digest}")
+            raise ValueError(f"its adapter was made for another base than {base}: put back the one it was trained on")
         if bidirectional:
             self.model.config.is_causal = False
         self._anchor: AnchorSettings | None = None
         self._places: tuple[int, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hooks that transformers puts in, which cannot be pickled; the next call puts them in again."""
+        for module in self.model.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+                    del module._forward_hooks[key]
+        self.model._output_capturing_hooks_installed = False
+        return dict(self.__dict__)
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
         """From now on, write anchor scores too."""
@@ -162,6 +176,9 @@ class AnchorPooling(Pooling):
         visibility_correction: divide the score of each token by the number of tokens that can see it; without it a
             causal mask favours early tokens.
         detach: let no gradient flow through the weights.
+
+    Raises:
+        ValueError: there is no such form, or no layer.
     """
 
     config_keys = [
@@ -186,6 +203,10 @@ class AnchorPooling(Pooling):
         detach: bool = False,
     ) -> None:
         super().__init__(embedding_dimension, "mean", include_prompt)
+        if form not in get_args(Form):
+            raise ValueError(f"form: found {form!r}; wanted {' or '.join(get_args(Form))}")
+        if not layers or any(type(layer) is not int for layer in layers):
+            raise ValueError(f"layers: found {layers!r}; wanted a list of numbers such as [-1]")
         self.form = form
         self.layers = list(layers)
         self.exclude_first = exclude_first
@@ -196,12 +217,15 @@ class AnchorPooling(Pooling):
         """Ask the transformer before for the scores; the host calls this once a model is built or loaded.
 
         Raises:
-            ValueError: the module before is no AnchorTransformer, or its model cannot give the scores.
+            ValueError: the module before is no AnchorTransformer, its model cannot give the scores, or its token
+                embeddings are of another size.
         """
         transformer: Any = model[0]
         # Loaded by the host alone, the class has another import path.
         if not hasattr(transformer, "hand_on_scores"):
             raise ValueError(f"AnchorPooling needs an AnchorTransformer before it, found {type(transformer).__name__}")
+        if (size := transformer.get_embedding_dimension()) != self.embedding_dimension:
+            raise ValueError(f"embedding_dimension: found {self.embedding_dimension}; the model before it has {size}")
         transformer.hand_on_scores(AnchorSettings(self.form, tuple(self.layers), self.visibility_correction))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002

@@ -8,6 +8,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 SHORT, LONG = "a", "a " * 50
+MOST = 16
+"""Tokens to which the long text is cut."""
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
@@ -19,18 +21,43 @@ def is_decoder(config: PretrainedConfig) -> bool:
 def end_in_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     """Have every text end in the EOS token, also when it is cut or empty, and see that there is a token to pad with.
 
-    It is written into the tokenizer's own file, so that whatever reads that file does the same.
+    A tokenizer that ends all texts in another special token keeps it: decoders that were trained to embed often have
+    one of their own. What is changed is written into the tokenizer's own file, so that whatever reads that file does
+    the same.
 
     Raises:
         ValueError: the tokenizer has no EOS token, or cannot be changed.
     """
+    ending = last_token(tokenizer)
+    if ending is None:
+        _append_eos(tokenizer)
+        ending = last_token(tokenizer)
+    if ending is None:
+        raise ValueError("its tokenizer cannot be made to end texts in the EOS token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = ending
+
+
+def see_to_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a token to pad with, if there is any; it is masked, so it does not matter which."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+def last_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The special token in which a short text, one that is cut, and an empty one all end; None if there is none."""
+    texts = [tokenizer(text, truncation=True, max_length=MOST)["input_ids"] for text in (SHORT, LONG, "")]
+    endings = {ids[-1] if ids and len(ids) <= MOST else None for ids in texts}
+    last = endings.pop()
+    if endings or last not in tokenizer.all_special_ids:
+        return None
+    return str(tokenizer.convert_ids_to_tokens(last))
+
+
+def _append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     eos = tokenizer.eos_token
     if eos is None:
         raise ValueError("its tokenizer has no EOS token, which decoders need at the end of a text")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = eos
-    if ends_in_eos(tokenizer):
-        return
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError("its tokenizer is not a fast one, and cannot be made to end texts in the EOS token")
@@ -38,11 +65,3 @@ def end_in_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     ending = TemplateProcessing(single=["$A", eos], pair=["$A", "$B", eos], special_tokens=special)
     before = backend.post_processor
     backend.post_processor = ending if before is None else Sequence([before, ending])
-    if not ends_in_eos(tokenizer):
-        raise ValueError("its tokenizer cannot be made to end texts in the EOS token")
-
-
-def ends_in_eos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a short text, one that is cut, and an empty one end in the EOS token."""
-    texts = [tokenizer(text, truncation=True, max_length=16)["input_ids"] for text in (SHORT, LONG, "")]
-    return all(ids[-1:] == [tokenizer.eos_token_id] and len(ids) <= 16 for ids in texts)

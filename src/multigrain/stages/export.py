@@ -19,7 +19,8 @@ def export(config: Config, run_dir: RunDir) -> Result:
     from multigrain.export.export import export_model
 
     summary = summarize(config, run_dir, list(run_dir.stages()))
-    export_model(run_dir.trained, run_dir.model, model_card(config, summary, prompts_of(str(run_dir.trained)) or {}))
+    card = model_card(config, summary, prompts_of(str(run_dir.trained)) or {})
+    export_model(run_dir.trained, run_dir.model, card, config.export)
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
 
 

@@ -14,6 +14,8 @@ from multigrain.stages import Result
 
 def train(config: Config, run_dir: RunDir) -> Result:
     """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
+    import torch
+
     from multigrain.model.build import build_model, sees_ahead
     from multigrain.training.curriculum import plan
     from multigrain.training.train import train_model
@@ -21,6 +23,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     tuples = list(read_tuples(run_dir.tuples))
     curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
     _start_anew_if_changed(config, run_dir)
+    torch.manual_seed(config.seed)  # of what an adapter begins with
     model = build_model(config.model)
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):

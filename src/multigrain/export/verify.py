@@ -1,0 +1,133 @@
+"""Does a saved model do what it says? Found by running it, whatever its configuration says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from multigrain.model.build import SHIPPED, load_model, sees_ahead
+from multigrain.model.pooling import AnchorPooling
+from multigrain.model.tokens import is_decoder
+from multigrain.vectors import ROLES, Role, Vectors, prompt_for
+
+TEXTS = ["A short text.", "And a longer one, so that there is something to pad in the first.", "One\nmore"]
+CLOSE, ROUNDED = 1e-5, 2e-2
+"""Largest difference between vectors of length 1 that are the same but for rounding, in full and in half precision."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, whether it is as it should be, and what was seen."""
+
+    name: str
+    is_good: bool
+    seen: str
+
+
+def verify(folder: Path) -> list[Finding]:
+    """Load a model, and look at all that saving and loading are known to break.
+
+    Raises:
+        RunError: it cannot be loaded at all.
+    """
+    return list(_findings(load_model(folder), folder))
+
+
+def render(folder: Path, findings: list[Finding]) -> str:
+    """A line for each finding."""
+    good = sum(finding.is_good for finding in findings)
+    lines = [f"{folder}: {good} of {len(findings)} are as they should be"]
+    lines += [f"  {'good' if found.is_good else 'BAD '}  {found.name:<16}{found.seen}" for found in findings]
+    return "\n".join(lines)
+
+
+def _findings(model: SentenceTransformer, folder: Path) -> Iterator[Finding]:
+    vectors = _encode(model)
+    yield _vectors(model, vectors)
+    backbone = getattr(model[0], "model", None)
+    if backbone is not None:
+        yield _attention(model, backbone)
+        if is_decoder(backbone.config):
+            yield _eos(model)
+    yield from (_prompt(model, role) for role in ROLES if prompt_for(role, model.prompts))
+    alone = np.stack([_encode(model, [text])[0] for text in TEXTS])
+    yield _same("padding", vectors, alone, model, "in a batch and alone")
+    with TemporaryDirectory() as copy:
+        model.save_pretrained(copy, create_model_card=False)
+        yield _same("reload", vectors, _encode(load_model(copy)), model, "saved and loaded again")
+    if all((folder / file.name).is_file() for file in SHIPPED):
+        yield _code(folder)
+
+
+def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any) -> Vectors:
+    vectors: Vectors = model.encode(texts, normalize_embeddings=True, show_progress_bar=False, **options)
+    return vectors
+
+
+def _vectors(model: SentenceTransformer, vectors: Vectors) -> Finding:
+    modules = " -> ".join(type(module).__name__ for module in model)
+    is_good = bool(np.isfinite(vectors).all()) and len(np.unique(vectors.round(4), axis=0)) == len(TEXTS)
+    if not is_good:
+        return Finding("vectors", False, f"{modules}: not numbers, or the same for other texts")
+    return Finding("vectors", True, f"{modules}: {vectors.shape[1]} dimensions, {model.max_seq_length} tokens at most")
+
+
+def _attention(model: SentenceTransformer, backbone: Any) -> Finding:
+    """The configuration is asked what it says, two tokens what is true."""
+    config, ahead = backbone.config, sees_ahead(backbone)
+    said = (getattr(config, "use_bidirectional_attention", False), getattr(model[0], "bidirectional", False))
+    says_ahead = not is_decoder(config) or not getattr(config, "is_causal", True) or any(said)
+    kinds = {True: "bidirectional", False: "causal"}
+    if ahead != says_ahead:
+        return Finding("attention", False, f"{kinds[ahead]}, though its configuration says {kinds[says_ahead]}")
+    pooling = model[1] if len(model) > 1 else None
+    favours_first = not ahead and isinstance(pooling, AnchorPooling) and not pooling.visibility_correction
+    note = "; anchor pooling then favours the first tokens" if favours_first else ""
+    return Finding("attention", True, f"{kinds[ahead]}, seen on its states{note}")
+
+
+def _eos(model: SentenceTransformer) -> Finding:
+    """As the model is really fed: the host may put texts into a template of its own."""
+    features: Any = model.preprocess([*TEXTS, "", "word " * (model.max_seq_length or 512)])
+    pairs = zip(features["input_ids"], features["attention_mask"], strict=True)
+    last = {int(ids[mask.bool()][-1]) if mask.any() else None for ids, mask in pairs}
+    if len(last) == 1 and last <= set(model.tokenizer.all_special_ids):
+        return Finding("EOS", True, f"every text ends in {model.tokenizer.decode(list(last))}, also one that is cut")
+    return Finding("EOS", False, f"not every text ends in {model.tokenizer.eos_token}, as texts of a decoder should")
+
+
+def _prompt(model: SentenceTransformer, role: Role) -> Finding:
+    """Whether the host's own call for this role does what training and evaluation did."""
+    prompt = prompt_for(role, model.prompts)
+    encode = model.encode_query if role == "query" else model.encode_document
+    found = np.asarray(encode(TEXTS, normalize_embeddings=True, show_progress_bar=False))
+    name, close = f"{role} prompt", _tolerance(model)
+    if np.abs(found - _encode(model, prompt=prompt)).max() > close:
+        return Finding(name, False, f"encode_{role} does not put {prompt!r} before a text")
+    joined = _encode(model, [prompt + text for text in TEXTS])
+    is_pooled = getattr(model[1] if len(model) > 1 else None, "include_prompt", True)
+    if is_pooled != bool(np.abs(found - joined).max() <= close):
+        return Finding(name, False, f"{prompt!r} is {'not ' * is_pooled}in the pooling, against the configuration")
+    return Finding(name, True, f"encode_{role} puts {prompt!r} before a text{'' if is_pooled else ', not pooled'}")
+
+
+def _same(name: str, vectors: Vectors, others: Vectors, model: SentenceTransformer, how: str) -> Finding:
+    difference = float(np.abs(vectors - others).max())
+    return Finding(name, difference <= _tolerance(model), f"{how}, vectors differ by {difference:.1g} at most")
+
+
+def _tolerance(model: SentenceTransformer) -> float:
+    is_quantized = getattr(model[0], "quantize", None)
+    return CLOSE if model.dtype in (torch.float32, torch.float64) and not is_quantized else ROUNDED
+
+
+def _code(folder: Path) -> Finding:
+    """The folder's own code is not run here: that is for whoever loads the model without multigrain, having read it."""
+    other = [file.name for file in SHIPPED if (folder / file.name).read_bytes() != file.read_bytes()]
+    seen = "that of this version" if not other else f"another than this version's ({', '.join(other)}); read it"
+    return Finding("code", True, f"{seen}, for those who load the folder without multigrain")

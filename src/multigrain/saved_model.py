@@ -1,0 +1,110 @@
+"""What is done with a saved model outside of any run: look whether it is right, explain it, write it in other forms."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multigrain.errors import ConfigError
+from multigrain.jsonl import write_atomic
+from multigrain.pipeline import full_disk_explained
+from multigrain.vectors import Role
+
+if TYPE_CHECKING:
+    from multigrain.export.explanation import Form
+
+
+def verify_model(folder: Path) -> tuple[str, bool]:
+    """Whether a model does what it says: a report, and whether all is as it should be.
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    from multigrain.export.verify import render, verify
+
+    findings = verify(folder)
+    return render(folder, findings), all(finding.is_good for finding in findings)
+
+
+def explain_text(
+    name: str,
+    text: str,
+    role: Role = "document",
+    form: "Form" = "terminal",
+    out: Path | None = None,
+    force: bool = False,
+) -> str:
+    """How much each token of a text counts in its embedding, in one of three forms.
+
+    Args:
+        name: a model's folder, or whatever `model.base` may be.
+        text: what the model reads.
+        role: whose prompt goes before it.
+        form: `terminal`, `json` or `html`.
+        out: write it there; what is returned then says so.
+        force: replace what is there.
+
+    Raises:
+        ConfigError: there is no such model, or the file is there already.
+        RunError: there is nothing to read in the text.
+    """
+    from multigrain.export.explanation import render
+    from multigrain.model.token_weights import explain
+
+    if out is not None:
+        _may_write(out, force)
+    rendered = render(explain(name, text, role), form)
+    if out is None:
+        return rendered
+    with full_disk_explained(out.absolute().parent):
+        write_atomic(out, rendered.encode())
+    return f"{out}: written"
+
+
+def merge_model(source: Path, out: Path, force: bool = False) -> str:
+    """Write a model with its adapter merged; returns a line that says how near its vectors are to the original's.
+
+    Raises:
+        ConfigError: the folder to write is there already.
+        RunError: there is no model, it has no adapter, or the merged one gives other vectors.
+    """
+    from multigrain.export.export import merge_model
+
+    _may_write(out, force, "modules.json")
+    with full_disk_explained(out.absolute().parent):
+        return merge_model(source, out)
+
+
+def export_onnx(source: Path, out: Path | None = None, int8: bool = False, force: bool = False) -> str:
+    """Write a model as one graph from token ids to the embedding; returns a line that says what was written.
+
+    Args:
+        source: the model's folder.
+        out: the folder to write, by default `onnx` in the model's.
+        int8: write a graph in 8 bits too.
+        force: replace what is there.
+
+    Raises:
+        ConfigError: the folder to write is there already.
+        RunError: there is no model, the packages for ONNX are not installed, or the graph gives other vectors.
+    """
+    from multigrain.export.onnx import export_onnx
+    from multigrain.model.build import load_model
+
+    folder = out or source / "onnx"
+    _may_write(folder, force, "model.onnx")
+    with full_disk_explained(folder.absolute().parent):
+        export_onnx(load_model(source), folder, int8)
+    return f"{folder}: written"
+
+
+def _may_write(out: Path, force: bool, mark: str | None = None) -> None:
+    """`mark` is a file that tells a folder which we may replace from one that holds something else."""
+    if not out.exists():
+        return
+    if not force:
+        raise ConfigError("--out", [f"{out} exists; give another name, or --force"])
+    if mark is None and out.is_dir():
+        raise ConfigError("--out", [f"{out} is a folder; give the name of a file"])
+    if mark and not out.is_dir():
+        raise ConfigError("--out", [f"{out} is a file; give the name of a folder"])
+    if mark and any(out.iterdir()) and not (out / mark).is_file():
+        raise ConfigError("--out", [f"{out} holds other things than a model (no {mark}); give another name"])
