@@ -7,12 +7,9 @@ and the files that it writes are there. So a setting that leaves a stage's files
 stages after it. Only a run whose pairs are written by the language model has the stage `pairs`.
 """
 
-import errno
 import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,8 @@ from typing import Any
 from multigrain import __version__, asking, batching
 from multigrain.config import Config
 from multigrain.data.sources import files_of
-from multigrain.errors import MultigrainError, RunError
+from multigrain.disk import full_disk_explained
+from multigrain.errors import RunError
 from multigrain.evaluation.evaluate import HELD_OUT
 from multigrain.jsonl import write_json
 from multigrain.model.locate import model_files
@@ -41,9 +39,6 @@ from multigrain.stages.synthesize import synthesize as synthesize_stage
 from multigrain.stages.train import train as train_stage
 from multigrain.style import decided
 from multigrain.summary import summarize
-
-LEAST_FREE = 2**20
-"""Bytes of free disk below which a failure is put down to the disk."""
 
 
 @dataclass(frozen=True)
@@ -323,31 +318,6 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
 def _stage_before(config: Config, name: str) -> RunError:
     verb = "synthesize" if name in ("data", "pairs") else name
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
-
-
-@contextmanager
-def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Libraries wrap "disk full" in errors of their own: look through the chain, then at the disk."""
-    try:
-        yield
-    except MultigrainError:
-        raise
-    except Exception as error:
-        if not _is_full_disk(error, folder):
-            raise
-        raise RunError(
-            f"{folder}: the disk is full. Make room, then the same command goes on; what is finished is kept."
-        ) from error
-
-
-def _is_full_disk(error: Exception, folder: Path) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    # torch only says that its writer failed; an OSError has said what it is.
-    return not isinstance(error, OSError) and folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE
 
 
 def _file_digest(path: Path) -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError
 from multigrain.jsonl import write_atomic
-from multigrain.pipeline import full_disk_explained
 from multigrain.vectors import Role
 
 if TYPE_CHECKING:

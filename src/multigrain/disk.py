@@ -1,0 +1,37 @@
+"""Telling a full disk from other failures."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multigrain.errors import MultigrainError, RunError
+
+LEAST_FREE = 2**20
+"""Bytes of free disk below which a failure is put down to the disk."""
+
+
+@contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Libraries wrap "disk full" in errors of their own: look through the chain, then at the disk."""
+    try:
+        yield
+    except MultigrainError:
+        raise
+    except Exception as error:
+        if not _is_full_disk(error, folder):
+            raise
+        raise RunError(
+            f"{folder}: the disk is full. Make room, then the same command goes on; what is finished is kept."
+        ) from error
+
+
+def _is_full_disk(error: Exception, folder: Path) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    # torch only says that its writer failed; an OSError has said what it is.
+    return not isinstance(error, OSError) and folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE
