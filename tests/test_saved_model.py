@@ -1,5 +1,6 @@
 """Saved models from the command line: looked over, tampered with, explained, written in other forms."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -199,6 +200,29 @@ def test_what_is_there_is_not_written_over(
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine" / "thesis.txt", "--force")
     assert code == 2
     assert "is a file; give the name of a folder" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "package", "extra"),
+    [
+        (["export.onnx=true"], "onnxruntime", "onnx"),
+        (['model.lora.quantize="4bit"'], "bitsandbytes", "qlora"),
+        (["model.base=embedded-llm"], "gguf", "embedded"),
+    ],
+)
+def test_missing_packages_are_told_before_anything_long(
+    run_toml: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: list[str],
+    package: str,
+    extra: str,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    code, _, err = run(capsys, "check", run_toml, *(word for setting in settings for word in ("--set", setting)))
+    assert code == 2
+    assert f'{package}: not installed. Run: pip install "multigrain[{extra}]"' in err
 
 
 def test_merge_without_an_adapter(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

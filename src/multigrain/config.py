@@ -430,6 +430,13 @@ class Config(Section):
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
     @model_validator(mode="after")
+    def _onnx_can_pool_so(self) -> "Config":
+        if self.export.onnx and not self.model.prompt_in_pooling:
+            found = "export.onnx: found true; a graph cannot know which tokens are a prompt's"
+            raise ValueError(f"{found}, so it wants model.prompt_in_pooling = true")
+        return self
+
+    @model_validator(mode="after")
     def _has_what_its_mode_needs(self) -> "Config":
         mode, data = self.synthesis.mode, self.data
         if mode == "negatives" and data.pairs is None:
@@ -530,7 +537,8 @@ def _resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
 
 def _explain(fault: ErrorDetails) -> str:
     """One line for one fault of pydantic's: key, what was found, what was wanted."""
-    key = ".".join(str(part) for part in fault["loc"] if part not in ("constrained-float", "list[str]"))
+    kinds = ("constrained-float", "list[str]", "literal[")  # pydantic's names for the members of a union
+    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(kinds))
     if fault["type"] == "extra_forbidden":
         return _unknown(key)
     if fault["type"] == "missing":

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import export
 from multigrain.export.card import model_card
+from multigrain.export.verify import verify
 from multigrain.model.build import build_model, load_model
 
 SUMMARY = {
@@ -36,6 +38,19 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     assert "/home/me" not in card
     plain = config.model_copy(update={"model": config.model.model_copy(update={"pooling": "mean"})})
     assert "trust_remote_code" not in model_card(plain, SUMMARY, {})
+
+
+def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
+    export.export_model(trained, tmp_path / "model", "# card\n", ExportSection(onnx=True, int8=True))
+    onnx = {"model.onnx", "model_int8.onnx", "prompts.json", "tokenizer.json"}
+    assert {path.name for path in (tmp_path / "model" / "onnx").iterdir()} == onnx
+    seen = {finding.name: finding for finding in verify(tmp_path / "model")}
+    assert seen["ONNX"].is_good
+    build_model(ModelSection(base=str(tiny_encoder), pooling="mean")).save_pretrained(str(tmp_path / "other"))
+    shutil.copytree(tmp_path / "model" / "onnx", tmp_path / "other" / "onnx")
+    assert not next(finding for finding in verify(tmp_path / "other") if finding.name == "ONNX").is_good
 
 
 def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,14 +242,15 @@ def _check(model: SentenceTransformer, folder: Path, int8: bool) -> float:
     texts = [*PROBE, " ".join(PROBE), ""]  # the last gives the fewest tokens that there can be
     expected = model.encode(texts, prompt="", normalize_embeddings=True, show_progress_bar=False)
     for batch_size in (1, len(texts)):
-        apart = float(np.abs(_embed(folder, "model.onnx", texts, batch_size) - expected).max())
+        apart = float(np.abs(embed(folder, "model.onnx", texts, batch_size) - expected).max())
         if not apart <= CLOSE:  # nor NaN
             found = f"the vectors of the ONNX graph differ from the model's by {apart:.1g}; wanted {CLOSE} or less"
             raise RunError(f"{folder}: {found}. Please report this.")
-    return float((_embed(folder, "model_int8.onnx", texts, 1) * expected).sum(1).min()) if int8 else 1.0
+    return float((embed(folder, "model_int8.onnx", texts, 1) * expected).sum(1).min()) if int8 else 1.0
 
 
-def _embed(folder: Path, graph: str, texts: list[str], batch_size: int) -> Vectors:
+def embed(folder: Path, graph: str, texts: list[str], batch_size: int) -> Vectors:
+    """(number of texts, D), by what is in the folder alone; no prompt goes before a text."""
     from onnxruntime import InferenceSession, SessionOptions  # type: ignore[import-untyped]
 
     options = SessionOptions()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from multigrain.export.onnx import CLOSE as CLOSE_ONNX
+from multigrain.export.onnx import embed
 from multigrain.model.build import SHIPPED, load_model, sees_ahead
 from multigrain.model.pooling import AnchorPooling
 from multigrain.model.tokens import is_decoder
@@ -62,6 +65,10 @@ def _findings(model: SentenceTransformer, folder: Path) -> Iterator[Finding]:
         yield _same("reload", vectors, _encode(load_model(copy)), model, "saved and loaded again")
     if all((folder / file.name).is_file() for file in SHIPPED):
         yield _code(folder)
+    if (folder / "onnx" / "model.onnx").is_file() and find_spec("onnxruntime"):
+        graph = embed(folder / "onnx", "model.onnx", TEXTS, len(TEXTS))
+        difference = float(np.abs(graph - _encode(model, prompt="")).max())
+        yield Finding("ONNX", difference <= CLOSE_ONNX, f"onnx/model.onnx: vectors differ by {difference:.1g} at most")
 
 
 def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any) -> Vectors:
