@@ -18,6 +18,7 @@ SHOWN = 12
 BAR = 24
 """Characters of the longest bar."""
 COLOUR = (255, 140, 0)
+OTHER = "So anchor pooling would weigh the tokens; the model itself pools otherwise."
 
 
 def render(explanation: Explanation, form: Form) -> str:
@@ -49,6 +50,8 @@ def _terminal(explanation: Explanation) -> RenderableType:
         ink = "black" if strength > 0.5 else "white"
         text.append(before).append(shown, f"{'italic ' * (token.kind != 'text')}{ink} on rgb({red},{green},{blue})")
     parts: list[RenderableType] = [text, Text(), _table(explanation)]
+    if not explanation.is_own:
+        parts.append(Text(OTHER))
     if explanation.unread:
         parts.append(Text(f"not read, because the model's length was reached: {_short(explanation.unread)}"))
     return Group(*parts)
@@ -118,7 +121,7 @@ def _page(explanation: Explanation) -> str:
     text = "".join(_span(colour, *piece) for piece in _pieces(explanation))
     if explanation.unread:
         text += f' <span class="unread" title="not read: too long">{html.escape(explanation.unread)}</span>'
-    note = "" if explanation.is_own else "This model pools otherwise: so would anchor pooling weigh its tokens."
+    note = "" if explanation.is_own else OTHER
     rows = [
         f"<tr><td>{html.escape(shown)}<td>{token.weight:.2%}<td>{token.weight * len(explanation.tokens):.1f} "
         f'<i style="width:{12 * strength:.2f}rem"></i>'
