@@ -17,7 +17,7 @@ from multigrain import pipeline
 from multigrain.cli import main
 from multigrain.config import load_config
 from multigrain.errors import ConfigError, LLMReplyError, RunError
-from multigrain.model.build import load_model
+from multigrain.model.load import load_model
 from multigrain.pipeline import run
 
 RESULTS = (

@@ -14,7 +14,8 @@ from transformers import GPTNeoConfig, GPTNeoModel
 from multigrain.cli import main
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError
-from multigrain.model.build import build_model, load_model
+from multigrain.model.build import build_model
+from multigrain.model.load import load_model
 from tests.model.decoder import tiny_decoder, tokenizer
 
 
@@ -98,7 +99,14 @@ TAMPERED: list[tuple[str, dict[str, Any], str]] = [
         {"embedding_dimension": 7},
         "embedding_dimension: found 7; the model before it has",
     ),
+    ("1_AnchorPooling/config.json", {"layers": 5}, "layers: found 5; wanted a list of numbers"),
+    ("1_AnchorPooling/config.json", {"embedding_dimension": "32"}, "embedding_dimension: found '32'"),
+    ("1_AnchorPooling/config.json", {"exclude_first": "false"}, "exclude_first: found 'false'; wanted true or false"),
+    ("1_AnchorPooling/config.json", {"include_prompt": 1}, "include_prompt: found 1; wanted true or false"),
     ("1_AnchorPooling/config.json", {"sharpness": 3}, "sharpness"),
+    ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length: found 0; wanted a number above 0"),
+    ("sentence_bert_config.json", {"max_seq_length": 1000}, "found 1000; the model has positions for 64 tokens"),
+    ("config.json", {"num_hidden_layers": 1}, "weights in its files have no place in the model"),
     ("sentence_bert_config.json", {"bidirectional": "yes"}, "bidirectional: found 'yes'; wanted true or false"),
     ("config.json", {"num_hidden_layers": 4}, "of the model's weights are not in its files"),
     ("config.json", {"hidden_size": 48}, "cannot be loaded"),
@@ -124,12 +132,35 @@ def test_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert "no model here (no modules.json)" in err
 
 
+def test_a_folder_without_the_code_that_it_needs(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (saved / "pooling.py").write_text("import os; os.system('echo caught > /tmp/multigrain_caught')")
+    code, out, _ = run(capsys, "check", saved)
+    assert code == 2
+    assert "BAD   code            pooling.py is not that of this version of multigrain; read it" in out
+    assert not Path("/tmp/multigrain_caught").exists()
+    (saved / "pooling.py").unlink()
+    code, out, _ = run(capsys, "check", saved)
+    assert code == 2
+    assert "BAD   code            no pooling.py, without which sentence-transformers cannot load the folder" in out
+
+
+def test_what_breaks_while_looking_is_a_finding(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (saved / "onnx").mkdir()
+    (saved / "onnx" / "model.onnx").write_bytes(b"no graph")
+    code, out, _ = run(capsys, "check", saved)
+    assert code == 2
+    assert "BAD   ONNX " in out
+    code, _, err = run(capsys, "check", saved, "--set", "seed=3")
+    assert code == 2
+    assert "--set: is for a RUN.toml" in err
+
+
 def test_explain_as_json(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "explain", saved, "The cat sleeps.", "--as", "query", "--form", "json")
     assert code == 0
     found = json.loads(out)
     read = "Instruct: find the old tree\nQuery: The cat sleeps."
-    assert found["read"] == read
+    assert found["given"] == read
     assert found["unread"] == ""
     assert found["is_own_pooling"] is True
     assert sum(token["weight"] for token in found["tokens"]) == pytest.approx(1, abs=1e-4)
@@ -184,6 +215,33 @@ def test_a_character_of_several_tokens_is_shown_once(capsys: pytest.CaptureFixtu
     assert out.splitlines()[0] == "Good 😀!<|im_end|>"
 
 
+def test_a_model_is_never_replaced_by_its_own_graph(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("model.onnx", "prompts.json"):  # as other tools lay them there
+        (saved / name).touch()
+    code, _, err = run(capsys, "export-onnx", saved, "--out", saved, "--force")
+    assert code == 2
+    assert "holds other things (not prompts.json alone)" in err
+    assert (saved / "model.safetensors").is_file()
+
+
+def test_the_folder_one_is_in_is_not_replaced(
+    saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved)
+    code, _, err = run(capsys, "merge", saved, "--out", ".", "--force")
+    assert code == 2
+    assert "is where you are" in err
+
+
+def test_explain_a_model_that_reads_few_tokens(tiny_encoder: Path, tmp_path: Path, capsys: Any) -> None:
+    model = SentenceTransformer(str(tiny_encoder))
+    model.max_seq_length = 5
+    model.save_pretrained(str(tmp_path / "short"))
+    code, out, _ = run(capsys, "explain", tmp_path / "short", "the cat sleeps near the tree", "--form", "json")
+    assert code == 0
+    assert len(json.loads(out)["tokens"]) == 5
+
+
 @pytest.mark.parametrize("verb", ["merge", "export-onnx"])
 def test_what_is_there_is_not_written_over(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
@@ -195,7 +253,7 @@ def test_what_is_there_is_not_written_over(
     assert "mine exists; give another name, or --force" in err
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine", "--force")
     assert code == 2
-    assert "holds other things than a model" in err
+    assert "holds other things (not " in err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "five years"
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine" / "thesis.txt", "--force")
     assert code == 2

@@ -25,7 +25,7 @@ _HOMES = {
     "export_onnx": "saved_model",
     "grade": "pipeline",
     "load_config": "config",
-    "load_model": "model.build",
+    "load_model": "model.load",
     "merge_model": "saved_model",
     "run": "pipeline",
     "search": "pipeline",
@@ -39,7 +39,8 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605
 if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.config import Config, ModelSection, load_config  # noqa: F401
     from multigrain.errors import MultigrainError  # noqa: F401
-    from multigrain.model.build import build_model, load_model  # noqa: F401
+    from multigrain.model.build import build_model  # noqa: F401
+    from multigrain.model.load import load_model  # noqa: F401
     from multigrain.model.pooling import AnchorPooling  # noqa: F401
     from multigrain.model.token_weights import explain  # noqa: F401
     from multigrain.pipeline import evaluate, export_data, export_model, grade, run, search, synthesize, train  # noqa: F401

@@ -10,7 +10,7 @@ from typing import Any
 
 from multigrain import __version__
 from multigrain.config import QUICKSTART, Config, load_config
-from multigrain.errors import MultigrainError
+from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
 from multigrain.vectors import ROLES
@@ -128,7 +128,7 @@ def _perform(options: argparse.Namespace) -> int:
     if options.verb in of_a_folder:
         return of_a_folder[options.verb](options)
     if options.verb == "check" and Path(options.run).is_dir():
-        return _verify(Path(options.run))
+        return _verify(Path(options.run), options.set)
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
     config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
@@ -184,7 +184,9 @@ def _export_data(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _verify(folder: Path) -> int:
+def _verify(folder: Path, settings: list[str]) -> int:
+    if settings:
+        raise ConfigError("--set", [f"is for a RUN.toml; {folder} is a folder. Leave it out"])
     from multigrain.saved_model import verify_model
 
     report, is_good = verify_model(folder)

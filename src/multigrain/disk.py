@@ -23,7 +23,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not _is_full_disk(error, folder):
             raise
         raise RunError(
-            f"{folder}: the disk is full. Make room, then the same command goes on; what is finished is kept."
+            f"{folder}: the disk is full. Make room, then give the same command again; what is finished is kept."
         ) from error
 
 

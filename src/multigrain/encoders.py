@@ -26,16 +26,16 @@ def base_encoder(config: Config, run_dir: RunDir) -> Embed:
 
 def trained_encoder(folder: Path, path: Path) -> Embed:
     """The trained model's encoder; its vectors serve evaluation and search alike."""
-    from multigrain.model.build import load_model
     from multigrain.model.encode import CachedEncoder
+    from multigrain.model.load import load_model
 
     name = str(folder)
     return CachedEncoder(lambda: load_model(folder), weights_digest(name), path, "encoding (trained)", prompts_of(name))
 
 
 def _encoder_of(name: str, max_tokens: int, key: str, path: Path, description: str) -> Embed:
-    from multigrain.model.build import load_base
     from multigrain.model.encode import CachedEncoder
+    from multigrain.model.load import load_base
 
     model_id = f"{name}, {max_tokens} tokens, {weights_digest(name)}"
     return CachedEncoder(lambda: load_base(name, max_tokens, key), model_id, path, description, prompts_of(name))

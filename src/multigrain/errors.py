@@ -19,6 +19,11 @@ from pathlib import Path
 LONGEST_MESSAGE = 600
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, without the pages of advice that may follow."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class MultigrainError(Exception):
     """Anything that multigrain knows how to explain."""
 

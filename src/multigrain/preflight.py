@@ -1,15 +1,15 @@
 """What every run needs, asked for before the first long stage begins. No torch."""
 
-import importlib.util
 from difflib import get_close_matches
 
 from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS, beir_parts
-from multigrain.errors import ConfigError, DataError, RunError
+from multigrain.errors import ConfigError, DataError
+from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
-from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, GGUF, find_base
+from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
 from multigrain.prompts import check_folder
 from multigrain.weights import find_weights, require_engine
 
@@ -54,16 +54,12 @@ def require(config: Config, llm: bool = True) -> None:
 
 def _require_packages(config: Config) -> None:
     """Those of extras; training for hours first, and missing them then, would be unkind."""
-    wanted: dict[str, tuple[str, ...]] = {}
     if config.export.onnx:
-        wanted["onnx"] = ("onnx", "onnxruntime", "onnxscript")
+        require_extra("onnx")
     if config.model.lora and config.model.lora.quantize:
-        wanted["qlora"] = ("bitsandbytes",)
-    if config.model.base.endswith(GGUF) or config.model.base == EMBEDDED_LLM:
-        wanted["embedded"] = ("gguf",)
-    for extra, packages in wanted.items():
-        if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-            raise RunError(f'{", ".join(missing)}: not installed. Run: pip install "multigrain[{extra}]"')
+        require_extra("qlora")
+    if is_gguf(config.model.base) or config.model.base == EMBEDDED_LLM:
+        require_extra("embedded")
 
 
 def _require_llm(section: LLMSection) -> None:

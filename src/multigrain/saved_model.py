@@ -50,7 +50,7 @@ def explain_text(
     from multigrain.model.token_weights import explain
 
     if out is not None:
-        _may_write(out, force)
+        _may_write_file(out, force)
     rendered = render(explain(name, text, role), form)
     if out is None:
         return rendered
@@ -68,7 +68,7 @@ def merge_model(source: Path, out: Path, force: bool = False) -> str:
     """
     from multigrain.export.export import merge_model
 
-    _may_write(out, force, "modules.json")
+    _may_write_folder(out, force, "modules.json")
     with full_disk_explained(out.absolute().parent):
         return merge_model(source, out)
 
@@ -87,24 +87,32 @@ def export_onnx(source: Path, out: Path | None = None, int8: bool = False, force
         RunError: there is no model, the packages for ONNX are not installed, or the graph gives other vectors.
     """
     from multigrain.export.onnx import export_onnx
-    from multigrain.model.build import load_model
+    from multigrain.model.load import load_model
 
     folder = out or source / "onnx"
-    _may_write(folder, force, "model.onnx")
+    _may_write_folder(folder, force, "prompts.json", "modules.json")
     with full_disk_explained(folder.absolute().parent):
         export_onnx(load_model(source), folder, int8)
     return f"{folder}: written"
 
 
-def _may_write(out: Path, force: bool, mark: str | None = None) -> None:
-    """`mark` is a file that tells a folder which we may replace from one that holds something else."""
+def _may_write_file(out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise ConfigError("--out", [f"{out} is a folder; give the name of a file"])
+    if out.exists() and not force:
+        raise ConfigError("--out", [f"{out} exists; give another name, or --force"])
+
+
+def _may_write_folder(out: Path, force: bool, ours: str, others: str | None = None) -> None:
+    """With force, a folder may be replaced that is empty, or one of its kind: it holds `ours`, and not `others`."""
     if not out.exists():
         return
+    if not out.is_dir():
+        raise ConfigError("--out", [f"{out} is a file; give the name of a folder"])
     if not force:
         raise ConfigError("--out", [f"{out} exists; give another name, or --force"])
-    if mark is None and out.is_dir():
-        raise ConfigError("--out", [f"{out} is a folder; give the name of a file"])
-    if mark and not out.is_dir():
-        raise ConfigError("--out", [f"{out} is a file; give the name of a folder"])
-    if mark and any(out.iterdir()) and not (out / mark).is_file():
-        raise ConfigError("--out", [f"{out} holds other things than a model (no {mark}); give another name"])
+    names = {path.name for path in out.iterdir()}
+    if names and (ours not in names or others in names):
+        raise ConfigError("--out", [f"{out} holds other things (not {ours} alone); give another name"])
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise ConfigError("--out", [f"{out} is where you are; give another name"])

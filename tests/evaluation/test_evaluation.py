@@ -23,8 +23,8 @@ from multigrain.evaluation.evaluate import (
 )
 from multigrain.evaluation.examples import choose_examples
 from multigrain.evaluation.metrics import ndcg, recall, reciprocal_rank
-from multigrain.model.build import load_base
 from multigrain.model.encode import encode
+from multigrain.model.load import load_base
 from multigrain.records import Document, Pair
 from multigrain.vectors import Role
 

@@ -8,8 +8,10 @@ from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import export
 from multigrain.export.card import model_card
+from multigrain.export.folders import written_whole
 from multigrain.export.verify import verify
-from multigrain.model.build import build_model, load_model
+from multigrain.model.build import build_model
+from multigrain.model.load import load_model
 
 SUMMARY = {
     "base": {"held-out": {"nDCG@10": 0.5}},
@@ -62,7 +64,24 @@ def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, mon
     texts = ["the cat", "a dog sleeps"]
     np.testing.assert_array_equal(load_model(tmp_path / "model").encode(texts), load_model(trained).encode(texts))
 
-    monkeypatch.setattr(np, "allclose", lambda *args, **kwargs: False)
+    monkeypatch.setattr(export, "CLOSE", -1.0)
     with pytest.raises(RunError, match="gives other vectors"):
         export.export_model(trained, tmp_path / "model", "# third card\n", ExportSection())
     assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "trained"]
+
+
+def test_folders_beside_are_left_alone(tmp_path: Path) -> None:
+    for name in ("model.part", "model.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    (tmp_path / "model").write_text("not a folder")
+    with written_whole(tmp_path / "model") as part:
+        part.mkdir()
+    with pytest.raises(FileExistsError):  # noqa: PT012 - it is the way out of the inner block that is tried
+        with written_whole(tmp_path / "deep" / "other") as part:
+            part.mkdir()
+            part.mkdir()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "deep", "model", "model.old", "model.old/mine", "model.part", "model.part/mine",
+    ]  # fmt: skip

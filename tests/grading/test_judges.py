@@ -7,7 +7,7 @@ import pytest
 
 from multigrain.errors import ConfigError
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge
-from multigrain.model.build import load_cross_encoder
+from multigrain.model.load import load_cross_encoder
 from multigrain.vectors import Role, Vectors
 
 

@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from transformers import AutoModel, GPT2Config, GPT2Model, TrainerCallback
+from transformers import AutoModel, GPT2Config, GPT2Model, LlamaModel, TrainerCallback
 
 from multigrain.config import ExportSection, LoraSection, ModelSection, load_config
 from multigrain.errors import ConfigError, RunError
 from multigrain.export.export import export_model, merge_model
 from multigrain.model.adapter import has_adapter, merge
-from multigrain.model.build import build_model, load_model, sees_ahead
+from multigrain.model.build import build_model, sees_ahead
+from multigrain.model.load import load_model
 from multigrain.pipeline import run
 from multigrain.training import train
 from multigrain.training.train import train_model
@@ -232,9 +234,50 @@ def test_merging_says_what_cannot_be_merged(tmp_path: Path) -> None:
         merge_model(whole, tmp_path / "merged")
     with pytest.raises(RunError, match="no model here"):
         merge_model(tmp_path / "absent", tmp_path / "merged")
-    with pytest.raises(ConfigError, match="is the folder of the adapter itself"):
-        merge_model(whole, whole)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
+    base = shutil.copytree(tiny_decoder(), tmp_path / "base")
+    adapter = save(build(base), tmp_path / "adapter")
+    for folder, message in ((adapter, "the adapter itself"), (base, "the adapter's base")):
+        with pytest.raises(ConfigError, match=f"is the folder of {message}"):
+            merge_model(adapter, folder)
+    with_head: Any = build(base)
+    with_head[0].model.peft_config["default"].modules_to_save = ["norm"]
+    with pytest.raises(RunError, match=r"has whole modules of its own \(norm\), which cannot be merged"):
+        merge(with_head)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "whole"]
+
+
+def test_an_adapter_of_other_weights_under_the_same_embeddings_is_refused(tmp_path: Path) -> None:
+    """Such as another fine-tuning of the same model."""
+    base = shutil.copytree(tiny_decoder(), tmp_path / "base")
+    folder = save(build(base), tmp_path / "folder")
+    other = LlamaModel.from_pretrained(base)
+    with torch.no_grad():
+        other.layers[1].mlp.up_proj.weight.add_(0.1)
+    other.save_pretrained(base)
+    with pytest.raises(RunError, match="its adapter was made for another base"):
+        load_model(folder)
+
+
+def test_dora_of_others_in_the_hosts_own_frame_is_loaded_whole(tmp_path: Path) -> None:
+    model = SentenceTransformer(str(tiny_decoder(pad=True)))
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, init_lora_weights=False))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(1.5)
+    model.save_pretrained(str(tmp_path))
+    np.testing.assert_allclose(load_model(tmp_path).encode(TEXTS), model.encode(TEXTS), atol=1e-5)
+
+
+def test_a_model_can_be_copied_while_it_is_in_use() -> None:
+    """Copying must not take hooks from the model itself."""
+    model = trained(build(tiny_decoder()))
+    model.encode(TEXTS)
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    assert sum(hooks)
+    pickle.dumps(model)
+    copy.deepcopy(model)
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
 
 
 # Another base

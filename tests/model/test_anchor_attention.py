@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 from torch import Tensor
-from transformers import FNetConfig, FNetModel, MambaConfig, MambaModel
+from transformers import BartConfig, BartModel, FNetConfig, FNetModel, MambaConfig, MambaModel
 
 from multigrain.model import anchor_attention
 from multigrain.model.anchor_attention import (
@@ -21,7 +21,7 @@ from multigrain.model.anchor_attention import (
     anchor_scores_of,
     mark_anchor_layers,
 )
-from tests.model.architectures import KINDS, batch, build
+from tests.model.architectures import KINDS, SIZE, batch, build
 
 PAPER = AnchorSettings()
 
@@ -234,6 +234,35 @@ def test_a_model_in_half_precision(name: str) -> None:
     assert error(found[1], expected[1]) <= 1.1 * error(mean, exact_mean)
 
 
+@pytest.mark.parametrize("unseen", [-torch.inf, torch.finfo(torch.float32).min, -1e9, -1e4])
+def test_additive_masks_of_all_kinds(unseen: float) -> None:
+    query, key, seen = torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4), torch.arange(6).lt(4)
+    settings = AnchorSettings(visibility_correction=True)
+    boolean = seen.expand(6, -1)[None, None] & seen[None, None, :, None]
+    additive = torch.zeros(1, 1, 6, 6).masked_fill(~boolean, unseen)
+    found, expected = (anchor_scores(query, key, AttentionRule(0.5, mask), settings) for mask in (additive, boolean))
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_gradient_is_exact_within_autocast_too() -> None:
+    query, key = (torch.randn(1, 2, 9, 4, requires_grad=True) for _ in range(2))
+    found = []
+    for is_cast in (False, True):
+        query.grad = key.grad = None
+        scores = anchor_scores(query, key, AttentionRule(0.5))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast):
+            (scores * torch.arange(9)).sum().backward()
+        found.append((query.grad, key.grad))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_looking_at_a_model_leaves_its_modes_alone() -> None:
+    model = build("bert").train()
+    model.encoder.layer[0].eval()  # frozen, without dropout
+    mark_anchor_layers(model, AnchorSettings())
+    assert model.training and not model.encoder.layer[0].training and model.encoder.layer[1].training
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 5), st.sampled_from(["log", "linear"]))
 def test_padding_changes_nothing(length: int, padding: int, form: Form) -> None:
@@ -246,9 +275,11 @@ def test_padding_changes_nothing(length: int, padding: int, form: Form) -> None:
     torch.testing.assert_close(anchor_scores(query, key, rule, AnchorSettings(form))[:, :length], alone)
 
 
-def test_eager_attention_is_used_where_it_must_be_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_eager_attention_is_used_where_it_must_be_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    anchor_attention._warn_of_eager.cache_clear()
     with caplog.at_level(logging.WARNING):
-        mark_anchor_layers(build("mpnet"), AnchorSettings())
+        for _ in range(2):
+            mark_anchor_layers(build("mpnet"), AnchorSettings())
     assert [record.message for record in caplog.records] == [
         "MPNetModel cannot use SDPA through transformers' attention interface: its eager attention is used, which is "
         "slower and takes far more memory"
@@ -261,12 +292,15 @@ def test_models_without_such_attention_are_refused() -> None:
     for model in (fnet, mamba):
         with pytest.raises(ValueError, match="Model shows no attention that anchor pooling could look at"):
             mark_anchor_layers(model, AnchorSettings())
+    bart = BartModel(BartConfig(**SIZE, d_model=32, encoder_layers=2, decoder_layers=2))
+    with pytest.raises(ValueError, match="BartModel does not hand on what its attention gives"):
+        mark_anchor_layers(bart, AnchorSettings())
     with pytest.raises(ValueError, match="there is no attention layer 3: BertModel has 3"):
         mark_anchor_layers(build("bert"), AnchorSettings(layers=(3,)))
 
 
 def test_shipped_files_import_nothing_of_ours() -> None:
-    from multigrain.model.build import SHIPPED
+    from multigrain.model.load import SHIPPED
 
     for path in SHIPPED:
         assert not re.search(r"^\s*(from|import) multigrain", path.read_text(), re.MULTILINE)

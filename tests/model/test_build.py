@@ -7,15 +7,19 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
-from multigrain.model.build import build_model, load_base, load_model
+from multigrain.model.build import build_model
 from multigrain.model.encode import CachedEncoder, encode
+from multigrain.model.load import load_base, load_model
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+from tests.model.decoder import tiny_decoder
 
+KEPT_IN_FRONT = ("modules.json", "config_sentence_transformers.json", "README.md")
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
 
 
@@ -108,3 +112,29 @@ def test_encoding_keeps_the_order_and_the_cache_its_model(model: SentenceTransfo
     path.write_bytes(path.read_bytes()[:100])
     CachedEncoder(load, "model b", path, "x", {})(TEXTS[:1], "document")
     assert len(loads) == 3
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_model_that_lacks_any_weight_is_not_loaded(kind: str, tiny_encoder: Path, tmp_path: Path) -> None:
+    """The libraries would draw it at random."""
+    base = tiny_encoder if kind == "encoder" else tiny_decoder()
+    build_model(ModelSection(base=str(base), pooling="mean")).save_pretrained(str(tmp_path))
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    for name in (name for name in weights if "pooler" not in name):
+        save_file({key: weight for key, weight in weights.items() if key != name}, file, {"format": "pt"})
+        with pytest.raises(RunError, match="1 of the model's weights are not in its files, such as"):
+            load_model(tmp_path)
+
+
+def test_a_base_in_a_folder_of_its_own(tiny_encoder: Path, tmp_path: Path) -> None:
+    """As sentence-transformers laid them for years."""
+    SentenceTransformer(str(tiny_encoder)).save_pretrained(str(tmp_path))
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "0_Transformer").mkdir()
+    for path in [path for path in tmp_path.iterdir() if path.is_file() and path.name not in KEPT_IN_FRONT]:
+        path.rename(tmp_path / "0_Transformer" / path.name)
+    found, expected = (build_model(ModelSection(base=str(base), max_tokens=32)) for base in (tmp_path, tiny_encoder))
+    np.testing.assert_array_equal(found.encode(TEXTS), expected.encode(TEXTS))

@@ -192,8 +192,8 @@ def test_a_cache_that_cannot_be_made(file: Path, empty_cache: Path) -> None:
 
 
 def test_the_package_that_reads_such_files_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.modeling_gguf_pytorch_utils.is_gguf_available", lambda *_: False)
-    with pytest.raises(RunError, match='pip install "gguf'):
+    monkeypatch.setattr("multigrain.extras.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r'gguf: not installed. Run: pip install "multigrain\[embedded\]"'):
         as_folder(file, "model.base")
 
 

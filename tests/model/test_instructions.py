@@ -23,8 +23,9 @@ from multigrain.evaluation.evaluate import evaluate
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.grading.queries import filter_queries
 from multigrain.jsonl import read_documents, read_tuples
-from multigrain.model.build import build_model, load_base, load_model
+from multigrain.model.build import build_model
 from multigrain.model.encode import CachedEncoder, encode
+from multigrain.model.load import load_base, load_model
 from multigrain.model.locate import prompts_of
 from multigrain.records import Document, GradedTuple, Negative, Pair
 from multigrain.rundir import RunDir

@@ -132,6 +132,14 @@ def test_uniform_scores_are_mean_pooling(model: SentenceTransformer) -> None:
         SentenceTransformer(modules=[model[2], AnchorPooling(32)])
 
 
+def test_pooling_stays_exact_under_autocast() -> None:
+    hidden, mask = torch.randn(2, 50, 32), torch.ones(2, 50, dtype=torch.long)
+    features = {"token_embeddings": hidden, "attention_mask": mask, "anchor_scores": torch.rand(2, 50)}
+    expected = AnchorPooling(32)(dict(features))["sentence_embedding"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(AnchorPooling(32)(dict(features))["sentence_embedding"], expected)
+
+
 def test_a_prompt_can_be_left_out_of_the_pooling(model: SentenceTransformer) -> None:
     hidden, mask = torch.randn(1, 4, 32), torch.ones(1, 4, dtype=torch.long)
     features = {

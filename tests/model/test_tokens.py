@@ -8,12 +8,13 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, LlamaTokenizer
+from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, GPTNeoXTokenizer, LlamaTokenizer
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError
-from multigrain.model.build import build_model, load_base
-from multigrain.model.tokens import end_in_eos, is_decoder, last_token, see_to_padding
+from multigrain.model.build import build_model
+from multigrain.model.load import load_base
+from multigrain.model.tokens import end_in_eos, is_decoder, last_token, lasting, see_to_padding
 from tests.conftest import WORDS
 from tests.model.decoder import BOS, EOS, PAD, tiny_decoder, tokenizer
 
@@ -115,6 +116,20 @@ def test_tokenizers_that_write_their_own_template_do_not_forget_ours(tmp_path: P
     assert ids(again, "cat dog") == ids(given, "cat dog")
     assert ids(again, "cat dog")[0] == given.bos_token_id
     assert ids(again, "cat dog")[-1] == given.eos_token_id
+
+
+def test_a_tokenizer_whose_class_forgets_the_ending_is_replaced(tmp_path: Path) -> None:
+    letters = sorted(set("".join(WORDS)))
+    given = GPTNeoXTokenizer(vocab={t: i for i, t in enumerate(["<|endoftext|>", "Ġ", *letters])}, merges=[])
+    end_in_eos(given)
+    given.save_pretrained(tmp_path / "forgets")
+    assert ids(AutoTokenizer.from_pretrained(tmp_path / "forgets"), "cat") != ids(given, "cat")
+    kept = lasting(given)
+    kept.save_pretrained(tmp_path / "kept")
+    for text in ("cat dog", "", "cat " * 40):
+        assert ids(AutoTokenizer.from_pretrained(tmp_path / "kept"), text) == ids(given, text)
+    same = tokenizer("eos")
+    assert lasting(same) is same
 
 
 @pytest.mark.parametrize("padding_side", ["right", "left"])

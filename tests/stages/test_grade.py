@@ -164,11 +164,11 @@ def test_blocks_change_nothing_but_memory(run_toml: Path, monkeypatch: pytest.Mo
 def test_a_cross_encoder_is_loaded_once_and_asked_about_each_pair_once(
     run_toml: Path, tiny_cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from multigrain.model import build
+    from multigrain.model import load as loading
 
     judged: list[tuple[str, str]] = []
     loaded: list[str] = []
-    load = build.load_cross_encoder
+    load = loading.load_cross_encoder
 
     def load_and_note(name: str, *args: Any) -> Any:
         loaded.append(name)
@@ -177,7 +177,7 @@ def test_a_cross_encoder_is_loaded_once_and_asked_about_each_pair_once(
         monkeypatch.setattr(model, "predict", lambda pairs: (judged.extend(pairs), predict(pairs))[1])  # type: ignore[func-returns-value]
         return model
 
-    monkeypatch.setattr(build, "load_cross_encoder", load_and_note)
+    monkeypatch.setattr(loading, "load_cross_encoder", load_and_note)
     judge = ["grading.judge='cross-encoder'", f"grading.cross_encoder='{tiny_cross_encoder}'", "grading.repairs=2"]
     config = synthesized(run_toml, *judge)
     pipeline.grade(config)

@@ -36,7 +36,7 @@ def render(explanation: Explanation, form: Form) -> str:
 def _fields(explanation: Explanation) -> dict[str, object]:
     tokens = [asdict(token) | {"weight": round(token.weight, 6)} for token in explanation.tokens]
     return {
-        "read": explanation.read,
+        "given": explanation.given,
         "unread": explanation.unread,
         "is_own_pooling": explanation.is_own,
         "tokens": tokens,
@@ -79,8 +79,8 @@ def _pieces(explanation: Explanation) -> Iterator[tuple[str, str, TokenWeight, f
     greatest = max(token.weight for token in explanation.tokens) or 1.0
     seen = 0
     for token in explanation.tokens:
-        shown = token.token if token.kind == "special" else explanation.read[max(seen, token.start) : token.end]
-        before = "" if token.kind == "special" else explanation.read[seen : token.start]
+        shown = token.token if token.kind == "special" else explanation.given[max(seen, token.start) : token.end]
+        before = "" if token.kind == "special" else explanation.given[seen : token.start]
         seen = max(seen, token.end)
         yield before, shown, token, token.weight / greatest
 

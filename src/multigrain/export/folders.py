@@ -1,20 +1,27 @@
-"""Folders that are whole or not there: written beside, and put in place by renaming."""
+"""Folders that are whole or not there."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 
-def beside(folder: Path, suffix: str) -> Path:
-    """The path of a neighbour, with nothing there."""
-    path = folder.with_name(folder.name + suffix)
-    shutil.rmtree(path, ignore_errors=True)
-    return path
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, beside `folder`, whose name it takes when the block ends well; else it goes away.
 
-
-def put_in_place(part: Path, folder: Path) -> None:
-    """Give a finished folder its name; what had it before goes away."""
-    old = beside(folder, ".old")
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    What had the name before goes away when the new one is in its place. After kill -9 a hidden neighbour may be left.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    part, old = beside / "new", beside / "old"
+    try:
+        yield part
+        part.chmod(0o755)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

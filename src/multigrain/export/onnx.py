@@ -18,7 +18,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,15 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from multigrain.errors import RunError
-from multigrain.export.folders import beside, put_in_place
+from multigrain.errors import RunError, first_line
+from multigrain.export.folders import written_whole
+from multigrain.extras import require_extra
 from multigrain.jsonl import write_json
 from multigrain.model.adapter import has_adapter, merge
+from multigrain.model.anchor_attention import evaluating
 from multigrain.progress import say
 from multigrain.vectors import ROLES, Vectors, prompt_for
 
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
 CLOSE = 1e-4
@@ -73,27 +73,20 @@ def export_onnx(model: SentenceTransformer, folder: Path, int8: bool = False) ->
         RunError: a package is not installed, the model cannot be written as one graph, or the graph does not give the
             vectors of the model.
     """
-    _check_packages()
+    require_extra("onnx")
     _check_pooling(model)
     model = _in_float32(merge(model) if has_adapter(model) else model)
-    part = beside(folder, ".part")
-    part.mkdir(parents=True)
-    with _as_in_use(model), _quiet():
+    with written_whole(folder) as part, evaluating(model), _quiet():
+        part.mkdir()
         _write_tokenizer(model, part / "tokenizer.json")
         write_json(part / "prompts.json", {role: prompt_for(role, model.prompts) for role in ROLES})
         _write_graph(model, part / "model.onnx")
         if int8:
             _write_int8(part / "model.onnx", part / "model_int8.onnx")
         lowest = _check(model, part, int8)
-    put_in_place(part, folder)
     if lowest < CLOSE_INT8:
         found = f"its vectors have a cosine of {lowest:.3f} to the model's on a probe; wanted {CLOSE_INT8} or more"
         say(f"{folder / 'model_int8.onnx'}: {found}. Measure it before you use it, or use model.onnx.")
-
-
-def _check_packages() -> None:
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise RunError(f'ONNX export needs {", ".join(missing)}. Run: pip install "multigrain[onnx]"')
 
 
 def _check_pooling(model: SentenceTransformer) -> None:
@@ -110,18 +103,6 @@ def _in_float32(model: SentenceTransformer) -> SentenceTransformer:
     if all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in model.parameters()):
         return model
     return copy.deepcopy(model).to("cpu").float()
-
-
-@contextmanager
-def _as_in_use(model: nn.Module) -> Iterator[None]:
-    """Without dropout, until the block ends; then every module is in its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager
@@ -204,7 +185,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what began it; the exporter's own message is pages of advice."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def _is_large(model: nn.Module) -> bool:

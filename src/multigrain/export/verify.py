@@ -1,7 +1,8 @@
 """Does a saved model do what it says? Found by running it, whatever its configuration says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from multigrain.errors import first_line
 from multigrain.export.onnx import CLOSE as CLOSE_ONNX
 from multigrain.export.onnx import embed
-from multigrain.model.build import SHIPPED, load_model, sees_ahead
-from multigrain.model.pooling import AnchorPooling
+from multigrain.model.build import sees_ahead
+from multigrain.model.load import SHIPPED, load_model
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 from multigrain.model.tokens import is_decoder
 from multigrain.vectors import ROLES, Role, Vectors, prompt_for
 
@@ -50,25 +53,30 @@ def render(folder: Path, findings: list[Finding]) -> str:
 
 
 def _findings(model: SentenceTransformer, folder: Path) -> Iterator[Finding]:
-    vectors = _encode(model)
-    yield _vectors(model, vectors)
+    for name, look in _looks(model, folder).items():
+        try:
+            yield look()
+        except Exception as error:  # whatever breaks here breaks for the user too
+            yield Finding(name, False, first_line(error))
+
+
+def _looks(model: SentenceTransformer, folder: Path) -> dict[str, Callable[[], Finding]]:
+    """What there is to be looked at in such a model, by name."""
     backbone = getattr(model[0], "model", None)
+    looks: dict[str, Callable[[], Finding]] = {"vectors": lambda: _vectors(model)}
     if backbone is not None:
-        yield _attention(model, backbone)
+        looks["attention"] = lambda: _attention(model, backbone)
         if is_decoder(backbone.config):
-            yield _eos(model)
-    yield from (_prompt(model, role) for role in ROLES if prompt_for(role, model.prompts))
-    alone = np.stack([_encode(model, [text])[0] for text in TEXTS])
-    yield _same("padding", vectors, alone, model, "in a batch and alone")
-    with TemporaryDirectory() as copy:
-        model.save_pretrained(copy, create_model_card=False)
-        yield _same("reload", vectors, _encode(load_model(copy)), model, "saved and loaded again")
-    if all((folder / file.name).is_file() for file in SHIPPED):
-        yield _code(folder)
+            looks["EOS"] = lambda: _eos(model)
+    for role in ROLES:
+        if prompt_for(role, model.prompts):
+            looks[f"{role} prompt"] = partial(_prompt, model, role)
+    looks |= {"padding": lambda: _padding(model), "reload": lambda: _reload(model)}
+    if any(type(module) in (AnchorTransformer, AnchorPooling) for module in model):
+        looks["code"] = lambda: _code(folder)
     if (folder / "onnx" / "model.onnx").is_file() and find_spec("onnxruntime"):
-        graph = embed(folder / "onnx", "model.onnx", TEXTS, len(TEXTS))
-        difference = float(np.abs(graph - _encode(model, prompt="")).max())
-        yield Finding("ONNX", difference <= CLOSE_ONNX, f"onnx/model.onnx: vectors differ by {difference:.1g} at most")
+        looks["ONNX"] = lambda: _onnx(model, folder / "onnx")
+    return looks
 
 
 def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any) -> Vectors:
@@ -76,7 +84,8 @@ def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any
     return vectors
 
 
-def _vectors(model: SentenceTransformer, vectors: Vectors) -> Finding:
+def _vectors(model: SentenceTransformer) -> Finding:
+    vectors = _encode(model)
     modules = " -> ".join(type(module).__name__ for module in model)
     is_good = bool(np.isfinite(vectors).all()) and len(np.unique(vectors.round(4), axis=0)) == len(TEXTS)
     if not is_good:
@@ -123,9 +132,25 @@ def _prompt(model: SentenceTransformer, role: Role) -> Finding:
     return Finding(name, True, f"encode_{role} puts {prompt!r} before a text{'' if is_pooled else ', not pooled'}")
 
 
-def _same(name: str, vectors: Vectors, others: Vectors, model: SentenceTransformer, how: str) -> Finding:
+def _padding(model: SentenceTransformer) -> Finding:
+    alone = np.stack([_encode(model, [text])[0] for text in TEXTS])
+    return _same("padding", _encode(model), alone, _tolerance(model), "in a batch and alone")
+
+
+def _reload(model: SentenceTransformer) -> Finding:
+    with TemporaryDirectory() as copy:
+        model.save_pretrained(copy, create_model_card=False)
+        return _same("reload", _encode(model), _encode(load_model(copy)), _tolerance(model), "saved and loaded again")
+
+
+def _onnx(model: SentenceTransformer, folder: Path) -> Finding:
+    graph = embed(folder, "model.onnx", TEXTS, len(TEXTS))
+    return _same("ONNX", _encode(model, prompt=""), graph, CLOSE_ONNX, "of the model and of onnx/model.onnx")
+
+
+def _same(name: str, vectors: Vectors, others: Vectors, close: float, how: str) -> Finding:
     difference = float(np.abs(vectors - others).max())
-    return Finding(name, difference <= _tolerance(model), f"{how}, vectors differ by {difference:.1g} at most")
+    return Finding(name, difference <= close, f"{how}, vectors differ by {difference:.1g} at most")
 
 
 def _tolerance(model: SentenceTransformer) -> float:
@@ -135,6 +160,11 @@ def _tolerance(model: SentenceTransformer) -> float:
 
 def _code(folder: Path) -> Finding:
     """The folder's own code is not run here: that is for whoever loads the model without multigrain, having read it."""
-    other = [file.name for file in SHIPPED if (folder / file.name).read_bytes() != file.read_bytes()]
-    seen = "that of this version" if not other else f"another than this version's ({', '.join(other)}); read it"
-    return Finding("code", True, f"{seen}, for those who load the folder without multigrain")
+    for file in SHIPPED:
+        own = folder / file.name
+        if not own.is_file():
+            return Finding("code", False, f"no {file.name}, without which sentence-transformers cannot load the folder")
+        if own.read_bytes() != file.read_bytes():
+            found = f"{file.name} is not that of this version of multigrain; read it before you trust it"
+            return Finding("code", False, found)
+    return Finding("code", True, "that of this version, for those who load the folder without multigrain")

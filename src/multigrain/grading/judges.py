@@ -73,7 +73,7 @@ class CrossEncoderJudge:
     """Relevance by a model that reads query and text together, 0 to 1. Each distinct pair is asked about once.
 
     Args:
-        predict: as of `multigrain.model.build.load_cross_encoder`.
+        predict: as of `multigrain.model.load.load_cross_encoder`.
     """
 
     def __init__(self, predict: Predict) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from multigrain.config import LoraSection
-from multigrain.errors import ConfigError
+from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.model.plain_text import read_alike
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
 
@@ -42,7 +42,7 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
     try:
         model.add_adapter(settings)
     except ValueError as error:
-        raise ConfigError("model.lora", [str(error).strip().splitlines()[0]]) from error
+        raise ConfigError("model.lora", [first_line(error)]) from error
     cast_adapter_dtype(model, "default")
     if (base := Path(model.name_or_path)).is_dir():  # the adapter names it, and is loaded from anywhere
         settings.base_model_name_or_path = str(base.absolute())
@@ -82,14 +82,26 @@ def has_adapter(model: SentenceTransformer) -> bool:
     return bool(getattr(getattr(model[0], "model", None), "_hf_peft_config_loaded", False))
 
 
+def base_of(model: SentenceTransformer) -> str:
+    """The folder or hub name of the model that the adapter was trained on."""
+    frame: Any = model[0]
+    return str(frame.model.peft_config["default"].base_model_name_or_path)
+
+
 def merge(model: SentenceTransformer) -> SentenceTransformer:
-    """The model with its adapter merged into the weights of its base, in their full precision.
+    """The model with its adapter merged into the weights of its base, in the precision of the base, not in 4 bits.
 
     The result depends on no other folder and is as fast as the base. Where nothing of ours is needed any more, the
     host's modules take the place.
+
+    Raises:
+        RunError: the adapter has whole modules of its own.
     """
     old: Any = model[0]
     adapter = old.model.peft_config["default"]
+    if adapter.modules_to_save:
+        whole = ", ".join(adapter.modules_to_save)
+        raise RunError(f"its adapter has whole modules of its own ({whole}), which cannot be merged. Merge it by peft.")
     frame: Any
     if isinstance(model[1], AnchorPooling):
         frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)

@@ -13,7 +13,9 @@ share, not n times.
 transformers keeps whatever tensor an attention function returns as its second value. So the function registered here
 computes every layer by the ordinary SDPA kernel, and only on the layers that `mark_anchor_layers` chose returns scores
 of shape (B, n) in place of attention weights of shape (B, H, n, n). It computes A a second time, a tile at a time,
-and once more in the backward pass: nothing of the size of A is ever kept.
+and once more in the backward pass: nothing of the size of A is ever kept. Two exceptions: SDPA knows no soft cap, so
+models that have one keep A of every layer, as eager attention does; and compiled or exported, A of the chosen layers is
+computed in one piece.
 
 Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head.
 
@@ -23,8 +25,10 @@ This file is shipped inside every saved model: it may import nothing but torch a
 import logging
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -42,6 +46,9 @@ CPU_TILE_BYTES = 2 * 2**20
 """Size of the tile of attention weights that is in memory at once: what fits into a core's cache."""
 ACCELERATOR_TILE_BYTES = 128 * 2**20
 """There, launching many small kernels costs more than memory does."""
+
+UNSEEN = -9e3
+"""An additive mask puts this or less where nothing is seen: minus infinity, the type's least number, -1e9 or -1e4."""
 
 Form = Literal["log", "linear"]
 
@@ -141,11 +148,10 @@ def anchor_scores(
     """
     if rule.mask is not None and rule.mask.dtype != torch.bool:
         bias = rule.mask if bias is None else bias + rule.mask
-        # Additive masks put a very negative number, not always minus infinity, where nothing is seen.
-        rule = replace(rule, mask=rule.mask > torch.finfo(rule.mask.dtype).min / 2)
+        rule = replace(rule, mask=rule.mask > UNSEEN)
     log = settings.form == "log"
     with torch.autocast(query.device.type, enabled=False):  # it would take the products in half precision
-        # Compiled or exported, the loop over tiles would be unrolled; the whole is fused there anyway.
+        # Compiled or exported, the loop over tiles would be unrolled, for one length.
         score = _scores_in_one_piece if torch.compiler.is_compiling() else _AnchorScores.apply
         scores: Tensor = score(query, key, bias, rule, log)
     return scores / _seen_by(rule, scores) if settings.visibility_correction else scores
@@ -291,6 +297,11 @@ class _AnchorScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and bias."""
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _AnchorScores._backward(ctx, gradient)
+
+    @staticmethod
+    def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, bias = ctx.saved_tensors
         rule, rows, wide = ctx.rule, _Rows.of(query, ctx.rule.mask), _widened(key)
         of_query, of_key = query.new_zeros(query.shape, dtype=wide.dtype), torch.zeros_like(wide)
@@ -326,7 +337,8 @@ def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> tupl
     """Have some attention layers of the model return anchor scores, as `anchor_scores_of` reads them.
 
     A model that does not go through transformers' attention interface, or may not use SDPA, is set to eager attention,
-    which keeps the attention weights of all layers: the same scores for far more memory. The log says so.
+    which keeps the attention weights of all layers: the same scores for far more memory, except that in training they
+    are of weights after dropout. The log says so, once for a kind of model.
 
     Returns:
         Where the chosen layers will be among the attentions that the model gives.
@@ -350,6 +362,9 @@ def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> tupl
         modules[layer].anchor = settings
     # Layers may share one module, which then gives scores at each of its calls.
     giving = [layer for layer, module in enumerate(modules) if module.anchor is not None]
+    given = getattr(_probe(model, output_attentions=True), "attentions", None) or ()
+    if [scores.dim() for scores in given] != [2] * len(giving):
+        raise ValueError(f"{type(model).__name__} does not hand on what its attention gives")
     return tuple(giving.index(layer) for layer in chosen)
 
 
@@ -410,19 +425,31 @@ def _eager_layers(model: PreTrainedModel) -> int:
     if any(weights is None or weights.dim() != 4 for weights in attentions):
         return 0
     if attentions:
-        name = type(model).__name__
-        logger.warning(
-            f"{name} cannot use SDPA through transformers' attention interface: "
-            "its eager attention is used, which is slower and takes far more memory"
-        )
+        _warn_of_eager(type(model).__name__)
     return len(attentions)
 
 
+@cache
+def _warn_of_eager(name: str) -> None:
+    logger.warning(
+        f"{name} cannot use SDPA through transformers' attention interface: "
+        "its eager attention is used, which is slower and takes far more memory"
+    )
+
+
 def _probe(model: PreTrainedModel, **options: bool) -> Any:
-    training = model.training
     tokens = torch.ones(1, 2, dtype=torch.long, device=model.device)
+    with torch.no_grad(), evaluating(model):
+        return model(input_ids=tokens, attention_mask=tokens, **options)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout, until the block ends; then every module is in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        with torch.no_grad():
-            return model.eval()(input_ids=tokens, attention_mask=tokens, **options)
+        yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training

@@ -12,11 +12,9 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
-from multigrain.errors import ConfigError, RunError
+from multigrain.errors import ConfigError, RunError, first_line
+from multigrain.extras import require_extra
 from multigrain.progress import say
-
-SAMPLE = 2**20
-"""Bytes at either end of the file that tell it from others."""
 
 
 def as_folder(file: Path, key: str) -> Path:
@@ -41,7 +39,7 @@ def as_folder(file: Path, key: str) -> Path:
                 _make(file, folder, key)
         except (OSError, SafetensorError) as error:
             advice = "Make room, or set XDG_CACHE_HOME to a folder that has some."
-            raise RunError(f"{folder} cannot be written: {_first_line(error)}. {advice}") from error
+            raise RunError(f"{folder} cannot be written: {first_line(error)}. {advice}") from error
     return folder
 
 
@@ -78,16 +76,15 @@ def _make(file: Path, folder: Path, key: str) -> None:
 
 def _read(file: Path, key: str) -> tuple[Any, Any]:
     """Model and tokenizer."""
+    require_extra("embedded")
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
         read, info = AutoModel.from_pretrained(**source, output_loading_info=True)
         if absent := sorted(info["missing_keys"]):  # transformers would draw them at random
             raise ValueError(f"{len(absent)} of the model's weights are not in it, such as {absent[0]}")
         return _trainable(read), AutoTokenizer.from_pretrained(**source)
-    except ImportError as error:
-        raise RunError(f'{file}: reading GGUF files needs a package. Run: pip install "gguf>=0.17"') from error
     except Exception as error:  # the reader meets a broken file with whatever its next line raises
-        fault = f"{file} cannot be read as the GGUF file of a language model: {_first_line(error)}"
+        fault = f"{file} cannot be read as the GGUF file of a language model: {first_line(error)}"
         raise ConfigError(key, [fault]) from error
 
 
@@ -100,14 +97,6 @@ def _trainable(read: Any) -> Any:
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
-        size = opened.seek(0, os.SEEK_END)
-        opened.seek(max(0, size - SAMPLE))
-        end = opened.read(SAMPLE)
-        opened.seek(0)
-        return hashlib.sha256(opened.read(SAMPLE) + end + str(size).encode()).hexdigest()[:16]
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]

@@ -12,7 +12,6 @@ from multigrain.weights import find_weights
 
 EMBEDDED = "embedded"
 EMBEDDED_LLM = "embedded-llm"
-GGUF = ".gguf"
 WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
 PROMPTS_FILE = "config_sentence_transformers.json"
 """Where a model keeps its prompts, among other things."""
@@ -30,7 +29,7 @@ def find_base(name: str, key: str) -> str:
     if name == EMBEDDED_LLM:
         return str(find_weights())
     folder = Path(name)
-    if folder.suffix == GGUF:
+    if is_gguf(name):
         if not folder.is_file():
             raise ConfigError(key, [f"{name}: no such file"])
         return name
@@ -40,6 +39,11 @@ def find_base(name: str, key: str) -> str:
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
     return name
+
+
+def is_gguf(name: str) -> bool:
+    """Whether it is the name of a GGUF file."""
+    return name.lower().endswith(".gguf")
 
 
 def _embedded_encoder() -> str:
@@ -53,7 +57,7 @@ def _embedded_encoder() -> str:
 def weight_files(name: str) -> list[Path]:
     """The files whose change makes another model of it; none for a hub name or the embedded encoder."""
     folder = Path(name)
-    if folder.suffix == GGUF and folder.is_file():
+    if is_gguf(name) and folder.is_file():
         return [folder]
     return sorted(folder.rglob("*.safetensors")) if name != EMBEDDED and folder.is_dir() else []
 
@@ -70,7 +74,7 @@ def prompts_of(name: str) -> dict[str, str] | None:
     Raises:
         RunError: the embedded encoder is not installed.
     """
-    if name == EMBEDDED_LLM or name.endswith(GGUF):
+    if name == EMBEDDED_LLM or is_gguf(name):
         return {}
     folder = Path(_embedded_encoder() if name == EMBEDDED else name)
     try:

@@ -10,7 +10,9 @@ sentence_transformers and that file. The names of the classes are a file format.
 host saves the code of a module beside that module's settings, and looks for it beside the first module's alone.
 """
 
+import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, Literal, get_args
@@ -25,7 +27,16 @@ from transformers.utils.hub import cached_file
 
 from .anchor_attention import AnchorSettings, Form, anchor_scores_of, mark_anchor_layers
 
+HOOKS = "transformers.utils.output_capturing"
+SAMPLED = 64
+"""Numbers of a weight by which a base is told from others."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+def _require_bool(**settings: Any) -> None:
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: found {value!r}; wanted true or false")
 
 
 class AnchorTransformer(Transformer):
@@ -60,18 +71,16 @@ class AnchorTransformer(Transformer):
         model_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(bidirectional, bool):
-            raise ValueError(f"bidirectional: found {bidirectional!r}; wanted true or false")
+        _require_bool(bidirectional=bidirectional)
         if quantize not in (None, "4bit"):
             raise ValueError(f"quantize: found {quantize!r}; wanted null or 4bit")
         options = dict(model_kwargs or {})
         if quantize:
             options.setdefault("quantization_config", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
         super().__init__(model_name_or_path, model_kwargs=options, **kwargs)
-        _load_magnitudes(self.model, model_name_or_path)
+        load_magnitudes(self.model, model_name_or_path)
         self.bidirectional, self.quantize, self.base_digest = bidirectional, quantize, base_digest
-        # In float16 the numbers are rounded in another way than when the digest was made.
-        if base_digest and self.model.dtype != torch.float16 and base_digest != digest_of_base(self.model):
+        if base_digest and not _is_base(self.model, base_digest):
             base = self.model.name_or_path
             raise ValueError(f"its adapter was made for another base than {base}: put back the one it was trained on")
         if bidirectional:
@@ -80,13 +89,8 @@ class AnchorTransformer(Transformer):
         self._places: tuple[int, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the hooks that transformers puts in, which cannot be pickled; the next call puts them in again."""
-        for module in self.model.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
-                    del module._forward_hooks[key]
-        self.model._output_capturing_hooks_installed = False
-        return dict(self.__dict__)
+        """For pickling: without the hooks that transformers puts into a model that gives attentions."""
+        return self.__dict__ | {"_modules": {name: _without_hooks(module) for name, module in self._modules.items()}}
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
         """From now on, write anchor scores too."""
@@ -126,14 +130,25 @@ class AnchorTransformer(Transformer):
         features["token_embeddings"] = output.last_hidden_state
         if not self._anchor:
             return
-        if not output.attentions:
+        if not getattr(output, "attentions", None):
             found = self.model.config._attn_implementation
             raise ValueError(f'the attention was set to "{found}", which gives no anchor scores; load the model anew')
         mask = features["attention_mask"]
         features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
 
 
-def _load_magnitudes(model: Any, path: str) -> None:
+def _without_hooks(module: Any) -> Any:
+    """A copy that shares the weights; the module itself, which may be in use, stays as it is."""
+    clone = copy.copy(module)
+    clone._modules = {name: child and _without_hooks(child) for name, child in module._modules.items()}
+    hooks = module._forward_hooks.items()
+    clone._forward_hooks = OrderedDict((key, hook) for key, hook in hooks if hook.__module__ != HOOKS)
+    if hasattr(clone, "_output_capturing_hooks_installed"):
+        clone._output_capturing_hooks_installed = False  # the next call puts them in again
+    return clone
+
+
+def load_magnitudes(model: Any, path: str) -> None:
     """Of a DoRA adapter; transformers saves them, but does not find them again when it loads."""
     adapter = getattr(model, "peft_config", {}).get("default")
     if not getattr(adapter, "use_dora", False):
@@ -145,10 +160,21 @@ def _load_magnitudes(model: Any, path: str) -> None:
 
 
 def digest_of_base(model: PreTrainedModel) -> str:
-    """Tells a base from others by a sample of its input embeddings, which are neither trained nor quantised."""
-    weight = model.get_input_embeddings().weight.detach()
-    sample = weight[: 2**10 : 2**4, :16].to(device="cpu", dtype=torch.bfloat16)
-    return hashlib.sha256(f"{tuple(weight.shape)} {sample.float().tolist()}".encode()).hexdigest()[:16]
+    """Tells a base from others by some numbers of each of its weights, those in 4 bits left out: "dtype:digest"."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        # A pooler that no file has is drawn anew each time.
+        if "lora_" not in name and "pooler" not in name and weight.is_floating_point():
+            sample = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)]
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
+            digest.update(str(sample.to(device="cpu", dtype=torch.bfloat16).tolist()).encode())
+    return f"{str(model.dtype).removeprefix('torch.')}:{digest.hexdigest()[:16]}"
+
+
+def _is_base(model: PreTrainedModel, expected: str) -> bool:
+    """A model that is loaded in float16 is rounded in another way than when it was told apart, and believed."""
+    dtype, digest = digest_of_base(model).split(":")
+    return expected.endswith(f":{digest}") or (dtype == "float16" and not expected.startswith("float16:"))
 
 
 def prompt_tokens(transformer: Transformer, prompt: str) -> int:
@@ -178,7 +204,7 @@ class AnchorPooling(Pooling):
         detach: let no gradient flow through the weights.
 
     Raises:
-        ValueError: there is no such form, or no layer.
+        ValueError: there is no such form, no layer, or a setting is not of its type.
     """
 
     config_keys = [
@@ -205,7 +231,13 @@ class AnchorPooling(Pooling):
         super().__init__(embedding_dimension, "mean", include_prompt)
         if form not in get_args(Form):
             raise ValueError(f"form: found {form!r}; wanted {' or '.join(get_args(Form))}")
-        if not layers or any(type(layer) is not int for layer in layers):
+        _require_bool(
+            include_prompt=include_prompt,
+            exclude_first=exclude_first,
+            visibility_correction=visibility_correction,
+            detach=detach,
+        )
+        if not isinstance(layers, Sequence) or not layers or any(type(layer) is not int for layer in layers):
             raise ValueError(f"layers: found {layers!r}; wanted a list of numbers such as [-1]")
         self.form = form
         self.layers = list(layers)
@@ -225,7 +257,7 @@ class AnchorPooling(Pooling):
         if not hasattr(transformer, "hand_on_scores"):
             raise ValueError(f"AnchorPooling needs an AnchorTransformer before it, found {type(transformer).__name__}")
         if (size := transformer.get_embedding_dimension()) != self.embedding_dimension:
-            raise ValueError(f"embedding_dimension: found {self.embedding_dimension}; the model before it has {size}")
+            raise ValueError(f"embedding_dimension: found {self.embedding_dimension!r}; the model before it has {size}")
         transformer.hand_on_scores(AnchorSettings(self.form, tuple(self.layers), self.visibility_correction))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -238,12 +270,13 @@ class AnchorPooling(Pooling):
             raise ValueError("AnchorPooling found no anchor scores: the module before it must be an AnchorTransformer")
         hidden: Tensor = features["token_embeddings"]
         weights = self.weights(features)
-        pooled = torch.einsum("bn,bnd->bd", weights, hidden.to(weights.dtype))
+        with torch.autocast(hidden.device.type, enabled=False):  # it would sum up in half precision
+            pooled = torch.einsum("bn,bnd->bd", weights, hidden.to(weights.dtype))
         features["sentence_embedding"] = pooled.to(hidden.dtype)
         return features
 
     def weights(self, features: dict[str, Any]) -> Tensor:
-        """(B, n), the share of each token in the embedding; each row sums to 1."""
+        """(B, n), the share of each token in the embedding; each row sums to 1, or to 0 for a text without tokens."""
         scores: Tensor = features["anchor_scores"]
         taking_part = self._taking_part(features)
         if taking_part is not None:

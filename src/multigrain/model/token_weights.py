@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from sentence_transformers.util import batch_to_device
 
 from multigrain.config import ModelSection
 from multigrain.errors import RunError
-from multigrain.model.build import build_model, load_base, load_model
+from multigrain.model.build import build_model
+from multigrain.model.load import load_base, load_model
 from multigrain.model.pooling import AnchorPooling
 from multigrain.vectors import Role, prompt_for
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Kind = Literal["text", "prompt", "special"]
+LEAST = 8
+"""Of what may be asked of `model.max_tokens`."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,19 @@ class Explanation:
     """The tokens of a text with their weights.
 
     Args:
-        read: what the model was given: the prompt of the role, and the text.
+        given: the prompt of the role, and the text.
         tokens: in their order; those of a text that is too long are fewer than the text.
         is_own: False where the model pools otherwise, and the weights are those that anchor pooling would give.
     """
 
-    read: str
+    given: str
     tokens: list[TokenWeight]
     is_own: bool
 
     @property
     def unread(self) -> str:
         """The end of the text, which the model cut off."""
-        return self.read[max((token.end for token in self.tokens), default=0) :].strip()
+        return self.given[max((token.end for token in self.tokens), default=0) :].strip()
 
 
 def explain(name: str, text: str, role: Role = "document") -> Explanation:
@@ -72,13 +76,16 @@ def explain(name: str, text: str, role: Role = "document") -> Explanation:
     model = load_model(name) if Path(name, "modules.json").is_file() else load_base(name, key="MODEL")
     is_own = len(model) > 1 and isinstance(model[1], AnchorPooling)
     if not is_own:
-        model = build_model(ModelSection(base=name, max_tokens=model.max_seq_length or 512))
+        length = model.max_seq_length or 512
+        model = build_model(ModelSection(base=name, max_tokens=max(length, LEAST)))
+        model.max_seq_length = length
     prompt = prompt_for(role, model.prompts)
     return Explanation(prompt + text, _tokens(model, text, prompt), is_own)
 
 
 def _tokens(model: "SentenceTransformer", text: str, prompt: str) -> list[TokenWeight]:
-    features, pooling = model.preprocess([text], prompt=prompt), cast(AnchorPooling, model[1])
+    features: Any = batch_to_device(model.preprocess([text], prompt=prompt), model.device)
+    pooling = cast(AnchorPooling, model[1])
     with torch.no_grad():
         weights = pooling.weights(model[0](features))[0].tolist()
     tokenizer: Any = model.tokenizer

@@ -1,7 +1,9 @@
 """Decoders learn to put what they know of a text into its last token: every text has to end in the same one."""
 
+from tempfile import TemporaryDirectory
+
 from tokenizers.processors import Sequence, TemplateProcessing
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -65,3 +67,32 @@ def _append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     ending = TemplateProcessing(single=["$A", eos], pair=["$A", "$B", eos], special_tokens=special)
     before = backend.post_processor
     backend.post_processor = ending if before is None else Sequence([before, ending])
+
+
+def lasting(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer; or where it would forget its ending when it is saved and loaded, another of the same file.
+
+    Some classes write a template of their own whenever they are made (GPT-NeoX, CodeLlama).
+
+    Raises:
+        ValueError: that one would forget it too.
+    """
+    if _again(tokenizer) == last_token(tokenizer):
+        return tokenizer
+    plain: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        model_max_length=tokenizer.model_max_length,
+        **tokenizer.special_tokens_map,
+    )
+    if _again(plain) != last_token(tokenizer):
+        raise ValueError("its tokenizer forgets the EOS token at the end of texts when it is loaded again")
+    return plain
+
+
+def _again(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The last token of texts once the tokenizer was saved and loaded."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return last_token(AutoTokenizer.from_pretrained(folder))

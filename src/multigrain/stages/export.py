@@ -34,7 +34,7 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     """The k documents nearest to the query, with their cosines."""
     from multigrain.evaluation.evaluate import top_documents
-    from multigrain.model.build import load_model
+    from multigrain.model.load import load_model
 
     documents = list(read_documents(run_dir.corpus))
     corpus = trained_encoder(run_dir.model, run_dir.vectors)([document.text for document in documents], "document")

@@ -228,7 +228,7 @@ def _judge(name: str, config: Config, embed: Embed) -> Judge:
         return EmbeddingJudge(embed)
     if name == "bm25":
         return Bm25Judge(config.mining.language)
-    from multigrain.model.build import load_cross_encoder
+    from multigrain.model.load import load_cross_encoder
 
     assert config.grading.cross_encoder  # the section has checked it
     name, key = config.grading.cross_encoder, "grading.cross_encoder"

@@ -1,0 +1,165 @@
+"""Load models: those that multigrain saved, those that others saved, and bases that are none yet."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+
+from safetensors import SafetensorError
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import nn
+
+from multigrain.errors import ConfigError, RunError, first_line
+from multigrain.jsonl import write_json
+from multigrain.model import anchor_attention, pooling
+from multigrain.model.gguf import as_folder, cache
+from multigrain.model.locate import find_base, is_gguf
+from multigrain.model.plain_text import read_plainly
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
+from multigrain.model.tokens import see_to_padding
+from multigrain.model.whole import unlike_its_files, weights_not_in
+from multigrain.progress import say
+
+SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
+"""The files that a saved model needs in order to load without multigrain."""
+
+
+class EmbeddingModel(SentenceTransformer):
+    """A SentenceTransformer that loads our modules without a flag, and ships them when it is saved."""
+
+    _module_classes: Mapping[str, type[nn.Module]] = {
+        f"{module}.{cls.__name__}": cls
+        for cls in (AnchorTransformer, AnchorPooling)
+        for module in (cls.__module__, cls.__module__.rpartition(".")[2])
+    }
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> Self:
+        """The trainer reloads its checkpoints by this; they name our modules as every saved model does."""
+        classes = {**cls._module_classes, **module_classes}
+        return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
+
+    def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """For a model that was not saved by the host, such as a plain language model."""
+        modules, settings = super()._load_default_modules(*args, **kwargs)
+        read_plainly(cast(Transformer, next(iter(modules))))
+        return modules, settings
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save, with the code of our modules beside `modules.json`, which then names that code."""
+        super().save(path, *args, **kwargs)
+        modules = json.loads((listing := Path(path, "modules.json")).read_text(encoding="utf-8"))
+        if not any(module["type"] in self._module_classes for module in modules):
+            return
+        for module in modules:
+            if module["type"] in self._module_classes:
+                module["type"] = ".".join(module["type"].split(".")[-2:])
+        for file in SHIPPED:
+            shutil.copy(file, path)
+        write_json(listing, modules)
+
+
+UNLOADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+"""What the libraries raise over files that are not as they should be."""
+
+
+def find_folder(name: str, key: str) -> str:
+    """The folder or hub name that transformers can load, of what `find_base` finds.
+
+    Raises:
+        RunError, ConfigError: as `find_base` and `as_folder`.
+    """
+    found = find_base(name, key)
+    return str(as_folder(Path(found), key)) if is_gguf(found) else found
+
+
+def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
+    """A model as it is, with its own pooling: the judge, or what the trained model is compared with.
+
+    Raises:
+        ConfigError: there is no such model; names the setting `key`.
+    """
+    base = find_folder(name, key)
+    try:
+        model = EmbeddingModel(base)
+    except UNLOADABLE as error:
+        raise ConfigError(key, [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
+    if isinstance(model[0], Transformer):
+        see_to_padding(model.tokenizer)
+    if absent := weights_not_in(Path(base), model):
+        say(f"  {base}: {len(absent)} weights are not in its files, and begin at random, such as {absent[0]}")
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    return model
+
+
+def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "grading.judge_model") -> CrossEncoder:
+    """A model that reads query and text together and gives their relevance, 0 to 1 (the sigmoid of its one logit).
+
+    Its `predict` sorts the pairs by length itself.
+
+    Raises:
+        ConfigError: there is no such model, or it is no cross-encoder with one score; names the setting `key`.
+    """
+    found = find_base(name, key)
+    try:
+        model: CrossEncoder = CrossEncoder(
+            found, activation_fn=nn.Sigmoid()
+        )  # some models are saved to give the bare logit
+    except UNLOADABLE as error:
+        raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {first_line(error)}"]) from error
+    if fault := _no_cross_encoder(model):
+        raise ConfigError(key, [f"{found} {fault}; wanted a cross-encoder with one score, a reranker"])
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    return model
+
+
+def _no_cross_encoder(model: CrossEncoder) -> str | None:
+    """What is wrong with it. The host gives a model without a head a random one, and says so in a warning."""
+    architectures = getattr(model.config, "architectures", None) or []
+    if len(list(model)) == 1 and not any(name.endswith("ForSequenceClassification") for name in architectures):
+        return f"has no head that scores pairs ({', '.join(architectures) or 'no architecture'})"
+    return f"gives {model.num_labels} scores for a pair" if model.num_labels != 1 else None
+
+
+def load_model(path: str | Path) -> SentenceTransformer:
+    """A model that multigrain saved, or the folder of any sentence-transformers model.
+
+    Raises:
+        RunError: there is no model in the folder, or it is not whole.
+    """
+    folder = Path(path)
+    if not (folder / "modules.json").is_file():
+        raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
+    _require_base(folder)
+    try:
+        model = EmbeddingModel(str(path))
+        if type(model[0]) is Transformer:  # an adapter of others'; our own frame does it itself
+            load_magnitudes(model[0].model, str(path))
+        fault = unlike_its_files(folder, model)
+    except UNLOADABLE as error:
+        raise RunError(f"{path}: the model in this folder cannot be loaded: {first_line(error)}") from error
+    if fault:
+        raise RunError(f"{path}: {fault}. Fetch or export the model again.")
+    if isinstance(model[0], Transformer):
+        see_to_padding(model.tokenizer)
+    return model
+
+
+def _require_base(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
+    except (ValueError, KeyError, TypeError):  # loading it will say what is wrong
+        return
+    if base and Path(base).is_absolute() and not Path(base).is_dir():
+        found = f"its adapter needs the model {base}, which is not there"
+        advice = "Put it back, or write its new place into"
+        if Path(base).parent == cache():
+            advice = "Make it again by: multigrain explain FILE.gguf x. Or write its new place into"
+        raise RunError(f"{folder}: {found}. {advice} {file} (base_model_name_or_path).")

@@ -1,0 +1,80 @@
+"""Is a loaded model what its files hold? The libraries draw what they miss at random, and at most warn of it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from multigrain.model.adapter import has_adapter
+
+
+def unlike_its_files(folder: Path, model: SentenceTransformer) -> str | None:
+    """What in the model is not as in its files; None if all is."""
+    if absent := weights_not_in(folder, model):
+        return f"{len(absent)} of the model's weights are not in its files, such as {absent[0]}"
+    if left := _layers_left_over(folder, model):
+        return f"{len(left)} weights in its files have no place in the model, such as {left[0]}; see config.json"
+    return _length_fault(model)
+
+
+def weights_not_in(folder: Path, model: SentenceTransformer) -> list[str]:
+    """The model's weights that the folder does not hold; none where it holds no safetensors at all.
+
+    A file's names may have one or two modules more in front than the model's, or fewer. A pooler is of no use here, and
+    often not saved.
+    """
+    saved = _saved(folder)
+    if not saved:
+        return []
+    shorter = {ending for name in saved for ending in _endings(name)}
+    return [name for name in _names(model) if name not in shorter and saved.isdisjoint(_endings(name))]
+
+
+def _layers_left_over(folder: Path, model: SentenceTransformer) -> list[str]:
+    """Weights of layers beyond the last that the model has. Other names are of heads, which it may well leave out."""
+    names = set(_names(model))
+    known = {ending for name in names for ending in _endings(name)}
+    kinds = {re.sub(r"\d+", "#", ending) for ending in known}
+    return [
+        name
+        for name in sorted(_saved(folder))
+        if names.isdisjoint(_endings(name)) and name not in known and re.sub(r"\d+", "#", name) in kinds
+    ]
+
+
+def _length_fault(model: SentenceTransformer) -> str | None:
+    length, backbone = model.max_seq_length, getattr(model[0], "model", None)
+    if length is not None and (type(length) is not int or length < 1):
+        return f"max_seq_length: found {length!r}; wanted a number above 0"
+    for name, module in backbone.named_modules() if isinstance(backbone, nn.Module) else ():
+        if isinstance(module, nn.Embedding) and "position" in name and length and module.num_embeddings < length:
+            return f"max_seq_length: found {length}; the model has positions for {module.num_embeddings} tokens"
+    return None
+
+
+def _saved(folder: Path) -> set[str]:
+    saved: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            saved.update(opened.keys())
+    return saved
+
+
+def _names(model: SentenceTransformer) -> list[str]:
+    """Of an adapter, the weights that it adds: the others are its base's."""
+    backbone: Any = getattr(model[0], "model", None)
+    if not isinstance(backbone, nn.Module):
+        return []
+    names = [name for name, _ in backbone.named_parameters() if "pooler" not in name]
+    if has_adapter(model):
+        names = [name.replace(".default", "") for name in names if "lora_" in name]
+        names = [name.removesuffix(".weight") if "magnitude" in name else name for name in names]
+    return names
+
+
+def _endings(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(min(3, len(parts)))]
