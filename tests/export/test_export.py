@@ -78,7 +78,7 @@ def test_folders_beside_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("not a folder")
     with written_whole(tmp_path / "model") as part:
         part.mkdir()
-    with pytest.raises(FileExistsError):  # noqa: PT012 - it is the way out of the inner block that is tried
+    with pytest.raises(FileExistsError):  # noqa: PT012, SIM117 - the way out of the inner block is tried
         with written_whole(tmp_path / "deep" / "other") as part:
             part.mkdir()
             part.mkdir()
