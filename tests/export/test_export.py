@@ -75,6 +75,7 @@ def test_folders_beside_are_left_alone(tmp_path: Path) -> None:
     for name in ("model.part", "model.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine").touch()
+    (tmp_path / ".model.multigrain" / "new").mkdir(parents=True)  # of a process that was killed
     (tmp_path / "model").write_text("not a folder")
     with written_whole(tmp_path / "model") as part:
         part.mkdir()

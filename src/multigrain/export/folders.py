@@ -4,22 +4,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, beside `folder`, whose name it takes when the block ends well; else it goes away.
+    """A folder to make and fill, beside `folder`, whose name it takes when the block ends well; else it goes away.
 
-    What had the name before goes away when the new one is in its place. After kill -9 a hidden neighbour may be left.
+    What had the name before goes away when the new one is in its place. What a killed process left beside, under a
+    name of ours, goes away too.
     """
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    beside = folder.with_name(f".{folder.name}.multigrain")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
     part, old = beside / "new", beside / "old"
     try:
         yield part
-        part.chmod(0o755)
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
