@@ -11,7 +11,7 @@ while it runs (`peak_mb`), and how much of that came on top of the loaded model 
 
 No padding, random tokens and, beyond 512 tokens, random position embeddings for MiniLM. SmolLM2 is bidirectional.
 `mistral-7b` has the shape of Mistral-7B with random weights, in bfloat16. Writes benchmarks/results/pooling.json after
-each cell, and skips the cells that it finds there (--again measures all anew).
+each cell, and skips the cells that it finds there (--again measures those named anew). --table prints it as Markdown.
 """
 
 import argparse
@@ -52,8 +52,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() and not options.again else {"cells": {}}
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}}
+    if options.table:
+        print(table(found["cells"]))
+        return
     found["environment"] = {
         **environment("torch", "transformers", "sentence-transformers"),
         "threads": torch.get_num_threads(),
@@ -62,10 +66,31 @@ def main() -> None:
         for length in options.lengths:
             for mode in ("forward", "training") if length in TRAINED[model] else ("forward",):
                 cell = f"{model}, {mode}, {length}, {options.device}"
-                if cell not in found["cells"]:
+                if options.again or cell not in found["cells"]:
                     found["cells"][cell] = measure(model, mode, length, options.device, options.rounds)
                     write_json(RESULTS, found)
                 print(cell, json.dumps(found["cells"][cell]), flush=True)
+
+
+def table(cells: dict[str, Any]) -> str:
+    """What the documentation shows: time and peak of memory over mean pooling's."""
+    lines = [
+        "| model | n | naive, time | naive, peak memory | anchor, time | anchor, peak memory |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for cell, ways in cells.items():
+        model, mode, length, _ = cell.split(", ")
+        row = [f"{model}, {mode}", length]
+        for way in WAYS[1:]:
+            measured = ways.get(way)
+            row += ["", ""] if measured is None else [spread(measured), f"{measured['peak_ratio']:.2f}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def spread(measured: dict[str, Any]) -> str:
+    low, high = measured["quartiles"]
+    return f"{measured['ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure(model: str, mode: str, length: int, device: str, rounds: int) -> dict[str, Any]:
