@@ -33,7 +33,7 @@ bench: $(VENV)/installed  ## measure the rows of the README's table (about an ho
 	$(BIN)/python -m benchmarks.quickstart_rows
 
 docs: $(VENV)/installed  ## print the command-line reference
-	@for verb in quickstart check synthesize grade train evaluate export run export-data search; do \
+	@for verb in quickstart check synthesize grade train evaluate export run export-data search explain merge export-onnx; do \
 		$(BIN)/multigrain $$verb --help; echo; done
 
 clean:  ## remove the environment and caches (runs/ stays)

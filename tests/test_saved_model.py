@@ -90,6 +90,22 @@ def test_prompts_that_the_hosts_calls_forget(saved: Path, capsys: pytest.Capture
     assert "BAD   document prompt encode_document does not put 'the ' before a text" in out
 
 
+def test_models_whose_vectors_are_useless(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(saved / "config_sentence_transformers.json", prompts={"query": "the old " * 30, "document": ""})
+    code, out, _ = run(capsys, "check", saved)
+    assert code == 2
+    assert "BAD   query prompt    its 62 tokens fill the 32 that are read" in out
+    (saved / "tokenizer.json").unlink()  # the library makes one of special tokens alone
+    code, out, _ = run(capsys, "check", saved)
+    assert code == 2
+    assert "the same for other words; is the tokenizer that of the model?" in out
+
+
+def test_others_may_read_the_weights_too(saved: Path) -> None:
+    modes = {path.stat().st_mode for path in saved.iterdir() if path.is_file()}
+    assert len(modes) == 1
+
+
 TAMPERED: list[tuple[str, dict[str, Any], str]] = [
     ("1_AnchorPooling/config.json", {"form": "cubic"}, "form: found 'cubic'; wanted log or linear"),
     ("1_AnchorPooling/config.json", {"layers": [7]}, "there is no attention layer 7: BertModel has 2"),
@@ -198,6 +214,9 @@ def test_explain_as_a_page(saved: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 2
     assert "page.html exists; give another name, or --force" in err
     assert run(capsys, *arguments, "--force")[0] == 0
+    code, _, err = run(capsys, *arguments[:-1], tmp_path / "absent" / "page.html")
+    assert code == 2
+    assert "there is no folder" in err and not (tmp_path / "absent").exists()
 
 
 def test_explain_a_base_that_pools_otherwise(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +277,22 @@ def test_what_is_there_is_not_written_over(
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine" / "thesis.txt", "--force")
     assert code == 2
     assert "is a file; give the name of a folder" in err
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.anchor.layers=[40]", "anchor.layers: there is no attention layer 40; the base has 2"),
+        ("model.lora.top_layers=99", "lora.top_layers: found 99; the base has 2 layers"),
+        (f"model.instruction={'find ' * 40}", "max_tokens: 32 tokens are read, and the prompt 'Instruct: find"),
+    ],
+)
+def test_what_the_base_cannot_have_is_told_before_anything_long(
+    run_toml: Path, capsys: pytest.CaptureFixture[str], setting: str, message: str
+) -> None:
+    code, _, err = run(capsys, "check", run_toml, "--set", setting)
+    assert code == 2
+    assert message in err
 
 
 @pytest.mark.parametrize(

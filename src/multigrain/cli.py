@@ -76,7 +76,7 @@ PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
-    "check": "check configuration and data, and say what a run would do",
+    "check": "check configuration and data, and say what a run would do; or check a saved model",
     "synthesize": "prepare the data, and have negatives written and mined",
     "grade": "judge the candidates and make graded tuples of them",
     "train": "train the model along the curriculum",

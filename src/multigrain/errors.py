@@ -21,6 +21,8 @@ LONGEST_MESSAGE = 600
 
 def first_line(error: BaseException) -> str:
     """What a library says, without the pages of advice that may follow."""
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -9,6 +9,7 @@ from multigrain.errors import ConfigError, DataError
 from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
+from multigrain.model.foresee import foresee
 from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
 from multigrain.prompts import check_folder
 from multigrain.weights import find_weights, require_engine
@@ -33,7 +34,7 @@ def require(config: Config, llm: bool = True) -> None:
             near = get_close_matches(unknown[0], packages, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
-    find_base(config.model.base, "model.base")
+    foresee(config.model)
     find_base(config.grading.judge_model, "grading.judge_model")
     _require_packages(config)
     if config.synthesis.prompts:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from multigrain.export.explanation import Form
 
 
-def verify_model(folder: Path) -> tuple[str, bool]:
+def verify_model(folder: str | Path) -> tuple[str, bool]:
     """Whether a model does what it says: a report, and whether all is as it should be.
 
     Raises:
@@ -20,8 +20,8 @@ def verify_model(folder: Path) -> tuple[str, bool]:
     """
     from multigrain.export.verify import render, verify
 
-    findings = verify(folder)
-    return render(folder, findings), all(finding.is_good for finding in findings)
+    findings = verify(Path(folder))
+    return render(Path(folder), findings), all(finding.is_good for finding in findings)
 
 
 def explain_text(
@@ -29,7 +29,7 @@ def explain_text(
     text: str,
     role: Role = "document",
     form: "Form" = "terminal",
-    out: Path | None = None,
+    out: str | Path | None = None,
     force: bool = False,
 ) -> str:
     """How much each token of a text counts in its embedding, in one of three forms.
@@ -49,17 +49,18 @@ def explain_text(
     from multigrain.export.explanation import render
     from multigrain.model.token_weights import explain
 
-    if out is not None:
-        _may_write_file(out, force)
+    file = None if out is None else Path(out)
+    if file is not None:
+        _may_write_file(file, force)
     rendered = render(explain(name, text, role), form)
-    if out is None:
+    if file is None:
         return rendered
-    with full_disk_explained(out.absolute().parent):
-        write_atomic(out, rendered.encode())
-    return f"{out}: written"
+    with full_disk_explained(file.absolute().parent):
+        write_atomic(file, rendered.encode())
+    return f"{file}: written"
 
 
-def merge_model(source: Path, out: Path, force: bool = False) -> str:
+def merge_model(source: str | Path, out: str | Path, force: bool = False) -> str:
     """Write a model with its adapter merged; returns a line that says how near its vectors are to the original's.
 
     Raises:
@@ -68,12 +69,13 @@ def merge_model(source: Path, out: Path, force: bool = False) -> str:
     """
     from multigrain.export.export import merge_model
 
-    _may_write_folder(out, force, "modules.json")
-    with full_disk_explained(out.absolute().parent):
-        return merge_model(source, out)
+    folder = Path(out)
+    _may_write_folder(folder, force, "modules.json")
+    with full_disk_explained(folder.absolute().parent):
+        return merge_model(Path(source), folder)
 
 
-def export_onnx(source: Path, out: Path | None = None, int8: bool = False, force: bool = False) -> str:
+def export_onnx(source: str | Path, out: str | Path | None = None, int8: bool = False, force: bool = False) -> str:
     """Write a model as one graph from token ids to the embedding; returns a line that says what was written.
 
     Args:
@@ -89,7 +91,7 @@ def export_onnx(source: Path, out: Path | None = None, int8: bool = False, force
     from multigrain.export.onnx import export_onnx
     from multigrain.model.load import load_model
 
-    folder = out or source / "onnx"
+    folder = Path(out or Path(source, "onnx"))
     _may_write_folder(folder, force, "prompts.json", "modules.json")
     with full_disk_explained(folder.absolute().parent):
         export_onnx(load_model(source), folder, int8)
@@ -97,6 +99,8 @@ def export_onnx(source: Path, out: Path | None = None, int8: bool = False, force
 
 
 def _may_write_file(out: Path, force: bool) -> None:
+    if not out.absolute().parent.is_dir():
+        raise ConfigError("--out", [f"{out}: there is no folder {out.parent}"])
     if out.is_dir():
         raise ConfigError("--out", [f"{out} is a folder; give the name of a file"])
     if out.exists() and not force:

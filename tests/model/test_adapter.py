@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,12 +221,20 @@ def test_a_model_in_half_precision_can_be_merged(tmp_path: Path, lora: LoraSecti
     assert ((merged.encode(TEXTS) * model.encode(TEXTS)).sum(1) > 0.98).all()
 
 
-def test_a_model_that_has_run_can_be_sent_to_another_process() -> None:
+def test_a_model_that_has_run_can_be_sent_to_another_process(tmp_path: Path) -> None:
     model = trained(build(tiny_decoder()))
     expected = model.encode(TEXTS)
     again = pickle.loads(pickle.dumps(model))
     for either in (again, model):
         np.testing.assert_allclose(either.encode(TEXTS), expected, atol=1e-6)
+    # Where nothing has made a model before, as in the host's pool of processes.
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    script = "import json, pickle, sys; model = pickle.load(open(sys.argv[1], 'rb'))\n"
+    script += "print(json.dumps(model.encode(json.loads(sys.argv[2])).tolist()))"
+    command = [sys.executable, "-c", script, str(tmp_path / "model.pkl"), json.dumps(TEXTS)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(json.loads(result.stdout.splitlines()[-1]), expected, atol=1e-6)
 
 
 def test_merging_says_what_cannot_be_merged(tmp_path: Path) -> None:
@@ -429,7 +438,9 @@ def test_a_model_in_4_bits_is_trained_saved_loaded_and_merged_on_this_machine(tm
     base = tiny_decoder(width=64)  # it packs 64 numbers together
     model = build(base, LoraSection(rank=4, quantize="4bit"))
     try:
-        trained(model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "bitsandbytes")  # it warns where it has no gradient
+            trained(model)
     except (RuntimeError, NotImplementedError, OSError) as error:
         pytest.skip(f"bitsandbytes cannot train in 4 bits here: {error}")
     assert type(backbone(model).layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"

@@ -67,7 +67,9 @@ def _table(explanation: Explanation) -> Table:
 
 def _heaviest(explanation: Explanation) -> list[tuple[str, TokenWeight, float]]:
     """The tokens in falling order of their weight, with how they are shown and their share of the greatest weight."""
-    pieces = [(shown or token.token, token, strength) for _, shown, token, strength in _pieces(explanation)]
+    pieces = [
+        (shown if shown.strip() else token.token, token, strength) for _, shown, token, strength in _pieces(explanation)
+    ]
     return sorted(pieces, key=lambda piece: -piece[-1])
 
 

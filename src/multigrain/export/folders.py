@@ -15,9 +15,11 @@ def written_whole(folder: Path) -> Iterator[Path]:
     """
     folder = folder.absolute()
     beside = folder.with_name(f".{folder.name}.multigrain")
+    part, old = beside / "new", beside / "old"
+    if old.exists() and not folder.exists():  # killed between the two
+        old.rename(folder)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    part, old = beside / "new", beside / "old"
     try:
         yield part
         if folder.exists():

@@ -75,6 +75,7 @@ def export_onnx(model: SentenceTransformer, folder: Path, int8: bool = False) ->
     """
     require_extra("onnx")
     _check_pooling(model)
+    say("  writing the graph (a minute for a decoder of 30 layers) ...")
     model = _in_float32(merge(model) if has_adapter(model) else model)
     with written_whole(folder) as part, evaluating(model), _quiet():
         part.mkdir()

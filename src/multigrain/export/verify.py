@@ -22,6 +22,8 @@ from multigrain.model.tokens import is_decoder
 from multigrain.vectors import ROLES, Role, Vectors, prompt_for
 
 TEXTS = ["A short text.", "And a longer one, so that there is something to pad in the first.", "One\nmore"]
+ALIKE = ["the old house", "a cat sleeps"]
+"""Texts of the same length: not even their padding tells them apart."""
 CLOSE, ROUNDED = 1e-5, 2e-2
 """Largest difference between vectors of length 1 that are the same but for rounding, in full and in half precision."""
 
@@ -85,11 +87,12 @@ def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any
 
 
 def _vectors(model: SentenceTransformer) -> Finding:
-    vectors = _encode(model)
+    vectors = _encode(model, ALIKE)
     modules = " -> ".join(type(module).__name__ for module in model)
-    is_good = bool(np.isfinite(vectors).all()) and len(np.unique(vectors.round(4), axis=0)) == len(TEXTS)
-    if not is_good:
-        return Finding("vectors", False, f"{modules}: not numbers, or the same for other texts")
+    if not np.isfinite(vectors).all():
+        return Finding("vectors", False, f"{modules}: not numbers")
+    if len(np.unique(vectors.round(4), axis=0)) < len(ALIKE):
+        return Finding("vectors", False, f"{modules}: the same for other words; is the tokenizer that of the model?")
     return Finding("vectors", True, f"{modules}: {vectors.shape[1]} dimensions, {model.max_seq_length} tokens at most")
 
 
@@ -123,6 +126,8 @@ def _prompt(model: SentenceTransformer, role: Role) -> Finding:
     encode = model.encode_query if role == "query" else model.encode_document
     found = np.asarray(encode(TEXTS, normalize_embeddings=True, show_progress_bar=False))
     name, close = f"{role} prompt", _tolerance(model)
+    if (tokens := len(model.tokenizer(prompt)["input_ids"])) >= (model.max_seq_length or tokens + 1):
+        return Finding(name, False, f"its {tokens} tokens fill the {model.max_seq_length} that are read")
     if np.abs(found - _encode(model, prompt=prompt)).max() > close:
         return Finding(name, False, f"encode_{role} does not put {prompt!r} before a text")
     joined = _encode(model, [prompt + text for text in TEXTS])

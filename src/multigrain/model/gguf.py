@@ -63,7 +63,7 @@ def _make(file: Path, folder: Path, key: str) -> None:
     """Write beside, then rename, so the folder never holds half a model."""
     if folder.is_dir():  # another process was faster
         return
-    say(f"  {file.name}: written to {folder} as a model that can be trained (once; 4 bytes a parameter)")
+    say(f"  {file.name}: is read, and written to {folder} as a model to be trained (once; 4 bytes a parameter)")
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
@@ -62,8 +63,18 @@ class EmbeddingModel(SentenceTransformer):
             shutil.copy(file, path)
         write_json(listing, modules)
 
+    def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save, and let others read the weights who may read the rest."""
+        super().save_pretrained(path, *args, **kwargs)
+        mode = Path(path, "modules.json").stat().st_mode
+        for file in Path(path).glob("*.safetensors"):
+            file.chmod(mode)
 
-UNLOADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+
+UNLOADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 """What the libraries raise over files that are not as they should be."""
 
 
@@ -143,7 +154,8 @@ def load_model(path: str | Path) -> SentenceTransformer:
             load_magnitudes(model[0].model, str(path))
         fault = unlike_its_files(folder, model)
     except UNLOADABLE as error:
-        raise RunError(f"{path}: the model in this folder cannot be loaded: {first_line(error)}") from error
+        found = f"the model in this folder cannot be loaded: {first_line(error).rstrip('.')}"
+        raise RunError(f"{path}: {found}. Fetch or export the model again.") from error
     if fault:
         raise RunError(f"{path}: {fault}. Fetch or export the model again.")
     if isinstance(model[0], Transformer):
@@ -157,7 +169,7 @@ def _require_base(folder: Path) -> None:
         base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
     except (ValueError, KeyError, TypeError):  # loading it will say what is wrong
         return
-    if base and Path(base).is_absolute() and not Path(base).is_dir():
+    if isinstance(base, str) and Path(base).is_absolute() and not Path(base).is_dir():
         found = f"its adapter needs the model {base}, which is not there"
         advice = "Put it back, or write its new place into"
         if Path(base).parent == cache():

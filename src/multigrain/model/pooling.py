@@ -78,6 +78,9 @@ class AnchorTransformer(Transformer):
         if quantize:
             options.setdefault("quantization_config", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
         super().__init__(model_name_or_path, model_kwargs=options, **kwargs)
+        for module in self.model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would pack weights, and lose the gradient
+                module.support_avx512bf16_for_cpu = False
         load_magnitudes(self.model, model_name_or_path)
         self.bidirectional, self.quantize, self.base_digest = bidirectional, quantize, base_digest
         if base_digest and not _is_base(self.model, base_digest):
@@ -91,6 +94,15 @@ class AnchorTransformer(Transformer):
     def __getstate__(self) -> dict[str, Any]:
         """For pickling: without the hooks that transformers puts into a model that gives attentions."""
         return self.__dict__ | {"_modules": {name: _without_hooks(module) for name, module in self._modules.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process, transformers has not heard of the model, and would not ask its layers for attentions."""
+        from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel):
+                _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
         """From now on, write anchor scores too."""

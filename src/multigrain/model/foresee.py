@@ -1,0 +1,66 @@
+"""What will be wrong with a model that is to be built, as far as its files tell without loading it. No torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from multigrain.config import ModelSection
+from multigrain.errors import ConfigError
+from multigrain.model.locate import find_base, prompts_of, prompts_to_train
+from multigrain.vectors import ROLES, prompt_for
+
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""What architectures call the number of their layers."""
+
+
+def foresee(section: ModelSection) -> None:
+    """Look into the base's folder, so that what it cannot have is told before the language model is paid.
+
+    Of GGUF files and hub names nothing is known before.
+
+    Raises:
+        ConfigError: the base is an adapter, has not so many layers, or a prompt leaves no room for a text.
+    """
+    folder = Path(find_base(section.base, "model.base"))
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        found = f"{folder} is an adapter of another model; merge it first: multigrain merge {folder} --out MERGED"
+        raise ConfigError("model.base", [found])
+    if faults := [*_layer_faults(section, _layers(folder)), *_prompt_faults(section, folder)]:
+        raise ConfigError("model", faults)
+
+
+def _layers(folder: Path) -> int | None:
+    try:
+        settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return next((settings[name] for name in LAYERS if isinstance(settings.get(name), int)), None)
+    except (OSError, ValueError, AttributeError):  # loading it will say what is wrong, if anything is
+        return None
+
+
+def _layer_faults(section: ModelSection, layers: int | None) -> list[str]:
+    if layers is None:
+        return []
+    faults = [
+        f"anchor.layers: there is no attention layer {layer}; the base has {layers}"
+        for layer in section.anchor.layers
+        if section.pooling == "anchor" and not -layers <= layer < layers
+    ]
+    if section.lora and (top := section.lora.top_layers or 0) > layers:
+        faults.append(f"lora.top_layers: found {top}; the base has {layers} layers")
+    return faults
+
+
+def _prompt_faults(section: ModelSection, folder: Path) -> list[str]:
+    try:
+        tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # the library raises no narrower one; the transformer's own folder may be another
+        return []
+    prompts = prompts_to_train(section, prompts_of(section.base) or {})
+    lengths = {prompt: len(tokenizer.encode(prompt).ids) for role in ROLES if (prompt := prompt_for(role, prompts))}
+    return [
+        f"max_tokens: {section.max_tokens} tokens are read, and the prompt {prompt!r} alone takes {length}; raise it"
+        for prompt, length in lengths.items()
+        if length >= section.max_tokens
+    ]
