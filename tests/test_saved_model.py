@@ -295,6 +295,12 @@ def test_what_the_base_cannot_have_is_told_before_anything_long(
     assert message in err
 
 
+def test_a_tokenizer_that_pads_every_text_is_not_taken_for_a_long_prompt(run_toml: Path, capsys: Any) -> None:
+    """That of all-MiniLM-L6-v2 pads to 128."""
+    settings = ["--set", "model.base=embedded", "--set", "model.max_tokens=64", "--set", "model.instruction=find it"]
+    assert run(capsys, "check", run_toml, *settings)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "package", "extra"),
     [

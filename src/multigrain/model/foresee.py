@@ -57,6 +57,8 @@ def _prompt_faults(section: ModelSection, folder: Path) -> list[str]:
         tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception:  # the library raises no narrower one; the transformer's own folder may be another
         return []
+    tokenizer.no_padding()  # some files pad every text to a length, or cut it
+    tokenizer.no_truncation()
     prompts = prompts_to_train(section, prompts_of(section.base) or {})
     lengths = {prompt: len(tokenizer.encode(prompt).ids) for role in ROLES if (prompt := prompt_for(role, prompts))}
     return [
