@@ -186,6 +186,16 @@ def test_help_and_check_start_at_once_and_without_torch(arguments: list[str]) ->
     assert cpu < 2  # 0.2 s by itself; coverage and a busy machine add to it
 
 
+def test_a_reader_who_has_enough_is_no_error(run_toml: Path) -> None:
+    """As in `multigrain check run.toml | head -1`."""
+    command = [sys.executable, "-m", "multigrain", "check", str(run_toml)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in VERBS:
         with pytest.raises(SystemExit) as ended:

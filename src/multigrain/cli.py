@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_libraries_quiet(options.debug)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return _perform(options)
+        code = _perform(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads the result has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
     except KeyboardInterrupt:
         complain("stopped. The same command goes on from here.")
         return INTERRUPTED
