@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from transformers import AutoModel, GPT2Config, GPT2Model, LlamaModel, TrainerCallback
+from transformers import AutoModel, GPT2Config, GPT2Model, LlamaModel
 
 from multigrain.config import ExportSection, LoraSection, ModelSection, load_config
 from multigrain.errors import ConfigError, RunError
@@ -30,10 +30,9 @@ from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.build import build_model, sees_ahead
 from multigrain.model.load import load_model
 from multigrain.pipeline import run
-from multigrain.training import train
 from multigrain.training.train import train_model
 from tests.model.decoder import tiny_decoder, tokenizer
-from tests.training.test_train import SECTION, _with, curriculum, weights
+from tests.training.test_train import SECTION, curriculum, train_until_cut, weights
 
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
 LORA = LoraSection(rank=4, dropout=0)
@@ -470,16 +469,7 @@ def test_a_training_that_was_cut_ends_like_one_that_was_not(tmp_path: Path, monk
     before = weights(whole)
     train_model(whole, curriculum(), SECTION, tmp_path / "whole", seed=7)
 
-    class Cut(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
-            if state.global_step == 5:
-                raise KeyboardInterrupt
-
-    make = train._trainer
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "_trainer", lambda *a: _with(make(*a), Cut()))
-        with pytest.raises(KeyboardInterrupt):
-            train_model(anew(), curriculum(), SECTION, tmp_path / "cut", seed=7)
+    train_until_cut(anew(), SECTION, tmp_path / "cut", monkeypatch)
     resumed = build(tiny_decoder(), LoraSection(rank=4, dropout=0.1))  # starts elsewhere
     train_model(resumed, curriculum(), SECTION, tmp_path / "cut", seed=7)
     assert sees_ahead(resumed[0].model)

@@ -47,13 +47,10 @@ def weights(trained: SentenceTransformer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trained.state_dict().items()}
 
 
-@pytest.mark.parametrize("mini_batch_size", [None, 2])
-def test_a_training_that_was_cut_ends_like_one_that_was_not(
-    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini_batch_size: int | None
+def train_until_cut(
+    given: SentenceTransformer, section: TrainingSection, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = SECTION.model_copy(update={"mini_batch_size": mini_batch_size})
-    whole = model(tiny_encoder)
-    train_model(whole, curriculum(), section, tmp_path / "whole", seed=7)
+    """Train as Ctrl-C at the fifth step would leave it."""
 
     class Cut(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
@@ -64,7 +61,18 @@ def test_a_training_that_was_cut_ends_like_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(train, "_trainer", lambda *a: _with(make(*a), Cut()))
         with pytest.raises(KeyboardInterrupt):
-            train_model(model(tiny_encoder), curriculum(), section, tmp_path / "cut", seed=7)
+            train_model(given, curriculum(), section, folder, seed=7)
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, 2])
+def test_a_training_that_was_cut_ends_like_one_that_was_not(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini_batch_size: int | None
+) -> None:
+    section = SECTION.model_copy(update={"mini_batch_size": mini_batch_size})
+    whole = model(tiny_encoder)
+    train_model(whole, curriculum(), section, tmp_path / "whole", seed=7)
+
+    train_until_cut(model(tiny_encoder), section, tmp_path / "cut", monkeypatch)
     resumed = model(tiny_encoder)
     train_model(resumed, curriculum(), section, tmp_path / "cut", seed=7)
 

@@ -15,6 +15,7 @@ from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating
+from multigrain.model.foresee import adapter_as_base
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
 from multigrain.model.locate import prompts_to_train
 from multigrain.model.plain_text import read_alike
@@ -66,8 +67,7 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
     if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
         raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
     if has_adapter(host):
-        found = f"{base} is an adapter of another model; merge it first: multigrain merge {base} --out MERGED"
-        raise ConfigError("model.base", [found])
+        raise adapter_as_base(base)
     if section.pooling == "anchor" or section.lora:
         transformer = _frame(section, transformer)
     elif section.bidirectional:

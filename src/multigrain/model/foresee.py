@@ -25,10 +25,15 @@ def foresee(section: ModelSection) -> None:
     """
     folder = Path(find_base(section.base, "model.base"))
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        found = f"{folder} is an adapter of another model; merge it first: multigrain merge {folder} --out MERGED"
-        raise ConfigError("model.base", [found])
+        raise adapter_as_base(str(folder))
     if faults := [*_layer_faults(section, _layers(folder)), *_prompt_faults(section, folder)]:
         raise ConfigError("model", faults)
+
+
+def adapter_as_base(base: str) -> ConfigError:
+    """What to say of a base that is no model by itself."""
+    found = f"{base} is an adapter of another model; merge it first: multigrain merge {base} --out MERGED"
+    return ConfigError("model.base", [found])
 
 
 def _layers(folder: Path) -> int | None:
