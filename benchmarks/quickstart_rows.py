@@ -30,6 +30,7 @@ from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
 from multigrain.stages.grade import judges
 from multigrain.stages.proposals import by_pair
+from multigrain.schedules import phases_of
 from multigrain.training.curriculum import plan
 from multigrain.training.train import train_model
 
@@ -65,9 +66,9 @@ def measure(
     """Train one arm, with its checkpoints in `work`, and score it: query -> metric -> value."""
     model = build_model(config.model.model_copy(update={"pooling": pooling}))
     if negatives != "none":
-        phases = config.training.phases
+        phases = phases_of(config.training)
         if negatives == "in-batch only":
-            phases = [PhaseSection(name="in-batch", grades=[], steps=sum(phase.steps for phase in phases))]
+            phases = [PhaseSection(name="in-batch", grades=[], steps=config.training.steps)]
         curriculum = plan(tuples(config, run_dir, negatives), phases, config.training.batch_size, seed)
         train_model(model, curriculum, config.training, work, seed)
     pairs, documents = list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus))

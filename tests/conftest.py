@@ -114,11 +114,11 @@ learning_rate = 1e-3
 checkpoint_every = 2
 [[training.phases]]
 name = "coarse"
-grades = [1]
+grades = [4]
 steps = 4
 [[training.phases]]
 name = "fine"
-grades = [3, 4]
+grades = [4, 4]
 steps = 4
 temperature = 0.1
 """

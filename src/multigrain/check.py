@@ -16,6 +16,7 @@ from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require
 from multigrain.progress import listed
 from multigrain.rundir import RunDir
+from multigrain.schedules import drawn, phases_of
 from multigrain.stages.data import read_data
 from multigrain.style import decided
 from multigrain.synthesis.negatives import plan, requests_each
@@ -40,8 +41,7 @@ def check(config: Config) -> str:
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
     lines.append(f"  model       {config.model.base}, {described(config.model)}")
     lines.append(f"  prompts     {_prompts(config)}")
-    phases = " -> ".join(f"{phase.name} ({phase.steps})" for phase in config.training.phases)
-    lines.append(f"  training    {phases}; batches of {config.training.batch_size}")
+    lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
     lines.append(f"  folder      {config.folder}: {_state(config)}")
     return "\n".join(lines)
@@ -126,6 +126,18 @@ def _asking(config: Config, tasks: Iterable[Task[Any]]) -> list[str]:
         lines.append(f"              never more than {chosen}, for the whole folder; so far {listed(estimate.so_far)}")
     prompt = estimate.prompt.replace("\n", "\n              | ")
     return [*lines, f"  prompt      | {prompt}"]
+
+
+def _training(config: Config) -> list[str]:
+    """The schedule in words and as a drawing; which grades the data has is known only once it is graded."""
+    section = config.training
+    name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
+    phases = phases_of(section)
+    words = " -> ".join(f"{phase.name} ({phase.steps})" for phase in phases)
+    more = [f"batches of {section.batch_size}", section.loss]
+    if section.is_self_paced:
+        more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
+    return [f"  training    {name}: {words}; {', '.join(more)}", *(f"              {line}" for line in drawn(phases))]
 
 
 def _state(config: Config) -> str:

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from multigrain.errors import ConfigError
 
+Dimension = Annotated[int, Field(ge=1)]
 Grade = Annotated[int, Field(ge=1, le=4)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,7 +37,14 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
         "timeout",
     },
     "synthesis": {"answer_tokens", "max_parked", "durable"},
-    "training": {"checkpoint_every"},
+    "training": {
+        "checkpoint_every",
+        "micro_batch_tokens",
+        "activation_gb",
+        "frozen_cache_gb",
+        "evaluate",
+        "report_to",
+    },
 }
 """Settings that may change without anything being done again."""
 
@@ -327,30 +335,105 @@ def described(section: ModelSection) -> str:
 
 
 class PhaseSection(Section):
-    """A part of the curriculum; no grades means in-batch negatives alone."""
+    """A part of the schedule; no grades means in-batch negatives alone."""
 
     name: str
     grades: list[Grade]
-    steps: int = Field(ge=1)
+    """A step has one negative of each; a grade that is named twice has two."""
+    steps: int | None = Field(None, ge=1)
+    """By default the phase's share of training.steps."""
+    share: float | None = Field(None, gt=0)
+    """Of the steps that phases without a number of steps have among them; by default they have equal shares."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it."""
+    weights: list[Share] | None = None
+    """How much a negative of each of the grades counts, from 0 to 1; by default 1."""
+    weights_end: list[Share] | None = None
+    """The same at the end of the phase; in between the weights move evenly."""
+    one_at_a_time: bool = False
+    """A step has negatives of one of the grades, in random order, each as often as the others."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PhaseSection":
+        if self.steps is not None and self.share is not None:
+            raise ValueError(f'phase "{self.name}" has steps and share; give one of them')
+        for name in ("weights", "weights_end"):
+            weights = getattr(self, name)
+            if weights is not None and len(weights) != len(self.grades):
+                raise ValueError(f'phase "{self.name}" has {len(weights)} {name} for {len(self.grades)} grades')
+        return self
 
-COARSE_TO_FINE = [PhaseSection(name=f"grade {g}", grades=[g], steps=20) for g in (1, 2, 3, 4)]
+    def weights_at(self, progress: float) -> dict[int, float]:
+        """The weight of each grade when `progress` (from 0 to 1) of the phase is over.
+
+        >>> PhaseSection(name="a", grades=[1, 2], weights=[1, 0.5], weights_end=[0, 1]).weights_at(0.5)
+        {1: 0.5, 2: 0.75}
+        """
+        start = self.weights or [1.0] * len(self.grades)
+        end = self.weights_end or start
+        scale = 1 / len(self.grades) if self.one_at_a_time else 1.0
+        return {g: scale * (a + progress * (b - a)) for g, a, b in zip(self.grades, start, end, strict=True)}
 
 
 class TrainingSection(Section):
     """How the model is trained."""
 
+    schedule: Literal[
+        "coarse-to-fine",
+        "reverse",
+        "random",
+        "all-at-once",
+        "only-1",
+        "only-2",
+        "only-3",
+        "only-4",
+        "overlapping",
+        "annealed",
+        "self-paced",
+    ] = "coarse-to-fine"
+    """Which grades of negatives training meets when; see `multigrain.schedules`. Or give `phases`."""
+    steps: int = Field(80, ge=1)
+    """Optimiser steps of the whole schedule."""
+    temperature: float = Field(0.05, gt=0)
+    """Similarities are divided by it; a phase may have its own."""
+    phases: list[PhaseSection] = []
+    """A schedule of your own (with `schedule = "self-paced"`: one whose phases end when they have taught enough)."""
+    pace_every: int = Field(10, ge=2)
+    """Self-paced: steps between two looks at the held-out tuples."""
     batch_size: int = Field(32, ge=2)
+    """Tuples of one step, over all processes."""
+    by_task: bool = True
+    """A batch holds tuples of one task, where tuples have tasks and there are enough of them."""
     learning_rate: float = Field(5e-5, gt=0, lt=1)
-    mini_batch_size: int | None = Field(None, ge=1)
-    """Texts that are in memory at once (GradCache: same result, a third slower); by default the whole batch."""
+    loss: Literal["infonce", "listwise", "distill"] = "infonce"
+    """See `multigrain.training.objectives`."""
+    symmetric: bool = False
+    """Positives must find their queries too."""
+    false_negative_above: float | None = Field(None, gt=0)
+    """Negatives whose judge score is at least this share of the positive's do not count; grading did so already with
+    the last of grading.bounds, so this is for trying stricter limits."""
+    matryoshka: list[Dimension] = []
+    """Train the first so many numbers of the vectors too, so that they can be cut to that length."""
+    dropout: bool = False
+    """Keep the base's own dropout. Without it a step is faster, and does not depend on how a batch is split."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """`bf16`: matrix products in half precision (about 1.6 times as fast on a CPU that can, more on a GPU); `auto`:
+    where the hardware can."""
     max_tokens: int | None = Field(None, ge=8)
     """Cut texts to this length in training alone; by default model.max_tokens."""
+    micro_batch_tokens: int = Field(4096, ge=1)
+    """Tokens that are encoded at once; texts of like length go together."""
+    activation_gb: float = Field(2.0, ge=0)
+    """Memory for what the backward pass needs. Texts beyond it are encoded twice (GradCache): as exact, but slower."""
+    frozen_cache_gb: float = Field(4.0, ge=0)
+    """Disk space for the output of layers that are not trained (model.lora.top_layers), computed once for each text;
+    if it takes more, it is computed at each step."""
     checkpoint_every: int = Field(20, ge=1)
     """Steps between checkpoints."""
-    phases: list[PhaseSection] = Field(COARSE_TO_FINE, min_length=1)
+    evaluate: bool = False
+    """Measure the model on held-out pairs before training and after each phase."""
+    report_to: list[Literal["tensorboard", "wandb"]] = []
+    """Where the training log goes besides training/log.jsonl."""
 
     @field_validator("phases")
     @classmethod
@@ -359,6 +442,19 @@ class TrainingSection(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must differ, found {names}")
         return phases
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "TrainingSection":
+        for name in ("schedule", "temperature"):
+            found = getattr(self, name)
+            if self.phases and found not in (type(self).model_fields[name].default, "self-paced"):
+                raise ValueError(f"training.{name} = {found} is of no use with training.phases; take one of them out")
+        return self
+
+    @property
+    def is_self_paced(self) -> bool:
+        """Whether phases end when the model gets no better at them."""
+        return self.schedule == "self-paced"
 
 
 class EvaluationSection(Section):
@@ -583,7 +679,7 @@ def _keys_of(section: type[Section], prefix: str) -> list[str]:
 def differences(saved: dict[str, Any], config: Config) -> list[str]:
     """The settings that matter in which a saved configuration differs from this one, one line each."""
     neutral = tuple(f"{section}.{key}" for section, keys in OUTCOME_NEUTRAL.items() for key in keys)
-    old, new = _flatten(saved), _flatten(config.model_dump())
+    old, new = _flatten(saved), _flatten(config.model_dump(exclude_none=True))
     return [
         f"{key} = {json.dumps(new.get(key))}, in the folder {json.dumps(old.get(key))}"
         for key in sorted(old.keys() | new.keys())

@@ -115,7 +115,7 @@ STAGES = (
         train_stage,
         ("model", "training"),
         lambda config, run: [run.tuples, *model_files(config.model.base)],
-        lambda config, run: [run.trained],
+        lambda config, run: [run.trained, run.curriculum],
     ),
     Stage(
         "evaluate",

@@ -82,7 +82,7 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class GradedTuple:
-    """A query, its positive, and its negatives in rising order of grade."""
+    """A query, its positive, and its negatives in rising order of grade; `score` is the judge's of the positive."""
 
     id: str
     query: str
@@ -90,6 +90,7 @@ class GradedTuple:
     negatives: tuple[Negative, ...]
     instruction: str | None = None
     task: str | None = None
+    score: float | None = None
 
 
 def encodable(text: str) -> str:

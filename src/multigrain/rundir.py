@@ -72,6 +72,7 @@ class RunDir:
         self.report = folder / "grading" / "report.json"
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
+        self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / "training" / "model"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"

@@ -12,6 +12,7 @@ from multigrain.export.folders import written_whole
 from multigrain.export.verify import verify
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
+from multigrain.schedules import phases_of
 
 SUMMARY = {
     "base": {"held-out": {"nDCG@10": 0.5}},
@@ -31,7 +32,7 @@ SUMMARY = {
 
 def test_the_card_tells_figures_data_and_schedule() -> None:
     config = Config.model_validate({"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}})
-    card = model_card(config, SUMMARY, {})
+    card = model_card(config, SUMMARY, {}, phases_of(config.training))
     assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | +0.100 to +0.150 |" in card
     assert "| grade 4 | 4 | 20 | 0.05 |" in card
     assert "trust_remote_code=True" in card
@@ -39,7 +40,7 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
         assert str(count) in card
     assert "/home/me" not in card
     plain = config.model_copy(update={"model": config.model.model_copy(update={"pooling": "mean"})})
-    assert "trust_remote_code" not in model_card(plain, SUMMARY, {})
+    assert "trust_remote_code" not in model_card(plain, SUMMARY, {}, [])
 
 
 def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:

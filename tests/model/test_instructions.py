@@ -31,7 +31,7 @@ from multigrain.records import Document, GradedTuple, Negative, Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.mine import mine_candidates
 from multigrain.training import train
-from multigrain.training.curriculum import Curriculum, Phase, plan
+from multigrain.training.curriculum import Curriculum, plan
 from multigrain.training.train import train_model
 from multigrain.vectors import Role, Vectors
 from tests.conftest import WORDS, small_pairs
@@ -146,28 +146,30 @@ def curriculum() -> Curriculum:
     return plan(tuples, SECTION.phases, SECTION.batch_size)
 
 
-def tokenized(model: SentenceTransformer, phase: Phase) -> dict[tuple[Role, tuple[int, ...]], str]:
-    """The texts of a phase, by their role and their tokens with its prompt."""
-    rows = [row for batch in phase.batches for row in batch]
+def tokenized(model: SentenceTransformer, step: int) -> dict[tuple[Role, tuple[int, ...]], str]:
+    """The texts of a step, by their role and their tokens with its prompt."""
+    planned = curriculum()
+    rows = [planned.row(step, position, planned.phase_at(step)) for position in range(planned.batch_size)]
     texts: list[tuple[Role, str, str]] = [("query", QUERY, row.query) for row in rows]
-    texts += [("document", PASSAGE, text) for row in rows for text in (row.positive, *row.negatives)]
+    texts += [("document", PASSAGE, document.text) for row in rows for document in row.documents]
     return {(role, tuple(model.tokenizer(prompt + text)["input_ids"])): text for role, prompt, text in texts}
 
 
-@pytest.mark.parametrize("mini_batch_size", [None, 2])
+@pytest.mark.parametrize("micro_batch_tokens", [4096, 20])
 @pytest.mark.parametrize("prompt_in_pooling", [True, False])
 def test_training_sees_what_encoding_will(
-    prompted: Path, tmp_path: Path, prompt_in_pooling: bool, mini_batch_size: int | None
+    prompted: Path, tmp_path: Path, prompt_in_pooling: bool, micro_batch_tokens: int
 ) -> None:
     """Also where a phase has the name of a column, by which the host would find its prompts."""
     model = built(prompted, prompt_in_pooling=prompt_in_pooling)
-    section = SECTION.model_copy(update={"mini_batch_size": mini_batch_size})
-    trainer = train._trainer(model, curriculum(), section, tmp_path, 7)
+    section = SECTION.model_copy(update={"micro_batch_tokens": micro_batch_tokens})
+    trainer = train._trainer(model, curriculum(), section, tmp_path, 7, curriculum().phase_at)
     model.eval()
-    for phase, batch in zip(("query", "positive", "positive"), trainer.get_train_dataloader(), strict=True):
+    phases = ("query", "positive", "positive")
+    for step, (phase, batch) in enumerate(zip(phases, trainer.get_train_dataloader(), strict=True)):
         assert batch["dataset_name"] == phase
         columns = [name.removesuffix("_input_ids") for name in batch if name.endswith("_input_ids")]
-        by_ids = tokenized(model, next(p for p in curriculum().phases if p.name == phase))
+        by_ids = tokenized(model, step)
         vectors = []
         for column in columns:
             ids, mask = batch[f"{column}_input_ids"], batch[f"{column}_attention_mask"].bool()
@@ -182,7 +184,8 @@ def test_training_sees_what_encoding_will(
 
 
 def test_a_model_without_prompts_trains_without(tiny_encoder: Path, tmp_path: Path) -> None:
-    assert train._trainer(built(tiny_encoder), curriculum(), SECTION, tmp_path, 7).args.prompts is None
+    trainer = train._trainer(built(tiny_encoder), curriculum(), SECTION, tmp_path, 7, curriculum().phase_at)
+    assert trainer.args.prompts is None
 
 
 # Who encodes what

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,38 +7,55 @@ from hypothesis import strategies as st
 from multigrain.config import PhaseSection
 from multigrain.errors import DataError
 from multigrain.records import GradedTuple, Negative
-from multigrain.training.curriculum import Row, plan
+from multigrain.training.curriculum import POSITIVE, Curriculum, Document, Row, hold_out, plan
 
 
-def graded(index: int, grades: tuple[int, ...], query: str | None = None) -> GradedTuple:
+def graded(index: int, grades: tuple[int, ...], query: str | None = None, task: str | None = None) -> GradedTuple:
     negatives = tuple(Negative(f"n{index} of {grade}", grade, grade / 4, "llm") for grade in grades)
-    return GradedTuple(str(index), query or f"q{index}", f"p{index}", negatives)
+    return GradedTuple(str(index), query or f"q{index}", f"p{index}", negatives, task=task, score=0.9)
 
 
 def phases(*grades: list[int], steps: int = 3) -> list[PhaseSection]:
     return [PhaseSection(name=str(i), grades=g, steps=steps) for i, g in enumerate(grades)]
 
 
+def rows(curriculum: Curriculum) -> list[list[Row]]:
+    return [
+        [curriculum.row(step, position, curriculum.phase_at(step)) for position in range(curriculum.batch_size)]
+        for step in range(curriculum.steps)
+    ]
+
+
 @given(
-    st.lists(st.tuples(st.sets(st.integers(1, 4)), st.integers(0, 9)), min_size=16, max_size=30),
+    st.lists(
+        st.tuples(st.sets(st.integers(1, 4)), st.integers(0, 9), st.sampled_from("abc")), min_size=16, max_size=30
+    ),
     st.integers(2, 4),
     st.integers(0, 3),
 )
-def test_every_batch_can_stand(items: list[tuple[set[int], int]], size: int, seed: int) -> None:
-    tuples = [graded(i, tuple(sorted(grades)), f"q{query}") for i, (grades, query) in enumerate(items)]
+def test_every_batch_can_stand(items: list[tuple[set[int], int, str]], size: int, seed: int) -> None:
+    tuples = [graded(i, tuple(sorted(g)), f"q{query}", task) for i, (g, query, task) in enumerate(items)]
     sections = phases([1], [2, 4], [])
     try:
         curriculum = plan(tuples, sections, size, seed)
     except DataError:
-        assert len({t.query for t in tuples if t.negatives}) < size
+        assert len({t.query for t in tuples}) < 2 * size
         return
     assert curriculum == plan(tuples, sections, size, seed)
     assert curriculum.steps == 9
-    for phase in curriculum.phases:
-        for batch in phase.batches:
-            assert len(batch) == size
-            assert len({row.query for row in batch}) == len({row.positive for row in batch}) == size
-            assert all(len(row.negatives) == len(phase.grades) for row in batch)
+    for step, batch in enumerate(rows(curriculum)):
+        grades = sections[curriculum.phase_at(step)].grades
+        assert len(batch) == size
+        assert len({row.query for row in batch}) == len({row.documents[0].text for row in batch}) == size
+        for row in batch:
+            assert all(d.grade in (0, grade) for d, grade in zip(row.documents[1:], grades, strict=True))
+
+
+def test_schedules_differ_in_the_negatives_alone() -> None:
+    tuples = [graded(i, (1, 2, 3, 4)) for i in range(12)]
+    one, other = (plan(tuples, sections, 3) for sections in (phases([1], [4]), phases([4], [1, 2])))
+    assert one.batches == other.batches
+    assert [[row.id for row in batch] for batch in rows(one)] == [[row.id for row in batch] for batch in rows(other)]
 
 
 def test_many_tuples_of_one_query_do_not_look_like_too_few() -> None:
@@ -47,22 +66,77 @@ def test_many_tuples_of_one_query_do_not_look_like_too_few() -> None:
 def test_each_tuple_is_used_before_any_is_used_again() -> None:
     tuples = [graded(i, (1, 2, 3, 4)) for i in range(12)]
     curriculum = plan(tuples, phases([1], [4], steps=2), 3)
-    rows = [row for phase in curriculum.phases for batch in phase.batches for row in batch]
-    assert sorted(row.query for row in rows) == sorted(t.query for t in tuples)
-    assert plan(tuples, phases([1]), 3, seed=1) != plan(tuples, phases([1]), 3, seed=2)
+    assert sorted(row.query for batch in rows(curriculum) for row in batch) == sorted(t.query for t in tuples)
+    assert plan(tuples, phases([1]), 3, seed=1).batches != plan(tuples, phases([1]), 3, seed=2).batches
 
 
-def test_a_missing_grade_is_filled_by_the_nearest() -> None:
-    tuples = [graded(0, (1, 3)), graded(1, (4,))]
-    (phase,) = plan(tuples, phases([2, 4], steps=1), 2).phases
-    assert set(phase.batches[0]) == {Row("q0", "p0", ("n0 of 1", "n0 of 3")), Row("q1", "p1", ("n1 of 4", "n1 of 4"))}
+def test_a_missing_grade_is_a_document_without_weight() -> None:
+    tuples = [graded(0, (1, 3)), graded(1, ())]
+    curriculum = plan(tuples, phases([1, 4], steps=1), 2)
+    found = {row.id: row.documents for row in rows(curriculum)[0]}
+    assert found["0"][:2] == (Document("p0", POSITIVE, 0.9, 1.0), Document("n0 of 1", 1, 0.25, 1.0))
+    for document, text in ((found["0"][2], "p0"), (found["1"][1], "p1"), (found["1"][2], "p1")):
+        assert (document.text, document.grade, document.weight) == (text, 0, 0.0)
+        assert math.isnan(document.score)
 
 
-def test_tuples_without_negatives_serve_in_batch_training_alone() -> None:
-    tuples = [graded(0, ()), graded(1, ())]
-    assert plan(tuples, phases([]), 2).steps == 3
-    with pytest.raises(DataError, match="found 0 tuples .* a batch needs 2"):
-        plan(tuples, phases([1]), 2)
+def test_all_negatives_of_a_grade_have_their_turn() -> None:
+    several = tuple(Negative(f"n{i}", 2, 0.5, "mined") for i in range(3))
+    tuples = [GradedTuple(str(i), f"q{i}", f"p{i}", several) for i in range(2)]
+    curriculum = plan(tuples, phases([2], steps=4), 2)
+    texts = [row.documents[1].text for batch in rows(curriculum) for row in batch if row.id == "0"]
+    assert texts == ["n0", "n1", "n2", "n0"]
+    twice = plan(tuples, phases([2, 2], steps=2), 2)
+    assert [[d.text for d in batch[0].documents[1:]] for batch in rows(twice)] == [["n0", "n1"], ["n1", "n2"]]
+
+
+def test_weights_move_within_a_phase() -> None:
+    section = PhaseSection(name="a", grades=[1, 2], steps=4, weights=[1, 0], weights_end=[0, 1])
+    curriculum = plan([graded(i, (1, 2)) for i in range(4)], [*phases([1], steps=2), section], 2)
+    weights = [[d.weight for d in batch[0].documents] for batch in rows(curriculum)[2:]]
+    assert weights == [[1, 0.875, 0.125], [1, 0.625, 0.375], [1, 0.375, 0.625], [1, 0.125, 0.875]]
+
+
+def test_one_grade_at_a_time_gives_each_as_often() -> None:
+    section = PhaseSection(name="random", grades=[1, 2, 3, 4], steps=40, one_at_a_time=True)
+    curriculum = plan([graded(i, (1, 2, 3, 4)) for i in range(8)], [*phases([1], steps=5), section], 2)
+    grades = [batch[0].documents[1].grade for batch in rows(curriculum)[5:]]
+    assert [grades.count(grade) for grade in (1, 2, 3, 4)] == [10, 10, 10, 10]
+    assert grades != sorted(grades)
+    assert all(len({row.documents[1].grade for row in batch}) == 1 for batch in rows(curriculum))
+
+
+def test_batches_hold_one_task_each_in_proportion() -> None:
+    tasks = ["a"] * 24 + ["b"] * 12 + ["c", "d"]
+    tuples = [graded(i, (1,), task=task) for i, task in enumerate(tasks)]
+    curriculum = plan(tuples, phases([1], steps=19), 2)
+    found = [{tuples[place].task for place, _ in batch} for batch in curriculum.batches]
+    assert [found.count({"a"}), found.count({"b"}), found.count({"c", "d"})] == [12, 6, 1]
+    mixed = plan(tuples, phases([1], steps=19), 2, by_task=False)
+    assert any(len({tuples[place].task for place, _ in batch}) == 2 for batch in mixed.batches)
+
+
+def test_a_rest_too_small_for_a_batch_joins_the_largest_task() -> None:
+    tuples = [graded(i, (1,), task=task) for i, task in enumerate(["a"] * 8 + ["b"])]
+    curriculum = plan(tuples, phases([1], steps=9), 2)
+    assert 8 in {place for batch in curriculum.batches for place, _ in batch}
+
+
+def test_negatives_as_relevant_as_the_positive_do_not_count() -> None:
+    tuples = [graded(0, (1, 3)), graded(1, (1, 3))]
+    curriculum = plan(tuples, phases([1, 3], steps=1), 2, false_negative_above=0.8)  # 0.75 >= 0.8 * 0.9
+    assert [[d.weight for d in row.documents] for row in rows(curriculum)[0]] == [[1.0, 1.0, 0.0]] * 2
+
+
+def test_a_positive_among_its_negatives_is_named() -> None:
+    wrong = GradedTuple("x7", "q", "The cat", (Negative("the  cat", 3, 0.9, "llm"),))
+    with pytest.raises(DataError, match="the positive of tuple x7 is one of its negatives too"):
+        plan([wrong, graded(1, (1,))], phases([1]), 2)
+
+
+def test_a_batch_larger_than_the_data() -> None:
+    with pytest.raises(DataError, match="found 2 tuples .* a batch needs 3. Give more pairs, or lower"):
+        plan([graded(0, (1,)), graded(1, (1,))], phases([1]), 3)
 
 
 def test_a_star_of_pairs_ends_with_a_message() -> None:
@@ -71,3 +145,12 @@ def test_a_star_of_pairs_ends_with_a_message() -> None:
     star += [GradedTuple(f"b{i}", f"q{i}", "hub positive", ()) for i in range(9)]
     with pytest.raises(DataError, match="found 2 tuples with different queries and positives; a batch needs 3"):
         plan(star, phases([]), 3)
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    tuples = [graded(i, (1,)) for i in range(40)]
+    trained, held = hold_out(tuples, 7)
+    assert len(held) == 4
+    assert sorted([*trained, *held], key=lambda t: int(t.id)) == tuples
+    assert hold_out(tuples, 7) == (trained, held)
+    assert hold_out(tuples, 8)[1] != held

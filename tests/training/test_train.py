@@ -1,22 +1,32 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import nn
 from torch.utils.data import BatchSampler, ConcatDataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
-from multigrain.config import ModelSection, PhaseSection, TrainingSection
+from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection
+from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model
 from multigrain.records import GradedTuple, Negative
+from multigrain.schedules import phases_of
 from multigrain.training import train
-from multigrain.training.batches import PhaseSampler, PlannedBatchSampler, to_datasets, to_losses
-from multigrain.training.curriculum import Curriculum, plan
-from multigrain.training.train import last_checkpoint, train_model
+from multigrain.training.batches import RowsOfPhase, StepSampler, to_datasets
+from multigrain.training.curriculum import Curriculum, hold_out, plan
+from multigrain.training.host import CurriculumTrainer
+from multigrain.training.loss import GradedLoss
+from multigrain.training.train import Held, train_model, uses_bf16, without_dropout
 from tests.conftest import WORDS, small_pairs
+from tests.model.decoder import tiny_decoder
 
 SECTION = TrainingSection(
     batch_size=4,
@@ -24,31 +34,63 @@ SECTION = TrainingSection(
     checkpoint_every=2,
     phases=[PhaseSection(name="a", grades=[1], steps=3), PhaseSection(name="b", grades=[2, 4], steps=4)],
 )
+LORA = LoraSection(rank=2, top_layers=1)
 
 
-def curriculum() -> Curriculum:
-    tuples = [
+def tuples() -> list[GradedTuple]:
+    return [
         GradedTuple(
             pair["id"],
             pair["query"],
             pair["positive"],
             tuple(Negative(f"{WORDS[i]} {WORDS[g]} {WORDS[-i]}", g, g / 4, "llm") for g in (1, 2, 4)),
+            score=1.0,
         )
         for i, pair in enumerate(small_pairs(20))
     ]
-    return plan(tuples, SECTION.phases, SECTION.batch_size)
+
+
+def curriculum(section: TrainingSection = SECTION) -> Curriculum:
+    return plan(tuples(), phases_of(section, (1, 2, 4)), section.batch_size)
 
 
 def model(encoder: Path) -> SentenceTransformer:
     return build_model(ModelSection(base=str(encoder), max_tokens=24))
 
 
-def weights(trained: SentenceTransformer) -> dict[str, torch.Tensor]:
+def adapted() -> SentenceTransformer:
+    base = str(tiny_decoder("eos"))
+    torch.manual_seed(7)  # of what the adapter begins with
+    return build_model(ModelSection(base=base, max_tokens=24, bidirectional=True, lora=LORA))
+
+
+def weights(trained: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trained.state_dict().items()}
 
 
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """What is written of each step, but for how fast it was."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+
+def with_callback(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:
+    looks = train._looks
+
+    def added(trainer: CurriculumTrainer, *more: Any) -> TrainerCallback:
+        trainer.add_callback(callback)
+        return looks(trainer, *more)
+
+    monkeypatch.setattr(train, "_looks", added)
+
+
 def train_until_cut(
-    given: SentenceTransformer, section: TrainingSection, folder: Path, monkeypatch: pytest.MonkeyPatch
+    given: SentenceTransformer,
+    section: TrainingSection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    planned: Curriculum | None = None,
+    held: Held = Held(),  # noqa: B008
 ) -> None:
     """Train as Ctrl-C at the fifth step would leave it."""
 
@@ -57,37 +99,111 @@ def train_until_cut(
             if state.global_step == 5:
                 raise KeyboardInterrupt
 
-    make = train._trainer
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_trainer", lambda *a: _with(make(*a), Cut()))
+        with_callback(patch, Cut())
         with pytest.raises(KeyboardInterrupt):
-            train_model(given, curriculum(), section, folder, seed=7)
+            train_model(given, planned or curriculum(section), section, folder, 7, held)
 
 
-@pytest.mark.parametrize("mini_batch_size", [None, 2])
+@pytest.mark.parametrize(
+    ("changes", "make"),
+    [
+        ({}, model),
+        ({"activation_gb": 0.0, "micro_batch_tokens": 16}, model),
+        ({"dropout": True, "activation_gb": 2e-4, "micro_batch_tokens": 30}, model),
+        ({"loss": "listwise", "symmetric": True, "matryoshka": [16]}, model),
+        ({"precision": "bf16", "loss": "distill"}, model),
+        ({"frozen_cache_gb": 1.0}, adapted),
+        ({"frozen_cache_gb": 0.0, "precision": "bf16"}, adapted),
+    ],
+)
 def test_a_training_that_was_cut_ends_like_one_that_was_not(
-    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini_batch_size: int | None
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    make: Callable[..., Any],
 ) -> None:
-    section = SECTION.model_copy(update={"mini_batch_size": mini_batch_size})
-    whole = model(tiny_encoder)
+    section = SECTION.model_copy(update=changes)
+    new = (lambda: make(tiny_encoder)) if make is model else make
+    whole = new()
     train_model(whole, curriculum(), section, tmp_path / "whole", seed=7)
-
-    train_until_cut(model(tiny_encoder), section, tmp_path / "cut", monkeypatch)
-    resumed = model(tiny_encoder)
+    train_until_cut(new(), section, tmp_path / "cut", monkeypatch)
+    resumed = new()
     train_model(resumed, curriculum(), section, tmp_path / "cut", seed=7)
 
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
-    logs = [(tmp_path / folder / "log.jsonl").read_text() for folder in ("whole", "cut")]
-    assert logs[0] == logs[1]
-    steps = [json.loads(line) for line in logs[0].splitlines()]
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+    steps = log_of(tmp_path / "cut")
     assert [(s["step"], s["phase"]) for s in steps] == [(i, "a" if i <= 3 else "b") for i in range(1, 8)]
+    assert [list(s["margins"]) for s in steps] == [["1"]] * 3 + [["2", "4"]] * 4
     assert whole.max_seq_length == 24
 
 
-def _with(trainer, callback):  # type: ignore[no-untyped-def]
-    trainer.add_callback(callback)
-    return trainer
+def test_a_self_paced_training_that_was_cut_takes_the_same_decisions(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = TrainingSection(schedule="self-paced", pace_every=2, steps=14, batch_size=4, checkpoint_every=4)
+    trained, held = hold_out(tuples(), 7)
+    planned = plan(trained, phases_of(section, (1, 2, 4)), 4)
+    looked = Held(held, lambda given: {"norm": float(next(given.parameters()).norm())})
+    whole = model(tiny_encoder)
+    train_model(whole, planned, section, tmp_path / "whole", 7, looked)
+    train_until_cut(model(tiny_encoder), section, tmp_path / "cut", monkeypatch, planned, looked)
+    resumed = model(tiny_encoder)
+    train_model(resumed, planned, section, tmp_path / "cut", 7, looked)
+    for name in ("pace.json", "curriculum.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+    steps = [line for line in log_of(tmp_path / "whole") if "loss" in line]
+    written = json.loads((tmp_path / "whole" / "curriculum.json").read_text())
+    phases, lengths = [phase["name"] for phase in written], [phase["steps"] for phase in written]
+    assert [line["phase"] for line in steps] == [
+        name for name, n in zip(phases, lengths, strict=True) for _ in range(n)
+    ]
+    assert all(lengths)
+    looks = [(line["step"], line["phase"]) for line in log_of(tmp_path / "whole") if "held_out" in line]
+    ends = [0, lengths[0], lengths[0] + lengths[1], 14]
+    assert looks == list(zip(ends, [phases[0], *phases], strict=True))
+
+
+@pytest.mark.parametrize("stop", ["_save_optimizer_and_scheduler", "_save_rng_state", "state"])
+def test_a_kill_while_a_checkpoint_is_written_costs_that_checkpoint_alone(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    """The host writes the model, then the optimizer, how it draws, and its state; stop before the later ones."""
+    expected = model(tiny_encoder)
+    train_model(expected, curriculum(), SECTION, tmp_path / "whole", seed=7)
+    if stop == "state":
+        save = TrainerState.save_to_json
+
+        def write(self: TrainerState, path: str) -> None:
+            save(self, path)
+            if self.global_step == 4:
+                Path(path).write_text(Path(path).read_text()[:-40])
+                raise KeyboardInterrupt
+
+        patched: tuple[Any, str, Any] = (TrainerState, "save_to_json", write)
+    else:
+        original = getattr(CurriculumTrainer, stop)
+
+        def refuse(self: CurriculumTrainer, *args: Any, **kwargs: Any) -> Any:
+            if self.state.global_step == 4:
+                raise KeyboardInterrupt
+            return original(self, *args, **kwargs)
+
+        patched = (CurriculumTrainer, stop, refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(*patched)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(model(tiny_encoder), curriculum(), SECTION, tmp_path / "cut", seed=7)
+    assert (tmp_path / "cut" / "checkpoints" / "checkpoint-4").exists()
+    resumed = model(tiny_encoder)
+    train_model(resumed, curriculum(), SECTION, tmp_path / "cut", seed=7)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(expected).items())
 
 
 def test_training_text_length_holds_for_training_alone(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -96,41 +212,141 @@ def test_training_text_length_holds_for_training_alone(tiny_encoder: Path, tmp_p
     assert trained.max_seq_length == 24
 
 
-def test_broken_checkpoints_are_removed(tmp_path: Path) -> None:
-    for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (12, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    assert last_checkpoint(tmp_path / "absent") is None
+def test_a_broken_loss_stops_with_step_batch_and_checkpoint(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = model(tiny_encoder)
+
+    class Breaks(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+            if state.global_step == 4:
+                next(p for p in broken.parameters() if p.requires_grad).data.fill_(float("nan"))
+
+    planned = curriculum()
+    with_callback(monkeypatch, Breaks())
+    with pytest.raises(RunError) as caught:
+        train_model(broken, planned, SECTION, tmp_path, seed=7)
+    message = str(caught.value)
+    assert 'loss is nan, the norm of the gradient is nan at step 5, in phase "b"' in message
+    assert f"The batch: {', '.join(planned.ids_at(4))}." in message
+    assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'checkpoint-4'}." in message
+    assert "training.learning_rate" in message
+    assert not (tmp_path / "checkpoints" / "checkpoint-6").exists()
 
 
-def test_gradcache_and_plain_loss_are_the_hosts(tiny_encoder: Path) -> None:
-    encoder = model(tiny_encoder).eval()
-    data = to_datasets(curriculum())["b"][:4]
-    columns = [data[name] for name in ("query", "positive", "negative_1", "negative_2")]
-    plain = to_losses(curriculum(), encoder, None)["b"]
-    cached = to_losses(curriculum(), encoder, 2)["b"]
-    stock = MultipleNegativesRankingLoss(encoder, scale=20.0)
-    values = [loss([encoder.preprocess(column) for column in columns], None) for loss in (plain, cached, stock)]
-    torch.testing.assert_close(values[0], values[2])
-    torch.testing.assert_close(values[1], values[2])
-    # By hand: cross entropy of the cosines over all positives and negatives, divided by the temperature.
-    queries, *documents = (torch.tensor(encoder.encode(column)) for column in columns)
-    logits = queries @ torch.cat(documents).T / 0.05
-    torch.testing.assert_close(values[0].detach(), torch.nn.functional.cross_entropy(logits, torch.arange(4)))
+def test_an_exploded_loss_stops_too(tiny_encoder: Path, tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"phases": [SECTION.phases[0].model_copy(update={"temperature": 1e-6})]})
+    with pytest.raises(RunError, match=r'training: loss is \d.* at step 1, in phase "a".* There is no checkpoint yet'):
+        train_model(model(tiny_encoder), curriculum(section), section, tmp_path, seed=7)
 
 
-@pytest.mark.parametrize(("world_size", "rounds"), [(1, [3, 5]), (2, [2, 4]), (3, [3, 3])])
-def test_ranks_never_meet_different_phases(world_size: int, rounds: list[int]) -> None:
-    datasets = [Dataset.from_dict({"query": list(range(n))}) for n in (6, 10)]
-    samplers: list[BatchSampler] = [PlannedBatchSampler(dataset, batch_size=2, drop_last=True) for dataset in datasets]
-    sampler = PhaseSampler(ConcatDataset(datasets), samplers, seed=0, world_size=world_size)
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] can't allocate memory: 9 bytes")],
+)
+def test_lack_of_memory_names_the_settings(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: GradedLoss, *args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(GradedLoss, "_encode", fail)
+    with pytest.raises(RunError, match=r"out of memory .*training.activation_gb .*training.micro_batch_tokens"):
+        train_model(model(tiny_encoder), curriculum(), SECTION, tmp_path, seed=7)
+    monkeypatch.setattr(GradedLoss, "_encode", lambda self, *args: (_ for _ in ()).throw(RuntimeError("other")))
+    with pytest.raises(RuntimeError, match="other"):
+        train_model(model(tiny_encoder), curriculum(), SECTION, tmp_path / "other", seed=7)
+
+
+def test_vectors_cannot_be_cut_to_more_than_they_have(tiny_encoder: Path, tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"matryoshka": [8, 64]})
+    with pytest.raises(ConfigError, match=r"training.matryoshka: found \[64\]; the vectors have 32 numbers"):
+        train_model(model(tiny_encoder), curriculum(), section, tmp_path, seed=7)
+
+
+def test_the_base_draws_nothing_but_an_adapter_may() -> None:
+    built = adapted()
+    without_dropout(built.train())
+    active = [name for name, module in built.named_modules() if isinstance(module, nn.Dropout) and module.p]
+    assert active
+    assert all("lora_dropout" in name for name in active)
+
+
+def test_half_precision_where_the_hardware_can(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for can in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda can=can: can)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda can=can: can)
+        assert uses_bf16(TrainingSection(precision="auto"), cpu) is can
+        assert uses_bf16(TrainingSection(precision="auto"), gpu) is can
+        assert uses_bf16(TrainingSection(precision="bf16"), cpu) is True
+        assert uses_bf16(TrainingSection(), gpu) is False
+    assert "bf16 is slow on this CPU" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="training.precision: found bf16; this GPU cannot"):
+        uses_bf16(TrainingSection(precision="bf16"), gpu)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_step_is_of_one_phase_on_all_ranks(world_size: int) -> None:
+    planned = curriculum()
+    datasets = to_datasets(planned)
+    samplers: list[BatchSampler] = [RowsOfPhase(data, 4 // world_size, drop_last=True) for data in datasets.values()]
+    sampler = StepSampler(
+        ConcatDataset(datasets.values()),
+        samplers,
+        seed=0,
+        batch_size=4,
+        world_size=world_size,
+        phase_at=planned.phase_at,
+    )
     batches = list(sampler)
-    assert len(batches) == len(sampler) == sum(rounds)
-    phases = [0 if batch[0] < 6 else 1 for batch in batches]
-    assert phases == [0] * rounds[0] + [1] * rounds[1]
-    for start in range(0, len(batches), world_size):
-        assert len(set(phases[start : start + world_size])) == 1
+    assert len(batches) == len(sampler) == planned.steps * world_size
+    for step in range(planned.steps):
+        rows = [row for batch in batches[step * world_size : (step + 1) * world_size] for row in batch]
+        start = planned.phase_at(step) * 28 + step * 4
+        assert rows == list(range(start, start + 4))
+
+
+def test_rows_are_looked_up_when_they_are_asked_for() -> None:
+    data = to_datasets(curriculum())["b"]
+    row = data[5]
+    planned = curriculum().row(1, 1, 1)
+    assert list(row) == ["query", "positive", "negative_1", "negative_2", "label"]
+    assert [row["positive"], row["negative_1"], row["negative_2"]] == [d.text for d in planned.documents]
+    assert row["label"] == [(5, 1.0, 1.0), (2, 0.5, 1.0), (4, 1.0, 1.0)]
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_changes_nothing(tiny_encoder: Path, tmp_path: Path) -> None:
+    """A process of its own, killed by the clock and not at a chosen place."""
+    script = (
+        "import sys; from pathlib import Path; from tests.training.test_train import *\n"
+        "given = model(Path(sys.argv[1])); train_model(given, curriculum(), SECTION, Path(sys.argv[2]), seed=7)\n"
+        "given.save_pretrained(sys.argv[3], create_model_card=False)"
+    )
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable,
+            "-c",
+            script,
+            str(tiny_encoder),
+            str(tmp_path / name),
+            str(tmp_path / f"{name}.model"),
+        ]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+    assert start("whole").wait() == 0
+    for share in (0.2, 0.6):
+        process = start("killed")
+        while process.poll() is None:
+            log = tmp_path / "killed" / "log.jsonl"
+            if log.is_file() and len(log.read_text().splitlines()) >= 7 * share:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+    assert start("killed").wait() == 0
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "killed")
+    files = [(tmp_path / f"{name}.model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert files[0] == files[1]

@@ -1,7 +1,7 @@
 """The model card: what the model is, what it was made from, and how it was measured."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
@@ -33,19 +33,20 @@ documents = model.encode_document(["a passage", "another one"])
 print(model.similarity(queries, documents))"""
 
 
-def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str]) -> str:
+def model_card(
+    config: Config, summary: dict[str, Any], prompts: Mapping[str, str], phases: Sequence[PhaseSection]
+) -> str:
     """Markdown with the metadata that model hubs read.
 
     Args:
         config: the run.
         summary: its figures.
         prompts: the model's, by name.
+        phases: the schedule as it was trained.
     """
     usage = (WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE).replace("ENCODE", ENCODE)
     usage += _prompts(prompts)
-    phases = "\n".join(
-        f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in config.training.phases
-    )
+    rows = "\n".join(f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in phases)
     counts = summary["counts"]
     return f"""---
 library_name: sentence-transformers
@@ -81,7 +82,7 @@ Batches of {config.training.batch_size}, learning rate {config.training.learning
 
 | phase | grades of negatives | steps | temperature |
 | --- | --- | --- | --- |
-{phases}
+{rows}
 """
 
 

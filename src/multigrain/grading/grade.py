@@ -82,9 +82,8 @@ class Grader:
                     Negative(m.candidate.text, m.grade, round(m.relevance[0] * own, 4), m.candidate.source)
                     for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0]))
                 )
-                result.tuples.append(
-                    GradedTuple(pair.id, pair.query, pair.positive, negatives, pair.instruction, pair.task)
-                )
+                tuple_ = (pair.id, pair.query, pair.positive, negatives, pair.instruction, pair.task, round(own, 4))
+                result.tuples.append(GradedTuple(*tuple_))
         places = {pair.id: place for place, (pair, _) in enumerate(proposals)}
         result.dropped.sort(key=lambda dropped: places[dropped.candidate.pair_id])
         return result

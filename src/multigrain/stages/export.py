@@ -1,8 +1,9 @@
 """Hand over what a run has made: the model, the tuples, and answers to a search."""
 
+import json
 from pathlib import Path
 
-from multigrain.config import Config
+from multigrain.config import Config, PhaseSection
 from multigrain.encoders import trained_encoder
 from multigrain.jsonl import read_documents, read_tuples
 from multigrain.model.locate import prompts_of
@@ -19,7 +20,8 @@ def export(config: Config, run_dir: RunDir) -> Result:
     from multigrain.export.export import export_model
 
     summary = summarize(config, run_dir, list(run_dir.stages()))
-    card = model_card(config, summary, prompts_of(str(run_dir.trained)) or {})
+    phases = [PhaseSection(**phase) for phase in json.loads(run_dir.curriculum.read_text(encoding="utf-8"))]
+    card = model_card(config, summary, prompts_of(str(run_dir.trained)) or {}, phases)
     export_model(run_dir.trained, run_dir.model, card, config.export)
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
 

@@ -1,15 +1,34 @@
 """Train the model."""
 
 import hashlib
+import random
 import shutil
+from collections.abc import Callable
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from multigrain.config import Config
+from multigrain.data.beir import RetrievalTask
 from multigrain.encoders import weights_digest
-from multigrain.jsonl import read_tuples, write_atomic
+from multigrain.errors import ConfigError
+from multigrain.evaluation.evaluate import HELD_OUT, evaluate, load_task
+from multigrain.jsonl import read_documents, read_pairs, read_tuples, write_atomic
 from multigrain.model.locate import prompts_of
 from multigrain.progress import say
+from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
+from multigrain.schedules import phases_of
 from multigrain.stages import Result
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from multigrain.training.curriculum import Curriculum
+    from multigrain.training.train import Held
+
+MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
+"""Of the held-out part, in evaluations between phases."""
 
 
 def train(config: Config, run_dir: RunDir) -> Result:
@@ -17,11 +36,10 @@ def train(config: Config, run_dir: RunDir) -> Result:
     import torch
 
     from multigrain.model.build import build_model, sees_ahead
-    from multigrain.training.curriculum import plan
     from multigrain.training.train import train_model
 
     tuples = list(read_tuples(run_dir.tuples))
-    curriculum = plan(tuples, config.training.phases, config.training.batch_size, config.seed)
+    curriculum, held = _planned(config, run_dir, tuples)
     _start_anew_if_changed(config, run_dir)
     torch.manual_seed(config.seed)  # of what an adapter begins with
     model = build_model(config.model)
@@ -30,9 +48,71 @@ def train(config: Config, run_dir: RunDir) -> Result:
         say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
-    train_model(model, curriculum, config.training, run_dir.training, config.seed)
+    train_model(model, curriculum, config.training, run_dir.training, config.seed, held)
     model.save_pretrained(str(run_dir.trained), create_model_card=False)
     return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
+
+
+def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "Held"]:
+    """What is trained on, and what is looked at in between."""
+    from multigrain.training.curriculum import hold_out, plan
+    from multigrain.training.train import Held
+
+    section = config.training
+    if section.loss == "distill" and any(graded.score is None for graded in tuples):
+        raise ConfigError(
+            "training.loss",
+            [f'found "distill"; {run_dir.tuples} has no judge scores of the positives. Run: multigrain grade --force'],
+        )
+    phases = phases_of(section, {negative.grade for graded in tuples for negative in graded.negatives})
+    trained, held = hold_out(tuples, config.seed) if section.is_self_paced else (tuples, [])
+    curriculum = plan(
+        trained,
+        phases,
+        section.batch_size,
+        config.seed,
+        by_task=section.by_task,
+        false_negative_above=section.false_negative_above,
+    )
+    _say_what_is_rare(curriculum)
+    return curriculum, Held(held, _evaluation(config, run_dir) if section.evaluate else None)
+
+
+def _say_what_is_rare(curriculum: "Curriculum") -> None:
+    """Where few tuples have a grade, the phase is next to in-batch training."""
+    for phase in curriculum.phases:
+        for grade in sorted(set(phase.grades)):
+            count = sum(any(n.grade == grade for n in graded.negatives) for graded in curriculum.tuples)
+            if count < len(curriculum.tuples) / 2:
+                say(
+                    f'  phase "{phase.name}": {count} of {len(curriculum.tuples)} tuples have a negative of grade '
+                    f"{grade}; the others have those of the batch alone"
+                )
+
+
+def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
+    """Measures a model on a sample of the held-out part."""
+    from multigrain.model.encode import encode
+
+    task = load_task(HELD_OUT, list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus)))
+    task = _sample(task, config.seed)
+
+    def measure(model: "SentenceTransformer") -> dict[str, float]:
+        scores = evaluate(task, partial(encode, model, description="held out")).scores.values()
+        return {name: round(fmean(score[name] for score in scores), 6) for name in next(iter(scores))}
+
+    return measure
+
+
+def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
+    """Some of the queries with their documents, among some others."""
+    draw = random.Random(f"{seed} evaluation")
+    queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
+    wanted = {document for query in queries for document in task.relevance[query]}
+    others = [document for document in task.documents if document not in wanted]
+    kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
+    documents = {id: text for id, text in task.documents.items() if id in kept}
+    return RetrievalTask(task.name, queries, documents, {query: task.relevance[query] for query in queries})
 
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:

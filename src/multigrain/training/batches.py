@@ -1,38 +1,51 @@
-"""The planned curriculum as the host's datasets, losses and sampler."""
+"""The planned curriculum as the host's datasets and sampler.
 
-from collections.abc import Iterator
+Each phase is a dataset of the same row numbers: row `step * batch_size + position`, as that phase sees it. Texts are
+looked up when a batch is fetched, so a long training takes no more memory than its tuples. Columns: query, positive,
+negative_1 .. negative_k, and label, a list of (grade, judge score, weight) of the positive and of each negative.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MultipleNegativesRankingLoss,
-)
-from torch import nn
-from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
+from torch.utils.data import BatchSampler, ConcatDataset
 
-from multigrain.training.curriculum import Curriculum, Phase
+from multigrain.training.curriculum import Curriculum
 from multigrain.vectors import ROLES, prompt_for
+
+PhaseAt = Callable[[int], int]
+"""The place of the phase that a step (from 0) belongs to."""
 
 
 def to_datasets(curriculum: Curriculum) -> DatasetDict:
-    """One dataset for each phase, its rows in the order of training.
+    """One dataset for each phase, by its name."""
+    numbers = list(range(curriculum.steps * curriculum.batch_size))
+    return DatasetDict(
+        {
+            section.name: Dataset.from_dict({"row": numbers}).with_transform(partial(_columns, curriculum, phase))
+            for phase, section in enumerate(curriculum.phases)
+        }
+    )
 
-    Columns: query, positive, negative_1 .. negative_k for k grades.
-    """
-    return DatasetDict({phase.name: _dataset(phase) for phase in curriculum.phases})
+
+def _columns(curriculum: Curriculum, phase: int, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+    rows = [curriculum.row(*divmod(number, curriculum.batch_size), phase) for number in batch["row"]]
+    columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
+    for index, name in enumerate(column_names(curriculum, phase)[1:]):
+        columns[name] = [row.documents[index].text for row in rows]
+    columns["label"] = [[(d.grade, d.score, d.weight) for d in row.documents] for row in rows]
+    return columns
 
 
-def _dataset(phase: Phase) -> Dataset:
-    rows = [row for batch in phase.batches for row in batch]
-    columns = {"query": [row.query for row in rows], "positive": [row.positive for row in rows]}
-    for index in range(len(phase.grades)):
-        columns[f"negative_{index + 1}"] = [row.negatives[index] for row in rows]
-    return Dataset.from_dict(columns)
+def column_names(curriculum: Curriculum, phase: int) -> list[str]:
+    """The text columns of a phase."""
+    section = curriculum.phases[phase]
+    count = 1 if section.one_at_a_time else len(section.grades)
+    return ["query", "positive", *(f"negative_{index + 1}" for index in range(count))]
 
 
 def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, dict[str, str]] | None:
@@ -45,67 +58,56 @@ def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, 
     if not query and not document:
         return None
     return {
-        phase.name: {
-            name: query if name == "query" else document
-            for name in ("query", "positive", *(f"negative_{index + 1}" for index in range(len(phase.grades))))
-        }
-        for phase in curriculum.phases
+        section.name: {name: query if name == "query" else document for name in column_names(curriculum, phase)}
+        for phase, section in enumerate(curriculum.phases)
     }
 
 
-def to_losses(curriculum: Curriculum, model: SentenceTransformer, mini_batch_size: int | None) -> dict[str, nn.Module]:
-    """InfoNCE for each phase, over its own and the batch's negatives, at the phase's temperature.
-
-    loss = mean over i of -log( exp(cos(q_i, p_i) / T) / sum over all p and negatives d of exp(cos(q_i, d) / T) )
-    """
-    return {phase.name: _loss(model, 1 / phase.temperature, mini_batch_size) for phase in curriculum.phases}
-
-
-def _loss(model: SentenceTransformer, scale: float, mini_batch_size: int | None) -> nn.Module:
-    if mini_batch_size is None:
-        return MultipleNegativesRankingLoss(model, scale=scale)
-    return CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=mini_batch_size)
-
-
-class PlannedBatchSampler(DefaultBatchSampler):
-    """Rows in the order in which they lie: the curriculum has already shuffled them."""
+class RowsOfPhase(DefaultBatchSampler):
+    """What the host wants for each dataset; `StepSampler` alone decides what comes when."""
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_host: Any) -> None:
-        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last)
-        self.sampler = SequentialSampler(dataset)
+        super().__init__(range(len(dataset)), batch_size=batch_size, drop_last=drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of row numbers."""
+        """Batches of row numbers, as they lie."""
         return BatchSampler.__iter__(self)
 
 
-class PhaseSampler(MultiDatasetDefaultBatchSampler):
-    """The phases one after the other, in whole rounds of `world_size` batches.
+class StepSampler(MultiDatasetDefaultBatchSampler):
+    """The batches of all steps in order, each from the dataset of the phase that the step belongs to.
 
-    A round that mixed phases would give the ranks different numbers of columns, and they would wait for each
-    other for ever. The order is a pure function of the position, so a resumed training skips ahead exactly.
+    With W processes the host deals a batch to each in turn, so a step is W batches in a row from one phase: processes
+    that met different numbers of columns in a step would wait for each other for ever. The order is a pure function of
+    the step and the phases, so a resumed training skips ahead exactly.
     """
 
     def __init__(
-        self, dataset: ConcatDataset[Any], batch_samplers: list[BatchSampler], *, world_size: int = 1, **host: Any
+        self,
+        dataset: ConcatDataset[Any],
+        batch_samplers: list[BatchSampler],
+        *,
+        batch_size: int,
+        world_size: int,
+        phase_at: PhaseAt,
+        **host: Any,
     ) -> None:
         super().__init__(dataset, batch_samplers, **host)
-        self.world_size = world_size
-
-    def _counts(self) -> list[int]:
-        return [len(sampler) // self.world_size * self.world_size for sampler in self.batch_samplers]
+        self.batch_size, self.world_size, self.phase_at = batch_size, world_size, phase_at
+        self.rows_of_phase = dataset.cumulative_sizes[0]
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of row numbers in the concatenated dataset."""
-        offsets = [0, *self.dataset.cumulative_sizes]
-        for offset, sampler, count in zip(offsets, self.batch_samplers, self._counts(), strict=False):
-            for batch in islice(sampler, count):
-                yield [row + offset for row in batch]
+        each = self.batch_size // self.world_size
+        for step in range(self.rows_of_phase // self.batch_size):
+            start = self.phase_at(step) * self.rows_of_phase + step * self.batch_size
+            for rank in range(self.world_size):
+                yield list(range(start + rank * each, start + (rank + 1) * each))
 
     def __len__(self) -> int:
-        return sum(self._counts())
+        return self.rows_of_phase // self.batch_size * self.world_size
 
 
-def phase_sampler(world_size: int) -> Any:
+def step_sampler(batch_size: int, world_size: int, phase_at: PhaseAt) -> Any:
     """What the host's `multi_dataset_batch_sampler` argument takes."""
-    return partial(PhaseSampler, world_size=world_size)
+    return partial(StepSampler, batch_size=batch_size, world_size=world_size, phase_at=phase_at)

@@ -1,28 +1,61 @@
 """Train the model along the curriculum, with the host's trainer."""
 
-import json
-import shutil
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from torch import nn
+from transformers import PrinterCallback, ProgressCallback
 
 from multigrain.config import TrainingSection
+from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model.build import check_prompts
-from multigrain.progress import Meter, meter
-from multigrain.training.batches import PlannedBatchSampler, phase_sampler, to_datasets, to_losses, to_prompts
+from multigrain.progress import meter, say
+from multigrain.records import GradedTuple
+from multigrain.training.batches import PhaseAt, RowsOfPhase, step_sampler, to_datasets, to_prompts
+from multigrain.training.callbacks import Looks, TrainingLog
+from multigrain.training.checkpoints import last_checkpoint
 from multigrain.training.curriculum import Curriculum
+from multigrain.training.frozen import FrozenStates, frozen_depth
+from multigrain.training.host import CurriculumTrainer
+from multigrain.training.loss import Encoding, GradedLoss
+from multigrain.training.margins import margin_on, token_rows
+from multigrain.training.pace import Pace
 
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is not trained on, but looked at in between.
+
+    Attributes:
+        tuples: by whose margins a self-paced training decides.
+        evaluate: measures the model before training and after each phase.
+    """
+
+    tuples: Sequence[GradedTuple] = ()
+    evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None
 
 
 def train_model(
-    model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path, seed: int
+    model: SentenceTransformer,
+    curriculum: Curriculum,
+    section: TrainingSection,
+    folder: Path,
+    seed: int,
+    held: Held = Held(),
 ) -> None:
     """Train in place. A training that was interrupted goes on from its last whole checkpoint, exactly.
 
@@ -32,109 +65,203 @@ def train_model(
         section: the settings.
         folder: receives curriculum.json, log.jsonl and checkpoints/.
         seed: of whatever is drawn in training (dropout).
+        held: what is looked at in between.
 
     Raises:
-        ConfigError: a prompt leaves no room for a text within `training.max_tokens`.
+        ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be dealt to the
+            processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
+        RunError: the loss is no number or far too large, or memory did not suffice.
     """
-    write_json(folder / "curriculum.json", describe(curriculum))
+    is_main = PartialState().is_main_process
     full_length = model.max_seq_length
     if section.max_tokens and full_length:
         check_prompts(model, section.max_tokens, "training.max_tokens")
         model.max_seq_length = min(section.max_tokens, full_length)
-    with meter("training", curriculum.steps) as progress:
-        trainer = _trainer(model, curriculum, section, folder, seed)
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(_Log(curriculum, folder / "log.jsonl", progress))
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
+    if not section.dropout:
+        without_dropout(model)
+    pace = Pace(curriculum, section.pace_every, folder / "pace.json", writes=is_main) if section.is_self_paced else None
+    phase_at = pace.phase_at if pace else curriculum.phase_at
+    with _memory_explained():
+        trainer = _trainer(model, curriculum, section, folder, seed, phase_at)
+        with meter("training", curriculum.steps) as progress:
+            trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
+            trainer.add_callback(_looks(trainer, pace, held))
+            processes = trainer.args.world_size
+            checkpoint = last_checkpoint(folder / "checkpoints", section.batch_size, processes)
+            trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = full_length
+    if is_main:
+        write_json(folder / "curriculum.json", _phases_as_trained(curriculum, phase_at))
 
 
-def describe(curriculum: Curriculum) -> list[dict[str, Any]]:
-    """The phases without their batches, for the record."""
-    return [
-        {**{key: value for key, value in asdict(phase).items() if key != "batches"}, "steps": len(phase.batches)}
-        for phase in curriculum.phases
-    ]
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole; broken ones, left by a killed process, are removed."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(checkpoints):
-        if _is_whole(path):
-            return str(path)
-        shutil.rmtree(path)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The host writes trainer_state.json last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _phases_as_trained(curriculum: Curriculum, phase_at: PhaseAt) -> list[dict[str, Any]]:
+    steps = Counter(phase_at(step) for step in range(curriculum.steps))
+    return [{**phase.model_dump(), "steps": steps[index]} for index, phase in enumerate(curriculum.phases)]
 
 
 def _trainer(
-    model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path, seed: int
-) -> SentenceTransformerTrainer:
+    model: SentenceTransformer,
+    curriculum: Curriculum,
+    section: TrainingSection,
+    folder: Path,
+    seed: int,
+    phase_at: PhaseAt,
+) -> CurriculumTrainer:
+    arguments = _arguments(section, curriculum, folder, seed)
+    arguments.prompts = to_prompts(curriculum, model)
+    arguments.multi_dataset_batch_sampler = step_sampler(section.batch_size, arguments.world_size, phase_at)
+    trainer = CurriculumTrainer(
+        curriculum,
+        phase_at,
+        model=model,
+        args=arguments,
+        train_dataset=to_datasets(curriculum),
+        loss=_losses(model, curriculum, section, _encoding(model, curriculum, section, folder)),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch off the base's dropout, but not that of an adapter, which has a setting of its own."""
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for attribute, value in vars(module).items():  # many attention layers have no module for it
+            if "drop" in attribute and isinstance(value, float):
+                setattr(module, attribute, 0.0)
+
+
+def _arguments(
+    section: TrainingSection, curriculum: Curriculum, folder: Path, seed: int
+) -> SentenceTransformerTrainingArguments:
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=1,
-        per_device_train_batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         warmup_steps=round(WARMUP_SHARE * curriculum.steps),
         lr_scheduler_type="linear",
-        batch_sampler=PlannedBatchSampler,
+        batch_sampler=RowsOfPhase,
         save_strategy="steps",
         save_steps=section.checkpoint_every,
         save_total_limit=KEPT_CHECKPOINTS,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         seed=seed,
-        report_to=[],
+        report_to=list(section.report_to),
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        prompts=to_prompts(curriculum, model),
     )
-    arguments.multi_dataset_batch_sampler = phase_sampler(arguments.world_size)
-    return SentenceTransformerTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=to_datasets(curriculum),
-        loss=to_losses(curriculum, model, section.mini_batch_size),
-    )
+    if arguments.n_gpu > 1:  # the host would let them share a batch as if it were one process's
+        say(
+            f"  one of {arguments.n_gpu} GPUs is used; for all of them: "
+            f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
+        )
+        arguments._n_gpu = 1
+    processes = arguments.world_size
+    if section.batch_size % processes:
+        raise ConfigError(
+            "training.batch_size", [f"found {section.batch_size}; wanted a multiple of the {processes} processes"]
+        )
+    arguments.per_device_train_batch_size = section.batch_size // processes
+    return arguments
 
 
-class _Log(TrainerCallback):
-    """Writes log.jsonl (one line a step) and moves the progress bar."""
+def _encoding(model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path) -> Encoding:
+    bf16 = uses_bf16(section, model.device)
+    frozen = _frozen(model, curriculum, section, folder / "frozen")
+    return Encoding(section.micro_batch_tokens, int(section.activation_gb * GB), bf16, frozen)
 
-    def __init__(self, curriculum: Curriculum, path: Path, progress: Meter) -> None:
-        self.curriculum, self.path, self.progress = curriculum, path, progress
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Start the log from what the checkpoint knows, so that it holds each step once."""
-        self.progress.advance(state.global_step)
-        lines = [self._line(entry) for entry in state.log_history if "loss" in entry]
-        self.path.write_text("".join(lines), encoding="utf-8")
+def uses_bf16(section: TrainingSection, device: torch.device) -> bool:
+    """Whether matrix products are in half precision.
 
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Append the step that has just ended."""
-        entry = state.log_history[-1]
-        if "loss" in entry:
-            with self.path.open("a", encoding="utf-8") as log:
-                log.write(self._line(entry))
-            self.progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
+    Raises:
+        ConfigError: the GPU cannot.
+    """
+    if section.precision == "fp32":
+        return False
+    can = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    if section.precision == "bf16" and not can:
+        if device.type == "cuda":
+            raise ConfigError("training.precision", ["found bf16; this GPU cannot. Take fp32"])
+        say("  bf16 is slow on this CPU, which has no instructions for it; training.precision = fp32 is faster")
+        return True
+    return bool(can)
 
-    def _line(self, entry: dict[str, Any]) -> str:
-        fields = {
-            "step": entry["step"],
-            "phase": self._phase(entry),
-            "loss": entry["loss"],
-            "learning_rate": entry["learning_rate"],
-        }
-        return json.dumps(fields) + "\n"
 
-    def _phase(self, entry: dict[str, Any]) -> str:
-        return self.curriculum.phase_at(int(entry["step"]) - 1).name
+def _frozen(
+    model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path
+) -> FrozenStates | None:
+    """The output of the layers that are not trained, if it is of use and there is room for it.
+
+    In single precision always: the states of a decoder are too large in some places for half precision.
+    """
+    if not section.frozen_cache_gb or not frozen_depth(model):
+        return None
+    rows = list(token_rows(model, curriculum))
+    needed = FrozenStates.bytes_needed(model, rows) / GB
+    if needed > section.frozen_cache_gb:
+        say(
+            f"  the output of the frozen layers would take {needed:.1f} GB; training.frozen_cache_gb allows "
+            f"{section.frozen_cache_gb:g}, so it is computed at each step"
+        )
+        return None
+    state = PartialState()
+    if state.is_main_process:
+        FrozenStates.compute(model, rows, folder)
+    state.wait_for_everyone()
+    return FrozenStates(model, folder)
+
+
+def _losses(
+    model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, encoding: Encoding
+) -> dict[str, nn.Module]:
+    """One for each phase, which differ in their temperature."""
+    size = model.get_embedding_dimension() or 0
+    if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
+        raise ConfigError("training.matryoshka", [f"found {too_long}; the vectors have {size} numbers"])
+    losses: dict[str, nn.Module] = {}
+    for phase in curriculum.phases:
+        loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
+        dimensions = sorted({size, *section.matryoshka}, reverse=True)
+        losses[phase.name] = MatryoshkaLoss(model, loss, dimensions) if section.matryoshka else loss
+    return losses
+
+
+def _looks(trainer: CurriculumTrainer, pace: Pace | None, held: Held) -> Looks:
+    """By the model of the main process; the others follow what it found."""
+    state = PartialState()
+
+    def margin(phase: int) -> float:
+        found = [
+            margin_on(trainer.model, held.tuples, trainer.curriculum.phases[phase]) if state.is_main_process else 0.0
+        ]
+        return float(broadcast_object_list(found)[0])
+
+    def evaluate() -> None:
+        assert held.evaluate
+        found = [held.evaluate(trainer.model) if state.is_main_process else {}]
+        trainer.model.train()
+        trainer.log({f"held_out_{name}": value for name, value in broadcast_object_list(found)[0].items()})
+
+    return Looks(trainer.phase_at, pace, margin, evaluate if held.evaluate else None)
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Say which settings need less memory, where it did not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text):
+            raise
+        raise RunError(
+            f"training: out of memory ({first_line(error)}). Lower training.activation_gb (0 encodes every text twice, "
+            "and keeps next to nothing), then training.micro_batch_tokens, and give the same command again: it goes on "
+            "from the last checkpoint. If that is not enough, lower training.max_tokens; that trains anew."
+        ) from error

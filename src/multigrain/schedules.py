@@ -1,0 +1,126 @@
+"""The schedules of a training, as data: which grades it meets when.
+
+A schedule is a list of phases. The presets are the curriculum of *Negative Matters* (ACL 2025) and its controls:
+
+    coarse-to-fine  grade 1, then 2, 3, 4
+    reverse         grade 4, then 3, 2, 1
+    random          one grade at a time, each as often as the others, in random order
+    all-at-once     one negative of each grade in every step
+    only-N          grade N alone
+    overlapping     1, then 1 and 2, 2 and 3, 3 and 4
+    annealed        two neighbouring grades at a time; the weight moves from the lower to the higher, step by step
+    self-paced      like coarse-to-fine, but a phase ends when the model gets no better at it
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from multigrain.config import PhaseSection, TrainingSection
+from multigrain.errors import ConfigError
+
+ALL = (1, 2, 3, 4)
+
+
+def phases_of(section: TrainingSection, grades: Iterable[int] = ALL) -> list[PhaseSection]:
+    """The phases in order, each with its number of steps.
+
+    Args:
+        section: the settings.
+        grades: those that the data has; a preset is made of these.
+
+    Raises:
+        ConfigError: the schedule asks for a grade that is not there.
+    """
+    present = sorted(set(grades))
+    if section.phases:
+        phases = section.phases
+        key = "training.phases"
+    else:
+        phases = _preset(section.schedule, present)
+        phases = [phase.model_copy(update={"temperature": section.temperature}) for phase in phases]
+        key = "training.schedule"
+    faults = [
+        f'"{phase.name}" wants negatives of grade {grade}, and no tuple has one (there are: {_listed(present)})'
+        for phase in phases
+        for grade in sorted(set(phase.grades) - set(present))
+    ]
+    if faults:
+        raise ConfigError(key, faults)
+    return _with_steps(phases, section.steps)
+
+
+def _listed(grades: Sequence[int]) -> str:
+    return ", ".join(map(str, grades)) or "none"
+
+
+def _preset(name: str, grades: Sequence[int]) -> list[PhaseSection]:
+    if name.startswith("only-"):
+        return [_single(int(name.removeprefix("only-")))]
+    if not grades:
+        return [PhaseSection(name="in-batch", grades=[])]
+    if len(grades) == 1:
+        return [_single(grades[0])]
+    return {
+        "reverse": [_single(grade) for grade in reversed(grades)],
+        "random": [PhaseSection(name="random", grades=list(grades), one_at_a_time=True)],
+        "all-at-once": [PhaseSection(name="all grades", grades=list(grades))],
+        "overlapping": [_single(grades[0]), *(_both(a, b) for a, b in pairwise(grades))],
+        "annealed": [_both(a, b, [1.0, 0.0], [0.0, 1.0]) for a, b in pairwise(grades)],
+    }.get(name, [_single(grade) for grade in grades])
+
+
+def _single(grade: int) -> PhaseSection:
+    return PhaseSection(name=f"grade {grade}", grades=[grade])
+
+
+def _both(a: int, b: int, start: list[float] | None = None, end: list[float] | None = None) -> PhaseSection:
+    return PhaseSection(name=f"grades {a} and {b}", grades=[a, b], weights=start, weights_end=end)
+
+
+def _with_steps(phases: Sequence[PhaseSection], total: int) -> list[PhaseSection]:
+    """Give each phase without a number of steps its share of the total, by largest remainder; at least one step."""
+    shares = [phase.share for phase in phases if phase.steps is None]
+    left = total - sum(phase.steps or 0 for phase in phases)
+    weights = [share or 1.0 for share in shares]
+    if shares and left < len(shares):
+        raise ConfigError(
+            "training.steps", [f"found {total}; {len(phases)} phases want at least one step each, raise it"]
+        )
+    exact = [left * weight / sum(weights) for weight in weights]
+    counts = [max(1, int(value)) for value in exact]
+    for index in sorted(range(len(exact)), key=lambda i: (int(exact[i]) - exact[i], i))[: max(0, left - sum(counts))]:
+        counts[index] += 1
+    while sum(counts) > left:  # some phases had less than a step
+        counts[counts.index(max(counts))] -= 1
+    given = iter(counts)
+    return [phase if phase.steps else phase.model_copy(update={"steps": next(given)}) for phase in phases]
+
+
+def drawn(phases: Sequence[PhaseSection], width: int = 40) -> list[str]:
+    r"""The schedule as a drawing: a line for each grade, a column for some steps; the fuller the block, the heavier.
+
+    >>> from multigrain.config import TrainingSection
+    >>> print("\n".join(drawn(phases_of(TrainingSection(schedule="annealed", steps=60)), 12)))
+    grade 4 |        ▂▃▅▇|
+    grade 3 |    ▂▃▅▇▇▅▃▂|
+    grade 2 |▂▃▅▇▇▅▃▂    |
+    grade 1 |▇▅▃▂        |
+    """
+    total = sum(phase.steps or 0 for phase in phases)
+    width = min(width, total)
+    grades = sorted({grade for phase in phases for grade in phase.grades}, reverse=True)
+    columns = [_weights_at(phases, (column + 0.5) * total / width) for column in range(width)]
+    return [f"grade {grade} |{''.join(_block(column.get(grade, 0.0)) for column in columns)}|" for grade in grades]
+
+
+def _weights_at(phases: Sequence[PhaseSection], step: float) -> dict[int, float]:
+    for phase in phases:
+        assert phase.steps is not None
+        if step < phase.steps:
+            return phase.weights_at(step / phase.steps)
+        step -= phase.steps
+    return {}
+
+
+def _block(weight: float) -> str:
+    return " ▁▂▃▄▅▆▇█"[min(8, round(8 * weight))]

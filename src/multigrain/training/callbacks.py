@@ -1,0 +1,94 @@
+"""What happens between the steps of a training: the log is written, and the model looked at."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from multigrain.progress import Meter, say
+from multigrain.training.batches import PhaseAt
+from multigrain.training.curriculum import Curriculum
+from multigrain.training.pace import Pace
+
+SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
+
+
+class TrainingLog(TrainerCallback):  # type: ignore[misc]
+    """Writes log.jsonl, a line for each step and each evaluation, and moves the progress bar."""
+
+    def __init__(self, curriculum: Curriculum, phase_at: PhaseAt, path: Path, progress: Meter) -> None:
+        self._curriculum, self._phase_at, self._path, self._progress = curriculum, phase_at, path, progress
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the log from what the checkpoint knows, so that it holds each step once."""
+        self._progress.advance(state.global_step)
+        if state.is_world_process_zero:
+            lines = [self._line(entry) for entry in state.log_history if self._is_ours(entry)]
+            self._path.write_text("".join(lines), encoding="utf-8")
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Append what has just come."""
+        entry = state.log_history[-1]
+        if not self._is_ours(entry):
+            return
+        if state.is_world_process_zero:
+            with self._path.open("a", encoding="utf-8") as log:
+                log.write(self._line(entry))
+        if "loss" in entry:
+            self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
+
+    @staticmethod
+    def _is_ours(entry: dict[str, Any]) -> bool:
+        return "loss" in entry or any(name.startswith("held_out_") for name in entry)
+
+    def _line(self, entry: dict[str, Any]) -> str:
+        fields = {"step": entry["step"], "phase": self._phase(entry)}
+        if "loss" not in entry:
+            scores = {name.removeprefix("held_out_"): v for name, v in entry.items() if name.startswith("held_out_")}
+            return json.dumps({**fields, "held_out": scores}) + "\n"
+        margins = {name.removeprefix("margin_grade_"): v for name, v in entry.items() if name.startswith("margin_")}
+        return json.dumps(fields | {key: entry[key] for key in SHOWN if key in entry} | {"margins": margins}) + "\n"
+
+    def _phase(self, entry: dict[str, Any]) -> str:
+        return self._curriculum.phases[self._phase_at(max(0, int(entry["step"]) - 1))].name
+
+
+class Looks(TrainerCallback):  # type: ignore[misc]
+    """Looks at the model: at the pace of a self-paced training, and where a phase ends.
+
+    Args:
+        phase_at: the place of the phase of a step.
+        pace: decides where phases end, by `margin_on` of a phase.
+        margin_on: measures.
+        evaluate: is called before training and after each phase; logs what it finds.
+    """
+
+    def __init__(
+        self,
+        phase_at: PhaseAt,
+        pace: Pace | None,
+        margin_on: Callable[[int], float],
+        evaluate: Callable[[], None] | None,
+    ) -> None:
+        self._phase_at, self._pace, self._margin_on, self._evaluate = phase_at, pace, margin_on, evaluate
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Where the model stands before it is trained."""
+        if self._evaluate and state.global_step == 0:
+            self._evaluate()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Decide whether the phase is over."""
+        if self._pace and state.global_step < state.max_steps:
+            follows = self._pace.look(state.global_step, self._margin_on)
+            if follows is not None:
+                say(f"  the next phase begins after step {state.global_step + 1}")
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure once the last step of a phase is logged."""
+        step = state.global_step
+        is_step = "loss" in state.log_history[-1]
+        if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
+            self._evaluate()

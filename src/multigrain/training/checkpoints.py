@@ -1,0 +1,67 @@
+"""Which checkpoint a training goes on from."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from multigrain.errors import RunError
+
+STATE = "trainer_state.json"
+
+
+def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | None:
+    """The newest checkpoint that is whole; broken ones, left by a killed process, are removed.
+
+    Args:
+        folder: holds the checkpoints.
+        batch_size: tuples of one step, over all processes.
+        processes: how many train now.
+
+    Raises:
+        RunError: the checkpoint is of another number of processes.
+    """
+    for path in _newest_first(folder):
+        state = _state(path)
+        if state is not None and _is_whole(path, state, batch_size):
+            if (found := _processes(state, batch_size)) != processes:
+                raise RunError(
+                    f"{path}: made by {found} processes, and now there are {processes}. Start as many as then, "
+                    "or --force to train anew."
+                )
+            return str(path)
+        shutil.rmtree(path)
+    return None
+
+
+def newest_whole(folder: Path, batch_size: int) -> Path | None:
+    """The newest checkpoint that is whole; nothing is removed."""
+    for path in _newest_first(folder):
+        state = _state(path)
+        if state is not None and _is_whole(path, state, batch_size):
+            return path
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def _state(checkpoint: Path) -> dict[str, Any] | None:
+    """What the main process writes last."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) and state.get("train_batch_size") else None
+
+
+def _processes(state: dict[str, Any], batch_size: int) -> int:
+    return max(1, batch_size // int(state["train_batch_size"]))
+
+
+def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
+    """Whether the other processes have written too: how they draw random numbers."""
+    count = _processes(state, batch_size)
+    names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
+    return all((checkpoint / name).is_file() for name in names)

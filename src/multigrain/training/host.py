@@ -1,0 +1,80 @@
+"""The host's trainer, with what its log lacks, and a stop where a training has gone wrong."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformerTrainer
+from torch import nn
+
+from multigrain.errors import RunError
+from multigrain.training.checkpoints import newest_whole
+from multigrain.training.curriculum import Curriculum
+from multigrain.training.loss import GradedLoss
+
+EXPLODED = 10.0
+"""A loss is too large at so many times what guessing among all documents of the batch would cost."""
+
+
+class CurriculumTrainer(SentenceTransformerTrainer):
+    """The host's trainer on one curriculum.
+
+    Args:
+        curriculum: what is trained on.
+        phase_at: the place of the phase of a step (from 0).
+        **host: what the host's trainer takes; a loss for each phase, by its name.
+    """
+
+    def __init__(self, curriculum: Curriculum, phase_at: Any, **host: Any) -> None:
+        super().__init__(**host)
+        self.curriculum, self.phase_at = curriculum, phase_at
+        self._since = time.monotonic()
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the margins of the step and the tokens that were encoded in a second.
+
+        Raises:
+            RunError: the loss is no number, or far too large. The host saves after it has logged, so no checkpoint
+                holds what came of it.
+        """
+        if "loss" in logs:
+            loss = _graded(self.loss[self.curriculum.phases[self.phase_at(self.state.global_step - 1)].name])
+            self._stop_if_broken(logs, loss)
+            now = time.monotonic()
+            tokens = self.accelerator.gather(torch.tensor([loss.measures.tokens], device=self.accelerator.device))
+            logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
+            logs["tokens_per_second"] = round(float(tokens.sum()) / (now - self._since), 1)
+            self._since = now
+        super().log(logs, start_time)
+
+    def _stop_if_broken(self, logs: dict[str, float], loss: GradedLoss) -> None:
+        guessing = math.log(loss.measures.texts * self.args.world_size)
+        found = {name: logs[name] for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))}
+        if not found and logs["loss"] > EXPLODED * guessing:
+            found = {"loss": logs["loss"]}
+        if not found:
+            return
+        step = self.state.global_step
+        good = newest_whole(Path(self.args.output_dir), self.curriculum.batch_size)
+        values = ", ".join(
+            f"{name.replace('grad_norm', 'the norm of the gradient')} is {v:g}" for name, v in found.items()
+        )
+        raise RunError(
+            f"training: {values} at step {step}, in phase "
+            f'"{self.curriculum.phases[self.phase_at(step - 1)].name}". The batch: '
+            f"{', '.join(self.curriculum.ids_at(step - 1))}. "
+            + (f"The last good checkpoint is {good}. " if good else "There is no checkpoint yet. ")
+            + "Lower training.learning_rate or raise training.temperature, or look at these tuples."
+        )
+
+
+def _graded(loss: nn.Module) -> GradedLoss:
+    """Our loss itself, which the host's MatryoshkaLoss may wrap."""
+    inner = loss if isinstance(loss, GradedLoss) else loss.loss
+    assert isinstance(inner, GradedLoss)
+    return inner

@@ -1,0 +1,139 @@
+"""The distinct texts of a batch: each is encoded once, those of like length together.
+
+The host tokenizes a batch column by column and pads each to its longest text. Here the columns are taken apart again:
+a text that stands in several places (a passage that is the positive of one query and a negative of another) is one
+row, and rows are sorted by length, so that a run of rows holds next to no padding.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Features = dict[str, Any]
+"""What the host's tokenizing gives a module: `input_ids` and `attention_mask` of shape (rows, tokens), and more."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The distinct texts of a batch."""
+
+    groups: list[Features]
+    """Rows in falling order of length. One group, unless prompts make some columns different for the pooling."""
+    places: Tensor
+    """(columns, rows of a column): the row of each text of the batch, counted over all groups."""
+    identities: Tensor
+    """(distinct texts,) int64: equal where, and only where, texts are."""
+    tokens: int
+    """How many are encoded."""
+
+
+def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token: int = 0) -> Texts:
+    """Take the columns of a batch apart.
+
+    Args:
+        columns: what the host hands to a loss.
+        padding_side: where the rows of `groups` are padded.
+        pad_token: with what.
+    """
+    device = columns[0]["input_ids"].device
+    columns = [_moved(column, "cpu") for column in columns]  # one copy, instead of one for each row
+    kinds: dict[str, list[int]] = {}
+    for index, column in enumerate(columns):
+        kinds.setdefault(_kind(column), []).append(index)
+    groups, identities = [], list[int]()
+    places = torch.empty(len(columns), len(columns[0]["input_ids"]), dtype=torch.long)
+    tokens = 0
+    for indices in kinds.values():
+        rows, at = _rows([columns[index] for index in indices])
+        order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].ids), row))
+        rank = {row: len(identities) + new for new, row in enumerate(order)}
+        for index, found in zip(indices, at, strict=True):
+            places[index] = torch.tensor([rank[row] for row in found])
+        ordered = [rows[row] for row in order]
+        groups.append(_moved(_padded(ordered, columns[indices[0]], padding_side, pad_token), device))
+        identities += [_identity(row.ids) for row in ordered]
+        tokens += sum(len(row.ids) for row in ordered)
+    return Texts(groups, places.to(device), torch.tensor(identities, device=device), tokens)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A text: its token ids, and the source of whatever else there is for each token."""
+
+    ids: tuple[int, ...]
+    column: Features
+    row: int
+    valid: Tensor
+
+
+def _moved(features: Features, device: str | torch.device) -> Features:
+    return {key: value.to(device) if torch.is_tensor(value) else value for key, value in features.items()}
+
+
+def _kind(column: Features) -> str:
+    """What must be equal for two columns to be encoded together, such as the length of the prompt."""
+    rows, width = column["input_ids"].shape
+    others = {
+        key: value.tolist() if torch.is_tensor(value) else value
+        for key, value in column.items()
+        if not (torch.is_tensor(value) and value.shape[:2] == (rows, width))
+    }
+    return repr(sorted(others.items(), key=lambda item: item[0]))
+
+
+def _rows(columns: Sequence[Features]) -> tuple[list[_Row], list[list[int]]]:
+    """The distinct texts of these columns, and for each column the places of its texts among them."""
+    known: dict[tuple[int, ...], int] = {}
+    rows: list[_Row] = []
+    at = []
+    for column in columns:
+        places = []
+        masks = column["attention_mask"].bool()
+        for row, (ids, valid) in enumerate(zip(column["input_ids"], masks, strict=True)):
+            key = tuple(ids[valid].tolist())
+            if key not in known:
+                known[key] = len(rows)
+                rows.append(_Row(key, column, row, valid))
+            places.append(known[key])
+        at.append(places)
+    return rows, at
+
+
+def _padded(rows: Sequence[_Row], like: Features, padding_side: str, pad_token: int) -> Features:
+    """The rows as features, padded to the longest."""
+    shape = like["input_ids"].shape
+    longest = len(rows[0].ids)
+    padded: Features = {}
+    for key, value in like.items():
+        if not (torch.is_tensor(value) and value.shape[:2] == shape):
+            padded[key] = value
+            continue
+        fill = pad_token if key == "input_ids" else 0
+        whole = value.new_full((len(rows), longest), fill)
+        for index, row in enumerate(rows):
+            length = len(row.ids)
+            span = slice(longest - length, longest) if padding_side == "left" else slice(length)
+            whole[index, span] = row.column[key][row.row][row.valid]
+        padded[key] = whole
+    return padded
+
+
+def _identity(ids: tuple[int, ...]) -> int:
+    digest = hashlib.blake2b(repr(ids).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def cut(features: Features, begin: int, end: int, padding_side: str = "right") -> Features:
+    """Some rows of a group, without the padding that all of them have."""
+    mask = features["attention_mask"]
+    shape = mask.shape
+    length = int(mask[begin:end].sum(dim=1).max())
+    span = slice(shape[1] - length, shape[1]) if padding_side == "left" else slice(length)
+    return {
+        key: value[begin:end, span] if torch.is_tensor(value) and value.shape[:2] == shape else value
+        for key, value in features.items()
+    }

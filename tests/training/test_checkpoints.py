@@ -1,0 +1,46 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from multigrain.errors import RunError
+from multigrain.training.checkpoints import last_checkpoint, newest_whole
+
+SINGLE, PAIR = ("rng_state.pth",), ("rng_state_0.pth", "rng_state_1.pth")
+
+
+def checkpoint(folder: Path, step: int, each: int = 4, states: tuple[str, ...] = SINGLE) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "trainer_state.json").write_text(f'{{"global_step": {step}, "train_batch_size": {each}}}')
+    for name in states:
+        (path / name).touch()
+    return path
+
+
+def test_broken_checkpoints_are_removed(tmp_path: Path) -> None:
+    good = checkpoint(tmp_path, 2)
+    torn = checkpoint(tmp_path, 10) / "trainer_state.json"
+    torn.write_text(torn.read_text()[:9])
+    (checkpoint(tmp_path, 12) / "trainer_state.json").unlink()
+    checkpoint(tmp_path, 14, states=())
+    assert newest_whole(tmp_path, 4) == good
+    assert len(list(tmp_path.iterdir())) == 4  # only looked
+    assert last_checkpoint(tmp_path, 4) == str(good)
+    assert list(tmp_path.iterdir()) == [good]
+    assert last_checkpoint(tmp_path / "absent", 4) is None
+
+
+def test_each_process_must_have_written(tmp_path: Path) -> None:
+    good = checkpoint(tmp_path, 2, 2, PAIR)
+    checkpoint(tmp_path, 4, 2, PAIR[:1])
+    checkpoint(tmp_path, 6, 2, PAIR[1:])
+    assert last_checkpoint(tmp_path, 4, 2) == str(good)
+
+
+def test_another_number_of_processes_is_told(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 2, 2, PAIR)
+    with pytest.raises(RunError, match="made by 2 processes, and now there are 1. Start as many as then"):
+        last_checkpoint(tmp_path, 4)
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    assert last_checkpoint(tmp_path, 4) is None

@@ -1,0 +1,212 @@
+"""The loss beside the host's, by hand, and in all the ways in which a batch can be split."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from multigrain.config import ModelSection
+from multigrain.model.build import build_model
+from multigrain.training.loss import Encoding, GradedLoss
+from multigrain.training.train import without_dropout
+from tests.conftest import WORDS
+from tests.model.decoder import tiny_decoder
+
+NAN = float("nan")
+SPLITS = [Encoding(10**6, 10**12), Encoding(10**6, 0), Encoding(12, 10**12), Encoding(12, 40_000), Encoding(1, 0)]
+"""Whole and kept, whole and twice, in parts: all kept, some kept, none kept."""
+
+
+@pytest.fixture(params=["encoder", "decoder"])
+def model(request: pytest.FixtureRequest, tiny_encoder: Path) -> SentenceTransformer:
+    """In double precision, so that equality means equality."""
+    if request.param == "encoder":
+        built = build_model(ModelSection(base=str(tiny_encoder), max_tokens=24))
+    else:
+        base = tiny_decoder("both", "left")
+        built = build_model(ModelSection(base=str(base), max_tokens=24, bidirectional=True, pooling="mean"))
+    without_dropout(built)
+    return built.double().train()
+
+
+def columns(model: SentenceTransformer, count: int = 4, rows: int = 6) -> list[dict[str, Any]]:
+    draw = random.Random(3)
+    texts = [[" ".join(draw.choices(WORDS, k=draw.randint(2, 12))) for _ in range(rows)] for _ in range(count)]
+    return [model.preprocess(column) for column in texts]
+
+
+def value_and_gradient(loss: nn.Module, features: list[dict[str, Any]], labels: Any = None) -> tuple[Tensor, Tensor]:
+    model = loss.model
+    assert isinstance(model, nn.Module)
+    model.zero_grad()
+    result = loss([dict(column) for column in features], labels)
+    result.backward()
+    gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return result.detach(), torch.cat(gradients)
+
+
+def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], tolerance: float = 1e-6) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("encoding", SPLITS)
+def test_it_is_the_hosts_loss_however_a_batch_is_split(model: SentenceTransformer, encoding: Encoding) -> None:
+    features = columns(model)
+    mine = value_and_gradient(GradedLoss(model, encoding=encoding), features)
+    assert_same(mine, value_and_gradient(MultipleNegativesRankingLoss(model), features))
+    assert_same(mine, value_and_gradient(CachedMultipleNegativesRankingLoss(model, mini_batch_size=4), features))
+
+
+def test_symmetric_is_the_hosts_too(model: SentenceTransformer) -> None:
+    features = columns(model)
+    stock = MultipleNegativesRankingLoss(
+        model, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+    )
+    assert_same(value_and_gradient(GradedLoss(model, symmetric=True), features), value_and_gradient(stock, features))
+
+
+@pytest.mark.parametrize("encoding", SPLITS[:4])
+def test_matryoshka_wraps_it_as_it_wraps_the_hosts(model: SentenceTransformer, encoding: Encoding) -> None:
+    features = columns(model)
+    size = model.get_embedding_dimension() or 0
+    stock = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), [size, size // 4])
+    graded = GradedLoss(model, encoding=encoding)
+    mine = MatryoshkaLoss(model, graded, [size, size // 4])
+    assert_same(value_and_gradient(mine, features, labels_of(features)), value_and_gradient(stock, features))
+    vectors = [model({**column})["sentence_embedding"] for column in features]
+    margin = (cosine_similarity(vectors[0], vectors[1]) - cosine_similarity(vectors[0], vectors[2])).mean()
+    assert abs(graded.measures.margins[1] - float(margin)) < 1e-5  # of the whole vectors, not of cut ones
+
+
+def labels_of(
+    features: list[dict[str, Any]], grades: tuple[int, ...] = (5, 1, 2), **cells: tuple[float, ...]
+) -> Tensor:
+    """All rows alike, but for `cells`: r0c1=(grade, score, weight)."""
+    rows = len(features[0]["input_ids"])
+    labels = torch.tensor([[[grade, grade / 5, 1.0] for grade in grades]] * rows)
+    for name, cell in cells.items():
+        row, column = map(int, name[1:].split("c"))
+        labels[row, column] = torch.tensor(cell)
+    return labels
+
+
+def logits(model: SentenceTransformer, features: list[dict[str, Any]], temperature: float = 0.05) -> Tensor:
+    vectors = [model({**column})["sentence_embedding"] for column in features]
+    return cosine_similarity(vectors[0][:, None], torch.cat(vectors[1:])[None], dim=2) / temperature
+
+
+def by_hand(scores: Tensor, left_out: list[tuple[int, int]]) -> Tensor:
+    scores = scores.clone()
+    for row, column in left_out:
+        scores[row, column] = float("-inf")
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))
+
+
+def test_documents_without_weight_count_for_nobody(model: SentenceTransformer) -> None:
+    features = columns(model)
+    labels = labels_of(features, r2c1=(0, NAN, 0.0), r4c2=(2, 0.5, 0.0))
+    loss = GradedLoss(model)(features, labels)
+    left_out = [(row, column) for row in range(6) for column in (6 + 2, 12 + 4)]
+    torch.testing.assert_close(loss.detach(), by_hand(logits(model, features), left_out).detach())
+
+
+def test_weights_are_of_the_grade_whoevers_negative_it_is(model: SentenceTransformer) -> None:
+    features = columns(model, 3)
+    labels = labels_of(features, (5, 1))
+    labels[:, 1, 2] = 0.25
+    scores = logits(model, features)
+    scores[:, 6:] += torch.tensor(0.25).log()
+    torch.testing.assert_close(GradedLoss(model)(features, labels).detach(), by_hand(scores, []).detach())
+
+
+def test_no_false_negatives_in_the_batch(model: SentenceTransformer) -> None:
+    """Query 1 is query 0 again with another positive; the negative of row 3 is the positive of row 2; the negative of
+    row 4 is the query of row 5."""
+    draw = random.Random(5)
+    queries, positives, negatives = (
+        [" ".join(draw.choices(WORDS, k=draw.randint(2, 12))) for _ in range(6)] for _ in range(3)
+    )
+    queries[1], negatives[3], negatives[4] = queries[0], positives[2], queries[5]
+    features = [model.preprocess(column) for column in (queries, positives, negatives)]
+    left_out = [(0, 1), (1, 0), (2, 6 + 3), (5, 6 + 4)]
+    loss = GradedLoss(model)(features, labels_of(features, (5, 2)))
+    torch.testing.assert_close(loss.detach(), by_hand(logits(model, features), left_out).detach())
+
+
+def test_symmetric_leaves_out_the_queries_of_the_same_positive(model: SentenceTransformer) -> None:
+    texts = [["a cat sat", "the dog ran", "a bird"], ["home is here", "home is here", "the river"]]
+    features = [model.preprocess(column) for column in texts]
+    scores = logits(model, features)
+    forth = by_hand(scores, [(0, 1), (1, 0)])
+    back = by_hand(scores.T, [(0, 1), (1, 0)])
+    loss = GradedLoss(model, symmetric=True)(features, None)
+    torch.testing.assert_close(loss.detach(), ((forth + back) / 2).detach())
+
+
+@pytest.mark.parametrize("objective", ["infonce", "listwise", "distill"])
+def test_what_stands_twice_is_encoded_once_and_changes_nothing(model: SentenceTransformer, objective: str) -> None:
+    draw = random.Random(6)
+    texts = [[" ".join(draw.choices(WORDS, k=draw.randint(3, 9))) for _ in range(4)] for _ in range(4)]
+    texts[3] = [texts[2][1], texts[2][0], texts[2][3], texts[2][2]]  # the negatives of other rows
+    features = [model.preprocess(column) for column in texts]
+    labels = labels_of(features)
+    once = GradedLoss(model, objective=objective, encoding=Encoding(20, 30_000))
+    found = value_and_gradient(once, features, labels)
+    assert (once.measures.texts, once.measures.encoded) == (16, 12)
+    whole = GradedLoss(model, objective=objective, encoding=SPLITS[0])
+    assert_same(found, value_and_gradient(whole, features, labels))
+
+
+def test_large_batches_go_in_parts_of_rows(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = columns(model)
+    whole = value_and_gradient(GradedLoss(model, symmetric=True), features)
+    monkeypatch.setattr("multigrain.training.loss.ROWS", 4)
+    assert_same(value_and_gradient(GradedLoss(model, symmetric=True), features), whole)
+
+
+def test_an_evaluation_needs_no_gradient(model: SentenceTransformer) -> None:
+    features = columns(model)
+    with torch.no_grad():
+        value = GradedLoss(model)(features, None)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, by_hand(logits(model, features), []).detach())
+
+
+def test_dropout_is_the_same_in_both_passes(tiny_encoder: Path) -> None:
+    """GradCache must replay what it drew, or the gradient belongs to other vectors."""
+    model = build_model(ModelSection(base=str(tiny_encoder), max_tokens=24)).double().train()
+    features = columns(model)
+    torch.manual_seed(1)
+    kept = value_and_gradient(GradedLoss(model, encoding=Encoding(12, 10**12)), features)
+    torch.manual_seed(1)
+    assert_same(value_and_gradient(GradedLoss(model, encoding=Encoding(12, 0)), features), kept)
+
+
+def test_bf16_is_near(tiny_encoder: Path) -> None:
+    model = build_model(ModelSection(base=str(tiny_encoder), max_tokens=24)).train()
+    without_dropout(model)
+    features = columns(model)
+    exact = value_and_gradient(GradedLoss(model), features)
+    half = value_and_gradient(GradedLoss(model, encoding=Encoding(30, 20_000, bf16=True)), features)
+    assert half[0].dtype == torch.float32
+    assert 0 < abs(float(half[0] - exact[0])) < 0.05
+    assert torch.nn.functional.cosine_similarity(half[1], exact[1], dim=0) > 0.99
+
+
+def test_labels_of_another_shape_are_refused(model: SentenceTransformer) -> None:
+    features = columns(model)
+    with pytest.raises(ValueError, match=r"labels have the shape \(6, 2, 3\); wanted \(6, 3, 3\): grade, judge score"):
+        GradedLoss(model)(features, labels_of(features, (5, 1)))
+    with pytest.raises(ValueError, match="found 1 column; wanted query, positive"):
+        GradedLoss(model)(features[:1], None)

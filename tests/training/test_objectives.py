@@ -1,0 +1,86 @@
+import math
+
+import torch
+from torch import Tensor
+
+from multigrain.training.objectives import LEFT_OUT, Similarities, distill, infonce, listwise
+
+NAN = float("nan")
+
+
+def batch(own: list[float], grades: list[int], **more: list[float]) -> Similarities:
+    """One query; beside its own documents there is one of another query, with similarity 0.5."""
+    to_own = torch.tensor([own], dtype=torch.float64)
+    weights = torch.tensor([more.get("weights", [1.0] * len(own))], dtype=torch.float64)
+    to_all = torch.cat([to_own + weights.log(), torch.tensor([[0.5]])], dim=1)
+    scores = torch.tensor([more.get("scores", [NAN] * len(own))], dtype=torch.float64)
+    return Similarities(to_all, to_own[:, 0], to_own, torch.tensor([grades]), scores, weights, 0.5)
+
+
+def value(loss: Tensor) -> float:
+    return float(loss[0])
+
+
+def test_infonce_by_hand() -> None:
+    found = value(infonce(batch([2.0, 1.0], [5, 1])))
+    e = math.exp
+    assert math.isclose(found, -math.log(e(2) / (e(2) + e(1) + e(0.5))))
+    halved = value(infonce(batch([2.0, 1.0], [5, 1], weights=[1.0, 0.5])))
+    assert math.isclose(halved, -math.log(e(2) / (e(2) + 0.5 * e(1) + e(0.5))))
+    left_out = value(infonce(batch([2.0, 1.0], [5, 1], weights=[1.0, 0.0])))
+    assert math.isclose(left_out, -math.log(e(2) / (e(2) + e(0.5))))
+
+
+def test_listwise_by_hand() -> None:
+    e = math.exp
+    # positive > grade 4 > grades 2, 2; the two of grade 2 have nothing below them
+    found = value(listwise(batch([2.0, 0.3, 1.0, 0.7], [5, 2, 4, 2])))
+    first = -math.log(e(2) / (e(2) + e(0.3) + e(1) + e(0.7) + e(0.5)))
+    second = -math.log(e(1) / (e(1) + e(0.3) + e(0.7)))
+    assert math.isclose(found, (first + second) / 2)
+
+
+def test_listwise_with_one_grade_is_infonce() -> None:
+    one = batch([2.0, 1.0, 0.1], [5, 3, 3])
+    assert value(listwise(one)) == value(infonce(one))
+
+
+def test_listwise_leaves_out_what_has_no_weight_or_no_grade() -> None:
+    whole = batch([2.0, 1.0, 9.0, 0.1], [5, 3, 1, 0], weights=[1.0, 1.0, 0.0, 0.0])
+    assert value(listwise(whole)) == value(infonce(whole))
+    own = torch.tensor([[2.0, 1.0, 9.0]], requires_grad=True)
+    weights = torch.tensor([[1.0, 1.0, 0.0]])
+    masked = Similarities(own + weights.log(), own[:, 0], own, torch.tensor([[5, 3, 1]]), weights, weights, 1.0)
+    listwise(masked).sum().backward()
+    assert own.grad is not None
+    assert own.grad.isfinite().all()
+    assert own.grad[0, 2] == 0
+
+
+def test_the_order_of_the_columns_does_not_matter() -> None:
+    one = batch([2.0, 0.3, 1.0, 0.7], [5, 1, 4, 2], scores=[0.9, 0.1, 0.8, 0.5])
+    other = batch([2.0, 1.0, 0.7, 0.3], [5, 4, 2, 1], scores=[0.9, 0.8, 0.5, 0.1])
+    for objective in (infonce, listwise, distill):
+        assert math.isclose(value(objective(one)), value(objective(other)))
+
+
+def test_distill_by_hand() -> None:
+    e = math.exp
+    found = batch([2.0, 1.0, 7.0], [5, 3, 0], scores=[0.9, 0.4, NAN], weights=[1.0, 1.0, 0.0])
+    teacher = [e(1.8) / (e(1.8) + e(0.8)), e(0.8) / (e(1.8) + e(0.8))]
+    student = [e(2) / (e(2) + e(1)), e(1) / (e(2) + e(1))]
+    divergence = sum(t * math.log(t / s) for t, s in zip(teacher, student, strict=True))
+    assert math.isclose(value(distill(found)), value(infonce(found)) + divergence)
+
+
+def test_a_student_that_agrees_with_the_judge_has_nothing_to_learn_from_it() -> None:
+    agreed = batch([1.8, 0.8], [5, 3], scores=[0.9, 0.4])
+    assert math.isclose(value(distill(agreed)), value(infonce(agreed)))
+
+
+def test_left_out_means_no_gradient() -> None:
+    to_all = torch.tensor([[2.0, LEFT_OUT, 0.5]], requires_grad=True)
+    empty = torch.zeros(1, 1)
+    infonce(Similarities(to_all, to_all[:, 0], empty, empty, empty, empty, 1.0)).sum().backward()
+    assert to_all.grad is not None
+    assert to_all.grad[0, 1] == 0
