@@ -8,6 +8,7 @@ from multigrain.config import QUICKSTART, Config, differences, load_config
 from multigrain.errors import ConfigError
 from multigrain.rundir import to_toml
 
+PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
 GOOD = 'name = "x"\n[data]\npairs = "python-docs"\n'
 
 
@@ -32,6 +33,22 @@ def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("batch_size = 3\n" + GOOD, 'batch_size: unknown key; did you mean "training.batch_size"?'),
         (GOOD + '[training]\nbatch_size = "3"\n', 'training.batch_size: found "3"; input should be a valid integer'),
         (GOOD + "[training]\nbatch_size = 1\n", "training.batch_size: found 1; input should be greater than or equal"),
+        (GOOD + "[training]\nsteps = 0\n", "training.steps: found 0; input should be greater than or equal to 1"),
+        (
+            GOOD + '[training]\nlearning_rate = "fast"\n',
+            'training.learning_rate: found "fast"; input should be a',
+        ),
+        (
+            GOOD + '[training]\nschedule = "easy"\n',
+            'training.schedule: found "easy"; input should',
+        ),
+        (GOOD + '[training]\nschedule = "reverse"\n' + PHASE, "schedule = reverse is of no use with training.phases"),
+        (
+            GOOD + "[training]\nsteps = 9\n" + PHASE + "steps = 3\n",
+            "training.steps = 9, but the phases have 3",
+        ),
+        (GOOD + PHASE + "steps = 3\nshare = 0.5\n", 'phase "a" has steps and share; give one of them'),
+        (GOOD + PHASE + "weights = [1, 1]\n", 'phase "a" has 2 weights for 1 grades'),
         (GOOD + "[grading]\nbands = [0.6, 0.3, 0.8]\n", "grading: bands and false_negative_above must rise"),
         (GOOD + '[llm]\nprovider = "endpoint"\n', 'llm: provider = "endpoint" also needs base_url and model'),
         (GOOD + "[model.lora]\nrnk = 3\n", 'model.lora.rnk: unknown key; did you mean "model.lora.rank"?'),

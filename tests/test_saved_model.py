@@ -307,6 +307,7 @@ def test_a_tokenizer_that_pads_every_text_is_not_taken_for_a_long_prompt(run_tom
         (["export.onnx=true"], "onnxruntime", "onnx"),
         (['model.lora.quantize="4bit"'], "bitsandbytes", "qlora"),
         (["model.base=embedded-llm"], "gguf", "embedded"),
+        (['training.report_to=["tensorboard"]'], "tensorboard", "tensorboard"),
     ],
 )
 def test_missing_packages_are_told_before_anything_long(

@@ -375,6 +375,9 @@ class PhaseSection(Section):
         return {g: scale * (a + progress * (b - a)) for g, a, b in zip(self.grades, start, end, strict=True)}
 
 
+DEFAULT_STEPS = 80
+
+
 class TrainingSection(Section):
     """How the model is trained."""
 
@@ -392,7 +395,7 @@ class TrainingSection(Section):
         "self-paced",
     ] = "coarse-to-fine"
     """Which grades of negatives training meets when; see `multigrain.schedules`. Or give `phases`."""
-    steps: int = Field(80, ge=1)
+    steps: int = Field(DEFAULT_STEPS, ge=1)
     """Optimiser steps of the whole schedule."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it; a phase may have its own."""
@@ -449,6 +452,11 @@ class TrainingSection(Section):
             found = getattr(self, name)
             if self.phases and found not in (type(self).model_fields[name].default, "self-paced"):
                 raise ValueError(f"training.{name} = {found} is of no use with training.phases; take one of them out")
+        given = [phase.steps for phase in self.phases if phase.steps is not None]
+        if given and len(given) == len(self.phases) and self.steps not in (DEFAULT_STEPS, sum(given)):
+            raise ValueError(
+                f"training.steps = {self.steps}, but the phases have {sum(given)}; take it out, or give them shares"
+            )
         return self
 
     @property

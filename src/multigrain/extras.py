@@ -8,6 +8,8 @@ EXTRAS = {
     "embedded": ("gguf",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "qlora": ("bitsandbytes",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
 }
 
 

@@ -41,6 +41,12 @@ def require(config: Config, llm: bool = True) -> None:
         check_folder(config.synthesis.prompts)
     if llm and config.synthesis.limit != 0:
         _require_llm(config.llm)
+    _require_evaluation(config)
+
+
+def _require_evaluation(config: Config) -> None:
+    if config.training.evaluate and not config.data.held_out:
+        raise ConfigError("training.evaluate", ["found true; it needs data.held_out above 0"])
     for task in config.evaluation.tasks:
         if task == "held-out":
             if not config.data.held_out:
@@ -59,6 +65,8 @@ def _require_packages(config: Config) -> None:
         require_extra("onnx")
     if config.model.lora and config.model.lora.quantize:
         require_extra("qlora")
+    for receiver in config.training.report_to:
+        require_extra(receiver)
     if is_gguf(config.model.base) or config.model.base == EMBEDDED_LLM:
         require_extra("embedded")
 

@@ -81,8 +81,10 @@ def _with_steps(phases: Sequence[PhaseSection], total: int) -> list[PhaseSection
     """Give each phase without a number of steps its share of the total, by largest remainder; at least one step."""
     shares = [phase.share for phase in phases if phase.steps is None]
     left = total - sum(phase.steps or 0 for phase in phases)
+    if not shares:
+        return list(phases)
     weights = [share or 1.0 for share in shares]
-    if shares and left < len(shares):
+    if left < len(shares):
         raise ConfigError(
             "training.steps", [f"found {total}; {len(phases)} phases want at least one step each, raise it"]
         )

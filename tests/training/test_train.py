@@ -206,6 +206,18 @@ def test_a_kill_while_a_checkpoint_is_written_costs_that_checkpoint_alone(
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(expected).items())
 
 
+def test_the_numbers_of_the_log_go_to_tensorboard_too(tiny_encoder: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    section = SECTION.model_copy(update={"report_to": ["tensorboard"]})
+    train_model(model(tiny_encoder), curriculum(), section, tmp_path, 7, Held(evaluate=lambda given: {"nDCG@10": 0.5}))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    steps = [line for line in log_of(tmp_path) if "loss" in line]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([step["loss"] for step in steps])
+    assert [event.step for event in events.Scalars("train/margin_grade_4")] == [4, 5, 6, 7]
+    assert {tag for tag in events.Tags()["scalars"] if "held_out" in tag}
+
+
 def test_training_text_length_holds_for_training_alone(tiny_encoder: Path, tmp_path: Path) -> None:
     trained = model(tiny_encoder)
     train_model(trained, curriculum(), SECTION.model_copy(update={"max_tokens": 8}), tmp_path, seed=7)

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback
+from transformers.integrations import TensorBoardCallback
 
 from multigrain.config import TrainingSection
 from multigrain.errors import ConfigError, RunError, first_line
@@ -120,6 +121,11 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    if "tensorboard" in section.report_to and PartialState().is_main_process:
+        from torch.utils.tensorboard import SummaryWriter  # of a package that not everybody has
+
+        writer: Any = SummaryWriter(str(folder / "tensorboard"))  # the host would put it among the checkpoints
+        trainer.add_callback(TensorBoardCallback(writer))
     return trainer
 
 
@@ -151,7 +157,7 @@ def _arguments(
         logging_steps=1,
         logging_nan_inf_filter=False,
         seed=seed,
-        report_to=list(section.report_to),
+        report_to=[name for name in section.report_to if name != "tensorboard"],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
