@@ -13,6 +13,7 @@ host's trainer, MatryoshkaLoss and several processes. What it adds to MultipleNe
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -299,20 +300,33 @@ class _Everything:
             counted, to_own[:, 0], to_own, labels[..., GRADE], labels[..., SCORE], labels[..., WEIGHT], self.temperature
         ), self._to_queries(unit, mine) if backwards else None
 
+    @cached_property
+    def _positives(self) -> tuple[Tensor, Tensor]:
+        """(queries, documents) whether a document is a positive of the query in any row; and which query each row has.
+
+        Equal queries are one query here, and equal documents one document.
+        """
+        queries, positives, documents = self.identities[0], self.identities[1], self.identities[1:].reshape(-1)
+        distinct_queries, query_of = torch.unique(queries, return_inverse=True)
+        distinct_positives, positive_of = torch.unique(positives, return_inverse=True)
+        count = len(distinct_positives)
+        table = torch.zeros(len(distinct_queries), count + 1, dtype=torch.bool, device=queries.device)
+        table[query_of, positive_of] = True
+        place = torch.searchsorted(distinct_positives, documents).clamp_max(count - 1)
+        place = torch.where(distinct_positives[place] == documents, place, count)  # the last: no positive at all
+        return table[:, place], query_of
+
     def _false(self, mine: Tensor) -> Tensor:
         """(R, M) whether a document is a positive of the query, in whatever row, or the query itself."""
-        queries, positives, documents = self.identities[0], self.identities[1], self.identities[1:].reshape(-1)
-        same_query = queries[mine][:, None] == queries[None, :]  # (R, N)
-        is_positive = positives[:, None] == documents[None, :]  # (N, M)
-        return (same_query.float() @ is_positive.float() > 0) | (queries[mine][:, None] == documents[None, :])
+        is_positive, query_of = self._positives
+        documents = self.identities[1:].reshape(1, -1)
+        return is_positive[query_of[mine]] | (self.identities[0][mine][:, None] == documents)
 
     def _to_queries(self, unit: Tensor, mine: Tensor) -> Tensor:
         """(R, N) similarities of positives to queries, those left out whose positive it is too."""
-        queries, positives = self.identities[0], self.identities[1]
+        is_positive, query_of = self._positives
         scores = unit[1][mine] @ unit[0].T / self.temperature
-        same_positive = positives[mine][:, None] == positives[None, :]  # (R, N)
-        same_query = queries[:, None] == queries[None, :]  # (N, N)
-        false = (same_positive.float() @ same_query.float() > 0).scatter(1, mine[:, None], False)
+        false = is_positive[:, mine][query_of].T.scatter(1, mine[:, None], False)
         return scores.masked_fill(false, LEFT_OUT)
 
     @torch.no_grad()
