@@ -93,19 +93,19 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
         **host: Any,
     ) -> None:
         super().__init__(dataset, batch_samplers, **host)
-        self.batch_size, self.world_size, self.phase_at = batch_size, world_size, phase_at
+        self.step_size, self.world_size, self.phase_at = batch_size, world_size, phase_at
+        self.batch_size = batch_size // world_size  # accelerate takes shorter ones for a rest
         self.rows_of_phase = dataset.cumulative_sizes[0]
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of row numbers in the concatenated dataset."""
-        each = self.batch_size // self.world_size
-        for step in range(self.rows_of_phase // self.batch_size):
-            start = self.phase_at(step) * self.rows_of_phase + step * self.batch_size
-            for rank in range(self.world_size):
-                yield list(range(start + rank * each, start + (rank + 1) * each))
+        for step in range(self.rows_of_phase // self.step_size):
+            start = self.phase_at(step) * self.rows_of_phase + step * self.step_size
+            for begin in range(start, start + self.step_size, self.batch_size):
+                yield list(range(begin, begin + self.batch_size))
 
     def __len__(self) -> int:
-        return self.rows_of_phase // self.batch_size * self.world_size
+        return self.rows_of_phase // self.step_size * self.world_size
 
 
 def step_sampler(batch_size: int, world_size: int, phase_at: PhaseAt) -> Any:

@@ -35,6 +35,7 @@ from multigrain.training.pace import Pace
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
 GB = 10**9
+ON_CPU = not torch.accelerator.is_available()
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def train_model(
             processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
         RunError: the loss is no number or far too large, or memory did not suffice.
     """
-    is_main = PartialState().is_main_process
+    is_main = processes().is_main_process
     full_length = model.max_seq_length
     if section.max_tokens and full_length:
         check_prompts(model, section.max_tokens, "training.max_tokens")
@@ -87,8 +88,7 @@ def train_model(
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
             trainer.add_callback(_looks(trainer, pace, held))
-            processes = trainer.args.world_size
-            checkpoint = last_checkpoint(folder / "checkpoints", section.batch_size, processes)
+            checkpoint = last_checkpoint(folder / "checkpoints", section.batch_size, trainer.args.world_size)
             trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = full_length
     if is_main:
@@ -121,12 +121,17 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    if "tensorboard" in section.report_to and PartialState().is_main_process:
+    if "tensorboard" in section.report_to and processes().is_main_process:
         from torch.utils.tensorboard import SummaryWriter  # of a package that not everybody has
 
         writer: Any = SummaryWriter(str(folder / "tensorboard"))  # the host would put it among the checkpoints
         trainer.add_callback(TensorBoardCallback(writer))
     return trainer
+
+
+def processes() -> PartialState:
+    """Those that train together; on CPUs they must be told so, or each sees itself alone."""
+    return PartialState(cpu=ON_CPU)
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -160,6 +165,7 @@ def _arguments(
         report_to=[name for name in section.report_to if name != "tensorboard"],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=ON_CPU,
     )
     if arguments.n_gpu > 1:  # the host would let them share a batch as if it were one process's
         say(
@@ -167,12 +173,12 @@ def _arguments(
             f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
         )
         arguments._n_gpu = 1
-    processes = arguments.world_size
-    if section.batch_size % processes:
+    count = arguments.world_size
+    if section.batch_size % count:
         raise ConfigError(
-            "training.batch_size", [f"found {section.batch_size}; wanted a multiple of the {processes} processes"]
+            "training.batch_size", [f"found {section.batch_size}; wanted a multiple of the {count} processes"]
         )
-    arguments.per_device_train_batch_size = section.batch_size // processes
+    arguments.per_device_train_batch_size = section.batch_size // count
     return arguments
 
 
@@ -216,7 +222,7 @@ def _frozen(
             f"{section.frozen_cache_gb:g}, so it is computed at each step"
         )
         return None
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         FrozenStates.compute(model, rows, folder)
     state.wait_for_everyone()
@@ -240,7 +246,7 @@ def _losses(
 
 def _looks(trainer: CurriculumTrainer, pace: Pace | None, held: Held) -> Looks:
     """By the model of the main process; the others follow what it found."""
-    state = PartialState()
+    state = processes()
 
     def margin(phase: int) -> float:
         found = [
