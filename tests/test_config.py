@@ -42,10 +42,10 @@ def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
             GOOD + '[training]\nschedule = "easy"\n',
             'training.schedule: found "easy"; input should',
         ),
-        (GOOD + '[training]\nschedule = "reverse"\n' + PHASE, "schedule = reverse is of no use with training.phases"),
+        (GOOD + '[training]\nschedule = "reverse"\n' + PHASE, "schedule = reverse is of no use with phases"),
         (
             GOOD + "[training]\nsteps = 9\n" + PHASE + "steps = 3\n",
-            "training.steps = 9, but the phases have 3",
+            "training: steps = 9, but the phases have 3",
         ),
         (GOOD + PHASE + "steps = 3\nshare = 0.5\n", 'phase "a" has steps and share; give one of them'),
         (GOOD + PHASE + "weights = [1, 1]\n", 'phase "a" has 2 weights for 1 grades'),

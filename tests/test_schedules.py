@@ -22,7 +22,6 @@ def schedule(name: str, steps: int = 8, grades: tuple[int, ...] = (1, 2, 3, 4)) 
         ("only-3", [([3], 8)]),
         ("overlapping", [([1], 2), ([1, 2], 2), ([2, 3], 2), ([3, 4], 2)]),
         ("annealed", [([1, 2], 3), ([2, 3], 3), ([3, 4], 2)]),
-        ("self-paced", [([1], 2), ([2], 2), ([3], 2), ([4], 2)]),
     ],
 )
 def test_presets(name: str, expected: list[tuple[list[int], int]]) -> None:
@@ -46,7 +45,7 @@ def test_grades_that_are_not_there_are_named() -> None:
 
 def test_the_annealed_weights_cross() -> None:
     first, *_ = phases_of(TrainingSection(schedule="annealed", steps=30))
-    assert [first.weights_at(t) for t in (0.0, 0.25, 1.0)] == [{1: 1.0, 2: 0.0}, {1: 0.75, 2: 0.25}, {1: 0.0, 2: 1.0}]
+    assert [first.weights_at(t) for t in (0.0, 0.25, 1.0)] == [[1.0, 0.0], [0.75, 0.25], [0.0, 1.0]]
 
 
 @given(
@@ -60,7 +59,7 @@ def test_steps_are_shared_out_to_the_last_one(parts: list[tuple[str, float]], mo
     given_steps = sum(int(value) for key, value in parts if key == "steps")
     shares = [value for key, value in parts if key == "share"]
     total = given_steps + len(shares) + more
-    found = phases_of(TrainingSection(phases=phases, steps=total))
+    found = phases_of(TrainingSection.model_construct(phases=phases, steps=total, schedule="coarse-to-fine"))
     assert all(phase.steps and phase.steps >= 1 for phase in found)
     if shares:
         assert sum(phase.steps or 0 for phase in found) == total
@@ -75,6 +74,14 @@ def test_steps_are_shared_out_to_the_last_one(parts: list[tuple[str, float]], mo
 def test_too_few_steps_for_the_phases() -> None:
     with pytest.raises(ConfigError, match="training.steps: found 3; 4 phases want at least one step each"):
         schedule("coarse-to-fine", 3)
+
+
+def test_too_few_steps_for_a_look_at_each_phase() -> None:
+    with pytest.raises(ConfigError, match="found 40; 4 self-paced phases with a look every 10 steps want more than 40"):
+        schedule("self-paced", 40)
+    phases = [PhaseSection(name="a", grades=[1], steps=100), PhaseSection(name="b", grades=[1], share=1)]
+    with pytest.raises(ConfigError, match="found 80; 100 are given to phases by number, and more phases want|1 more"):
+        phases_of(TrainingSection(phases=phases))
 
 
 def test_a_drawing_has_a_line_for_each_grade() -> None:

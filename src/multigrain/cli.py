@@ -5,11 +5,13 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from multigrain import __version__
+from multigrain import __version__, processes
 from multigrain.config import QUICKSTART, Config, load_config
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
@@ -99,19 +101,35 @@ OF_A_FOLDER = ("search", "export-data", *OF_A_MODEL)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    if not processes.is_main():
+        return _beside_the_main_process(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    return _run_verb(_parser().parse_args(arguments))
+
+
+def _beside_the_main_process(arguments: Sequence[str] | None) -> int:
+    """The same, but the results, and how to use the command line, are the main process's to print."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, even where it waits for the others in a library
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with redirect_stderr(nowhere):
+            options = _parser().parse_args(arguments)
+        return _run_verb(options)
+
+
+def _run_verb(options: argparse.Namespace) -> int:
     set_mode("none" if options.quiet else options.progress)
     _keep_libraries_quiet(options.debug)
-    signal.signal(signal.SIGTERM, _stop)
     try:
         code = _perform(options)
         sys.stdout.flush()
+        processes.leave()
         return code
     except BrokenPipeError:  # whoever reads the result has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
     except KeyboardInterrupt:
-        complain("stopped. The same command goes on from here.")
+        if processes.is_first_to_tell():
+            complain("stopped. The same command goes on from here.")
         return INTERRUPTED
     except Exception as error:
         if options.debug:
@@ -124,6 +142,8 @@ def _stop(_signal: int, _frame: object) -> None:
 
 
 def _perform(options: argparse.Namespace) -> int:
+    if processes.count() > 1 and options.verb != "train":
+        raise ConfigError("torchrun", [f"is for multigrain train; run multigrain {options.verb} by itself"])
     of_a_folder = {
         "search": _search,
         "export-data": _export_data,
@@ -163,6 +183,8 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         return DONE
     more = {"retry": options.retry} if options.verb == "synthesize" else {}
     summary = verbs[options.verb](config, force=options.force, **more)
+    if not processes.is_main():
+        return DONE
     print(render(config, summary))
     if too_many_parked(config, summary):
         counts = summary["counts"]
@@ -223,14 +245,14 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
 def _explain(error: Exception) -> int:
     """One clear message, and the exit code that goes with it."""
+    message, code = f"{type(error).__name__}: {error}\n(--debug shows where)", FAILED
     if isinstance(error, MultigrainError):
-        complain(str(error))
-        return error.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        complain(f"{error.filename}: {error.strerror}.")
-        return USER
-    complain(f"{type(error).__name__}: {error}\n(--debug shows where)")
-    return FAILED
+        message, code = str(error), error.exit_code
+    elif isinstance(error, OSError) and error.filename is not None:
+        message, code = f"{error.filename}: {error.strerror}.", USER
+    if processes.is_first_to_tell():
+        complain(message)
+    return code
 
 
 def _keep_libraries_quiet(debug: bool) -> None:
@@ -241,6 +263,7 @@ def _keep_libraries_quiet(debug: bool) -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # is imported by others wherever it is installed
+        warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -54,7 +54,7 @@ QUICKSTART = Path(__file__).with_name("quickstart.toml")
 class Section(BaseModel):
     """A table of the TOML file: strict types, no unknown keys, frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -337,12 +337,12 @@ def described(section: ModelSection) -> str:
 class PhaseSection(Section):
     """A part of the schedule; no grades means in-batch negatives alone."""
 
-    name: str
+    name: str = Field(min_length=1)
     grades: list[Grade]
     """A step has one negative of each; a grade that is named twice has two."""
     steps: int | None = Field(None, ge=1)
     """By default the phase's share of training.steps."""
-    share: float | None = Field(None, gt=0)
+    share: float | None = Field(None, gt=0, le=1000)
     """Of the steps that phases without a number of steps have among them; by default they have equal shares."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it."""
@@ -361,18 +361,19 @@ class PhaseSection(Section):
             weights = getattr(self, name)
             if weights is not None and len(weights) != len(self.grades):
                 raise ValueError(f'phase "{self.name}" has {len(weights)} {name} for {len(self.grades)} grades')
+        if self.one_at_a_time and not self.grades:
+            raise ValueError(f'phase "{self.name}" has one grade at a time, and no grades; name some')
         return self
 
-    def weights_at(self, progress: float) -> dict[int, float]:
-        """The weight of each grade when `progress` (from 0 to 1) of the phase is over.
+    def weights_at(self, progress: float) -> list[float]:
+        """The weight of each of the grades when `progress` (from 0 to 1) of the phase is over.
 
         >>> PhaseSection(name="a", grades=[1, 2], weights=[1, 0.5], weights_end=[0, 1]).weights_at(0.5)
-        {1: 0.5, 2: 0.75}
+        [0.5, 0.75]
         """
         start = self.weights or [1.0] * len(self.grades)
         end = self.weights_end or start
-        scale = 1 / len(self.grades) if self.one_at_a_time else 1.0
-        return {g: scale * (a + progress * (b - a)) for g, a, b in zip(self.grades, start, end, strict=True)}
+        return [a + progress * (b - a) for a, b in zip(start, end, strict=True)]
 
 
 DEFAULT_STEPS = 80
@@ -451,11 +452,11 @@ class TrainingSection(Section):
         for name in ("schedule", "temperature"):
             found = getattr(self, name)
             if self.phases and found not in (type(self).model_fields[name].default, "self-paced"):
-                raise ValueError(f"training.{name} = {found} is of no use with training.phases; take one of them out")
+                raise ValueError(f"{name} = {found} is of no use with phases; take one of them out")
         given = [phase.steps for phase in self.phases if phase.steps is not None]
         if given and len(given) == len(self.phases) and self.steps not in (DEFAULT_STEPS, sum(given)):
             raise ValueError(
-                f"training.steps = {self.steps}, but the phases have {sum(given)}; take it out, or give them shares"
+                f"steps = {self.steps}, but the phases have {sum(given)}; take it out, or give them shares"
             )
         return self
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain import __version__, asking, batching
+from multigrain import __version__, asking, batching, processes
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.disk import full_disk_explained
@@ -36,6 +36,7 @@ from multigrain.stages.export import search as search_run
 from multigrain.stages.grade import grade as grade_stage
 from multigrain.stages.pairs import pairs
 from multigrain.stages.synthesize import synthesize as synthesize_stage
+from multigrain.stages.train import take_part
 from multigrain.stages.train import train as train_stage
 from multigrain.style import decided
 from multigrain.summary import summarize
@@ -184,8 +185,16 @@ def grade(config: Config, force: bool = False) -> dict[str, Any]:
 
 
 def train(config: Config, force: bool = False) -> dict[str, Any]:
-    """Train the model along the curriculum; `force` does so again."""
-    return _run_stages(config, ["train"], force, redo=("train",) if force else ())
+    """Train the model along the curriculum; `force` does so again.
+
+    Under `torchrun` every process calls it. The main one returns the summary; the others take part in the training
+    alone, and return an empty one.
+    """
+    if not processes.is_main():
+        processes.follow(lambda: take_part(config, RunDir(config.folder)))
+        return {}
+    with processes.leading():
+        return _run_stages(config, ["train"], force, redo=("train",) if force else ())
 
 
 def evaluate(config: Config, force: bool = False) -> dict[str, Any]:

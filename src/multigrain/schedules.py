@@ -46,7 +46,12 @@ def phases_of(section: TrainingSection, grades: Iterable[int] = ALL) -> list[Pha
     ]
     if faults:
         raise ConfigError(key, faults)
-    return _with_steps(phases, section.steps)
+    phases = _with_steps(phases, section.steps)
+    total = sum(phase.steps or 0 for phase in phases)
+    if section.is_self_paced and total <= len(phases) * section.pace_every:
+        found = f"found {total}; {len(phases)} self-paced phases with a look every {section.pace_every} steps"
+        raise ConfigError("training.steps", [f"{found} want more than {len(phases) * section.pace_every}"])
+    return phases
 
 
 def _listed(grades: Sequence[int]) -> str:
@@ -85,17 +90,17 @@ def _with_steps(phases: Sequence[PhaseSection], total: int) -> list[PhaseSection
         return list(phases)
     weights = [share or 1.0 for share in shares]
     if left < len(shares):
-        raise ConfigError(
-            "training.steps", [f"found {total}; {len(phases)} phases want at least one step each, raise it"]
-        )
+        given = f"{total - left} are given to phases by number, and " if left < total else ""
+        wanted = f"{len(shares)} {'more ' if given else ''}phases want at least one step each; raise it"
+        raise ConfigError("training.steps", [f"found {total}; {given}{wanted}"])
     exact = [left * weight / sum(weights) for weight in weights]
     counts = [max(1, int(value)) for value in exact]
     for index in sorted(range(len(exact)), key=lambda i: (int(exact[i]) - exact[i], i))[: max(0, left - sum(counts))]:
         counts[index] += 1
     while sum(counts) > left:  # some phases had less than a step
         counts[counts.index(max(counts))] -= 1
-    given = iter(counts)
-    return [phase if phase.steps else phase.model_copy(update={"steps": next(given)}) for phase in phases]
+    left_over = iter(counts)
+    return [phase if phase.steps else phase.model_copy(update={"steps": next(left_over)}) for phase in phases]
 
 
 def drawn(phases: Sequence[PhaseSection], width: int = 40) -> list[str]:
@@ -103,10 +108,10 @@ def drawn(phases: Sequence[PhaseSection], width: int = 40) -> list[str]:
 
     >>> from multigrain.config import TrainingSection
     >>> print("\n".join(drawn(phases_of(TrainingSection(schedule="annealed", steps=60)), 12)))
-    grade 4 |        ▂▃▅▇|
-    grade 3 |    ▂▃▅▇▇▅▃▂|
-    grade 2 |▂▃▅▇▇▅▃▂    |
-    grade 1 |▇▅▃▂        |
+    grade 4 |        ▁▃▅▇|
+    grade 3 |    ▁▃▅▇▇▅▃▁|
+    grade 2 |▁▃▅▇▇▅▃▁    |
+    grade 1 |▇▅▃▁        |
     """
     total = sum(phase.steps or 0 for phase in phases)
     width = min(width, total)
@@ -119,7 +124,8 @@ def _weights_at(phases: Sequence[PhaseSection], step: float) -> dict[int, float]
     for phase in phases:
         assert phase.steps is not None
         if step < phase.steps:
-            return phase.weights_at(step / phase.steps)
+            scale = 1 / len(phase.grades) if phase.one_at_a_time else 1.0
+            return {g: scale * w for g, w in zip(phase.grades, phase.weights_at(step / phase.steps), strict=True)}
         step -= phase.steps
     return {}
 

@@ -206,8 +206,9 @@ def test_the_bytes_depend_on_the_texts_alone(tmp_path: Path) -> None:
     FrozenStates.compute(model, given, tmp_path / "a")
     FrozenStates.compute(model, [*reversed(given), given[0], []], tmp_path / "b")
     a, b = ((tmp_path / folder / frozen.STATES).read_bytes() for folder in "ab")
-    assert a == b and len(a) == 128 + FrozenStates.bytes_needed(model, [*given, given[0]])
-    assert FrozenStates.bytes_needed(model, given) == 4 * 32 * sum(map(len, given))
+    size = 4 * 32 * sum(map(len, given))
+    assert a == b and len(a) == 128 + size
+    assert FrozenStates.fits(model, given, size) and not FrozenStates.fits(model, given, size - 1)
 
 
 def test_texts_of_one_length_are_computed_together_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

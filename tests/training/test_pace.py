@@ -49,6 +49,15 @@ def test_decisions_are_replayed_not_taken_again(tmp_path: Path) -> None:
     assert record.read_bytes() == kept
 
 
+def test_without_a_margin_the_schedules_own_lengths_hold(tmp_path: Path) -> None:
+    pace = Pace(curriculum(), 5, tmp_path / "pace.json")
+    phases = [pace.phase_at(0)]
+    for done in range(1, 30):
+        phases.append(pace.phase_at(done))
+        pace.look(done, lambda phase: None)
+    assert [phases.count(phase) for phase in (0, 1, 2)] == [11, 10, 9]
+
+
 def test_a_host_that_fetches_too_far_ahead_is_found_out(tmp_path: Path) -> None:
     pace = Pace(curriculum(), 5, tmp_path / "pace.json")
     assert pace.phase_at(5) == 0

@@ -248,13 +248,26 @@ def test_a_broken_loss_stops_with_step_batch_and_checkpoint(
 
 def test_an_exploded_loss_stops_too(tiny_encoder: Path, tmp_path: Path) -> None:
     section = SECTION.model_copy(update={"phases": [SECTION.phases[0].model_copy(update={"temperature": 1e-6})]})
-    with pytest.raises(RunError, match=r'training: loss is \d.* at step 1, in phase "a".* There is no checkpoint yet'):
+    with pytest.raises(
+        RunError,
+        match=r'training: loss \(guessing would cost 2.08\) is \d.* at step 1, in phase "a".* There is no checkpoint',
+    ):
+        train_model(model(tiny_encoder), curriculum(section), section, tmp_path, seed=7)
+
+
+def test_a_collapsed_model_is_noticed(tiny_encoder: Path, tmp_path: Path) -> None:
+    section = TrainingSection(schedule="only-1", steps=60, batch_size=4, learning_rate=0.9, matryoshka=[16])
+    with pytest.raises(RunError, match=r"training: loss \(guessing would cost 4.16\) is 4.\d* at step"):
         train_model(model(tiny_encoder), curriculum(section), section, tmp_path, seed=7)
 
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[enforce fail] can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("[enforce fail] can't allocate memory: 9 bytes"),
+    ],
 )
 def test_lack_of_memory_names_the_settings(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -322,7 +335,7 @@ def test_a_step_is_of_one_phase_on_all_ranks(world_size: int) -> None:
 
 
 def test_rows_are_looked_up_when_they_are_asked_for() -> None:
-    data = to_datasets(curriculum())["b"]
+    data = to_datasets(curriculum())["phase_1"]
     row = data[5]
     planned = curriculum().row(1, 1, 1)
     assert list(row) == ["query", "positive", "negative_1", "negative_2", "label"]

@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from multigrain import processes
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.encoders import weights_digest
@@ -33,14 +34,29 @@ MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
 
 def train(config: Config, run_dir: RunDir) -> Result:
     """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
+    tuples = list(read_tuples(run_dir.tuples))
+    curriculum, held = _planned(config, run_dir, tuples)
+    _start_anew_if_changed(config, run_dir)
+    processes.begin()
+    model = _trained(config, run_dir, tuples, curriculum, held)
+    model.save_pretrained(str(run_dir.trained), create_model_card=False)
+    return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
+
+
+def take_part(config: Config, run_dir: RunDir) -> None:
+    """Train beside the main process, which decides what is to be done, and writes what comes of it."""
+    tuples = list(read_tuples(run_dir.tuples))
+    _trained(config, run_dir, tuples, *_planned(config, run_dir, tuples))
+
+
+def _trained(
+    config: Config, run_dir: RunDir, tuples: list[GradedTuple], curriculum: "Curriculum", held: "Held"
+) -> "SentenceTransformer":
     import torch
 
     from multigrain.model.build import build_model, sees_ahead
     from multigrain.training.train import train_model
 
-    tuples = list(read_tuples(run_dir.tuples))
-    curriculum, held = _planned(config, run_dir, tuples)
-    _start_anew_if_changed(config, run_dir)
     torch.manual_seed(config.seed)  # of what an adapter begins with
     model = build_model(config.model)
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
@@ -49,8 +65,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
     train_model(model, curriculum, config.training, run_dir.training, config.seed, held)
-    model.save_pretrained(str(run_dir.trained), create_model_card=False)
-    return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
+    return model
 
 
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "Held"]:

@@ -1,19 +1,21 @@
 """The planned curriculum as the host's datasets and sampler.
 
 Each phase is a dataset of the same row numbers: row `step * batch_size + position`, as that phase sees it. Texts are
-looked up when a batch is fetched, so a long training takes no more memory than its tuples. Columns: query, positive,
-negative_1 .. negative_k, and label, a list of (grade, judge score, weight) of the positive and of each negative.
+looked up when a batch is fetched, so a row of a long training takes some bytes and not its texts. Columns: query,
+positive, negative_1 .. negative_k, and label: grade, judge score and weight of the positive and of each negative.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
 from torch.utils.data import BatchSampler, ConcatDataset
 
+from multigrain.config import PhaseSection
 from multigrain.training.curriculum import Curriculum
 from multigrain.vectors import ROLES, prompt_for
 
@@ -21,46 +23,55 @@ PhaseAt = Callable[[int], int]
 """The place of the phase that a step (from 0) belongs to."""
 
 
+def name_of(phase: int) -> str:
+    """What the host calls a phase; our own name may hold what it takes for a path, or be that of a method."""
+    return f"phase_{phase}"
+
+
 def to_datasets(curriculum: Curriculum) -> DatasetDict:
-    """One dataset for each phase, by its name."""
-    numbers = list(range(curriculum.steps * curriculum.batch_size))
-    return DatasetDict(
-        {
-            section.name: Dataset.from_dict({"row": numbers}).with_transform(partial(_columns, curriculum, phase))
-            for phase, section in enumerate(curriculum.phases)
-        }
-    )
+    """One dataset for each phase."""
+    numbers = Dataset.from_dict({"row": np.arange(curriculum.steps * curriculum.batch_size)})
+    phases = range(len(curriculum.phases))
+    return DatasetDict({name_of(phase): numbers.with_transform(_Rows(curriculum, phase)) for phase in phases})
 
 
-def _columns(curriculum: Curriculum, phase: int, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-    rows = [curriculum.row(*divmod(number, curriculum.batch_size), phase) for number in batch["row"]]
-    columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
-    for index, name in enumerate(column_names(curriculum, phase)[1:]):
-        columns[name] = [row.documents[index].text for row in rows]
-    columns["label"] = [[(d.grade, d.score, d.weight) for d in row.documents] for row in rows]
-    return columns
+class _Rows:
+    """Row numbers to columns."""
+
+    def __init__(self, curriculum: Curriculum, phase: int) -> None:
+        self._curriculum, self._phase = curriculum, phase
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        curriculum = self._curriculum
+        rows = [curriculum.row(*divmod(number, curriculum.batch_size), self._phase) for number in batch["row"]]
+        columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
+        for index, name in enumerate(column_names(curriculum.phases[self._phase])[1:]):
+            columns[name] = [row.documents[index].text for row in rows]
+        columns["label"] = [[(d.grade, d.score, d.weight) for d in row.documents] for row in rows]
+        return columns
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The host's datasets pickle this for a fingerprint alone; a million tuples would take minutes each time."""
+        return (_Rows._never, (self._curriculum.seed, self._phase))
+
+    @staticmethod
+    def _never(seed: int, phase: int) -> None:
+        raise TypeError(f"the rows of phase {phase} (seed {seed}) stay in the process that planned them")
 
 
-def column_names(curriculum: Curriculum, phase: int) -> list[str]:
+def column_names(section: PhaseSection) -> list[str]:
     """The text columns of a phase."""
-    section = curriculum.phases[phase]
     count = 1 if section.one_at_a_time else len(section.grades)
     return ["query", "positive", *(f"negative_{index + 1}" for index in range(count))]
 
 
-def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, dict[str, str]] | None:
-    """The prompt of each column of each phase's dataset, so that texts are trained on as they will be encoded.
-
-    By phase, because the host takes a name in a flat mapping for that of a dataset first, and a phase may be called
-    "query".
-    """
+def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, str] | None:
+    """The prompt of each column, so that texts are trained on as they will be encoded."""
     query, document = (prompt_for(role, model.prompts) for role in ROLES)
     if not query and not document:
         return None
-    return {
-        section.name: {name: query if name == "query" else document for name in column_names(curriculum, phase)}
-        for phase, section in enumerate(curriculum.phases)
-    }
+    names = max((column_names(section) for section in curriculum.phases), key=len)
+    return {name: query if name == "query" else document for name in names}
 
 
 class RowsOfPhase(DefaultBatchSampler):

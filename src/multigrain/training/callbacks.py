@@ -1,17 +1,20 @@
 """What happens between the steps of a training: the log is written, and the model looked at."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from multigrain.jsonl import write_atomic
 from multigrain.progress import Meter, say
 from multigrain.training.batches import PhaseAt
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.pace import Pace
 
+REMEMBERED = 32
+"""Entries of the log that the host keeps."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
 
 
@@ -22,15 +25,15 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._curriculum, self._phase_at, self._path, self._progress = curriculum, phase_at, path, progress
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Start the log from what the checkpoint knows, so that it holds each step once."""
+        """Cut the log at the checkpoint, so that it holds each step once."""
         self._progress.advance(state.global_step)
         if state.is_world_process_zero:
-            lines = [self._line(entry) for entry in state.log_history if self._is_ours(entry)]
-            self._path.write_text("".join(lines), encoding="utf-8")
+            write_atomic(self._path, "".join(self._lines_until(state.global_step)).encode())
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Append what has just come."""
         entry = state.log_history[-1]
+        del state.log_history[:-REMEMBERED]  # each checkpoint writes it
         if not self._is_ours(entry):
             return
         if state.is_world_process_zero:
@@ -38,6 +41,14 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
                 log.write(self._line(entry))
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
+
+    def _lines_until(self, step: int) -> Iterator[str]:
+        if not step or not self._path.is_file():
+            return
+        with self._path.open(encoding="utf-8") as log:
+            for line in log:
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    yield line
 
     @staticmethod
     def _is_ours(entry: dict[str, Any]) -> bool:
@@ -69,7 +80,7 @@ class Looks(TrainerCallback):  # type: ignore[misc]
         self,
         phase_at: PhaseAt,
         pace: Pace | None,
-        margin_on: Callable[[int], float],
+        margin_on: Callable[[int], float | None],
         evaluate: Callable[[], None] | None,
     ) -> None:
         self._phase_at, self._pace, self._margin_on, self._evaluate = phase_at, pace, margin_on, evaluate

@@ -21,17 +21,17 @@ def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | 
     Raises:
         RunError: the checkpoint is of another number of processes.
     """
+    newest = newest_whole(folder, batch_size)
     for path in _newest_first(folder):
-        state = _state(path)
-        if state is not None and _is_whole(path, state, batch_size):
-            if (found := _processes(state, batch_size)) != processes:
-                raise RunError(
-                    f"{path}: made by {found} processes, and now there are {processes}. Start as many as then, "
-                    "or --force to train anew."
-                )
-            return str(path)
+        if path == newest:
+            break
         shutil.rmtree(path)
-    return None
+    if newest and (found := _processes(_state(newest) or {}, batch_size)) != processes:
+        raise RunError(
+            f"{newest}: made by {found} processes, and now there are {processes}. Start as many as then, "
+            "or --force to train anew."
+        )
+    return str(newest) if newest else None
 
 
 def newest_whole(folder: Path, batch_size: int) -> Path | None:
@@ -44,7 +44,8 @@ def newest_whole(folder: Path, batch_size: int) -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def _state(checkpoint: Path) -> dict[str, Any] | None:

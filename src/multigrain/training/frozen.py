@@ -9,7 +9,7 @@ Letters: B texts, n tokens, D the size of a token's hidden state.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -72,9 +72,10 @@ class FrozenStates:
         self._begins = {index["ids"][a:b].tobytes(): a for a, b in zip([0, *ends], ends, strict=False)}
 
     @staticmethod
-    def bytes_needed(model: SentenceTransformer, token_rows: Iterable[Sequence[int]]) -> int:
-        """The disk space that `compute` takes for these texts, but for a few bytes a token."""
-        return 4 * sum(map(len, _distinct(token_rows))) * _width(model)
+    def fits(model: SentenceTransformer, token_rows: Iterable[Sequence[int]], limit: int) -> bool:
+        """Whether what `compute` writes for these texts takes at most so many bytes of disk."""
+        tokens = accumulate(map(len, token_rows))
+        return all(4 * count * _width(model) <= limit for count in tokens)
 
     @staticmethod
     def compute(model: SentenceTransformer, token_rows: Iterable[Sequence[int]], folder: Path) -> None:

@@ -10,12 +10,15 @@ from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
 
 from multigrain.errors import RunError
+from multigrain.training.batches import name_of
 from multigrain.training.checkpoints import newest_whole
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.loss import GradedLoss
 
 EXPLODED = 10.0
-"""A loss is too large at so many times what guessing among all documents of the batch would cost."""
+"""A loss is too large at so many times what guessing among the documents of the batch would cost."""
+COLLAPSED, GUESSING = 20, 0.99
+"""Or where, so many steps in a row, it is no better than this share of guessing: all texts have the same vector."""
 
 
 class CurriculumTrainer(SentenceTransformerTrainer):
@@ -30,10 +33,21 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     def __init__(self, curriculum: Curriculum, phase_at: Any, **host: Any) -> None:
         super().__init__(**host)
         self.curriculum, self.phase_at = curriculum, phase_at
-        self._since = time.monotonic()
+        self._begun = time.monotonic()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Note when it begins."""
+        self._begun = time.monotonic()
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        return loss
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Only in the main process; the host's would write over each other."""
+        if self.args.should_save:
+            super()._save(output_dir, state_dict)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the margins of the step and the tokens that were encoded in a second.
@@ -43,20 +57,22 @@ class CurriculumTrainer(SentenceTransformerTrainer):
                 holds what came of it.
         """
         if "loss" in logs:
-            loss = _graded(self.loss[self.curriculum.phases[self.phase_at(self.state.global_step - 1)].name])
+            loss = _graded(self.loss[name_of(self.phase_at(self.state.global_step - 1))])
             self._stop_if_broken(logs, loss)
-            now = time.monotonic()
             tokens = self.accelerator.gather(torch.tensor([loss.measures.tokens], device=self.accelerator.device))
             logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
-            logs["tokens_per_second"] = round(float(tokens.sum()) / (now - self._since), 1)
-            self._since = now
+            logs["tokens_per_second"] = round(float(tokens.sum()) / (time.monotonic() - self._begun), 1)
         super().log(logs, start_time)
 
     def _stop_if_broken(self, logs: dict[str, float], loss: GradedLoss) -> None:
-        guessing = math.log(loss.measures.texts * self.args.world_size)
         found = {name: logs[name] for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))}
-        if not found and logs["loss"] > EXPLODED * guessing:
-            found = {"loss": logs["loss"]}
+        guessing = loss.measures.guessing * loss.measures.terms
+        recent = [entry["loss"] for entry in self.state.log_history if "loss" in entry][-COLLAPSED:]
+        if not found and (
+            logs["loss"] > EXPLODED * guessing
+            or (len(recent) == COLLAPSED and min(*recent, logs["loss"]) > GUESSING * guessing)
+        ):
+            found = {f"loss (guessing would cost {guessing:.3g})": logs["loss"]}
         if not found:
             return
         step = self.state.global_step

@@ -10,8 +10,9 @@ host's trainer, MatryoshkaLoss and several processes. What it adds to MultipleNe
   arXiv 2101.06983). The result depends on neither.
 """
 
+import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,6 +64,10 @@ class Measures:
     """Distinct ones."""
     tokens: int = 0
     """Of the distinct ones."""
+    guessing: float = 0.0
+    """What the loss would be if all documents were equally near."""
+    terms: int = 0
+    """How often the loss was taken: once for each length of MatryoshkaLoss."""
     margins: dict[int, float] = field(default_factory=dict)
     """For each grade the mean of cos(query, positive) - cos(query, own negative)."""
 
@@ -111,7 +116,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         if len(texts.places) < 2:
             raise ValueError(f"found {len(texts.places)} column; wanted query, positive and any number of negatives")
         self.measures = Measures(texts.places.numel(), len(texts.identities), texts.tokens)
-        memory = _Memory(self.encoding.activation_bytes)
+        memory = _Memory(self.encoding.activation_bytes, self._own)
         groups = [{**group, "kept": _Kept(memory, is_last=group is texts.groups[-1])} for group in texts.groups]
         return self.forward_cached(groups, _Batch(texts, labels))  # type: ignore[arg-type]  # handed on as it is
 
@@ -130,22 +135,25 @@ class GradedLoss(CachedLossMixin, nn.Module):
         assert ranges is not None
         kept: _Kept = sentence_feature["kept"]
         features = {key: value for key, value in sentence_feature.items() if key != "kept"}
-        for index, (begin, end) in enumerate(ranges):
-            if with_grad and index in kept.graphs:
-                yield kept.graphs.pop(index), None
-                continue
-            batch = cut(features, begin, end, self._padding_side)
-            if with_grad:
-                with (random_states[index] if random_states else None) or nullcontext():
-                    yield self._encode(batch), None
-            elif copy_random_state and self._may_keep(kept, index == len(ranges) - 1, batch):
-                with torch.enable_grad(), self._unsynchronized(), kept.memory.measured(batch, self._own):
-                    kept.graphs[index] = self._encode(batch)
-                yield kept.graphs[index], None
-            else:
-                state = RandContext(*batch.values()) if copy_random_state else None
-                with torch.no_grad():
-                    yield self._encode(batch), state
+        with ExitStack() as autocast:
+            for index, (begin, end) in enumerate(ranges):
+                if with_grad and index in kept.graphs:
+                    yield kept.graphs.pop(index), None
+                    continue
+                batch = cut(features, begin, end, self._padding_side)
+                if with_grad:
+                    with (random_states[index] if random_states else None) or nullcontext():
+                        yield self._encode(batch), None
+                elif copy_random_state and self._may_keep(kept, index == len(ranges) - 1, batch):
+                    if not kept.graphs:  # from here on, graphs share one copy of the weights in half precision
+                        autocast.enter_context(self._autocast(batch))
+                    with torch.enable_grad(), self._unsynchronized(), kept.memory.measured(batch):
+                        kept.graphs[index] = self._encode(batch)
+                    yield kept.graphs[index], None
+                else:
+                    state = RandContext(*batch.values()) if copy_random_state else None
+                    with torch.no_grad():
+                        yield self._encode(batch), state
 
     def _may_keep(self, kept: "_Kept", is_last_range: bool, batch: Features) -> bool:
         """Whether there is room.
@@ -164,12 +172,12 @@ class GradedLoss(CachedLossMixin, nn.Module):
     def _unsynchronized(self) -> AbstractContextManager[Any]:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
+    def _autocast(self, features: Features) -> AbstractContextManager[Any]:
+        return torch.autocast(features["input_ids"].device.type, torch.bfloat16, enabled=self.encoding.bf16)
+
     def _encode(self, features: Features) -> Tensor:
-        with ExitStack() as stack:
-            if self.encoding.bf16:
-                stack.enter_context(torch.autocast(features["input_ids"].device.type, torch.bfloat16))
-            if self.encoding.frozen:
-                stack.enter_context(self.encoding.frozen.in_use(features))
+        frozen = self.encoding.frozen
+        with self._autocast(features), frozen.in_use(features) if frozen else nullcontext():
             vectors: Tensor = self.model(features)["sentence_embedding"]
         return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
@@ -190,6 +198,8 @@ class GradedLoss(CachedLossMixin, nn.Module):
             total = total + value.detach() if with_backward else total + value
         if with_backward:
             torch.autograd.backward(everything.vectors, leaf.grad)
+        self.measures.terms += 1
+        self.measures.guessing = math.log(max(2, int((everything.labels[..., WEIGHT] > 0).sum())))
         self.measures.margins = self.measures.margins or everything.margins()  # MatryoshkaLoss calls again, with less
         return total
 
@@ -221,33 +231,30 @@ class _Memory:
     training decides alike.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, counted: set[int]) -> None:
         self._left = float(limit)
         self._per_token = 0.0
+        self._counted = set(counted)
 
     def has_room_for(self, batch: Features) -> bool:
         tokens: int = batch["attention_mask"].numel()
         return self._left > self._per_token * tokens
 
-    def measured(self, batch: Features, parameters: set[int]) -> AbstractContextManager[Any]:
+    @contextmanager
+    def measured(self, batch: Features) -> Iterator[None]:
         """Inside, what is saved for the backward pass is counted."""
-        seen = set(parameters)
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in seen:
-                seen.add(storage.data_ptr())
+            if storage.data_ptr() not in self._counted:
+                self._counted.add(storage.data_ptr())
                 self._left -= storage.nbytes()
             return tensor
 
         before = self._left
-        stack = ExitStack()
-        stack.callback(lambda: self._note((before - self._left) / batch["attention_mask"].numel()))
-        stack.enter_context(saved_tensors_hooks(count, lambda tensor: tensor))
-        return stack
-
-    def _note(self, per_token: float) -> None:
-        self._per_token = max(self._per_token, per_token)
+        with saved_tensors_hooks(count, lambda tensor: tensor):
+            yield
+        self._per_token = (before - self._left) / batch["attention_mask"].numel()  # the next has no longer texts
 
 
 @dataclass(frozen=True)
@@ -293,12 +300,12 @@ class _Everything:
         own = torch.arange(columns - 1, device=vectors.device) * size + mine[:, None]  # (R, 1 + k) columns of to_all
         to_own = to_all.gather(1, own)
         weights = self.labels[..., WEIGHT]
-        counted = to_all + weights.T.reshape(1, -1).log()
-        counted = counted.masked_fill(self._false(mine), LEFT_OUT).scatter(1, own[:, :1], to_own[:, :1])
-        labels = self.labels[mine]
-        return Similarities(
-            counted, to_own[:, 0], to_own, labels[..., GRADE], labels[..., SCORE], labels[..., WEIGHT], self.temperature
-        ), self._to_queries(unit, mine) if backwards else None
+        false = self._false(mine).scatter(1, own[:, :1], False)
+        counted = (to_all + weights.T.reshape(1, -1).log()).masked_fill(false, LEFT_OUT)
+        grades, scores, _ = self.labels[mine].unbind(dim=-1)
+        own_weights = weights[mine].masked_fill(false.gather(1, own), 0.0)
+        similarities = Similarities(counted, to_own[:, 0], to_own, grades, scores, own_weights, self.temperature)
+        return similarities, self._to_queries(unit, mine) if backwards else None
 
     @cached_property
     def _positives(self) -> tuple[Tensor, Tensor]:

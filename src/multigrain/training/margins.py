@@ -13,8 +13,11 @@ from multigrain.vectors import ROLES, Role, Vectors, prompt_for
 CHUNK = 256
 
 
-def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float:
-    """The mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades."""
+def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float | None:
+    """The mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades.
+
+    None where there are none.
+    """
     triplets = [
         (graded.query, graded.positive, negative.text)
         for graded in tuples
@@ -22,7 +25,7 @@ def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: 
         if negative.grade in phase.grades
     ]
     if not triplets:
-        return 0.0
+        return None
     queries, positives, negatives = (list(texts) for texts in zip(*triplets, strict=True))
     vectors = _encode(model, queries, "query")
     difference = _encode(model, positives, "document") - _encode(model, negatives, "document")

@@ -8,15 +8,16 @@ came with them), with similarities s(q, d) = cos(q, d) / T and a weight w(d) of 
               with the in-batch and the own negatives (van den Oord et al. 2018, arXiv 1807.03748); with all weights 1
               and nothing left out it is the host's MultipleNegativesRankingLoss.
 
-    listwise  the mean of infonce and, for each own negative n of a grade above the lowest,
+    listwise  the mean of infonce and, with weight w(n), for each own negative n of a grade above the lowest,
               -log( exp s(q,n) / (exp s(q,n) + sum over own negatives d of lower grade of w(d) exp s(q,d)) )
 
               so that positive > grade 4 > ... > grade 1: the likelihood of that order under Plackett and Luce, ties
               apart (ListMLE, Xia et al. 2008), in the contrastive form of RINCE (Hoffmann et al. 2022, arXiv
               2201.11736). With negatives of one grade it is infonce.
 
-    distill   infonce + KL( softmax(judge scores / T) || softmax(s) ) over the positive and the own negatives
-              (as E5, arXiv 2212.03533, with the scores that the judge of the grading gave).
+    distill   infonce + KL( softmax(judge scores / T) || softmax(s) ) over the positive and the own negatives, whose
+              parts in both distributions are multiplied by w (as E5, arXiv 2212.03533; the judge is that of the
+              grading).
 """
 
 from dataclasses import dataclass
@@ -63,15 +64,17 @@ def listwise(batch: Similarities) -> Tensor:
     weighted = own + batch.weights[:, 1:].clamp_min(torch.finfo(own.dtype).tiny).log()
     below = weighted[:, None, :].masked_fill(~lower, LEFT_OUT)
     terms = torch.logsumexp(torch.cat([own[:, :, None], below], dim=2), dim=2) - own
-    total = infonce(batch) + torch.where(ranks, terms, 0.0).sum(dim=1)
-    return total / (1 + ranks.sum(dim=1))
+    share = torch.where(ranks, batch.weights[:, 1:], 0.0)
+    total = infonce(batch) + (share * torch.where(ranks, terms, 0.0)).sum(dim=1)
+    return total / (1 + share.sum(dim=1))
 
 
 def distill(batch: Similarities) -> Tensor:
     """(R,) see the module."""
     absent = batch.weights <= 0
-    teacher = softmax((batch.scores / batch.temperature).masked_fill(absent, LEFT_OUT), dim=1)
-    student = log_softmax(batch.to_own.masked_fill(absent, LEFT_OUT), dim=1).masked_fill(absent, 0.0)
+    share = batch.weights.log()
+    teacher = softmax((batch.scores / batch.temperature + share).masked_fill(absent, LEFT_OUT), dim=1)
+    student = log_softmax((batch.to_own + share).masked_fill(absent, LEFT_OUT), dim=1).masked_fill(absent, 0.0)
     return infonce(batch) + kl_div(student, teacher, reduction="none").masked_fill(absent, 0.0).sum(dim=1)
 
 

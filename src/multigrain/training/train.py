@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from torch import nn
@@ -20,9 +18,10 @@ from multigrain.config import TrainingSection
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model.build import check_prompts
+from multigrain.processes import are_on_cpu, from_main, is_main, joined
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
-from multigrain.training.batches import PhaseAt, RowsOfPhase, step_sampler, to_datasets, to_prompts
+from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts
 from multigrain.training.callbacks import Looks, TrainingLog
 from multigrain.training.checkpoints import last_checkpoint
 from multigrain.training.curriculum import Curriculum
@@ -35,7 +34,6 @@ from multigrain.training.pace import Pace
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
 GB = 10**9
-ON_CPU = not torch.accelerator.is_available()
 
 
 @dataclass(frozen=True)
@@ -74,24 +72,26 @@ def train_model(
             processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
         RunError: the loss is no number or far too large, or memory did not suffice.
     """
-    is_main = processes().is_main_process
+    joined()
+    writes = is_main()
     full_length = model.max_seq_length
     if section.max_tokens and full_length:
         check_prompts(model, section.max_tokens, "training.max_tokens")
         model.max_seq_length = min(section.max_tokens, full_length)
     if not section.dropout:
         without_dropout(model)
-    pace = Pace(curriculum, section.pace_every, folder / "pace.json", writes=is_main) if section.is_self_paced else None
+    pace = Pace(curriculum, section.pace_every, folder / "pace.json", writes=writes) if section.is_self_paced else None
     phase_at = pace.phase_at if pace else curriculum.phase_at
     with _memory_explained():
         trainer = _trainer(model, curriculum, section, folder, seed, phase_at)
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
             trainer.add_callback(_looks(trainer, pace, held))
-            checkpoint = last_checkpoint(folder / "checkpoints", section.batch_size, trainer.args.world_size)
+            processes = trainer.args.world_size
+            checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", section.batch_size, processes))
             trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = full_length
-    if is_main:
+    if writes:
         write_json(folder / "curriculum.json", _phases_as_trained(curriculum, phase_at))
 
 
@@ -121,17 +121,12 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    if "tensorboard" in section.report_to and processes().is_main_process:
+    if "tensorboard" in section.report_to and is_main():
         from torch.utils.tensorboard import SummaryWriter  # of a package that not everybody has
 
         writer: Any = SummaryWriter(str(folder / "tensorboard"))  # the host would put it among the checkpoints
         trainer.add_callback(TensorBoardCallback(writer))
     return trainer
-
-
-def processes() -> PartialState:
-    """Those that train together; on CPUs they must be told so, or each sees itself alone."""
-    return PartialState(cpu=ON_CPU)
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -164,8 +159,9 @@ def _arguments(
         seed=seed,
         report_to=[name for name in section.report_to if name != "tensorboard"],
         disable_tqdm=True,
+        dataloader_drop_last=True,  # there is no rest; the host wants to hear it
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=ON_CPU,
+        use_cpu=are_on_cpu(),
     )
     if arguments.n_gpu > 1:  # the host would let them share a batch as if it were one process's
         say(
@@ -214,18 +210,13 @@ def _frozen(
     """
     if not section.frozen_cache_gb or not frozen_depth(model):
         return None
-    rows = list(token_rows(model, curriculum))
-    needed = FrozenStates.bytes_needed(model, rows) / GB
-    if needed > section.frozen_cache_gb:
+    if not FrozenStates.fits(model, token_rows(model, curriculum), int(section.frozen_cache_gb * GB)):
         say(
-            f"  the output of the frozen layers would take {needed:.1f} GB; training.frozen_cache_gb allows "
+            f"  the output of the frozen layers would take more than training.frozen_cache_gb = "
             f"{section.frozen_cache_gb:g}, so it is computed at each step"
         )
         return None
-    state = processes()
-    if state.is_main_process:
-        FrozenStates.compute(model, rows, folder)
-    state.wait_for_everyone()
+    from_main(lambda: FrozenStates.compute(model, token_rows(model, curriculum), folder))
     return FrozenStates(model, folder)
 
 
@@ -237,28 +228,23 @@ def _losses(
     if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
         raise ConfigError("training.matryoshka", [f"found {too_long}; the vectors have {size} numbers"])
     losses: dict[str, nn.Module] = {}
-    for phase in curriculum.phases:
+    for index, phase in enumerate(curriculum.phases):
         loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
         dimensions = sorted({size, *section.matryoshka}, reverse=True)
-        losses[phase.name] = MatryoshkaLoss(model, loss, dimensions) if section.matryoshka else loss
+        losses[name_of(index)] = MatryoshkaLoss(model, loss, dimensions) if section.matryoshka else loss
     return losses
 
 
 def _looks(trainer: CurriculumTrainer, pace: Pace | None, held: Held) -> Looks:
     """By the model of the main process; the others follow what it found."""
-    state = processes()
 
-    def margin(phase: int) -> float:
-        found = [
-            margin_on(trainer.model, held.tuples, trainer.curriculum.phases[phase]) if state.is_main_process else 0.0
-        ]
-        return float(broadcast_object_list(found)[0])
+    def margin(phase: int) -> float | None:
+        return from_main(lambda: margin_on(trainer.model, held.tuples, trainer.curriculum.phases[phase]))
 
     def evaluate() -> None:
-        assert held.evaluate
-        found = [held.evaluate(trainer.model) if state.is_main_process else {}]
+        found = from_main(lambda: held.evaluate(trainer.model) if held.evaluate else {})
         trainer.model.train()
-        trainer.log({f"held_out_{name}": value for name, value in broadcast_object_list(found)[0].items()})
+        trainer.log({f"held_out_{name}": value for name, value in found.items()})
 
     return Looks(trainer.phase_at, pace, margin, evaluate if held.evaluate else None)
 
@@ -269,8 +255,9 @@ def _memory_explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error)
-        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text):
+        text = str(error).lower()
+        signs = ("out of memory", "can't allocate memory", "alloc_failed")
+        if not isinstance(error, MemoryError) and not any(sign in text for sign in signs):
             raise
         raise RunError(
             f"training: out of memory ({first_line(error)}). Lower training.activation_gb (0 encodes every text twice, "
