@@ -34,7 +34,7 @@ def require(config: Config, llm: bool = True) -> None:
             near = get_close_matches(unknown[0], packages, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
-    foresee(config.model)
+    foresee(config.model, config.training.matryoshka)
     find_base(config.grading.judge_model, "grading.judge_model")
     _require_packages(config)
     if config.synthesis.prompts:

@@ -40,6 +40,18 @@ def is_main() -> bool:
     return count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
+def share_of(batch_size: int) -> int:
+    """How many tuples of a step each process has.
+
+    Raises:
+        ConfigError: they cannot be dealt evenly.
+    """
+    if batch_size % count():
+        fault = f"found {batch_size}; wanted a multiple of the {count()} processes"
+        raise ConfigError("training.batch_size", [fault])
+    return batch_size // count()
+
+
 def are_on_cpu() -> bool:
     """Whether there are several and nothing else to compute on; they must be told so, or each sees itself alone."""
     import torch

@@ -144,6 +144,25 @@ def test_no_false_negatives_in_the_batch(model: SentenceTransformer) -> None:
     torch.testing.assert_close(loss.detach(), by_hand(logits(model, features), left_out).detach())
 
 
+@pytest.mark.parametrize("objective", ["infonce", "listwise", "distill"])
+def test_an_own_negative_that_is_the_positive_counts_in_no_objective(
+    model: SentenceTransformer, objective: str
+) -> None:
+    """As two texts do that are cut to the same tokens."""
+    texts = [
+        ["a cat sat", "the dog ran"],
+        ["home is here", "a bird"],
+        ["a river", "the house"],
+        ["home is here", "a tree"],
+    ]
+    features = [model.preprocess(column) for column in texts]
+    labels = labels_of(features, (5, 1, 4))
+    found = GradedLoss(model, objective=objective)(features, labels)
+    labels[0, 2] = torch.tensor([0, NAN, 0.0])
+    filler = GradedLoss(model, objective=objective)(features, labels)
+    torch.testing.assert_close(found.detach(), filler.detach())
+
+
 def test_symmetric_leaves_out_the_queries_of_the_same_positive(model: SentenceTransformer) -> None:
     texts = [["a cat sat", "the dog ran", "a bird"], ["home is here", "home is here", "the river"]]
     features = [model.preprocess(column) for column in texts]

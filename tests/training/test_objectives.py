@@ -57,6 +57,14 @@ def test_listwise_leaves_out_what_has_no_weight_or_no_grade() -> None:
     assert own.grad[0, 2] == 0
 
 
+def test_a_weight_fades_a_negative_out() -> None:
+    """In annealed training weights go to 0; nothing may jump on the way."""
+    whole, gone = ({"scores": [0.9, 0.4, 0.7], "weights": [1.0, 1.0, weight]} for weight in (1e-9, 0.0))
+    for objective in (infonce, listwise, distill):
+        near, at = (value(objective(batch([2.0, 1.0, 1.5], [5, 2, 4], **case))) for case in (whole, gone))
+        assert math.isclose(near, at, rel_tol=1e-6)
+
+
 def test_the_order_of_the_columns_does_not_matter() -> None:
     one = batch([2.0, 0.3, 1.0, 0.7], [5, 1, 4, 2], scores=[0.9, 0.1, 0.8, 0.5])
     other = batch([2.0, 1.0, 0.7, 0.3], [5, 4, 2, 1], scores=[0.9, 0.8, 0.5, 0.1])

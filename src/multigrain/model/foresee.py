@@ -1,6 +1,7 @@
 """What will be wrong with a model that is to be built, as far as its files tell without loading it. No torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,31 @@ from multigrain.model.locate import find_base, prompts_of, prompts_to_train
 from multigrain.vectors import ROLES, prompt_for
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-"""What architectures call the number of their layers."""
+SIZES = ("hidden_size", "n_embd", "dim", "d_model")
+"""What architectures call the number of their layers, and the length of their vectors."""
 
 
-def foresee(section: ModelSection) -> None:
+def foresee(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
     """Look into the base's folder, so that what it cannot have is told before the language model is paid.
 
     Of GGUF files and hub names nothing is known before.
 
+    Args:
+        section: the model.
+        dimensions: to which its vectors are to be cut (training.matryoshka).
+
     Raises:
-        ConfigError: the base is an adapter, has not so many layers, or a prompt leaves no room for a text.
+        ConfigError: the base is an adapter, has not so many layers, its vectors are not so long, or a prompt leaves no
+            room for a text.
     """
     folder = Path(find_base(section.base, "model.base"))
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise adapter_as_base(str(folder))
-    if faults := [*_layer_faults(section, _layers(folder)), *_prompt_faults(section, folder)]:
+    if faults := [*_layer_faults(section, _setting(folder, LAYERS)), *_prompt_faults(section, folder)]:
         raise ConfigError("model", faults)
+    size = _setting(folder, SIZES)
+    if size and (too_long := [dimension for dimension in dimensions if dimension > size]):
+        raise vectors_too_short(too_long, size)
 
 
 def adapter_as_base(base: str) -> ConfigError:
@@ -36,10 +46,15 @@ def adapter_as_base(base: str) -> ConfigError:
     return ConfigError("model.base", [found])
 
 
-def _layers(folder: Path) -> int | None:
+def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
+    """What to say of vectors that cannot be cut to such lengths."""
+    return ConfigError("training.matryoshka", [f"found {list(dimensions)}; the vectors have {size} numbers"])
+
+
+def _setting(folder: Path, names: Sequence[str]) -> int | None:
     try:
         settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return next((settings[name] for name in LAYERS if isinstance(settings.get(name), int)), None)
+        return next((settings[name] for name in names if isinstance(settings.get(name), int)), None)
     except (OSError, ValueError, AttributeError):  # loading it will say what is wrong, if anything is
         return None
 

@@ -18,7 +18,8 @@ from multigrain.config import TrainingSection
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model.build import check_prompts
-from multigrain.processes import are_on_cpu, from_main, is_main, joined
+from multigrain.model.foresee import vectors_too_short
+from multigrain.processes import are_on_cpu, from_main, is_main, joined, share_of
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
 from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts
@@ -169,12 +170,7 @@ def _arguments(
             f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
         )
         arguments._n_gpu = 1
-    count = arguments.world_size
-    if section.batch_size % count:
-        raise ConfigError(
-            "training.batch_size", [f"found {section.batch_size}; wanted a multiple of the {count} processes"]
-        )
-    arguments.per_device_train_batch_size = section.batch_size // count
+    arguments.per_device_train_batch_size = share_of(section.batch_size)
     return arguments
 
 
@@ -226,7 +222,7 @@ def _losses(
     """One for each phase, which differ in their temperature."""
     size = model.get_embedding_dimension() or 0
     if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
-        raise ConfigError("training.matryoshka", [f"found {too_long}; the vectors have {size} numbers"])
+        raise vectors_too_short(too_long, size)
     losses: dict[str, nn.Module] = {}
     for index, phase in enumerate(curriculum.phases):
         loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
