@@ -149,13 +149,7 @@ def test_an_own_negative_that_is_the_positive_counts_in_no_objective(
     model: SentenceTransformer, objective: str
 ) -> None:
     """As two texts do that are cut to the same tokens."""
-    texts = [
-        ["a cat sat", "the dog ran"],
-        ["home is here", "a bird"],
-        ["a river", "the house"],
-        ["home is here", "a tree"],
-    ]
-    features = [model.preprocess(column) for column in texts]
+    features = [model.preprocess([text]) for text in ("a cat sat", "home is here", "a river", "home is here")]
     labels = labels_of(features, (5, 1, 4))
     found = GradedLoss(model, objective=objective)(features, labels)
     labels[0, 2] = torch.tensor([0, NAN, 0.0])
