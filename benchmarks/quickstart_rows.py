@@ -28,9 +28,9 @@ from multigrain.model.encode import encode
 from multigrain.progress import say
 from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
+from multigrain.schedules import phases_of
 from multigrain.stages.grade import judges
 from multigrain.stages.proposals import by_pair
-from multigrain.schedules import phases_of
 from multigrain.training.curriculum import plan
 from multigrain.training.train import train_model
 

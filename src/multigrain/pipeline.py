@@ -304,7 +304,7 @@ def _run_stages(
             elif is_done and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
             else:
-                if is_done and stage.name == "train":  # its checkpoints would end the new training at once
+                if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once
                     run_dir.training_fingerprint.unlink(missing_ok=True)
                 _run_stage(stage, config, run_dir)
         summary = summarize(config, run_dir, finished(config, run_dir))

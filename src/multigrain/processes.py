@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from multigrain.errors import ConfigError, MultigrainError, RunError, first_line
+from multigrain.errors import ConfigError, MultigrainError, RunError
 from multigrain.progress import set_mode
 
 if TYPE_CHECKING:
@@ -23,8 +23,16 @@ LONGEST_WAIT = timedelta(days=1)
 """For another process: the main one may evaluate, or compute the states of frozen layers, for hours."""
 FIRST_WORD = timedelta(seconds=20)
 """What the others leave the main process to tell the user what all of them met; it may have to import torch first."""
-LOST = ("closed by peer", "reset by peer", "Broken pipe", "NCCL", "remote process exited")
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
 """How the backends say that another process is no longer there."""
+
+DIVIDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""Ways to divide a model among processes. Each forward pass is then one of all of them, and here they differ in how
+many they need: distinct texts in micro-batches, and looks at the model between steps by the main process alone."""
 
 _are_waiting = False
 """Whether the other processes wait for the main one's word."""
@@ -68,9 +76,13 @@ def joined() -> "PartialState":
     import torch
     from accelerate import PartialState
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if torch.cuda.is_available() and here > torch.cuda.device_count():
-        gpus = torch.cuda.device_count()
+    if divided := [name for variable, name in DIVIDING.items() if os.environ.get(variable, "").lower() == "true"]:
+        fault = (
+            f"found {divided[0]}; every process holds the whole model here. Leave it out; model.lora needs less memory"
+        )
+        raise ConfigError("accelerate", [fault])
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if gpus and here > gpus:
         raise ConfigError("torchrun", [f"found {here} processes; there are {gpus} GPUs here, and each wants its own"])
     state = PartialState(cpu=are_on_cpu(), **({"timeout": LONGEST_WAIT} if count() > 1 else {}))
     if state.num_processes != count():
@@ -191,6 +203,6 @@ def _loss_explained() -> Iterator[None]:
         if count() == 1 or not any(sign in str(error) for sign in LOST):
             raise
         raise RunError(
-            f"training: another of the {count()} processes has ended ({first_line(error)}). Give the same command "
-            "again: it goes on from the last checkpoint."
+            f"training: another of the {count()} processes has ended. Give the same command again: it goes on from the "
+            "last checkpoint."
         ) from error

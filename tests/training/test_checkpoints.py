@@ -13,7 +13,7 @@ def checkpoint(folder: Path, step: int, each: int = 4, states: tuple[str, ...] =
     path = folder / f"checkpoint-{step}"
     path.mkdir()
     (path / "trainer_state.json").write_text(f'{{"global_step": {step}, "train_batch_size": {each}}}')
-    for name in states:
+    for name in (*states, "optimizer.pt", "scheduler.pt"):
         (path / name).touch()
     return path
 

@@ -217,6 +217,17 @@ def test_bf16_is_near(tiny_encoder: Path) -> None:
     assert torch.nn.functional.cosine_similarity(half[1], exact[1], dim=0) > 0.99
 
 
+def test_half_precision_is_the_same_kept_or_not(tiny_encoder: Path) -> None:
+    """Graphs that are kept share one copy of the weights; its gradient must come from all of them."""
+    model = build_model(ModelSection(base=str(tiny_encoder), max_tokens=24)).train()
+    without_dropout(model)
+    features = columns(model)
+    kept, twice = (
+        value_and_gradient(GradedLoss(model, encoding=Encoding(30, room, bf16=True)), features) for room in (10**12, 0)
+    )
+    assert_same(kept, twice, 1e-2)  # the order of sums in bfloat16
+
+
 def test_labels_of_another_shape_are_refused(model: SentenceTransformer) -> None:
     features = columns(model)
     with pytest.raises(ValueError, match=r"labels have the shape \(6, 2, 3\); wanted \(6, 3, 3\): grade, judge score"):

@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,12 +251,6 @@ def test_an_exploded_loss_stops_too(tiny_encoder: Path, tmp_path: Path) -> None:
         train_model(model(tiny_encoder), curriculum(section), section, tmp_path, seed=7)
 
 
-def test_a_collapsed_model_is_noticed(tiny_encoder: Path, tmp_path: Path) -> None:
-    section = TrainingSection(schedule="only-1", steps=60, batch_size=4, learning_rate=0.9, matryoshka=[16])
-    with pytest.raises(RunError, match=r"training: loss \(guessing would cost 4.16\) is 4.\d* at step"):
-        train_model(model(tiny_encoder), curriculum(section), section, tmp_path, seed=7)
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -341,37 +331,3 @@ def test_rows_are_looked_up_when_they_are_asked_for() -> None:
     assert list(row) == ["query", "positive", "negative_1", "negative_2", "label"]
     assert [row["positive"], row["negative_1"], row["negative_2"]] == [d.text for d in planned.documents]
     assert row["label"] == [(5, 1.0, 1.0), (2, 0.5, 1.0), (4, 1.0, 1.0)]
-
-
-@pytest.mark.slow
-def test_kill_9_at_any_moment_changes_nothing(tiny_encoder: Path, tmp_path: Path) -> None:
-    """A process of its own, killed by the clock and not at a chosen place."""
-    script = (
-        "import sys; from pathlib import Path; from tests.training.test_train import *\n"
-        "given = model(Path(sys.argv[1])); train_model(given, curriculum(), SECTION, Path(sys.argv[2]), seed=7)\n"
-        "given.save_pretrained(sys.argv[3], create_model_card=False)"
-    )
-
-    def start(name: str) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-c",
-            script,
-            str(tiny_encoder),
-            str(tmp_path / name),
-            str(tmp_path / f"{name}.model"),
-        ]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
-
-    assert start("whole").wait() == 0
-    for share in (0.2, 0.6):
-        process = start("killed")
-        while process.poll() is None:
-            log = tmp_path / "killed" / "log.jsonl"
-            if log.is_file() and len(log.read_text().splitlines()) >= 7 * share:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-    assert start("killed").wait() == 0
-    assert log_of(tmp_path / "whole") == log_of(tmp_path / "killed")
-    files = [(tmp_path / f"{name}.model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert files[0] == files[1]

@@ -34,6 +34,7 @@ MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
 
 def train(config: Config, run_dir: RunDir) -> Result:
     """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
+    processes.joined()
     processes.share_of(config.training.batch_size)
     tuples = list(read_tuples(run_dir.tuples))
     curriculum, held = _planned(config, run_dir, tuples)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             return
         with self._path.open(encoding="utf-8") as log:
             for line in log:
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    yield line
+                with suppress(ValueError, KeyError, TypeError):  # a line that somebody has damaged is left out
+                    if line.endswith("\n") and json.loads(line)["step"] <= step:
+                        yield line
 
     @staticmethod
     def _is_ours(entry: dict[str, Any]) -> bool:

@@ -64,5 +64,7 @@ def _processes(state: dict[str, Any], batch_size: int) -> int:
 def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
     """Whether the other processes have written too: how they draw random numbers."""
     count = _processes(state, batch_size)
+    if not all((checkpoint / name).is_file() for name in ("optimizer.pt", "scheduler.pt")):
+        return False
     names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
     return all((checkpoint / name).is_file() for name in names)

@@ -17,8 +17,6 @@ from multigrain.training.loss import GradedLoss
 
 EXPLODED = 10.0
 """A loss is too large at so many times what guessing among the documents of the batch would cost."""
-COLLAPSED, GUESSING = 20, 0.99
-"""Or where, so many steps in a row, it is no better than this share of guessing: all texts have the same vector."""
 
 
 class CurriculumTrainer(SentenceTransformerTrainer):
@@ -49,6 +47,11 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         if self.args.should_save:
             super()._save(output_dir, state_dict)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """In every process, before the main one writes the state, by which a checkpoint is known to be whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the margins of the step and the tokens that were encoded in a second.
 
@@ -67,11 +70,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     def _stop_if_broken(self, logs: dict[str, float], loss: GradedLoss) -> None:
         found = {name: logs[name] for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))}
         guessing = loss.measures.guessing * loss.measures.terms
-        recent = [entry["loss"] for entry in self.state.log_history if "loss" in entry][-COLLAPSED:]
-        if not found and (
-            logs["loss"] > EXPLODED * guessing
-            or (len(recent) == COLLAPSED and min(*recent, logs["loss"]) > GUESSING * guessing)
-        ):
+        if not found and logs["loss"] > EXPLODED * guessing:
             found = {f"loss (guessing would cost {guessing:.3g})": logs["loss"]}
         if not found:
             return

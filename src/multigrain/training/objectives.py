@@ -72,6 +72,8 @@ def listwise(batch: Similarities) -> Tensor:
 def distill(batch: Similarities) -> Tensor:
     """(R,) see the module."""
     absent = batch.weights <= 0
+    if batch.scores[~absent].isnan().any():
+        raise ValueError("distill wants the judge's score of every document that has a weight, in the labels")
     share = batch.weights.log()
     teacher = softmax((batch.scores / batch.temperature + share).masked_fill(absent, LEFT_OUT), dim=1)
     student = log_softmax((batch.to_own + share).masked_fill(absent, LEFT_OUT), dim=1).masked_fill(absent, 0.0)
