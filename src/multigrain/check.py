@@ -32,6 +32,7 @@ def check(config: Config) -> str:
         MultigrainError: what `require` and `prepare` raise.
     """
     require(config)
+    state = _state(config)
     config = decided(config, RunDir(config.folder))
     tasks, data = _data(config)
     lines = [f"{config.name}: configuration is good", f"  data        {data}", f"  llm         {_llm(config)}"]
@@ -43,7 +44,7 @@ def check(config: Config) -> str:
     lines.append(f"  prompts     {_prompts(config)}")
     lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
-    lines.append(f"  folder      {config.folder}: {_state(config)}")
+    lines.append(f"  folder      {config.folder}: {state}")
     return "\n".join(lines)
 
 

@@ -125,7 +125,10 @@ def _weights_at(phases: Sequence[PhaseSection], step: float) -> dict[int, float]
         assert phase.steps is not None
         if step < phase.steps:
             scale = 1 / len(phase.grades) if phase.one_at_a_time else 1.0
-            return {g: scale * w for g, w in zip(phase.grades, phase.weights_at(step / phase.steps), strict=True)}
+            weights: dict[int, float] = {}
+            for grade, weight in zip(phase.grades, phase.weights_at(step / phase.steps), strict=True):
+                weights[grade] = max(weights.get(grade, 0.0), scale * weight)  # the heavier, where there are several
+            return weights
         step -= phase.steps
     return {}
 
