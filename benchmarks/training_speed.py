@@ -443,6 +443,7 @@ def run_stock(arm: Arm, folder: Path, turns: Turns) -> None:
             save_strategy="no",
             seed=SEED,
             bf16=arm.precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
             report_to=[],
             disable_tqdm=True,
             dataloader_pin_memory=False,

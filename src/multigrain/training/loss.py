@@ -287,7 +287,7 @@ class _Everything:
         if get_world_size() == 1:
             return _Everything(local, identities, labels, 0, temperature)
         vectors = all_gather_with_grad(local.transpose(0, 1).contiguous()).transpose(0, 1)
-        identities = all_gather(identities.T.contiguous()).T
+        identities = all_gather(identities.T.contiguous()).T.contiguous()
         return _Everything(vectors, identities, all_gather(labels), get_rank() * size, temperature)
 
     def similarities(self, vectors: Tensor, rows: range, backwards: bool) -> tuple[Similarities, Tensor | None]:
