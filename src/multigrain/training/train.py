@@ -35,6 +35,9 @@ from multigrain.training.pace import Pace
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
 GB = 10**9
+ON_GPU = 16_384
+MICRO_BATCH_TOKENS = {"cpu": 1024}
+"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,8 @@ def _arguments(
 def _encoding(model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path) -> Encoding:
     bf16 = uses_bf16(section, model.device)
     frozen = _frozen(model, curriculum, section, folder / "frozen")
-    return Encoding(section.micro_batch_tokens, int(section.activation_gb * GB), bf16, frozen)
+    tokens = section.micro_batch_tokens or MICRO_BATCH_TOKENS.get(model.device.type, ON_GPU)
+    return Encoding(tokens, int(section.activation_gb * GB), bf16, frozen)
 
 
 def uses_bf16(section: TrainingSection, device: torch.device) -> bool:
