@@ -234,7 +234,7 @@ def batch_of(model: SentenceTransformer, curriculum: Curriculum, step: int) -> d
     texts = distinct(columns)
     identities = texts.identities[texts.places]
     real = sum(int(column["attention_mask"].sum()) for column in columns)
-    micro = Arm().section.micro_batch_tokens
+    micro = Arm().section.micro_batch_tokens or train.MICRO_BATCH_TOKENS["cpu"]
     everything = loss_module._Everything(
         torch.zeros(*texts.places.shape, 1), identities, torch.zeros(BATCH, len(columns) - 1, 3), 0, 1.0
     )
