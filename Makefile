@@ -29,11 +29,11 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 	$(BIN)/lint-imports
 	$(BIN)/typos
 
-bench: $(VENV)/installed  ## measure the rows of the README's table (about an hour)
-	$(BIN)/python -m benchmarks.quickstart_rows
+bench: $(VENV)/installed-dev  ## measure the tables of docs/results.md (about two hours)
+	$(BIN)/python -m benchmarks.ablations
 
 docs: $(VENV)/installed  ## print the command-line reference
-	@for verb in quickstart check synthesize grade train evaluate export run export-data search explain merge export-onnx; do \
+	@for verb in quickstart check synthesize grade train evaluate export run compare ablate export-data search explain merge export-onnx; do \
 		$(BIN)/multigrain $$verb --help; echo; done
 
 clean:  ## remove the environment and caches (runs/ stays)

@@ -52,7 +52,7 @@ def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str
         ("training.batch_size=1000", "a batch needs 1000"),
         ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
         ("model.base=/tmp", "model.base: /tmp is no model"),
-        ("evaluation.tasks=['held out']", 'wanted "held-out" or beir:FOLDER:SPLIT'),
+        ("evaluation.tasks=['held out']", 'wanted "held-out", beir:FOLDER:SPLIT'),
         ("evaluation.tasks=['beir:x:test']", "there is no"),
         ("data.held_out=0.0", '"held-out" needs data.held_out above 0'),
         ("data.held_out=['moon']", "no pairs with source moon; sources found: source0"),

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,20 @@ ONNX_EPILOG = """examples:
   multigrain export-onnx runs/quickstart/model --int8 --out served
   python examples/onnx_embed.py served "a text"                      needs onnxruntime and tokenizers alone
 """
+COMPARE_EPILOG = """examples:
+  multigrain compare runs/mined runs/written                  the table: the first run is the baseline
+  multigrain compare runs/a runs/b runs/c --out comparison    and as Markdown, JSON and pictures
+
+The runs must be measured on the same tasks; tasks that some lack are left out. Intervals: 95 %, paired bootstrap over
+queries. p: paired randomisation test, corrected for all comparisons in the table (Holm).
+"""
+ABLATE_EPILOG = """example:
+  multigrain ablate examples/ablation.toml
+
+The file names a run, arms (tables of settings that win over the run's) and seeds. Data, synthesis and grading that
+arms have in common are done once. Stop it whenever you like: the same command goes on. The folder OUTPUT/NAME then
+holds table.md, table.json and pictures.
+"""
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
@@ -87,6 +102,8 @@ VERBS = {
     "export": "write the folder that others load",
     "run": "all stages, those that are done left out",
     "export-data": "write a run's graded tuples for other tools to train on",
+    "compare": "put runs beside each other: differences with intervals, tests and pictures",
+    "ablate": "train and measure a grid of arms and seeds, in one table",
     "search": "ask a finished run's model",
     "explain": "show how much each token of a text counts in its embedding",
     "merge": "write a model with its adapter merged into its weights",
@@ -95,8 +112,8 @@ VERBS = {
 
 OF_A_MODEL = ("explain", "merge", "export-onnx")
 """Verbs that take the folder of a model."""
-OF_A_FOLDER = ("search", "export-data", *OF_A_MODEL)
-"""Verbs that take a folder instead of a TOML file."""
+OF_A_FOLDER = ("search", "export-data", "compare", "ablate", *OF_A_MODEL)
+"""Verbs that take no RUN.toml."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +163,8 @@ def _perform(options: argparse.Namespace) -> int:
         raise ConfigError("torchrun", [f"is for multigrain train; run multigrain {options.verb} by itself"])
     of_a_folder = {
         "search": _search,
+        "compare": _compare,
+        "ablate": _ablate,
         "export-data": _export_data,
         "explain": _explain_text,
         "merge": _merge,
@@ -210,6 +229,23 @@ def _export_data(options: argparse.Namespace) -> int:
 
     print(export_data(options.folder, options.to, options.out, options.force, options.negatives))
     return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from multigrain.evaluation.report import compare_runs
+
+    print(compare_runs(options.folders, options.out, options.force))
+    return DONE
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from multigrain.ablation import ablate
+
+    table, failures = ablate(options.run, options.force)
+    print(table)
+    for failure in failures:
+        complain(f"failed: {failure}")
+    return FAILED if failures else DONE
 
 
 def _verify(folder: Path, settings: list[str]) -> int:
@@ -278,37 +314,55 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, help in VERBS.items():
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        if name == "search":
-            verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
-            verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
-            verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
-        elif name == "export-data":
-            _add_export_data(verb)
-        elif name in OF_A_MODEL:
-            _add_of_a_model(name, verb)
-        elif name == "check":
-            _add_epilog(verb, CHECK_EPILOG)
-            verb.add_argument(
-                "run", metavar="RUN.toml|MODEL", help="the file that describes a run, or a model's folder"
-            )
-        elif name != "quickstart":
-            verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
+        _add_input(name, verb)
         if name not in OF_A_FOLDER:
-            verb.add_argument(
-                "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file"
-            )
-        if name not in (*OF_A_FOLDER, "check"):
-            verb.add_argument(
-                "--force",
-                action="store_true",
-                help="redo what a changed setting changes; a single stage is redone in any case",
-            )
-        if name == "synthesize":
-            _add_asking(verb)
+            _add_settings(name, verb)
         verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
         verb.add_argument("--quiet", action="store_true", help="the same as --progress none")
         verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
     return parser
+
+
+def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
+    """What the verb works on, and what it alone takes."""
+    adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+        "search": _add_search,
+        "export-data": _add_export_data,
+        "compare": _add_compare,
+        "ablate": _add_ablate,
+        "check": _add_check,
+        **{verb_of_model: partial(_add_of_a_model, verb_of_model) for verb_of_model in OF_A_MODEL},
+    }
+    if adder := adders.get(name):
+        adder(verb)
+    elif name != "quickstart":
+        verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
+    if name == "synthesize":
+        _add_asking(verb)
+
+
+def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
+    if name != "check":
+        help = "redo what a changed setting changes; a single stage is redone in any case"
+        verb.add_argument("--force", action="store_true", help=help)
+
+
+def _add_search(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
+    verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
+    verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
+
+
+def _add_check(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, CHECK_EPILOG)
+    verb.add_argument("run", metavar="RUN.toml|MODEL", help="the file that describes a run, or a model's folder")
+
+
+def _add_ablate(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, ABLATE_EPILOG)
+    verb.add_argument("run", metavar="ABLATION.toml", help="the file that describes the grid")
+    verb.add_argument("--force", action="store_true", help="do cells anew whose settings or data changed")
 
 
 def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
@@ -351,6 +405,13 @@ def _add_export_data(verb: argparse.ArgumentParser) -> None:
         "are left out (default: the number of columns in which most negatives find a place)",
     )
     verb.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, COMPARE_EPILOG)
+    verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="write table.md, table.json and pictures there")
+    verb.add_argument("--force", action="store_true", help="write into a folder that is there")
 
 
 def _add_asking(verb: argparse.ArgumentParser) -> None:

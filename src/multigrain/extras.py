@@ -6,7 +6,9 @@ from multigrain.errors import RunError
 
 EXTRAS = {
     "embedded": ("gguf",),
+    "mteb": ("mteb",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "plots": ("matplotlib",),
     "qlora": ("bitsandbytes",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

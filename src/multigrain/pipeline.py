@@ -9,17 +9,18 @@ stages after it. Only a run whose pairs are written by the language model has th
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multigrain import __version__, asking, batching, processes
+from multigrain.adoption import adopt, inherit
 from multigrain.config import Config
 from multigrain.data.sources import files_of
 from multigrain.disk import full_disk_explained
 from multigrain.errors import RunError
-from multigrain.evaluation.evaluate import HELD_OUT
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.jsonl import write_json
 from multigrain.model.locate import model_files
 from multigrain.preflight import require
@@ -140,6 +141,10 @@ STAGES = (
 )
 
 
+SHARED = ("data", "pairs", "synthesize", "grade")
+"""The stages that runs take over from each other."""
+
+
 def stages_of(config: Config) -> list[Stage]:
     """The stages that a run has, in order."""
     return [stage for stage in STAGES if stage.applies(config)]
@@ -240,6 +245,17 @@ def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]
     return search_run(run_dir, query, k)
 
 
+def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) -> None:
+    """All stages up to the evaluation.
+
+    Args:
+        config: the run.
+        donors: run folders whose stages are taken over where they would come out the same.
+        force: see `run`.
+    """
+    _run_stages(config, [name for name in names_of(config) if name != "export"], force, donors=donors)
+
+
 def finished(config: Config, run_dir: RunDir) -> list[str]:
     """The stages that are done, by name."""
     return [stage.name for stage in stages_of(config) if stage.is_done(config, run_dir)]
@@ -285,9 +301,15 @@ def batch(config: Config, step: str, force: bool = False) -> str:
 
 
 def _run_stages(
-    config: Config, names: list[str], force: bool, redo: tuple[str, ...] = (), retry: str | None = None
+    config: Config,
+    names: list[str],
+    force: bool,
+    redo: tuple[str, ...] = (),
+    retry: str | None = None,
+    donors: Sequence[Path] = (),
 ) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
+    inherit([RunDir(folder) for folder in donors], run_dir)
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
@@ -303,6 +325,9 @@ def _run_stages(
                     raise _stage_before(config, stage.name)
             elif is_done and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
+            elif donor := _donor(stage, config, run_dir, donors):
+                adopt(stage.name, stage.writes(config, run_dir), donor, run_dir)
+                say(f"{stage.name}: as in {donor.folder}")
             else:
                 if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once
                     run_dir.training_fingerprint.unlink(missing_ok=True)
@@ -324,6 +349,19 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
 
 
+def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]) -> RunDir | None:
+    """The first folder that has the stage done as it would be done here; trained models are taken from nobody."""
+    if stage.name not in SHARED:
+        return None
+    fingerprint = stage.fingerprint(config, run_dir)
+    for donor in map(RunDir, donors):
+        entry = donor.stages().get(stage.name)
+        files = stage.writes(config, donor)
+        if entry is not None and entry.fingerprint == fingerprint and all(path.exists() for path in files):
+            return donor
+    return None
+
+
 def _stage_before(config: Config, name: str) -> RunError:
     verb = "synthesize" if name in ("data", "pairs") else name
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
@@ -343,4 +381,10 @@ def _asking_files(config: Config) -> list[Path]:
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:
-    return [path for source in sources if source and source != HELD_OUT for path in files_of(source)]
+    return [path for source in sources if source for path in _files_of_source(source)]
+
+
+def _files_of_source(source: str) -> list[Path]:
+    if source == HELD_OUT or source.startswith(MTEB):
+        return []
+    return files_of_task(source) or files_of(source)

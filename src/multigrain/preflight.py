@@ -4,8 +4,9 @@ from difflib import get_close_matches
 
 from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
-from multigrain.data.sources import PYTHON_DOCS, beir_parts
-from multigrain.errors import ConfigError, DataError
+from multigrain.data.sources import PYTHON_DOCS
+from multigrain.errors import ConfigError
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_name
 from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
@@ -48,15 +49,11 @@ def _require_evaluation(config: Config) -> None:
     if config.training.evaluate and not config.data.held_out:
         raise ConfigError("training.evaluate", ["found true; it needs data.held_out above 0"])
     for task in config.evaluation.tasks:
-        if task == "held-out":
-            if not config.data.held_out:
-                raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
-        elif not task.startswith("beir:"):
-            raise ConfigError("evaluation.tasks", [f'found "{task}"; wanted "held-out" or beir:FOLDER:SPLIT'])
-        else:
-            folder, split = beir_parts(task)
-            if not (folder / "qrels" / f"{split}.tsv").is_file():
-                raise DataError(task, f"there is no {folder / 'qrels' / split}.tsv.")
+        check_name(task)
+        if task == HELD_OUT and not config.data.held_out:
+            raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
+        if task.startswith(MTEB):
+            require_extra("mteb")
 
 
 def _require_packages(config: Config) -> None:

@@ -7,7 +7,7 @@ runs/NAME/
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
   training/           curriculum.json, log.jsonl, checkpoints/, model/
-  evaluation/         scores.json, per_query.jsonl, examples.json
+  evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus
   summary.json
@@ -84,6 +84,10 @@ class RunDir:
     def known(self, name: str) -> Path:
         """The file of texts whose relevance is known, by which a language model is calibrated as a judge."""
         return self.folder / "grading" / f"known_{name}.jsonl"
+
+    def mteb(self, side: str) -> Path:
+        """The folder of mteb's own results, of `base` or `trained`."""
+        return self.folder / "evaluation" / "mteb" / side
 
     def batch(self, name: str) -> Path:
         """The file of a batch's requests."""

@@ -56,7 +56,7 @@ def beir(tmp_path: Path) -> Path:
 def test_a_beir_folder(beir: Path) -> None:
     task = read_beir_task(beir, "train")
     assert task.queries == {"q1": "what do cats do"}
-    assert task.documents == {"d1": "Cats sleep", "d2": "Dogs run"}
+    assert {document.id: document.text for document in task.documents} == {"d1": "Cats sleep", "d2": "Dogs run"}
     assert task.relevance == {"q1": {"d1": 1, "d2": 0}}
     assert [(p.query, p.positive) for p in read_pairs(f"beir:{beir}:train")] == [("what do cats do", "Cats sleep")]
     assert {path.name for path in files_of(f"beir:{beir}:train")} == {"corpus.jsonl.gz", "queries.jsonl", "train.tsv"}

@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from multigrain.data.beir import RetrievalTask
-from multigrain.errors import DataError
-from multigrain.evaluation.compare import paired_bootstrap
-from multigrain.evaluation.evaluate import (
+from multigrain.errors import ConfigError, DataError
+from multigrain.evaluation.evaluate import evaluate, nearest
+from multigrain.evaluation.examples import choose_examples
+from multigrain.evaluation.metrics import ndcg, overall, recall, reciprocal_rank, score_ranking, spearman
+from multigrain.evaluation.tasks import (
+    GradedTask,
+    SimilarityTask,
+    check_name,
     check_unseen,
-    evaluate,
     held_out_task,
     load_task,
-    top_documents,
     without_queries_of,
 )
-from multigrain.evaluation.examples import choose_examples
-from multigrain.evaluation.metrics import ndcg, recall, reciprocal_rank
 from multigrain.model.encode import encode
 from multigrain.model.load import load_base
-from multigrain.records import Document, Pair
+from multigrain.records import Document, GradedTuple, Negative, Pair
 from multigrain.vectors import Role
 
 
@@ -51,30 +52,62 @@ def test_metrics_are_the_hosts(tiny_encoder: Path) -> None:
     model = load_base(str(tiny_encoder))
     scores = evaluate(task, lambda texts, role: encode(model, texts, role, "x")).scores
     relevant = {query: set(judged) for query, judged in task.relevance.items()}
-    inputs: tuple[Any, Any] = task.queries, task.documents
+    inputs: tuple[Any, Any] = task.queries, {document.id: document.text for document in task.documents}
     host = InformationRetrievalEvaluator(*inputs, relevant, precision_recall_at_k=[100])(model)
     for ours, theirs in (("nDCG@10", "ndcg@10"), ("MRR@10", "mrr@10"), ("Recall@100", "recall@100")):
         mean = float(np.mean([score[ours] for score in scores.values()]))
         assert mean == pytest.approx(host[f"cosine_{theirs}"], abs=1e-9), ours
 
 
-@given(st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 9))
-def test_best_documents_are_those_of_a_full_stable_sort(similarities: list[list[int]], k: int) -> None:
+# Similarities of a few values only, so that there are ties; the last documents come in a block of their own.
+SIMILARITIES = st.lists(st.lists(st.integers(-3, 3), min_size=12, max_size=12), min_size=1, max_size=4)
+
+
+@given(SIMILARITIES, st.integers(1, 14), st.integers(1, 13))
+def test_the_nearest_documents_are_those_of_a_full_sort(similarities: list[list[int]], k: int, block: int) -> None:
+    documents = [Document(str(number), str(number)) for number in range(12)]
+    identity = np.eye(12, dtype=np.float32)
+    found = nearest(
+        np.array(similarities, dtype=np.float32),
+        documents,
+        lambda texts, role: identity[[int(t) for t in texts]],
+        k,
+        block,
+    )
+    for row, best in zip(similarities, found, strict=True):
+        assert best == sorted(((float(value), str(n)) for n, value in enumerate(row)), reverse=True)[:k]
+
+
+@given(SIMILARITIES, st.lists(st.integers(0, 2), min_size=12, max_size=12))
+def test_metrics_are_trec_evals_also_for_ties(similarities: list[list[int]], grades: list[int]) -> None:
+    """The same rankings and values as trec_eval's own code, which knows no cut for the reciprocal rank."""
+    import pytrec_eval
+
+    documents = [Document(str(number), str(number)) for number in range(12)]
+    identity = np.eye(12, dtype=np.float32)
     matrix = np.array(similarities, dtype=np.float32)
-    best = top_documents(matrix, np.eye(6, dtype=np.float32), k)
-    assert best == [sorted(range(6), key=lambda j: -row[j])[: min(k, 6)] for row in similarities]
+    found = nearest(matrix, documents, lambda texts, role: identity[[int(t) for t in texts]], 100)
+    judged = {str(number): grade for number, grade in enumerate(grades)}
+    run = {str(q): {str(d): float(v) for d, v in enumerate(row)} for q, row in enumerate(similarities)}
+    measures = {"ndcg_cut.10", "recip_rank", "recall.100"}
+    theirs = pytrec_eval.RelevanceEvaluator(dict.fromkeys(run, judged), measures).evaluate(run)
+    for query, best in enumerate(found):
+        ours, other = score_ranking([judged[id] for _, id in best], list(judged.values())), theirs[str(query)]
+        assert ours["nDCG@10"] == pytest.approx(other["ndcg_cut_10"], abs=1e-9)
+        assert ours["Recall@100"] == pytest.approx(other["recall_100"], abs=1e-9)
+        reciprocal = other["recip_rank"] if other["recip_rank"] >= 1 / 10 else 0
+        assert ours["MRR@10"] == pytest.approx(reciprocal, abs=1e-9)
 
 
-def test_bootstrap_knows_a_difference_from_noise() -> None:
-    draw = np.random.default_rng(0)
-    before = draw.uniform(size=500)
-    value, low, high = paired_bootstrap(list(before), list(before + 0.05), seed=1)
-    assert (value, low, high) == pytest.approx((0.05, 0.05, 0.05))
-    noise = draw.normal(scale=0.1, size=500)
-    value, low, high = paired_bootstrap(list(before), list(before + noise), seed=1)
-    error = float(noise.std() / np.sqrt(500))
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)  # the interval of the normal approximation
-    assert paired_bootstrap([0.0, 1.0], [1.0, 1.0], seed=3) == paired_bootstrap([0.0, 1.0], [1.0, 1.0], seed=3)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_spearman_is_scipys_also_for_ties(pairs: list[tuple[int, int]]) -> None:
+    from scipy.stats import spearmanr
+
+    one, other = zip(*pairs, strict=True)
+    if len(set(one)) == 1 or len(set(other)) == 1:
+        assert spearman(one, other) == 0
+    else:
+        assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
 
 
 PAIRS = [Pair("1", "what is a", "text a"), Pair("2", "what is a", "text A2"), Pair("3", "what is b", "Text  B")]
@@ -90,7 +123,8 @@ def test_a_query_with_two_pairs_has_two_relevant_documents() -> None:
     task = held_out_task(PAIRS, DOCUMENTS)
     assert task.queries == {"1": "what is a", "3": "what is b"}
     assert task.relevance == {"1": {"d1": 1, "d2": 1}, "3": {"d3": 1}}
-    assert "d4" not in task.documents
+    assert [document.id for document in task.documents] == ["d1", "d2", "d3"]
+    assert [document.id for document in task.documents] == ["d1", "d2", "d3"]  # once more, for the second model
 
 
 def test_a_query_that_was_trained_on_is_refused() -> None:
@@ -112,7 +146,8 @@ def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
 
 
 def test_examples_are_searches_whose_first_result_changed() -> None:
-    task = RetrievalTask("t", {"q": "aa", "r": "bb"}, {"x": "aaa", "y": "bbb"}, {"q": {"x": 1}, "r": {"y": 1}})
+    documents = [Document("x", "aaa"), Document("y", "bbb")]
+    task = RetrievalTask("t", {"q": "aa", "r": "bb"}, documents, {"q": {"x": 1}, "r": {"y": 1}})
     good = evaluate(task, embed)
     bad = evaluate(task, lambda texts, role: embed(texts, role)[:, [1, 0, 2] if role == "query" else [0, 1, 2]])
     assert choose_examples(task, good, good, seed=1) == []
@@ -127,3 +162,80 @@ def test_the_published_figure_of_a_real_set(real_data: Callable[[str], Path]) ->
     model = load_base("embedded", 256)
     scores = evaluate(task, lambda texts, role: encode(model, texts, role, "x")).scores
     assert float(np.mean([score["nDCG@10"] for score in scores.values()])) == pytest.approx(0.7309, abs=2e-4)
+
+
+def test_similar_sentences_by_hand() -> None:
+    task = SimilarityTask("sts:x", ["a", "a", "ab"], ["a", "b", "b"], [5.0, 1.0, 3.0])
+    scores = evaluate(task, lambda texts, role: _unit(embed(texts, role))).scores
+    assert [item["gold"] for item in scores.values()] == [5, 1, 3]
+    assert [item["cosine"] for item in scores.values()] == pytest.approx([1, 1 / 2, 2 / np.sqrt(6)], abs=1e-6)
+    assert overall(scores.values()) == {"Spearman": 1.0}
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _graded(id: str, positive: str, *negatives: tuple[int, str]) -> GradedTuple:
+    return GradedTuple(id, "a", positive, tuple(Negative(text, grade, 0.0, "mined") for grade, text in negatives))
+
+
+def test_the_order_of_grades_by_hand() -> None:
+    # Cosines with the query "a", (1, 0, 1): a 1; aab 5/.. and so on; what matters is a > aab > ab > b.
+    task = GradedTask(
+        "graded:x",
+        [
+            _graded("right", "a", (1, "b"), (3, "ab"), (3, "aab")),
+            _graded("wrong", "ab", (2, "b"), (4, "a")),
+        ],
+    )
+    scores = evaluate(task, lambda texts, role: _unit(embed(texts, role))).scores
+    a, aab, ab, b = (
+        float(_unit(embed([t], "query"))[0] @ _unit(embed(["a"], "query"))[0]) for t in ("a", "aab", "ab", "b")
+    )
+    right = {"order": 1.0, "accuracy 1": 1.0, "accuracy 3": 1.0, "margin 1": a - b, "margin 3": a - (ab + aab) / 2}
+    assert scores["right"] == pytest.approx(right, abs=1e-6)
+    wrong = {"order": 0.0, "accuracy 2": 1.0, "accuracy 4": 0.0, "margin 2": ab - b, "margin 4": ab - a}
+    assert scores["wrong"] == pytest.approx(wrong, abs=1e-6)
+    whole = overall(scores.values())
+    assert (
+        list(whole)[:3] == ["order", "accuracy 1", "accuracy 2"] and whole["order"] == 0.5 and whole["accuracy 4"] == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("sts", '{"sentence1": "a", "sentence2": "b", "score": "5"}', r"x.jsonl, line 1: \"score\": found '5'"),
+        ("sts", '{"sentence1": "a", "sentence2": "b", "score": true}', "wanted a number"),
+        ("sts", '{"sentence1": "a", "sentence2": "b", "score": 1}', "1 different scores; nothing can be ranked"),
+        ("sts", '{"sentence1": "a", "score": 1}', "sentence2"),
+        ("graded", '{"id": "1", "query": "a", "positive": "b", "negatives": []}', "no tuple has a negative"),
+        ("graded", '{"id": "1", "query": "a"}', "is no graded tuple"),
+    ],
+)
+def test_a_bad_file_of_a_task_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(content + "\n")
+    with pytest.raises(DataError, match=message):
+        load_task(f"{name}:{path}", [], [])
+
+
+def test_names_of_tasks() -> None:
+    for name in ("held-out", "mteb:SciFact"):
+        check_name(name)
+    with pytest.raises(DataError, match="there is no such file"):
+        check_name("sts:nowhere.jsonl")
+    with pytest.raises(ConfigError, match=r'found "scifact"; wanted "held-out", beir:FOLDER:SPLIT, sts:FILE'):
+        check_name("scifact")
+
+
+def test_the_published_figure_of_stsb(real_data: Callable[[str], Path]) -> None:
+    """A fifth of the pairs of STS-B dev are ranked about as well as all of them (0.867)."""
+    task = load_task(f"sts:{real_data('stsb') / 'dev.jsonl'}", [], [])
+    assert isinstance(task, SimilarityTask) and len(task.scores) == 1500
+    short = SimilarityTask(task.name, task.first[::5], task.second[::5], task.scores[::5])
+    model = load_base("embedded", 256)
+    found = overall(evaluate(short, lambda texts, role: encode(model, texts, role, "x")).scores.values())
+    assert found["Spearman"] == pytest.approx(0.867, abs=0.03)

@@ -198,10 +198,10 @@ def by_letter(texts: Sequence[str], role: Role) -> Vectors:
 
 
 def test_every_measurement_encodes_queries_as_queries_and_documents_as_documents() -> None:
-    documents = {f"d{number}": f"d {number / 10}" for number in range(8)}
-    task = RetrievalTask("t", {"q": "q one"}, documents, {"q": {"d0": 1}})
+    corpus = [Document(f"d{number}", f"d {number / 10}") for number in range(8)]
+    task = RetrievalTask("t", {"q": "q one"}, corpus, {"q": {"d0": 1}})
     assert evaluate(task, by_letter).rankings["q"][:2] == ["d0", "d1"]
-    pairs, corpus = [Pair("p", "q one", "d 0.0")], [Document(id, text) for id, text in documents.items()]
+    pairs = [Pair("p", "q one", "d 0.0")]
     bounds = (0.8, 0.9, 0.95, 0.999)
     mined = mine_candidates(pairs, corpus, by_letter, "m", bounds, MiningSection(methods=["embedding"]))
     assert {candidate.grade for candidate in mined} == {1, 2, 3, 4}

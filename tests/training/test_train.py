@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerState
 from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model
+from multigrain.model.precision import uses_bf16
 from multigrain.records import GradedTuple, Negative
 from multigrain.schedules import phases_of
 from multigrain.training import train
@@ -20,7 +21,7 @@ from multigrain.training.batches import RowsOfPhase, StepSampler, to_datasets
 from multigrain.training.curriculum import Curriculum, hold_out, plan
 from multigrain.training.host import CurriculumTrainer
 from multigrain.training.loss import GradedLoss
-from multigrain.training.train import Held, train_model, uses_bf16, without_dropout
+from multigrain.training.train import Held, train_model, without_dropout
 from tests.conftest import WORDS, small_pairs
 from tests.model.decoder import tiny_decoder
 
@@ -294,13 +295,13 @@ def test_half_precision_where_the_hardware_can(
     for can in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda can=can: can)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda can=can: can)
-        assert uses_bf16(TrainingSection(precision="auto"), cpu) is can
-        assert uses_bf16(TrainingSection(precision="auto"), gpu) is can
-        assert uses_bf16(TrainingSection(precision="bf16"), cpu) is True
-        assert uses_bf16(TrainingSection(), gpu) is False
+        assert uses_bf16("auto", cpu) is can
+        assert uses_bf16("auto", gpu) is can
+        assert uses_bf16("bf16", cpu) is True
+        assert uses_bf16("fp32", gpu) is False
     assert "bf16 is slow on this CPU" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="training.precision: found bf16; this GPU cannot"):
-        uses_bf16(TrainingSection(precision="bf16"), gpu)
+        uses_bf16("bf16", gpu)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -1,7 +1,7 @@
 """BEIR folders: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/SPLIT.tsv`."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,25 @@ from multigrain.records import Document, Pair
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant)."""
+    """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant).
+
+    The documents may be more than fit into memory: they are iterated over, each time anew.
+    """
 
     name: str
     queries: dict[str, str]
-    documents: dict[str, str]
+    documents: Iterable[Document]
     relevance: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class BeirDocuments:
+    """The corpus of a folder, read whenever it is iterated over."""
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[Document]:
+        return read_beir_documents(self.folder)
 
 
 def read_beir_documents(folder: Path) -> Iterator[Document]:
@@ -41,7 +54,7 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
     Raises:
         DataError: a file is missing, or qrels name a query or document that is not there.
     """
-    documents = {document.id: document.text for document in read_beir_documents(folder)}
+    _find(folder, "corpus.jsonl")
     path = _find(folder, "queries.jsonl")
     texts: dict[str, str] = {}
     for line, fields in read_objects(path):
@@ -51,23 +64,30 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
         texts[id] = text_field(fields, "text", path, line)
     relevance: dict[str, dict[str, int]] = {}
     qrels = folder / "qrels" / f"{split}.tsv"
+    lines: dict[str, int] = {}
     for line, query, document, grade in _read_qrels(qrels):
         if query not in texts:
             raise DataError(qrels, f'query "{query}" is not in {path.name}.', line)
-        if document not in documents:
-            raise DataError(qrels, f'document "{document}" is not in the corpus, or is empty there.', line)
+        lines.setdefault(document, line)
         relevance.setdefault(query, {})[document] = grade
+    for found in read_beir_documents(folder):
+        lines.pop(found.id, None)
+    for missing, line in lines.items():
+        raise DataError(qrels, f'document "{missing}" is not in the corpus, or is empty there.', line)
     relevance = {query: judged for query, judged in relevance.items() if max(judged.values()) > 0}
     if not relevance:
         raise DataError(qrels, "no query has a relevant document.")
-    return RetrievalTask(f"beir:{folder.name}:{split}", {q: texts[q] for q in relevance}, documents, relevance)
+    queries = {query: texts[query] for query in relevance}
+    return RetrievalTask(f"beir:{folder.name}:{split}", queries, BeirDocuments(folder), relevance)
 
 
 def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
     """One pair for each relevant (query, document) of the split."""
     task = read_beir_task(folder, split)
+    wanted = {document for judged in task.relevance.values() for document in judged}
+    texts = {document.id: document.text for document in task.documents if document.id in wanted}
     return [
-        Pair(f"{query}/{document}", task.queries[query], task.documents[document])
+        Pair(f"{query}/{document}", task.queries[query], texts[document])
         for query, judged in task.relevance.items()
         for document, grade in judged.items()
         if grade > 0

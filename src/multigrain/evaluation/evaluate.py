@@ -1,123 +1,119 @@
-"""Rank the documents of a task for each of its queries, and score the rankings."""
+"""Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import islice, pairwise
+from statistics import fmean
 
 import numpy as np
 
-from multigrain.data.beir import RetrievalTask, read_beir_task
-from multigrain.data.sources import beir_parts
-from multigrain.errors import DataError
-from multigrain.evaluation.metrics import DEPTH, score_ranking
-from multigrain.records import Document, Pair, folded
+from multigrain.data.beir import RetrievalTask
+from multigrain.evaluation.metrics import COSINE, DEPTH, GOLD, ORDER, accuracy_of, margin_of, score_ranking
+from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
+from multigrain.records import Document, GradedTuple
 from multigrain.vectors import Embed, Vectors
 
-HELD_OUT = "held-out"
-BLOCK = 256
+BLOCK = 16_384
+"""Documents whose texts and vectors are in memory at once."""
+
+Scores = dict[str, dict[str, float]]
+"""Item (query, pair or tuple) -> metric -> value."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of each query, and the best documents for it (ids, best first)."""
+    """The scores of each item, and for a search the best documents (ids, best first) for each query."""
 
-    scores: dict[str, dict[str, float]]
-    rankings: dict[str, list[str]]
-
-
-def load_task(name: str, pairs: Sequence[Pair], documents: Sequence[Document]) -> RetrievalTask:
-    """The task behind a name in `evaluation.tasks`.
-
-    Raises:
-        DataError: nothing is held out, or the BEIR folder is wrong.
-    """
-    task = load_queries(name, pairs)
-    return held_out_task(pairs, documents) if name == HELD_OUT else task
+    scores: Scores
+    rankings: dict[str, list[str]] = field(default_factory=dict)
 
 
-def load_queries(name: str, pairs: Sequence[Pair]) -> RetrievalTask:
-    """The task behind a name; "held-out" has its queries alone, so that no corpus needs to be in memory.
-
-    Raises:
-        DataError: see `load_task`.
-    """
-    if name != HELD_OUT:
-        return read_beir_task(*beir_parts(name))
-    if not pairs:
-        raise DataError(
-            "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
-        )
-    return RetrievalTask(HELD_OUT, _queries(pairs), {}, {})
+def evaluate(task: Task, embed: Embed) -> Evaluation:
+    """Measure the model behind `embed` on a task."""
+    if isinstance(task, SimilarityTask):
+        return Evaluation(_similarities(task, embed))
+    if isinstance(task, GradedTask):
+        return Evaluation(_orders(task, embed))
+    return _searches(task, embed)
 
 
-def held_out_task(pairs: Sequence[Pair], documents: Sequence[Document]) -> RetrievalTask:
-    """Find the positives of each held-out query among the documents that are not for training alone.
-
-    A query that stands in several pairs has several relevant documents.
-    """
-    searched = {document.id: document.text for document in documents if document.split != "train"}
-    id_by_text = {folded(text): id for id, text in searched.items()}
-    queries = _queries(pairs)
-    ids = {query: id for id, query in queries.items()}
-    relevance: dict[str, dict[str, int]] = {}
-    for pair in pairs:
-        relevance.setdefault(ids[pair.query], {})[id_by_text[folded(pair.positive)]] = 1
-    return RetrievalTask(HELD_OUT, queries, searched, relevance)
-
-
-def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
-    """Each distinct query, by the id of its first pair."""
-    ids: dict[str, str] = {}
-    for pair in pairs:
-        ids.setdefault(pair.query, pair.id)
-    return {id: query for query, id in ids.items()}
-
-
-def check_unseen(task: RetrievalTask, train: Sequence[Pair]) -> None:
-    """Make sure that no query of the task was trained on.
-
-    Raises:
-        DataError: names the first that were.
-    """
-    seen = {folded(pair.query): pair.id for pair in train}
-    leaked = [(id, seen[folded(text)]) for id, text in task.queries.items() if folded(text) in seen]
-    if leaked:
-        raise DataError(
-            task.name,
-            f"{len(leaked)} of its queries are also in the training pairs (query {leaked[0][0]} is that of pair "
-            f"{leaked[0][1]}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
-        )
-
-
-def without_queries_of(task: RetrievalTask, train: Sequence[Pair]) -> list[Pair]:
-    """The pairs whose query the task does not ask."""
-    asked = {folded(query) for query in task.queries.values()}
-    return [pair for pair in train if folded(pair.query) not in asked]
-
-
-def evaluate(task: RetrievalTask, embed: Embed) -> Evaluation:
-    """Score every query of the task by cosine similarity; equal scores rank in the order of the corpus."""
-    ids = list(task.documents)
-    corpus = embed(list(task.documents.values()), "document")
+def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
     queries = embed(list(task.queries.values()), "query")
-    scores: dict[str, dict[str, float]] = {}
-    rankings: dict[str, list[str]] = {}
-    for start in range(0, len(queries), BLOCK):
-        names = list(task.queries)[start : start + BLOCK]
-        for name, best in zip(names, top_documents(queries[start : start + BLOCK], corpus, DEPTH), strict=True):
-            judged = task.relevance[name]
-            rankings[name] = [ids[index] for index in best]
-            gains = [judged.get(document, 0) for document in rankings[name]]
-            scores[name] = score_ranking(gains, list(judged.values()))
-    return Evaluation(scores, rankings)
+    found = nearest(queries, task.documents, embed, DEPTH)
+    rankings = {query: [id for _, id in best] for query, best in zip(task.queries, found, strict=True)}
+    return Evaluation({query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}, rankings)
 
 
-def top_documents(queries: Vectors, corpus: Vectors, k: int) -> list[list[int]]:
-    """For each query the rows of the k most similar documents, best first."""
-    similarity = queries @ corpus.T
-    k = min(k, similarity.shape[1])
-    kth = np.partition(similarity, -k, axis=1)[:, -k]
-    best = []
-    for row, least in zip(similarity, kth, strict=True):
-        candidates = np.flatnonzero(row >= least)
-        best.append([int(index) for index in candidates[np.argsort(-row[candidates], kind="stable")][:k]])
+def _score(ranking: list[str], judged: dict[str, int]) -> dict[str, float]:
+    return score_ranking([judged.get(document, 0) for document in ranking], list(judged.values()))
+
+
+def nearest(
+    queries: Vectors, documents: Iterable[Document], embed: Embed, k: int, block: int = BLOCK
+) -> list[list[tuple[float, str]]]:
+    """For each query the k documents of the highest cosine, best first, as (cosine, id).
+
+    Of documents with the same cosine the greater id comes first, as in trec_eval.
+
+    Args:
+        queries: (Q, d) vectors of length 1.
+        documents: read once, `block` of them at a time.
+        embed: encodes them.
+        k: how many are wanted.
+        block: how many are in memory at once.
+    """
+    best: list[list[tuple[float, str]]] = [[] for _ in queries]
+    rest = iter(documents)
+    while portion := list(islice(rest, block)):
+        ids = [document.id for document in portion]
+        vectors = embed([document.text for document in portion], "document")
+        for start in range(0, len(queries), 256):  # so that the similarities take little memory
+            similarity = queries[start : start + 256] @ vectors.T
+            for row, values in enumerate(similarity, start):
+                candidates = _above(values, k)
+                best[row] = nlargest(k, [*best[row], *((float(values[c]), ids[c]) for c in candidates)])
     return best
+
+
+def _above(values: Vectors, k: int) -> list[int]:
+    """The places of all values that are no smaller than the k-th greatest."""
+    if len(values) <= k:
+        return list(range(len(values)))
+    places: list[int] = np.flatnonzero(values >= np.partition(values, -k)[-k]).tolist()
+    return places
+
+
+def _similarities(task: SimilarityTask, embed: Embed) -> Scores:
+    """The cosine of each pair beside the score that people gave; neither sentence is a query."""
+    first, second = embed(task.first, "document"), embed(task.second, "document")
+    cosines = (first * second).sum(axis=1)
+    return {
+        str(number): {COSINE: float(cosine), GOLD: score}
+        for number, (cosine, score) in enumerate(zip(cosines, task.scores, strict=True), start=1)
+    }
+
+
+def _orders(task: GradedTask, embed: Embed) -> Scores:
+    queries = embed([graded.query for graded in task.tuples], "query")
+    texts = embed(texts_of(task), "document")
+    scores: Scores = {}
+    start = 0
+    for graded, query in zip(task.tuples, queries, strict=True):
+        end = start + 1 + len(graded.negatives)
+        scores[graded.id] = _order(graded, texts[start:end] @ query)
+        start = end
+    return scores
+
+
+def _order(graded: GradedTuple, cosines: Vectors) -> dict[str, float]:
+    """How well the cosines (positive first) agree with the grades; a grade's cosine is the mean of its negatives'."""
+    by_grade: dict[int, list[float]] = {}
+    for negative, cosine in zip(graded.negatives, cosines[1:], strict=True):
+        by_grade.setdefault(negative.grade, []).append(float(cosine))
+    means = {grade: fmean(by_grade[grade]) for grade in sorted(by_grade)}
+    positive = float(cosines[0])
+    rising = [*means.values(), positive]
+    order = {ORDER: float(all(low < high for low, high in pairwise(rising)))}
+    accuracies = {accuracy_of(g): fmean(positive > cosine for cosine in by_grade[g]) for g in means}
+    return order | accuracies | {margin_of(g): positive - mean for g, mean in means.items()}

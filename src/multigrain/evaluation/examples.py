@@ -14,6 +14,8 @@ def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, 
     """A random sample (by seed, not by merit) of the queries for which the best document changed."""
     changed = [query for query in task.queries if base.rankings[query][:1] != trained.rankings[query][:1]]
     chosen = random.Random(seed).sample(changed, min(EXAMPLES, len(changed)))
+    shown = {id for query in chosen for side in (base, trained) for id in side.rankings[query][:SHOWN]}
+    texts = {document.id: document.text for document in task.documents if document.id in shown}
     return [
         {
             "task": task.name,
@@ -21,8 +23,8 @@ def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, 
             "relevant": sorted(id for id, grade in task.relevance[query].items() if grade > 0),
             "rank_before": _rank(base.rankings[query], task.relevance[query]),
             "rank_after": _rank(trained.rankings[query], task.relevance[query]),
-            "before": _shown(base.rankings[query], task),
-            "after": _shown(trained.rankings[query], task),
+            "before": _shown(base.rankings[query], texts),
+            "after": _shown(trained.rankings[query], texts),
         }
         for query in chosen
     ]
@@ -33,5 +35,5 @@ def _rank(ranking: list[str], relevance: dict[str, int]) -> int | None:
     return next((rank for rank, id in enumerate(ranking, start=1) if relevance.get(id, 0) > 0), None)
 
 
-def _shown(ranking: list[str], task: RetrievalTask) -> list[dict[str, str]]:
-    return [{"id": id, "text": task.documents[id][:200]} for id in ranking[:SHOWN]]
+def _shown(ranking: list[str], texts: dict[str, str]) -> list[dict[str, str]]:
+    return [{"id": id, "text": texts[id][:200]} for id in ranking[:SHOWN]]

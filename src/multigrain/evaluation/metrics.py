@@ -1,14 +1,19 @@
-"""Retrieval metrics of one query. No torch.
+"""Metrics: of one query, and of all items of a task together. No torch.
 
 A ranking is given as the relevance of the documents in the order in which they were retrieved; a document is
 relevant if its relevance is above 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log2
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 NDCG, MRR, RECALL = "nDCG@10", "MRR@10", "Recall@100"
-METRICS = (NDCG, MRR, RECALL)
+ORDER = "order"
+"""1 where a tuple's positive is nearest to the query, and its negatives follow in falling order of grade."""
+COSINE, GOLD, SPEARMAN = "cosine", "gold", "Spearman"
 DEPTH = 100
 """Documents of a ranking that the metrics look at."""
 
@@ -46,3 +51,39 @@ def recall(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
     """Share of the relevant documents that are among the first k."""
     relevant = sum(gain > 0 for gain in judged)
     return sum(gain > 0 for gain in ranking[:k]) / relevant if relevant else 0.0
+
+
+def accuracy_of(grade: int) -> str:
+    """The share of a tuple's negatives of the grade that are farther from the query than its positive."""
+    return f"accuracy {grade}"
+
+
+def margin_of(grade: int) -> str:
+    """By how much the positive's cosine is above the mean of the negatives' of the grade."""
+    return f"margin {grade}"
+
+
+def spearman(one: ArrayLike, other: ArrayLike) -> float:
+    """Rank correlation, ties sharing their mean rank; 0 where one of both is constant.
+
+    >>> round(spearman([1, 2, 3], [1, 3, 2]), 4)
+    0.5
+    """
+    from scipy.stats import rankdata
+
+    ranks = np.stack([rankdata(one), rankdata(other)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norm = float(np.sqrt((ranks**2).sum(axis=1).prod()))
+    return float(ranks[0] @ ranks[1]) / norm if norm else 0.0
+
+
+def overall(items: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of a task: means over its items (those that have the metric), or a rank correlation."""
+    listed = list(items)
+    if listed and GOLD in listed[0]:
+        return {SPEARMAN: spearman([item[COSINE] for item in listed], [item[GOLD] for item in listed])}
+    names = list(dict.fromkeys(name for item in listed for name in item))
+    if ORDER in names:
+        names.sort(key=lambda name: (name != ORDER, name))  # the grades come as the tuples have them
+    values = {name: [item[name] for item in listed if name in item] for name in names}
+    return {name: sum(found) / len(found) for name, found in values.items()}

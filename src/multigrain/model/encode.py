@@ -10,7 +10,7 @@ import numpy as np
 
 from multigrain.model.vector_file import VectorFile, key_of
 from multigrain.progress import Meter, meter
-from multigrain.vectors import Role, Vectors, prompt_for
+from multigrain.vectors import Precision, Role, Vectors, prompt_for
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,27 +22,34 @@ PORTION = 4 * CHUNK
 """Texts that are kept at once."""
 
 
-def encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str) -> Vectors:
+def encode(
+    model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str, precision: Precision = "fp32"
+) -> Vectors:
     """(number of texts, dimension) vectors of length 1, in the order of the texts, with the model's prompt for them."""
     with meter(description, len(texts)) as progress:
-        return _encode(model, texts, role, progress)
+        return _encode(model, texts, role, progress, precision)
 
 
-def _encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, progress: Meter) -> Vectors:
+def _encode(
+    model: "SentenceTransformer", texts: Sequence[str], role: Role, progress: Meter, precision: Precision
+) -> Vectors:
     """Texts are sorted by length first, so that a batch holds little padding."""
+    from multigrain.model.precision import matrix_products
+
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
-        vectors[chunk] = model.encode(
-            [texts[index] for index in chunk],
-            prompt=prompt_for(role, model.prompts),
-            task=role,
-            batch_size=BATCH,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
+        with matrix_products(model.device, precision):
+            vectors[chunk] = model.encode(
+                [texts[index] for index in chunk],
+                prompt=prompt_for(role, model.prompts),
+                task=role,
+                batch_size=BATCH,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
         progress.advance(len(chunk))
     return vectors
 
@@ -62,6 +69,7 @@ class CachedEncoder:
         path: the file (`multigrain.model.vector_file`).
         description: what the progress bar says.
         prompts: the model's, so that it need not be loaded for them; None where nobody knows them before.
+        precision: of the matrix products.
     """
 
     def __init__(
@@ -71,8 +79,9 @@ class CachedEncoder:
         path: Path,
         description: str,
         prompts: Mapping[str, str | None] | None = None,
+        precision: Precision = "fp32",
     ) -> None:
-        self._load, self._description, self._prompts = load, description, prompts
+        self._load, self._description, self._prompts, self._precision = load, description, prompts, precision
         self._file = VectorFile(path, model_id)
 
     def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
@@ -92,4 +101,5 @@ class CachedEncoder:
         new = iter(missing.items())
         with meter(self._description, len(missing)) as progress:
             while portion := dict(islice(new, PORTION)):
-                self._file.append(list(portion), _encode(self._model, list(portion.values()), role, progress))
+                vectors = _encode(self._model, list(portion.values()), role, progress, self._precision)
+                self._file.append(list(portion), vectors)

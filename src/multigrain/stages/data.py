@@ -5,7 +5,7 @@ from dataclasses import replace
 from multigrain.config import Config
 from multigrain.data.split import SplitData, prepare, sample_passages, usable_negatives
 from multigrain.errors import DataError
-from multigrain.evaluation.evaluate import check_unseen, load_queries, without_queries_of
+from multigrain.evaluation.tasks import MTEB, check_unseen, load_queries, without_queries_of
 from multigrain.jsonl import write_records
 from multigrain.progress import say
 from multigrain.rundir import RunDir
@@ -52,6 +52,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
             a batch.
     """
     for name in config.evaluation.tasks:
+        if name.startswith(MTEB):
+            continue  # comes from the hub, at the earliest when it is evaluated
         task = load_queries(name, split.held_out)
         if drop_leaked:
             split = replace(split, train=without_queries_of(task, split.train))

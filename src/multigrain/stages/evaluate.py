@@ -1,54 +1,98 @@
 """Measure the trained model beside its base."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.data.beir import RetrievalTask
+from multigrain.data.corpus import Corpus
 from multigrain.encoders import base_encoder, trained_encoder
-from multigrain.evaluation.evaluate import check_unseen, load_task
-from multigrain.jsonl import read_documents, read_pairs, write_json, write_objects
+from multigrain.evaluation.evaluate import Evaluation
+from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
+from multigrain.jsonl import read_pairs, write_json, write_objects
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
-    """Measure the trained model and its base, query by query."""
-    from multigrain.evaluation.compare import paired_bootstrap
+    """Measure the trained model and its base, item by item."""
     from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
-    from multigrain.evaluation.metrics import METRICS
 
-    train_pairs = list(read_pairs(run_dir.train_pairs))
-    held_out, documents = list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus))
-    before, after = base_encoder(config, run_dir), trained_encoder(run_dir.trained, run_dir.vectors)
+    train_pairs, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
+    trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
+    base_embed = base_encoder(config, run_dir)
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
-    per_query: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
-        task = load_task(name, held_out, documents)
+        if name.startswith(MTEB):
+            _add(scores, _measured_by_mteb(name.removeprefix(MTEB), config, run_dir))
+            continue
+        task = load_task(name, held_out, Corpus(run_dir.corpus))
         check_unseen(task, train_pairs)
-        base, trained = evaluate_task(task, before), evaluate_task(task, after)
-        for side, evaluation in (("base", base), ("trained", trained)):
-            scores[side][task.name] = {m: _mean(s[m] for s in evaluation.scores.values()) for m in METRICS}
-        scores["difference"][task.name] = {
-            metric: paired_bootstrap(
-                [score[metric] for score in base.scores.values()],
-                [trained.scores[query][metric] for query in base.scores],
-                config.seed,
-            )
-            for metric in METRICS
-        }
-        per_query += [
-            {"task": task.name, "query": query, "base": base.scores[query], "trained": trained.scores[query]}
-            for query in task.queries
-        ]
-        examples += choose_examples(task, base, trained, config.seed)
-    write_objects(run_dir.per_query, per_query)
+        base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
+        _add(scores, _compared(task, base, trained, config.seed))
+        items += _items(task, base, trained)
+        if isinstance(task, RetrievalTask):
+            examples += choose_examples(task, base, trained, config.seed)
+    write_objects(run_dir.per_query, items)
     write_json(run_dir.examples, examples)
     write_json(run_dir.scores, scores)
-    return Result({"tasks": len(config.evaluation.tasks), "queries": len(per_query)})
+    return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
 
 
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for side, tasks in more.items():
+        scores[side] |= tasks
+
+
+def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> dict[str, Any]:
+    """The task's metrics, and the differences with their intervals."""
+    from multigrain.evaluation.compare import paired_bootstrap
+    from multigrain.evaluation.comparison import sample_of
+    from multigrain.evaluation.metrics import overall
+
+    before, after = overall(base.scores.values()), overall(trained.scores.values())
+    differences = {
+        metric: paired_bootstrap(sample_of([base.scores], metric), sample_of([trained.scores], metric), seed)
+        for metric in before
+    }
+    return {"base": {task.name: before}, "trained": {task.name: after}, "difference": {task.name: differences}}
+
+
+def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[str, Any]]:
+    texts = _texts(task)
+    for id, scores in base.scores.items():
+        yield {"task": task.name, "query": id, "text": texts[id], "base": scores, "trained": trained.scores[id]}
+
+
+def _texts(task: Task) -> dict[str, str]:
+    """What each item is, for people."""
+    if isinstance(task, RetrievalTask):
+        return task.queries
+    if isinstance(task, GradedTask):
+        return {graded.id: graded.query for graded in task.tuples}
+    return {str(n): f"{a} | {b}" for n, (a, b) in enumerate(zip(task.first, task.second, strict=True), start=1)}
+
+
+def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, Any]:
+    """The main score of each task; there is nothing by which it could have an interval."""
+    from multigrain.evaluation.mteb_tasks import measure
+    from multigrain.model.load import load_base, load_model
+
+    data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
+    base = load_base(config.model.base, config.model.max_tokens, "model.base")
+    sides = [
+        {f"{MTEB}{task}": {"main score": score} for task, score in measure(name, model, results, data).items()}
+        for model, results in (
+            (base, run_dir.mteb("base")),
+            (load_model(run_dir.trained), run_dir.mteb("trained")),
+        )
+    ]
+    differences = {
+        task: {metric: [sides[1][task][metric] - value, None, None] for metric, value in metrics.items()}
+        for task, metrics in sides[0].items()
+    }
+    return {"base": sides[0], "trained": sides[1], "difference": differences}

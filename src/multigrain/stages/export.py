@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from multigrain.config import Config, PhaseSection
+from multigrain.data.corpus import Corpus
 from multigrain.encoders import trained_encoder
-from multigrain.jsonl import read_documents, read_tuples
+from multigrain.jsonl import read_tuples
 from multigrain.model.locate import prompts_of
 from multigrain.records import Document
 from multigrain.rundir import RunDir
@@ -35,12 +36,13 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     """The k documents nearest to the query, with their cosines."""
-    from multigrain.evaluation.evaluate import top_documents
+    from multigrain.evaluation.evaluate import nearest
     from multigrain.model.load import load_model
 
-    documents = list(read_documents(run_dir.corpus))
-    corpus = trained_encoder(run_dir.model, run_dir.vectors)([document.text for document in documents], "document")
+    documents = Corpus(run_dir.corpus)
     model = load_model(run_dir.model)
     vector = model.encode([query], prompt=prompt_for("query", model.prompts), task="query", normalize_embeddings=True)
-    best = top_documents(vector, corpus, k)[0]
-    return [(float(vector[0] @ corpus[index]), documents[index]) for index in best]
+    (best,) = nearest(vector, documents, trained_encoder(run_dir.model, run_dir.vectors), k)
+    found = {id for _, id in best}
+    by_id = {document.id: document for document in documents if document.id in found}
+    return [(cosine, by_id[id]) for cosine, id in best]

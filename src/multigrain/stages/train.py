@@ -5,16 +5,18 @@ import random
 import shutil
 from collections.abc import Callable
 from functools import partial
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from multigrain import processes
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
+from multigrain.data.corpus import Corpus
 from multigrain.encoders import weights_digest
 from multigrain.errors import ConfigError
-from multigrain.evaluation.evaluate import HELD_OUT, evaluate, load_task
-from multigrain.jsonl import read_documents, read_pairs, read_tuples, write_atomic
+from multigrain.evaluation.evaluate import evaluate
+from multigrain.evaluation.metrics import overall
+from multigrain.evaluation.tasks import held_out_task
+from multigrain.jsonl import read_pairs, read_tuples, write_atomic
 from multigrain.model.locate import prompts_of
 from multigrain.progress import say
 from multigrain.records import GradedTuple
@@ -59,14 +61,14 @@ def _trained(
     from multigrain.model.build import build_model, sees_ahead
     from multigrain.training.train import train_model
 
-    torch.manual_seed(config.seed)  # of what an adapter begins with
+    torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):
         say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
-    train_model(model, curriculum, config.training, run_dir.training, config.seed, held)
+    train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
     return model
 
 
@@ -82,12 +84,12 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
             [f'found "distill"; {run_dir.tuples} has no judge scores of the positives. Run: multigrain grade --force'],
         )
     phases = phases_of(section, {negative.grade for graded in tuples for negative in graded.negatives})
-    trained, held = hold_out(tuples, config.seed) if section.is_self_paced else (tuples, [])
+    trained, held = hold_out(tuples, config.training_seed) if section.is_self_paced else (tuples, [])
     curriculum = plan(
         trained,
         phases,
         section.batch_size,
-        config.seed,
+        config.training_seed,
         by_task=section.by_task,
         false_negative_above=section.false_negative_above,
     )
@@ -111,12 +113,11 @@ def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransform
     """Measures a model on a sample of the held-out part."""
     from multigrain.model.encode import encode
 
-    task = load_task(HELD_OUT, list(read_pairs(run_dir.held_out_pairs)), list(read_documents(run_dir.corpus)))
-    task = _sample(task, config.seed)
+    task = _sample(held_out_task(list(read_pairs(run_dir.held_out_pairs)), Corpus(run_dir.corpus)), config.seed)
 
     def measure(model: "SentenceTransformer") -> dict[str, float]:
-        scores = evaluate(task, partial(encode, model, description="held out")).scores.values()
-        return {name: round(fmean(score[name] for score in scores), 6) for name in next(iter(scores))}
+        scores = evaluate(task, partial(encode, model, description="held out")).scores
+        return {name: round(value, 6) for name, value in overall(scores.values()).items()}
 
     return measure
 
@@ -126,9 +127,9 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
     draw = random.Random(f"{seed} evaluation")
     queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
     wanted = {document for query in queries for document in task.relevance[query]}
-    others = [document for document in task.documents if document not in wanted]
+    others = [document.id for document in task.documents if document.id not in wanted]
     kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
-    documents = {id: text for id, text in task.documents.items() if id in kept}
+    documents = [document for document in task.documents if document.id in kept]
     return RetrievalTask(task.name, queries, documents, {query: task.relevance[query] for query in queries})
 
 

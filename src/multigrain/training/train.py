@@ -15,10 +15,11 @@ from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import TensorBoardCallback
 
 from multigrain.config import TrainingSection
-from multigrain.errors import ConfigError, RunError, first_line
+from multigrain.errors import RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model.build import check_prompts
 from multigrain.model.foresee import vectors_too_short
+from multigrain.model.precision import uses_bf16
 from multigrain.processes import are_on_cpu, from_main, is_main, joined, share_of
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
@@ -178,27 +179,10 @@ def _arguments(
 
 
 def _encoding(model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path) -> Encoding:
-    bf16 = uses_bf16(section, model.device)
+    bf16 = uses_bf16(section.precision, model.device)
     frozen = _frozen(model, curriculum, section, folder / "frozen")
     tokens = section.micro_batch_tokens or MICRO_BATCH_TOKENS.get(model.device.type, ON_GPU)
     return Encoding(tokens, int(section.activation_gb * GB), bf16, frozen)
-
-
-def uses_bf16(section: TrainingSection, device: torch.device) -> bool:
-    """Whether matrix products are in half precision.
-
-    Raises:
-        ConfigError: the GPU cannot.
-    """
-    if section.precision == "fp32":
-        return False
-    can = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    if section.precision == "bf16" and not can:
-        if device.type == "cuda":
-            raise ConfigError("training.precision", ["found bf16; this GPU cannot. Take fp32"])
-        say("  bf16 is slow on this CPU, which has no instructions for it; training.precision = fp32 is faster")
-        return True
-    return bool(can)
 
 
 def _frozen(

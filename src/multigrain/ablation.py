@@ -1,0 +1,333 @@
+"""A grid of trainings that differ in little: arms x seeds of one run, measured alike, in one table.
+
+    name = "curriculum"
+    run = "medquad.toml"            # the run that the arms vary
+    seeds = [1, 2, 3]               # of the trainings
+    baseline = "in-batch"           # the arm that the others are compared with; by default the first
+
+    [arms.in-batch]                 # tables as in the run's file; an arm wins over the run
+    training = { phases = [{ name = "in-batch", grades = [] }] }
+
+    [arms.coarse-to-fine]
+
+    [tune]                          # optional: of each arm, by one more training for each value
+    key = "training.learning_rate"
+    values = [2e-5, 5e-5, 1e-4]
+    task = "beir:medquad:dev"
+
+What arms have in common is done once. A cell (one arm with one seed) that is finished is never done again, so the same
+command goes on after an interruption, as often as one likes.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from multigrain import pipeline
+from multigrain.config import (
+    OUTCOME_NEUTRAL,
+    Config,
+    Section,
+    explained,
+    read_settings,
+    read_toml,
+    resolve_paths,
+    validated,
+)
+from multigrain.errors import ConfigError, MultigrainError, RunError
+from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, read_texts, tables
+from multigrain.evaluation.plots import write_plots
+from multigrain.evaluation.report import BASE, training_log, write_table
+from multigrain.extras import require_extra
+from multigrain.jsonl import write_json
+from multigrain.preflight import require
+from multigrain.progress import say
+from multigrain.rundir import RunDir
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class TuneSection(Section):
+    """How one setting of each arm is chosen."""
+
+    key: str = Field("training.learning_rate", pattern=r"^[a-z]+\.[a-z_]+$")
+    values: list[Any] = Field(min_length=2)
+    task: str
+    """The value is taken whose training is best by the first metric of this task."""
+    seed: Seed = 0
+    """Of these trainings."""
+
+
+class Ablation(Section):
+    """What is varied."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run: str
+    """The TOML file of the run that the arms vary."""
+    seeds: list[Seed] = Field([1, 2, 3], min_length=1)
+    baseline: str | None = None
+    """The arm that the others are compared with; by default the first. "base, not trained" is one too."""
+    arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]*$")], dict[str, Any]] = Field(min_length=1)
+    tune: TuneSection | None = None
+    keep_models: bool = False
+    """Keep what was trained, and not its scores alone."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is named twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _baseline_is_an_arm(self) -> "Ablation":
+        if self.baseline not in (None, BASE, *self.arms):
+            raise ValueError(f'baseline: found "{self.baseline}"; the arms are {", ".join(self.arms)}')
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: an arm with a seed, as a run of its own."""
+
+    arm: str
+    label: str
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """Of its run."""
+        return self.config.folder
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that decides the outcome."""
+        settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
+        return Config.digest([settings, pipeline.STAGES[0].fingerprint(self.config, RunDir(self.folder))])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is measured, with these settings and data."""
+        note = self.folder / "cell.json"
+        return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == {"fingerprint": self.fingerprint}
+
+
+class Grid:
+    """The cells of an ablation.
+
+    Args:
+        path: its TOML file.
+
+    Raises:
+        ConfigError: with every fault of the file, of the run and of each arm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        settings = read_toml(path)
+        try:
+            self.ablation = Ablation.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(path, explained(error)) from None
+        self._path = path
+        self._run_path = path.parent / self.ablation.run
+        self._base, faults = read_settings(self._run_path)
+        self._run = validated(self._base, self._run_path, faults)
+        self._arms = self._settings_of_arms()
+        for cell in [*self._tuning_cells(), *self.cells({})]:
+            require(cell.config)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the grid lies."""
+        return Path(self._run.output) / self.ablation.name
+
+    @property
+    def donors(self) -> list[Path]:
+        """Folders whose stages may be taken over: the run's own, and those of all cells."""
+        cells = sorted(path.parent for path in self.folder.glob("*/*/manifest.json"))
+        return [folder for folder in (self._run.folder, *cells) if (folder / "manifest.json").is_file()]
+
+    def cells(self, tuned: dict[str, Any]) -> list[Cell]:
+        """All cells that are reported, seed by seed, so that an unfinished grid has all arms.
+
+        Args:
+            tuned: the chosen value of each arm.
+        """
+        return [
+            self._cell(arm, f"seed-{seed}", {"training.seed": seed} | self._chosen(arm, tuned))
+            for seed in self.ablation.seeds
+            for arm in self._arms
+        ]
+
+    def tuning_cells(self, arm: str) -> list[tuple[Any, Cell]]:
+        """The trainings by which the arm's setting is chosen, each with its value."""
+        tune = self.ablation.tune
+        if tune is None:
+            return []
+        common = {"training.seed": tune.seed, "evaluation.tasks": [self._tuning_task]}
+        return [(value, self._cell(arm, f"tune-{value}", common | {tune.key: value})) for value in tune.values]
+
+    def _tuning_cells(self) -> Iterator[Cell]:
+        for arm in self._arms:
+            yield from (cell for _, cell in self.tuning_cells(arm))
+
+    @property
+    def _tuning_task(self) -> str:
+        assert self.ablation.tune is not None
+        table: dict[str, Any] = {"evaluation": {"tasks": [self.ablation.tune.task]}}
+        if faults := resolve_paths(table, self._path.parent):
+            raise ConfigError(self._path, faults)
+        task: str = table["evaluation"]["tasks"][0]
+        return task
+
+    def _chosen(self, arm: str, tuned: dict[str, Any]) -> dict[str, Any]:
+        return {self.ablation.tune.key: tuned[arm]} if self.ablation.tune and arm in tuned else {}
+
+    def _settings_of_arms(self) -> dict[str, dict[str, Any]]:
+        arms: dict[str, dict[str, Any]] = {}
+        faults: list[str] = []
+        for name, own in self.ablation.arms.items():
+            faults += [f"arms.{name}.{fault}" for fault in resolve_paths(own, self._path.parent)]
+            arms[name] = merged(self._base, own)
+            try:
+                validated(arms[name], name)
+            except ConfigError as error:
+                faults += [f"arms.{name}.{fault}" for fault in error.faults]
+        if faults:
+            raise ConfigError(self._path, faults)
+        return arms
+
+    def _cell(self, arm: str, label: str, changes: dict[str, Any]) -> Cell:
+        settings = self._arms[arm]
+        for key, value in changes.items():
+            section, name = key.split(".")
+            settings = merged(settings, {section: {name: value}})
+        place = {"name": label, "output": str(self.folder / arm.replace(" ", "_"))}
+        return Cell(arm, label, validated(settings | place, self._path))
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the changes in them: tables are merged, anything else is replaced.
+
+    >>> merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
+    {'a': {'b': 3, 'c': 2}, 'd': [2]}
+    """
+    result = dict(settings)
+    for key, value in changes.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
+
+
+def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
+    """Train and measure all cells of a grid that are not done yet.
+
+    Args:
+        path: the ablation's TOML file.
+        force: do cells anew that were done with other settings.
+
+    Returns:
+        The tables, as Markdown; and a line for each cell that failed.
+
+    Raises:
+        MultigrainError: see `Grid`; or all cells failed.
+    """
+    require_extra("plots")
+    grid = Grid(Path(path))
+    work = _Work(grid, force)
+    tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
+    cells = grid.cells(tuned)
+    for cell in cells:
+        if work.do(cell):
+            _write_table(grid, cells, tuned)
+    if not any(cell.is_done for cell in cells):
+        raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
+    comparison = _write_table(grid, cells, tuned)
+    first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
+    logs = {arm: training_log(folder) for arm, folder in first.items()}
+    write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
+    return tables(comparison), work.failures
+
+
+class _Work:
+    """Does cells one after another, and tells how far the grid is."""
+
+    def __init__(self, grid: Grid, force: bool) -> None:
+        self._grid, self._force = grid, force
+        tuning = sum(len(grid.tuning_cells(arm)) for arm in grid.ablation.arms)
+        self._total = tuning + len(grid.cells({}))
+        self._seen = 0
+        self._seconds: list[float] = []
+        self.failures: list[str] = []
+
+    def choose(self, arm: str) -> Any:
+        """The value of the tuned setting with which the arm is best."""
+        tried = [(value, cell) for value, cell in self._grid.tuning_cells(arm) if self.do(cell)]
+        if not tried:
+            return None
+        value, best = max(((value, _first_score(cell.folder)) for value, cell in tried), key=lambda pair: pair[1])
+        tune = self._grid.ablation.tune
+        assert tune is not None
+        say(f"{arm}: {tune.key} = {value} ({best:.4f} on {tune.task})")
+        return value
+
+    def do(self, cell: Cell) -> bool:
+        """Train and measure a cell, if that is not done yet; whether it is done now."""
+        self._seen += 1
+        if cell.is_done:
+            return True
+        left = self._total - self._seen + 1
+        rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
+        say(f"cell {self._seen} of {self._total}: {cell.arm}, {cell.label}{rest}")
+        started = time.monotonic()
+        try:
+            pipeline.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
+        except MultigrainError as error:
+            if isinstance(error, ConfigError):
+                raise
+            self.failures.append(f"{cell.arm}, {cell.label}: {error}")
+            say(f"  failed: {error}")
+            return False
+        write_json(cell.folder / "cell.json", {"fingerprint": cell.fingerprint})
+        if not self._grid.ablation.keep_models:
+            _drop_models(RunDir(cell.folder))
+        self._seconds.append(time.monotonic() - started)
+        return True
+
+
+def _drop_models(run_dir: RunDir) -> None:
+    """Keep what was measured, not the model: a grid would fill the disk."""
+    for path in (run_dir.trained, run_dir.training / "checkpoints", run_dir.training / "frozen"):
+        shutil.rmtree(path, ignore_errors=True)
+    run_dir.vectors.unlink(missing_ok=True)
+
+
+def _first_score(folder: Path) -> float:
+    _, trained = read_run(folder)
+    (metrics,) = trained.scores.values()
+    return next(iter(metrics.values()))
+
+
+def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Comparison:
+    """Write the table of what is done so far."""
+    done = [cell for cell in cells if cell.is_done]
+    comparison = _compare(grid, done)
+    tune = grid.ablation.tune
+    chosen = {tune.key: tuned} if tune else {}
+    write_table(comparison, grid.folder, cells=len(cells), done=len(done), tuned=chosen)
+    return comparison
+
+
+def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
+    runs = {cell.folder: read_run(cell.folder) for cell in done}
+    trainings = {name: [runs[cell.folder][1] for cell in done if cell.arm == name] for name in grid.ablation.arms}
+    arms = [Arm(BASE, [runs[done[0].folder][0]]), *(Arm(name, found) for name, found in trainings.items() if found)]
+    baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
+    arms.sort(key=lambda arm: arm.name != baseline)
+    return compare(arms, read_texts(done[0].folder), done[0].config.seed)

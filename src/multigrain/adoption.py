@@ -1,0 +1,61 @@
+"""A run takes over from others what would come out the same: finished stages, answers, vectors.
+
+Files are hard links where the disk has them, so that a grid of runs takes the space of one. All files of a run are
+replaced, never changed, but for files of vectors (to which several may append) and the store of answers (of which
+every run has its own copy).
+"""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from multigrain.rundir import RunDir
+
+
+def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
+    """Take over the files of a finished stage."""
+    run_dir.forget(stage)
+    for path in files:
+        _link(donor.folder / path.relative_to(run_dir.folder), path)
+    run_dir.record(stage, donor.stages()[stage])
+
+
+def inherit(donors: Sequence[RunDir], run_dir: RunDir) -> None:
+    """Take over the answers of a language model, and vectors, where the run has none of its own yet."""
+    for name in ("judge_vectors", "base_vectors", "style"):
+        path: Path = getattr(run_dir, name)
+        source = next((known for donor in donors if (known := getattr(donor, name)).exists()), None)
+        if source is not None and not path.exists():
+            _link(source, path)
+    if not run_dir.store.exists():
+        store = max((donor.store for donor in donors if donor.store.exists()), key=_size, default=None)
+        if store is not None:
+            _copy_store(store, run_dir.store)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _link(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.adopted")
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(source, fresh)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, fresh)
+    fresh.replace(path)
+
+
+def _copy_store(source: Path, path: Path) -> None:
+    """A copy of a database that may have been left in the middle of a write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.adopted")
+    fresh.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(fresh)) as new:
+        old.backup(new)
+    fresh.replace(path)

@@ -1,0 +1,230 @@
+"""Put runs beside each other: a table of all arms on all tasks, with intervals, tests, and what moved most. No torch.
+
+An *arm* is what is compared: a way of making a model, measured once or with several seeds. The first is the baseline.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from multigrain.errors import RunError
+from multigrain.evaluation.compare import Difference, Sample, holm, paired_bootstrap, randomisation_test
+from multigrain.evaluation.evaluate import Scores
+from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
+from multigrain.jsonl import read_objects
+
+MOVED = 5
+"""Items shown that gained, and as many that lost."""
+TEXT_WIDTH = 90
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one training was measured as: task -> item -> metric -> value; and tasks that have a score alone."""
+
+    items: dict[str, Scores]
+    scores: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A name, and its trainings."""
+
+    name: str
+    trainings: list[Measured]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one arm on one task; the difference is from the baseline's."""
+
+    value: float
+    each: list[float]
+    difference: Difference | None = None
+    p: float | None = None
+    """Of the randomisation test, corrected for the number of differences in the table (Holm)."""
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over trainings."""
+        return stdev(self.each) if len(self.each) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Task -> metric -> arm -> cell; of each task the first metric is the one that is tested."""
+
+    baseline: str
+    tasks: dict[str, dict[str, dict[str, Cell]]]
+    moved: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    """Task -> arm -> the items that gained most against the baseline, and those that lost most."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def read_run(folder: Path) -> tuple[Measured, Measured]:
+    """Base and trained model of a run, as they were measured.
+
+    Raises:
+        RunError: nothing is measured in the folder.
+    """
+    try:
+        scores = json.loads((folder / "evaluation" / "scores.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
+    base, trained = Measured({}, scores["base"]), Measured({}, scores["trained"])
+    for _, item in read_objects(folder / "evaluation" / "per_query.jsonl"):
+        for side, of in (("base", base), ("trained", trained)):
+            of.items.setdefault(item["task"], {})[item["query"]] = item[side]
+    return base, trained
+
+
+def read_texts(folder: Path) -> dict[str, dict[str, str]]:
+    """Task -> item -> what it is, for people."""
+    texts: dict[str, dict[str, str]] = {}
+    for _, item in read_objects(folder / "evaluation" / "per_query.jsonl"):
+        texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
+    return texts
+
+
+def sample_of(trainings: Sequence[Scores], metric: str) -> Sample:
+    """One metric of all trainings, on the items that have it."""
+    if metric == SPEARMAN:
+        gold = [item[GOLD] for item in trainings[0].values()]
+        return Sample.of([[scores[id][COSINE] for id in trainings[0]] for scores in trainings], gold)
+    ids = [id for id, item in trainings[0].items() if metric in item]
+    return Sample.of([[scores[id][metric] for id in ids] for scores in trainings])
+
+
+def compare(arms: Sequence[Arm], texts: Mapping[str, Mapping[str, str]], seed: int) -> Comparison:
+    """All arms on all tasks that they have in common, against the first.
+
+    Raises:
+        RunError: there is no such task, or a task has other items in one arm than in another.
+    """
+    first = arms[0].trainings[0]
+    shared = [task for task in first.scores if all(task in t.scores for arm in arms for t in arm.trainings)]
+    if not shared:
+        raise RunError(f"{', '.join(arm.name for arm in arms)}: no task that all were measured on; nothing to compare.")
+    for task in shared:
+        _require_same_items(arms, task)
+    tasks = {task: _task(arms, task, seed) for task in shared}
+    moved = {
+        task: {arm.name: _moved(arms[0], arm, task, texts.get(task, {})) for arm in arms[1:]}
+        for task in shared
+        if task in first.items
+    }
+    return Comparison(arms[0].name, _with_p(tasks, arms, seed), moved)
+
+
+def _require_same_items(arms: Sequence[Arm], task: str) -> None:
+    known: dict[frozenset[str], str] = {
+        frozenset(training.items.get(task, ())): arm.name for arm in arms for training in arm.trainings
+    }
+    if len(known) > 1:
+        (one, name), (other, other_name) = list(known.items())[:2]
+        counts = f"{len(one)} in {name}, {len(other)} in {other_name}, {len(one & other)} in both"
+        raise RunError(f"{task}: measured on different items ({counts}). Measure all on the same data.")
+
+
+def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, Cell]]:
+    return {
+        metric: {arm.name: _cell(arms[0], arm, task, metric, seed) for arm in arms}
+        for metric in arms[0].trainings[0].scores[task]
+    }
+
+
+def _cell(baseline: Arm, arm: Arm, task: str, metric: str, seed: int) -> Cell:
+    each = [training.scores[task].get(metric, float("nan")) for training in arm.trainings]
+    value = fmean(each)
+    if arm is baseline:
+        return Cell(value, each)
+    if task not in arm.trainings[0].items:
+        return Cell(value, each)
+    difference = paired_bootstrap(_sample(baseline, task, metric), _sample(arm, task, metric), seed)
+    return Cell(value, each, difference)
+
+
+def _sample(arm: Arm, task: str, metric: str) -> Sample:
+    return sample_of([training.items[task] for training in arm.trainings], metric)
+
+
+def _with_p(
+    tasks: dict[str, dict[str, dict[str, Cell]]], arms: Sequence[Arm], seed: int
+) -> dict[str, dict[str, dict[str, Cell]]]:
+    """The same with p values for the first metric of each task, corrected for all of them together."""
+    tested = [(task, next(iter(metrics)), arm) for task, metrics in tasks.items() for arm in arms[1:]]
+    tested = [(task, metric, arm) for task, metric, arm in tested if task in arm.trainings[0].items]
+    raw = [
+        randomisation_test(_sample(arms[0], task, metric), _sample(arm, task, metric), seed)
+        for task, metric, arm in tested
+    ]
+    for (task, metric, arm), p in zip(tested, holm(raw), strict=True):
+        cell = tasks[task][metric][arm.name]
+        tasks[task][metric][arm.name] = Cell(cell.value, cell.each, cell.difference, p)
+    return tasks
+
+
+def _moved(baseline: Arm, arm: Arm, task: str, texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The items whose first metric changed most, by the mean over trainings: gains first, then losses."""
+    metric = next(iter(overall(baseline.trainings[0].items[task].values())))
+    if metric == SPEARMAN:
+        return []  # a pair has no score of its own
+    before, after = (_means(side, task, metric) for side in (baseline, arm))
+    gain = {id: after[id] - before[id] for id in before}
+    order = sorted(gain, key=lambda query: -gain[query])
+    gained = [id for id in order[:MOVED] if gain[id] > 0]
+    lost = [id for id in reversed(order[-MOVED:]) if gain[id] < 0]
+    return [
+        {"query": id, "text": texts.get(id, id), "before": round(before[id], 4), "after": round(after[id], 4)}
+        for id in [*gained, *lost]
+    ]
+
+
+def _means(arm: Arm, task: str, metric: str) -> dict[str, float]:
+    trainings = [training.items[task] for training in arm.trainings]
+    return {id: fmean(t[id][metric] for t in trainings) for id, item in trainings[0].items() if metric in item}
+
+
+def tables(comparison: Comparison) -> str:
+    """A table for each task: arms as rows, metrics as columns, then the first metric against the baseline."""
+    return "\n\n".join(
+        "\n".join([f"### {task}", "", *_table(comparison.baseline, metrics)])
+        for task, metrics in comparison.tasks.items()
+    )
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The tables, and then the items that moved most."""
+    blocks = [tables(comparison)]
+    for task, arms in comparison.moved.items():
+        for arm, moved in arms.items():
+            if moved:
+                lines = [f"- {m['before']:.3f} -> {m['after']:.3f}  {m['text'][:TEXT_WIDTH]}" for m in moved]
+                blocks.append("\n".join([f"Moved most on {task}, {comparison.baseline} -> {arm}:", "", *lines]))
+    return "\n\n".join(blocks)
+
+
+def _table(baseline: str, metrics: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
+    first = next(iter(metrics))
+    yield f"| arm | {' | '.join(metrics)} | {first} - {baseline} | 95 % interval | p (Holm) | seeds |"
+    yield "|" + " --- |" * (len(metrics) + 5)
+    for arm, cell in metrics[first].items():
+        values = " | ".join(_value(cells[arm]) for cells in metrics.values())
+        yield f"| {arm} | {values} | {_difference(cell)} | {len(cell.each)} |"
+
+
+def _value(cell: Cell) -> str:
+    return f"{cell.value:.3f}" + ("" if cell.spread is None else f" ± {cell.spread:.3f}")
+
+
+def _difference(cell: Cell) -> str:
+    if cell.difference is None:
+        return " |  | "
+    value, low, high = cell.difference
+    return f"{value:+.3f} | {low:+.3f} to {high:+.3f} | {'' if cell.p is None else f'{cell.p:.4f}'}"

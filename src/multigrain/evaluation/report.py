@@ -1,0 +1,73 @@
+"""Write a comparison: as Markdown, as JSON, and as pictures. No torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multigrain.disk import full_disk_explained
+from multigrain.errors import ConfigError
+from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, read_texts, to_markdown
+from multigrain.evaluation.plots import write_plots
+from multigrain.jsonl import read_objects, write_atomic, write_json
+
+BASE = "base, not trained"
+SEED = 7
+"""Of the resamples."""
+
+
+def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool = False) -> str:
+    """Compare the models of several runs, and their bases, with the first run's; returns the table as Markdown.
+
+    Args:
+        folders: run folders, the baseline first.
+        out: a folder for `table.md`, `table.json` and pictures.
+        force: write into a folder that is there; its other files stay.
+
+    Raises:
+        RunError: a run is not measured, or they have no task in common, or matplotlib is not installed.
+        ConfigError: the folder to write is there, or a run is named twice.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("compare", ["a run is named twice; give each once"])
+    if out is not None and out.exists() and not (force and out.is_dir()):
+        raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
+    runs = dict(zip(_names(folders), map(read_run, folders), strict=True))
+    arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
+    comparison = compare([arms[0], *_bases(runs), *arms[1:]], read_texts(folders[0]), SEED)
+    if out is not None:
+        logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
+        with full_disk_explained(out.absolute().parent):
+            write_plots(comparison, logs, runs, out)
+            write_table(comparison, out)
+    return to_markdown(comparison)
+
+
+def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
+    """Write `table.md`, and `table.json` with what more there is to say."""
+    write_json(folder / "table.json", {**more, **comparison.to_json()})
+    write_atomic(folder / "table.md", f"{to_markdown(comparison)}\n".encode())
+
+
+def training_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's training log; none where it is gone."""
+    path = folder / "training" / "log.jsonl"
+    return [line for _, line in read_objects(path)] if path.is_file() else []
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts))):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _bases(runs: Mapping[str, tuple[Measured, Measured]]) -> list[Arm]:
+    """The models before training: one, if the runs began with the same."""
+    bases = {name: base for name, (base, _) in runs.items()}
+    first = next(iter(bases.values()))
+    if all(base == first for base in bases.values()):
+        return [Arm(BASE, [first])]
+    return [Arm(f"{name}, {BASE}", [base]) for name, base in bases.items()]

@@ -1,0 +1,207 @@
+"""What models are measured on: searches, pairs of sentences with a score, graded tuples.
+
+    held-out             the run's held-out queries, over its corpus
+    beir:FOLDER:SPLIT    a BEIR folder
+    sts:FILE             JSON lines with sentence1, sentence2 and a score of their similarity
+    graded:FILE          graded tuples, such as another run's grading/tuples.jsonl
+    mteb:NAME            a task or benchmark of the package mteb; see `multigrain.evaluation.mteb_tasks`
+
+No torch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from multigrain.data.beir import RetrievalTask, read_beir_task
+from multigrain.data.sources import beir_parts
+from multigrain.errors import ConfigError, DataError
+from multigrain.jsonl import read_objects, read_tuples, text_field
+from multigrain.records import Document, GradedTuple, Pair, folded
+
+HELD_OUT = "held-out"
+MTEB, STS, GRADED, BEIR = "mteb:", "sts:", "graded:", "beir:"
+
+
+@dataclass(frozen=True)
+class SimilarityTask:
+    """Pairs of sentences, and how similar people find them."""
+
+    name: str
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class GradedTask:
+    """Tuples in which the positive should come first, and the negatives in falling order of grade after it."""
+
+    name: str
+    tuples: list[GradedTuple]
+
+
+Task = RetrievalTask | SimilarityTask | GradedTask
+
+
+def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document]) -> Task:
+    """The task behind a name in `evaluation.tasks`, but for those of mteb.
+
+    Args:
+        name: see above.
+        pairs: the held-out pairs of the run.
+        documents: the corpus of the run; iterated over more than once.
+
+    Raises:
+        DataError: nothing is held out, or a file is wrong.
+    """
+    if name == HELD_OUT:
+        return held_out_task(pairs, documents)
+    if name.startswith(STS):
+        return read_similarity_task(Path(name.removeprefix(STS)))
+    if name.startswith(GRADED):
+        return read_graded_task(Path(name.removeprefix(GRADED)))
+    return read_beir_task(*beir_parts(name))
+
+
+def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
+    """The task behind a name, as far as its queries; "held-out" is without its documents.
+
+    Raises:
+        DataError: see `load_task`.
+    """
+    if name == HELD_OUT and pairs:
+        return RetrievalTask(HELD_OUT, _queries(pairs), [], {})
+    return load_task(name, pairs, [])
+
+
+def files_of_task(name: str) -> list[Path]:
+    """The file of `sts:FILE` and `graded:FILE`."""
+    return [Path(name.partition(":")[2])] if name.startswith((STS, GRADED)) else []
+
+
+def check_name(name: str) -> None:
+    """Make sure that a name has one of the forms, and that what it names is there.
+
+    Raises:
+        ConfigError: it has none of them.
+        DataError: there is no such file.
+    """
+    if name.startswith((STS, GRADED)):
+        if not (path := files_of_task(name)[0]).is_file():
+            raise DataError(path, f'there is no such file; evaluation.tasks names it as "{name}".')
+    elif name.startswith(BEIR):
+        folder, split = beir_parts(name)
+        if not (folder / "qrels" / f"{split}.tsv").is_file():
+            raise DataError(name, f"there is no {folder / 'qrels' / split}.tsv.")
+    elif name != HELD_OUT and not name.startswith(MTEB):
+        wanted = '"held-out", beir:FOLDER:SPLIT, sts:FILE, graded:FILE or mteb:NAME'
+        raise ConfigError("evaluation.tasks", [f'found "{name}"; wanted {wanted}'])
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """The documents that are not for training alone."""
+
+    documents: Iterable[Document]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self.documents if document.split != "train")
+
+
+def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document]) -> RetrievalTask:
+    """Find the positives of each held-out query among the documents that are not for training alone.
+
+    A query that stands in several pairs has several relevant documents.
+
+    Raises:
+        DataError: nothing is held out.
+    """
+    if not pairs:
+        raise DataError(
+            "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
+        )
+    searched = _Searched(documents)
+    wanted = {folded(pair.positive) for pair in pairs}
+    id_by_text = {text: document.id for document in searched if (text := folded(document.text)) in wanted}
+    queries = _queries(pairs)
+    ids = {query: id for id, query in queries.items()}
+    relevance: dict[str, dict[str, int]] = {}
+    for pair in pairs:
+        relevance.setdefault(ids[pair.query], {})[id_by_text[folded(pair.positive)]] = 1
+    return RetrievalTask(HELD_OUT, queries, searched, relevance)
+
+
+def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
+    """Each distinct query, by the id of its first pair."""
+    ids: dict[str, str] = {}
+    for pair in pairs:
+        ids.setdefault(pair.query, pair.id)
+    return {id: query for query, id in ids.items()}
+
+
+def read_similarity_task(path: Path) -> SimilarityTask:
+    """The pairs of a file.
+
+    Raises:
+        DataError: the file is missing or wrong (names file and line), or holds fewer than two different scores.
+    """
+    first, second, scores = [], [], []
+    for line, fields in read_objects(path):
+        first.append(text_field(fields, "sentence1", path, line))
+        second.append(text_field(fields, "sentence2", path, line))
+        score = fields.get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise DataError(path, f'"score": found {score!r}; wanted a number.', line)
+        scores.append(float(score))
+    if len(set(scores)) < 2:
+        raise DataError(path, f"{len(scores)} pairs with {len(set(scores))} different scores; nothing can be ranked.")
+    return SimilarityTask(f"{STS}{path.stem}", first, second, scores)
+
+
+def read_graded_task(path: Path) -> GradedTask:
+    """The tuples of a file, those without negatives left out.
+
+    Raises:
+        DataError: the file is missing or wrong, or no tuple has a negative.
+    """
+    tuples = [graded for graded in read_tuples(path) if graded.negatives]
+    if not tuples:
+        raise DataError(path, "no tuple has a negative.")
+    name = f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "grading" else path.stem
+    return GradedTask(f"{GRADED}{name}", tuples)
+
+
+def _asked(task: Task) -> dict[str, str]:
+    """The queries of a task, by id: those that training must not have seen."""
+    if isinstance(task, RetrievalTask):
+        return task.queries
+    return {graded.id: graded.query for graded in task.tuples} if isinstance(task, GradedTask) else {}
+
+
+def check_unseen(task: Task, train: Sequence[Pair]) -> None:
+    """Make sure that no query of the task was trained on.
+
+    Raises:
+        DataError: names the first that were.
+    """
+    seen = {folded(pair.query): pair.id for pair in train}
+    leaked = [(id, seen[folded(text)]) for id, text in _asked(task).items() if folded(text) in seen]
+    if leaked:
+        raise DataError(
+            task.name,
+            f"{len(leaked)} of its queries are also in the training pairs (query {leaked[0][0]} is that of pair "
+            f"{leaked[0][1]}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
+        )
+
+
+def without_queries_of(task: Task, train: Sequence[Pair]) -> list[Pair]:
+    """The pairs whose query the task does not ask."""
+    asked = {folded(query) for query in _asked(task).values()}
+    return [pair for pair in train if folded(pair.query) not in asked]
+
+
+def texts_of(task: GradedTask) -> list[str]:
+    """Positive and negatives of each tuple, one tuple after another."""
+    return list(chain.from_iterable((g.positive, *(n.text for n in g.negatives)) for g in task.tuples))
