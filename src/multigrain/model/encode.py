@@ -1,10 +1,11 @@
 """Texts to vectors, with progress, each distinct text once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,13 +35,11 @@ def _encode(
     model: "SentenceTransformer", texts: Sequence[str], role: Role, progress: Meter, precision: Precision
 ) -> Vectors:
     """Texts are sorted by length first, so that a batch holds little padding."""
-    from multigrain.model.precision import matrix_products
-
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
-        with matrix_products(model.device, precision):
+        with _matrix_products(model, precision):
             vectors[chunk] = model.encode(
                 [texts[index] for index in chunk],
                 prompt=prompt_for(role, model.prompts),
@@ -52,6 +51,14 @@ def _encode(
             )
         progress.advance(len(chunk))
     return vectors
+
+
+def _matrix_products(model: "SentenceTransformer", precision: Precision) -> AbstractContextManager[Any]:
+    if precision == "fp32":
+        return nullcontext()
+    from multigrain.model.precision import matrix_products
+
+    return matrix_products(model.device, precision)
 
 
 class CachedEncoder:
