@@ -148,10 +148,15 @@ class Grid:
         return Path(self._run.output) / self.ablation.name
 
     @property
+    def run_folder(self) -> Path:
+        """Of the run that the arms vary, which may have been run by itself."""
+        return self._run.folder
+
+    @property
     def donors(self) -> list[Path]:
         """Folders whose stages may be taken over: the run's own, and those of all cells."""
         cells = sorted(path.parent for path in self.folder.glob("*/*/manifest.json"))
-        return [folder for folder in (self._run.folder, *cells) if (folder / "manifest.json").is_file()]
+        return [folder for folder in (self.run_folder, *cells) if (folder / "manifest.json").is_file()]
 
     def cells(self, tuned: dict[str, Any]) -> list[Cell]:
         """All cells that are reported, seed by seed, so that an unfinished grid has all arms.
@@ -248,6 +253,9 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
             _write_table(grid, cells, tuned)
     if not any(cell.is_done for cell in cells):
         raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
+    for folder in grid.donors:  # linked from one to the next, so that one takes the space of all
+        if folder != grid.run_folder and not grid.ablation.keep_models:
+            shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
     comparison = _write_table(grid, cells, tuned)
     first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
     logs = {arm: training_log(folder) for arm, folder in first.items()}
@@ -303,7 +311,7 @@ class _Work:
 
 def _drop_models(run_dir: RunDir) -> None:
     """Keep what was measured, not the model: a grid would fill the disk."""
-    for path in (run_dir.trained, run_dir.training / "checkpoints", run_dir.training / "frozen"):
+    for path in (run_dir.trained, run_dir.training / "checkpoints"):
         shutil.rmtree(path, ignore_errors=True)
     run_dir.vectors.unlink(missing_ok=True)
 

@@ -11,8 +11,10 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from multigrain.rundir import RunDir
+from multigrain.config import Config
+from multigrain.rundir import RunDir, read_settings
 
 
 def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
@@ -23,8 +25,11 @@ def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> 
     run_dir.record(stage, donor.stages()[stage])
 
 
-def inherit(donors: Sequence[RunDir], run_dir: RunDir) -> None:
-    """Take over the answers of a language model, and vectors, where the run has none of its own yet."""
+def inherit(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
+    """Take over the answers of a language model, vectors and states, where the run has none of its own yet.
+
+    Whoever reads these looks first whether they are of the right model.
+    """
     for name in ("judge_vectors", "base_vectors", "style"):
         path: Path = getattr(run_dir, name)
         source = next((known for donor in donors if (known := getattr(donor, name)).exists()), None)
@@ -34,6 +39,27 @@ def inherit(donors: Sequence[RunDir], run_dir: RunDir) -> None:
         store = max((donor.store for donor in donors if donor.store.exists()), key=_size, default=None)
         if store is not None:
             _copy_store(store, run_dir.store)
+
+    _inherit_frozen(donors, config, run_dir)
+
+
+def _inherit_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
+    """The states of layers that are not trained, from a run whose model is the same up to there."""
+    if run_dir.frozen.exists() or config.model.lora is None:
+        return
+    wanted = _below(config.model_dump(exclude_none=True))
+    for donor in donors:
+        if donor.frozen.is_dir() and donor.config.is_file() and _below(read_settings(donor.config)) == wanted:
+            for path in donor.frozen.iterdir():
+                _link(path, run_dir.frozen / path.name)
+            return
+
+
+def _below(settings: dict[str, Any]) -> list[Any]:
+    model, training = settings["model"], settings["training"]
+    names = ("base", "bidirectional", "max_tokens", "instruction")
+    top_layers = model.get("lora", {}).get("top_layers")
+    return [*(model.get(name) for name in names), top_layers, training.get("max_tokens")]
 
 
 def _size(path: Path) -> int:

@@ -228,6 +228,8 @@ class GradingSection(Section):
     bands: list[Annotated[float, Field(gt=0)]] = Field([0.3, 0.5, 0.7], min_length=3, max_length=3)
     """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
     false_negative_above: float = Field(0.95, gt=0)
+    keep_given: bool = False
+    """Negatives that came with their pairs keep the grades that they came with; only the others are judged."""
     length_ratio: float = Field(3.0, gt=1)
     """How many times as long as its positive, or as short, a negative may be, in words."""
     repairs: int = Field(2, ge=0, le=8)

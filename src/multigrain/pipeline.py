@@ -309,7 +309,7 @@ def _run_stages(
     donors: Sequence[Path] = (),
 ) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
-    inherit([RunDir(folder) for folder in donors], run_dir)
+    inherit([RunDir(folder) for folder in donors], config, run_dir)
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))

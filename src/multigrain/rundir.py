@@ -6,7 +6,7 @@ runs/NAME/
   data/               train.jsonl, held_out.jsonl (pairs), given.jsonl (negatives that came with them), corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
-  training/           curriculum.json, log.jsonl, checkpoints/, model/
+  training/           curriculum.json, log.jsonl, checkpoints/, model/, frozen/ (states of layers that are not trained)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus
@@ -72,6 +72,7 @@ class RunDir:
         self.report = folder / "grading" / "report.json"
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
+        self.frozen = folder / "training" / "frozen"
         self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / "training" / "model"
         self.scores = folder / "evaluation" / "scores.json"
@@ -120,7 +121,7 @@ class RunDir:
 
     def changed(self, config: Config) -> list[str]:
         """The settings in which the folder's configuration differs from this one, one line each."""
-        return differences(_read_settings(self.config), config) if self.config.exists() else []
+        return differences(read_settings(self.config), config) if self.config.exists() else []
 
     def claim(self, config: Config, accept: bool) -> None:
         """Make the folder this configuration's own.
@@ -154,7 +155,12 @@ class RunDir:
             yield
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The tables of a folder's run.toml.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,10 +1,11 @@
 """Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
+from multigrain.data.sources import GIVEN
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.choose import Measured, choose_rising
 from multigrain.grading.duplicates import NearDuplicates
@@ -55,6 +56,8 @@ class Grader:
     * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
       the tuple broken by it ("order"). See `multigrain.grading.choose`.
 
+    Negatives that came with their pair keep their grade if `section.keep_given`; no judge is asked about them.
+
     Args:
         judges: by name; the first one grades.
         section: bounds and limits.
@@ -75,7 +78,10 @@ class Grader:
         """Grade the candidates of some pairs; pairs that are left without any negative are not among the tuples."""
         result = Graded()
         for (pair, _), own, measured in self.measure(proposals, result):
-            chosen, left = choose_rising(self._admitted(measured, result), self.per_grade)
+            kept = [m for m in measured if self._is_kept(m.candidate)]
+            others = self._beside({m.grade for m in kept}, measured, result)
+            chosen, left = choose_rising(self._admitted(others, result), self.per_grade)
+            chosen += kept
             result.dropped.extend(Dropped(m.candidate, rule, float(m.grade)) for m, rule in left)
             if chosen:
                 negatives = tuple(
@@ -142,6 +148,8 @@ class Grader:
     def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
         """A judge that finds the positive worth nothing has no say."""
         shares = [min(s / o, LARGEST) if o > 0 else scores[0] / own[0] for s, o in zip(scores, own, strict=True)]
+        if self._is_kept(candidate):
+            return Measured(candidate, tuple(shares), candidate.grade, 0.0)
         grade = grade_of(shares[0], self.section.bounds)
         verdict = self.verdicts.get((pair.id, candidate.text))
         if verdict is False and grade == FALSE_NEGATIVE:
@@ -150,6 +158,16 @@ class Grader:
             grade = FALSE_NEGATIVE
         length = length_against(candidate.text, pair.positive, int(self.longest * WORDS_PER_TOKEN))
         return Measured(candidate, tuple(shares), grade, length, bool(verdict))
+
+    def _is_kept(self, candidate: Candidate) -> bool:
+        """Whether it stays what it came as."""
+        return self.section.keep_given and candidate.model == GIVEN
+
+    def _beside(self, filled: Set[int], measured: Sequence[Measured], result: Graded) -> list[Measured]:
+        """Those that are to be chosen among, where some grades are filled already."""
+        others = [m for m in measured if not self._is_kept(m.candidate)]
+        result.dropped.extend(Dropped(m.candidate, "surplus", float(m.grade)) for m in others if m.grade in filled)
+        return [m for m in others if m.grade not in filled]
 
     def _limit(self, pair: Pair, candidate: Candidate) -> float:
         """The relevance from which on the candidate is taken for a false negative."""

@@ -1,0 +1,102 @@
+"""The data of the grids, made from public sets (see benchmarks/ablations/README.md), into benchmarks/ablations/data.
+
+medquad         2,600 training pairs of MedQuAD, by topics; dev: 300 questions about other topics over 2,500 answers,
+                all answers about these topics among them, which are what is hard to tell apart
+snli.jsonl      the SNLI ladder: an entailed sentence, a neutral one (grade 2), a contradiction (grade 1)
+snli_dev.jsonl  400 tuples of other premises
+stsb.jsonl      STS-B dev, as it is
+"""
+
+import os
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from multigrain.jsonl import atomic_file, read_objects, to_line
+
+FOLDER = Path(__file__).parent / "data"
+SOURCES = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))
+TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
+
+
+def main() -> None:
+    if not SOURCES.is_dir():
+        raise SystemExit(f"{SOURCES.absolute()}: no such folder. Set MULTIGRAIN_DATA to where the data sets are.")
+    _medquad(SOURCES / "medquad", FOLDER / "medquad")
+    _snli(SOURCES / "snli_small" / "train.jsonl")
+    _write("stsb.jsonl", (row for _, row in read_objects(SOURCES / "stsb" / "dev.jsonl")))
+
+
+def _medquad(source: Path, folder: Path) -> None:
+    corpus = {row["_id"]: row for _, row in read_objects(source / "corpus.jsonl.gz")}
+    queries = {row["_id"]: row for _, row in read_objects(source / "queries.jsonl")}
+    draw = random.Random(1)
+    train = list(_topics(_qrels(source, "train"), queries, draw, TRAIN_PAIRS))
+    dev = list(_topics(_qrels(source, "dev"), queries, draw, DEV_QUERIES))
+    topics = {queries[query]["focus"] for query, _ in dev}
+    asked = {document for _, document in dev} | {id for id, row in corpus.items() if row["focus"] in topics}
+    others = draw.sample(sorted(corpus.keys() - asked), DEV_DOCUMENTS - len(asked))
+    mined = {document for _, document in train}
+    for name, pairs, documents in (("train", train, mined), ("dev", dev, asked | set(others))):
+        _write(f"{folder.name}-{name}/corpus.jsonl", (row for id, row in corpus.items() if id in documents))
+        _write(f"{folder.name}-{name}/queries.jsonl", (queries[query] for query in dict(pairs)))
+        lines = [f"{query}\t{document}\t1\n" for query, document in pairs]
+        path = FOLDER / f"{folder.name}-{name}" / "qrels" / f"{name}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+
+
+def _qrels(source: Path, split: str) -> list[tuple[str, str]]:
+    lines = (source / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
+    return [(query, document) for query, document, _ in (line.split("\t") for line in lines)]
+
+
+def _topics(
+    pairs: list[tuple[str, str]], queries: dict[str, Any], draw: random.Random, count: int
+) -> Iterator[tuple[str, str]]:
+    """Whole topics, in random order, until there are enough pairs."""
+    by_topic: dict[str, list[tuple[str, str]]] = {}
+    for query, document in pairs:
+        by_topic.setdefault(queries[query]["focus"], []).append((query, document))
+    topics = sorted(by_topic)
+    draw.shuffle(topics)
+    for topic in topics:
+        if count <= 0:
+            return
+        yield from by_topic[topic]
+        count -= len(by_topic[topic])
+
+
+def _snli(path: Path) -> None:
+    rows = [row for _, row in read_objects(path)]
+    premises = sorted({row["query"] for row in rows})
+    random.Random(1).shuffle(premises)
+    held_out = set(premises[:LADDERS])
+    grades = {"contradiction": 1, "neutral": 2}
+    ladders = [
+        {
+            "id": str(number),
+            "query": row["query"],
+            "positive": row["positive"],
+            "negatives": [
+                {"text": n["text"], "grade": grades[n["level"]], "score": 0.0, "source": "mined"}
+                for n in row["graded_negatives"]
+            ],
+        }
+        for number, row in enumerate(rows)
+        if len({n["level"] for n in row["graded_negatives"]}) == len(grades)
+    ]
+    _write("snli.jsonl", (row for row in ladders if row["query"] not in held_out))
+    _write("snli_dev.jsonl", (row for row in ladders if row["query"] in held_out))
+
+
+def _write(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.writelines(to_line(row) for row in rows)
+
+
+if __name__ == "__main__":
+    main()
