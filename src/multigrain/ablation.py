@@ -106,6 +106,11 @@ class Cell:
         return self.config.folder
 
     @property
+    def note(self) -> Path:
+        """Says that the cell is measured."""
+        return self.folder / "cell.json"
+
+    @property
     def fingerprint(self) -> str:
         """A digest of all that decides the outcome."""
         settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
@@ -114,8 +119,8 @@ class Cell:
     @property
     def is_done(self) -> bool:
         """Whether it is measured, with these settings and data."""
-        note = self.folder / "cell.json"
-        return note.is_file() and json.loads(note.read_text(encoding="utf-8")) == {"fingerprint": self.fingerprint}
+        known = {"fingerprint": self.fingerprint}
+        return self.note.is_file() and json.loads(self.note.read_text(encoding="utf-8")) == known
 
 
 class Grid:
@@ -290,10 +295,15 @@ class _Work:
         self._seen += 1
         if cell.is_done:
             return True
+        if cell.note.is_file() and not self._force:
+            changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data"
+            fault = f"was measured with other settings ({changed}). Choose another name, or --force to do it anew."
+            raise ConfigError(cell.folder, [fault])
         left = self._total - self._seen + 1
         rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
         say(f"cell {self._seen} of {self._total}: {cell.arm}, {cell.label}{rest}")
         started = time.monotonic()
+        cell.note.unlink(missing_ok=True)
         try:
             pipeline.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
         except MultigrainError as error:
@@ -302,7 +312,7 @@ class _Work:
             self.failures.append(f"{cell.arm}, {cell.label}: {error}")
             say(f"  failed: {error}")
             return False
-        write_json(cell.folder / "cell.json", {"fingerprint": cell.fingerprint})
+        write_json(cell.note, {"fingerprint": cell.fingerprint})
         if not self._grid.ablation.keep_models:
             _drop_models(RunDir(cell.folder))
         self._seconds.append(time.monotonic() - started)

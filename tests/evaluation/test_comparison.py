@@ -1,0 +1,118 @@
+"""Runs beside each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigrain.cli import main
+from multigrain.errors import RunError
+from multigrain.evaluation.comparison import Arm, Measured, compare, read_run, to_markdown
+
+
+def measured(scores: list[float], task: str = "t") -> Measured:
+    items = {str(number): {"nDCG@10": score, "MRR@10": score / 2} for number, score in enumerate(scores)}
+    mean = sum(scores) / len(scores)
+    return Measured({task: items}, {task: {"nDCG@10": mean, "MRR@10": mean / 2}})
+
+
+def test_a_table_by_hand() -> None:
+    before, after = [0.25, 0.5, 0.5, 0.75] * 10, [0.375, 0.625, 0.5, 0.625] * 10
+    arms = [Arm("a", [measured(before)]), Arm("b", [measured(after), measured(after)])]
+    comparison = compare(arms, {"t": {"0": "first query", "39": "last query"}}, seed=1)
+    cell = comparison.tasks["t"]["nDCG@10"]["b"]
+    assert cell.value == pytest.approx(0.53125) and cell.each == [cell.value, cell.value] and cell.spread == 0
+    assert cell.difference is not None and cell.difference.value == pytest.approx(0.03125)
+    assert cell.difference.low < 0.03 < cell.difference.high and cell.p is not None and 0.05 < cell.p < 0.2
+    assert comparison.tasks["t"]["MRR@10"]["b"].p is None  # one metric of a task is tested
+    assert comparison.tasks["t"]["nDCG@10"]["a"].difference is None
+    moved = comparison.moved["t"]["b"]
+    assert [m["after"] - m["before"] for m in moved] == [0.125] * 5 + [-0.125] * 5
+    text = to_markdown(comparison)
+    assert "| a | 0.500 | 0.250 |  |  |  | 1 |" in text and "| b | 0.531 ± 0.000 | 0.266 ± 0.000 | +0.031 |" in text
+    assert "- 0.250 -> 0.375  first query" in text and "- 0.750 -> 0.625  last query" in text
+
+
+def test_p_values_are_corrected_together() -> None:
+    before = [0.5, 0.4] * 20
+    better = [score + 0.1 * (number % 3) for number, score in enumerate(before)]
+    alone = compare([Arm("a", [measured(before)]), Arm("b", [measured(better)])], {}, seed=1)
+    arms = [Arm("a", [measured(before)]), *(Arm(name, [measured(better)]) for name in "bcd")]
+    together = compare(arms, {}, seed=1)
+    p, corrected = (c.tasks["t"]["nDCG@10"]["b"].p for c in (alone, together))
+    assert p is not None and corrected == pytest.approx(3 * p)
+
+
+def test_a_rank_correlation_and_a_score_alone() -> None:
+    def training(shift: float) -> Measured:
+        items = {str(n): {"cosine": n * shift % 7, "gold": float(n)} for n in range(20)}
+        return Measured({"sts:x": items}, {"sts:x": {"Spearman": shift / 10}, "mteb:X": {"main score": shift}})
+
+    comparison = compare([Arm("a", [training(1.0)]), Arm("b", [training(0.3)])], {}, seed=1)
+    cell = comparison.tasks["sts:x"]["Spearman"]["b"]
+    assert cell.difference is not None and cell.difference.value > 0.5
+    assert comparison.tasks["mteb:X"]["main score"]["b"].difference is None
+    assert comparison.moved["sts:x"]["b"] == []
+    assert "| b | 0.300 |  |  |  | 1 |" in to_markdown(comparison)
+
+
+def test_what_cannot_be_compared() -> None:
+    one, other = measured([0.1, 0.2]), measured([0.1, 0.2, 0.3])
+    with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 3 in b, 2 in both\)"):
+        compare([Arm("a", [one]), Arm("b", [other])], {}, seed=1)
+    with pytest.raises(RunError, match="no task that all were measured on"):
+        compare([Arm("a", [one]), Arm("b", [measured([0.1], "u")])], {}, seed=1)
+    with pytest.raises(RunError, match=r"nowhere: nothing is measured here. Run: multigrain evaluate"):
+        read_run(Path("nowhere"))
+
+
+GRADED: dict[str, Any] = {"order": 1.0, "accuracy 1": 1.0, "margin 1": 0.2}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    folders = []
+    for name, gain in (("one", 0.1), ("other", 0.2)):
+        folder = tmp_path / name
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "training").mkdir()
+        rows = [
+            {"task": "t", "query": str(n), "text": f"query {n}", "base": {"m": 0.5}, "trained": {"m": 0.5 + gain}}
+            for n in range(9)
+        ]
+        rows += [
+            {"task": "graded:g", "query": str(n), "text": "q", "base": GRADED, "trained": GRADED} for n in range(3)
+        ]
+        (folder / "evaluation" / "per_query.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        base, trained = ({"t": {"m": value}, "graded:g": GRADED} for value in (0.5, 0.5 + gain))
+        (folder / "evaluation" / "scores.json").write_text(json.dumps({"base": base, "trained": trained}))
+        log = [{"step": n, "phase": f"grade {n // 3}", "loss": 1 / n, "margins": {}} for n in range(1, 7)]
+        (folder / "training" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+        folders.append(folder)
+    return folders
+
+
+def test_compare_writes_tables_and_pictures(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    out = runs[0].parent / "out"
+    command = ["compare", *map(str, runs), "--out", str(out)]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "| base, not trained | 0.500 | -0.100 |" in shown and "| other | 0.700 | +0.100 |" in shown
+    names = {path.name for path in out.iterdir()}
+    pictures = {"metric-t", "metric-graded-g", "training", "grades-graded-g-one", "grades-graded-g-other"}
+    assert names == {"table.md", "table.json"} | {f"{name}.{form}" for name in pictures for form in ("svg", "png")}
+    drawn = {name: (out / name).read_bytes() for name in names}
+    assert json.loads(drawn["table.json"])["tasks"]["t"]["m"]["other"]["value"] == pytest.approx(0.7)
+    assert main(command) == 2 and "exists; give another name, or --force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert {name: (out / name).read_bytes() for name in names} == drawn  # the same figures give the same files
+
+
+def test_bad_comparisons(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 2
+    assert "a run is named twice" in capsys.readouterr().err
+    assert main(["compare", str(runs[0]), "nowhere"]) == 2
+    assert "nothing is measured here" in capsys.readouterr().err
+    assert main(["compare", str(runs[0])]) == 0  # a run and its base
+    assert "| base, not trained |" in capsys.readouterr().out

@@ -1,0 +1,197 @@
+"""Grids of trainings, on a tiny encoder and the scripted language model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigrain import pipeline
+from multigrain.ablation import Grid, ablate
+from multigrain.cli import main
+from multigrain.config import Config
+from multigrain.errors import ConfigError, RunError
+from multigrain.evaluation.comparison import read_run
+
+GRID = """
+name = "grid"
+run = "run.toml"
+seeds = [1, 2]
+baseline = "mean"
+
+[arms.anchor]
+
+[arms.mean.model]
+pooling = "mean"
+
+[arms."only four".training]
+phases = [{ name = "four", grades = [4], steps = 8 }]
+"""
+
+
+@pytest.fixture
+def grid_toml(run_toml: Path) -> Path:
+    path = run_toml.with_name("grid.toml")
+    path.write_text(GRID)
+    return path
+
+
+def stages_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate", str(grid_toml)]) == 0
+    out, err = capsys.readouterr()
+    folder = Grid(grid_toml).folder
+    table = json.loads((folder / "table.json").read_text())
+    assert (table["cells"], table["done"], table["baseline"]) == (6, 6, "mean")
+    cells = table["tasks"]["held-out"]["nDCG@10"]
+    assert list(cells) == ["mean", "base, not trained", "anchor", "only four"]  # the baseline first
+    assert [len(cell["each"]) for cell in cells.values()] == [2, 1, 2, 2]
+    assert "| anchor |" in out and "cell 6 of 6: only four, seed-2" in err
+    assert (folder / "table.md").read_text().startswith(out.splitlines()[0])
+    for name in ("metric-held-out.svg", "metric-held-out.png", "training.svg"):
+        assert (folder / name).stat().st_size > 1000
+    # The values are those of the cells, and the data were prepared, written, mined and graded once.
+    assert cells["anchor"]["each"] == [
+        read_run(folder / "anchor" / f"seed-{seed}")[1].scores["held-out"]["nDCG@10"] for seed in (1, 2)
+    ]
+    logs = {(folder / arm / f"seed-{s}" / "training" / "log.jsonl").read_bytes() for arm in ARMS for s in (1, 2)}
+    assert len(logs) == 6  # pooling, schedule and seed are in force
+    tuples = {(folder / arm / f"seed-{s}" / "grading" / "tuples.jsonl").stat().st_ino for arm in ARMS for s in (1, 2)}
+    assert len(tuples) == 1
+    assert err.count("synthesize ...") == 1 and err.count("grade ...") == 1 and err.count("train ...") == 6
+    assert not list(folder.glob("*/*/training/model")) and not list(folder.glob("*/*/training/checkpoints"))
+
+    # A second time there is nothing to do.
+    started = time.monotonic()
+    assert main(["ablate", str(grid_toml)]) == 0
+    again = capsys.readouterr()
+    assert again.out == out and "cell " not in again.err and time.monotonic() - started < 10
+
+
+ARMS = ("anchor", "mean", "only_four")
+
+
+def test_seeds_are_of_the_training_alone(grid_toml: Path) -> None:
+    cells = Grid(grid_toml).cells({})
+    assert {cell.config.seed for cell in cells} == {7}
+    assert [cell.config.training_seed for cell in cells] == [1, 1, 1, 2, 2, 2]
+
+
+def test_stages_of_the_run_itself_are_taken_over(
+    run_toml: Path, grid_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(run_toml)]) == 0
+    capsys.readouterr()
+    assert main(["ablate", str(grid_toml)]) == 0
+    err = capsys.readouterr().err
+    assert err.count(f"grade: as in {Grid(grid_toml).run_folder}") == 6 and "grade ..." not in err
+
+
+def test_an_arm_that_grades_otherwise_does_so(grid_toml: Path) -> None:
+    grid_toml.write_text(GRID + '\n[arms.mined]\nsynthesis = { sources = { 1 = "mined", 4 = "mined" } }\n')
+    ablate(grid_toml)
+    folder = Grid(grid_toml).folder
+    both, mined = ((folder / arm / "seed-1" / "grading" / "tuples.jsonl").read_text() for arm in ("anchor", "mined"))
+    assert both != mined
+    again = (folder / "mined" / "seed-2" / "grading" / "tuples.jsonl").stat().st_ino
+    assert again == (folder / "mined" / "seed-1" / "grading" / "tuples.jsonl").stat().st_ino
+
+
+def test_a_setting_is_tuned_for_each_arm(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid_toml.write_text(GRID + '\n[tune]\nvalues = [1e-3, 1e-9]\ntask = "held-out"\n')
+    assert main(["ablate", str(grid_toml)]) == 0
+    grid = Grid(grid_toml)
+    table = json.loads((grid.folder / "table.json").read_text())
+    for arm in ARMS:
+        tried = {
+            value: read_run(grid.folder / arm / f"tune-{value}")[1].scores["held-out"]["nDCG@10"]
+            for value in (1e-3, 1e-9)
+        }
+        chosen = table["tuned"]["training.learning_rate"][arm.replace("_", " ")]
+        assert tried[chosen] == max(tried.values())
+        name = arm.replace("_", " ")
+        rates = {cell.config.training.learning_rate for cell in grid.cells({name: chosen}) if cell.arm == name}
+        assert rates == {chosen}
+    assert "training.learning_rate = " in capsys.readouterr().err
+
+
+def test_killed_grids_go_on_to_the_same_table(grid_toml: Path, tmp_path: Path) -> None:
+    ablate(grid_toml)
+    folder = Grid(grid_toml).folder
+    expected = (folder / "table.json").read_text()
+    folder.rename(tmp_path / "uninterrupted")
+    command = [sys.executable, "-m", "multigrain", "ablate", str(grid_toml), "--quiet"]
+    for _ in range(3):
+        process = subprocess.Popen(command, start_new_session=True)
+        time.sleep(random.uniform(6, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    ablate(grid_toml)
+    assert (folder / "table.json").read_text() == expected
+
+
+def test_a_failing_arm_does_not_stop_the_others(
+    grid_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = pipeline.measure
+
+    def failing(config: Config, *more: Any) -> None:
+        if config.model.pooling == "mean" and config.training.seed == 2:
+            raise RunError("training: the loss is no number")
+        measure(config, *more)
+
+    monkeypatch.setattr(pipeline, "measure", failing)
+    assert main(["ablate", str(grid_toml)]) == 1
+    out, err = capsys.readouterr()
+    assert "failed: mean, seed-2: training: the loss is no number" in err
+    assert [line.rsplit("| ", 1)[1] for line in out.splitlines() if line.startswith(("| mean", "| anchor"))] == [
+        "1 |",
+        "2 |",
+    ]
+    monkeypatch.undo()
+    assert main(["ablate", str(grid_toml)]) == 0
+    assert capsys.readouterr().err.count("train ...") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("[arms.anchor]", "[arms.anchor.trainin]\nsteps = 3"),
+            'arms.anchor.trainin: unknown key; did you mean "training"',
+        ),
+        (('pooling = "mean"', 'pooling = "middle"'), "arms.mean.model.pooling: found"),
+        (('baseline = "mean"', 'baseline = "men"'), 'baseline: found "men"; the arms are anchor, mean'),
+        (("seeds = [1, 2]", "seeds = [1, 1]"), "seeds: a seed is named twice"),
+        (("seeds = [1, 2]", "seeds = [-1]"), "seeds.0: found -1"),
+        (('run = "run.toml"', 'run = "nowhere.toml"'), "nowhere.toml: cannot be read"),
+        (('name = "grid"', 'name = "a/b"'), "name: found"),
+        (('name = "grid"', 'nam = "grid"'), "nam: unknown key"),
+    ],
+)
+def test_bad_grids(grid_toml: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    grid_toml.write_text(GRID.replace(*change))
+    assert main(["ablate", str(grid_toml)]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and out == ""
+
+
+def test_a_cell_made_otherwise_is_not_overwritten(grid_toml: Path) -> None:
+    ablate(grid_toml)
+    grid_toml.write_text(GRID.replace("steps = 8", "steps = 6"))
+    with pytest.raises(
+        ConfigError, match=r"only_four/seed-1: was measured with other settings .training.phases.*--force"
+    ):
+        ablate(grid_toml)
+    ablate(grid_toml, force=True)
+    log = Grid(grid_toml).folder / "only_four" / "seed-1" / "training" / "log.jsonl"
+    assert json.loads(log.read_text().splitlines()[-1])["step"] == 6
