@@ -533,13 +533,15 @@ class Config(Section):
     def fingerprint(self, *sections: str) -> str:
         """A digest of the sections named, and of nothing else.
 
-        Some names stand for parts of sections: "drawing" for what decides which passages get queries, "judging" for
-        what decides how the judge's encoder measures, "filtering" for what decides which written queries are kept.
+        Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
+        which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
+        decides which written queries are kept.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
+        settings["asked"] = self.evaluation.tasks
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

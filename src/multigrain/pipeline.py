@@ -86,7 +86,7 @@ STAGES = (
     Stage(
         "data",
         data,
-        ("data", "evaluation", "drawing"),
+        ("data", "asked", "drawing"),
         lambda config, run: _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks]),
         lambda config, run: DATA_FILES[config.synthesis.mode](run),
     ),

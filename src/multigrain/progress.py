@@ -76,6 +76,11 @@ def _meter(description: str, total: int) -> Iterator[Meter]:
         lines.close()
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """An interval as a person reads it; nothing where there is none, as for a task that has a score alone."""
+    return "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
 def listed(fields: Mapping[str, object]) -> str:
     """Fields as a person reads them: "3 parked, 64 under way, most often: HTTP 429"."""
     return ", ".join(

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from multigrain.config import Config
-from multigrain.progress import listed
+from multigrain.progress import interval, listed
 from multigrain.rundir import RunDir
 
 WIDTH = 110
@@ -55,7 +55,7 @@ def _figures(summary: dict[str, Any]) -> str:
         for metric, (value, low, high) in difference.items():
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
             lines.append(
-                f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {low:+.3f} to {high:+.3f}"
+                f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {interval(low, high)}".rstrip()
             )
     return "\n".join(lines)
 

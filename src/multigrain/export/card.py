@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
+from multigrain.progress import interval
 from multigrain.vectors import ROLES, prompt_for
 
 WITH_CODE = """```python
@@ -105,7 +106,7 @@ def results_table(summary: dict[str, Any]) -> str:
         for metric, (value, low, high) in difference.items():
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
             lines.append(
-                f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {low:+.3f} to {high:+.3f} |"
+                f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {interval(low, high)} |"
             )
     return "\n".join(lines)
 

@@ -1,0 +1,89 @@
+"""A run that is measured on tasks of every kind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import spearmanr
+
+from multigrain.cli import main
+from multigrain.config import load_config
+from multigrain.model.load import load_model
+from multigrain.rundir import RunDir
+from tests.conftest import small_pairs
+
+WriteJsonl = Callable[[str, list[dict[str, Any]]], Path]
+
+
+@pytest.fixture
+def tasks(write_jsonl: WriteJsonl, tmp_path: Path) -> str:
+    pairs = small_pairs(24)
+    similar = [
+        {"sentence1": a["positive"], "sentence2": b["positive"], "score": n % 5}
+        for n, (a, b) in enumerate(zip(pairs, pairs[2:], strict=False))
+    ]
+    graded = [
+        {
+            "id": f"g{n}",
+            "query": f"what sings near the {n % 7} {pair['positive']}",
+            "positive": pair["positive"],
+            "negatives": [{"text": f"stone {n}", "grade": 1, "score": 0.1, "source": "mined"}],
+        }
+        for n, pair in enumerate(pairs)
+    ]
+    write_jsonl("similar.jsonl", similar)
+    write_jsonl("graded.jsonl", graded)
+    folder = tmp_path / "hub" / "mteb" / "stsbenchmark-sts"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in similar))
+    return 'evaluation.tasks = ["held-out", "sts:similar.jsonl", "graded:graded.jsonl", "mteb:STSBenchmark"]'
+
+
+def test_tasks_of_every_kind(run_toml: Path, tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run_toml.read_text().replace('name = "tiny"', f'name = "tiny"\n{tasks}\nevaluation.mteb_data = "hub"')
+    run_toml.write_text(text)
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    run_dir = RunDir(load_config(run_toml).folder)
+    scores = json.loads(run_dir.scores.read_text())
+    names = ["held-out", "sts:similar", "graded:graded", "mteb:STSBenchmark"]
+    assert list(scores["base"]) == list(scores["trained"]) == list(scores["difference"]) == names
+    model = load_model(run_dir.model)
+    rows = [json.loads(line) for line in (tmp_path / "similar.jsonl").read_text().splitlines()]
+    one, other = (model.encode_document([row[side] for row in rows]) for side in ("sentence1", "sentence2"))
+    expected = spearmanr((one * other).sum(axis=1), [row["score"] for row in rows]).statistic
+    assert scores["trained"]["sts:similar"]["Spearman"] == pytest.approx(expected, abs=1e-6)
+    assert scores["trained"]["mteb:STSBenchmark"]["main score"] == pytest.approx(expected, abs=1e-5)
+    assert scores["difference"]["mteb:STSBenchmark"]["main score"][1:] == [None, None]
+    low, value, high = (scores["difference"]["sts:similar"]["Spearman"][place] for place in (1, 0, 2))
+    assert low <= value <= high
+    assert "mteb:STSBenchmark        main score" in shown and "nan" not in shown
+    card = (run_dir.model / "README.md").read_text()
+    assert "| mteb:STSBenchmark | main score |" in card and "| sts:similar | Spearman |" in card
+    results = list(run_dir.mteb("trained").rglob("STSBenchmark.json"))
+    assert json.loads(results[0].read_text())["task_name"] == "STSBenchmark"  # in mteb's own form
+    items = [json.loads(line) for line in run_dir.per_query.read_text().splitlines()]
+    assert {item["task"] for item in items} == set(names[:3])
+
+
+def test_a_query_of_a_graded_task_that_was_trained_on_is_refused(
+    run_toml: Path, write_jsonl: WriteJsonl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = small_pairs(1)[0]
+    negative = {"text": "stone", "grade": 1, "score": 0.1, "source": "mined"}
+    write_jsonl("graded.jsonl", [{"id": "g", **{k: pair[k] for k in ("query", "positive")}, "negatives": [negative]}])
+    run_toml.write_text(run_toml.read_text().replace("held_out = 0.25", "held_out = 0"))
+    assert main(["run", str(run_toml), "--set", "evaluation.tasks=['graded:graded.jsonl']"]) == 2
+    assert "graded:graded: 1 of its queries are also in the training pairs" in capsys.readouterr().err
+
+
+def test_half_precision_is_kept_apart(run_toml: Path) -> None:
+    """Vectors in half precision are nearly, but not quite, the others; they must not stand for them."""
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    run_dir = RunDir(load_config(run_toml).folder)
+    before = run_dir.vectors.read_bytes()
+    assert main(["evaluate", str(run_toml), "--quiet", "--force", "--set", "evaluation.precision=bf16"]) == 0
+    assert run_dir.vectors.read_bytes() != before and b"bf16" in run_dir.vectors.read_bytes()[:200]
+    assert b"bf16" in run_dir.base_vectors.read_bytes()[:200]
