@@ -123,7 +123,11 @@ TAMPERED: list[tuple[str, dict[str, Any], str]] = [
     ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length: found 0; wanted a number above 0"),
     ("sentence_bert_config.json", {"max_seq_length": 1000}, "found 1000; the model has positions for 64 tokens"),
     ("config.json", {"num_hidden_layers": 1}, "weights in its files have no place in the model"),
-    ("sentence_bert_config.json", {"bidirectional": "yes"}, "bidirectional: found 'yes'; wanted true or false"),
+    (
+        "sentence_bert_config.json",
+        {"bidirectional": "yes"},
+        "bidirectional: found 'yes'; wanted true, false or a number",
+    ),
     ("config.json", {"num_hidden_layers": 4}, "of the model's weights are not in its files"),
     ("config.json", {"hidden_size": 48}, "cannot be loaded"),
 ]

@@ -301,8 +301,9 @@ class ModelSection(Section):
     """`embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a hub name."""
     pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
     anchor: AnchorSection = AnchorSection()
-    bidirectional: bool = False
-    """Let the tokens of a decoder see those after them too, as encoders do."""
+    bidirectional: bool | Annotated[int, Field(ge=1)] = False
+    """Let the tokens of a decoder see those after them too, as encoders do; a number: in so many of its last layers,
+    which is the way where only these are trained (lora.top_layers)."""
     lora: LoraSection | None = None
     max_tokens: int = Field(256, ge=8)
     instruction: str | None = Field(None, min_length=1)
@@ -329,7 +330,7 @@ def described(section: ModelSection) -> str:
     """What is made of the base, in words."""
     words = [f"{section.pooling} pooling", f"{section.max_tokens} tokens"]
     if section.bidirectional:
-        words.append("bidirectional")
+        words.append("bidirectional" if section.bidirectional is True else f"top {section.bidirectional} bidirectional")
     if lora := section.lora:
         where = f"the top {lora.top_layers} layers" if lora.top_layers else "all layers"
         words.append(f"{'DoRA' if lora.dora else 'LoRA'} of rank {lora.rank} in {where}")

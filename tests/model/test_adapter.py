@@ -101,6 +101,9 @@ CASES = {
     "mean": Case({"pooling": "mean"}, CHAT, LORA, False, True),
     "mean, dora, left": Case({"pooling": "mean"}, LEFT, DORA, False, True),
     "mean, all weights": Case({"pooling": "mean"}, {}, None, True, True),
+    "anchor, top two layers, left": Case({"bidirectional": 2}, LEFT, LORA, False, False),
+    "mean, top layer": Case({"pooling": "mean", "bidirectional": 1}, CHAT, LORA, False, False),
+    "mean, top layer, all weights": Case({"pooling": "mean", "bidirectional": 1}, {}, None, False, False),
     "last, causal, left": Case({"pooling": "last", "bidirectional": False}, LEFT, LORA, False, True),
 }
 SCRIPT = """
@@ -159,7 +162,7 @@ def test_a_trained_model_gives_the_same_vectors_by_every_way(everywhere: dict[st
     assert len(by_way) == 7
     for way, (vectors, is_bidirectional) in by_way.items():
         np.testing.assert_allclose(vectors, expected, atol=1e-5, err_msg=way)
-        assert is_bidirectional is case.settings.get("bidirectional", True), way
+        assert is_bidirectional is bool(case.settings.get("bidirectional", True)), way
     untrained = build(tiny_decoder(**case.base), case.lora, **case.settings).encode(TEXTS)
     assert np.abs(untrained - expected).max() > 0.1
 

@@ -103,7 +103,7 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
         whole = ", ".join(adapter.modules_to_save)
         raise RunError(f"its adapter has whole modules of its own ({whole}), which cannot be merged. Merge it by peft.")
     frame: Any
-    if isinstance(model[1], AnchorPooling):
+    if isinstance(model[1], AnchorPooling) or type(getattr(old, "bidirectional", False)) is int:
         frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)
     else:
         frame = Transformer(adapter.base_model_name_or_path)

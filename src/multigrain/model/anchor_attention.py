@@ -108,6 +108,8 @@ def anchor_attention(
     if not torch.compiler.is_compiling() and (called := _called.get()) is not None:
         called.append(module)
     kwargs.pop("output_attentions", None)  # SDPA would warn that it has none to give
+    if getattr(module, "sees_ahead", False):
+        attention_mask, is_causal = _seen_by_all(attention_mask), False
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     rule = AttentionRule(scale, attention_mask, causal and attention_mask is None, kwargs.pop("softcap", None))
@@ -169,6 +171,14 @@ def _seen_by(rule: AttentionRule, scores: Tensor) -> Tensor:
 def _valid(mask: Tensor) -> Tensor:
     """(B or 1, n), the diagonal of a boolean mask: True for whatever is not padding."""
     return torch.diagonal(mask, dim1=-2, dim2=-1)[:, 0]
+
+
+def _seen_by_all(mask: Tensor | None) -> Tensor | None:
+    """The mask in whose place every token sees all that is not padding."""
+    if mask is None:
+        return None
+    valid = _valid(mask if mask.dtype == torch.bool else mask > UNSEEN)
+    return valid[:, None, None].expand(-1, -1, mask.shape[-2], -1)
 
 
 @dataclass(frozen=True)
@@ -366,6 +376,23 @@ def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> tupl
     if [scores.dim() for scores in given] != [2] * len(giving):
         raise ValueError(f"{type(model).__name__} does not hand on what its attention gives")
     return tuple(giving.index(layer) for layer in chosen)
+
+
+def let_see_ahead(model: PreTrainedModel, layers: int) -> None:
+    """Have the tokens of the last layers see those after them too; those of the layers below stay as they are.
+
+    Where only the upper layers are trained, those below would never learn to make use of what they see.
+
+    Raises:
+        ValueError: the attention of the model cannot be changed, or it has fewer layers.
+    """
+    modules = _attention_modules(model)
+    if not modules:
+        raise ValueError(f"the attention of a {type(model).__name__} cannot be changed layer by layer")
+    if layers > len(modules):
+        raise ValueError(f"{layers} layers are to see ahead, and a {type(model).__name__} has {len(modules)}")
+    for module in modules[-layers:]:
+        module.sees_ahead = True
 
 
 def anchor_scores_of(

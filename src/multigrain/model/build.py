@@ -14,7 +14,7 @@ from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
-from multigrain.model.anchor_attention import evaluating
+from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.foresee import adapter_as_base
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
 from multigrain.model.locate import prompts_to_train
@@ -68,7 +68,7 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
         raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
     if has_adapter(host):
         raise adapter_as_base(base)
-    if section.pooling == "anchor" or section.lora:
+    if section.pooling == "anchor" or section.lora or type(section.bidirectional) is int:
         transformer = _frame(section, transformer)
     elif section.bidirectional:
         transformer.model.config.is_causal = False
@@ -98,9 +98,15 @@ def _frame(section: ModelSection, host: Transformer) -> AnchorTransformer:
         base = str(Path(base, json.loads(listing.read_text(encoding="utf-8"))[0]["path"]))
     host.model.to("meta")  # its weights would be there twice
     try:
-        frame = AnchorTransformer(base, bidirectional=section.bidirectional, quantize=quantize)
+        frame = AnchorTransformer(base, bidirectional=section.bidirectional is True, quantize=quantize)
     except UNLOADABLE as error:
         raise ConfigError("model.base", [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
+    if type(section.bidirectional) is int:
+        try:
+            let_see_ahead(frame.model, section.bidirectional)
+        except ValueError as error:
+            raise ConfigError("model.bidirectional", [str(error)]) from error
+        frame.bidirectional = section.bidirectional
     read_alike(frame, host)
     return frame
 

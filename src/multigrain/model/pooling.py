@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from .anchor_attention import AnchorSettings, Form, anchor_scores_of, mark_anchor_layers
+from .anchor_attention import AnchorSettings, Form, anchor_scores_of, let_see_ahead, mark_anchor_layers
 
 HOOKS = "transformers.utils.output_capturing"
 SAMPLED = 64
@@ -49,7 +49,7 @@ class AnchorTransformer(Transformer):
 
     Args:
         model_name_or_path: a folder or hub name, of a model or of an adapter.
-        bidirectional: whether a decoder's tokens see those after them too.
+        bidirectional: whether a decoder's tokens see those after them too; a number: in so many of its last layers.
         quantize: "4bit" for the weights of a model whose adapter was trained on such (QLoRA).
         base_digest: what an adapter's base must have as `digest_of_base`.
         model_kwargs: as the host's Transformer takes it; a `quantization_config` in it wins.
@@ -65,13 +65,14 @@ class AnchorTransformer(Transformer):
         self,
         model_name_or_path: str,
         *,
-        bidirectional: bool = False,
+        bidirectional: bool | int = False,
         quantize: Literal["4bit"] | None = None,
         base_digest: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        _require_bool(bidirectional=bidirectional)
+        if not isinstance(bidirectional, int) or bidirectional < 0:
+            raise ValueError(f"bidirectional: found {bidirectional!r}; wanted true, false or a number of layers")
         if quantize not in (None, "4bit"):
             raise ValueError(f"quantize: found {quantize!r}; wanted null or 4bit")
         options = dict(model_kwargs or {})
@@ -86,8 +87,10 @@ class AnchorTransformer(Transformer):
         if base_digest and not _is_base(self.model, base_digest):
             base = self.model.name_or_path
             raise ValueError(f"its adapter was made for another base than {base}: put back the one it was trained on")
-        if bidirectional:
+        if bidirectional is True:
             self.model.config.is_causal = False
+        elif bidirectional:
+            let_see_ahead(self.model, bidirectional)
         self._anchor: AnchorSettings | None = None
         self._places: tuple[int, ...] = ()
 

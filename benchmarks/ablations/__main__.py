@@ -1,0 +1,59 @@
+"""All tables of docs/results.md, by one command; or the grids that are named.
+
+    python -m benchmarks.ablations [GRID ...]
+
+Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
+with what it was measured with and what it took. Needs MULTIGRAIN_DATA (see data.py); grids whose data are missing are
+left out, saying so.
+"""
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablations import data
+from benchmarks.environment import environment
+from multigrain.ablation import Grid, ablate
+from multigrain.jsonl import write_json
+from multigrain.progress import say
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "ablations"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grids", nargs="*", metavar="GRID", help="such as a_curriculum_snli; by default all")
+    paths = {path.stem: path for path in sorted(HERE.glob("*.toml")) if "arms" in tomllib.loads(path.read_text())}
+    names = parser.parse_args().grids or list(paths)
+    if unknown := [name for name in names if name not in paths]:
+        parser.error(f"no grid {unknown[0]}; there are {', '.join(paths)}")
+    if not data.FOLDER.is_dir():
+        data.main()
+    for name in names:
+        say(f"== {name}")
+        table, failures = ablate(paths[name])
+        write_json(RESULTS / f"{name}.json", measured(Grid(paths[name])))
+        print(f"## {name}\n\n{table}\n")
+        for failure in failures:
+            say(f"failed: {failure}")
+
+
+def measured(grid: Grid) -> dict[str, Any]:
+    """The grid's table without single items, and what it was measured with."""
+    table = json.loads((grid.folder / "table.json").read_text())
+    table.pop("moved")
+    stages = [json.loads((folder / "manifest.json").read_text()) for folder in grid.donors if folder != grid.run_folder]
+    shared = {(name, entry["fingerprint"]): entry for cell in stages for name, entry in cell.items()}
+    return {
+        "environment": environment("torch", "transformers", "sentence-transformers", "peft"),
+        "seconds": round(sum(entry["seconds"] for entry in shared.values())),
+        "tokens": sum(entry["tokens"] for entry in shared.values()),
+        **table,
+    }
+
+
+if __name__ == "__main__":
+    main()
