@@ -424,6 +424,8 @@ class TrainingSection(Section):
     the last of grading.bounds, so this is for trying stricter limits."""
     matryoshka: list[Dimension] = []
     """Train the first so many numbers of the vectors too, so that they can be cut to that length."""
+    base_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the base in the weights that are saved (a soup of both models): less is forgotten, for less gain."""
     dropout: bool = False
     """Keep the base's own dropout. Without it a step is faster, and does not depend on how a batch is split."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

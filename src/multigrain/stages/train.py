@@ -59,6 +59,7 @@ def _trained(
     import torch
 
     from multigrain.model.build import build_model, sees_ahead
+    from multigrain.training.soup import keeping_base
     from multigrain.training.train import train_model
 
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
@@ -68,7 +69,8 @@ def _trained(
         say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
-    train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
+    with keeping_base(model, config.training.base_share):
+        train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
     return model
 
 
