@@ -176,6 +176,21 @@ def test_a_failing_arm_does_not_stop_the_others(
         (('run = "run.toml"', 'run = "nowhere.toml"'), "nowhere.toml: cannot be read"),
         (('name = "grid"', 'name = "a/b"'), "name: found"),
         (('name = "grid"', 'nam = "grid"'), "nam: unknown key"),
+        (('name = "grid"', 'name = "tiny"'), "name: tiny is the name of the run too"),
+        (("[arms.anchor]", '[arms."only_four"]'), '"only_four" and "only four" would share a folder'),
+        (("[arms.anchor]", '[arms."base, not trained"]'), "is the name of the model before training"),
+        (("[arms.anchor]", "[arms.anchor]\nseed = 3"), "arms.anchor: sets seed, of which the grid takes care"),
+        (("[arms.anchor]", "[arms.anchor]\ntraining = { seed = 3 }"), "arms.anchor: sets training.seed"),
+        (("[arms.anchor]", "[arms.anchor]\ntraining = 3"), "arms.anchor.training: found 3"),
+        (
+            ("[arms.anchor]", "[arms.anchor]\ndata = { held_out = 0.5 }"),
+            "arms.mean: data differs from that of arm anchor",
+        ),
+        (
+            ("seeds = [1, 2]", 'tune = { key = "training.seed", values = [1, 2], task = "held-out" }'),
+            "found training.seed",
+        ),
+        (("seeds = [1, 2]", 'tune = { values = [1e-5, 1e-5], task = "held-out" }'), "a value is named twice"),
     ],
 )
 def test_bad_grids(grid_toml: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,6 +198,20 @@ def test_bad_grids(grid_toml: Path, change: tuple[str, str], message: str, capsy
     assert main(["ablate", str(grid_toml)]) == 2
     out, err = capsys.readouterr()
     assert message in err and out == ""
+
+
+@pytest.mark.parametrize("name", ["cell.json", "evaluation/scores.json", "evaluation/per_query.jsonl", "manifest.json"])
+def test_a_damaged_cell_is_done_anew(grid_toml: Path, name: str) -> None:
+    grid_toml.write_text(GRID.replace("[1, 2]", "[1]"))
+    ablate(grid_toml)
+    folder = Grid(grid_toml).folder
+    expected = (folder / "table.json").read_text()
+    damaged = folder / "mean" / "seed-1" / name
+    damaged.write_text(damaged.read_text()[:20])
+    if name == "manifest.json":  # says itself what to do
+        damaged.unlink()
+    ablate(grid_toml)
+    assert (folder / "table.json").read_text() == expected
 
 
 def test_a_cell_made_otherwise_is_not_overwritten(grid_toml: Path) -> None:

@@ -41,9 +41,10 @@ from multigrain.config import (
     validated,
 )
 from multigrain.errors import ConfigError, MultigrainError, RunError
-from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, read_texts, tables
+from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, tables
 from multigrain.evaluation.plots import write_plots
 from multigrain.evaluation.report import BASE, training_log, write_table
+from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.extras import require_extra
 from multigrain.jsonl import write_json
 from multigrain.preflight import require
@@ -62,6 +63,14 @@ class TuneSection(Section):
     """The value is taken whose training is best by the first metric of this task."""
     seed: Seed = 0
     """Of these trainings."""
+
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> "TuneSection":
+        if self.key == "training.seed":
+            raise ValueError("tune.key: found training.seed, of which the grid takes care; wanted another setting")
+        if len({str(value) for value in self.values}) < len(self.values):
+            raise ValueError("tune.values: a value is named twice")
+        return self
 
 
 class Ablation(Section):
@@ -86,10 +95,30 @@ class Ablation(Section):
         return seeds
 
     @model_validator(mode="after")
+    def _arms_have_names_and_folders(self) -> "Ablation":
+        folders: dict[str, str] = {}
+        for name, settings in self.arms.items():
+            if name == BASE:
+                raise ValueError(f'arms: "{BASE}" is the name of the model before training; give the arm another')
+            if (other := folders.setdefault(folder_of(name).casefold(), name)) != name:
+                raise ValueError(f'arms: "{other}" and "{name}" would share a folder; give one another name')
+            given: list[str] = [key for key in ("name", "output", "seed") if key in settings]
+            training = settings.get("training")
+            given += ["training.seed"] if isinstance(training, dict) and "seed" in training else []
+            if given:
+                raise ValueError(f"arms.{name}: sets {given[0]}, of which the grid takes care; take it out")
+        return self
+
+    @model_validator(mode="after")
     def _baseline_is_an_arm(self) -> "Ablation":
         if self.baseline not in (None, BASE, *self.arms):
             raise ValueError(f'baseline: found "{self.baseline}"; the arms are {", ".join(self.arms)}')
         return self
+
+
+def folder_of(arm: str) -> str:
+    """The name of an arm's folder."""
+    return arm.replace(" ", "_")
 
 
 @dataclass(frozen=True)
@@ -119,8 +148,19 @@ class Cell:
     @property
     def is_done(self) -> bool:
         """Whether it is measured, with these settings and data."""
-        known = {"fingerprint": self.fingerprint}
-        return self.note.is_file() and json.loads(self.note.read_text(encoding="utf-8")) == known
+        try:
+            read_run(self.folder)
+        except RunError:  # not there, or damaged by somebody
+            return False
+        return self.noted == self.fingerprint
+
+    @property
+    def noted(self) -> str | None:
+        """The fingerprint with which it was measured."""
+        try:
+            return str(json.loads(self.note.read_text(encoding="utf-8"))["fingerprint"])
+        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+            return None
 
 
 class Grid:
@@ -143,6 +183,9 @@ class Grid:
         self._run_path = path.parent / self.ablation.run
         self._base, faults = read_settings(self._run_path)
         self._run = validated(self._base, self._run_path, faults)
+        if self.folder == self.run_folder:
+            fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
+            raise ConfigError(path, [fault])
         self._arms = self._settings_of_arms()
         for cell in [*self._tuning_cells(), *self.cells({})]:
             require(cell.config)
@@ -211,15 +254,32 @@ class Grid:
                 faults += [f"arms.{name}.{fault}" for fault in error.faults]
         if faults:
             raise ConfigError(self._path, faults)
+        self._require_comparable(arms)
         return arms
+
+    def _require_comparable(self, arms: dict[str, dict[str, Any]]) -> None:
+        """All arms must be measured on the same: better now than after hours of training."""
+        first, *others = ((name, _measured_on(settings)) for name, settings in arms.items())
+        for name, asked in others:
+            for key, value in asked.items():
+                if value != first[1][key]:
+                    fault = f"arms.{name}: {key} differs from that of arm {first[0]}, so they could not be compared"
+                    raise ConfigError(self._path, [fault])
 
     def _cell(self, arm: str, label: str, changes: dict[str, Any]) -> Cell:
         settings = self._arms[arm]
         for key, value in changes.items():
             section, name = key.split(".")
             settings = merged(settings, {section: {name: value}})
-        place = {"name": label, "output": str(self.folder / arm.replace(" ", "_"))}
+        place = {"name": label, "output": str(self.folder / folder_of(arm))}
         return Cell(arm, label, validated(settings | place, self._path))
+
+
+def _measured_on(settings: dict[str, Any]) -> dict[str, Any]:
+    """What decides which items a run is measured on."""
+    tasks = settings.get("evaluation", {}).get("tasks", [HELD_OUT])
+    data = {key: value for key, value in settings["data"].items() if key not in ("limit", "drop_leaked")}
+    return {"evaluation.tasks": tasks} | ({"data": data} if HELD_OUT in tasks else {})
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +355,7 @@ class _Work:
         self._seen += 1
         if cell.is_done:
             return True
-        if cell.note.is_file() and not self._force:
+        if cell.noted not in (None, cell.fingerprint) and not self._force:
             changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data"
             fault = f"was measured with other settings ({changed}). Choose another name, or --force to do it anew."
             raise ConfigError(cell.folder, [fault])
@@ -304,6 +364,7 @@ class _Work:
         say(f"cell {self._seen} of {self._total}: {cell.arm}, {cell.label}{rest}")
         started = time.monotonic()
         cell.note.unlink(missing_ok=True)
+        RunDir(cell.folder).forget("evaluate")  # whose files may be damaged
         try:
             pipeline.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
         except MultigrainError as error:
@@ -348,4 +409,4 @@ def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
     arms = [Arm(BASE, [runs[done[0].folder][0]]), *(Arm(name, found) for name, found in trainings.items() if found)]
     baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
     arms.sort(key=lambda arm: arm.name != baseline)
-    return compare(arms, read_texts(done[0].folder), done[0].config.seed)
+    return compare(arms, done[0].config.seed)

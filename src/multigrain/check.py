@@ -18,6 +18,7 @@ from multigrain.progress import listed
 from multigrain.rundir import RunDir
 from multigrain.schedules import drawn, phases_of
 from multigrain.stages.data import read_data
+from multigrain.stages.evaluate import foresee
 from multigrain.style import decided
 from multigrain.synthesis.negatives import plan, requests_each
 from multigrain.synthesis.queries import plan_queries
@@ -32,6 +33,7 @@ def check(config: Config) -> str:
         MultigrainError: what `require` and `prepare` raise.
     """
     require(config)
+    foresee(config)
     state = _state(config)
     config = decided(config, RunDir(config.folder))
     tasks, data = _data(config)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multigrain.errors import MultigrainError, RunError
 
+SIGNS = ("No space left", "File too large")
 LEAST_FREE = 2**20
 """Bytes of free disk below which a failure is put down to the disk."""
 
@@ -23,14 +24,17 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not _is_full_disk(error, folder):
             raise
         raise RunError(
-            f"{folder}: the disk is full. Make room, then give the same command again; what is finished is kept."
+            f"{folder}: the disk is full, or a file too large for it. Make room, then give the same command again; "
+            "what is finished is kept."
         ) from error
 
 
 def _is_full_disk(error: Exception, folder: Path) -> bool:
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(cause):
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            sign in str(cause) for sign in SIGNS
+        ):
             return True
         cause = cause.__cause__ or cause.__context__
     # torch only says that its writer failed; an OSError has said what it is.

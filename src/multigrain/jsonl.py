@@ -43,8 +43,9 @@ def read_tuples(path: Path) -> Iterator[GradedTuple]:
     for line, fields in read_objects(path):
         try:
             yield tuple_from_json(fields)
-        except (TypeError, KeyError) as error:
-            raise DataError(path, f"is no graded tuple ({error}). Make the file again by grade.", line) from None
+        except (TypeError, KeyError, ValueError) as error:
+            found = str(error).replace("GradedTuple.__init__()", "it").replace("Negative.__init__()", "a negative")
+            raise DataError(path, f"is no graded tuple ({found}). Make the file again by grade.", line) from None
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:

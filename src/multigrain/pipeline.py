@@ -31,6 +31,7 @@ from multigrain.rundir import RunDir, StageRecord
 from multigrain.stages import Result
 from multigrain.stages.data import data
 from multigrain.stages.evaluate import evaluate as evaluate_stage
+from multigrain.stages.evaluate import foresee
 from multigrain.stages.export import export
 from multigrain.stages.export import export_data as write_data
 from multigrain.stages.export import search as search_run
@@ -313,6 +314,8 @@ def _run_stages(
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
+    if "evaluate" in {*names} - ({*done} - {*redo}):
+        foresee(config)
     with full_disk_explained(run_dir.folder), run_dir.lock():
         run_dir.claim(config, force or not is_outdated(config, run_dir))
         if retry is not None:

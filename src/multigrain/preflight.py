@@ -1,12 +1,13 @@
 """What every run needs, asked for before the first long stage begins. No torch."""
 
 from difflib import get_close_matches
+from pathlib import Path
 
 from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError
-from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_name
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names
 from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
@@ -48,8 +49,10 @@ def require(config: Config, llm: bool = True) -> None:
 def _require_evaluation(config: Config) -> None:
     if config.training.evaluate and not config.data.held_out:
         raise ConfigError("training.evaluate", ["found true; it needs data.held_out above 0"])
+    check_names(config.evaluation.tasks)
+    if (data := config.evaluation.mteb_data) is not None and not Path(data).is_dir():
+        raise ConfigError("evaluation.mteb_data", [f"{data}: there is no such folder"])
     for task in config.evaluation.tasks:
-        check_name(task)
         if task == HELD_OUT and not config.data.held_out:
             raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
         if task.startswith(MTEB):

@@ -121,6 +121,22 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
-    """A graded tuple as `to_json` wrote it."""
+    """A graded tuple as `to_json` wrote it.
+
+    Raises:
+        TypeError, KeyError, ValueError: it is none.
+    """
     negatives = tuple(Negative(**negative) for negative in fields["negatives"])
-    return GradedTuple(**{**fields, "negatives": negatives})
+    graded = GradedTuple(**{**fields, "negatives": negatives})
+    for name, text in (("id", graded.id), ("query", graded.query), ("positive", graded.positive)):
+        _require(name, text, isinstance(text, str), "a text")
+    for negative in negatives:
+        _require("text", negative.text, isinstance(negative.text, str), "a text")
+        _require("grade", negative.grade, type(negative.grade) is int and negative.grade in GRADES, "1, 2, 3 or 4")
+        _require("score", negative.score, isinstance(negative.score, int | float), "a number")
+    return graded
+
+
+def _require(name: str, found: Any, is_good: bool, wanted: str) -> None:
+    if not is_good:
+        raise ValueError(f'"{name}": found {found!r}; wanted {wanted}')

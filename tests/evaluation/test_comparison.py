@@ -1,6 +1,7 @@
 """Runs beside each other."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ def measured(scores: list[float], task: str = "t") -> Measured:
 
 def test_a_table_by_hand() -> None:
     before, after = [0.25, 0.5, 0.5, 0.75] * 10, [0.375, 0.625, 0.5, 0.625] * 10
-    arms = [Arm("a", [measured(before)]), Arm("b", [measured(after), measured(after)])]
-    comparison = compare(arms, {"t": {"0": "first query", "39": "last query"}}, seed=1)
+    texts = {"t": {"0": "first query", "39": "last query"}}
+    trainings = [replace(measured(scores), texts=texts) for scores in (before, after, after)]
+    arms = [Arm("a", trainings[:1]), Arm("b", trainings[1:])]
+    comparison = compare(arms, seed=1)
     cell = comparison.tasks["t"]["nDCG@10"]["b"]
     assert cell.value == pytest.approx(0.53125) and cell.each == [cell.value, cell.value] and cell.spread == 0
     assert cell.difference is not None and cell.difference.value == pytest.approx(0.03125)
@@ -37,9 +40,9 @@ def test_a_table_by_hand() -> None:
 def test_p_values_are_corrected_together() -> None:
     before = [0.5, 0.4] * 20
     better = [score + 0.1 * (number % 3) for number, score in enumerate(before)]
-    alone = compare([Arm("a", [measured(before)]), Arm("b", [measured(better)])], {}, seed=1)
+    alone = compare([Arm("a", [measured(before)]), Arm("b", [measured(better)])], seed=1)
     arms = [Arm("a", [measured(before)]), *(Arm(name, [measured(better)]) for name in "bcd")]
-    together = compare(arms, {}, seed=1)
+    together = compare(arms, seed=1)
     p, corrected = (c.tasks["t"]["nDCG@10"]["b"].p for c in (alone, together))
     assert p is not None and corrected == pytest.approx(3 * p)
 
@@ -49,20 +52,23 @@ def test_a_rank_correlation_and_a_score_alone() -> None:
         items = {str(n): {"cosine": n * shift % 7, "gold": float(n)} for n in range(20)}
         return Measured({"sts:x": items}, {"sts:x": {"Spearman": shift / 10}, "mteb:X": {"main score": shift}})
 
-    comparison = compare([Arm("a", [training(1.0)]), Arm("b", [training(0.3)])], {}, seed=1)
+    comparison = compare([Arm("a", [training(1.0)]), Arm("b", [training(0.3)])], seed=1)
     cell = comparison.tasks["sts:x"]["Spearman"]["b"]
     assert cell.difference is not None and cell.difference.value > 0.5
     assert comparison.tasks["mteb:X"]["main score"]["b"].difference is None
     assert comparison.moved["sts:x"]["b"] == []
-    assert "| b | 0.300 |  |  |  | 1 |" in to_markdown(comparison)
+    assert "| b | 0.300 | -0.700 |  |  | 1 |" in to_markdown(comparison)
 
 
 def test_what_cannot_be_compared() -> None:
     one, other = measured([0.1, 0.2]), measured([0.1, 0.2, 0.3])
     with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 3 in b, 2 in both\)"):
-        compare([Arm("a", [one]), Arm("b", [other])], {}, seed=1)
-    with pytest.raises(RunError, match="no task that all were measured on"):
-        compare([Arm("a", [one]), Arm("b", [measured([0.1], "u")])], {}, seed=1)
+        compare([Arm("a", [one]), Arm("b", [other])], seed=1)
+    texts = [replace(one, texts={"t": {"0": text}}) for text in ("this", "that")]
+    with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 2 in b, 1 in both\)"):
+        compare([Arm("a", texts[:1]), Arm("b", texts[1:])], seed=1)
+    with pytest.raises(RunError, match=r"no task that all were measured on.*Tasks of a: t; b: u"):
+        compare([Arm("a", [one]), Arm("b", [measured([0.1], "u")])], seed=1)
     with pytest.raises(RunError, match=r"nowhere: nothing is measured here. Run: multigrain evaluate"):
         read_run(Path("nowhere"))
 
@@ -107,6 +113,40 @@ def test_compare_writes_tables_and_pictures(runs: list[Path], capsys: pytest.Cap
     assert main(command) == 2 and "exists; give another name, or --force" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
     assert {name: (out / name).read_bytes() for name in names} == drawn  # the same figures give the same files
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scores.json", "{"),
+        ("scores.json", '{"base": {}}'),
+        ("scores.json", "[]"),
+        ("scores.json", '{"base": {"t": {"m": "0.5"}}, "trained": {"t": {"m": 0.5}}}'),
+        ("scores.json", '{"base": {"t": {}}, "trained": {"t": {}}}'),
+        ("per_query.jsonl", '{"task": "t"'),
+        ("per_query.jsonl", '{"task": "t", "query": "0", "base": 1, "trained": 1}'),
+        ("per_query.jsonl", '{"task": "t", "query": "0", "base": {}, "trained": {}}'),
+    ],
+)
+def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs[0] / "evaluation" / name).write_text(text)
+    assert main(["compare", *map(str, runs)]) == 2
+    assert f"{runs[0]}/evaluation: damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_log_costs_a_picture_alone(runs: list[Path]) -> None:
+    (runs[0] / "training" / "log.jsonl").write_text('{"step": 1, "loss"')
+    assert main(["compare", *map(str, runs), "--out", str(runs[0].parent / "out")]) == 0
+
+
+def test_tasks_that_some_lack_are_said(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    scores = json.loads((runs[1] / "evaluation" / "scores.json").read_text())
+    for side in scores.values():
+        side.pop("t")
+    (runs[1] / "evaluation" / "scores.json").write_text(json.dumps(scores))
+    assert main(["compare", *map(str, runs)]) == 0
+    out, err = capsys.readouterr()
+    assert "left out, because some runs were not measured on it: t" in err and "### t" not in out
 
 
 def test_bad_comparisons(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Sequence
 from math import log2
 from pathlib import Path
@@ -19,6 +20,7 @@ from multigrain.evaluation.tasks import (
     GradedTask,
     SimilarityTask,
     check_name,
+    check_names,
     check_unseen,
     held_out_task,
     load_task,
@@ -204,15 +206,27 @@ def test_the_order_of_grades_by_hand() -> None:
     )
 
 
+def _tuple(query: Any = "a", text: Any = "c", grade: Any = 1) -> str:
+    negative = {"text": text, "grade": grade, "score": 0.1, "source": "mined"}
+    return json.dumps({"id": "1", "query": query, "positive": "b", "negatives": [negative]})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("sts", '{"sentence1": "a", "sentence2": "b", "score": "5"}', r"x.jsonl, line 1: \"score\": found '5'"),
         ("sts", '{"sentence1": "a", "sentence2": "b", "score": true}', "wanted a number"),
+        ("sts", '{"sentence1": "a", "sentence2": "b", "score": NaN}', "found 'nan'; wanted a number"),
+        ("sts", '{"sentence1": "a", "sentence2": "b", "score": 1' + "0" * 400 + "}", "wanted a number"),
         ("sts", '{"sentence1": "a", "sentence2": "b", "score": 1}', "1 different scores; nothing can be ranked"),
         ("sts", '{"sentence1": "a", "score": 1}', "sentence2"),
         ("graded", '{"id": "1", "query": "a", "positive": "b", "negatives": []}', "no tuple has a negative"),
         ("graded", '{"id": "1", "query": "a"}', "is no graded tuple"),
+        ("graded", _tuple(query=5), r'line 1: is no graded tuple \("query": found 5; wanted a text\)'),
+        ("graded", _tuple(grade=9), '"grade": found 9; wanted 1, 2, 3 or 4'),
+        ("graded", _tuple(grade="1"), "\"grade\": found '1'"),
+        ("graded", _tuple(text=None), '"text": found None'),
+        ("graded", _tuple() + "\n" + _tuple(), 'the id "1" appears 2 times'),
     ],
 )
 def test_a_bad_file_of_a_task_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -222,9 +236,18 @@ def test_a_bad_file_of_a_task_is_named(tmp_path: Path, name: str, content: str, 
         load_task(f"{name}:{path}", [], [])
 
 
-def test_names_of_tasks() -> None:
-    for name in ("held-out", "mteb:SciFact"):
-        check_name(name)
+def test_names_of_tasks(tmp_path: Path) -> None:
+    check_names(["held-out", "mteb:SciFact"])
+    with pytest.raises(ConfigError, match='"held-out" and "held-out" would both be called held-out'):
+        check_names(["held-out", "held-out"])
+    files = [tmp_path / name / "dev.jsonl" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    with pytest.raises(ConfigError, match="would both be called sts:dev; leave one out, or rename its file"):
+        check_names([f"sts:{file}" for file in files])
+    with pytest.raises(DataError, match="is a folder; wanted a file of JSON lines"):
+        check_name(f"sts:{tmp_path}")
     with pytest.raises(DataError, match="there is no such file"):
         check_name("sts:nowhere.jsonl")
     with pytest.raises(ConfigError, match=r'found "scifact"; wanted "held-out", beir:FOLDER:SPLIT, sts:FILE'):

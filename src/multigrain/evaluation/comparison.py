@@ -14,7 +14,6 @@ from multigrain.errors import RunError
 from multigrain.evaluation.compare import Difference, Sample, holm, paired_bootstrap, randomisation_test
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
-from multigrain.jsonl import read_objects
 
 MOVED = 5
 """Items shown that gained, and as many that lost."""
@@ -23,10 +22,14 @@ TEXT_WIDTH = 90
 
 @dataclass(frozen=True)
 class Measured:
-    """What one training was measured as: task -> item -> metric -> value; and tasks that have a score alone."""
+    """What one training was measured as: task -> item -> metric -> value; and the tasks' metrics.
+
+    A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text.
+    """
 
     items: dict[str, Scores]
     scores: dict[str, dict[str, float]]
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,25 +74,41 @@ def read_run(folder: Path) -> tuple[Measured, Measured]:
     """Base and trained model of a run, as they were measured.
 
     Raises:
-        RunError: nothing is measured in the folder.
+        RunError: nothing is measured in the folder, or its files are damaged.
     """
     try:
-        scores = json.loads((folder / "evaluation" / "scores.json").read_text(encoding="utf-8"))
+        return _read_run(folder / "evaluation")
     except OSError:
         raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
-    base, trained = Measured({}, scores["base"]), Measured({}, scores["trained"])
-    for _, item in read_objects(folder / "evaluation" / "per_query.jsonl"):
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        fault = f"{folder}/evaluation: damaged ({type(error).__name__}: {error})"
+        raise RunError(f"{fault}. Run: multigrain evaluate RUN.toml --force") from None
+
+
+def _read_run(folder: Path) -> tuple[Measured, Measured]:
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    texts: dict[str, dict[str, str]] = {}
+    base, trained = (Measured({}, dict(scores[side]), texts) for side in ("base", "trained"))
+    for line in (folder / "per_query.jsonl").read_text(encoding="utf-8").splitlines():
+        item = json.loads(line)
+        texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
         for side, of in (("base", base), ("trained", trained)):
-            of.items.setdefault(item["task"], {})[item["query"]] = item[side]
+            of.items.setdefault(item["task"], {})[item["query"]] = _numbers(item[side])
+    for of in (base, trained):
+        for task, metrics in of.scores.items():
+            of.scores[task] = _numbers(metrics)
     return base, trained
 
 
-def read_texts(folder: Path) -> dict[str, dict[str, str]]:
-    """Task -> item -> what it is, for people."""
-    texts: dict[str, dict[str, str]] = {}
-    for _, item in read_objects(folder / "evaluation" / "per_query.jsonl"):
-        texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
-    return texts
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """The same, if it is what it should be.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not metrics or any(not isinstance(value, int | float) for value in metrics.values()):
+        raise ValueError(f"found {metrics}; wanted a number for each metric")
+    return dict(metrics)
 
 
 def sample_of(trainings: Sequence[Scores], metric: str) -> Sample:
@@ -101,7 +120,7 @@ def sample_of(trainings: Sequence[Scores], metric: str) -> Sample:
     return Sample.of([[scores[id][metric] for id in ids] for scores in trainings])
 
 
-def compare(arms: Sequence[Arm], texts: Mapping[str, Mapping[str, str]], seed: int) -> Comparison:
+def compare(arms: Sequence[Arm], seed: int) -> Comparison:
     """All arms on all tasks that they have in common, against the first.
 
     Raises:
@@ -110,12 +129,13 @@ def compare(arms: Sequence[Arm], texts: Mapping[str, Mapping[str, str]], seed: i
     first = arms[0].trainings[0]
     shared = [task for task in first.scores if all(task in t.scores for arm in arms for t in arm.trainings)]
     if not shared:
-        raise RunError(f"{', '.join(arm.name for arm in arms)}: no task that all were measured on; nothing to compare.")
+        names = "; ".join(f"{arm.name}: {', '.join(arm.trainings[0].scores) or 'none'}" for arm in arms)
+        raise RunError(f"there is no task that all were measured on; nothing to compare. Tasks of {names}")
     for task in shared:
         _require_same_items(arms, task)
     tasks = {task: _task(arms, task, seed) for task in shared}
     moved = {
-        task: {arm.name: _moved(arms[0], arm, task, texts.get(task, {})) for arm in arms[1:]}
+        task: {arm.name: _moved(arms[0], arm, task, first.texts.get(task, {})) for arm in arms[1:]}
         for task in shared
         if task in first.items
     }
@@ -123,13 +143,18 @@ def compare(arms: Sequence[Arm], texts: Mapping[str, Mapping[str, str]], seed: i
 
 
 def _require_same_items(arms: Sequence[Arm], task: str) -> None:
-    known: dict[frozenset[str], str] = {
-        frozenset(training.items.get(task, ())): arm.name for arm in arms for training in arm.trainings
-    }
+    known = {_identities(training, task): arm.name for arm in arms for training in arm.trainings}
     if len(known) > 1:
         (one, name), (other, other_name) = list(known.items())[:2]
         counts = f"{len(one)} in {name}, {len(other)} in {other_name}, {len(one & other)} in both"
         raise RunError(f"{task}: measured on different items ({counts}). Measure all on the same data.")
+
+
+def _identities(training: Measured, task: str) -> frozenset[tuple[str, str, float | None]]:
+    """What must be the same for items to be the same: id, text, and what people say of them."""
+    texts = training.texts.get(task, {})
+    items = training.items.get(task, {})
+    return frozenset((id, texts.get(id, id), item.get(GOLD)) for id, item in items.items())
 
 
 def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, Cell]]:
@@ -212,19 +237,27 @@ def to_markdown(comparison: Comparison) -> str:
 
 def _table(baseline: str, metrics: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
     first = next(iter(metrics))
-    yield f"| arm | {' | '.join(metrics)} | {first} - {baseline} | 95 % interval | p (Holm) | seeds |"
+    yield f"| arm | {' | '.join(metrics)} | {first} - {_plain(baseline)} | 95 % interval | p (Holm) | seeds |"
     yield "|" + " --- |" * (len(metrics) + 5)
-    for arm, cell in metrics[first].items():
+    cells_of_first = metrics[first]
+    for arm, cell in cells_of_first.items():
         values = " | ".join(_value(cells[arm]) for cells in metrics.values())
-        yield f"| {arm} | {values} | {_difference(cell)} | {len(cell.each)} |"
+        yield f"| {_plain(arm)} | {values} | {_difference(cell, cells_of_first[baseline])} | {len(cell.each)} |"
 
 
 def _value(cell: Cell) -> str:
     return f"{cell.value:.3f}" + ("" if cell.spread is None else f" ± {cell.spread:.3f}")
 
 
-def _difference(cell: Cell) -> str:
-    if cell.difference is None:
+def _difference(cell: Cell, baseline: Cell) -> str:
+    if cell is baseline:
         return " |  | "
+    if cell.difference is None:  # a task that has a score alone: there is nothing that could be drawn
+        return f"{cell.value - baseline.value:+.3f} |  | "
     value, low, high = cell.difference
     return f"{value:+.3f} | {low:+.3f} to {high:+.3f} | {'' if cell.p is None else f'{cell.p:.4f}'}"
+
+
+def _plain(name: str) -> str:
+    """A name that breaks no table."""
+    return " ".join(name.replace("|", "/").split())

@@ -76,6 +76,18 @@ def measure(
     return scores
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Make sure that mteb has these tasks and benchmarks.
+
+    Raises:
+        RunError: mteb is not installed.
+        ConfigError: it has no such task, or one that is not of texts alone.
+    """
+    require_extra("mteb")
+    for name in names:
+        _tasks(name)
+
+
 def model_meta(folder: str | Path) -> "ModelMeta":
     """A model that multigrain saved, for mteb's own runner, which loads it when it needs it.
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.disk import full_disk_explained
-from multigrain.errors import ConfigError
-from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, read_texts, to_markdown
+from multigrain.errors import ConfigError, DataError
+from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
 from multigrain.jsonl import read_objects, write_atomic, write_json
+from multigrain.progress import say
 
 BASE = "base, not trained"
 SEED = 7
@@ -33,7 +34,9 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
     runs = dict(zip(_names(folders), map(read_run, folders), strict=True))
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
-    comparison = compare([arms[0], *_bases(runs), *arms[1:]], read_texts(folders[0]), SEED)
+    comparison = compare([arms[0], *_bases(runs), *arms[1:]], SEED)
+    if left_out := {task for _, trained in runs.values() for task in trained.scores} - comparison.tasks.keys():
+        say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
         with full_disk_explained(out.absolute().parent):
@@ -49,9 +52,11 @@ def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's training log; none where it is gone."""
-    path = folder / "training" / "log.jsonl"
-    return [line for _, line in read_objects(path)] if path.is_file() else []
+    """The lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
+    try:
+        return [line for _, line in read_objects(folder / "training" / "log.jsonl")]
+    except (DataError, OSError):
+        return []
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -9,6 +9,7 @@
 No torch.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +22,8 @@ from multigrain.jsonl import read_objects, read_tuples, text_field
 from multigrain.records import Document, GradedTuple, Pair, folded
 
 HELD_OUT = "held-out"
+LARGEST = 1e100
+"""A score of this size, or none at all, is a fault of the file."""
 MTEB, STS, GRADED, BEIR = "mteb:", "sts:", "graded:", "beir:"
 
 
@@ -81,6 +84,33 @@ def files_of_task(name: str) -> list[Path]:
     return [Path(name.partition(":")[2])] if name.startswith((STS, GRADED)) else []
 
 
+def name_of(name: str) -> str:
+    """What the task is called in tables: that of a file goes by its name alone, that of a run by the run's."""
+    if name.startswith((STS, GRADED)):
+        form, _, file = name.partition(":")
+        path = Path(file)
+        is_of_run = path.parent.name == "grading"
+        return f"{form}:{path.parent.parent.name}/{path.stem}" if is_of_run else f"{form}:{path.stem}"
+    if name.startswith(BEIR):
+        folder, split = beir_parts(name)
+        return f"{BEIR}{folder.name}:{split}"
+    return name
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Make sure that each name is good (see `check_name`), and that tables can tell the tasks apart.
+
+    Raises:
+        ConfigError: two tasks have the same name.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        check_name(name)
+        if (other := known.setdefault(name_of(name), name)) is not name or names.count(name) > 1:
+            fault = f'"{other}" and "{name}" would both be called {name_of(name)}; leave one out, or rename its file'
+            raise ConfigError("evaluation.tasks", [fault])
+
+
 def check_name(name: str) -> None:
     """Make sure that a name has one of the forms, and that what it names is there.
 
@@ -90,7 +120,8 @@ def check_name(name: str) -> None:
     """
     if name.startswith((STS, GRADED)):
         if not (path := files_of_task(name)[0]).is_file():
-            raise DataError(path, f'there is no such file; evaluation.tasks names it as "{name}".')
+            found = "is a folder" if path.is_dir() else "there is no such file"
+            raise DataError(path, f'{found}; wanted a file of JSON lines, for the task "{name}" of evaluation.tasks.')
     elif name.startswith(BEIR):
         folder, split = beir_parts(name)
         if not (folder / "qrels" / f"{split}.tsv").is_file():
@@ -152,12 +183,12 @@ def read_similarity_task(path: Path) -> SimilarityTask:
         first.append(text_field(fields, "sentence1", path, line))
         second.append(text_field(fields, "sentence2", path, line))
         score = fields.get("score")
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise DataError(path, f'"score": found {score!r}; wanted a number.', line)
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) < LARGEST:
+            raise DataError(path, f'"score": found {str(score)[:40]!r}; wanted a number.', line)
         scores.append(float(score))
     if len(set(scores)) < 2:
         raise DataError(path, f"{len(scores)} pairs with {len(set(scores))} different scores; nothing can be ranked.")
-    return SimilarityTask(f"{STS}{path.stem}", first, second, scores)
+    return SimilarityTask(name_of(f"{STS}{path}"), first, second, scores)
 
 
 def read_graded_task(path: Path) -> GradedTask:
@@ -169,8 +200,10 @@ def read_graded_task(path: Path) -> GradedTask:
     tuples = [graded for graded in read_tuples(path) if graded.negatives]
     if not tuples:
         raise DataError(path, "no tuple has a negative.")
-    name = f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "grading" else path.stem
-    return GradedTask(f"{GRADED}{name}", tuples)
+    counts = Counter(graded.id for graded in tuples)
+    if twice := [id for id, count in counts.items() if count > 1]:
+        raise DataError(path, f'the id "{twice[0]}" appears {counts[twice[0]]} times; ids must differ.')
+    return GradedTask(name_of(f"{GRADED}{path}"), tuples)
 
 
 def _asked(task: Task) -> dict[str, str]:

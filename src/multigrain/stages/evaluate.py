@@ -43,6 +43,18 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
 
 
+def foresee(config: Config) -> None:
+    """Make sure that mteb has the tasks that it is asked for: better now than after hours of training.
+
+    Raises:
+        ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
+    """
+    if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
+        from multigrain.evaluation.mteb_tasks import check_names
+
+        check_names(names)
+
+
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
     for side, tasks in more.items():
         scores[side] |= tasks
