@@ -29,7 +29,7 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 	$(BIN)/lint-imports
 	$(BIN)/typos
 
-bench: $(VENV)/installed-dev  ## measure the tables of docs/results.md (about two hours)
+bench: $(VENV)/installed-dev  ## run the grids of benchmarks/ablations (hours)
 	$(BIN)/python -m benchmarks.ablations
 
 docs: $(VENV)/installed  ## print the command-line reference

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multigrain.ablation import Grid
 from multigrain.cli import VERBS, main
 from multigrain.config import load_config
 
@@ -25,6 +26,13 @@ def test_the_decoder_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     """Adapters on a small decoder run in tests/model."""
     assert main(["check", str(ROOT / "examples" / "decoder.toml")]) == 0
     assert "embedded-llm, anchor pooling, 64 tokens, bidirectional, LoRA of rank 16" in capsys.readouterr().out
+
+
+def test_the_ablation_is_ready() -> None:
+    grid = Grid(ROOT / "examples" / "ablation.toml")
+    assert len(grid.cells({})) == 12
+    for steps in {sum(phase.steps or 0 for phase in cell.config.training.phases) for cell in grid.cells({})}:
+        assert steps == 8  # else the arms could not be compared
 
 
 def test_scifact_is_ready(

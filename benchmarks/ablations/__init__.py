@@ -1,1 +1,1 @@
-"""The tables of docs/results.md: grids of arms and seeds, small enough for two cores."""
+"""Which negatives, schedules and poolings help: grids of arms and seeds, small enough for two cores."""

@@ -1,4 +1,4 @@
-"""All tables of docs/results.md, by one command; or the grids that are named.
+"""All grids by one command, or those that are named.
 
     python -m benchmarks.ablations [GRID ...]
 

@@ -1,4 +1,4 @@
-"""The data of the grids, made from public sets (see benchmarks/ablations/README.md), into benchmarks/ablations/data.
+"""The data of the grids, made from public sets (MedQuAD, SNLI, STS-B) into benchmarks/ablations/data.
 
 medquad         2,600 training pairs of MedQuAD, by topics; dev: 300 questions about other topics over 2,500 answers,
                 all answers about these topics among them, which are what is hard to tell apart

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrain.config import GradingSection
+from multigrain.data.sources import GIVEN
 from multigrain.grading.grade import Graded, Grader, unfilled
 from multigrain.grading.judges import Judge
 from multigrain.records import Candidate, Pair, Source, to_json, tuple_from_json
@@ -154,6 +155,17 @@ def test_a_grade_comes_from_where_it_is_wanted_from() -> None:
     graded = grade(items, origins=origins)
     assert kept(graded) == [(1, 0.2, "mined"), (4, 0.9, "mined")]
     assert sorted(dropped(graded)) == sorted([(SUBJECTS[0], "source", 1.0), (SUBJECTS[2], "source", 2.0)])
+
+
+def test_given_negatives_keep_their_grades_unjudged() -> None:
+    """Those of grade 2 would be of grade 1 and 4 by the judge; what else has grade 2 finds its place taken."""
+    given = [replace(candidate(n, 2, "mined"), model=GIVEN) for n in (0, 1)]
+    items = [(given[0], 0.1), (given[1], 0.94), (candidate(2, 2), 0.5), (candidate(3, 3), 0.7)]
+    graded = grade(items, SECTION.model_copy(update={"keep_given": True}))
+    assert kept(graded) == [(2, 0.1, "mined"), (2, 0.94, "mined"), (3, 0.7, "llm")]
+    assert dropped(graded) == [(SUBJECTS[2], "surplus", 2.0)]
+    judged = grade(items)
+    assert (2, 0.1, "mined") not in kept(judged)
 
 
 def test_what_was_written_for_another_pair_is_a_near_duplicate_and_what_was_mined_is_none() -> None:
