@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from multigrain import pipeline
-from multigrain.ablation import Grid, ablate
+from multigrain.ablation import ablate
 from multigrain.cli import main
 from multigrain.config import Config
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.comparison import read_run
+from multigrain.grid import Grid
 
 GRID = """
 name = "grid"

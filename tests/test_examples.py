@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from multigrain.ablation import Grid
 from multigrain.cli import VERBS, main
 from multigrain.config import load_config
+from multigrain.grid import Grid
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.ablations import data
 from benchmarks.environment import environment
-from multigrain.ablation import Grid, ablate
+from multigrain.ablation import ablate
+from multigrain.grid import Grid
 from multigrain.jsonl import write_json
 from multigrain.progress import say
 

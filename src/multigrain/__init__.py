@@ -17,7 +17,9 @@ _HOMES = {
     "MultigrainError": "errors",
     "Negative": "records",
     "Pair": "records",
+    "ablate": "ablation",
     "build_model": "model.build",
+    "compare_runs": "evaluation.report",
     "evaluate": "pipeline",
     "explain": "model.token_weights",
     "export_data": "pipeline",
@@ -37,8 +39,10 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:  # the same for type checkers and editors
+    from multigrain.ablation import ablate  # noqa: F401
     from multigrain.config import Config, ModelSection, load_config  # noqa: F401
     from multigrain.errors import MultigrainError  # noqa: F401
+    from multigrain.evaluation.report import compare_runs  # noqa: F401
     from multigrain.model.build import build_model  # noqa: F401
     from multigrain.model.load import load_model  # noqa: F401
     from multigrain.model.pooling import AnchorPooling  # noqa: F401

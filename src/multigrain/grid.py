@@ -1,0 +1,288 @@
+"""What a grid of trainings varies: read its file, check all of it, and make a run of each cell.
+
+    name = "curriculum"
+    run = "medquad.toml"            # the run that the arms vary
+    seeds = [1, 2, 3]               # of the trainings
+    baseline = "in-batch"           # the arm that the others are compared with; by default the first
+
+    [arms.in-batch]                 # tables as in the run's file; an arm wins over the run
+    training = { phases = [{ name = "in-batch", grades = [] }] }
+
+    [arms.coarse-to-fine]
+
+    [tune]                          # optional: of each arm, by one more training for each value
+    key = "training.learning_rate"
+    values = [2e-5, 5e-5, 1e-4]
+    task = "beir:medquad:dev"
+
+A cell is one arm with one seed, and a run of its own.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from multigrain import pipeline
+from multigrain.config import (
+    OUTCOME_NEUTRAL,
+    Config,
+    Section,
+    explained,
+    read_settings,
+    read_toml,
+    resolve_paths,
+    validated,
+)
+from multigrain.errors import ConfigError, RunError
+from multigrain.evaluation.comparison import read_run
+from multigrain.evaluation.report import BASE
+from multigrain.evaluation.tasks import HELD_OUT
+from multigrain.preflight import require
+from multigrain.rundir import RunDir
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class TuneSection(Section):
+    """How one setting of each arm is chosen."""
+
+    key: str = Field("training.learning_rate", pattern=r"^[a-z]+\.[a-z_]+$")
+    values: list[Any] = Field(min_length=2)
+    task: str
+    """The value is taken whose training is best by the first metric of this task."""
+    seed: Seed = 0
+    """Of these trainings."""
+
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> "TuneSection":
+        if self.key == "training.seed":
+            raise ValueError("tune.key: found training.seed, of which the grid takes care; wanted another setting")
+        if len({str(value) for value in self.values}) < len(self.values):
+            raise ValueError("tune.values: a value is named twice")
+        return self
+
+
+class Ablation(Section):
+    """What is varied."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run: str
+    """The TOML file of the run that the arms vary."""
+    seeds: list[Seed] = Field([1, 2, 3], min_length=1)
+    baseline: str | None = None
+    """The arm that the others are compared with; by default the first. "base, not trained" is one too."""
+    arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]*$")], dict[str, Any]] = Field(min_length=1)
+    tune: TuneSection | None = None
+    keep_models: bool = False
+    """Keep what was trained, and not its scores alone."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is named twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _arms_have_names_and_folders(self) -> "Ablation":
+        folders: dict[str, str] = {}
+        for name, settings in self.arms.items():
+            if name == BASE:
+                raise ValueError(f'arms: "{BASE}" is the name of the model before training; give the arm another')
+            if (other := folders.setdefault(folder_of(name).casefold(), name)) != name:
+                raise ValueError(f'arms: "{other}" and "{name}" would share a folder; give one another name')
+            given: list[str] = [key for key in ("name", "output", "seed") if key in settings]
+            training = settings.get("training")
+            given += ["training.seed"] if isinstance(training, dict) and "seed" in training else []
+            if given:
+                raise ValueError(f"arms.{name}: sets {given[0]}, of which the grid takes care; take it out")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_is_an_arm(self) -> "Ablation":
+        if self.baseline not in (None, BASE, *self.arms):
+            raise ValueError(f'baseline: found "{self.baseline}"; the arms are {", ".join(self.arms)}')
+        return self
+
+
+def folder_of(arm: str) -> str:
+    """The name of an arm's folder."""
+    return arm.replace(" ", "_")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: an arm with a seed, as a run of its own."""
+
+    arm: str
+    label: str
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """Of its run."""
+        return self.config.folder
+
+    @property
+    def note(self) -> Path:
+        """Says that the cell is measured."""
+        return self.folder / "cell.json"
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that decides the outcome."""
+        settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
+        return Config.digest([settings, pipeline.STAGES[0].fingerprint(self.config, RunDir(self.folder))])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is measured, with these settings and data."""
+        try:
+            read_run(self.folder)
+        except RunError:  # not there, or damaged by somebody
+            return False
+        return self.noted == self.fingerprint
+
+    @property
+    def noted(self) -> str | None:
+        """The fingerprint with which it was measured."""
+        try:
+            return str(json.loads(self.note.read_text(encoding="utf-8"))["fingerprint"])
+        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+            return None
+
+
+class Grid:
+    """The cells of an ablation.
+
+    Args:
+        path: its TOML file.
+
+    Raises:
+        ConfigError: with every fault of the file, of the run and of each arm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        settings = read_toml(path)
+        try:
+            self.ablation = Ablation.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(path, explained(error)) from None
+        self._path = path
+        self._run_path = path.parent / self.ablation.run
+        self._base, faults = read_settings(self._run_path)
+        self._run = validated(self._base, self._run_path, faults)
+        if self.folder == self.run_folder:
+            fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
+            raise ConfigError(path, [fault])
+        self._arms = self._settings_of_arms()
+        for cell in [*self._tuning_cells(), *self.cells({})]:
+            require(cell.config)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the grid lies."""
+        return Path(self._run.output) / self.ablation.name
+
+    @property
+    def run_folder(self) -> Path:
+        """Of the run that the arms vary, which may have been run by itself."""
+        return self._run.folder
+
+    @property
+    def donors(self) -> list[Path]:
+        """Folders whose stages may be taken over: the run's own, and those of all cells."""
+        cells = sorted(path.parent for path in self.folder.glob("*/*/manifest.json"))
+        return [folder for folder in (self.run_folder, *cells) if (folder / "manifest.json").is_file()]
+
+    def cells(self, tuned: dict[str, Any]) -> list[Cell]:
+        """All cells that are reported, seed by seed, so that an unfinished grid has all arms.
+
+        Args:
+            tuned: the chosen value of each arm.
+        """
+        return [
+            self._cell(arm, f"seed-{seed}", {"training.seed": seed} | self._chosen(arm, tuned))
+            for seed in self.ablation.seeds
+            for arm in self._arms
+        ]
+
+    def tuning_cells(self, arm: str) -> list[tuple[Any, Cell]]:
+        """The trainings by which the arm's setting is chosen, each with its value."""
+        tune = self.ablation.tune
+        if tune is None:
+            return []
+        common = {"training.seed": tune.seed, "evaluation.tasks": [self._tuning_task]}
+        return [(value, self._cell(arm, f"tune-{value}", common | {tune.key: value})) for value in tune.values]
+
+    def _tuning_cells(self) -> Iterator[Cell]:
+        for arm in self._arms:
+            yield from (cell for _, cell in self.tuning_cells(arm))
+
+    @property
+    def _tuning_task(self) -> str:
+        assert self.ablation.tune is not None
+        table: dict[str, Any] = {"evaluation": {"tasks": [self.ablation.tune.task]}}
+        if faults := resolve_paths(table, self._path.parent):
+            raise ConfigError(self._path, faults)
+        task: str = table["evaluation"]["tasks"][0]
+        return task
+
+    def _chosen(self, arm: str, tuned: dict[str, Any]) -> dict[str, Any]:
+        return {self.ablation.tune.key: tuned[arm]} if self.ablation.tune and arm in tuned else {}
+
+    def _settings_of_arms(self) -> dict[str, dict[str, Any]]:
+        arms: dict[str, dict[str, Any]] = {}
+        faults: list[str] = []
+        for name, own in self.ablation.arms.items():
+            faults += [f"arms.{name}.{fault}" for fault in resolve_paths(own, self._path.parent)]
+            arms[name] = merged(self._base, own)
+            try:
+                validated(arms[name], name)
+            except ConfigError as error:
+                faults += [f"arms.{name}.{fault}" for fault in error.faults]
+        if faults:
+            raise ConfigError(self._path, faults)
+        self._require_comparable(arms)
+        return arms
+
+    def _require_comparable(self, arms: dict[str, dict[str, Any]]) -> None:
+        """All arms must be measured on the same: better now than after hours of training."""
+        first, *others = ((name, _measured_on(settings)) for name, settings in arms.items())
+        for name, asked in others:
+            for key, value in asked.items():
+                if value != first[1][key]:
+                    fault = f"arms.{name}: {key} differs from that of arm {first[0]}, so they could not be compared"
+                    raise ConfigError(self._path, [fault])
+
+    def _cell(self, arm: str, label: str, changes: dict[str, Any]) -> Cell:
+        settings = self._arms[arm]
+        for key, value in changes.items():
+            section, name = key.split(".")
+            settings = merged(settings, {section: {name: value}})
+        place = {"name": label, "output": str(self.folder / folder_of(arm))}
+        return Cell(arm, label, validated(settings | place, self._path))
+
+
+def _measured_on(settings: dict[str, Any]) -> dict[str, Any]:
+    """What decides which items a run is measured on."""
+    tasks = settings.get("evaluation", {}).get("tasks", [HELD_OUT])
+    data = {key: value for key, value in settings["data"].items() if key not in ("limit", "drop_leaked")}
+    return {"evaluation.tasks": tasks} | ({"data": data} if HELD_OUT in tasks else {})
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the changes in them: tables are merged, anything else is replaced.
+
+    >>> merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
+    {'a': {'b': 3, 'c': 2}, 'd': [2]}
+    """
+    result = dict(settings)
+    for key, value in changes.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
