@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from benchmarks.mock_server import MockServer
 
+from multigrain.progress import set_mode
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,6 +23,12 @@ WORDS = (
     "under over big small old young what where who which does do it on table chair window door garden market "
     "paper engine winter letter island copper basket thunder village mirror candle harbor meadow timber saddle"
 ).split()
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Each test begins as a process does, whatever the one before said of `--quiet`."""
+    set_mode("auto")
 
 
 @pytest.fixture(scope="session")

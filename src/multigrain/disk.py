@@ -24,7 +24,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not _is_full_disk(error, folder):
             raise
         raise RunError(
-            f"{folder}: the disk is full, or a file too large for it. Make room, then give the same command again; "
+            f"{folder}: the disk is full. Make room, or allow larger files, then give the same command again; "
             "what is finished is kept."
         ) from error
 
