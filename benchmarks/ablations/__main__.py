@@ -3,8 +3,7 @@
     python -m benchmarks.ablations [GRID ...]
 
 Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
-with what it was measured with and what it took. Needs MULTIGRAIN_DATA (see data.py); grids whose data are missing are
-left out, saying so.
+with what it was measured with and what it took. Needs MULTIGRAIN_DATA (see data.py).
 """
 
 import argparse

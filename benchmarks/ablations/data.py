@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from multigrain.jsonl import atomic_file, read_objects, to_line
+from multigrain.jsonl import read_objects, write_objects
 
 FOLDER = Path(__file__).parent / "data"
 SOURCES = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))
@@ -23,12 +23,12 @@ TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
 def main() -> None:
     if not SOURCES.is_dir():
         raise SystemExit(f"{SOURCES.absolute()}: no such folder. Set MULTIGRAIN_DATA to where the data sets are.")
-    _medquad(SOURCES / "medquad", FOLDER / "medquad")
+    _medquad(SOURCES / "medquad")
     _snli(SOURCES / "snli_small" / "train.jsonl")
     _write("stsb.jsonl", (row for line, row in read_objects(SOURCES / "stsb" / "dev.jsonl") if line % 3 == 0))
 
 
-def _medquad(source: Path, folder: Path) -> None:
+def _medquad(source: Path) -> None:
     corpus = {row["_id"]: row for _, row in read_objects(source / "corpus.jsonl.gz")}
     queries = {row["_id"]: row for _, row in read_objects(source / "queries.jsonl")}
     draw = random.Random(1)
@@ -39,10 +39,10 @@ def _medquad(source: Path, folder: Path) -> None:
     others = draw.sample(sorted(corpus.keys() - asked), DEV_DOCUMENTS - len(asked))
     mined = {document for _, document in train}
     for name, pairs, documents in (("train", train, mined), ("dev", dev, asked | set(others))):
-        _write(f"{folder.name}-{name}/corpus.jsonl", (row for id, row in corpus.items() if id in documents))
-        _write(f"{folder.name}-{name}/queries.jsonl", (queries[query] for query in dict(pairs)))
+        _write(f"medquad-{name}/corpus.jsonl", (row for id, row in corpus.items() if id in documents))
+        _write(f"medquad-{name}/queries.jsonl", (queries[query] for query in dict(pairs)))
         lines = [f"{query}\t{document}\t1\n" for query, document in pairs]
-        path = FOLDER / f"{folder.name}-{name}" / "qrels" / f"{name}.tsv"
+        path = FOLDER / f"medquad-{name}" / "qrels" / f"{name}.tsv"
         path.parent.mkdir(exist_ok=True)
         path.write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
 
@@ -92,10 +92,7 @@ def _snli(path: Path) -> None:
 
 
 def _write(name: str, rows: Iterable[dict[str, Any]]) -> None:
-    path = FOLDER / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.writelines(to_line(row) for row in rows)
+    write_objects(FOLDER / name, rows)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from multigrain.errors import ConfigError
 
 Dimension = Annotated[int, Field(ge=1)]
 Grade = Annotated[int, Field(ge=1, le=4)]
+Precision = Literal["fp32", "bf16", "auto"]
+"""Of matrix products."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
@@ -428,7 +430,7 @@ class TrainingSection(Section):
     """Share of the base in the weights that are saved (a soup of both models): less is forgotten, for less gain."""
     dropout: bool = False
     """Keep the base's own dropout. Without it a step is faster, and does not depend on how a batch is split."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Precision = "fp32"
     """`bf16`: matrix products in half precision (about 1.6 times as fast on a CPU that can, more on a GPU); `auto`:
     where the hardware can."""
     max_tokens: int | None = Field(None, ge=8)
@@ -479,7 +481,7 @@ class EvaluationSection(Section):
 
     tasks: list[str] = Field(["held-out"], min_length=1)
     """`held-out`, `beir:FOLDER:SPLIT`, `sts:FILE`, `graded:FILE` or `mteb:NAME`; see docs/evaluation.md."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Precision = "fp32"
     """`bf16`: encode in half precision (about 1.6 times as fast on a CPU that can); `auto`: where the hardware can."""
     mteb_data: str | None = None
     """A folder with data sets of the hub, as OWNER/NAME, for `mteb:` tasks where the hub cannot be reached."""

@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from multigrain.config import Config
+from multigrain.config import Config, Precision
 from multigrain.model.locate import prompts_of, weight_files
 from multigrain.rundir import RunDir
-from multigrain.vectors import Embed, Precision
+from multigrain.vectors import Embed
 
 
 def judge_encoder(config: Config, run_dir: RunDir) -> Embed:

@@ -12,9 +12,6 @@ Vectors = NDArray[np.float32]
 Role = Literal["query", "document"]
 """What a text is encoded as: many models put a prompt before queries, some another one before documents."""
 
-Precision = Literal["fp32", "bf16", "auto"]
-"""Of matrix products."""
-
 Embed = Callable[[Sequence[str], Role], Vectors]
 """Texts in one role to vectors of length 1, so that a dot product is a cosine."""
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multigrain.evaluation.metrics import Values, correlation, ranks
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 CHUNK = 200
-
-Values = NDArray[np.float64]
 
 
 class Difference(NamedTuple):
@@ -88,24 +88,9 @@ def _statistic(sample: Sample, items: NDArray[np.int64]) -> Values:
     if sample.gold is None:
         means: Values = np.stack([row[items].mean(axis=1) for row in sample.values])
         return means
-    gold = _ranks(sample.gold[items])
-    correlations: Values = np.stack([_correlation(_ranks(row[items]), gold) for row in sample.values])
+    gold = ranks(sample.gold[items])
+    correlations: Values = np.stack([correlation(ranks(row[items]), gold) for row in sample.values])
     return correlations
-
-
-def _ranks(values: Values) -> Values:
-    """Ranks along the last axis, less their mean; ties share theirs."""
-    from scipy.stats import rankdata
-
-    ranks: Values = rankdata(values, axis=-1)
-    centred: Values = ranks - ranks.mean(axis=-1, keepdims=True)
-    return centred
-
-
-def _correlation(one: Values, other: Values) -> Values:
-    norm = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
-    product: Values = (one * other).sum(axis=-1) / np.where(norm == 0, 1, norm)
-    return product
 
 
 def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> float:
@@ -129,7 +114,7 @@ def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, se
 def _exchangeable(sample: Sample) -> Sample:
     if sample.gold is None:
         return Sample(sample.values.mean(axis=0, keepdims=True))
-    return Sample(_ranks(sample.values).mean(axis=0, keepdims=True), sample.gold)
+    return Sample(ranks(sample.values).mean(axis=0, keepdims=True), sample.gold)
 
 
 def _swapped(one: Sample, other: Sample, swapped: NDArray[np.bool_]) -> Values:
@@ -139,8 +124,8 @@ def _swapped(one: Sample, other: Sample, swapped: NDArray[np.bool_]) -> Values:
         signs = np.where(swapped, -1.0, 1.0)
         means: Values = signs @ (b - a) / len(a)
         return means
-    gold = _ranks(one.gold)
-    after, before = (_correlation(_ranks(np.where(swapped, x, y)), gold) for x, y in ((a, b), (b, a)))
+    gold = ranks(one.gold)
+    after, before = (correlation(ranks(np.where(swapped, x, y)), gold) for x, y in ((a, b), (b, a)))
     return after - before
 
 

@@ -14,6 +14,7 @@ from multigrain.errors import RunError
 from multigrain.evaluation.compare import Difference, Sample, holm, paired_bootstrap, randomisation_test
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
+from multigrain.progress import interval
 
 MOVED = 5
 """Items shown that gained, and as many that lost."""
@@ -255,7 +256,7 @@ def _difference(cell: Cell, baseline: Cell) -> str:
     if cell.difference is None:  # a task that has a score alone: there is nothing that could be drawn
         return f"{cell.value - baseline.value:+.3f} |  | "
     value, low, high = cell.difference
-    return f"{value:+.3f} | {low:+.3f} to {high:+.3f} | {'' if cell.p is None else f'{cell.p:.4f}'}"
+    return f"{value:+.3f} | {interval(low, high)} | {'' if cell.p is None else f'{cell.p:.4f}'}"
 
 
 def _plain(name: str) -> str:

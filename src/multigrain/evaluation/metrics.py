@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import log2
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+Values = NDArray[np.float64]
 
 NDCG, MRR, RECALL = "nDCG@10", "MRR@10", "Recall@100"
 ORDER = "order"
@@ -69,12 +71,23 @@ def spearman(one: ArrayLike, other: ArrayLike) -> float:
     >>> round(spearman([1, 2, 3], [1, 3, 2]), 4)
     0.5
     """
+    return float(correlation(ranks(one), ranks(other)))
+
+
+def ranks(values: ArrayLike) -> Values:
+    """Ranks along the last axis, less their mean; ties share theirs."""
     from scipy.stats import rankdata
 
-    ranks = np.stack([rankdata(one), rankdata(other)])
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    norm = float(np.sqrt((ranks**2).sum(axis=1).prod()))
-    return float(ranks[0] @ ranks[1]) / norm if norm else 0.0
+    found: Values = rankdata(values, axis=-1)
+    centred: Values = found - found.mean(axis=-1, keepdims=True)
+    return centred
+
+
+def correlation(one: Values, other: Values) -> Values:
+    """Of centred values, along the last axis; 0 where one of both is constant."""
+    norm = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
+    product: Values = (one * other).sum(axis=-1) / np.where(norm == 0, 1, norm)
+    return product
 
 
 def overall(items: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Pictures of a comparison: metrics with intervals, trainings with their phases, grades before and after. No torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def write_plots(
     trainings: Mapping[str, Sequence[dict[str, Any]]],
     graded: Mapping[str, tuple[Measured, Measured]],
     folder: Path,
-) -> list[Path]:
+) -> None:
     """Draw what there is to draw.
 
     Args:
@@ -36,18 +37,16 @@ def write_plots(
         RunError: matplotlib is not installed.
     """
     require_extra("plots")
-    written: list[Path] = []
     for task, metrics in comparison.tasks.items():
         metric, cells = next(iter(metrics.items()))
-        written += _save(_metric(task, metric, cells, comparison.baseline), folder / f"metric-{_file_name(task)}")
+        _save(_metric(task, metric, cells, comparison.baseline), folder / f"metric-{_file_name(task)}")
     if logs := {arm: log for arm, log in trainings.items() if log}:
-        written += _save(_trainings(logs), folder / "training")
+        _save(_trainings(logs), folder / "training")
     for arm, (base, trained) in graded.items():
         for task, items in base.items.items():
             if any(ORDER in item for item in items.values()):
                 figure = _separation(arm, items, trained.items[task])
-                written += _save(figure, folder / f"grades-{_file_name(task)}-{_file_name(arm)}")
-    return written
+                _save(figure, folder / f"grades-{_file_name(task)}-{_file_name(arm)}")
 
 
 def _file_name(name: str) -> str:
@@ -63,16 +62,15 @@ def _figure(height: float, width: float = 7) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _save(figure: "Figure", path: Path) -> list[Path]:
+def _save(figure: "Figure", path: Path) -> None:
     """In each format; without a date, so that the same figures give the same file."""
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_name(f"{path.name}.{form}") for form in FORMATS]
     with rc_context({"svg.hashsalt": "multigrain"}):
-        for file in files:
-            figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=150)
-    return files
+        for form in FORMATS:
+            metadata = {"Date": None} if form == "svg" else None
+            figure.savefig(path.with_name(f"{path.name}.{form}"), metadata=metadata, dpi=150)
 
 
 def _metric(task: str, metric: str, cells: Mapping[str, Cell], baseline: str) -> "Figure":
@@ -99,18 +97,13 @@ def _trainings(logs: Mapping[str, Sequence[dict[str, Any]]]) -> "Figure":
         lines = [line for line in log if "loss" in line]
         axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=arm, lw=1.2)
     first = [line for line in next(iter(logs.values())) if "loss" in line and "phase" in line]
-    starts = [line for before, line in zip([None, *first], first, strict=False) if not before or _changes(before, line)]
-    for line in starts:
+    for line in (next(lines) for _, lines in groupby(first, key=lambda line: line["phase"])):
         axes.axvline(line["step"], color=BEFORE, lw=0.8, ls=":")
         axes.text(line["step"], axes.get_ylim()[1], f" {line['phase']}", fontsize=7, va="top", color="#5f6368")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.legend(fontsize=7, frameon=False)
     return figure
-
-
-def _changes(before: dict[str, Any], line: dict[str, Any]) -> bool:
-    return bool(before["phase"] != line["phase"])
 
 
 def _separation(arm: str, base: Scores, trained: Scores) -> "Figure":

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from multigrain.config import Precision
 from multigrain.errors import ConfigError
 from multigrain.progress import say
-from multigrain.vectors import Precision
 
 
 def uses_bf16(precision: Precision, device: torch.device, key: str = "training.precision") -> bool:
