@@ -81,6 +81,20 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
 ARMS = ("anchor", "mean", "only_four")
 
 
+def test_check_looks_at_every_arm_before_anything_is_trained(
+    grid_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(grid_toml)]) == 0
+    out = capsys.readouterr().out
+    assert "anchor, mean, only four" in out and "6: 3 arms x 2 seeds" in out and "0 measured" in out
+    assert not Grid(grid_toml).folder.exists()
+    assert main(["check", str(grid_toml), "--set", "seed=1"]) == 2
+    assert "describes a grid" in capsys.readouterr().err
+    grid_toml.write_text(GRID.replace("grades = [4]", "grades = [5]"))
+    assert main(["check", str(grid_toml)]) == 2
+    assert "only four" in capsys.readouterr().err
+
+
 def test_seeds_are_of_the_training_alone(grid_toml: Path) -> None:
     cells = Grid(grid_toml).cells({})
     assert {cell.config.seed for cell in cells} == {7}

@@ -3,7 +3,8 @@
     python -m benchmarks.ablations [GRID ...]
 
 Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
-with what it was measured with and what it took. Needs MULTIGRAIN_DATA (see data.py).
+with what it was measured with and what it took; a recipe is compared with sentence-transformers' own trainer (stock.py)
+too. Needs MULTIGRAIN_DATA (see data.py).
 """
 
 import argparse
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablations import data
+from benchmarks.ablations.stock import run_stock
 from benchmarks.environment import environment
 from multigrain.ablation import ablate
-from multigrain.grid import Grid
+from multigrain.evaluation.comparison import Arm, compare, read_run, tables
+from multigrain.evaluation.report import BASE, SEED
+from multigrain.grid import Grid, folder_of
 from multigrain.jsonl import write_json
 from multigrain.progress import say
 
@@ -35,7 +39,12 @@ def main() -> None:
     for name in names:
         say(f"== {name}")
         table, failures = ablate(paths[name])
-        write_json(RESULTS / f"{name}.json", measured(Grid(paths[name])))
+        grid = Grid(paths[name])
+        result = measured(grid)
+        if name.startswith("recipe"):
+            table, against_stock = compared_with_stock(grid)
+            result |= against_stock
+        write_json(RESULTS / f"{name}.json", result)
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
             say(f"failed: {failure}")
@@ -53,6 +62,20 @@ def measured(grid: Grid) -> dict[str, Any]:
         "tokens": sum(entry["tokens"] for entry in shared.values()),
         **table,
     }
+
+
+def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
+    """The arms of a grid beside sentence-transformers' own trainer, which is the baseline; as text and as values."""
+    learning_rate, stock = run_stock(grid)
+    runs = [read_run(folder) for folder in stock]
+    arms = [Arm("stock", [trained for _, trained in runs]), Arm(BASE, [runs[0][0]])]
+    for name in grid.ablation.arms:
+        folders = [grid.folder / folder_of(name) / f"seed-{seed}" for seed in grid.ablation.seeds]
+        arms.append(Arm(name, [read_run(folder)[1] for folder in folders]))
+    comparison = compare(arms, SEED)
+    values = comparison.to_json()
+    values.pop("moved")
+    return tables(comparison), {"stock": {"learning_rate": learning_rate}, **values}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The data of the grids, made from public sets (MedQuAD, SNLI, STS-B) into benchmarks/ablations/data.
+"""The data of the grids, made from public sets and the installed packages into benchmarks/ablations/data.
 
 medquad         2,600 training pairs of MedQuAD, by topics; dev: 300 questions about other topics over 2,500 answers,
                 all answers about these topics among them, which are what is hard to tell apart
+scifact-dev     200 claims of the train part of SciFact over 2,000 abstracts, theirs among them
+python-docs     all documentation but that of scipy and torch; dev: 600 of their docstrings, over all 5,000 and more
 snli.jsonl      the SNLI ladder: an entailed sentence, a neutral one (grade 2), a contradiction (grade 1)
 snli_dev.jsonl  400 tuples of other premises
 stsb.jsonl      every third pair of STS-B dev
@@ -13,17 +15,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from multigrain.data import python_docs
 from multigrain.jsonl import read_objects, write_objects
 
 FOLDER = Path(__file__).parent / "data"
 SOURCES = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))
 TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
+CLAIMS, ABSTRACTS = 200, 2000
+DOCSTRINGS, DEV_PACKAGES = 600, ("scipy", "torch")
 
 
 def main() -> None:
     if not SOURCES.is_dir():
         raise SystemExit(f"{SOURCES.absolute()}: no such folder. Set MULTIGRAIN_DATA to where the data sets are.")
     _medquad(SOURCES / "medquad")
+    _scifact(SOURCES / "scifact")
+    _python_docs()
     _snli(SOURCES / "snli_small" / "train.jsonl")
     _write("stsb.jsonl", (row for line, row in read_objects(SOURCES / "stsb" / "dev.jsonl") if line % 3 == 0))
 
@@ -41,15 +48,44 @@ def _medquad(source: Path) -> None:
     for name, pairs, documents in (("train", train, mined), ("dev", dev, asked | set(others))):
         _write(f"medquad-{name}/corpus.jsonl", (row for id, row in corpus.items() if id in documents))
         _write(f"medquad-{name}/queries.jsonl", (queries[query] for query in dict(pairs)))
-        lines = [f"{query}\t{document}\t1\n" for query, document in pairs]
-        path = FOLDER / f"medquad-{name}" / "qrels" / f"{name}.tsv"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+        _write_qrels(f"medquad-{name}", name, pairs)
+
+
+def _scifact(source: Path) -> None:
+    corpus = {row["_id"]: row for _, row in read_objects(source / "corpus.jsonl.gz")}
+    queries = {row["_id"]: row for _, row in read_objects(source / "queries.jsonl")}
+    pairs = _qrels(source, "train")
+    draw = random.Random(1)
+    claims = set(draw.sample(sorted({claim for claim, _ in pairs}), CLAIMS))
+    asked = [(claim, abstract) for claim, abstract in pairs if claim in claims]
+    evidence = {abstract for _, abstract in asked}
+    abstracts = evidence | set(draw.sample(sorted(corpus.keys() - evidence), ABSTRACTS - len(evidence)))
+    _write("scifact-dev/corpus.jsonl", (row for id, row in corpus.items() if id in abstracts))
+    _write("scifact-dev/queries.jsonl", (queries[claim] for claim in sorted(claims)))
+    _write_qrels("scifact-dev", "dev", asked)
+
+
+def _python_docs() -> None:
+    pairs = python_docs.read_pairs()
+    dev = [pair for pair in pairs if pair.source in DEV_PACKAGES]
+    asked = random.Random(1).sample(dev, DOCSTRINGS)
+    fields = ("id", "query", "positive", "source")
+    train = ({name: getattr(pair, name) for name in fields} for pair in pairs if pair.source not in DEV_PACKAGES)
+    _write("python-docs.jsonl", train)
+    _write("python-docs-dev/corpus.jsonl", ({"_id": pair.id, "title": "", "text": pair.positive} for pair in dev))
+    _write("python-docs-dev/queries.jsonl", ({"_id": pair.id, "text": pair.query} for pair in asked))
+    _write_qrels("python-docs-dev", "dev", [(pair.id, pair.id) for pair in asked])
 
 
 def _qrels(source: Path, split: str) -> list[tuple[str, str]]:
     lines = (source / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]
     return [(query, document) for query, document, _ in (line.split("\t") for line in lines)]
+
+
+def _write_qrels(folder: str, split: str, pairs: Iterable[tuple[str, str]]) -> None:
+    path = FOLDER / folder / "qrels" / f"{split}.tsv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{query}\t{id}\t1\n" for query, id in pairs))
 
 
 def _topics(

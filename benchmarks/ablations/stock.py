@@ -1,17 +1,14 @@
-"""What sentence-transformers' own trainer makes of a run's pairs: the baseline that users have already.
-
-    python -m benchmarks.ablations.stock RUN.toml --learning-rate 1e-4 2e-4 --seeds 1 2 3
+"""What sentence-transformers' own trainer makes of the pairs of a grid: the baseline that users have already.
 
 In-batch negatives (MultipleNegativesRankingLoss, no duplicates in a batch), mean pooling, dropout on, linear warm-up of
-a tenth; the steps, the batch, the precision and the cuts of texts are those of the run. The first learning rate whose
-model is best by the first metric of the run's first task, with seed 0, is taken for the seeds. The scores go to
-OUTPUT/NAME-stock/seed-N, as a run's do, so that `multigrain compare` reads them.
+a tenth; steps, batch, precision and cuts of texts are those of the grid's run. The learning rate is chosen as the
+grid's arms choose theirs: the same values, seed and task. Its scores lie as a run's do, so that they can be compared.
 """
 
-import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,10 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-from multigrain.config import Config, load_config
+from multigrain.adoption import inherit
+from multigrain.config import Config
 from multigrain.data.split import SplitData
-from multigrain.jsonl import write_json
+from multigrain.grid import Grid
 from multigrain.model.load import load_base
 from multigrain.progress import say
 from multigrain.rundir import RunDir
@@ -31,42 +29,45 @@ from multigrain.stages.data import keep, read_data
 from multigrain.stages.evaluate import evaluate
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN.toml")
-    parser.add_argument("--learning-rate", type=float, nargs="+", default=[5e-5, 1e-4, 2e-4, 4e-4])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options = parser.parse_args()
-    config = load_config(options.run)
-    split = read_data(config)
-    tried = {rate: measured(config, split, rate, 0) for rate in options.learning_rate}
+def run_stock(grid: Grid) -> tuple[float, list[Path]]:
+    """Train and measure what is not done yet.
+
+    Returns:
+        The learning rate, and the folder of each seed's training.
+    """
+    arm = next(iter(grid.ablation.arms))
+    home = grid.folder.with_name(f"{grid.ablation.name}-stock")
+    donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
+    tried = {}
+    for rate, cell in grid.tuning_cells(arm):
+        tried[rate] = _first_score(_measured(cell.config, rate, home / cell.label, donors))
     best = max(tried, key=lambda rate: tried[rate])
-    say(f"learning rates: {tried}; taken: {best}")
-    write_json(folder_of(config) / "tuned.json", {str(rate): score for rate, score in tried.items()})
-    for seed in options.seeds:
-        measured(config, split, best, seed)
+    say(f"stock: learning rates {tried}; taken: {best}")
+    cells = (cell for cell in grid.cells({}) if cell.arm == arm)
+    return best, [_measured(cell.config, best, home / cell.label, donors) for cell in cells]
 
 
-def folder_of(config: Config) -> Path:
-    return Path(config.output) / f"{config.name}-stock"
-
-
-def measured(config: Config, split: SplitData, learning_rate: float, seed: int) -> float:
-    """Train, write the scores, and return the first of them."""
-    run_dir = RunDir(folder_of(config) / (f"seed-{seed}" if seed else f"tune-{learning_rate}"))
+def _measured(config: Config, learning_rate: float, folder: Path, donors: Sequence[RunDir]) -> Path:
+    run_dir = RunDir(folder)
     if not run_dir.scores.exists():
+        inherit(donors, config, run_dir)
+        say(f"stock: learning rate {learning_rate}, {folder.name}")
+        split = read_data(config)
         keep(split, run_dir)
-        model = trained(config, split, learning_rate, seed)
+        model = _trained(config, split, learning_rate)
         model.save_pretrained(str(run_dir.trained), create_model_card=False)
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
-    (score, *_) = next(iter(json.loads(run_dir.scores.read_text())["trained"].values())).values()
-    say(f"stock, learning rate {learning_rate}, seed {seed}: {score:.4f}")
-    return float(score)
+    return folder
 
 
-def trained(config: Config, split: SplitData, learning_rate: float, seed: int) -> SentenceTransformer:
+def _first_score(folder: Path) -> float:
+    (metrics,) = json.loads(RunDir(folder).scores.read_text())["trained"].values()
+    return float(next(iter(metrics.values())))
+
+
+def _trained(config: Config, split: SplitData, learning_rate: float) -> SentenceTransformer:
     model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
     rows = Dataset.from_list([{"anchor": pair.query, "positive": pair.positive} for pair in split.train])
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +79,7 @@ def trained(config: Config, split: SplitData, learning_rate: float, seed: int) -
             warmup_steps=max(1, config.training.steps // 10),
             bf16=config.training.precision == "bf16",
             batch_sampler=BatchSamplers.NO_DUPLICATES,
-            seed=seed,
+            seed=config.training_seed,
             save_strategy="no",
             report_to=[],
             logging_steps=10,
@@ -88,7 +89,3 @@ def trained(config: Config, split: SplitData, learning_rate: float, seed: int) -
         SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
     model.max_seq_length = config.model.max_tokens
     return model.eval()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from multigrain.config import Config, described
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
+from multigrain.grid import Grid
 from multigrain.llm.providers import model_name
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
@@ -47,6 +48,28 @@ def check(config: Config) -> str:
     lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
     lines.append(f"  folder      {config.folder}: {state}")
+    return "\n".join(lines)
+
+
+def check_grid(path: Path) -> str:
+    """Check the file of an ablation and the settings of all its arms, and say what there is to do.
+
+    Raises:
+        ConfigError: see `Grid`.
+    """
+    grid = Grid(path)
+    arms, seeds = grid.ablation.arms, grid.ablation.seeds
+    tuning = sum(len(grid.tuning_cells(arm)) for arm in arms)
+    cells = grid.cells({})
+    trainings = f"{len(cells)}: {len(arms)} arms x {len(seeds)} seeds" + (f"; {tuning} to tune" if tuning else "")
+    lines = [
+        f"{grid.ablation.name}: the grid is good",
+        f"  arms        {', '.join(arms)}",
+        f"  trainings   {len(cells)}: {len(arms)} arms x {len(seeds)} seeds"
+        + (f"; {tuning} to tune" if tuning else ""),
+        f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
+        f"  folder      {grid.folder}: {sum(cell.noted is not None for cell in cells)} measured",
+    ]
     return "\n".join(lines)
 
 

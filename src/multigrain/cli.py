@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain import __version__, processes
-from multigrain.config import QUICKSTART, Config, load_config
+from multigrain.config import QUICKSTART, Config, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
@@ -58,6 +58,7 @@ forms:
 """
 CHECK_EPILOG = """examples:
   multigrain check run.toml                 what the run will do, ask and spend
+  multigrain check examples/ablation.toml   are all arms of a grid right, and how much is there to train?
   multigrain check runs/quickstart/model    is it really bidirectional, is the EOS there, do prompts apply, does a
                                             reload give the same vectors? (exit code 2 if not)
 """
@@ -174,6 +175,8 @@ def _perform(options: argparse.Namespace) -> int:
         return of_a_folder[options.verb](options)
     if options.verb == "check" and Path(options.run).is_dir():
         return _verify(Path(options.run), options.set)
+    if options.verb == "check" and "arms" in read_toml(Path(options.run)):
+        return _check_grid(Path(options.run), options.set)
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
     config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
@@ -256,6 +259,15 @@ def _verify(folder: Path, settings: list[str]) -> int:
     report, is_good = verify_model(folder)
     print(report)
     return DONE if is_good else USER
+
+
+def _check_grid(path: Path, settings: list[str]) -> int:
+    if settings:
+        raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
+    from multigrain.check import check_grid
+
+    print(check_grid(path))
+    return DONE
 
 
 def _explain_text(options: argparse.Namespace) -> int:
@@ -356,7 +368,9 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 
 def _add_check(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, CHECK_EPILOG)
-    verb.add_argument("run", metavar="RUN.toml|MODEL", help="the file that describes a run, or a model's folder")
+    verb.add_argument(
+        "run", metavar="RUN.toml|ABLATION.toml|MODEL", help="a run's file, an ablation's, or a model's folder"
+    )
 
 
 def _add_ablate(verb: argparse.ArgumentParser) -> None:
