@@ -65,8 +65,7 @@ def check_grid(path: Path) -> str:
     lines = [
         f"{grid.ablation.name}: the grid is good",
         f"  arms        {', '.join(arms)}",
-        f"  trainings   {len(cells)}: {len(arms)} arms x {len(seeds)} seeds"
-        + (f"; {tuning} to tune" if tuning else ""),
+        f"  trainings   {trainings}",
         f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
         f"  folder      {grid.folder}: {sum(cell.noted is not None for cell in cells)} measured",
     ]
