@@ -310,5 +310,5 @@ def _too_few(found: int, wanted: int) -> DataError:
     return DataError(
         "training",
         f"found {found} tuples with different queries and positives that can stand in a batch; it needs {wanted}. "
-        "Give more pairs, or lower training.batch_size. A pair makes a tuple if it has mined, written or given negatives.",
+        "Give more pairs, or lower training.batch_size. A tuple is a pair with negatives: mined, written or given.",
     )
