@@ -23,10 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from multigrain.errors import ConfigError, DataError, first_line
 from multigrain.extras import require_extra
+from multigrain.model.encode import encode_by_length
 from multigrain.progress import Meter, meter, say
 from multigrain.vectors import Role, Vectors, prompt_for
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from mteb.models import ModelMeta
     from mteb.types import Array, PromptType
     from sentence_transformers import SentenceTransformer
-
-BATCHES = 8
-"""Batches between two reports of progress."""
 
 
 def measure(
@@ -131,26 +127,8 @@ class Encoder:
         """
         role: Role | None = prompt_type.value if prompt_type else None
         texts = [text for batch in inputs for text in batch["text"]]
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # little padding in a batch
         prompt = prompt_for(role, self.model.prompts) if role else self._prompt_of(task_metadata)
-        vectors = np.empty((len(texts), self.model.get_embedding_dimension() or 0), dtype=np.float32)
-        for start in range(0, len(order), BATCHES * batch_size):
-            chunk = order[start : start + BATCHES * batch_size]
-            vectors[chunk] = self._encode([texts[index] for index in chunk], prompt, role, batch_size)
-            self.report(len(chunk))
-        return vectors
-
-    def _encode(self, texts: list[str], prompt: str, role: Role | None, batch_size: int) -> Vectors:
-        vectors: Vectors = self.model.encode(
-            texts,
-            prompt=prompt,
-            task=role,
-            batch_size=batch_size,
-            normalize_embeddings=role is not None,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        return vectors
+        return encode_by_length(self.model, texts, prompt, role, self.report, batch_size)
 
     def _prompt_of(self, task: "TaskMetadata") -> str:
         """The prompt of a text that is neither query nor document."""

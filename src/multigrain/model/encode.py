@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH = 32
-CHUNK = 8 * BATCH
-"""Texts between two steps of the progress bar."""
-PORTION = 4 * CHUNK
+BATCHES = 8
+"""Between two reports of progress."""
+PORTION = 4 * BATCHES * BATCH
 """Texts that are kept at once."""
 
 
@@ -35,22 +35,44 @@ def encode(
 def _encode(
     model: "SentenceTransformer", texts: Sequence[str], role: Role, progress: Meter, precision: Precision
 ) -> Vectors:
-    """Texts are sorted by length first, so that a batch holds little padding."""
+    with _matrix_products(model, precision):
+        return encode_by_length(model, texts, prompt_for(role, model.prompts), role, progress.advance)
+
+
+def encode_by_length(
+    model: "SentenceTransformer",
+    texts: Sequence[str],
+    prompt: str,
+    role: Role | None,
+    report: Callable[[int], object],
+    batch_size: int = BATCH,
+) -> Vectors:
+    """(number of texts, dimension) vectors, in the order of the texts, which are sorted by length within.
+
+    So a batch holds little padding.
+
+    Args:
+        model: encodes them.
+        texts: what is encoded.
+        prompt: goes before each of them.
+        role: theirs, if they have one; then the vectors have length 1, else they are as the model gives them.
+        report: is told of so many more texts, now and then.
+        batch_size: texts that are encoded at once.
+    """
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
-    for start in range(0, len(order), CHUNK):
-        chunk = order[start : start + CHUNK]
-        with _matrix_products(model, precision):
-            vectors[chunk] = model.encode(
-                [texts[index] for index in chunk],
-                prompt=prompt_for(role, model.prompts),
-                task=role,
-                batch_size=BATCH,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-        progress.advance(len(chunk))
+    for start in range(0, len(order), BATCHES * batch_size):
+        chunk = order[start : start + BATCHES * batch_size]
+        vectors[chunk] = model.encode(
+            [texts[index] for index in chunk],
+            prompt=prompt,
+            task=role,
+            batch_size=batch_size,
+            normalize_embeddings=role is not None,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        report(len(chunk))
     return vectors
 
 
