@@ -40,16 +40,17 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     work = _Work(grid, force)
     tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
     cells = grid.cells(tuned)
+    comparison = None
     for cell in cells:
         was_done = cell.is_done
         if work.do(cell) and not was_done:
-            _write_table(grid, cells, tuned)
+            comparison = _write_table(grid, cells, tuned)
     if not any(cell.is_done for cell in cells):
         raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
     for folder in grid.donors:  # linked from one to the next, so that one takes the space of all
         if folder != grid.run_folder and not grid.ablation.keep_models:
             shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
-    comparison = _write_table(grid, cells, tuned)
+    comparison = comparison or _write_table(grid, cells, tuned)  # the last one had all cells in it
     first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
     logs = {arm: training_log(folder) for arm, folder in first.items()}
     write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
