@@ -2,6 +2,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from multigrain.errors import RunError
 from multigrain.training.checkpoints import last_checkpoint, newest_whole
@@ -14,7 +16,8 @@ def checkpoint(folder: Path, step: int, each: int = 4, states: tuple[str, ...] =
     path.mkdir()
     (path / "trainer_state.json").write_text(f'{{"global_step": {step}, "train_batch_size": {each}}}')
     for name in (*states, "optimizer.pt", "scheduler.pt"):
-        (path / name).touch()
+        torch.save({"step": step}, path / name)
+    save_file({"weight": torch.zeros(4)}, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
 
@@ -29,6 +32,17 @@ def test_broken_checkpoints_are_removed(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path, 4) == str(good)
     assert list(tmp_path.iterdir()) == [good]
     assert last_checkpoint(tmp_path / "absent", 4) is None
+
+
+@pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt", "model.safetensors"])
+@pytest.mark.parametrize("left", [0, 0.5, 0.99])
+def test_what_a_power_cut_has_cut_is_not_gone_on_from(tmp_path: Path, name: str, left: float) -> None:
+    good = checkpoint(tmp_path, 2)
+    path = checkpoint(tmp_path, 4) / name
+    assert newest_whole(tmp_path, 4) == path.parent
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * left)])
+    assert newest_whole(tmp_path, 4) == good
 
 
 def test_each_process_must_have_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from multigrain.errors import RunError
 
@@ -62,9 +63,22 @@ def _processes(state: dict[str, Any], batch_size: int) -> int:
 
 
 def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
-    """Whether the other processes have written too: how they draw random numbers."""
+    """Whether the other processes have written too (how they draw random numbers), and nothing is cut."""
     count = _processes(state, batch_size)
-    if not all((checkpoint / name).is_file() for name in ("optimizer.pt", "scheduler.pt")):
-        return False
     names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
-    return all((checkpoint / name).is_file() for name in names)
+    zips = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *names)]
+    return all(path.is_file() and is_zipfile(path) for path in zips) and all(
+        map(_is_uncut, checkpoint.rglob("*.safetensors"))
+    )
+
+
+def _is_uncut(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says: a power cut leaves it shorter."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        except ValueError:
+            return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return path.stat().st_size == 8 + length + max(ends, default=0)
