@@ -66,16 +66,16 @@ def measured(grid: Grid) -> dict[str, Any]:
 
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
     """The arms of a grid beside sentence-transformers' own trainer, which is the baseline; as text and as values."""
-    learning_rate, stock = run_stock(grid)
-    runs = [read_run(folder) for folder in stock]
-    arms = [Arm("stock", [trained for _, trained in runs]), Arm(BASE, [runs[0][0]])]
+    rate, stock = run_stock(grid)
+    larger_rate, larger = run_stock(grid, times=3)
+    trainings = {"stock": stock, "stock, batches x 3": larger}
     for name in grid.ablation.arms:
-        folders = [grid.folder / folder_of(name) / f"seed-{seed}" for seed in grid.ablation.seeds]
-        arms.append(Arm(name, [read_run(folder)[1] for folder in folders]))
-    comparison = compare(arms, SEED)
+        trainings[name] = [grid.folder / folder_of(name) / f"seed-{seed}" for seed in grid.ablation.seeds]
+    arms = [Arm(name, [read_run(folder)[1] for folder in folders]) for name, folders in trainings.items()]
+    comparison = compare([arms[0], Arm(BASE, [read_run(stock[0])[0]]), *arms[1:]], SEED)
     values = comparison.to_json()
     values.pop("moved")
-    return tables(comparison), {"stock": {"learning_rate": learning_rate}, **values}
+    return tables(comparison), {"stock": {"learning_rate": rate, "learning_rate, batches x 3": larger_rate}, **values}
 
 
 if __name__ == "__main__":

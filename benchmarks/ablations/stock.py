@@ -3,6 +3,8 @@
 In-batch negatives (MultipleNegativesRankingLoss, no duplicates in a batch), mean pooling, dropout on, linear warm-up of
 a tenth; steps, batch, precision and cuts of texts are those of the grid's run. The learning rate is chosen as the
 grid's arms choose theirs: the same values, seed and task. Its scores lie as a run's do, so that they can be compared.
+A step with a negative of each grade encodes three times as many texts as one without, so there is stock with batches
+three times as large too.
 """
 
 import json
@@ -29,32 +31,36 @@ from multigrain.stages.data import keep, read_data
 from multigrain.stages.evaluate import evaluate
 
 
-def run_stock(grid: Grid) -> tuple[float, list[Path]]:
+def run_stock(grid: Grid, times: int = 1) -> tuple[float, list[Path]]:
     """Train and measure what is not done yet.
+
+    Args:
+        grid: says on what.
+        times: how many times as large as the run's the batches are.
 
     Returns:
         The learning rate, and the folder of each seed's training.
     """
     arm = next(iter(grid.ablation.arms))
-    home = grid.folder.with_name(f"{grid.ablation.name}-stock")
+    home = grid.folder.with_name(f"{grid.ablation.name}-stock-{times}")
     donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = _first_score(_measured(cell.config, rate, home / cell.label, donors))
+        tried[rate] = _first_score(_measured(cell.config, rate, times, home / cell.label, donors))
     best = max(tried, key=lambda rate: tried[rate])
     say(f"stock: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
-    return best, [_measured(cell.config, best, home / cell.label, donors) for cell in cells]
+    return best, [_measured(cell.config, best, times, home / cell.label, donors) for cell in cells]
 
 
-def _measured(config: Config, learning_rate: float, folder: Path, donors: Sequence[RunDir]) -> Path:
+def _measured(config: Config, learning_rate: float, times: int, folder: Path, donors: Sequence[RunDir]) -> Path:
     run_dir = RunDir(folder)
     if not run_dir.scores.exists():
         inherit(donors, config, run_dir)
-        say(f"stock: learning rate {learning_rate}, {folder.name}")
+        say(f"stock: batches x {times}, learning rate {learning_rate}, {folder.name}")
         split = read_data(config)
         keep(split, run_dir)
-        model = _trained(config, split, learning_rate)
+        model = _trained(config, split, learning_rate, config.training.batch_size * times)
         model.save_pretrained(str(run_dir.trained), create_model_card=False)
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
@@ -67,14 +73,14 @@ def _first_score(folder: Path) -> float:
     return float(next(iter(metrics.values())))
 
 
-def _trained(config: Config, split: SplitData, learning_rate: float) -> SentenceTransformer:
+def _trained(config: Config, split: SplitData, learning_rate: float, batch_size: int) -> SentenceTransformer:
     model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
     rows = Dataset.from_list([{"anchor": pair.query, "positive": pair.positive} for pair in split.train])
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
             max_steps=config.training.steps,
-            per_device_train_batch_size=config.training.batch_size,
+            per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
             warmup_steps=max(1, config.training.steps // 10),
             bf16=config.training.precision == "bf16",
