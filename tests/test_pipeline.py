@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from multigrain import pipeline
 from multigrain.cli import main
@@ -224,6 +225,22 @@ def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
     assert "synthesize ..." in err and "grade ..." in err
     for stage in ("data", "train", "evaluate"):
         assert f"{stage}: done already" in err
+
+
+def test_a_killed_training_says_why_it_begins_anew(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def power_cut(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformer, "save_pretrained", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(load_config(run_toml))
+    assert any((load_config(run_toml).folder / "training" / "checkpoints").iterdir())
+    capsys.readouterr()
+    run(load_config(run_toml, ["training.learning_rate=2e-4"]))
+    assert "training begins anew" in capsys.readouterr().err
 
 
 def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

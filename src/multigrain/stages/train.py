@@ -142,6 +142,8 @@ def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {tuples} {base}\n"
     note = run_dir.training_fingerprint
     if not note.is_file() or note.read_text(encoding="utf-8") != fingerprint:
+        if any(run_dir.training.glob("checkpoints/*")):
+            say("  settings, tuples or base are not those of the checkpoint that is there: training begins anew")
         for path in run_dir.training.glob("*"):
             if path != run_dir.frozen:  # it knows itself what it is of
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
