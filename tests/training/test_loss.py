@@ -234,3 +234,11 @@ def test_labels_of_another_shape_are_refused(model: SentenceTransformer) -> None
         GradedLoss(model)(features, labels_of(features, (5, 1)))
     with pytest.raises(ValueError, match="found 1 column; wanted query, positive"):
         GradedLoss(model)(features[:1], None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"temperature": 0}, "found 0; wanted a number above 0"), ({"objective": "triplet"}, "distill")]
+)
+def test_wrong_arguments_are_refused(model: SentenceTransformer, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        GradedLoss(model, **wrong)

@@ -82,6 +82,9 @@ class GradedLoss(CachedLossMixin, nn.Module):
         symmetric: average with the same from the positives to the queries of the batch (infonce).
         encoding: how texts are encoded.
 
+    Raises:
+        ValueError: the temperature is not above 0, or there is no such objective.
+
     Example:
         >>> from sentence_transformers import SentenceTransformerTrainer  # doctest: +SKIP
         >>> SentenceTransformerTrainer(model, train_dataset=rows, loss=GradedLoss(model))  # doctest: +SKIP
@@ -100,6 +103,10 @@ class GradedLoss(CachedLossMixin, nn.Module):
         encoding: Encoding | None = None,
     ) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature: found {temperature}; wanted a number above 0, such as 0.05")
+        if objective not in OBJECTIVES:
+            raise ValueError(f'objective: found "{objective}"; wanted one of {", ".join(OBJECTIVES)}')
         self.model = model
         self.temperature, self.symmetric = temperature, symmetric
         self.objective_name, self._objective = objective, OBJECTIVES[objective]
