@@ -141,8 +141,9 @@ def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     tuples = hashlib.sha256(run_dir.tuples.read_bytes()).hexdigest()
     fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {tuples} {base}\n"
     note = run_dir.training_fingerprint
-    if not note.is_file() or note.read_text(encoding="utf-8") != fingerprint:
-        if any(run_dir.training.glob("checkpoints/*")):
+    noted = note.read_text(encoding="utf-8") if note.is_file() else None
+    if noted != fingerprint:
+        if noted is not None and any(run_dir.training.glob("checkpoints/*")):
             say("  settings, tuples or base are not those of the checkpoint that is there: training begins anew")
         for path in run_dir.training.glob("*"):
             if path != run_dir.frozen:  # it knows itself what it is of
