@@ -19,7 +19,7 @@ from benchmarks.environment import environment
 from multigrain.ablation import ablate
 from multigrain.evaluation.comparison import Arm, compare, read_run, tables
 from multigrain.evaluation.report import BASE, SEED
-from multigrain.grid import Grid, folder_of
+from multigrain.grid import Grid
 from multigrain.jsonl import write_json
 from multigrain.progress import say
 
@@ -44,6 +44,7 @@ def main() -> None:
         if name.startswith("recipe"):
             table, against_stock = compared_with_stock(grid)
             result |= against_stock
+        result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
@@ -51,9 +52,8 @@ def main() -> None:
 
 
 def measured(grid: Grid) -> dict[str, Any]:
-    """The grid's table without single items, and what it was measured with."""
+    """The grid's table, and what it was measured with."""
     table = json.loads((grid.folder / "table.json").read_text())
-    table.pop("moved")
     stages = [json.loads((folder / "manifest.json").read_text()) for folder in grid.donors if folder != grid.run_folder]
     shared = {(name, entry["fingerprint"]): entry for cell in stages for name, entry in cell.items()}
     return {
@@ -70,12 +70,11 @@ def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
     larger_rate, larger = run_stock(grid, times=3)
     trainings = {"stock": stock, "stock, batches x 3": larger}
     for name in grid.ablation.arms:
-        trainings[name] = [grid.folder / folder_of(name) / f"seed-{seed}" for seed in grid.ablation.seeds]
+        trainings[name] = [cell.folder for cell in grid.cells({}) if cell.arm == name]
     arms = [Arm(name, [read_run(folder)[1] for folder in folders]) for name, folders in trainings.items()]
     comparison = compare([arms[0], Arm(BASE, [read_run(stock[0])[0]]), *arms[1:]], SEED)
-    values = comparison.to_json()
-    values.pop("moved")
-    return tables(comparison), {"stock": {"learning_rate": rate, "learning_rate, batches x 3": larger_rate}, **values}
+    rates = {"learning_rate": rate, "learning_rate, batches x 3": larger_rate}
+    return tables(comparison), {"stock": rates, **comparison.to_json()}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A step with a negative of each grade encodes three times as many texts as one wi
 three times as large too.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from multigrain.adoption import inherit
 from multigrain.config import Config
 from multigrain.data.split import SplitData
+from multigrain.evaluation.comparison import tuned_score
 from multigrain.grid import Grid
 from multigrain.model.load import load_base
 from multigrain.progress import say
@@ -46,7 +46,7 @@ def run_stock(grid: Grid, times: int = 1) -> tuple[float, list[Path]]:
     donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = _first_score(_measured(cell.config, rate, times, home / cell.label, donors))
+        tried[rate] = tuned_score(_measured(cell.config, rate, times, home / cell.label, donors))
     best = max(tried, key=lambda rate: tried[rate])
     say(f"stock: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
@@ -66,11 +66,6 @@ def _measured(config: Config, learning_rate: float, times: int, folder: Path, do
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
     return folder
-
-
-def _first_score(folder: Path) -> float:
-    (metrics,) = json.loads(RunDir(folder).scores.read_text())["trained"].values()
-    return float(next(iter(metrics.values())))
 
 
 def _trained(config: Config, split: SplitData, learning_rate: float, batch_size: int) -> SentenceTransformer:

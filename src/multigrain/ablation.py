@@ -12,7 +12,7 @@ from typing import Any
 
 from multigrain import pipeline
 from multigrain.errors import ConfigError, MultigrainError, RunError
-from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, tables
+from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, tables, tuned_score
 from multigrain.evaluation.plots import write_plots
 from multigrain.evaluation.report import BASE, training_log, write_table
 from multigrain.extras import require_extra
@@ -62,8 +62,7 @@ class _Work:
 
     def __init__(self, grid: Grid, force: bool) -> None:
         self._grid, self._force = grid, force
-        tuning = sum(len(grid.tuning_cells(arm)) for arm in grid.ablation.arms)
-        self._total = tuning + len(grid.cells({}))
+        self._total = len(grid.all_tuning_cells()) + len(grid.cells({}))
         self._seen = 0
         self._seconds: list[float] = []
         self.failures: list[str] = []
@@ -73,7 +72,7 @@ class _Work:
         tried = [(value, cell) for value, cell in self._grid.tuning_cells(arm) if self.do(cell)]
         if not tried:
             return None
-        value, best = max(((value, _first_score(cell.folder)) for value, cell in tried), key=lambda pair: pair[1])
+        value, best = max(((value, tuned_score(cell.folder)) for value, cell in tried), key=lambda pair: pair[1])
         tune = self._grid.ablation.tune
         assert tune is not None
         say(f"{arm}: {tune.key} = {value} ({best:.4f} on {tune.task})")
@@ -114,12 +113,6 @@ def _drop_models(run_dir: RunDir) -> None:
     for path in (run_dir.trained, run_dir.training / "checkpoints"):
         shutil.rmtree(path, ignore_errors=True)
     run_dir.vectors.unlink(missing_ok=True)
-
-
-def _first_score(folder: Path) -> float:
-    _, trained = read_run(folder)
-    (metrics,) = trained.scores.values()
-    return next(iter(metrics.values()))
 
 
 def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Comparison:

@@ -59,7 +59,7 @@ def check_grid(path: Path) -> str:
     """
     grid = Grid(path)
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
-    tuning = sum(len(grid.tuning_cells(arm)) for arm in arms)
+    tuning = len(grid.all_tuning_cells())
     cells = grid.cells({})
     trainings = f"{len(cells)}: {len(arms)} arms x {len(seeds)} seeds" + (f"; {tuning} to tune" if tuning else "")
     lines = [

@@ -19,7 +19,6 @@ A cell is one arm with one seed, and a run of its own.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,7 +179,7 @@ class Grid:
             fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
             raise ConfigError(path, [fault])
         self._arms = self._settings_of_arms()
-        for cell in [*self._tuning_cells(), *self.cells({})]:
+        for cell in [*self.all_tuning_cells(), *self.cells({})]:
             require(cell.config)
 
     @property
@@ -219,9 +218,9 @@ class Grid:
         common = {"training.seed": tune.seed, "evaluation.tasks": [self._tuning_task]}
         return [(value, self._cell(arm, f"tune-{value}", common | {tune.key: value})) for value in tune.values]
 
-    def _tuning_cells(self) -> Iterator[Cell]:
-        for arm in self._arms:
-            yield from (cell for _, cell in self.tuning_cells(arm))
+    def all_tuning_cells(self) -> list[Cell]:
+        """Those of all arms."""
+        return [cell for arm in self._arms for _, cell in self.tuning_cells(arm)]
 
     @property
     def _tuning_task(self) -> str:

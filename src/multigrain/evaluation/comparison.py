@@ -86,6 +86,13 @@ def read_run(folder: Path) -> tuple[Measured, Measured]:
         raise RunError(f"{fault}. Run: multigrain evaluate RUN.toml --force") from None
 
 
+def tuned_score(folder: Path) -> float:
+    """The first metric of the one task of a run: that by which settings are chosen."""
+    _, trained = read_run(folder)
+    (metrics,) = trained.scores.values()
+    return next(iter(metrics.values()))
+
+
 def _read_run(folder: Path) -> tuple[Measured, Measured]:
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     texts: dict[str, dict[str, str]] = {}
