@@ -22,12 +22,13 @@ from typing import Any
 
 from benchmarks.engine_cases import DEFINITIONS, LATENCY, OWN, SHARED, Figures, Setting
 from benchmarks.engines import CONCURRENCY, ENGINES
-from multigrain.jsonl import write_atomic, write_json
+from benchmarks.pages import put_into
+from multigrain.jsonl import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "synthesis_engine.json"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- tables of benchmarks/synthesis_engine.py: begin -->", "<!-- end -->"
+SOURCE = "tables of benchmarks/synthesis_engine.py"
 CASES = SHARED | OWN
 LIMIT = 120.0
 
@@ -46,7 +47,7 @@ def main() -> None:
     text = tables(results.measurements, options.inputs)
     print(f"\n{text}")
     if options.results == RESULTS:
-        _put_into(PAGE, text)
+        put_into(PAGE, SOURCE, text)
 
 
 def _options() -> argparse.Namespace:
@@ -251,14 +252,6 @@ def _listing(figures: Figures) -> str:
     return "\n".join(
         f"* {name.replace('_', ' ')}: {value}" for name, value in figures.items() if not isinstance(value, list | dict)
     )
-
-
-def _put_into(page: Path, text: str) -> None:
-    """Replace what stands between the two marks; a page that is not there is begun."""
-    old = page.read_text(encoding="utf-8") if page.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_atomic(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
 
 
 if __name__ == "__main__":

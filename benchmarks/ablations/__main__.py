@@ -3,8 +3,8 @@
     python -m benchmarks.ablations [GRID ...]
 
 Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
-with what it was measured with and what it took; a recipe is compared with sentence-transformers' own trainer (stock.py)
-too. Needs MULTIGRAIN_DATA (see data.py).
+with what it was measured with and what it took, and into docs/results.md; a recipe is compared with
+sentence-transformers' own trainer (stock.py) too. Needs MULTIGRAIN_DATA (see data.py).
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.ablations import data
 from benchmarks.ablations.stock import run_stock
 from benchmarks.environment import environment
+from benchmarks.pages import put_into
 from multigrain.ablation import ablate
 from multigrain.evaluation.comparison import Arm, compare, read_run, tables
 from multigrain.evaluation.report import BASE, SEED
@@ -25,6 +26,7 @@ from multigrain.progress import say
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "ablations"
+PAGE = HERE.parents[1] / "docs" / "results.md"
 
 
 def main() -> None:
@@ -46,6 +48,7 @@ def main() -> None:
             result |= against_stock
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
+        put_into(PAGE, f"python -m benchmarks.ablations {name}", f"{table}\n\n{caption(name, result)}")
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
             say(f"failed: {failure}")
@@ -64,6 +67,15 @@ def measured(grid: Grid) -> dict[str, Any]:
     }
 
 
+def caption(name: str, result: dict[str, Any]) -> str:
+    """What stands below a table: the learning rates that were taken, and what the grid took."""
+    rates = result.get("stock_learning_rates", {}) | result["tuned"].get("training.learning_rate", {})
+    taken = "; ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    file, commit = f"../benchmarks/results/ablations/{name}.json", result["environment"]["commit"]
+    cost = f"{result['seconds']:,} s and {result['tokens']:,} tokens of the language model"
+    return f"{f'Learning rates: {taken}. ' if taken else ''}{cost}; commit {commit} ([figures]({file}))."
+
+
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
     """The arms of a grid beside sentence-transformers' own trainer, which is the baseline; as text and as values."""
     rate, stock = run_stock(grid)
@@ -73,8 +85,8 @@ def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
         trainings[name] = [cell.folder for cell in grid.cells({}) if cell.arm == name]
     arms = [Arm(name, [read_run(folder)[1] for folder in folders]) for name, folders in trainings.items()]
     comparison = compare([arms[0], Arm(BASE, [read_run(stock[0])[0]]), *arms[1:]], SEED)
-    rates = {"learning_rate": rate, "learning_rate, batches x 3": larger_rate}
-    return tables(comparison), {"stock": rates, **comparison.to_json()}
+    rates = {"stock": rate, "stock, batches x 3": larger_rate}
+    return tables(comparison), {"stock_learning_rates": rates, **comparison.to_json()}
 
 
 if __name__ == "__main__":
