@@ -11,12 +11,21 @@ from typing import Any
 
 def environment(*packages: str) -> dict[str, Any]:
     """Commit, processor, and the versions of Python and of these packages."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     information = Path("/proc/cpuinfo")
     processor = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "processor": f"{processor[1] if processor else platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
+
+
+def _commit() -> str:
+    """Of what lies there; "-dirty" where anything was changed but results and the pages that show them."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!benchmarks/results")
+    return git("describe", "--always") + ("-dirty" if changes else "")
