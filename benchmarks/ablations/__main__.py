@@ -48,7 +48,9 @@ def main() -> None:
             result |= against_stock
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
-        put_into(PAGE, f"python -m benchmarks.ablations {name}", f"{table}\n\n{caption(name, result)}")
+        put_into(
+            PAGE, f"python -m benchmarks.ablations {name}", f"{table.replace('###', '####')}\n\n{caption(name, result)}"
+        )
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
             say(f"failed: {failure}")
