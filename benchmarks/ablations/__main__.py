@@ -48,9 +48,8 @@ def main() -> None:
             result |= against_stock
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
-        put_into(
-            PAGE, f"python -m benchmarks.ablations {name}", f"{table.replace('###', '####')}\n\n{caption(name, result)}"
-        )
+        section = f"{table}\n\n{caption(name, result)}".replace("###", "####")  # below the page's own headings
+        put_into(PAGE, f"python -m benchmarks.ablations {name}", section)
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
             say(f"failed: {failure}")
@@ -73,9 +72,10 @@ def caption(name: str, result: dict[str, Any]) -> str:
     """What stands below a table: the learning rates that were taken, and what the grid took."""
     rates = result.get("stock_learning_rates", {}) | result["tuned"].get("training.learning_rate", {})
     taken = "; ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-    file, commit = f"../benchmarks/results/ablations/{name}.json", result["environment"]["commit"]
+    rated = f"Learning rates: {taken}. " if taken else ""
     cost = f"{result['seconds']:,} s and {result['tokens']:,} tokens of the language model"
-    return f"{f'Learning rates: {taken}. ' if taken else ''}{cost}; commit {commit} ([figures]({file}))."
+    figures = f"[figures](../benchmarks/results/ablations/{name}.json)"
+    return f"{rated}{cost}; commit {result['environment']['commit']} ({figures})."
 
 
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
