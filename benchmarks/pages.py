@@ -11,12 +11,21 @@ def put_into(page: Path, source: str, text: str) -> None:
     """Replace what stands between the mark of `source` and the next end.
 
     Raises:
+        ValueError: see `around`.
+    """
+    before, after = around(page, source)
+    write_atomic(page, f"{before}\n\n{text.strip()}\n\n{after}".encode())
+
+
+def around(page: Path, source: str) -> tuple[str, str]:
+    """The page up to the mark of `source`, and from the next end on. Ask before hours of work whether both are there.
+
+    Raises:
         ValueError: the page does not have the mark exactly once, or no end after it.
     """
     mark = f"<!-- {source}: begin -->"
-    old = page.read_text(encoding="utf-8")
-    before, found, rest = old.partition(mark)
+    before, found, rest = page.read_text(encoding="utf-8").partition(mark)
     _, end, after = rest.partition(END)
     if not (found and end) or mark in after:
         raise ValueError(f"{page}: wanted once: {mark}, and after it {END}")
-    write_atomic(page, f"{before}{mark}\n\n{text.strip()}\n\n{end}{after}".encode())
+    return before + mark, end + after

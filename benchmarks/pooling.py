@@ -11,7 +11,8 @@ while it runs (`peak_mb`), and how much of that came on top of the loaded model 
 
 No padding, random tokens and, beyond 512 tokens, random position embeddings for MiniLM. SmolLM2 is bidirectional.
 `mistral-7b` has the shape of Mistral-7B with random weights, in bfloat16. Writes benchmarks/results/pooling.json after
-each cell, and skips the cells that it finds there (--again measures those named anew). --table prints it as Markdown.
+each cell, and skips the cells that it finds there (--again measures those named anew); then its table into
+docs/benchmarks.md.
 """
 
 import argparse
@@ -30,11 +31,13 @@ from torch import Tensor, nn
 from transformers import MistralConfig, MistralModel
 
 from benchmarks.environment import environment
+from benchmarks.pages import put_into
 from multigrain.config import ModelSection
 from multigrain.jsonl import write_json
 from multigrain.model.build import build_model
 
 RESULTS = Path(__file__).with_name("results") / "pooling.json"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 LENGTHS = (128, 512, 2048, 4096)
 TRAINED = {"minilm": (128, 512, 2048), "smollm2": (128, 512), "mistral-7b": ()}
 BATCH = {128: 8}
@@ -52,12 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}}
-    if options.table:
-        print(table(found["cells"]))
-        return
     found["environment"] = {
         **environment("torch", "transformers", "sentence-transformers"),
         "threads": torch.get_num_threads(),
@@ -70,6 +69,7 @@ def main() -> None:
                     found["cells"][cell] = measure(model, mode, length, options.device, options.rounds)
                     write_json(RESULTS, found)
                 print(cell, json.dumps(found["cells"][cell]), flush=True)
+    put_into(PAGE, "python -m benchmarks.pooling", table(found["cells"]))
 
 
 def table(cells: dict[str, Any]) -> str:

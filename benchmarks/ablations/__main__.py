@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.ablations import data
 from benchmarks.ablations.stock import run_stock
 from benchmarks.environment import environment
-from benchmarks.pages import put_into
+from benchmarks.pages import around, put_into
 from multigrain.ablation import ablate
 from multigrain.evaluation.comparison import Arm, compare, read_run, tables
 from multigrain.evaluation.report import BASE, SEED
@@ -36,6 +36,8 @@ def main() -> None:
     names = parser.parse_args().grids or list(paths)
     if unknown := [name for name in names if name not in paths]:
         parser.error(f"no grid {unknown[0]}; there are {', '.join(paths)}")
+    for name in names:
+        around(PAGE, mark_of(name))
     if not data.FOLDER.is_dir():
         data.main()
     for name in names:
@@ -49,10 +51,15 @@ def main() -> None:
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
         section = f"{table}\n\n{caption(name, result)}".replace("###", "####")  # below the page's own headings
-        put_into(PAGE, f"python -m benchmarks.ablations {name}", section)
+        put_into(PAGE, mark_of(name), section)
         print(f"## {name}\n\n{table}\n")
         for failure in failures:
             say(f"failed: {failure}")
+
+
+def mark_of(name: str) -> str:
+    """Where the grid's table stands in the page."""
+    return f"python -m benchmarks.ablations {name}"
 
 
 def measured(grid: Grid) -> dict[str, Any]:
