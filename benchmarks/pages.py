@@ -25,7 +25,7 @@ def around(page: Path, source: str) -> tuple[str, str]:
     """
     mark = f"<!-- {source}: begin -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(mark)
-    _, end, after = rest.partition(END)
-    if not (found and end) or mark in after:
-        raise ValueError(f"{page}: wanted once: {mark}, and after it {END}")
+    inside, end, after = rest.partition(END)
+    if not (found and end) or mark in after or ": begin -->" in inside:
+        raise ValueError(f"{page}: wanted once: {mark}, and after it {END} before another begins")
     return before + mark, end + after

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from multigrain.config import Config
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.comparison import read_run
 from multigrain.grid import Grid
+from multigrain.rundir import RunDir
 
 GRID = """
 name = "grid"
@@ -72,10 +74,11 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not list(folder.glob("*/*/training/model")) and not list(folder.glob("*/*/training/checkpoints"))
 
     # A second time there is nothing to do.
-    started = time.monotonic()
+    assert main(["check", str(grid_toml)]) == 0
+    assert "6 measured" in capsys.readouterr().out
     assert main(["ablate", str(grid_toml)]) == 0
     again = capsys.readouterr()
-    assert again.out == out and "cell " not in again.err and time.monotonic() - started < 10
+    assert again.out == out and "cell " not in again.err
 
 
 ARMS = ("anchor", "mean", "only_four")
@@ -137,6 +140,40 @@ def test_a_setting_is_tuned_for_each_arm(grid_toml: Path, capsys: pytest.Capture
         rates = {cell.config.training.learning_rate for cell in grid.cells({name: chosen}) if cell.arm == name}
         assert rates == {chosen}
     assert "training.learning_rate = " in capsys.readouterr().err
+
+
+def test_an_arm_that_could_not_be_tuned_is_left_out(
+    grid_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure = pipeline.measure
+
+    def failing(config: Config, *more: Any) -> None:
+        if config.model.pooling == "mean" and config.training.learning_rate == 1e-9:
+            raise RunError("training: the loss is no number")
+        measure(config, *more)
+
+    grid_toml.write_text(GRID.replace("[1, 2]", "[1]") + '\n[tune]\nvalues = [1e-3, 1e-9]\ntask = "held-out"\n')
+    monkeypatch.setattr(pipeline, "measure", failing)
+    assert main(["ablate", str(grid_toml)]) == 1
+    out, err = capsys.readouterr()
+    assert "failed: mean, tune-1e-09" in err and "| anchor |" in out and "| mean |" not in out
+    assert "tune.task is in the table too" in err
+    monkeypatch.undo()
+    assert main(["ablate", str(grid_toml)]) == 0
+    assert "| mean |" in capsys.readouterr().out
+
+
+def test_two_at_once_are_one_too_many(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunDir(Grid(grid_toml).folder).lock():
+        assert main(["ablate", str(grid_toml)]) == 2
+    assert "another multigrain process is at work here" in capsys.readouterr().err
+
+
+def test_bases_that_differ_have_rows_of_their_own(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid_toml.write_text(GRID.replace("[1, 2]", "[1]") + "\n[arms.short.model]\nmax_tokens = 8\n")
+    assert main(["ablate", str(grid_toml)]) == 0
+    out = capsys.readouterr().out
+    assert "| anchor, base, not trained |" in out and "| short, base, not trained |" in out
 
 
 def test_killed_grids_go_on_to_the_same_table(grid_toml: Path, tmp_path: Path) -> None:
@@ -202,6 +239,10 @@ def test_a_failing_arm_does_not_stop_the_others(
             "arms.mean: data differs from that of arm anchor",
         ),
         (
+            ("[arms.anchor]", "[arms.anchor]\ndata = { limit = 20 }"),  # fewer documents are searched
+            "arms.mean: data differs from that of arm anchor",
+        ),
+        (
             ("seeds = [1, 2]", 'tune = { key = "training.seed", values = [1, 2], task = "held-out" }'),
             "found training.seed",
         ),
@@ -223,10 +264,23 @@ def test_a_damaged_cell_is_done_anew(grid_toml: Path, name: str) -> None:
     expected = (folder / "table.json").read_text()
     damaged = folder / "mean" / "seed-1" / name
     damaged.write_text(damaged.read_text()[:20])
-    if name == "manifest.json":  # says itself what to do
-        damaged.unlink()
     ablate(grid_toml)
     assert (folder / "table.json").read_text() == expected
+    grid_toml.write_text(GRID)  # and the second seed takes over what it can
+    assert ablate(grid_toml)[1] == []
+
+
+def test_other_prompts_make_another_cell(grid_toml: Path, run_toml: Path) -> None:
+    prompts = run_toml.with_name("prompts")
+    prompts.mkdir()
+    (prompts / "all_grades.txt").write_text((files("multigrain") / "prompts" / "all_grades.txt").read_text())
+    run_toml.write_text(run_toml.read_text().replace("[synthesis]", f'[synthesis]\nprompts = "{prompts}"'))
+    cell = Grid(grid_toml).cells({})[0]
+    before = cell.fingerprint
+    assert Grid(grid_toml).cells({})[0].fingerprint == before
+    with (prompts / "all_grades.txt").open("a") as file:
+        file.write("Be brief.\n")
+    assert cell.fingerprint != before
 
 
 def test_a_cell_made_otherwise_is_not_overwritten(grid_toml: Path) -> None:

@@ -9,6 +9,7 @@ sentence-transformers' own trainer (stock.py) too. Needs MULTIGRAIN_DATA (see da
 
 import argparse
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,19 @@ def main() -> None:
         parser.error(f"no grid {unknown[0]}; there are {', '.join(paths)}")
     for name in names:
         around(PAGE, mark_of(name))
-    if not data.FOLDER.is_dir():
+    os.environ.setdefault("MULTIGRAIN_DATA", str(data.SOURCES.absolute()))  # for the paths in the grids
+    if not data.LAST.exists():
         data.main()
     for name in names:
         say(f"== {name}")
-        table, failures = ablate(paths[name])
         grid = Grid(paths[name])
+        known = notes(grid)
+        table, failures = ablate(paths[name])
         result = measured(grid)
         if name.startswith("recipe"):
             table, against_stock = compared_with_stock(grid)
             result |= against_stock
+        result = {"environment": environment_of(grid, is_new=notes(grid) != known), **result}
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
         section = f"{table}\n\n{caption(name, result)}".replace("###", "####")  # below the page's own headings
@@ -62,13 +66,26 @@ def mark_of(name: str) -> str:
     return f"python -m benchmarks.ablations {name}"
 
 
+def notes(grid: Grid) -> dict[Path, str]:
+    """What says which trainings are measured, with which settings; those of stock among them."""
+    return {path: path.read_text() for path in grid.folder.parent.glob(f"{grid.ablation.name}*/**/cell.json")}
+
+
+def environment_of(grid: Grid, is_new: bool) -> dict[str, Any]:
+    """What the grid's last training was measured with; that is now, if it is new."""
+    kept = grid.folder / "environment.json"
+    if is_new or not kept.exists():
+        write_json(kept, environment("torch", "transformers", "sentence-transformers", "peft"))
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
 def measured(grid: Grid) -> dict[str, Any]:
-    """The grid's table, and what it was measured with."""
+    """The grid's table, and what it took."""
     table = json.loads((grid.folder / "table.json").read_text())
     stages = [json.loads((folder / "manifest.json").read_text()) for folder in grid.donors if folder != grid.run_folder]
     shared = {(name, entry["fingerprint"]): entry for cell in stages for name, entry in cell.items()}
     return {
-        "environment": environment("torch", "transformers", "sentence-transformers", "peft"),
         "seconds": round(sum(entry["seconds"] for entry in shared.values())),
         "tokens": sum(entry["tokens"] for entry in shared.values()),
         **table,

@@ -5,7 +5,7 @@ medquad         2,600 training pairs of MedQuAD, by topics; dev: 300 questions a
 scifact-dev     200 claims of the train part of SciFact over 2,000 abstracts, theirs among them
 python-docs     all documentation but that of scipy and torch; dev: 600 of their docstrings, over all 5,000 and more
 snli.jsonl      the SNLI ladder: an entailed sentence, a neutral one (grade 2), a contradiction (grade 1)
-snli_dev.jsonl  400 tuples of other premises
+snli_dev.jsonl  357 tuples of 400 other premises
 stsb.jsonl      every third pair of STS-B dev
 """
 
@@ -20,6 +20,8 @@ from multigrain.jsonl import read_objects, write_objects
 
 FOLDER = Path(__file__).parent / "data"
 SOURCES = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))
+LAST = FOLDER / "stsb.jsonl"
+"""Of the files the one that is made last."""
 TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
 CLAIMS, ABSTRACTS = 200, 2000
 DOCSTRINGS, DEV_PACKAGES = 600, ("scipy", "torch")
@@ -32,7 +34,7 @@ def main() -> None:
     _scifact(SOURCES / "scifact")
     _python_docs()
     _snli(SOURCES / "snli_small" / "train.jsonl")
-    _write("stsb.jsonl", (row for line, row in read_objects(SOURCES / "stsb" / "dev.jsonl") if line % 3 == 0))
+    _write(LAST.name, (row for line, row in read_objects(SOURCES / "stsb" / "dev.jsonl") if line % 3 == 0))
 
 
 def _medquad(source: Path) -> None:

@@ -7,6 +7,7 @@ A step with a negative of each grade encodes three times as many texts as one wi
 three times as large too.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from multigrain.adoption import inherit
 from multigrain.config import Config
 from multigrain.data.split import SplitData
 from multigrain.evaluation.comparison import tuned_score
-from multigrain.grid import Grid
+from multigrain.grid import Cell, Grid
+from multigrain.jsonl import write_json
 from multigrain.model.load import load_base
 from multigrain.progress import say
 from multigrain.rundir import RunDir
@@ -46,16 +48,20 @@ def run_stock(grid: Grid, times: int = 1) -> tuple[float, list[Path]]:
     donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = tuned_score(_measured(cell.config, rate, times, home / cell.label, donors))
+        tried[rate] = tuned_score(_measured(cell, rate, times, home / cell.label, donors))
     best = max(tried, key=lambda rate: tried[rate])
     say(f"stock: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
-    return best, [_measured(cell.config, best, times, home / cell.label, donors) for cell in cells]
+    return best, [_measured(cell, best, times, home / cell.label, donors) for cell in cells]
 
 
-def _measured(config: Config, learning_rate: float, times: int, folder: Path, donors: Sequence[RunDir]) -> Path:
-    run_dir = RunDir(folder)
-    if not run_dir.scores.exists():
+def _measured(cell: Cell, learning_rate: float, times: int, folder: Path, donors: Sequence[RunDir]) -> Path:
+    """Train and measure beside a cell of the grid; the note says that it is done, as that of the cell does."""
+    run_dir, config = RunDir(folder), cell.config
+    note = folder / cell.note.name
+    fingerprint = Config.digest([cell.fingerprint, learning_rate, times])
+    if not note.exists() or json.loads(note.read_text())["fingerprint"] != fingerprint:
+        note.unlink(missing_ok=True)
         inherit(donors, config, run_dir)
         say(f"stock: batches x {times}, learning rate {learning_rate}, {folder.name}")
         split = read_data(config)
@@ -65,6 +71,7 @@ def _measured(config: Config, learning_rate: float, times: int, folder: Path, do
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
+        write_json(note, {"fingerprint": fingerprint})
     return folder
 
 

@@ -7,14 +7,15 @@ interruption, as often as one likes.
 import shutil
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from multigrain import pipeline
 from multigrain.errors import ConfigError, MultigrainError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, tables, tuned_score
 from multigrain.evaluation.plots import write_plots
-from multigrain.evaluation.report import BASE, training_log, write_table
+from multigrain.evaluation.report import SEED, bases_of, training_log, write_table
 from multigrain.extras import require_extra
 from multigrain.grid import Cell, Grid
 from multigrain.jsonl import write_json
@@ -37,13 +38,19 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     """
     require_extra("plots")
     grid = Grid(Path(path))
+    if grid.tunes_on_what_it_reports:
+        say(f"{path}: tune.task is in the table too; figures there will be a little too good. Better tune on another")
+    with RunDir(grid.folder).lock():
+        return _ablate(grid, force)
+
+
+def _ablate(grid: Grid, force: bool) -> tuple[str, list[str]]:
     work = _Work(grid, force)
     tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
-    cells = grid.cells(tuned)
+    cells = [cell for cell in grid.cells(tuned) if cell.arm not in work.not_tuned]
     comparison = None
-    for cell in cells:
-        was_done = cell.is_done
-        if work.do(cell) and not was_done:
+    for _, cells_of_seed in groupby(cells, key=lambda cell: cell.label):
+        if "new" in [work.do(cell) for cell in cells_of_seed]:
             comparison = _write_table(grid, cells, tuned)
     if not any(cell.is_done for cell in cells):
         raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
@@ -66,33 +73,36 @@ class _Work:
         self._seen = 0
         self._seconds: list[float] = []
         self.failures: list[str] = []
+        self.not_tuned: set[str] = set()
+        """Arms of which a value could not be tried: nothing of them is reported."""
 
     def choose(self, arm: str) -> Any:
-        """The value of the tuned setting with which the arm is best."""
-        tried = [(value, cell) for value, cell in self._grid.tuning_cells(arm) if self.do(cell)]
-        if not tried:
+        """The value of the tuned setting with which the arm is best; none where nothing is tuned, or a value failed."""
+        tried = [(value, cell, self.do(cell)) for value, cell in self._grid.tuning_cells(arm)]
+        if any(outcome == "failed" for *_, outcome in tried):
+            self.not_tuned.add(arm)
+        if not tried or arm in self.not_tuned:
             return None
-        value, best = max(((value, tuned_score(cell.folder)) for value, cell in tried), key=lambda pair: pair[1])
+        value, best = max(((value, tuned_score(cell.folder)) for value, cell, _ in tried), key=lambda pair: pair[1])
         tune = self._grid.ablation.tune
         assert tune is not None
         say(f"{arm}: {tune.key} = {value} ({best:.4f} on {tune.task})")
         return value
 
-    def do(self, cell: Cell) -> bool:
-        """Train and measure a cell, if that is not done yet; whether it is done now."""
+    def do(self, cell: Cell) -> Literal["known", "new", "failed"]:
+        """Train and measure a cell, if that is not done yet."""
         self._seen += 1
         if cell.is_done:
-            return True
+            return "known"
         if cell.noted not in (None, cell.fingerprint) and not self._force:
-            changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data"
+            changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data, prompts or models"
             fault = f"was measured with other settings ({changed}). Choose another name, or --force to do it anew."
             raise ConfigError(cell.folder, [fault])
         left = self._total - self._seen + 1
         rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
         say(f"cell {self._seen} of {self._total}: {cell.arm}, {cell.label}{rest}")
         started = time.monotonic()
-        cell.note.unlink(missing_ok=True)
-        RunDir(cell.folder).forget("evaluate")  # whose files may be damaged
+        _clear(cell)
         try:
             pipeline.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
         except MultigrainError as error:
@@ -100,12 +110,22 @@ class _Work:
                 raise
             self.failures.append(f"{cell.arm}, {cell.label}: {error}")
             say(f"  failed: {error}")
-            return False
+            return "failed"
         write_json(cell.note, {"fingerprint": cell.fingerprint})
         if not self._grid.ablation.keep_models:
             _drop_models(RunDir(cell.folder))
         self._seconds.append(time.monotonic() - started)
-        return True
+        return "new"
+
+
+def _clear(cell: Cell) -> None:
+    """Take away what says that the cell is measured: its files may be damaged."""
+    cell.note.unlink(missing_ok=True)
+    run_dir = RunDir(cell.folder)
+    try:
+        run_dir.forget("evaluate")
+    except RunError:  # the manifest itself is damaged
+        run_dir.manifest.unlink()
 
 
 def _drop_models(run_dir: RunDir) -> None:
@@ -126,9 +146,11 @@ def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Co
 
 
 def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
-    runs = {cell.folder: read_run(cell.folder) for cell in done}
-    trainings = {name: [runs[cell.folder][1] for cell in done if cell.arm == name] for name in grid.ablation.arms}
-    arms = [Arm(BASE, [runs[done[0].folder][0]]), *(Arm(name, found) for name, found in trainings.items() if found)]
+    measured = [(cell.arm, *read_run(cell.folder)) for cell in done]
+    bases = {arm: base for arm, base, _ in reversed(measured)}
+    arms = bases_of({arm: bases[arm] for arm in grid.ablation.arms if arm in bases})
+    trainings = {name: [trained for arm, _, trained in measured if arm == name] for name in grid.ablation.arms}
+    arms += [Arm(name, found) for name, found in trainings.items() if found]
     baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
     arms.sort(key=lambda arm: arm.name != baseline)
-    return compare(arms, done[0].config.seed)
+    return compare(arms, SEED)

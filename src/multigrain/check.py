@@ -60,15 +60,17 @@ def check_grid(path: Path) -> str:
     grid = Grid(path)
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
     tuning = len(grid.all_tuning_cells())
-    cells = grid.cells({})
+    cells = grid.cells(grid.last_tuned)
     trainings = f"{len(cells)}: {len(arms)} arms x {len(seeds)} seeds" + (f"; {tuning} to tune" if tuning else "")
     lines = [
         f"{grid.ablation.name}: the grid is good",
         f"  arms        {', '.join(arms)}",
         f"  trainings   {trainings}",
         f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
-        f"  folder      {grid.folder}: {sum(cell.noted is not None for cell in cells)} measured",
+        f"  folder      {grid.folder}: {sum(cell.is_done for cell in cells)} measured",
     ]
+    if grid.tunes_on_what_it_reports:
+        lines.append("  beware      tune.task is in the table too; figures there will be a little too good")
     return "\n".join(lines)
 
 

@@ -133,9 +133,9 @@ class Cell:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that decides the outcome."""
+        """A digest of all that decides the outcome, but for our own code."""
         settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
-        return Config.digest([settings, pipeline.STAGES[0].fingerprint(self.config, RunDir(self.folder))])
+        return Config.digest([settings, pipeline.inputs_digest(self.config)])
 
     @property
     def is_done(self) -> bool:
@@ -196,7 +196,7 @@ class Grid:
     def donors(self) -> list[Path]:
         """Folders whose stages may be taken over: the run's own, and those of all cells."""
         cells = sorted(path.parent for path in self.folder.glob("*/*/manifest.json"))
-        return [folder for folder in (self.run_folder, *cells) if (folder / "manifest.json").is_file()]
+        return [folder for folder in (self.run_folder, *cells) if _has_stages(folder)]
 
     def cells(self, tuned: dict[str, Any]) -> list[Cell]:
         """All cells that are reported, seed by seed, so that an unfinished grid has all arms.
@@ -221,6 +221,21 @@ class Grid:
     def all_tuning_cells(self) -> list[Cell]:
         """Those of all arms."""
         return [cell for arm in self._arms for _, cell in self.tuning_cells(arm)]
+
+    @property
+    def last_tuned(self) -> dict[str, Any]:
+        """The value of each arm that was chosen when the table was last written."""
+        try:
+            tuned: dict[str, dict[str, Any]] = json.loads((self.folder / "table.json").read_bytes())["tuned"]
+            return next(iter(tuned.values()), {})
+        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+            return {}
+
+    @property
+    def tunes_on_what_it_reports(self) -> bool:
+        """Whether a setting is chosen on a task of the table, whose figures are then too good."""
+        reported = {task for cell in self.cells({}) for task in cell.config.evaluation.tasks}
+        return self.ablation.tune is not None and self._tuning_task in reported
 
     @property
     def _tuning_task(self) -> str:
@@ -267,10 +282,18 @@ class Grid:
         return Cell(arm, label, validated(settings | place, self._path))
 
 
+def _has_stages(folder: Path) -> bool:
+    try:
+        return bool(RunDir(folder).stages())
+    except RunError:  # damaged by somebody
+        return False
+
+
 def _measured_on(settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides which items a run is measured on."""
+    """What decides which items a run is measured on. Without a corpus, the training pairs are searched too."""
     tasks = settings.get("evaluation", {}).get("tasks", [HELD_OUT])
-    data = {key: value for key, value in settings["data"].items() if key not in ("limit", "drop_leaked")}
+    of_training = ("limit", "drop_leaked") if "corpus" in settings["data"] else ()
+    data = {key: value for key, value in settings["data"].items() if key not in of_training}
     return {"evaluation.tasks": tasks} | ({"data": data} if HELD_OUT in tasks else {})
 
 

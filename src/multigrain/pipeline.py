@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,10 @@ STAGES = (
         pairs,
         ("llm", "synthesis", "judging", "filtering"),
         lambda config, run: [*PAIR_SOURCES[config.synthesis.mode](run), *_asking_files(config)],
-        lambda config, run: [run.train_pairs, run.held_out_pairs],
+        lambda config, run: [
+            *(run.train_pairs, run.held_out_pairs),
+            *([run.corpus] if config.synthesis.mode == "tasks" else []),
+        ],
         applies=lambda config: config.synthesis.mode != "negatives",
     ),
     Stage(
@@ -262,6 +266,13 @@ def finished(config: Config, run_dir: RunDir) -> list[str]:
     return [stage.name for stage in stages_of(config) if stage.is_done(config, run_dir)]
 
 
+def inputs_digest(config: Config) -> str:
+    """A digest of what a run starts from: data, prompts, judge and base."""
+    files = [*_asking_files(config), *model_files(config.model.base)]
+    digests = [STAGES[0].fingerprint(config, RunDir(config.folder)), *(_known_digest(path) for path in files)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
 def is_outdated(config: Config, run_dir: RunDir) -> bool:
     """Whether the folder holds a finished stage that changed settings, or changed data files, would do otherwise."""
     suspects = stages_of(config) if run_dir.changed(config) else STAGES[:1]
@@ -376,6 +387,20 @@ def _file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "absent"  # the stage itself will say so, with the right message
+
+
+def _known_digest(path: Path) -> str:
+    """The digest of a file that is asked for again and again, while nothing writes to it."""
+    try:
+        state = path.stat()
+    except OSError:
+        return _file_digest(path)
+    return _digest_at(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest_at(path: Path, _changed: int, _size: int) -> str:
+    return _file_digest(path)
 
 
 def _asking_files(config: Config) -> list[Path]:

@@ -15,7 +15,8 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
     if "evaluate" in stages:
-        scores = json.loads(run_dir.scores.read_text(encoding="utf-8"))
+        known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
+        scores = {side: known[side] for side in scores}
     return {
         "name": config.name,
         **scores,

@@ -68,6 +68,17 @@ def test_p_is_uniform_where_there_is_no_difference() -> None:
     assert below <= 14  # 6 are expected; more than 14 of 60 would be a chance of 1 in 1,000
 
 
+def test_trainings_of_a_rank_correlation_are_not_an_ensemble() -> None:
+    """Three trainings are no better than one of the same kind, though their mean ranks would be."""
+    below = 0
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        gold = draw.normal(size=100)
+        noisy = gold + draw.normal(scale=2, size=(4, 100))
+        below += randomisation_test(Sample.of(noisy[0], gold), Sample.of(noisy[1:], gold), seed) < 0.05
+    assert below <= 7  # 2 are expected; of mean ranks it were 20
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []

@@ -60,6 +60,13 @@ def test_a_rank_correlation_and_a_score_alone() -> None:
     assert "| b | 0.300 | -0.700 |  |  | 1 |" in to_markdown(comparison)
 
 
+def test_items_are_paired_by_id() -> None:
+    before = measured([n / 40 for n in range(40)])
+    backwards = replace(before, items={"t": dict(reversed(before.items["t"].items()))})
+    score = compare([Arm("a", [before]), Arm("b", [backwards])], seed=1).tasks["t"]["nDCG@10"]["b"]
+    assert score.difference == (0, 0, 0) and score.p == 1
+
+
 def test_what_cannot_be_compared() -> None:
     one, other = measured([0.1, 0.2]), measured([0.1, 0.2, 0.3])
     with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 3 in b, 2 in both\)"):
@@ -67,6 +74,12 @@ def test_what_cannot_be_compared() -> None:
     texts = [replace(one, texts={"t": {"0": text}}) for text in ("this", "that")]
     with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 2 in b, 1 in both\)"):
         compare([Arm("a", texts[:1]), Arm("b", texts[1:])], seed=1)
+    other_grades = [replace(one, items={"t": {id: {grade: 0.5} for id in "01"}}) for grade in ("margin 3", "margin 4")]
+    with pytest.raises(RunError, match=r"t: measured on different items \(2 in a, 2 in b, 0 in both\)"):
+        compare([Arm("a", other_grades[:1]), Arm("b", other_grades[1:])], seed=1)
+    sizes = [replace(one, documents={"t": size}) for size in (200, 100)]
+    with pytest.raises(RunError, match=r"t: searched in different corpora \(200 documents in a, 100 documents in b\)"):
+        compare([Arm("a", sizes[:1]), Arm("b", sizes[1:])], seed=1)
     with pytest.raises(RunError, match=r"no task that all were measured on.*Tasks of a: t; b: u"):
         compare([Arm("a", [one]), Arm("b", [measured([0.1], "u")])], seed=1)
     with pytest.raises(RunError, match=r"nowhere: nothing is measured here. Run: multigrain evaluate"):

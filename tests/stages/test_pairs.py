@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from multigrain import pipeline
+from multigrain.adoption import adopt
 from multigrain.cli import main
 from multigrain.config import Config, load_config
 from multigrain.errors import DataError, LLMReplyError
@@ -191,6 +192,19 @@ def test_fields_become_tuples_that_carry_their_task(write_run: Callable[..., Pat
     held_out = {folded(pair.positive) for pair in test}
     assert not {folded(negative.text) for each in graded for negative in each.negatives} & held_out
     assert len({request.key for request in asked}) == len(asked)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_another_run_takes_over_all_that_later_stages_read(
+    mode: str, write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_run(mode)
+    _, donor = made(path)
+    config, heir = load_config(path), RunDir(tmp_path / "heir")
+    for prepared in pipeline.STAGES[:2]:
+        adopt(prepared.name, prepared.writes(config, heir), donor, heir)
+    for name in ("train_pairs", "held_out_pairs", "corpus"):
+        assert getattr(heir, name).read_text() == getattr(donor, name).read_text()
 
 
 @pytest.mark.parametrize("mode", MODES)

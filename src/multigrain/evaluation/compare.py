@@ -1,5 +1,6 @@
 """Is a difference real? Intervals and tests of differences between two models on the same items. No torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -98,34 +99,41 @@ def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, se
 
     For each of 10,000 draws the scores of a random half of the items are exchanged between the models, and p is the
     share of draws (the observed one among them) whose difference is as large as the observed one (Noreen, 1989;
-    Smucker et al., 2007). Of several trainings the mean score of an item is exchanged; for a rank correlation, the
-    rank of the item's cosine among those of its model.
+    Smucker et al., 2007). Of several trainings all scores of an item are exchanged together; for a rank correlation,
+    the ranks of the item's cosines, each among those of its training. So p is about items alone: it takes the
+    trainings as they are.
     """
     one, other = (_exchangeable(_sample(values)) for values in (before, after))
+    count = math.lcm(len(one.values), len(other.values))
+    pairs = list(zip(_repeated(one.values, count), _repeated(other.values, count), strict=True))
     random = np.random.default_rng(seed)
     observed = abs(_value(other) - _value(one))
     as_large = 0
     for _ in range(RESAMPLES // CHUNK):
         swapped = random.integers(2, size=(CHUNK, one.values.shape[1]), dtype=np.int8).astype(bool)
-        as_large += int((np.abs(_swapped(one, other, swapped)) >= observed - 1e-12).sum())
+        differences = np.mean([_swapped(a, b, one.gold, swapped) for a, b in pairs], axis=0)
+        as_large += int((np.abs(differences) >= observed - 1e-12).sum())
     return (as_large + 1) / (RESAMPLES + 1)
 
 
 def _exchangeable(sample: Sample) -> Sample:
     if sample.gold is None:
         return Sample(sample.values.mean(axis=0, keepdims=True))
-    return Sample(ranks(sample.values).mean(axis=0, keepdims=True), sample.gold)
+    return Sample(ranks(sample.values), ranks(sample.gold))
 
 
-def _swapped(one: Sample, other: Sample, swapped: NDArray[np.bool_]) -> Values:
-    """The differences after exchanging the items that are marked."""
-    a, b = one.values[0], other.values[0]
-    if one.gold is None:
+def _repeated(values: Values, count: int) -> Values:
+    """(S, N) values over and over, to (count, N)."""
+    return np.tile(values, (count // len(values), 1))
+
+
+def _swapped(one: Values, other: Values, gold: Values | None, swapped: NDArray[np.bool_]) -> Values:
+    """The differences between two trainings after exchanging the items that are marked."""
+    if gold is None:
         signs = np.where(swapped, -1.0, 1.0)
-        means: Values = signs @ (b - a) / len(a)
+        means: Values = signs @ (other - one) / len(one)
         return means
-    gold = ranks(one.gold)
-    after, before = (correlation(ranks(np.where(swapped, x, y)), gold) for x, y in ((a, b), (b, a)))
+    after, before = (correlation(ranks(np.where(swapped, x, y)), gold) for x, y in ((one, other), (other, one)))
     return after - before
 
 

@@ -5,7 +5,7 @@ An *arm* is what is compared: a way of making a model, measured once or with sev
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from multigrain.errors import RunError
 from multigrain.evaluation.compare import Difference, Sample, holm, paired_bootstrap, randomisation_test
 from multigrain.evaluation.evaluate import Scores
-from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
+from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN
 from multigrain.progress import interval
 
 MOVED = 5
@@ -25,12 +25,14 @@ TEXT_WIDTH = 90
 class Measured:
     """What one training was measured as: task -> item -> metric -> value; and the tasks' metrics.
 
-    A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text.
+    A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text. `documents` are
+    how many were searched, task -> number; runs of older versions do not say.
     """
 
     items: dict[str, Scores]
     scores: dict[str, dict[str, float]]
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArmScore:
     """One metric of one arm on one task; the difference is from the baseline's."""
 
     value: float
@@ -59,10 +61,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Task -> metric -> arm -> cell; of each task the first metric is the one that is tested."""
+    """Task -> metric -> arm -> score; of each task the first metric is the one that is tested."""
 
     baseline: str
-    tasks: dict[str, dict[str, dict[str, Cell]]]
+    tasks: dict[str, dict[str, dict[str, ArmScore]]]
     moved: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     """Task -> arm -> the items that gained most against the baseline, and those that lost most."""
 
@@ -96,7 +98,8 @@ def tuned_score(folder: Path) -> float:
 def _read_run(folder: Path) -> tuple[Measured, Measured]:
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     texts: dict[str, dict[str, str]] = {}
-    base, trained = (Measured({}, dict(scores[side]), texts) for side in ("base", "trained"))
+    documents = dict(scores.get("documents", {}))
+    base, trained = (Measured({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
     for line in (folder / "per_query.jsonl").read_text(encoding="utf-8").splitlines():
         item = json.loads(line)
         texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
@@ -119,13 +122,15 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
     return dict(metrics)
 
 
-def sample_of(trainings: Sequence[Scores], metric: str) -> Sample:
-    """One metric of all trainings, on the items that have it."""
-    if metric == SPEARMAN:
-        gold = [item[GOLD] for item in trainings[0].values()]
-        return Sample.of([[scores[id][COSINE] for id in trainings[0]] for scores in trainings], gold)
-    ids = [id for id, item in trainings[0].items() if metric in item]
-    return Sample.of([[scores[id][metric] for id in ids] for scores in trainings])
+def sample_of(trainings: Sequence[Scores], metric: str, ids: Sequence[str]) -> Sample:
+    """One metric of all trainings, on the items with these ids."""
+    values = [[scores[id][COSINE if metric == SPEARMAN else metric] for id in ids] for scores in trainings]
+    return Sample.of(values, [trainings[0][id][GOLD] for id in ids] if metric == SPEARMAN else None)
+
+
+def ids_of(scores: Scores, metric: str) -> list[str]:
+    """The items that have the metric."""
+    return [id for id, item in scores.items() if metric == SPEARMAN or metric in item]
 
 
 def compare(arms: Sequence[Arm], seed: int) -> Comparison:
@@ -151,61 +156,64 @@ def compare(arms: Sequence[Arm], seed: int) -> Comparison:
 
 
 def _require_same_items(arms: Sequence[Arm], task: str) -> None:
-    known = {_identities(training, task): arm.name for arm in arms for training in arm.trainings}
+    measured = [(arm, training) for arm in arms for training in arm.trainings]
+    sizes = {training.documents[task]: arm.name for arm, training in measured if task in training.documents}
+    if len(sizes) > 1:
+        counts = ", ".join(f"{size} documents in {name}" for size, name in sizes.items())
+        raise RunError(f"{task}: searched in different corpora ({counts}). Measure all on the same data.")
+    known = {_identities(training, task): arm.name for arm, training in measured}
     if len(known) > 1:
         (one, name), (other, other_name) = list(known.items())[:2]
         counts = f"{len(one)} in {name}, {len(other)} in {other_name}, {len(one & other)} in both"
         raise RunError(f"{task}: measured on different items ({counts}). Measure all on the same data.")
 
 
-def _identities(training: Measured, task: str) -> frozenset[tuple[str, str, float | None]]:
-    """What must be the same for items to be the same: id, text, and what people say of them."""
+def _identities(training: Measured, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
+    """What must be the same for items to be the same: id, text, what people say of them, and their metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
-    return frozenset((id, texts.get(id, id), item.get(GOLD)) for id, item in items.items())
+    return frozenset((id, texts.get(id, id), item.get(GOLD), frozenset(item)) for id, item in items.items())
 
 
-def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, Cell]]:
+def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, ArmScore]]:
     return {
-        metric: {arm.name: _cell(arms[0], arm, task, metric, seed) for arm in arms}
+        metric: {arm.name: _score(arms[0], arm, task, metric, seed) for arm in arms}
         for metric in arms[0].trainings[0].scores[task]
     }
 
 
-def _cell(baseline: Arm, arm: Arm, task: str, metric: str, seed: int) -> Cell:
+def _score(baseline: Arm, arm: Arm, task: str, metric: str, seed: int) -> ArmScore:
     each = [training.scores[task].get(metric, float("nan")) for training in arm.trainings]
     value = fmean(each)
     if arm is baseline:
-        return Cell(value, each)
+        return ArmScore(value, each)
     if task not in arm.trainings[0].items:
-        return Cell(value, each)
-    difference = paired_bootstrap(_sample(baseline, task, metric), _sample(arm, task, metric), seed)
-    return Cell(value, each, difference)
+        return ArmScore(value, each)
+    return ArmScore(value, each, paired_bootstrap(*_samples(baseline, arm, task, metric), seed))
 
 
-def _sample(arm: Arm, task: str, metric: str) -> Sample:
-    return sample_of([training.items[task] for training in arm.trainings], metric)
+def _samples(baseline: Arm, arm: Arm, task: str, metric: str) -> tuple[Sample, Sample]:
+    """Of both, item by item in the same order."""
+    ids = ids_of(baseline.trainings[0].items[task], metric)
+    one, other = (sample_of([t.items[task] for t in side.trainings], metric, ids) for side in (baseline, arm))
+    return one, other
 
 
 def _with_p(
-    tasks: dict[str, dict[str, dict[str, Cell]]], arms: Sequence[Arm], seed: int
-) -> dict[str, dict[str, dict[str, Cell]]]:
+    tasks: dict[str, dict[str, dict[str, ArmScore]]], arms: Sequence[Arm], seed: int
+) -> dict[str, dict[str, dict[str, ArmScore]]]:
     """The same with p values for the first metric of each task, corrected for all of them together."""
     tested = [(task, next(iter(metrics)), arm) for task, metrics in tasks.items() for arm in arms[1:]]
     tested = [(task, metric, arm) for task, metric, arm in tested if task in arm.trainings[0].items]
-    raw = [
-        randomisation_test(_sample(arms[0], task, metric), _sample(arm, task, metric), seed)
-        for task, metric, arm in tested
-    ]
+    raw = [randomisation_test(*_samples(arms[0], arm, task, metric), seed) for task, metric, arm in tested]
     for (task, metric, arm), p in zip(tested, holm(raw), strict=True):
-        cell = tasks[task][metric][arm.name]
-        tasks[task][metric][arm.name] = Cell(cell.value, cell.each, cell.difference, p)
+        tasks[task][metric][arm.name] = replace(tasks[task][metric][arm.name], p=p)
     return tasks
 
 
 def _moved(baseline: Arm, arm: Arm, task: str, texts: Mapping[str, str]) -> list[dict[str, Any]]:
     """The items whose first metric changed most, by the mean over trainings: gains first, then losses."""
-    metric = next(iter(overall(baseline.trainings[0].items[task].values())))
+    metric = next(iter(baseline.trainings[0].scores[task]))
     if metric == SPEARMAN:
         return []  # a pair has no score of its own
     before, after = (_means(side, task, metric) for side in (baseline, arm))
@@ -243,27 +251,27 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join(blocks)
 
 
-def _table(baseline: str, metrics: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
+def _table(baseline: str, metrics: Mapping[str, Mapping[str, ArmScore]]) -> Iterator[str]:
     first = next(iter(metrics))
     yield f"| arm | {' | '.join(metrics)} | {first} - {_plain(baseline)} | 95 % interval | p (Holm) | seeds |"
     yield "|" + " --- |" * (len(metrics) + 5)
-    cells_of_first = metrics[first]
-    for arm, cell in cells_of_first.items():
-        values = " | ".join(_value(cells[arm]) for cells in metrics.values())
-        yield f"| {_plain(arm)} | {values} | {_difference(cell, cells_of_first[baseline])} | {len(cell.each)} |"
+    scores_of_first = metrics[first]
+    for arm, score in scores_of_first.items():
+        values = " | ".join(_value(scores[arm]) for scores in metrics.values())
+        yield f"| {_plain(arm)} | {values} | {_difference(score, scores_of_first[baseline])} | {len(score.each)} |"
 
 
-def _value(cell: Cell) -> str:
-    return f"{cell.value:.3f}" + ("" if cell.spread is None else f" ± {cell.spread:.3f}")
+def _value(score: ArmScore) -> str:
+    return f"{score.value:.3f}" + ("" if score.spread is None else f" ± {score.spread:.3f}")
 
 
-def _difference(cell: Cell, baseline: Cell) -> str:
-    if cell is baseline:
+def _difference(score: ArmScore, baseline: ArmScore) -> str:
+    if score is baseline:
         return " |  | "
-    if cell.difference is None:  # a task that has a score alone: there is nothing that could be drawn
-        return f"{cell.value - baseline.value:+.3f} |  | "
-    value, low, high = cell.difference
-    return f"{value:+.3f} | {interval(low, high)} | {'' if cell.p is None else f'{cell.p:.4f}'}"
+    if score.difference is None:  # a task that has a score alone: there is nothing that could be drawn
+        return f"{score.value - baseline.value:+.3f} |  | "
+    value, low, high = score.difference
+    return f"{value:+.3f} | {interval(low, high)} | {'' if score.p is None else f'{score.p:.4f}'}"
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import nlargest
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from statistics import fmean
 
 import numpy as np
@@ -23,10 +23,11 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of each item, and for a search the best documents (ids, best first) for each query."""
+    """The scores of each item; of a search the best documents (ids, best first) for each query, and how many it had."""
 
     scores: Scores
     rankings: dict[str, list[str]] = field(default_factory=dict)
+    documents: int = 0
 
 
 def evaluate(task: Task, embed: Embed) -> Evaluation:
@@ -40,9 +41,12 @@ def evaluate(task: Task, embed: Embed) -> Evaluation:
 
 def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
     queries = embed(list(task.queries.values()), "query")
-    found = nearest(queries, task.documents, embed, DEPTH)
+    numbers = count()
+    documents = (document for document, _ in zip(task.documents, numbers, strict=False))  # counted as they go by
+    found = nearest(queries, documents, embed, DEPTH)
     rankings = {query: [id for _, id in best] for query, best in zip(task.queries, found, strict=True)}
-    return Evaluation({query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}, rankings)
+    scores = {query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}
+    return Evaluation(scores, rankings, next(numbers))
 
 
 def _score(ranking: list[str], judged: dict[str, int]) -> dict[str, float]:

@@ -14,7 +14,7 @@ Values = NDArray[np.float64]
 
 NDCG, MRR, RECALL = "nDCG@10", "MRR@10", "Recall@100"
 ORDER = "order"
-"""1 where a tuple's positive is nearest to the query, and its negatives follow in falling order of grade."""
+"""1 where a tuple's positive is nearest to the query, and its grades follow, higher ones nearer (by their mean)."""
 COSINE, GOLD, SPEARMAN = "cosine", "gold", "Spearman"
 DEPTH = 100
 """Documents of a ranking that the metrics look at."""

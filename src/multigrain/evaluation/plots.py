@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multigrain.evaluation.comparison import Cell, Comparison, Measured
+from multigrain.evaluation.comparison import ArmScore, Comparison, Measured
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import ORDER, margin_of
 from multigrain.extras import require_extra
@@ -38,8 +38,8 @@ def write_plots(
     """
     require_extra("plots")
     for task, metrics in comparison.tasks.items():
-        metric, cells = next(iter(metrics.items()))
-        _save(_metric(task, metric, cells, comparison.baseline), folder / f"metric-{_file_name(task)}")
+        metric, scores = next(iter(metrics.items()))
+        _save(_metric(task, metric, scores, comparison.baseline), folder / f"metric-{_file_name(task)}")
     if logs := {arm: log for arm, log in trainings.items() if log}:
         _save(_trainings(logs), folder / "training")
     for arm, (base, trained) in graded.items():
@@ -73,18 +73,18 @@ def _save(figure: "Figure", path: Path) -> None:
             figure.savefig(path.with_name(f"{path.name}.{form}"), metadata=metadata, dpi=150)
 
 
-def _metric(task: str, metric: str, cells: Mapping[str, Cell], baseline: str) -> "Figure":
+def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: str) -> "Figure":
     """Each arm's value, and the interval of its difference from the baseline around it; small dots are trainings."""
-    figure, axes = _figure(1.2 + 0.35 * len(cells))
-    names = list(cells)[::-1]
+    figure, axes = _figure(1.2 + 0.35 * len(scores))
+    names = list(scores)[::-1]
     for row, name in enumerate(names):
-        cell = cells[name]
-        if cell.difference is not None:
-            around = cell.value - cell.difference.value
-            axes.plot([around + cell.difference.low, around + cell.difference.high], [row, row], color=AFTER, lw=2)
-        axes.plot(cell.each, [row] * len(cell.each), ".", color=BEFORE, ms=5)
-        axes.plot([cell.value], [row], "o", color=AFTER if cell.difference else "black")
-    axes.axvline(cells[baseline].value, color="black", lw=0.8, ls=":")
+        score = scores[name]
+        if score.difference is not None:
+            around = score.value - score.difference.value
+            axes.plot([around + score.difference.low, around + score.difference.high], [row, row], color=AFTER, lw=2)
+        axes.plot(score.each, [row] * len(score.each), ".", color=BEFORE, ms=5)
+        axes.plot([score.value], [row], "o", color=AFTER if score.difference else "black")
+    axes.axvline(scores[baseline].value, color="black", lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel(f"{metric} on {task} (bar: 95 % interval of the difference from {baseline})")
     return figure

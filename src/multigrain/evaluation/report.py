@@ -34,7 +34,8 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
     runs = dict(zip(_names(folders), map(read_run, folders), strict=True))
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
-    comparison = compare([arms[0], *_bases(runs), *arms[1:]], SEED)
+    bases = bases_of({name: base for name, (base, _) in runs.items()})
+    comparison = compare([arms[0], *bases, *arms[1:]], SEED)
     if left_out := {task for _, trained in runs.values() for task in trained.scores} - comparison.tasks.keys():
         say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
@@ -69,10 +70,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def _bases(runs: Mapping[str, tuple[Measured, Measured]]) -> list[Arm]:
-    """The models before training: one, if the runs began with the same."""
-    bases = {name: base for name, (base, _) in runs.items()}
-    first = next(iter(bases.values()))
-    if all(base == first for base in bases.values()):
+def bases_of(bases: Mapping[str, Measured]) -> list[Arm]:
+    """The models before training, by run or arm: one, if the tasks that all have found no difference."""
+    first, *others = bases.values()
+    shared = [task for task in first.scores if all(task in other.scores for other in others)]
+    if all(other.scores[task] == first.scores[task] for other in others for task in shared):
         return [Arm(BASE, [first])]
     return [Arm(f"{name}, {BASE}", [base]) for name, base in bases.items()]

@@ -23,7 +23,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     train_pairs, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed = base_encoder(config, run_dir)
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}}
     items: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
@@ -63,15 +63,18 @@ def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
 def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> dict[str, Any]:
     """The task's metrics, and the differences with their intervals."""
     from multigrain.evaluation.compare import paired_bootstrap
-    from multigrain.evaluation.comparison import sample_of
+    from multigrain.evaluation.comparison import ids_of, sample_of
     from multigrain.evaluation.metrics import overall
 
     before, after = overall(base.scores.values()), overall(trained.scores.values())
-    differences = {
-        metric: paired_bootstrap(sample_of([base.scores], metric), sample_of([trained.scores], metric), seed)
-        for metric in before
-    }
-    return {"base": {task.name: before}, "trained": {task.name: after}, "difference": {task.name: differences}}
+    differences = {}
+    for metric in before:
+        ids = ids_of(base.scores, metric)
+        one, other = (sample_of([side.scores], metric, ids) for side in (base, trained))
+        differences[metric] = paired_bootstrap(one, other, seed)
+    documents = {task.name: base.documents} if isinstance(task, RetrievalTask) else {}
+    results = {"base": before, "trained": after, "difference": differences}
+    return {"documents": documents, **{side: {task.name: result} for side, result in results.items()}}
 
 
 def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[str, Any]]:
