@@ -163,6 +163,17 @@ def test_an_arm_that_could_not_be_tuned_is_left_out(
     assert "| mean |" in capsys.readouterr().out
 
 
+def test_an_arm_that_cannot_be_trained_does_not_stop_the_others(
+    grid_toml: Path, run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many phases there are is known when the tuples are."""
+    short = '\n[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 1 }\n'
+    grid_toml.write_text(GRID.replace("[1, 2]", "[1]") + short)
+    assert main(["ablate", str(grid_toml)]) == 1
+    out, err = capsys.readouterr()
+    assert "failed: short, seed-1: " in err and "training.steps" in err and "| only four |" in out
+
+
 def test_two_at_once_are_one_too_many(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunDir(Grid(grid_toml).folder).lock():
         assert main(["ablate", str(grid_toml)]) == 2
@@ -231,6 +242,9 @@ def test_a_failing_arm_does_not_stop_the_others(
         (('name = "grid"', 'name = "tiny"'), "name: tiny is the name of the run too"),
         (("[arms.anchor]", '[arms."only_four"]'), '"only_four" and "only four" would share a folder'),
         (("[arms.anchor]", '[arms."base, not trained"]'), "is the name of the model before training"),
+        (("[arms.anchor]", '[arms."table.md"]'), "could be a file of the grid's table"),
+        (("[arms.anchor]", f"[arms.{'a' * 300}]"), "arms.aaa"),
+        (("seeds = [1, 2]", f"seeds = {list(range(101))}"), "seeds: "),
         (("[arms.anchor]", "[arms.anchor]\nseed = 3"), "arms.anchor: sets seed, of which the grid takes care"),
         (("[arms.anchor]", "[arms.anchor]\ntraining = { seed = 3 }"), "arms.anchor: sets training.seed"),
         (("[arms.anchor]", "[arms.anchor]\ntraining = 3"), "arms.anchor.training: found 3"),

@@ -25,6 +25,13 @@ def test_objects_survive_the_file(tmp_path_factory: pytest.TempPathFactory, obje
     assert [fields for _, fields in read_objects(path)] == objects
 
 
+def test_half_surrogates_become_question_marks(tmp_path: Path) -> None:
+    """JSON can hold them as escapes; UTF-8, and so tokenizers, cannot."""
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(rb'{"a": ["x \ud800", "\uD83D\uDE00"]}')
+    assert [fields for _, fields in read_objects(path)] == [{"a": ["x ?", "\N{GRINNING FACE}"]}]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -60,7 +67,7 @@ def test_gzip_and_byte_order_mark_are_read(tmp_path: Path) -> None:
     ("fields", "expected"),
     [
         ({"q": "x"}, 'no field "query"; fields found: "q"'),
-        ({"query": 3}, 'field "query" is a int; wanted text'),
+        ({"query": 3}, 'field "query" is 3; wanted text'),
         ({"query": " "}, 'field "query" is empty'),
     ],
 )

@@ -71,10 +71,10 @@ class Ablation(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run: str
     """The TOML file of the run that the arms vary."""
-    seeds: list[Seed] = Field([1, 2, 3], min_length=1)
+    seeds: list[Seed] = Field([1, 2, 3], min_length=1, max_length=100)
     baseline: str | None = None
     """The arm that the others are compared with; by default the first. "base, not trained" is one too."""
-    arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]*$")], dict[str, Any]] = Field(min_length=1)
+    arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]{0,99}$")], dict[str, Any]] = Field(min_length=1)
     tune: TuneSection | None = None
     keep_models: bool = False
     """Keep what was trained, and not its scores alone."""
@@ -92,6 +92,8 @@ class Ablation(Section):
         for name, settings in self.arms.items():
             if name == BASE:
                 raise ValueError(f'arms: "{BASE}" is the name of the model before training; give the arm another')
+            if Path(name).suffix in (".md", ".json", ".svg", ".png"):
+                raise ValueError(f'arms: "{name}" could be a file of the grid\'s table; give the arm another name')
             if (other := folders.setdefault(folder_of(name).casefold(), name)) != name:
                 raise ValueError(f'arms: "{other}" and "{name}" would share a folder; give one another name')
             given: list[str] = [key for key in ("name", "output", "seed") if key in settings]
@@ -179,7 +181,7 @@ class Grid:
             fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
             raise ConfigError(path, [fault])
         self._arms = self._settings_of_arms()
-        for cell in [*self.all_tuning_cells(), *self.cells({})]:
+        for cell in [*self.all_tuning_cells(), *self.cells({})[: len(self._arms)]]:  # seeds make no difference
             require(cell.config)
 
     @property

@@ -43,7 +43,11 @@ def read_tuples(path: Path) -> Iterator[GradedTuple]:
     for line, fields in read_objects(path):
         try:
             yield tuple_from_json(fields)
-        except (TypeError, KeyError, ValueError) as error:
+        except KeyError as error:
+            raise DataError(
+                path, f"is no graded tuple (no field {error}). Make the file again by grade.", line
+            ) from None
+        except (TypeError, ValueError) as error:
             found = str(error).replace("GradedTuple.__init__()", "it").replace("Negative.__init__()", "a negative")
             raise DataError(path, f"is no graded tuple ({found}). Make the file again by grade.", line) from None
 
@@ -78,7 +82,10 @@ def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
         raise DataError(path, f"not JSON ({error}); wanted one JSON object a line.", number) from None
     if not isinstance(value, dict):
         raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
-    return value
+    if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks
+        value = json.loads(to_line(value))
+    fields: dict[str, Any] = value
+    return fields
 
 
 def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
@@ -92,7 +99,7 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
         raise DataError(path, f'no field "{key}"; fields found: {found}.', line)
     value = fields[key]
     if not isinstance(value, str):
-        raise DataError(path, f'field "{key}" is a {type(value).__name__}; wanted text.', line)
+        raise DataError(path, f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.', line)
     if not value.strip():
         raise DataError(path, f'field "{key}" is empty; wanted text.', line)
     return value.strip()

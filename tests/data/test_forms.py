@@ -234,7 +234,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{"query": "q", "pos": ["p"], "neg": []}, {"query": "q", "positive": "p"}],
         'line 2: no field "pos"; fields found: "query", "positive"',
     ),
-    "no list": ([{"query": "q", "pos": ["p"]}, {"query": "q", "pos": [3]}], 'line 2: field "pos" is a int'),
+    "no list": ([{"query": "q", "pos": ["p"]}, {"query": "q", "pos": [3]}], 'line 2: field "pos" is 3'),
     "no positive in the list": ([{"query": "q", "pos": [], "neg": ["a"]}], 'line 1: field "pos" is empty'),
     "no passages": (
         [{"query": "q", "positive_passages": ["p"], "negative_passages": []}],
@@ -289,7 +289,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"state.json: damaged .* Save the dataset again"):
         read(tmp_path)
     pq.write_table(pa.Table.from_pylist([{"query": "q", "positive": "p"}, {"query": "q"}]), tmp_path / "x.parquet")
-    with pytest.raises(DataError, match='x.parquet, row 2: field "positive" is a NoneType'):
+    with pytest.raises(DataError, match='x.parquet, row 2: field "positive" is null'):
         read(tmp_path / "x.parquet")
 
 

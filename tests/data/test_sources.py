@@ -24,7 +24,7 @@ def test_pairs_without_ids_are_named_by_their_line(write_jsonl: Write) -> None:
         ([], "holds no pairs"),
         ([{"id": "1", "query": "a", "positive": "b"}] * 2, 'line 2: the id "1" appears a second time'),
         ([{"id": ["x"], "query": "a", "positive": "b"}], 'line 1: field "id" is empty or no text'),
-        ([{"query": "a", "positive": "b", "source": 3}], 'line 1: field "source" is a int'),
+        ([{"query": "a", "positive": "b", "source": 3}], 'line 1: field "source" is 3'),
         ([{"query": "a"}], 'line 1: no field "positive"'),
     ],
 )
@@ -71,6 +71,7 @@ def test_a_beir_folder(beir: Path) -> None:
         ("q1\td9\t1", 'line 2: document "d9" is not in the corpus'),
         ("q1 d1 1", "line 2: found .* wanted query-id, corpus-id and score"),
         ("q1\td1\t0", "no query has a relevant document"),
+        ("q1\td1\t1\nq1\td1\t0", 'line 3: query "q1" and document "d1" were judged otherwise before'),
     ],
 )
 def test_bad_qrels(beir: Path, row: str, expected: str) -> None:

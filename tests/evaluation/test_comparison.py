@@ -139,6 +139,9 @@ def test_compare_writes_tables_and_pictures(runs: list[Path], capsys: pytest.Cap
         ("per_query.jsonl", '{"task": "t"'),
         ("per_query.jsonl", '{"task": "t", "query": "0", "base": 1, "trained": 1}'),
         ("per_query.jsonl", '{"task": "t", "query": "0", "base": {}, "trained": {}}'),
+        ("per_query.jsonl", '{"task": "t", "query": "0", "base": {"m": NaN}, "trained": {"m": 0.5}}'),
+        ("per_query.jsonl", '{"task": "t", "query": "0", "base": {"m": 0.4}, "trained": {"m": 0.6}}'),  # not all items
+        ("per_query.jsonl", ""),
     ],
 )
 def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -25,6 +25,7 @@ from multigrain.progress import set_mode
 from tests.conftest import WORDS, small_pairs
 
 mteb = pytest.importorskip("mteb")
+datasets = pytest.importorskip("datasets")
 
 from multigrain.evaluation.mteb_tasks import Encoder, measure, model_meta  # noqa: E402
 
@@ -58,6 +59,14 @@ def retrieval() -> tuple[Rows, Rows, Rows]:
     queries = [{"_id": f"q{n}", "text": pair["query"]} for n, pair in enumerate(pairs[:12])]
     relevant = [{"query-id": f"q{n}", "corpus-id": f"d{m}", "score": 1} for n in range(12) for m in {n, (n * 5) % 24}]
     return corpus, queries, relevant
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever runs the tests keeps the data sets that they have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +228,18 @@ def test_other_data_are_measured_anew(folder: Path, data: Path, tmp_path: Path) 
     write(own / "mteb/stsbenchmark-sts/.cache/huggingface/download", {"test.jsonl.metadata": note})
     same = measure("STSBenchmark", model, tmp_path / "results", own)
     assert measure("STSBenchmark", model, tmp_path / "results") == same  # the hub has no other data
+
+
+def test_another_folder_is_other_data(folder: Path, data: Path, tmp_path: Path) -> None:
+    # The library that loads them keeps folders with files of the same names as one.
+    model, own = load_model(folder), tmp_path / "hub"
+    first = measure("SciFact", model, tmp_path / "results", data)
+    copytree(data / "mteb/scifact", own / "mteb/scifact")
+    corpus, _, relevant = retrieval()
+    others = [row | {"corpus-id": corpus[-1 - int(row["corpus-id"][1:])]["_id"]} for row in relevant]
+    (own / "mteb/scifact/qrels/test.jsonl").write_text(jsonl(others))
+    assert measure("SciFact", model, tmp_path / "others", own) != first
+    assert measure("SciFact", model, tmp_path / "again", data) == first
 
 
 def test_a_file_that_was_cut_off_is_measured_again(folder: Path, data: Path, tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ def read_beir_documents(folder: Path) -> Iterator[Document]:
 
 
 def read_beir_task(folder: Path, split: str) -> RetrievalTask:
-    """The queries that the split's qrels name, with the whole corpus.
+    """The queries for which the split's qrels name a relevant document, with the whole corpus.
 
     Raises:
-        DataError: a file is missing, or qrels name a query or document that is not there.
+        DataError: a file is missing, or qrels name a query or document that is not there, or contradict themselves.
     """
     _find(folder, "corpus.jsonl")
     path = _find(folder, "queries.jsonl")
@@ -69,7 +69,8 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
         if query not in texts:
             raise DataError(qrels, f'query "{query}" is not in {path.name}.', line)
         lines.setdefault(document, line)
-        relevance.setdefault(query, {})[document] = grade
+        if relevance.setdefault(query, {}).setdefault(document, grade) != grade:
+            raise DataError(qrels, f'query "{query}" and document "{document}" were judged otherwise before.', line)
     for found in read_beir_documents(folder):
         lines.pop(found.id, None)
     for missing, line in lines.items():
@@ -117,5 +118,5 @@ def _read_qrels(path: Path) -> Iterator[tuple[int, str, str, int]]:
             yield number, query, document, int(grade)
         except ValueError:
             raise DataError(
-                path, f"found {row}; wanted query-id, corpus-id and score, tab-separated.", number
+                path, f"found {row}; wanted query-id, corpus-id and score (a whole number), tab-separated.", number
             ) from None

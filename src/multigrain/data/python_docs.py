@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multigrain.progress import meter
-from multigrain.records import Pair
+from multigrain.records import Pair, encodable
 
 STDLIB = "stdlib"
 SKIPPED = frozenset(
@@ -112,9 +112,4 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     positive = " ".join(re.sub(rf"\b{re.escape(name)}\b", " ", rest).split())
     if len(query.split()) not in QUERY_WORDS or len(positive.split()) not in POSITIVE_WORDS:
         return None
-    return Pair(qualified_name, _encodable(query), _encodable(positive), source)
-
-
-def _encodable(text: str) -> str:
-    """The text without lone surrogates, which a docstring may escape but UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode()
+    return Pair(qualified_name, encodable(query), encodable(positive), source)

@@ -6,14 +6,17 @@ An *arm* is what is compared: a way of making a model, measured once or with sev
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from multigrain.errors import RunError
+from multigrain.errors import DataError, RunError
 from multigrain.evaluation.compare import Difference, Sample, holm, paired_bootstrap, randomisation_test
 from multigrain.evaluation.evaluate import Scores
-from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN
+from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
+from multigrain.evaluation.tasks import MTEB
+from multigrain.jsonl import read_objects
 from multigrain.progress import interval
 
 MOVED = 5
@@ -82,8 +85,10 @@ def read_run(folder: Path) -> tuple[Measured, Measured]:
     try:
         return _read_run(folder / "evaluation")
     except OSError:
+        if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
+            raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}") from None
         raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
         fault = f"{folder}/evaluation: damaged ({type(error).__name__}: {error})"
         raise RunError(f"{fault}. Run: multigrain evaluate RUN.toml --force") from None
 
@@ -100,15 +105,30 @@ def _read_run(folder: Path) -> tuple[Measured, Measured]:
     texts: dict[str, dict[str, str]] = {}
     documents = dict(scores.get("documents", {}))
     base, trained = (Measured({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
-    for line in (folder / "per_query.jsonl").read_text(encoding="utf-8").splitlines():
-        item = json.loads(line)
-        texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
-        for side, of in (("base", base), ("trained", trained)):
-            of.items.setdefault(item["task"], {})[item["query"]] = _numbers(item[side])
+    for line, item in read_objects(folder / "per_query.jsonl"):
+        try:
+            texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
+            for side, of in (("base", base), ("trained", trained)):
+                of.items.setdefault(item["task"], {})[item["query"]] = _numbers(item[side])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(folder / "per_query.jsonl", f"{type(error).__name__}: {error}", line) from None
     for of in (base, trained):
         for task, metrics in of.scores.items():
             of.scores[task] = _numbers(metrics)
+            if not task.startswith(MTEB):  # a score alone
+                _require_whole(metrics, of.items.get(task, {}))
     return base, trained
+
+
+def _require_whole(metrics: Mapping[str, float], items: Scores) -> None:
+    """Make sure that the items are those of which the metrics were made.
+
+    Raises:
+        ValueError: they are not.
+    """
+    found = overall(items.values())
+    if found.keys() != metrics.keys() or any(abs(found[name] - metrics[name]) > 1e-6 for name in found):
+        raise ValueError(f"{len(items)} items in per_query.jsonl give {found}; scores.json says {dict(metrics)}")
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
@@ -117,7 +137,7 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
     Raises:
         ValueError: it is not.
     """
-    if not metrics or any(not isinstance(value, int | float) for value in metrics.values()):
+    if not metrics or any(not isinstance(value, int | float) or not isfinite(value) for value in metrics.values()):
         raise ValueError(f"found {metrics}; wanted a number for each metric")
     return dict(metrics)
 

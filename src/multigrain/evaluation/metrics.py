@@ -33,6 +33,8 @@ def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, fl
 def ndcg(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
     """Discounted cumulative gain over that of the best ranking: sum of rel_i / log2(i + 1), i from 1 to k.
 
+    Relevance below 0 counts as 0, as in trec_eval.
+
     >>> round(ndcg([0, 1], [1], 10), 4)
     0.6309
     """
@@ -41,7 +43,7 @@ def ndcg(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
 
 
 def _dcg(gains: Sequence[int]) -> float:
-    return sum(gain / log2(position + 2) for position, gain in enumerate(gains))
+    return sum(max(gain, 0) / log2(position + 2) for position, gain in enumerate(gains))
 
 
 def reciprocal_rank(ranking: Sequence[int], k: int) -> float:

@@ -273,20 +273,37 @@ def _with_data(task: "AbsTask", data: Path | None) -> "AbsTask":
     if folder is not None and folder.is_dir():
         place = {**wanted, "path": str(folder), "revision": _revision_of(folder)}
         own.metadata = task.metadata.model_copy(update={"dataset": place})
-    cast(Any, own).load_data = partial(_load_data, own.load_data, task.metadata, data)
+    cast(Any, own).load_data = partial(_load_data, own.load_data, own.metadata, task.metadata, data)
     return own
 
 
-def _load_data(load: Callable[..., None], task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any) -> None:
-    """Load the data set of a task.
+def _load_data(
+    load: Callable[..., None], local: "TaskMetadata", task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any
+) -> None:
+    """Load the data set of a task, whose metadata are `local` where it comes from a folder.
 
     Raises:
         DataError: it cannot be loaded, for whatever reason; there are as many as there are layers below mteb.
     """
     try:
-        load(*args, **kwargs)
+        with _cache_for(None if local is task else local.dataset["revision"]):
+            load(*args, **kwargs)
     except Exception as error:
         raise DataError(f"mteb:{task.name}", _fault(task, data, error)) from error
+
+
+@contextmanager
+def _cache_for(revision: str | None) -> Iterator[None]:
+    """The data of a folder are kept by their revision: the library keeps those of all folders of one layout as one."""
+    from datasets import config
+
+    usual = config.HF_DATASETS_CACHE
+    if revision is not None:
+        config.HF_DATASETS_CACHE = Path(usual) / revision
+    try:
+        yield
+    finally:
+        config.HF_DATASETS_CACHE = usual
 
 
 def _fault(task: "TaskMetadata", data: Path | None, error: Exception) -> str:

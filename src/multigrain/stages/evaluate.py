@@ -11,8 +11,12 @@ from multigrain.encoders import base_encoder, trained_encoder
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.jsonl import read_pairs, write_json, write_objects
+from multigrain.progress import say
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
+
+FEW = 20
+"""Items of which a resample says little about others."""
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
@@ -35,6 +39,8 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
         _add(scores, _compared(task, base, trained, config.seed))
         items += _items(task, base, trained)
+        if len(base.scores) < FEW:
+            say(f"  {task.name}: {len(base.scores)} items are few; do not trust the interval")
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     write_objects(run_dir.per_query, items)
