@@ -242,6 +242,21 @@ def test_another_folder_is_other_data(folder: Path, data: Path, tmp_path: Path) 
     assert measure("SciFact", model, tmp_path / "again", data) == first
 
 
+def test_data_of_the_hub_stay_where_they_are_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    def load_data(*_: Any, **__: Any) -> None:
+        places.append(datasets.config.HF_DATASETS_CACHE)
+        raise OSError("no hub here")
+
+    monkeypatch.setattr(type(mteb.get_task("STSBenchmark")), "load_data", load_data)
+    with pytest.raises(DataError, match="no hub here"):
+        measure("STSBenchmark", load_model(folder), tmp_path)
+    assert places == [datasets.config.HF_DATASETS_CACHE]
+
+
 def test_a_file_that_was_cut_off_is_measured_again(folder: Path, data: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     first = measure("STSBenchmark", model, tmp_path, data)

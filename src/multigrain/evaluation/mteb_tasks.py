@@ -270,23 +270,25 @@ def _with_data(task: "AbsTask", data: Path | None) -> "AbsTask":
         return own
     wanted = task.metadata.dataset
     folder = None if data is None else data.resolve() / wanted["path"]
+    revision = None  # of a folder
     if folder is not None and folder.is_dir():
-        place = {**wanted, "path": str(folder), "revision": _revision_of(folder)}
+        revision = _revision_of(folder)
+        place = {**wanted, "path": str(folder), "revision": revision}
         own.metadata = task.metadata.model_copy(update={"dataset": place})
-    cast(Any, own).load_data = partial(_load_data, own.load_data, own.metadata, task.metadata, data)
+    cast(Any, own).load_data = partial(_load_data, own.load_data, revision, task.metadata, data)
     return own
 
 
 def _load_data(
-    load: Callable[..., None], local: "TaskMetadata", task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any
+    load: Callable[..., None], revision: str | None, task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any
 ) -> None:
-    """Load the data set of a task, whose metadata are `local` where it comes from a folder.
+    """Load the data set of a task; where it comes from a folder, the folder's `revision` is known.
 
     Raises:
         DataError: it cannot be loaded, for whatever reason; there are as many as there are layers below mteb.
     """
     try:
-        with _cache_for(None if local is task else local.dataset["revision"]):
+        with _cache_for(revision):
             load(*args, **kwargs)
     except Exception as error:
         raise DataError(f"mteb:{task.name}", _fault(task, data, error)) from error
