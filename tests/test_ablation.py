@@ -164,7 +164,7 @@ def test_an_arm_that_could_not_be_tuned_is_left_out(
 
 
 def test_an_arm_that_cannot_be_trained_does_not_stop_the_others(
-    grid_toml: Path, run_toml: Path, capsys: pytest.CaptureFixture[str]
+    grid_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """How many phases there are is known when the tuples are."""
     short = '\n[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 1 }\n'

@@ -7,7 +7,6 @@ A step with a negative of each grade encodes three times as many texts as one wi
 three times as large too.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -48,42 +47,48 @@ def run_stock(grid: Grid, times: int = 1) -> tuple[float, list[Path]]:
     donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = tuned_score(_measured(cell, rate, times, home / cell.label, donors))
+        tried[rate] = tuned_score(_measured(_beside(cell, rate, times, home), donors))
     best = max(tried, key=lambda rate: tried[rate])
     say(f"stock: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
-    return best, [_measured(cell, best, times, home / cell.label, donors) for cell in cells]
+    return best, [_measured(_beside(cell, best, times, home), donors) for cell in cells]
 
 
-def _measured(cell: Cell, learning_rate: float, times: int, folder: Path, donors: Sequence[RunDir]) -> Path:
-    """Train and measure beside a cell of the grid; the note says that it is done, as that of the cell does."""
-    run_dir, config = RunDir(folder), cell.config
-    note = folder / cell.note.name
-    fingerprint = Config.digest([cell.fingerprint, learning_rate, times])
-    if not note.exists() or json.loads(note.read_text())["fingerprint"] != fingerprint:
-        note.unlink(missing_ok=True)
+def _beside(cell: Cell, learning_rate: float, times: int, home: Path) -> Cell:
+    """The training of stock that goes with a cell of the grid."""
+    training = cell.config.training
+    changes = {"learning_rate": learning_rate, "batch_size": training.batch_size * times}
+    settings = {"name": cell.label, "output": str(home), "training": training.model_copy(update=changes)}
+    return Cell("stock", cell.label, cell.config.model_copy(update=settings))
+
+
+def _measured(cell: Cell, donors: Sequence[RunDir]) -> Path:
+    """The folder of a training of stock, which is trained and measured if that is not done yet."""
+    run_dir, config = RunDir(cell.folder), cell.config
+    training = config.training
+    if not cell.is_done:
+        cell.note.unlink(missing_ok=True)
         inherit(donors, config, run_dir)
-        say(f"stock: batches x {times}, learning rate {learning_rate}, {folder.name}")
+        say(f"stock: batches of {training.batch_size}, learning rate {training.learning_rate}, {cell.label}")
         split = read_data(config)
         keep(split, run_dir)
-        model = _trained(config, split, learning_rate, config.training.batch_size * times)
-        model.save_pretrained(str(run_dir.trained), create_model_card=False)
+        _trained(config, split).save_pretrained(str(run_dir.trained), create_model_card=False)
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
-        write_json(note, {"fingerprint": fingerprint})
-    return folder
+        write_json(cell.note, {"fingerprint": cell.fingerprint})
+    return cell.folder
 
 
-def _trained(config: Config, split: SplitData, learning_rate: float, batch_size: int) -> SentenceTransformer:
+def _trained(config: Config, split: SplitData) -> SentenceTransformer:
     model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
     rows = Dataset.from_list([{"anchor": pair.query, "positive": pair.positive} for pair in split.train])
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
             max_steps=config.training.steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
+            per_device_train_batch_size=config.training.batch_size,
+            learning_rate=config.training.learning_rate,
             warmup_steps=max(1, config.training.steps // 10),
             bf16=config.training.precision == "bf16",
             batch_sampler=BatchSamplers.NO_DUPLICATES,

@@ -38,8 +38,8 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     """
     require_extra("plots")
     grid = Grid(Path(path))
-    if grid.tunes_on_what_it_reports:
-        say(f"{path}: tune.task is in the table too; figures there will be a little too good. Better tune on another")
+    if caveat := grid.caveat:
+        say(f"{path}: {caveat}")
     with RunDir(grid.folder).lock():
         return _ablate(grid, force)
 

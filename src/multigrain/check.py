@@ -69,8 +69,8 @@ def check_grid(path: Path) -> str:
         f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
         f"  folder      {grid.folder}: {sum(cell.is_done for cell in cells)} measured",
     ]
-    if grid.tunes_on_what_it_reports:
-        lines.append("  beware      tune.task is in the table too; figures there will be a little too good")
+    if caveat := grid.caveat:
+        lines.append(f"  beware      {caveat}")
     return "\n".join(lines)
 
 

@@ -234,10 +234,11 @@ class Grid:
             return {}
 
     @property
-    def tunes_on_what_it_reports(self) -> bool:
-        """Whether a setting is chosen on a task of the table, whose figures are then too good."""
-        reported = {task for cell in self.cells({}) for task in cell.config.evaluation.tasks}
-        return self.ablation.tune is not None and self._tuning_task in reported
+    def caveat(self) -> str | None:
+        """What must be said of the figures, where a setting is chosen on a task of the table."""
+        if self.ablation.tune is None or self._tuning_task not in self.cells({})[0].config.evaluation.tasks:
+            return None
+        return "tune.task is in the table too; figures there will be a little too good. Better tune on another"
 
     @property
     def _tuning_task(self) -> str:

@@ -99,10 +99,15 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
         raise DataError(path, f'no field "{key}"; fields found: {found}.', line)
     value = fields[key]
     if not isinstance(value, str):
-        raise DataError(path, f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.', line)
+        raise DataError(path, no_text(key, value), line)
     if not value.strip():
         raise DataError(path, f'field "{key}" is empty; wanted text.', line)
     return value.strip()
+
+
+def no_text(key: str, value: Any) -> str:
+    """What is said of a field that holds something else than text."""
+    return f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.'
 
 
 @contextmanager

@@ -269,7 +269,7 @@ def finished(config: Config, run_dir: RunDir) -> list[str]:
 def inputs_digest(config: Config) -> str:
     """A digest of what a run starts from: data, prompts, judge and base."""
     files = [*_asking_files(config), *model_files(config.model.base)]
-    digests = [STAGES[0].fingerprint(config, RunDir(config.folder)), *(_known_digest(path) for path in files)]
+    digests = [STAGES[0].fingerprint(config, RunDir(config.folder)), *(_file_digest(path) for path in files)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
@@ -382,25 +382,18 @@ def _stage_before(config: Config, name: str) -> RunError:
 
 
 def _file_digest(path: Path) -> str:
+    """The digest of a file, taken once while it stays the same: stages and cells ask for it again and again."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = path.stat()
+        return _digest_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
     except OSError:
         return "absent"  # the stage itself will say so, with the right message
 
 
-def _known_digest(path: Path) -> str:
-    """The digest of a file that is asked for again and again, while nothing writes to it."""
-    try:
-        state = path.stat()
-    except OSError:
-        return _file_digest(path)
-    return _digest_at(path, state.st_mtime_ns, state.st_size)
-
-
 @cache
-def _digest_at(path: Path, _changed: int, _size: int) -> str:
-    return _file_digest(path)
+def _digest_at(path: Path, _inode: int, _changed: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _asking_files(config: Config) -> list[Path]:

@@ -1,11 +1,11 @@
 """The fields of a row, each checked: texts, lists of texts, passages, labels, ids."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
+from multigrain.jsonl import no_text
 from multigrain.records import GRADES, Source, encodable
 
 GIVEN_GRADE = GRADES[-1]
@@ -32,7 +32,7 @@ def text_of(row: Row, name: str, value: Any) -> str:
         found = ", ".join(f'"{field}"' for field in row.fields) or "none"
         raise DataError(row.where, f'no field "{name}"; fields found: {found}.')
     if not isinstance(value, str):
-        raise DataError(row.where, f'field "{name}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.')
+        raise DataError(row.where, no_text(name, value))
     if not value.strip():
         raise DataError(row.where, f'field "{name}" is empty; wanted text.')
     return encodable(value.strip())
@@ -109,5 +109,5 @@ def optional_of(row: Row, name: str) -> str | None:
     """The field as text, or None where the row has none."""
     value = row.fields.get(name)
     if value is not None and not isinstance(value, str):
-        raise DataError(row.where, f'field "{name}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.')
+        raise DataError(row.where, no_text(name, value))
     return encodable(value) if value else None

@@ -85,8 +85,6 @@ def read_run(folder: Path) -> tuple[Measured, Measured]:
     try:
         return _read_run(folder / "evaluation")
     except OSError:
-        if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
-            raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}") from None
         raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
     except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
         fault = f"{folder}/evaluation: damaged ({type(error).__name__}: {error})"

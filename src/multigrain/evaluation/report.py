@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.disk import full_disk_explained
-from multigrain.errors import ConfigError, DataError
+from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
 from multigrain.jsonl import read_objects, write_atomic, write_json
@@ -32,6 +32,9 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         raise ConfigError("compare", ["a run is named twice; give each once"])
     if out is not None and out.exists() and not (force and out.is_dir()):
         raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
+    for folder in folders:
+        if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
+            raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
     runs = dict(zip(_names(folders), map(read_run, folders), strict=True))
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
     bases = bases_of({name: base for name, (base, _) in runs.items()})
