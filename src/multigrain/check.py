@@ -164,6 +164,8 @@ def _training(config: Config) -> list[str]:
     more = [f"batches of {section.batch_size}", section.loss]
     if section.is_self_paced:
         more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
+    if section.base_share:
+        more.append(f"{section.base_share:.0%} of the base mixed in")
     return [f"  training    {name}: {words}; {', '.join(more)}", *(f"              {line}" for line in drawn(phases))]
 
 

@@ -98,7 +98,7 @@ VERBS = {
     "check": "check configuration and data, and say what a run would do; or check a saved model",
     "synthesize": "prepare the data, and have negatives written and mined",
     "grade": "judge the candidates and make graded tuples of them",
-    "train": "train the model along the curriculum",
+    "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model and its base",
     "export": "write the folder that others load",
     "run": "all stages, those that are done left out",

@@ -399,7 +399,7 @@ class TrainingSection(Section):
         "overlapping",
         "annealed",
         "self-paced",
-    ] = "coarse-to-fine"
+    ] = "all-at-once"
     """Which grades of negatives training meets when; see `multigrain.schedules`. Or give `phases`."""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """Of the order of the tuples, of the negatives that are drawn, and of what an adapter begins with; by default the

@@ -9,6 +9,7 @@
     training = { phases = [{ name = "in-batch", grades = [] }] }
 
     [arms.coarse-to-fine]
+    training = { schedule = "coarse-to-fine" }
 
     [tune]                          # optional: of each arm, by one more training for each value
     key = "training.learning_rate"

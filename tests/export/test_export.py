@@ -34,13 +34,16 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     config = Config.model_validate({"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}})
     card = model_card(config, SUMMARY, {}, phases_of(config.training))
     assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | +0.100 to +0.150 |" in card
-    assert "| grade 4 | 4 | 20 | 0.05 |" in card
+    assert "| all grades | 1, 2, 3, 4 | 80 | 0.05 |" in card
     assert "trust_remote_code=True" in card
     for count in (11, 22, 33, 44, 55, 66, 77):
         assert str(count) in card
     assert "/home/me" not in card
-    plain = config.model_copy(update={"model": config.model.model_copy(update={"pooling": "mean"})})
-    assert "trust_remote_code" not in model_card(plain, SUMMARY, {}, [])
+    assert "mixed in" not in card
+    plain = {"name": "plain", "model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}}
+    card = model_card(Config.model_validate({**plain, "data": {"pairs": "pairs.jsonl"}}), SUMMARY, {}, [])
+    assert "trust_remote_code" not in card
+    assert "seed 7. Then 30% of the base's weights were mixed in." in card
 
 
 def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:

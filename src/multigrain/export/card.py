@@ -79,7 +79,8 @@ The training used {counts["negatives"]} negatives in {counts["tuples"]} tuples.
 
 ## Schedule
 
-Batches of {config.training.batch_size}, learning rate {config.training.learning_rate}, seed {config.seed}.
+Batches of {config.training.batch_size}, learning rate {config.training.learning_rate},
+seed {config.training_seed}.{_mixed(config)}
 
 | phase | grades of negatives | steps | temperature |
 | --- | --- | --- | --- |
@@ -113,6 +114,11 @@ def results_table(summary: dict[str, Any]) -> str:
 
 def _base(config: Config) -> str:
     return HUB_NAMES.get(config.model.base) or _shown(config.model.base)
+
+
+def _mixed(config: Config) -> str:
+    share = config.training.base_share
+    return f" Then {share:.0%} of the base's weights were mixed in." if share else ""
 
 
 def _grades(phase: PhaseSection) -> str:
