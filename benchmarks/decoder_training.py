@@ -45,7 +45,9 @@ CANDIDATES = 60
 def main() -> None:
     if not (DATA / "snli_small").is_dir():
         sys.exit(f"decoder_training: snli_small is not in {DATA.absolute()} (MULTIGRAIN_DATA); nothing is measured")
-    section = TrainingSection(steps=4 * (TUPLES // BATCH), batch_size=BATCH, learning_rate=2e-4)
+    section = TrainingSection(
+        schedule="coarse-to-fine", steps=4 * (TUPLES // BATCH), batch_size=BATCH, learning_rate=2e-4
+    )
     result: dict[str, Any] = {"environment": environment("torch", "transformers", "sentence-transformers", "peft")}
     for precision in ("fp32", "bf16"):
         result[precision] = measure(section.model_copy(update={"precision": precision}))
