@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,19 @@ def test_the_base_draws_nothing_but_an_adapter_may() -> None:
     active = [name for name, module in built.named_modules() if isinstance(module, nn.Dropout) and module.p]
     assert active
     assert all("lora_dropout" in name for name in active)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_it_is_said_where_there_is_nothing_to_learn(
+    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], known: bool
+) -> None:
+    """A query that is its own positive is found from the start, if small differences count."""
+    given = [replace(graded, positive=graded.query) for graded in tuples()] if known else tuples()
+    phases = [PhaseSection(name="in-batch", grades=[], steps=5, temperature=0.001 if known else 0.05)]
+    planned = plan(given, phases, 4)
+    section = SECTION.model_copy(update={"phases": phases})
+    train_model(model(tiny_encoder), planned, section, tmp_path, 7)
+    assert ("the model knows all this" in capsys.readouterr().err) is known
 
 
 def test_half_precision_where_the_hardware_can(

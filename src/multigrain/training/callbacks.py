@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -16,6 +17,10 @@ from multigrain.training.pace import Pace
 
 REMEMBERED = 32
 """Entries of the log that the host keeps."""
+FIRST = 5
+"""Steps by whose loss is seen whether there is anything to learn."""
+EASY = 0.05
+"""Below it there is next to nothing: 0.02 was harmful, 0.1 and more were not (docs/results.md, no labels)."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
 
 
@@ -40,8 +45,20 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(self._line(entry))
+            if entry.get("step") == FIRST and "loss" in entry:
+                self._say_if_easy()
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
+
+    def _say_if_easy(self) -> None:
+        """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
+        entries = map(json.loads, self._lines_until(FIRST))
+        loss = fmean(entry["loss"] for entry in entries if "loss" in entry)
+        if loss < EASY:
+            say(
+                f"  the loss of the first {FIRST} steps is {loss:.3f}: the model knows all this, and such steps move "
+                "its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
+            )
 
     def _lines_until(self, step: int) -> Iterator[str]:
         if not step or not self._path.is_file():
