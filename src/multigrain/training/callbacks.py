@@ -46,19 +46,9 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(self._line(entry))
             if entry.get("step") == FIRST and "loss" in entry:
-                self._say_if_easy()
+                _say_if_easy([known["loss"] for known in state.log_history if "loss" in known])
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
-
-    def _say_if_easy(self) -> None:
-        """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
-        entries = map(json.loads, self._lines_until(FIRST))
-        loss = fmean(entry["loss"] for entry in entries if "loss" in entry)
-        if loss < EASY:
-            say(
-                f"  the loss of the first {FIRST} steps is {loss:.3f}: the model knows all this, and such steps move "
-                "its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
-            )
 
     def _lines_until(self, step: int) -> Iterator[str]:
         if not step or not self._path.is_file():
@@ -122,3 +112,12 @@ class Looks(TrainerCallback):  # type: ignore[misc]
         is_step = "loss" in state.log_history[-1]
         if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
             self._evaluate()
+
+
+def _say_if_easy(losses: list[float]) -> None:
+    """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
+    if (loss := fmean(losses)) < EASY:
+        say(
+            f"  the loss of the first {FIRST} steps is {loss:.3f}: the model knows all this, and such steps move "
+            "its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
+        )
