@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from math import log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,3 +58,11 @@ def test_languages(language: str, words: dict[str, list[str]]) -> None:
     for text, expected in words.items():
         (numbers,), names = take_apart([text])
         assert [names[number] for number in numbers] == expected
+
+
+def test_jax_is_not_started(tmp_path: Path) -> None:
+    """Where it is installed, bm25s starts it, and it takes three quarters of a GPU's memory for itself."""
+    (tmp_path / "jax.py").write_text("raise SystemExit('started')")
+    code = "import sys, multigrain.words; assert 'jax' not in sys.modules"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

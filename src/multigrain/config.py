@@ -436,7 +436,7 @@ class TrainingSection(Section):
     max_tokens: int | None = Field(None, ge=8)
     """Cut texts to this length in training alone; by default model.max_tokens."""
     micro_batch_tokens: int | None = Field(None, ge=1)
-    """Tokens that are encoded at once, texts of like length together; by default 1,024 on a CPU, 16,384 on a GPU."""
+    """Tokens that are encoded at once, texts of like length together; by default 1,024 on a CPU, 4,096 on a GPU."""
     activation_gb: float = Field(2.0, ge=0)
     """Memory for what the backward pass needs. Texts beyond it are encoded twice (GradCache): as exact, but slower."""
     frozen_cache_gb: float = Field(4.0, ge=0)

@@ -1,12 +1,22 @@
 """Which documents share the words of a query: BM25, over a corpus of any size."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-import bm25s
 import numpy as np
 import Stemmer
 from numpy.typing import NDArray
+
+# bm25s starts JAX where it is installed, for something that is not used here; and JAX takes three quarters of a GPU.
+_jax = sys.modules.get("jax")
+sys.modules["jax"] = None  # type: ignore[assignment]  # which is how an import is made to fail
+import bm25s  # noqa: E402
+
+if _jax is None:
+    del sys.modules["jax"]
+else:
+    sys.modules["jax"] = _jax
 
 SHARD = 50_000
 """Documents that are indexed at once."""
@@ -71,13 +81,19 @@ def nearest_by_words(
     while shard := _take_apart(islice(stream, SHARD), words, numbers):
         if not any(shard.values()):
             continue
-        index = bm25s.BM25(method="lucene")
-        index.index((list(shard.values()), {**numbers, "": len(numbers)}), show_progress=False)
+        index = bm25_index(list(shard.values()), {**numbers, "": len(numbers)})
         of_shard = np.array(list(shard))
         for row, query in enumerate(asked):
             if query:
                 _merge(scores[row], nearest[row], index.get_scores(query), of_shard)
     return nearest
+
+
+def bm25_index(texts: list[list[int]], numbers: dict[str, int]) -> bm25s.BM25:
+    """Of texts as numbers of words, and all words with their numbers."""
+    index = bm25s.BM25(method="lucene")
+    index.index((texts, numbers), show_progress=False)
+    return index
 
 
 def _take_apart(documents: Iterator[tuple[int, str]], words: Words, numbers: dict[str, int]) -> dict[int, list[int]]:

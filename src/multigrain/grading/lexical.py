@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import bm25s
-
-from multigrain.words import Words
+from multigrain.words import Words, bm25_index
 
 
 class Bm25Judge:
@@ -27,9 +25,7 @@ class Bm25Judge:
         ids, vocabulary = self._words([*texts, *queries]) if pairs else ([], [])
         if not any(ids[: len(texts)]):  # no text has a word
             return [0.0] * len(pairs)
-        index = bm25s.BM25(method="lucene")
-        numbers = {word: number for number, word in enumerate(vocabulary)}
-        index.index((ids[: len(texts)], numbers), show_progress=False)
+        index = bm25_index(ids[: len(texts)], {word: number for number, word in enumerate(vocabulary)})
         of_query = dict(zip(queries, ids[len(texts) :], strict=True))
         found = {query: index.get_scores(words) if words else [0.0] * len(texts) for query, words in of_query.items()}
         return [float(found[query][texts[text]]) for query, text in pairs]

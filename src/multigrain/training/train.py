@@ -36,9 +36,10 @@ from multigrain.training.pace import Pace
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
 GB = 10**9
-ON_GPU = 16_384
+ON_GPU = 4096
 MICRO_BATCH_TOKENS = {"cpu": 1024}
-"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding."""
+"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding. On an H200, 2,048 to
+16,384 are equally fast for a decoder of 30 layers; 16,384 take 28 GB, 4,096 half as much."""
 
 
 @dataclass(frozen=True)
