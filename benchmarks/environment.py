@@ -10,12 +10,15 @@ from typing import Any
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Commit, processor, and the versions of Python and of these packages."""
+    """Commit, processor, GPU if there is one, and the versions of Python and of these packages."""
+    import torch  # which some benchmarks do not need, and which takes memory that they measure
+
     information = Path("/proc/cpuinfo")
     processor = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None
     return {
         "commit": _commit(),
         "processor": f"{processor[1] if processor else platform.machine()}, {os.cpu_count()} cores",
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }

@@ -2,6 +2,8 @@
 
     python -m benchmarks.ablations [GRID ...]
 
+Those of the folder gpu want one, and are run where they are named alone, as gpu/c_pooling_smollm2.
+
 Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
 with what it was measured with and what it took, and into docs/results.md; a recipe is compared with
 sentence-transformers' own trainer (stock.py) too. Needs MULTIGRAIN_DATA (see data.py).
@@ -33,8 +35,9 @@ PAGE = HERE.parents[1] / "docs" / "results.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grids", nargs="*", metavar="GRID", help="such as a_curriculum_snli; by default all")
-    paths = {path.stem: path for path in sorted(HERE.glob("*.toml")) if "arms" in tomllib.loads(path.read_text())}
-    names = parser.parse_args().grids or list(paths)
+    files = [path for path in sorted(HERE.rglob("*.toml")) if "arms" in tomllib.loads(path.read_text())]
+    paths = {str(path.relative_to(HERE).with_suffix("")): path for path in files}
+    names = parser.parse_args().grids or [name for name, path in paths.items() if path.parent == HERE]
     if unknown := [name for name in names if name not in paths]:
         parser.error(f"no grid {unknown[0]}; there are {', '.join(paths)}")
     for name in names:
