@@ -396,6 +396,7 @@ class TrainingSection(Section):
         "only-2",
         "only-3",
         "only-4",
+        "in-batch",
         "overlapping",
         "annealed",
         "self-paced",

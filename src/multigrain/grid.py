@@ -6,7 +6,7 @@
     baseline = "in-batch"           # the arm that the others are compared with; by default the first
 
     [arms.in-batch]                 # tables as in the run's file; an arm wins over the run
-    training = { phases = [{ name = "in-batch", grades = [] }] }
+    training = { schedule = "in-batch" }
 
     [arms.coarse-to-fine]
     training = { schedule = "coarse-to-fine" }

@@ -7,6 +7,7 @@ A schedule is a list of phases. The presets are the curriculum of *Negative Matt
     random          one grade at a time, each as often as the others, in random order
     all-at-once     one negative of each grade in every step
     only-N          grade N alone
+    in-batch        no negative but the positives of the other queries
     overlapping     1, then 1 and 2, 2 and 3, 3 and 4
     annealed        two neighbouring grades at a time; the weight moves from the lower to the higher, step by step
     self-paced      like coarse-to-fine, but a phase ends when the model gets no better at it
@@ -61,7 +62,7 @@ def _listed(grades: Sequence[int]) -> str:
 def _preset(name: str, grades: Sequence[int]) -> list[PhaseSection]:
     if name.startswith("only-"):
         return [_single(int(name.removeprefix("only-")))]
-    if not grades:
+    if name == "in-batch" or not grades:
         return [PhaseSection(name="in-batch", grades=[])]
     if len(grades) == 1:
         return [_single(grades[0])]
