@@ -29,7 +29,7 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 	$(BIN)/lint-imports
 	$(BIN)/typos
 
-bench: $(VENV)/installed-dev  ## run the grids of benchmarks/ablations (hours)
+bench: $(VENV)/installed-dev  ## run the grids of benchmarks/ablations (some ten hours)
 	$(BIN)/python -m benchmarks.ablations
 
 docs: $(VENV)/installed  ## print the command-line reference
