@@ -26,7 +26,7 @@ def test_own_pairs_run_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_decoder_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
     """Adapters on a small decoder run in tests/model."""
     assert main(["check", str(ROOT / "examples" / "decoder.toml")]) == 0
-    assert "embedded-llm, weighted pooling, 64 tokens, LoRA of rank 16" in capsys.readouterr().out
+    assert "embedded-llm, anchor pooling, 64 tokens, top 6 bidirectional, LoRA of rank 16" in capsys.readouterr().out
 
 
 def test_the_ablation_is_ready() -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablations [GRID ...]
 
-Those of the folder gpu want one, and are run where they are named alone, as gpu/c_pooling_smollm2.
+The grids of the folder gpu want a GPU, and are run by name alone: gpu/c_pooling_smollm2.
 
 Interrupt it whenever you like: the same command goes on. A grid's table goes to benchmarks/results/ablations/NAME.json,
 with what it was measured with and what it took, and into docs/results.md; a recipe is compared with
@@ -34,7 +34,9 @@ PAGE = HERE.parents[1] / "docs" / "results.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grids", nargs="*", metavar="GRID", help="such as a_curriculum_snli; by default all")
+    parser.add_argument(
+        "grids", nargs="*", metavar="GRID", help="such as a_curriculum_snli; by default all but those for a GPU"
+    )
     files = [path for path in sorted(HERE.rglob("*.toml")) if "arms" in tomllib.loads(path.read_text())]
     paths = {str(path.relative_to(HERE).with_suffix("")): path for path in files}
     names = parser.parse_args().grids or [name for name, path in paths.items() if path.parent == HERE]

@@ -1,6 +1,6 @@
 """The data of the grids, made from public sets and the installed packages into benchmarks/ablations/data.
 
-medquad         2,600 training pairs of MedQuAD, by topics; dev: 300 questions about other topics over 2,500 answers,
+medquad         2,600 training pairs of MedQuAD, by topics; dev: 258 questions about other topics over 2,500 answers,
                 all answers about these topics among them, which are what is hard to tell apart
 scifact-dev     200 claims of the train part of SciFact over 2,000 abstracts, theirs among them
 python-docs     all documentation but that of scipy and torch; dev: 600 of their docstrings, over all 5,000 and more

@@ -9,14 +9,13 @@ import Stemmer
 from numpy.typing import NDArray
 
 # bm25s starts JAX where it is installed, for something that is not used here; and JAX takes three quarters of a GPU.
-_jax = sys.modules.get("jax")
+_known = {name: module for name, module in sys.modules.items() if name == "jax"}
 sys.modules["jax"] = None  # type: ignore[assignment]  # which is how an import is made to fail
-import bm25s  # noqa: E402
-
-if _jax is None:
+try:
+    import bm25s
+finally:
     del sys.modules["jax"]
-else:
-    sys.modules["jax"] = _jax
+    sys.modules.update(_known)
 
 SHARD = 50_000
 """Documents that are indexed at once."""

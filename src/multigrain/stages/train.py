@@ -66,7 +66,7 @@ def _trained(
     model = build_model(config.model)
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):
-        say("  anchor pooling favours the first tokens of a base that looks back only: weighted pooling does better")
+        say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
     with keeping_base(model, config.training.base_share):

@@ -38,8 +38,8 @@ KEPT_CHECKPOINTS = 2
 GB = 10**9
 ON_GPU = 4096
 MICRO_BATCH_TOKENS = {"cpu": 1024}
-"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding. On an H200, 2,048 to
-16,384 are equally fast for a decoder of 30 layers; 16,384 take 28 GB, 4,096 half as much."""
+"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding. On an H200, 4,096
+and 16,384 are equally fast for a decoder of 30 layers, and 16,384 take twice the memory (docs/log.md)."""
 
 
 @dataclass(frozen=True)
