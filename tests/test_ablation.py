@@ -261,6 +261,15 @@ def test_a_failing_arm_does_not_stop_the_others(
             "found training.seed",
         ),
         (("seeds = [1, 2]", 'tune = { values = [1e-5, 1e-5], task = "held-out" }'), "a value is named twice"),
+        (
+            ("seeds = [1, 2]", 'tune = { key = "data.held_out", values = [0.2, 0.3], task = "held-out" }'),
+            "found data.held_out, by which other items are measured",
+        ),
+        (
+            ("seeds = [1, 2]", 'tune = { key = "training.step", values = [2, 3], task = "held-out" }'),
+            'tune: training.step: unknown key; did you mean "training.steps"?',
+        ),
+        (("seeds = [1, 2]", "seed = [1, 2]"), 'seed: unknown key; did you mean "seeds"?'),
     ],
 )
 def test_bad_grids(grid_toml: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +279,31 @@ def test_bad_grids(grid_toml: Path, change: tuple[str, str], message: str, capsy
     assert message in err and out == ""
 
 
-@pytest.mark.parametrize("name", ["cell.json", "evaluation/scores.json", "evaluation/per_query.jsonl", "manifest.json"])
+def test_bad_data_is_found_before_anything_is_trained(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = grid_toml.with_name("sts.jsonl")
+    pairs.write_text('{"sentence1": "a cat", "sentence2": "a dog", "score": "nan"}\n')
+    tune = 'tune = { values = [1e-5, 2e-5], task = "held-out" }'
+    run = grid_toml.with_name("run.toml")
+    run.write_text(run.read_text() + f'\n[evaluation]\ntasks = ["sts:{pairs}"]\n')
+    grid_toml.write_text(GRID.replace("seeds = [1, 2]", tune))
+    for verb in ("check", "ablate"):
+        assert main([verb, str(grid_toml)]) == 2
+        assert f'{pairs}, line 1: "score": found' in capsys.readouterr().err
+    assert not list(Grid(grid_toml).folder.glob("*/*"))
+
+
+def test_a_run_is_no_grid_and_a_grid_no_run(
+    grid_toml: Path, run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ablate", str(run_toml)]) == 2
+    assert "no [arms]; wanted a grid's file" in capsys.readouterr().err
+    assert main(["run", str(grid_toml)]) == 2
+    assert "Grids go to: multigrain ablate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["cell.json", "evaluation/scores.json", "evaluation/per_query.jsonl", "manifest.json", "run.toml"]
+)
 def test_a_damaged_cell_is_done_anew(grid_toml: Path, name: str) -> None:
     grid_toml.write_text(GRID.replace("[1, 2]", "[1]"))
     ablate(grid_toml)

@@ -108,6 +108,25 @@ def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
     assert after["grading/tuples.jsonl"] == before["grading/tuples.jsonl"]
 
 
+def test_one_stage_cannot_be_forced_over_changed_data(
+    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is evaluated decides what may be trained on, so the data stage would come out otherwise."""
+    assert main(["run", str(run_toml)]) == 0
+    pairs = tmp_path / "sts.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"sentence1": f"a {n}", "sentence2": "b", "score": n}) + "\n" for n in range(9))
+    )
+    change = ["--set", f'evaluation.tasks=["sts:{pairs}"]', "--force"]
+    assert main(["evaluate", str(run_toml), *change]) == 2
+    assert "data, a stage before, comes out otherwise" in (err := capsys.readouterr().err)
+    assert "Run: multigrain run RUN.toml --force" in err
+    assert main(["evaluate", str(run_toml)]) == 0  # nothing was changed
+    assert main(["train", str(run_toml), "--set", "training.learning_rate=2e-3", "--force"]) == 0
+    assert main(["compare", str(load_config(run_toml).folder)]) == 2
+    assert "the model is not measured yet" in capsys.readouterr().err
+
+
 def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(run_toml), "--set", "training.batch_size=1000"]) == 2
     assert main(["run", str(run_toml), "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0

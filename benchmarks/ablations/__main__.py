@@ -12,6 +12,7 @@ sentence-transformers' own trainer (stock.py) too. Needs MULTIGRAIN_DATA (see da
 import argparse
 import json
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from benchmarks.ablations.stock import run_stock
 from benchmarks.environment import environment
 from benchmarks.pages import around, put_into
 from multigrain.ablation import ablate
+from multigrain.errors import MultigrainError
 from multigrain.evaluation.comparison import Arm, compare, read_run, tables
 from multigrain.evaluation.report import BASE, SEED
 from multigrain.grid import Grid
 from multigrain.jsonl import write_json
-from multigrain.progress import say
+from multigrain.progress import complain, say
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "ablations"
@@ -121,4 +123,8 @@ def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MultigrainError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)

@@ -41,6 +41,8 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     if caveat := grid.caveat:
         say(f"{path}: {caveat}")
     with RunDir(grid.folder).lock():
+        if not all(cell.is_done for cell in grid.cells(grid.last_tuned)):
+            grid.require_inputs()
         return _ablate(grid, force)
 
 
@@ -124,6 +126,10 @@ def _clear(cell: Cell) -> None:
         run_dir.forget("evaluate")
     except RunError:  # the manifest itself is damaged
         run_dir.manifest.unlink()
+    try:
+        run_dir.changed(cell.config)
+    except RunError:
+        run_dir.config.unlink()
 
 
 def _drop_models(run_dir: RunDir) -> None:
@@ -151,4 +157,6 @@ def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
     arms += [Arm(name, found) for name, found in trainings.items() if found]
     baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
     arms.sort(key=lambda arm: arm.name != baseline)
+    if arms[0].name != baseline:
+        say(f"  no training of the baseline, {baseline}, could be measured; differences are from {arms[0].name}")
     return compare(arms, SEED)

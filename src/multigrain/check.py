@@ -55,9 +55,10 @@ def check_grid(path: Path) -> str:
     """Check the file of an ablation and the settings of all its arms, and say what there is to do.
 
     Raises:
-        ConfigError: see `Grid`.
+        MultigrainError: see `Grid`.
     """
     grid = Grid(path)
+    grid.require_inputs()
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
     tuning = len(grid.all_tuning_cells())
     cells = grid.cells(grid.last_tuned)

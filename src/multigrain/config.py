@@ -595,6 +595,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     settings, faults = read_settings(path, overrides)
+    if "arms" in settings:
+        raise ConfigError(path, ["describes a grid, with [arms]; wanted a run's file. Grids go to: multigrain ablate"])
     return validated(settings, path, faults)
 
 
@@ -640,9 +642,9 @@ def validated(settings: dict[str, Any], source: str | Path, faults: Sequence[str
     return config
 
 
-def explained(error: ValidationError) -> list[str]:
-    """One line for each fault that pydantic found."""
-    return [_explain(fault) for fault in error.errors()]
+def explained(error: ValidationError, kind: type[Section] = Config) -> list[str]:
+    """One line for each fault that pydantic found in what was to be of this kind."""
+    return [_explain(fault, kind) for fault in error.errors()]
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
@@ -696,12 +698,12 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
     return faults
 
 
-def _explain(fault: ErrorDetails) -> str:
+def _explain(fault: ErrorDetails, kind: type[Section]) -> str:
     """One line for one fault of pydantic's: key, what was found, what was wanted."""
     kinds = ("constrained-float", "list[str]", "literal[")  # pydantic's names for the members of a union
     key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(kinds))
     if fault["type"] == "extra_forbidden":
-        return _unknown(key)
+        return _unknown(key, kind)
     if fault["type"] == "missing":
         return f"{key}: missing; add it"
     message = fault["msg"].removeprefix("Value error, ")
@@ -711,12 +713,12 @@ def _explain(fault: ErrorDetails) -> str:
     return f"{key}: found {json.dumps(fault['input'], default=str)}; {message}"
 
 
-def _unknown(key: str) -> str:
+def _unknown(key: str, kind: type[Section]) -> str:
     """Name the likely key: first in the same section, then in any other."""
     name = key.rsplit(".", 1)[-1]
     key = re.sub(r"\.\d+\.", ".", key)  # training.phases.0.step
     home = key.removesuffix(name)
-    known = known_keys()
+    known = _keys_of(kind)
     here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
     if near := get_close_matches(name, here, 1):
         return f'{key}: unknown key; did you mean "{home}{near[0]}"?'
@@ -726,12 +728,8 @@ def _unknown(key: str) -> str:
     return f"{key}: unknown key; known here: {', '.join(here)}"
 
 
-def known_keys() -> list[str]:
+def _keys_of(section: type[Section], prefix: str = "") -> list[str]:
     """All keys as `section.key`, sections themselves included."""
-    return _keys_of(Config, "")
-
-
-def _keys_of(section: type[Section], prefix: str) -> list[str]:
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(f"{prefix}{name}")

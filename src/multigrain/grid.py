@@ -20,6 +20,7 @@ A cell is one arm with one seed, and a run of its own.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,12 +38,16 @@ from multigrain.config import (
     resolve_paths,
     validated,
 )
+from multigrain.data.sources import PYTHON_DOCS
+from multigrain.data.split import sample_passages
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.comparison import read_run
 from multigrain.evaluation.report import BASE
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.preflight import require
 from multigrain.rundir import RunDir
+from multigrain.stages.data import read_data
+from multigrain.stages.evaluate import foresee
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -61,6 +66,8 @@ class TuneSection(Section):
     def _is_a_choice(self) -> "TuneSection":
         if self.key == "training.seed":
             raise ValueError("tune.key: found training.seed, of which the grid takes care; wanted another setting")
+        if self.key.startswith(("data.", "evaluation.")):
+            raise ValueError(f"tune.key: found {self.key}, by which other items are measured; wanted another setting")
         if len({str(value) for value in self.values}) < len(self.values):
             raise ValueError("tune.values: a value is named twice")
         return self
@@ -170,10 +177,12 @@ class Grid:
 
     def __init__(self, path: Path) -> None:
         settings = read_toml(path)
+        if "arms" not in settings:
+            raise ConfigError(path, ["no [arms]; wanted a grid's file. That of a run goes to: multigrain run"])
         try:
             self.ablation = Ablation.model_validate(settings)
         except ValidationError as error:
-            raise ConfigError(path, explained(error)) from None
+            raise ConfigError(path, explained(error, Ablation)) from None
         self._path = path
         self._run_path = path.parent / self.ablation.run
         self._base, faults = read_settings(self._run_path)
@@ -182,8 +191,27 @@ class Grid:
             fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
             raise ConfigError(path, [fault])
         self._arms = self._settings_of_arms()
-        for cell in [*self.all_tuning_cells(), *self.cells({})[: len(self._arms)]]:  # seeds make no difference
+        try:
+            tuning = self.all_tuning_cells()
+        except ConfigError as error:
+            raise ConfigError(path, [f"tune: {fault}" for fault in error.faults]) from None
+        for cell in [*tuning, *self.cells({})[: len(self._arms)]]:  # seeds make no difference
             require(cell.config)
+
+    def require_inputs(self) -> None:
+        """Read the data and the tasks of all arms, each once: better now than after hours of tuning.
+
+        Raises:
+            MultigrainError: something is not there, or damaged.
+        """
+        cells = [*self.all_tuning_cells(), *self.cells(self.last_tuned)]
+        each = {(repr(cell.config.data), repr(cell.config.evaluation.tasks)): cell.config for cell in cells}
+        for config in each.values():
+            foresee(config)
+            if config.data.pairs is not None and config.data.pairs != PYTHON_DOCS:
+                read_data(config)
+            elif config.synthesis.mode == "corpus":
+                sample_passages(config)
 
     @property
     def folder(self) -> Path:
@@ -219,7 +247,10 @@ class Grid:
         if tune is None:
             return []
         common = {"training.seed": tune.seed, "evaluation.tasks": [self._tuning_task]}
-        return [(value, self._cell(arm, f"tune-{value}", common | {tune.key: value})) for value in tune.values]
+        return [
+            (value, self._cell(arm, _label(number, value), common | {tune.key: value}))
+            for number, value in enumerate(tune.values, 1)
+        ]
 
     def all_tuning_cells(self) -> list[Cell]:
         """Those of all arms."""
@@ -284,6 +315,11 @@ class Grid:
             settings = merged(settings, {section: {name: value}})
         place = {"name": label, "output": str(self.folder / folder_of(arm))}
         return Cell(arm, label, validated(settings | place, self._path))
+
+
+def _label(number: int, value: Any) -> str:
+    """The name of a tuning cell's folder: its value, where that can be a name, else which of the values it is."""
+    return f"tune-{value}" if re.fullmatch(r"[A-Za-z0-9._-]{1,40}", str(value)) else f"tune-value-{number}"
 
 
 def _has_stages(folder: Path) -> bool:

@@ -328,16 +328,18 @@ def _run_stages(
     if "evaluate" in {*names} - ({*done} - {*redo}):
         foresee(config)
     with full_disk_explained(run_dir.folder), run_dir.lock():
-        run_dir.claim(config, force or not is_outdated(config, run_dir))
+        outdated = is_outdated(config, run_dir)
+        names_in_order = names_of(config)
+        before = names_in_order[: names_in_order.index(names[0])]
+        if (missing := [name for name in before if name not in done]) and (force or not outdated):
+            raise _stage_before(config, missing[0], outdated)
+        run_dir.claim(config, force or not outdated)
         if retry is not None:
             say(f"put back: {asking.retry(decided(config, run_dir), run_dir, retry)} inputs")
-        names_in_order = names_of(config)
         for stage in stages_of(config):
-            is_done = stage.is_done(config, run_dir)
             if stage.name not in names:
-                if not is_done and names_in_order.index(stage.name) < names_in_order.index(names[0]):
-                    raise _stage_before(config, stage.name)
-            elif is_done and stage.name not in redo:
+                continue
+            if stage.is_done(config, run_dir) and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
             elif donor := _donor(stage, config, run_dir, donors):
                 adopt(stage.name, stage.writes(config, run_dir), donor, run_dir)
@@ -356,6 +358,8 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
     run_dir.forget(stage.name)  # from here on its files are in the making
+    if stage.name == "train":
+        run_dir.forget("evaluate")  # nobody shall take the last model's figures for the new one's
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens, result.cost)
@@ -376,7 +380,10 @@ def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]
     return None
 
 
-def _stage_before(config: Config, name: str) -> RunError:
+def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
+    if outdated:
+        fault = f"{name}, a stage before, comes out otherwise with these settings or input files"
+        return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
     verb = "synthesize" if name in ("data", "pairs") else name
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
 

@@ -129,12 +129,16 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     negatives = tuple(Negative(**negative) for negative in fields["negatives"])
     graded = GradedTuple(**{**fields, "negatives": negatives})
     for name, text in (("id", graded.id), ("query", graded.query), ("positive", graded.positive)):
-        _require(name, text, isinstance(text, str), "a text")
+        _require(name, text, _is_text(text), "a text")
     for negative in negatives:
-        _require("text", negative.text, isinstance(negative.text, str), "a text")
+        _require("text", negative.text, _is_text(negative.text), "a text")
         _require("grade", negative.grade, type(negative.grade) is int and negative.grade in GRADES, "1, 2, 3 or 4")
         _require("score", negative.score, isinstance(negative.score, int | float), "a number")
     return graded
+
+
+def _is_text(found: Any) -> bool:
+    return isinstance(found, str) and bool(found.strip())
 
 
 def _require(name: str, found: Any, is_good: bool, wanted: str) -> None:

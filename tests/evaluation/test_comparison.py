@@ -9,6 +9,7 @@ import pytest
 
 from multigrain.cli import main
 from multigrain.errors import RunError
+from multigrain.evaluation import report
 from multigrain.evaluation.comparison import Arm, Measured, compare, read_run, to_markdown
 
 
@@ -150,9 +151,30 @@ def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsy
     assert f"{runs[0]}/evaluation: damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_log_costs_a_picture_alone(runs: list[Path]) -> None:
-    (runs[0] / "training" / "log.jsonl").write_text('{"step": 1, "loss"')
+@pytest.mark.parametrize("text", ['{"step": 1, "loss"', '{"loss": 1.0}\n'])
+def test_a_damaged_log_costs_a_picture_alone(runs: list[Path], text: str) -> None:
+    (runs[0] / "training" / "log.jsonl").write_text(text)
     assert main(["compare", *map(str, runs), "--out", str(runs[0].parent / "out")]) == 0
+
+
+def test_nothing_is_left_of_a_table_that_was_not_finished(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = runs[0].parent / "out"
+    before = sorted(runs[0].parent.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_plots", interrupted)
+        main(["compare", *map(str, runs), "--out", str(out)])
+    assert sorted(runs[0].parent.iterdir()) == before
+    assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
+
+
+def test_figures_of_an_earlier_model_are_not_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Training takes the evaluation out of the manifest."""
+    (runs[0] / "manifest.json").write_text("{}")
+    assert main(["compare", *map(str, runs)]) == 2
+    assert f"{runs[0]}: the model is not measured yet. Run: multigrain evaluate" in capsys.readouterr().err
 
 
 def test_tasks_that_some_lack_are_said(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,5 +192,9 @@ def test_bad_comparisons(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
     assert "a run is named twice" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), "nowhere"]) == 2
     assert "nothing is measured here" in capsys.readouterr().err
+    taken = runs[0].rename(runs[0].with_name("base, not trained"))
+    assert main(["compare", str(taken), str(runs[1])]) == 2
+    assert "is what the model before training is called; rename the run folder" in capsys.readouterr().err
+    taken.rename(runs[0])
     assert main(["compare", str(runs[0])]) == 0  # a run and its base
     assert "| base, not trained |" in capsys.readouterr().out

@@ -41,8 +41,10 @@ def read_beir_documents(folder: Path) -> Iterator[Document]:
         id = text_field(fields, "_id", path, line)
         if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        title = fields.get("title") or ""
-        text = f"{title} {fields.get('text') or ''}".strip()
+        parts = [fields.get(name) or "" for name in ("title", "text")]
+        if others := [part for part in parts if not isinstance(part, str)]:
+            raise DataError(path, f"found {others[0]!r} as title or text; wanted a text.", line)
+        text = " ".join(parts).strip()
         if text:
             ids.add(id)
             yield Document(id, text)

@@ -18,6 +18,7 @@ from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, overall
 from multigrain.evaluation.tasks import MTEB
 from multigrain.jsonl import read_objects
 from multigrain.progress import interval
+from multigrain.rundir import RunDir
 
 MOVED = 5
 """Items shown that gained, and as many that lost."""
@@ -80,12 +81,17 @@ def read_run(folder: Path) -> tuple[Measured, Measured]:
     """Base and trained model of a run, as they were measured.
 
     Raises:
-        RunError: nothing is measured in the folder, or its files are damaged.
+        RunError: nothing is measured in the folder, or not the model that it holds now, or its files are damaged.
     """
+    run_dir = RunDir(folder)
+    if run_dir.manifest.is_file() and "evaluate" not in run_dir.stages():
+        raise RunError(f"{folder}: the model is not measured yet. Run: multigrain evaluate RUN.toml")
     try:
         return _read_run(folder / "evaluation")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
+    except OSError as error:
+        raise RunError(f"{error.filename}: cannot be read: {error.strerror}.") from None
     except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
         fault = f"{folder}/evaluation: damaged ({type(error).__name__}: {error})"
         raise RunError(f"{fault}. Run: multigrain evaluate RUN.toml --force") from None

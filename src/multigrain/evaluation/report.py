@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from multigrain.disk import full_disk_explained
@@ -35,7 +36,11 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
     for folder in folders:
         if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
             raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
-    runs = dict(zip(_names(folders), map(read_run, folders), strict=True))
+    names = _names(folders)
+    if taken := [name for name in names if name.endswith(BASE)]:
+        fault = f'"{taken[0]}" is what the model before training is called; rename the run folder'
+        raise ConfigError("compare", [fault])
+    runs = dict(zip(names, map(read_run, folders), strict=True))
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
     bases = bases_of({name: base for name, (base, _) in runs.items()})
     comparison = compare([arms[0], *bases, *arms[1:]], SEED)
@@ -43,9 +48,15 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
-        with full_disk_explained(out.absolute().parent):
-            write_plots(comparison, logs, runs, out)
-            write_table(comparison, out)
+        parent = out.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with full_disk_explained(parent), TemporaryDirectory(dir=parent, prefix=f".{out.name}-") as name:
+            new = Path(name)
+            write_table(comparison, new)
+            write_plots(comparison, logs, runs, new)
+            out.mkdir(exist_ok=True)
+            for path in new.iterdir():
+                path.replace(out / path.name)
     return to_markdown(comparison)
 
 
@@ -58,7 +69,8 @@ def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
 def training_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
     try:
-        return [line for _, line in read_objects(folder / "training" / "log.jsonl")]
+        lines = [line for _, line in read_objects(folder / "training" / "log.jsonl")]
+        return lines if all(isinstance(line.get("step"), int) for line in lines) else []
     except (DataError, OSError):
         return []
 
