@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablations import data
-from benchmarks.ablations.stock import run_stock
+from benchmarks.ablations.stock import STOCKS, run_stock
 from benchmarks.environment import environment
 from benchmarks.pages import around, put_into
 from multigrain.ablation import ablate
@@ -111,14 +111,14 @@ def caption(name: str, result: dict[str, Any]) -> str:
 
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
     """The arms of a grid beside sentence-transformers' own trainer, which is the baseline; as text and as values."""
-    rate, stock = run_stock(grid)
-    larger_rate, larger = run_stock(grid, times=3)
-    trainings = {"stock": stock, "stock, batches x 3": larger}
+    found = {name: run_stock(grid, stock) for name, stock in STOCKS.items()}
+    rates = {name: rate for name, (rate, _) in found.items()}
+    trainings = {name: folders for name, (_, folders) in found.items()}
     for name in grid.ablation.arms:
         trainings[name] = [cell.folder for cell in grid.cells({}) if cell.arm == name]
     arms = [Arm(name, [read_run(folder)[1] for folder in folders]) for name, folders in trainings.items()]
-    comparison = compare([arms[0], Arm(BASE, [read_run(stock[0])[0]]), *arms[1:]], SEED)
-    rates = {"stock": rate, "stock, batches x 3": larger_rate}
+    base, _ = read_run(trainings[arms[0].name][0])
+    comparison = compare([arms[0], Arm(BASE, [base]), *arms[1:]], SEED)
     return tables(comparison), {"stock_learning_rates": rates, **comparison.to_json()}
 
 

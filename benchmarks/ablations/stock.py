@@ -4,12 +4,13 @@ In-batch negatives (MultipleNegativesRankingLoss, no duplicates in a batch), mea
 a tenth; steps, batch, precision and cuts of texts are those of the grid's run. The learning rate is chosen as the
 grid's arms choose theirs: the same values, seed and task. Its scores lie as a run's do, so that they can be compared.
 A step with a negative of each grade encodes three times as many texts as one without, so there is stock with batches
-three times as large too.
+three times as large too, and stock with as many negatives, found by its own `mine_hard_negatives`.
 """
 
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.util import mine_hard_negatives
 
 from multigrain.adoption import inherit
 from multigrain.config import Config
@@ -32,37 +34,56 @@ from multigrain.stages.data import keep, read_data
 from multigrain.stages.evaluate import evaluate
 
 
-def run_stock(grid: Grid, times: int = 1) -> tuple[float, list[Path]]:
+@dataclass(frozen=True)
+class Stock:
+    """A way to train with what sentence-transformers has."""
+
+    folder: str
+    """What its folder's name ends in."""
+    times: int = 1
+    """How many times as large as the run's the batches are."""
+    negatives: int = 0
+    """Mined for each pair: the nearest of the corpus that are not within 5 % of the positive's similarity."""
+
+
+STOCKS = {
+    "stock": Stock("1"),
+    "stock, batches x 3": Stock("3", times=3),
+    "stock, mined negatives": Stock("mined", negatives=4),
+}
+
+
+def run_stock(grid: Grid, stock: Stock) -> tuple[float, list[Path]]:
     """Train and measure what is not done yet.
 
     Args:
         grid: says on what.
-        times: how many times as large as the run's the batches are.
+        stock: says how.
 
     Returns:
         The learning rate, and the folder of each seed's training.
     """
     arm = next(iter(grid.ablation.arms))
-    home = grid.folder.with_name(f"{grid.ablation.name}-stock-{times}")
+    home = grid.folder.with_name(f"{grid.ablation.name}-stock-{stock.folder}")
     donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = tuned_score(_measured(_beside(cell, rate, times, home), donors))
+        tried[rate] = tuned_score(_measured(_beside(cell, rate, stock, home), stock, donors))
     best = max(tried, key=lambda rate: tried[rate])
     say(f"stock: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
-    return best, [_measured(_beside(cell, best, times, home), donors) for cell in cells]
+    return best, [_measured(_beside(cell, best, stock, home), stock, donors) for cell in cells]
 
 
-def _beside(cell: Cell, learning_rate: float, times: int, home: Path) -> Cell:
+def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
     """The training of stock that goes with a cell of the grid."""
     training = cell.config.training
-    changes = {"learning_rate": learning_rate, "batch_size": training.batch_size * times}
+    changes = {"learning_rate": learning_rate, "batch_size": training.batch_size * stock.times}
     settings = {"name": cell.label, "output": str(home), "training": training.model_copy(update=changes)}
     return Cell("stock", cell.label, cell.config.model_copy(update=settings))
 
 
-def _measured(cell: Cell, donors: Sequence[RunDir]) -> Path:
+def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
     """The folder of a training of stock, which is trained and measured if that is not done yet."""
     run_dir, config = RunDir(cell.folder), cell.config
     training = config.training
@@ -72,7 +93,9 @@ def _measured(cell: Cell, donors: Sequence[RunDir]) -> Path:
         say(f"stock: batches of {training.batch_size}, learning rate {training.learning_rate}, {cell.label}")
         split = read_data(config)
         keep(split, run_dir)
-        _trained(config, split).save_pretrained(str(run_dir.trained), create_model_card=False)
+        _trained(config, _rows(config, split, stock.negatives)).save_pretrained(
+            str(run_dir.trained), create_model_card=False
+        )
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
@@ -80,9 +103,19 @@ def _measured(cell: Cell, donors: Sequence[RunDir]) -> Path:
     return cell.folder
 
 
-def _trained(config: Config, split: SplitData) -> SentenceTransformer:
-    model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
+def _rows(config: Config, split: SplitData, negatives: int) -> Dataset:
     rows = Dataset.from_list([{"anchor": pair.query, "positive": pair.positive} for pair in split.train])
+    if not negatives:
+        return rows
+    base = load_base(config.model.base, config.model.max_tokens)
+    corpus = [document.text for document in split.documents]
+    return mine_hard_negatives(
+        rows, base, corpus=corpus, num_negatives=negatives, relative_margin=0.05, output_format="n-tuple", verbose=False
+    )
+
+
+def _trained(config: Config, rows: Dataset) -> SentenceTransformer:
+    model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
