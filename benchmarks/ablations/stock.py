@@ -109,9 +109,17 @@ def _rows(config: Config, split: SplitData, negatives: int) -> Dataset:
         return rows
     base = load_base(config.model.base, config.model.max_tokens)
     corpus = [document.text for document in split.documents]
-    return mine_hard_negatives(
-        rows, base, corpus=corpus, num_negatives=negatives, relative_margin=0.05, output_format="n-tuple", verbose=False
+    found: Dataset = mine_hard_negatives(
+        rows,
+        base,
+        corpus=corpus,
+        num_negatives=negatives,
+        relative_margin=0.05,
+        output_format="n-tuple",
+        cache_folder=str(Path(config.output) / "vectors"),
+        verbose=False,
     )
+    return found
 
 
 def _trained(config: Config, rows: Dataset) -> SentenceTransformer:
