@@ -208,10 +208,10 @@ class Grid:
         each = {(repr(cell.config.data), repr(cell.config.evaluation.tasks)): cell.config for cell in cells}
         for config in each.values():
             foresee(config)
-            if config.data.pairs is not None and config.data.pairs != PYTHON_DOCS:
-                read_data(config)
-            elif config.synthesis.mode == "corpus":
+            if config.synthesis.mode == "corpus":
                 sample_passages(config)
+            elif config.synthesis.mode == "negatives" and config.data.pairs != PYTHON_DOCS:
+                read_data(config)
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name, or whose files take their places, when all of it is there."""
+    out = out.resolve()
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if not out.exists():
+            part.rename(out)
+            return
+        for path in [path for path in part.rglob("*") if path.is_file()]:
+            place = out / path.relative_to(part)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

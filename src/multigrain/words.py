@@ -9,7 +9,7 @@ import Stemmer
 from numpy.typing import NDArray
 
 # bm25s starts JAX where it is installed, for something that is not used here; and JAX takes three quarters of a GPU.
-_known = {name: module for name, module in sys.modules.items() if name == "jax"}
+_known = {"jax": sys.modules["jax"]} if "jax" in sys.modules else {}
 sys.modules["jax"] = None  # type: ignore[assignment]  # which is how an import is made to fail
 try:
     import bm25s

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multigrain.errors import DataError
-from multigrain.jsonl import read_objects, text_field
+from multigrain.jsonl import no_text, read_objects, text_field
 from multigrain.records import Document, Pair
 
 
@@ -41,10 +41,11 @@ def read_beir_documents(folder: Path) -> Iterator[Document]:
         id = text_field(fields, "_id", path, line)
         if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        parts = [fields.get(name) or "" for name in ("title", "text")]
-        if others := [part for part in parts if not isinstance(part, str)]:
-            raise DataError(path, f"found {others[0]!r} as title or text; wanted a text.", line)
-        text = " ".join(parts).strip()
+        parts = {name: fields.get(name) or "" for name in ("title", "text")}
+        for name, part in parts.items():
+            if not isinstance(part, str):
+                raise DataError(path, no_text(name, part), line)
+        text = " ".join(parts.values()).strip()
         if text:
             ids.add(id)
             yield Document(id, text)

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
-from multigrain.jsonl import read_objects, write_atomic, write_json
+from multigrain.jsonl import atomic_folder, read_objects, write_atomic, write_json
 from multigrain.progress import say
 
 BASE = "base, not trained"
@@ -48,15 +47,9 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
-        parent = out.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with full_disk_explained(parent), TemporaryDirectory(dir=parent, prefix=f".{out.name}-") as name:
-            new = Path(name)
-            write_table(comparison, new)
-            write_plots(comparison, logs, runs, new)
-            out.mkdir(exist_ok=True)
-            for path in new.iterdir():
-                path.replace(out / path.name)
+        with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
+            write_table(comparison, folder)
+            write_plots(comparison, logs, runs, folder)
     return to_markdown(comparison)
 
 

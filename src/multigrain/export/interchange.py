@@ -9,18 +9,15 @@ Sources: the data formats in the READMEs of FlagEmbedding (examples/finetune/emb
 "Dataset Format" of sentence-transformers' training overview.
 """
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from multigrain.errors import ConfigError
-from multigrain.jsonl import atomic_file, write_atomic, write_objects
+from multigrain.jsonl import atomic_file, atomic_folder, write_atomic, write_objects
 from multigrain.records import GradedTuple, Negative
 
 ROWS = 1000
@@ -145,7 +142,7 @@ def _write_hf(out: Path, tuples: Iterable[GradedTuple], survey: Survey) -> None:
             *(("instruction", text), ("task", text)),
         ]
     )
-    with _whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         with atomic_file(folder / PARQUET) as file:
             _write_parquet(file, schema, (_hf_row(graded) for graded in tuples))
         write_atomic(folder / "README.md", dataset_card(survey).encode())
@@ -200,25 +197,6 @@ def _size_category(rows: int) -> str:
             return f"{low}<n<{name}" if low else f"n<{name}"
         low = name
     return f"n>{low}"
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name, or whose files take their places, when all of it is there."""
-    out = out.resolve()
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
-        yield part
-        if not out.exists():
-            part.rename(out)
-            return
-        for path in [path for path in part.rglob("*") if path.is_file()]:
-            place = out / path.relative_to(part)
-            place.parent.mkdir(exist_ok=True)
-            path.replace(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 # sentence-transformers.
