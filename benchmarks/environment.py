@@ -10,15 +10,19 @@ from typing import Any
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Commit, processor, GPU if there is one, and the versions of Python and of these packages."""
+    """Commit, processor, GPU if there is one, what precision = "auto" is, and versions of Python and these packages."""
     import torch  # which some benchmarks do not need, and which takes memory that they measure
 
+    from multigrain.model.precision import uses_bf16
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     information = Path("/proc/cpuinfo")
     processor = re.search(r"model name\s*: (.*)", information.read_text()) if information.exists() else None
     return {
         "commit": _commit(),
         "processor": f"{processor[1] if processor else platform.machine()}, {os.cpu_count()} cores",
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        "auto": "bf16" if uses_bf16("auto", device) else "fp32",
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }

@@ -28,6 +28,7 @@ from multigrain.evaluation.comparison import tuned_score
 from multigrain.grid import Cell, Grid
 from multigrain.jsonl import write_json
 from multigrain.model.load import load_base
+from multigrain.model.precision import uses_bf16
 from multigrain.progress import say
 from multigrain.rundir import RunDir
 from multigrain.stages.data import keep, read_data
@@ -70,7 +71,7 @@ def run_stock(grid: Grid, stock: Stock) -> tuple[float, list[Path]]:
     for rate, cell in grid.tuning_cells(arm):
         tried[rate] = tuned_score(_measured(_beside(cell, rate, stock, home), stock, donors))
     best = max(tried, key=lambda rate: tried[rate])
-    say(f"stock: learning rates {tried}; taken: {best}")
+    say(f"stock-{stock.folder}: learning rates {tried}; taken: {best}")
     cells = (cell for cell in grid.cells({}) if cell.arm == arm)
     return best, [_measured(_beside(cell, best, stock, home), stock, donors) for cell in cells]
 
@@ -86,11 +87,10 @@ def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
 def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
     """The folder of a training of stock, which is trained and measured if that is not done yet."""
     run_dir, config = RunDir(cell.folder), cell.config
-    training = config.training
     if not cell.is_done:
         cell.note.unlink(missing_ok=True)
         inherit(donors, config, run_dir)
-        say(f"stock: batches of {training.batch_size}, learning rate {training.learning_rate}, {cell.label}")
+        say(f"stock-{stock.folder}, {cell.label}: learning rate {config.training.learning_rate}")
         split = read_data(config)
         keep(split, run_dir)
         _trained(config, _rows(config, split, stock.negatives)).save_pretrained(
@@ -131,7 +131,7 @@ def _trained(config: Config, rows: Dataset) -> SentenceTransformer:
             per_device_train_batch_size=config.training.batch_size,
             learning_rate=config.training.learning_rate,
             warmup_steps=max(1, config.training.steps // 10),
-            bf16=config.training.precision == "bf16",
+            bf16=uses_bf16(config.training.precision, model.device),
             batch_sampler=BatchSamplers.NO_DUPLICATES,
             seed=config.training_seed,
             save_strategy="no",
