@@ -21,7 +21,7 @@ def environment(*packages: str) -> dict[str, Any]:
     return {
         "commit": _commit(),
         "processor": f"{processor[1] if processor else platform.machine()}, {os.cpu_count()} cores",
-        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        **({"gpu": torch.cuda.get_device_name()} if device.type == "cuda" else {}),
         "auto": "bf16" if uses_bf16("auto", device) else "fp32",
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
