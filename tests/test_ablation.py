@@ -1,11 +1,7 @@
 """Grids of trainings, on a tiny encoder and the scripted language model."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +17,7 @@ from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.comparison import read_run
 from multigrain.grid import Grid
 from multigrain.rundir import RunDir
+from tests import warm
 
 GRID = """
 name = "grid"
@@ -192,12 +189,13 @@ def test_killed_grids_go_on_to_the_same_table(grid_toml: Path, tmp_path: Path) -
     folder = Grid(grid_toml).folder
     expected = (folder / "table.json").read_text()
     folder.rename(tmp_path / "uninterrupted")
-    command = [sys.executable, "-m", "multigrain", "ablate", str(grid_toml), "--quiet"]
     for _ in range(3):
-        process = subprocess.Popen(command, start_new_session=True)
-        time.sleep(random.uniform(6, 12))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process = warm.start("ablate", str(grid_toml), "--quiet")
+        while not folder.exists():  # the first start imports torch
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 5))
+        process.kill()
+        process.join()
     ablate(grid_toml)
     assert (folder / "table.json").read_text() == expected
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +168,7 @@ def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "QUICKSTART"]])
-def test_help_and_check_start_at_once_and_without_torch(arguments: list[str]) -> None:
+def test_help_and_check_start_without_torch(arguments: list[str]) -> None:
     from multigrain.config import QUICKSTART
 
     script = (
@@ -178,12 +177,8 @@ def test_help_and_check_start_at_once_and_without_torch(arguments: list[str]) ->
         "assert not heavy, heavy"
     )
     command = [sys.executable, "-c", script, *(str(QUICKSTART) if a == "QUICKSTART" else a for a in arguments)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(command, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert cpu < 2  # 0.2 s by itself; coverage and a busy machine add to it
 
 
 def test_a_reader_who_has_enough_is_no_error(run_toml: Path) -> None:

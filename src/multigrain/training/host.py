@@ -42,10 +42,10 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Only in the main process; the host's would write over each other."""
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        """In the main process alone, where the host's would write over each other, and without a card."""
         if self.args.should_save:
-            super()._save(output_dir, state_dict)
+            self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """In every process, before the main one writes the state, by which a checkpoint is known to be whole."""

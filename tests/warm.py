@@ -1,0 +1,25 @@
+"""Commands in processes of their own, to be killed: forked from one that has imported torch, so that a start costs
+no ten seconds and a kill hits work."""
+
+import os
+import sys
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_context = get_context("forkserver")
+_context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.train", "multigrain.evaluation.plots"])
+
+
+def start(*arguments: str) -> BaseProcess:
+    """`multigrain ARGUMENTS`, silent."""
+    process = _context.Process(target=_main, args=arguments)
+    process.start()
+    return process
+
+
+def _main(*arguments: str) -> None:
+    from multigrain.cli import main
+
+    with Path(os.devnull).open("w") as sys.stdout:
+        sys.exit(main(list(arguments)))
