@@ -191,7 +191,7 @@ def test_killed_grids_go_on_to_the_same_table(grid_toml: Path, tmp_path: Path) -
     folder.rename(tmp_path / "uninterrupted")
     for _ in range(3):
         process = warm.start("ablate", str(grid_toml), "--quiet")
-        while not folder.exists():  # the first start imports torch
+        while process.is_alive() and not folder.exists():  # the first start imports torch
             time.sleep(0.01)
         time.sleep(random.uniform(0, 5))
         process.kill()

@@ -7,8 +7,10 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from multigrain.cli import main
+
 _context = get_context("forkserver")
-_context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.train", "multigrain.evaluation.plots"])
+_context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.train"])
 
 
 def start(*arguments: str) -> BaseProcess:
@@ -19,7 +21,5 @@ def start(*arguments: str) -> BaseProcess:
 
 
 def _main(*arguments: str) -> None:
-    from multigrain.cli import main
-
     with Path(os.devnull).open("w") as sys.stdout:
         sys.exit(main(list(arguments)))

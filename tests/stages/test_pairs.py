@@ -334,8 +334,8 @@ def test_a_passage_that_comes_twice_is_asked_about_once(write_run: Callable[...,
 def test_a_giant_passage_is_cut_for_the_model_and_kept_whole(
     write_run: Callable[..., Path], asked: list[Request]
 ) -> None:
-    giant = " ".join(["copper", *passages(1)[0].split() * 3000])
-    assert len(giant) > 2**18
+    giant = " ".join(["copper", *passages(1)[0].split() * 12_000])
+    assert len(giant) > 2**20
     _, run_dir = made(write_run("corpus", [giant, *passages(20)[1:]]), "data.held_out=0.05")
     assert giant in {passage.text for passage in read_documents(run_dir.passages)}
     assert len(asked) > 40

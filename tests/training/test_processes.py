@@ -304,7 +304,7 @@ def wait_for(path: Path, launcher: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
-def test_two_processes_leave_the_run_that_one_leaves_even_if_one_is_killed(
+def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
     run_toml: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
@@ -317,10 +317,15 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_one_is_killed(
 
     checkpoints = killed / "tiny" / "training" / "checkpoints"
     disturbed = start(*TORCHRUN, *training(run_toml, killed))
-    wait_for(checkpoints / "checkpoint-4" / "trainer_state.json", disturbed)
+    wait_for(checkpoints / "checkpoint-2" / "trainer_state.json", disturbed)
     os.kill(workers(disturbed)[1], signal.SIGKILL)  # the main process must not wait for ever
     _, err = ended(disturbed, 1)
     assert re.findall("multigrain: (.*?) ", err) in (["training:"], ["stopped."])
+    disturbed = start(*TORCHRUN, *training(run_toml, killed))
+    wait_for(checkpoints / "checkpoint-6" / "trainer_state.json", disturbed)
+    for pid in [disturbed.pid, *workers(disturbed)]:
+        os.kill(pid, signal.SIGKILL)
+    ended(disturbed, -signal.SIGKILL)
     assert not (killed / "tiny" / "training" / "model").exists()
     ended(start(*ACCELERATE, *training(run_toml, killed)), 0)
     weights = Path("tiny") / "training" / "model" / "model.safetensors"
