@@ -25,7 +25,8 @@ class Pair:
     """A query and the passage that answers it; `source` names where both came from.
 
     `task` names the kind of search, and `instruction` says what its queries look for; it is kept and exported, while
-    training and evaluation give all queries the one of the model (`model.instruction`).
+    training and evaluation give all queries the one of the model (`model.instruction`). Texts of one `group`, such as
+    an intent or a class, are never negatives of each other.
     """
 
     id: str
@@ -34,15 +35,17 @@ class Pair:
     source: str | None = None
     instruction: str | None = None
     task: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of the corpus; `split` says which part of the run may look at it."""
+    """A text of the corpus; `split` says which part of the run may look at it, `group` as in `Pair`."""
 
     id: str
     text: str
     split: Split = "both"
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class GradedTuple:
     instruction: str | None = None
     task: str | None = None
     score: float | None = None
+    group: str | None = None
 
 
 def encodable(text: str) -> str:

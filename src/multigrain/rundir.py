@@ -3,7 +3,8 @@
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), given.jsonl (negatives that came with them), corpus.jsonl
+  data/               train.jsonl, held_out.jsonl (pairs), other.jsonl (pairs of the input that are in neither),
+                      given.jsonl (negatives that came with them), corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
   training/           curriculum.json, log.jsonl, checkpoints/, model/, frozen/ (states of layers that are not trained)
@@ -53,6 +54,7 @@ class RunDir:
         self.summary = folder / "summary.json"
         self.train_pairs = folder / "data" / "train.jsonl"
         self.held_out_pairs = folder / "data" / "held_out.jsonl"
+        self.other_pairs = folder / "data" / "other.jsonl"
         self.corpus = folder / "data" / "corpus.jsonl"
         self.passages = folder / "data" / "passages.jsonl"
         self.search_tasks = folder / "data" / "tasks.jsonl"
@@ -81,6 +83,11 @@ class RunDir:
         self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / "model"
         self.vectors = folder / "search" / "vectors.bin"
+
+    def pair_files(self) -> list[Path]:
+        """The files of all pairs that the input holds: whatever answers a query in one of them is no negative of it."""
+        files = (self.train_pairs, self.held_out_pairs, self.other_pairs)
+        return [path for path in files if path.is_file()]
 
     def known(self, name: str) -> Path:
         """The file of texts whose relevance is known, by which a language model is calibrated as a judge."""
