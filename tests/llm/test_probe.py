@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
@@ -139,6 +139,21 @@ def test_a_server_that_never_answers_the_probe(tmp_path: Path, monkeypatch: pyte
         run(tmp_path / "store.sqlite", Refusing(Behaviour(latency=0)))
 
 
+def test_the_probe_does_not_hammer_a_server_that_says_retry_after_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 0.5)
+    server = Refusing(Behaviour(latency=0))
+    server.headers = {"Retry-After": "0"}
+    with pytest.raises(LLMUnavailable, match="HTTP 503"):
+        run(tmp_path / "store.sqlite", server)
+    assert server.asked < 15
+
+
 class Refusing(MockServer):
+    asked = 0
+    headers: ClassVar[dict[str, str]] = {}
+
     async def _complete(self, request: Any) -> Any:
-        return web.json_response({"error": "later"}, status=503)
+        self.asked += 1
+        return web.json_response({"error": "later"}, status=503, headers=self.headers)

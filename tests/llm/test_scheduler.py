@@ -286,6 +286,26 @@ def test_a_strict_rate_limit_is_endured() -> None:
         assert tally.sent < 50 * 12
 
 
+@pytest.mark.parametrize("retry_after", [0.0, 0.001, None])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_at_its_start_is_waited_for(retry_after: float | None, status: int) -> None:
+    """`Retry-After: 0` is no leave to ask a thousand times in a second."""
+
+    class Starting(FakeServer):
+        async def complete(self, request: Any) -> Any:
+            if (now := asyncio.get_running_loop().time()) < 20:
+                self.world.moments.append((now, request.prompt))
+                raise LLMUnavailable("starting", status, retry_after=retry_after)
+            return await super().complete(request)
+
+    world = World()
+    with new_store() as store:
+        tally = run(Starting(world), asks(40), store, concurrency=16)
+        assert (tally.answered, tally.parked) == (40, 0)
+    assert sum(moment < 20 for moment, _ in world.moments) < 300
+    assert max(moment for moment, _ in world.moments) < 40
+
+
 def test_a_bad_answer_is_asked_again_with_another_seed_and_a_cut_one_with_a_larger_limit() -> None:
     world = World({"p0": ["garbled", "garbled"], "p1": ["truncated", "truncated"]})
     with new_store() as store:

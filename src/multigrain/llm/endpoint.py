@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC
 from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -296,10 +297,24 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
         elif _is_number(seconds):
             asked = float(seconds)
         else:
-            asked = email.utils.parsedate_to_datetime(seconds).timestamp() - time.time()
+            asked = _moment(seconds) - _now(response)
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, asked), LONGEST_WAIT)
+
+
+def _now(response: aiohttp.ClientResponse) -> float:
+    """By the server's clock, where it tells: ours may be minutes away from it."""
+    try:
+        return _moment(response.headers["Date"])
+    except (KeyError, ValueError, OverflowError):
+        return time.time()
+
+
+def _moment(date: str) -> float:
+    """The moment of an HTTP date, whose zone is always GMT."""
+    moment = email.utils.parsedate_to_datetime(date)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _is_number(text: str) -> bool:

@@ -133,7 +133,7 @@ async def _has_form(request: Request, dialect: Dialect, send: Send) -> bool:
 
 
 async def _pause(error: LLMUnavailable) -> None:
-    pause = random.uniform(0, LONGEST_WAIT) if error.retry_after is None else error.retry_after
+    pause = max(random.uniform(0, LONGEST_WAIT), error.retry_after or 0.0)
     if pause > LONGEST_WAIT:
         say(f"the server asks to wait {pause:.0f} s ({error})")
     await asyncio.sleep(pause)

@@ -3,7 +3,7 @@
 Inputs are streamed: in memory are only those under way and those that wait for another try, and while too many wait,
 no new one is taken. A waiting input holds no slot. What becomes of a failed call depends on its kind:
 
-busy (429)       the server's word is obeyed (`Retry-After`), else a random wait (full jitter)
+busy (429)       a random wait (full jitter), or as long as the server says (`Retry-After`), if that is longer
 no answer        a random wait; counted against the input only if the server answers others meanwhile. A server that
                  answers nobody is left alone, looked after, and tried again with one input (a circuit breaker)
 bad answer       asked again at once, with another seed; if it was cut, with a larger limit
@@ -286,11 +286,10 @@ class _Run:
 
     def _pause(self, job: Job, error: LLMError) -> float:
         """Seconds until the next try."""
-        if isinstance(error, LLMUnavailable) and error.retry_after is not None:
-            return error.retry_after
         wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**job.waits))
         job.waits += 1
-        return wait
+        asked = error.retry_after if isinstance(error, LLMUnavailable) else None
+        return max(wait, asked or 0.0)  # some servers say 0 whatever their state
 
     def _wait(self, job: Job, until: float) -> None:
         heapq.heappush(self.waiting, (until, next(self.numbers), job))
