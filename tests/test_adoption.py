@@ -8,7 +8,13 @@ import pytest
 
 from multigrain.adoption import inherit
 from multigrain.config import load_config
+from multigrain.errors import RunError
 from multigrain.jsonl import write_atomic
+from multigrain.llm.budget import Usage
+from multigrain.llm.client import Answer
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.store import AnswerStore
+from multigrain.pipeline import measure
 from multigrain.rundir import RunDir, to_toml
 from tests.model.decoder import tiny_decoder
 
@@ -58,6 +64,50 @@ def test_a_store_is_a_copy_of_its_own(run_toml: Path, tmp_path: Path) -> None:
         with closing(sqlite3.connect(heir.store)) as copy:
             assert copy.execute("SELECT text FROM answers").fetchall() == [("paid for",)]
     assert heir.store.stat().st_ino != donor.store.stat().st_ino
+
+
+def _with_call(run_dir: RunDir, text: str) -> RunDir:
+    with AnswerStore(run_dir.store) as store:
+        store.end_call(store.begin_call(text, 8, Usage(1)), Answer(text), Usage(1))
+    return run_dir
+
+
+def _kept(run_dir: RunDir) -> list[str]:
+    with AnswerStore(run_dir.store) as store:
+        return [reply for (reply,) in store._database.execute("select reply from calls")]
+
+
+def test_answers_are_never_replaced(run_toml: Path, tmp_path: Path) -> None:
+    own, donor = (_with_call(RunDir(tmp_path / name), name) for name in ("own", "donor"))
+    inherit([donor], load_config(run_toml), own)
+    assert _kept(own) == ["own"]
+    damaged = RunDir(tmp_path / "damaged")
+    write_atomic(damaged.store, b"what somebody may want to mend" * 100)
+    inherit([donor], load_config(run_toml), damaged)
+    assert damaged.store.read_bytes().startswith(b"what")
+
+
+def test_a_store_without_answers_is_no_reason_to_pay_again(run_toml: Path, tmp_path: Path) -> None:
+    """`--batch status` makes one. While it is open, its pages lie beside it, not to be mixed with the donor's."""
+    donor, heir = _with_call(RunDir(tmp_path / "donor"), "donor"), RunDir(tmp_path / "heir")
+    with AnswerStore(heir.store) as store:
+        store.learn("a", "m", Dialect())
+        store.commit()
+        inherit([donor], load_config(run_toml), heir)
+    assert _kept(heir) == ["donor"]
+    empty = RunDir(tmp_path / "empty")
+    write_atomic(empty.store, b"")
+    inherit([donor], load_config(run_toml), empty)
+    assert _kept(empty) == ["donor"]
+
+
+def test_nothing_is_inherited_while_another_process_is_at_work(run_toml: Path, tmp_path: Path) -> None:
+    donor = put(_with_call(RunDir(tmp_path / "donor"), "donor"), "donor")
+    config = load_config(run_toml)
+    heir = RunDir(config.folder)
+    with heir.lock(), pytest.raises(RunError, match="another multigrain process"):
+        measure(config, [donor.folder])
+    assert not heir.store.exists() and not heir.judge_vectors.exists()
 
 
 def test_links_that_the_disk_does_not_know(run_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

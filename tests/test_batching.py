@@ -27,6 +27,8 @@ class BatchServer(MockServer):
         self.broken: set[int] = set()
         self.state = "completed"
         self.lose_next_reply = False
+        self.pages = 0
+        self.pages_by_id = True
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = request.path.removeprefix("/v1/").split("/")
@@ -35,7 +37,7 @@ class BatchServer(MockServer):
         if request.method == "GET" and parts[0] == "files":
             return web.Response(body=self.files[parts[1]])
         if request.method == "GET":
-            return web.json_response(self._state(parts[1]) if len(parts) > 1 else {"data": list(self.batches.values())})
+            return web.json_response(self._state(parts[1]) if len(parts) > 1 else self._page(request))
         if parts[0] == "files":
             form = await request.post()
             assert form["purpose"] == "batch"
@@ -49,6 +51,14 @@ class BatchServer(MockServer):
             assert request.transport
             request.transport.abort()
         return reply
+
+    def _page(self, request: web.BaseRequest) -> dict[str, Any]:
+        """The newest first, and no more at once than OpenAI gives."""
+        self.pages += 1
+        ids = list(self.batches)[::-1]
+        start = ids.index(request.query["after"]) + 1 if self.pages_by_id and "after" in request.query else 0
+        page = ids[start : start + int(request.query["limit"])]
+        return {"data": [self.batches[id] for id in page], "has_more": start + len(page) < len(ids)}
 
     def _added(self, items: dict[str, Any], kind: str, item: Any) -> web.Response:
         id = f"{kind}-{len(items)}"
@@ -133,6 +143,21 @@ def test_stopped_between_the_batch_and_its_note(serve: Any, command: Any, capsys
     assert command(server.url, "--batch", "submit") == 0
     assert "submitted as batch-0" in capsys.readouterr().out
     assert len(server.batches) == len(server.files) == 1
+
+
+@pytest.mark.parametrize("pages_by_id", [True, False])
+def test_an_old_batch_is_not_paid_again(
+    serve: Any, command: Any, capsys: pytest.CaptureFixture[str], pages_by_id: bool
+) -> None:
+    """Hundreds of others were begun since; a server that always gives its first page is not asked forever."""
+    server = serve(BatchServer())
+    server.lose_next_reply, server.pages_by_id = True, pages_by_id
+    assert command(server.url, "--batch", "submit") == 1
+    assert server.pages == 0  # what was just uploaded is in no batch yet
+    server.batches |= {f"other-{i}": {"id": f"other-{i}", "input_file_id": f"file-x{i}"} for i in range(250)}
+    assert command(server.url, "--batch", "submit") == 0
+    assert ("submitted as batch-0" in capsys.readouterr().out) is pages_by_id
+    assert (server.pages, len(server.batches)) == ((3, 251) if pages_by_id else (2, 252))
 
 
 def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

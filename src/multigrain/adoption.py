@@ -28,14 +28,14 @@ def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> 
 def inherit(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
     """Take over the answers of a language model, vectors and states, where the run has none of its own yet.
 
-    Whoever reads these looks first whether they are of the right model.
+    Only for who holds the lock of the folder. Whoever reads these looks first whether they are of the right model.
     """
     for name in ("judge_vectors", "base_vectors", "style"):
         path: Path = getattr(run_dir, name)
         source = next((known for donor in donors if (known := getattr(donor, name)).exists()), None)
         if source is not None and not path.exists():
             _link(source, path)
-    if not run_dir.store.exists():
+    if not _has_answers(run_dir.store):
         store = max((donor.store for donor in donors if donor.store.exists()), key=_size, default=None)
         if store is not None:
             _copy_store(store, run_dir.store)
@@ -77,11 +77,23 @@ def _link(source: Path, path: Path) -> None:
     fresh.replace(path)
 
 
+def _has_answers(store: Path) -> bool:
+    """Whether anything was paid for; what cannot be read may hold it."""
+    if not store.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(store)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master")}
+            return "calls" in tables and database.execute("select 1 from calls limit 1").fetchone() is not None
+    except sqlite3.DatabaseError:
+        return True
+
+
 def _copy_store(source: Path, path: Path) -> None:
-    """A copy of a database that may have been left in the middle of a write."""
+    """A copy of a database that may have been left in the middle of a write.
+
+    It is made by the database into the database, in one transaction: pages of the old one may lie beside it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.adopted")
-    fresh.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(fresh)) as new:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(path)) as new:
         old.backup(new)
-    fresh.replace(path)

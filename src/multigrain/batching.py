@@ -177,11 +177,15 @@ def _booked(context: _Context, requests: Iterator[tuple[str, Request]], name: st
 async def _hand_over(context: _Context, known: Batch) -> str:
     client, store = context.client, context.store
     try:
-        if known.file_id is None:
-            known = replace(known, file_id=await batch.upload(client, context.run_dir.batch(known.name)))
+        batch_id, file_id = None, known.file_id
+        if file_id is None:
+            file_id = await batch.upload(client, context.run_dir.batch(known.name))
+            known = replace(known, file_id=file_id)
             store.save_batch(known)
             store.commit()
-        batch_id = await batch.start(client, known, context.kind)
+        else:  # we may have been stopped before we could note the batch's id
+            batch_id = await batch.find(client, file_id)
+        batch_id = batch_id or await batch.start(client, file_id, context.kind)
     except LLMRefused as error:
         if error.status not in (404, 405, 501):
             raise

@@ -321,13 +321,13 @@ def _run_stages(
     donors: Sequence[Path] = (),
 ) -> dict[str, Any]:
     run_dir = RunDir(config.folder)
-    inherit([RunDir(folder) for folder in donors], config, run_dir)
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
     if "evaluate" in {*names} - ({*done} - {*redo}):
         foresee(config)
     with full_disk_explained(run_dir.folder), run_dir.lock():
+        inherit([RunDir(folder) for folder in donors], config, run_dir)
         outdated = is_outdated(config, run_dir)
         names_in_order = names_of(config)
         before = names_in_order[: names_in_order.index(names[0])]

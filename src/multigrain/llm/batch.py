@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -22,6 +23,8 @@ from multigrain.llm.endpoint import EndpointClient, encode, read_answer, request
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
 """OpenAI takes no more in one file."""
 WINDOW = "24h"
+PAGE = 100
+"""Batches that a server lists at once."""
 ENDED = ("completed", "failed", "expired", "cancelled")
 """States of a batch that will not change again."""
 
@@ -92,17 +95,29 @@ async def upload(client: EndpointClient, path: Path) -> str:
         return _id(await client.call("POST", "files", form))
 
 
-async def start(client: EndpointClient, known: Batch, kind: str) -> str:
-    """Have the server begin; returns the batch's id.
+async def find(client: EndpointClient, file_id: str) -> str | None:
+    """The id of the batch that the server has of this file already; all that it keeps are looked through."""
+    seen: set[str] = set()
+    page = await client.call("GET", f"batches?limit={PAGE}")
+    while batches := [batch for batch in _entries(page) if _id(batch) not in seen]:
+        for batch in batches:
+            if batch.get("input_file_id") == file_id:
+                return _id(batch)
+        seen.update(map(_id, batches))
+        if page.get("has_more") is False:
+            break
+        page = await client.call("GET", f"batches?limit={PAGE}&after={quote(_id(batches[-1]), safe='')}")
+    return None
 
-    A batch of this file that it has already, because we were stopped before we could note its id, is not begun again.
-    """
-    listing = await client.call("GET", "batches?limit=100")
-    for batch in listing.get("data") or []:
-        if batch.get("input_file_id") == known.file_id:
-            return _id(batch)
+
+def _entries(page: Any) -> list[Any]:
+    return (page.get("data") or []) if isinstance(page, dict) else []
+
+
+async def start(client: EndpointClient, file_id: str, kind: str) -> str:
+    """Have the server begin; returns the batch's id."""
     where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
-    wanted = {"input_file_id": known.file_id, "endpoint": where, "completion_window": WINDOW}
+    wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW}
     return _id(await client.call("POST", "batches", encode(wanted)))
 
 
