@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -144,7 +144,6 @@ def test_the_probe_does_not_hammer_a_server_that_says_retry_after_0(
 ) -> None:
     monkeypatch.setattr(probe, "PATIENCE", 0.5)
     server = Refusing(Behaviour(latency=0))
-    server.headers = {"Retry-After": "0"}
     with pytest.raises(LLMUnavailable, match="HTTP 503"):
         run(tmp_path / "store.sqlite", server)
     assert server.asked < 15
@@ -152,8 +151,7 @@ def test_the_probe_does_not_hammer_a_server_that_says_retry_after_0(
 
 class Refusing(MockServer):
     asked = 0
-    headers: ClassVar[dict[str, str]] = {}
 
     async def _complete(self, request: Any) -> Any:
         self.asked += 1
-        return web.json_response({"error": "later"}, status=503, headers=self.headers)
+        return web.json_response({"error": "later"}, status=503, headers={"Retry-After": "0"})
