@@ -166,7 +166,8 @@ class SynthesisSection(Section):
     """Where the negatives of a grade come from, such as `{1 = "mined", 4 = "both"}`; by default from both."""
     prompt_style: Literal["auto", "per-grade", "all-grades"] = "auto"
     """`per-grade`: few-shot completions and a cloze, for small models; `all-grades`: one JSON answer to a chat
-    message; `auto` tries both on a few pairs and takes the one whose grades come in the better order."""
+    message; `auto` tries both on a few pairs and takes the one whose grades come in the better order, but for the
+    embedded model, which wants `per-grade`."""
     language: str | None = None
     """Of the passages that are written, such as "German"; by default that of the passages that are there."""
     query_language: str | None = None

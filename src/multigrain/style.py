@@ -1,4 +1,4 @@
-"""Which prompt style suits the language model: found by trying both on a few pairs."""
+"""Which prompt style suits the language model: known, or found by trying both on a few pairs."""
 
 import json
 from itertools import pairwise
@@ -19,11 +19,14 @@ from multigrain.records import Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.negatives import choose_pairs
 from multigrain.synthesis.task import Parked
+from multigrain.weights import MODEL
 
 PROBED = 8
 """Pairs."""
 STYLES = ("all-grades", "per-grade")
 """Of equal ones the first is taken: it needs fewer requests."""
+KNOWN = {MODEL: "per-grade"}
+"""Models by name, with what a probe finds for them; the embedded one would need four minutes for it."""
 
 
 def decide(config: Config, run_dir: RunDir) -> Config:
@@ -59,7 +62,10 @@ def decide(config: Config, run_dir: RunDir) -> Config:
 
 
 def decided(config: Config, run_dir: RunDir) -> Config:
-    """The same, without asking anybody: the style stays `auto` where no probe has been made, and one is needed."""
+    """The same, without asking anybody: the style stays `auto` where no probe has been made, and one is needed.
+
+    A folder that was begun in a style stays with it, whatever is known of the model since.
+    """
     if config.synthesis.prompt_style != "auto":
         return config
     if config.synthesis.limit == 0 or not config.synthesis.grades_from("llm"):
@@ -68,7 +74,8 @@ def decided(config: Config, run_dir: RunDir) -> Config:
         noted: dict[str, Any] = json.loads(run_dir.style.read_text(encoding="utf-8"))
         if noted["asked"] == _question(config):
             return with_style(config, noted["style"])
-    return config
+    known = KNOWN.get(model_name(config.llm))
+    return with_style(config, known) if known else config
 
 
 def assume(config: Config, run_dir: RunDir) -> Config:
