@@ -125,8 +125,11 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
     first = next(unsettled, None)
     if first is None:
         return [_nothing_to_submit(context)] if all(b.state != WRITTEN for b in store.batches()) else []
-    dialect = await learn_dialect(context.client, first[1], context.ledger) if learn else Dialect()
-    requests = itertools.chain([first], unsettled)
+    if learn:
+        dialect = await learn_dialect(context.client, first[1], context.ledger)
+    else:
+        dialect = store.dialect(context.client.address, first[1].model) or Dialect()
+    requests = ((key, request.suited(dialect)) for key, request in itertools.chain([first], unsettled))
     for number in itertools.count(len(store.batches()) + 1):
         name = f"batch-{number:04}"
         keys = batch.write_batch(_booked(context, requests, name), context.run_dir.batch(name), dialect)

@@ -93,10 +93,18 @@ class LLMUnavailable(LLMError):
 
 
 class LLMRefused(LLMError):
-    """The server answered, and will answer the same to the same request."""
+    """The server answered, and will answer the same to the same request.
+
+    Attributes:
+        said: the whole of what the server said, of which the message may have the beginning alone.
+    """
 
     exit_code = 2
     reason = "rejected"
+
+    def __init__(self, message: str, status: int | None = None, billed: bool = False, said: str = "") -> None:
+        self.said = said
+        super().__init__(message, status, billed)
 
 
 class LLMReplyError(LLMError):

@@ -1,5 +1,6 @@
 import asyncio
 import email.utils
+import json
 import os
 import ssl
 import sys
@@ -80,6 +81,15 @@ def test_chat_and_completion_are_sent_as_openai_wants_them() -> None:
     assert "stop" not in completion[2]
 
 
+def events(*data: Any, start: str = "data: ", end: str = "\n\n") -> str:
+    """A stream, as servers send it."""
+    return "".join(f"{start}{item if isinstance(item, str) else json.dumps(item)}{end}" for item in data)
+
+
+def delta(finish_reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": finish_reason}], "usage": None}
+
+
 async def _html(_request: web.Request) -> web.Response:
     return web.Response(text="<html>Welcome</html>", content_type="text/html")
 
@@ -107,7 +117,7 @@ async def _cut(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(_request: web.Request) -> web.Response:
-    return web.Response(text='data: {"choices": []}\n\ndata: [DONE]\n\n', content_type="text/event-stream")
+    return web.Response(text=events(delta(content="half")), content_type="text/event-stream")
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:
@@ -154,7 +164,7 @@ def _status(status: int, text: str = "because", **headers: str) -> Handler:
     [
         (_html, LLMReplyError, "not JSON: '<html>Welcome"),
         (_no_choices, LLMReplyError, "not an OpenAI-style answer"),
-        (_stream, LLMReplyError, "not JSON: 'data: "),
+        (_stream, LLMReplyError, "breaks off after: 'half'"),
         (_endless, LLMReplyError, "longer than"),
         (_drip, LLMUnavailable, "no answer within 2 s"),
         (_nested, LLMReplyError, "not JSON"),
@@ -265,6 +275,88 @@ def test_odd_answers_are_answers(choice: dict[str, Any], expected: Answer) -> No
         return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 10**40, "completion_tokens": "many"}})
 
     assert with_server(handler, ask) == expected
+
+
+WHOLE = [delta(role="assistant"), delta(content="a\n\n"), delta(content="b"), delta("length"), "[DONE]"]
+USAGE = {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (events(*WHOLE), Answer("a\n\nb", None, None, "length")),
+        (events(*WHOLE, start="data:", end="\r\n\r\n"), Answer("a\n\nb", None, None, "length")),
+        (": waiting\n\n" + events(*WHOLE, start="event: x\nid: 1\ndata: "), Answer("a\n\nb", None, None, "length")),
+        (events(*WHOLE[:-1], USAGE, "[DONE]"), Answer("a\n\nb", 4, 2, "length")),
+        (events(delta(content="x"), delta("stop")), Answer("x")),
+        (events(delta(content="x"), "[DONE]"), Answer("x")),
+        (events("[DONE]"), Answer("")),
+        (events(delta(reasoning_content="hm"), delta(content="x"), "[DONE]"), Answer("x", has_thoughts=True)),
+        (events(delta(content=[{"type": "text", "text": "x"}]), "[DONE]"), Answer("x")),
+        (events(delta(refusal="no"), "[DONE]"), Answer("no", None, None, "content_filter")),
+        (events({"choices": [{"text": "x"}]}, {"choices": [{"text": "y", "finish_reason": "stop"}]}), Answer("xy")),
+        (events({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}, "[DONE]"), Answer("x")),
+    ],
+)
+def test_a_stream_that_nobody_asked_for_is_read(stream: str, expected: Answer) -> None:
+    for kind in ("text/event-stream", "application/json"):
+
+        async def handler(_request: web.Request, kind: str = kind) -> web.Response:
+            return web.Response(text=stream, content_type=kind)
+
+        assert with_server(handler, ask) == expected
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (events({"error": {"message": "too much to do"}}), "too much to do"),
+        (events(delta(content="half"), {"error": {"message": "too much to do"}}, "[DONE]"), "too much to do"),
+        (events(delta(content="half"), '{"choices": [{"del'), "not JSON"),
+        (events('"x"', "[DONE]"), "not an OpenAI-style answer"),
+    ],
+)
+def test_an_error_in_a_stream_is_one(stream: str, expected: str) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.Response(text=stream, content_type="text/event-stream")
+
+    with pytest.raises(LLMReplyError, match=expected):
+        with_server(handler, ask)
+
+
+TEXT, THOUGHT = {"type": "text", "text": "x"}, {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+MORE = [{"type": "output_text", "text": "y"}, "z", {"text": "!"}]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": [TEXT]}, Answer("x")),
+        (
+            {"content": [THOUGHT, TEXT, *MORE]},
+            Answer("xyz!", has_thoughts=True),
+        ),
+        ({"content": [{"type": "reasoning", "text": "hm"}, TEXT]}, Answer("x", has_thoughts=True)),
+        ({"content": [{"type": "image_url"}, 7, None, {"type": "text", "text": None}]}, Answer("")),
+        ({"content": [{"type": "refusal", "refusal": "no"}]}, Answer("no", finish_reason="content_filter")),
+        ({"content": [], "reasoning": "hm"}, Answer("", has_thoughts=True)),
+        ({"reasoning_content": "hm"}, Answer("", has_thoughts=True)),
+        ({"content": {"text": "x"}}, Answer("")),
+    ],
+)
+def test_the_texts_among_the_parts_are_the_answer(message: dict[str, Any], expected: Answer) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": message}]})
+
+    assert with_server(handler, ask) == expected
+
+
+@pytest.mark.parametrize("word", ["max_tokens", "MAX_TOKENS", "model_length"])
+def test_other_words_for_cut(word: str) -> None:
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "x"}, "finish_reason": word}]})
+
+    assert with_server(handler, ask).finish_reason == "length"
 
 
 @pytest.mark.parametrize("prompt", ["NUL \0", "half \ud800 pair", "word " * 100_000])

@@ -52,6 +52,18 @@ class Lying(MockServer):
         return super()._text(body, name)
 
 
+class Wordy(MockServer):
+    """Names the parameter at the end of a long message, after the like of a request's id."""
+
+    async def _complete(self, request: Any) -> Any:
+        body = await request.json()
+        if "seed" in body:
+            said = {"trace": "0" * 1000, "detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+            said["takes"] = ["max_tokens", "temperature"]
+            return web.json_response(said, status=422)
+        return await super()._complete(request)
+
+
 class Picky(MockServer):
     """Refuses parameters, each with a message like OpenAI's."""
 
@@ -77,16 +89,31 @@ class Picky(MockServer):
             Picky(Behaviour(latency=0)),
             Dialect(renamed=(("max_tokens", "max_completion_tokens"), ("temperature", None))),
         ),
+        (Wordy(Behaviour(latency=0)), Dialect(renamed=(("seed", None),))),
     ],
-    ids=["schema", "object", "text", "lying", "picky"],
+    ids=["schema", "object", "text", "lying", "picky", "wordy"],
 )
 def test_each_server_is_found_on_its_rung(tmp_path: Path, server: MockServer, expected: Dialect) -> None:
     tally, dialect, bodies = run(tmp_path / "store.sqlite", server)
     assert (tally.answered, tally.parked) == (5, 0)
     assert dialect == expected
-    if expected.renamed:
+    if len(expected.renamed) > 1:
         assert bodies[-1]["max_completion_tokens"] == 100
         assert not {"max_tokens", "temperature"} & bodies[-1].keys()
+
+
+def test_a_server_that_refuses_the_schema_keeps_its_parameters(tmp_path: Path) -> None:
+    """It names what it takes instead, which is no reason to do without."""
+
+    class Helpful(MockServer):
+        async def _complete(self, request: Any) -> Any:
+            if "response_format" in (body := await request.json()):
+                said = f"Unknown: response_format. Known: model, messages, max_tokens, seed, temperature. {body}"
+                return web.json_response({"error": {"message": said}}, status=400)
+            return await super()._complete(request)
+
+    _, dialect, _ = run(tmp_path / "store.sqlite", Helpful(Behaviour(latency=0)))
+    assert dialect == Dialect("text")
 
 
 def test_one_probe_for_a_server_and_model(tmp_path: Path) -> None:

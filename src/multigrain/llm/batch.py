@@ -18,7 +18,8 @@ from multigrain.errors import LLMError, LLMReplyError, LLMUnavailable
 from multigrain.jsonl import atomic_file
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.endpoint import EndpointClient, encode, read_answer, request_body
+from multigrain.llm.endpoint import EndpointClient, encode, request_body
+from multigrain.llm.reply import read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
 """OpenAI takes no more in one file."""

@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from multigrain.errors import LLMTruncated
+from multigrain.llm import thinking
 from multigrain.llm.dialect import Dialect
 
 
@@ -44,6 +46,12 @@ class Request:
         parts = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
+    def suited(self, dialect: Dialect | None) -> "Request":
+        """As it is sent: a model that thinks has room for its thoughts, and is not stopped at the first line's end."""
+        if dialect is None or not dialect.thinks:
+            return self
+        return replace(self, max_tokens=self.max_tokens + thinking.ROOM, stop=())
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -54,6 +62,8 @@ class Answer:
     completion_tokens: int | None = None
     finish_reason: str = "stop"
     """OpenAI's word: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
+    has_thoughts: bool = False
+    """Whether the server told, beside the text, that the model had reasoned; not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,31 @@ class Ask:
     """A request, and how its answer is read."""
 
     request: Request
-    read: Callable[[Answer], Any]
-    """Raises LLMReplyError where the answer is no use."""
+    reader: Callable[[Answer], Any]
+    """Is given the answer alone, without reasoning; raises LLMReplyError where it is no use."""
+
+    def read(self, answer: Answer) -> Any:
+        """What the model answered.
+
+        Raises:
+            LLMTruncated: the answer was cut. Only a raw completion may be: it is a passage all the same.
+            LLMReplyError: it is no use.
+        """
+        is_raw = self.request.kind == "completion"
+        text = thinking.answer_in(answer.text, is_raw)
+        if text is None:
+            raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
+        if answer.finish_reason == "length" and not (is_raw and text.strip()):
+            raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
+        for stop in self.request.stop:  # not every server is told, or obeys
+            text = text.lstrip().partition(stop)[0]
+        return self.reader(replace(answer, text=text))
+
+    def shows_thinking(self, answer: Answer) -> bool:
+        """Whether the model reasoned before it answered, or was cut before it said anything."""
+        is_raw = self.request.kind == "completion"
+        is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
+        return answer.has_thoughts or is_silent or thinking.answer_in(answer.text, is_raw) != answer.text
 
 
 class Client(Protocol):

@@ -19,6 +19,8 @@ RUNGS: tuple[Rung, ...] = ("json_schema", "json_object", "text")
 
 OTHER_NAMES: dict[str, str | None] = {"max_tokens": "max_completion_tokens", "seed": None, "temperature": None}
 """Parameters that some servers refuse -> the name to try instead; None: do without."""
+FORMS = ("response_format", "json_schema", "json_object")
+"""What a server names that refuses a rung."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Dialect:
     rung: Rung = "json_schema"
     renamed: tuple[tuple[str, str | None], ...] = ()
     """Parameters with the names that they have here; None: not sent."""
+    thinks: bool = False
+    """Whether the model reasons before it answers."""
 
     def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
         """The body of a request as this server takes it."""
@@ -43,12 +47,15 @@ class Dialect:
         return body
 
     def without(self, message: str) -> Self | None:
-        """The dialect to try after a refusal that names a parameter; None if it names none."""
-        changed = dict(self.renamed)
-        for name, other in OTHER_NAMES.items():
-            if name not in changed and re.search(rf"\b{name}\b", message):
-                return replace(self, renamed=(*self.renamed, (name, other)))
-        return None
+        """The dialect to try after a refusal that names a parameter; None if it names none.
+
+        Of several, the first that is named: servers go on to say what they take instead, or what they were sent.
+        """
+        known = dict(self.renamed)
+        names = [name for name in OTHER_NAMES if name not in known]
+        found = re.search(rf"\b(?:{'|'.join([*names, *FORMS])})\b", message)
+        name = found[0] if found else None
+        return replace(self, renamed=(*self.renamed, (name, OTHER_NAMES[name]))) if name in OTHER_NAMES else None
 
     def lower(self) -> Self | None:
         """The dialect one rung down; None at the bottom."""
@@ -63,4 +70,5 @@ class Dialect:
     def from_json(cls, text: str) -> Self:
         """As `to_json` wrote it."""
         fields = json.loads(text)
-        return cls(fields["rung"], tuple((name, other) for name, other in fields["renamed"]))
+        renamed = tuple((name, other) for name, other in fields["renamed"])
+        return cls(fields["rung"], renamed, fields.get("thinks", False))

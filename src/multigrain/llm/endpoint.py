@@ -20,15 +20,13 @@ import yarl
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
-from multigrain.records import encodable
+from multigrain.llm.reply import json_in, read_answer
 
 CONNECT_SECONDS = 10.0
 MODELS_SECONDS, ALIVE_SECONDS = 30.0, 10.0
 """How long a server may take to list its models, at the start and later."""
 LARGEST_ANSWER = 4 * 2**20
 """Bytes; a longer body is no answer to a request for a short text."""
-MOST_TOKENS = 10**9
-"""A server that counts more in one answer does not count."""
 LONGEST_WAIT = 3600.0
 """Seconds for which a server may ask."""
 FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)
@@ -138,15 +136,17 @@ class EndpointClient:
         Raises:
             LLMError: see `Client.complete`.
         """
+        where = f"{self.address}/{path}"
         try:
             async with self._response(method, path, body) as response:
                 raw = await _body(response)
-            return json.loads(raw)
+            if len(raw) > LARGEST_ANSWER:
+                raise LLMReplyError(f"{where}: the answer is longer than {LARGEST_ANSWER} bytes.", billed=True)
+            return json_in(raw)
         except LLMError as error:
             raise self._redacted(error) from None
         except (ValueError, RecursionError):
             said = self._without_key(raw.decode(errors="replace"))[:80]
-            where = f"{self.address}/{path}"
             raise LLMReplyError(f"{where}: answered something that is not JSON: {said!r}", billed=True) from None
 
     async def stream(self, path: str) -> AsyncIterator[bytes]:
@@ -178,7 +178,7 @@ class EndpointClient:
         try:
             async with self._session.request(method, url, data=body, allow_redirects=False, **options) as response:
                 if not 200 <= response.status < 300:
-                    said = (await response.content.read(LARGEST_ANSWER)).decode(errors="replace")
+                    said = (await _body(response)).decode(errors="replace")
                     raise _refusal(url, response, self._without_key(said))
                 yield response
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -233,37 +233,15 @@ def encode(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def read_answer(reply: Any) -> Answer:
-    """The answer in the body of a response.
-
-    Raises:
-        LLMReplyError: there is none.
-    """
-    try:
-        choice, usage = reply["choices"][0], reply.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        message = choice.get("message") or {}
-        text = message["content"] if "message" in choice else choice["text"]
-        tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        finish_reason = choice.get("finish_reason") or "stop"
-        refusal = message.get("refusal")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise LLMReplyError(f"not an OpenAI-style answer: {json.dumps(reply)[:120]}", billed=True) from None
-    prompt_tokens, completion_tokens = (n if isinstance(n, int) and 0 <= n < MOST_TOKENS else None for n in tokens)
-    if isinstance(refusal, str) and refusal:
-        finish_reason, text = "content_filter", refusal
-    text = text if isinstance(text, str) else ""
-    return Answer(encodable(text), prompt_tokens, completion_tokens, encodable(str(finish_reason)))
-
-
 async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, or of one that is too long a little more than it may have."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
+        parts.append(part)
         if size > LARGEST_ANSWER:
             response.close()
-            raise LLMReplyError(f"{response.url}: the answer is longer than {LARGEST_ANSWER} bytes.", billed=True)
-        parts.append(part)
+            break
     return b"".join(parts)
 
 
@@ -284,7 +262,7 @@ def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
         return LLMRefused(f"{message} The server sends elsewhere: {elsewhere}. Set llm.base_url to the right address.")
     else:
         hint = "The server refuses this request."
-    return LLMRefused(f"{message} {hint}", status)
+    return LLMRefused(f"{message} {hint}", status, said=text)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:

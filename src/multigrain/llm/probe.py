@@ -1,4 +1,7 @@
-"""Find out how a server is spoken to: a tiny question whose answer has the right form only if it was held to it."""
+"""Find out how a server is spoken to: a tiny question whose answer has the right form only if it was held to it.
+
+The answer also shows whether the model thinks first, before a limit or a stop text made for short answers cuts it.
+"""
 
 import asyncio
 import json
@@ -7,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm.client import Answer, Client, Request
+from multigrain.llm.client import Answer, Ask, Client, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import BUSY
 from multigrain.llm.ledger import Ledger
@@ -26,6 +29,8 @@ SCHEMA = {
 SHAPE = 'Use this form: {"colour_wanted": "..."}'
 TRIES = 3
 """For each dialect."""
+TOKENS = 1024
+"""At least: a model that thinks has to come to its answer, or to show that it does."""
 LONGEST_WAIT = 1.0
 PATIENCE, PATIENCE_IF_BUSY = 60.0, 900.0
 """Seconds without an answer; the second, where the server at least says that it is busy."""
@@ -45,7 +50,7 @@ async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dia
     Raises:
         LLMRefused, LLMUnavailable: see `find_dialect`.
     """
-    if request.schema is None or client.dialect is not None:
+    if request.kind != "chat" or client.dialect is not None:
         return client.dialect or Dialect()
     client.dialect = ledger.store.dialect(client.address, request.model)
     if client.dialect is None:
@@ -57,6 +62,7 @@ async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dia
 
 async def _send(client: Client, ledger: Ledger, request: Request, dialect: Dialect) -> Answer:
     """One call that serves no input, within the caps like any other."""
+    request = request.suited(dialect)
     call = ledger.begin(KEY, request)
     if call is None:
         raise LLMReplyError(ledger.obstacle or "")
@@ -90,11 +96,12 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
     dialect = Dialect()
     while True:
         try:
-            if await _has_form(request, dialect, send):
+            has_form, dialect = await _has_form(request, dialect, send)
+            if has_form:
                 return dialect
             lower = dialect.lower()
         except LLMRefused as refused:
-            lower = dialect.without(str(refused)) or dialect.lower()
+            lower = dialect.without(refused.said) or dialect.lower()
             if lower is None or refused.status not in (400, 422):
                 raise
         if lower is None:
@@ -102,23 +109,28 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
         dialect = lower
 
 
-async def _has_form(request: Request, dialect: Dialect, send: Send) -> bool:
+async def _has_form(request: Request, dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
     """Whether an answer has the right form, in at most `TRIES` tries; an error 500 is a bad answer too.
+
+    Returns:
+        That, and the dialect with what else the answers showed: whether the model thinks.
 
     Raises:
         LLMRefused: the server refuses the request in this dialect.
         LLMUnavailable: it stayed busy or away.
     """
     prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
-    probe = replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=())
+    limit = max(request.max_tokens, TOKENS)
+    probe = replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit)
+    ask = Ask(probe, _check_form)
     started = asyncio.get_running_loop().time()
     tries = 0
     while tries < TRIES:
         try:
             answer = await send(replace(probe, seed=probe.seed + tries), dialect)
-            if _is_form(answer.text):
-                return True
-            tries += 1
+            dialect = replace(dialect, thinks=dialect.thinks or ask.shows_thinking(answer))
+            ask.read(answer)
+            return True, dialect
         except LLMReplyError:
             tries += 1
         except LLMUnavailable as error:
@@ -129,7 +141,7 @@ async def _has_form(request: Request, dialect: Dialect, send: Send) -> bool:
                 said = f"{error} No answer for {patience:g} s; once it is mended, the same command goes on."
                 raise LLMUnavailable(said, error.status) from None
             await _pause(error)
-    return False
+    return False, dialect
 
 
 async def _pause(error: LLMUnavailable) -> None:
@@ -139,9 +151,10 @@ async def _pause(error: LLMUnavailable) -> None:
     await asyncio.sleep(pause)
 
 
-def _is_form(text: str) -> bool:
+def _check_form(answer: Answer) -> None:
     try:
-        value = json.loads(text)
+        value = json.loads(answer.text)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and isinstance(value.get("colour_wanted"), str)
+        raise LLMReplyError("not JSON") from None
+    if not (isinstance(value, dict) and isinstance(value.get("colour_wanted"), str)):
+        raise LLMReplyError("not of the right form")

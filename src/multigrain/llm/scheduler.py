@@ -17,11 +17,13 @@ import heapq
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from itertools import chain, count
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMUnavailable
 from multigrain.llm.budget import Budget
 from multigrain.llm.client import Answer, Ask, Client, Request
+from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import BUSY
 from multigrain.llm.job import Job, reads
 from multigrain.llm.lane import Lane
@@ -211,7 +213,8 @@ class _Run:
 
     def _launch(self, job: Job, lane: Lane) -> asyncio.Task[None] | None:
         """Send a request, unless that might pass a cap."""
-        call = self.ledger.begin(job.key, job.request)
+        request = job.request.suited(lane.client.dialect)
+        call = self.ledger.begin(job.key, request)
         if call is None:
             self._wait(job, 0)
             if not self.tally.under_way:
@@ -219,14 +222,14 @@ class _Run:
             return None
         self.tally.under_way += 1
         lane.under_way += 1
-        return self.tasks.create_task(self._call(job, lane, call))
+        return self.tasks.create_task(self._call(job, lane, call, request))
 
     # What comes back
 
-    async def _call(self, job: Job, lane: Lane, call: Call) -> None:
+    async def _call(self, job: Job, lane: Lane, call: Call, request: Request) -> None:
         started = self.loop.time()
         try:
-            answer = await lane.client.complete(job.request)
+            answer = await lane.client.complete(request)
         except LLMError as error:
             self.ledger.fail(call, error)
             self._failed(job, lane, error)
@@ -236,12 +239,22 @@ class _Run:
             self.ledger.end(call, answer)
             self.ever_answered = True
             lane.answered(self.loop.time(), self.loop.time() - started)
-            self._read(job, call, answer)
+            self._notice_thinking(job, lane, answer)
+            self._read(job, call, answer, request.max_tokens)
         lane.under_way -= 1
         self.tally.under_way -= 1
         self.wake.set()
 
-    def _read(self, job: Job, call: Call, answer: Answer) -> None:
+    def _notice_thinking(self, job: Job, lane: Lane, answer: Answer) -> None:
+        """From now on the server is asked as one whose model thinks, and remembered as such."""
+        known = lane.client.dialect
+        if (known and known.thinks) or not job.ask.shows_thinking(answer):
+            return
+        lane.client.dialect = replace(known or Dialect(), thinks=True)
+        if known:  # of raw completions nobody knows the rest
+            self.store.learn(lane.client.address, job.request.model, lane.client.dialect)
+
+    def _read(self, job: Job, call: Call, answer: Answer, limit: int) -> None:
         error = reads(job.ask, answer)
         if error is None:
             self.store.accept(job.key, call.number)
@@ -250,7 +263,7 @@ class _Run:
             self.refusals_in_row = 0
             return
         self.ledger.count(error)
-        job.misread(error, job.request.max_tokens)
+        job.misread(error, limit)
         self._wait(job, 0)
 
     def _failed(self, job: Job, lane: Lane, error: LLMError) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.errors import LLMReplyError
 from multigrain.llm.client import Answer
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -37,11 +37,8 @@ def read_object(answer: Answer, model: type[Model]) -> Model:
     """The object in an answer.
 
     Raises:
-        LLMTruncated: the answer was cut at its token limit.
         LLMReplyError: there is no such object in it.
     """
-    if answer.finish_reason == "length":
-        raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
     try:
         return model.model_validate_json(answer.text)
     except ValidationError:

@@ -2,13 +2,12 @@
 
 import re
 
-from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.errors import LLMReplyError
 from multigrain.llm.client import Answer
 
 _RATING = r"[\"'*_`\s]*([0-3])[\"'*_`]*(?:\s*/\s*3)?\b[\"'*_`]*"
 _BARE = re.compile(rf"{_RATING}(?:\W[^\d]*)?")
 _LABELLED = re.compile(rf"\b(?:rating|score)[\"'*_`]*\s*(?:is|[:=])(?:{_RATING}(?!\d|\.\d)([^\n]*))?", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 def read_rating(answer: Answer) -> int:
@@ -20,12 +19,9 @@ def read_rating(answer: Answer) -> int:
     2
 
     Raises:
-        LLMTruncated: the answer was cut at its token limit.
         LLMReplyError: there is no rating in it, or more than one.
     """
-    if answer.finish_reason == "length":
-        raise LLMTruncated("the rating was cut at its token limit")
-    text = _THOUGHT.sub("", answer.text).strip()
+    text = answer.text.strip()
     if whole := _BARE.fullmatch(text):
         return int(whole[1])
     found = [match.groups() for match in _LABELLED.finditer(text)]
