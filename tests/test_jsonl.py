@@ -36,15 +36,73 @@ def test_half_surrogates_become_question_marks(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         (b'{"a": 1}\n{"a": \n', r"file.jsonl, line 2: not JSON"),
-        (b"[1, 2]\n", r"line 1: found a JSON list; wanted an object"),
-        (b'{"a": 1}\n\n', r"line 2: empty line"),
+        (b'{"a": 1}\n[1, 2]\n', r"line 2: found a JSON list; wanted an object"),
+        (b"[1, 2]\n", r"line 1: found a JSON int; wanted an object"),
+        (b'[{"a": 1},\n {"b": }]\n', r"line 2: not JSON \(Expecting value\)"),
+        (b'[{"a": 1},\n', r"the JSON array has no end"),
+        (b'[{"a": 1}]\n[{"a": 2}]\n', r"something follows the JSON array"),
         (b'{"a": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line\)"),
+        (b'[{"a": 1},\n{"a": "\xff"}]\n', r"line 2: not UTF-8 \(byte 8 of the line\)"),
+        ('{"a": 1}'.encode("utf-16"), r"line 1: not UTF-8"),
+        (b"query,positive\na,b\n", r"begins with 'query,positive', which is no JSON object. Give .* one object a line"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "file.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=expected):
+        list(read_objects(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1}\n\n{"a": 2}\n \r\n',
+        b'\xef\xbb\xbf\n\n{"a": 1}\n{"a": 2}',
+        b'[{"a": 1}, {"a": 2}]',
+        b'\xef\xbb\xbf[\n  {\n    "a": 1\n  },\n  {\n    "a": 2\n  }\n]\n',
+        b'{\n  "a": 1\n}\n{\n  "a": 2\n}\n',
+        b'{"a": 1},\n{"a": 2},\n',
+    ],
+)
+@pytest.mark.parametrize("name", ["file.jsonl", "file.json", "file.json.gz"])
+def test_blank_lines_arrays_and_objects_over_several_lines(tmp_path: Path, content: bytes, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [fields for _, fields in read_objects(path)] == [{"a": 1}, {"a": 2}]
+
+
+def test_an_object_of_an_array_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text('[\n  {"a": "\\ud800 [1,\\n2]"},\n\n  {\n    "b": 1}\n]')
+    assert list(read_objects(path)) == [(2, {"a": "? [1,\n2]"}), (4, {"b": 1})]
+
+
+def test_lines_are_streamed_and_what_is_read_whole_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multigrain.jsonl.LARGEST_WHOLE", 30)
+    path = tmp_path / "file.json"
+    path.write_text('{"a": 1}\n' * 10 + "no JSON")
+    objects = read_objects(path)
+    assert [next(objects) for _ in range(10)][-1] == (10, {"a": 1})
+    path.write_text("[" + '{"a": 1},\n' * 10 + "]")
+    with pytest.raises(DataError, match="larger than the .* read whole. Give a file of JSON lines"):
+        next(read_objects(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("p.csv", r"pandas.read_csv\('.*p.csv'\).to_json\('.*p.jsonl', orient='records', lines=True\)"),
+        ("p.CSV.gz", r"pandas.read_csv\('.*p.CSV.gz'\).to_json\('.*p.jsonl'"),
+        ("p.tsv", r"pandas.read_csv\('.*p.tsv', sep='\\t'\)"),
+        ("p.xlsx", r"pandas.read_excel\("),
+        ("p.parquet", r"pandas.read_parquet\("),
+    ],
+)
+def test_a_table_is_named_with_the_command_that_converts_it(tmp_path: Path, name: str, reader: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"query,positive\n") if name.endswith(".gz") else b"PK\x03\x04\xff")
+    with pytest.raises(DataError, match=f"wanted JSON lines. Convert it: python -c .*{reader}"):
         list(read_objects(path))
 
 

@@ -2,26 +2,61 @@
 
 import gzip
 import json
+import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from multigrain.errors import DataError
 from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
 
+LARGEST_WHOLE = 2**30
+"""Bytes of a file that is read whole, because it is no JSON lines."""
+TABLES = {
+    ".csv": "read_csv('{}')",
+    ".tsv": r"read_csv('{}', sep='\t')",
+    ".xlsx": "read_excel('{}')",
+    ".xls": "read_excel('{}')",
+    ".ods": "read_excel('{}')",
+    ".feather": "read_feather('{}')",
+    ".parquet": "read_parquet('{}')",
+}
+"""How pandas reads what is no JSON, by the end of the name."""
+JSON_LINES = 'Give a file of JSON lines: one object a line, such as {"query": "...", "positive": "..."}.'
+MOST_NAMES = 20
+"""Fields that a message lists."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_BETWEEN = re.compile(r"[\s,]*")
+
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for each line of a `.jsonl` or `.jsonl.gz` file.
+    """Yield (line number, object) for each object of a file; gzipped where the name ends in `.gz`.
+
+    JSON lines are read one at a time; blank lines are skipped. An array of objects, or objects that go over several
+    lines, are read whole.
 
     Raises:
-        DataError: the file is missing or not UTF-8, or a line is not a JSON object.
+        DataError: the file is missing, not UTF-8 or no JSON, or holds something else than objects.
     """
+    if _head(path).startswith(b"["):
+        yield from _spread(path)
+        return
+    is_first = True
     for number, line in enumerate(_lines(path), start=1):
-        yield number, _object(line, path, number)
+        text = _decoded(line, path, number)
+        if not text.strip():
+            continue
+        if is_first and not _is_json(text):
+            yield from _spread(path)
+            return
+        is_first = False
+        yield number, _object(text, path, number)
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
@@ -58,35 +93,138 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     return write_objects(path, (to_json(record) for record in records))
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that may hold JSON, without the white space before them.
+
+    Raises:
+        DataError: it is a table, or no JSON begins like that.
+    """
+    with _opened(path) as file:
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind in TABLES:
+        out = Path(path.name.removesuffix(".gz")).with_suffix(".jsonl")
+        table = f"pandas.{TABLES[kind].format(path)}"
+        convert = f"python -c \"import pandas; {table}.to_json('{out}', orient='records', lines=True)\""
+        raise DataError(path, f"a {kind} file; wanted JSON lines. Convert it: {convert}")
+    if head[:1] not in (b"", b"[", b"{") and head[:2] not in UTF_16:
+        found = head.splitlines()[0][:40].decode(errors="replace")
+        raise DataError(path, f"begins with {found!r}, which is no JSON object. {JSON_LINES}")
+    return head
+
+
 def _lines(path: Path) -> Iterator[bytes]:
+    with _opened(path) as file:
+        yield from file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from file
+            yield file
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(path, f"is not a whole gzip file ({error}).") from None
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}. Give the path of a JSON-lines file.") from None
 
 
-def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _decoded(line: bytes, path: Path, number: int) -> str:
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             path, f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8.", number
         ) from None
-    if not text.strip():
-        raise DataError(path, "empty line; wanted one JSON object. Delete the line.", number)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line on which it begins, object) of each object of an array, or of objects that go over several lines."""
+    text = _whole(path)
+    place = _after(text, 0)
+    is_array = text[place] == "["
+    decoder = json.JSONDecoder()
+    place, line, counted = _after(text, place + is_array), 1, 0
+    while place < len(text) and not (is_array and text[place] == "]"):
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError as error:
+            fault = f"not JSON ({getattr(error, 'msg', error)}); wanted one JSON object a line."
+            raise DataError(path, fault, getattr(error, "lineno", line)) from None
+        yield line, _fields(value, text[counted:place], path, line)
+        place = _after(text, place)
+    if is_array and text[place:].strip() != "]":
+        fault = "something follows the JSON array" if place < len(text) else "the JSON array has no end"
+        raise DataError(path, f"{fault}. Save the file again.", line)
+
+
+def _whole(path: Path) -> str:
+    with _opened(path) as file:
+        content = file.read(LARGEST_WHOLE + 1)
+    if len(content) > LARGEST_WHOLE:
+        size = f"{LARGEST_WHOLE / 2**30:g} GiB"
+        raise DataError(path, f"no JSON lines, and larger than the {size} that are read whole. {JSON_LINES}")
+    lines = enumerate(content.splitlines(keepends=True), start=1)
+    return "".join(_decoded(line, path, number) for number, line in lines)
+
+
+def _after(text: str, place: int) -> int:
+    """Where the next value begins."""
+    found = _BETWEEN.match(text, place)
+    assert found is not None  # it matches nothing, too
+    return found.end()
+
+
+def _object(text: str, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
         raise DataError(path, f"not JSON ({error}); wanted one JSON object a line.", number) from None
+    return _fields(value, text, path, number)
+
+
+def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
+    """The value, if it is an object; `text` is how it is written."""
     if not isinstance(value, dict):
         raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
     if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks
         value = json.loads(to_line(value))
     fields: dict[str, Any] = value
     return fields
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a field holds nothing: null, or NaN, which is what tables have in an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:
+    """The field as text, which is empty where the field is absent.
+
+    Raises:
+        DataError: the field holds something else.
+    """
+    value = fields.get(key)
+    if is_absent(value):
+        return ""
+    if not isinstance(value, str):
+        raise DataError(where, no_text(key, value), line)
+    return value
+
+
+def names_of(fields: dict[str, Any]) -> str:
+    """The names of the fields, as a message lists them."""
+    named = ", ".join(f'"{name}"' for name in list(fields)[:MOST_NAMES]) or "none"
+    return f"{named} and {len(fields) - MOST_NAMES} more" if len(fields) > MOST_NAMES else named
 
 
 def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
@@ -96,8 +234,7 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
         DataError: the field is missing, not text, or blank.
     """
     if key not in fields:
-        found = ", ".join(f'"{name}"' for name in fields) or "none"
-        raise DataError(path, f'no field "{key}"; fields found: {found}.', line)
+        raise DataError(path, f'no field "{key}"; fields found: {names_of(fields)}.', line)
     value = fields[key]
     if not isinstance(value, str):
         raise DataError(path, no_text(key, value), line)

@@ -18,3 +18,11 @@ def test_documents_by_number_and_in_order(tmp_path: Path) -> None:
     assert corpus[1:] == DOCUMENTS[1:]
     with pytest.raises(IndexError):
         corpus[3]
+
+
+def test_blank_lines_are_no_documents(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "a", "text": "one"}\n\n  \n{"id": "b", "text": "two"}\n\n')
+    corpus = Corpus(path)
+    assert len(corpus) == 2
+    assert list(corpus) == [corpus[0], corpus[1]] == [Document("a", "one"), Document("b", "two")]

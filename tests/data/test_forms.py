@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
+from multigrain.config import Config
 from multigrain.data.sources import files_of, read_documents, read_pairs, read_source
+from multigrain.data.split import prepare
 from multigrain.errors import DataError
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
@@ -123,6 +125,50 @@ FORMS: dict[str, tuple[list[dict[str, Any]], Any, Any]] = {
         [("1", "q", "p"), ("2", "w", "z")],
         mined("1", "a"),
     ),
+    "FlagEmbedding with one positive": (
+        [{"query": "q", "pos": "p", "neg": ["a"]}, {"query": "w", "pos": "p", "neg": ["b"]}],
+        [("1", "q", "p"), ("2", "w", "p")],
+        mined("1", "a") + mined("2", "b"),
+    ),
+    "FlagEmbedding with one positive alone": ([{"query": "q", "pos": "p", "prompt": "Find: "}], ONE, []),
+    "an id in several rows": (
+        [
+            {"query_id": "x", "query": "q", "positive": "p"},
+            {"query_id": "x", "query": "q", "positive": "r"},
+            {"query_id": "y", "query": "w", "positive": "p"},
+            {"query_id": "x", "query": "q", "positive": "s"},
+            {"query_id": "x", "query": "q", "positive": "r"},
+        ],
+        [("x", "q", "p"), ("x/1", "q", "r"), ("y", "w", "p"), ("x/2", "q", "s")],
+        [],
+    ),
+    "an id in several triplets": (
+        [
+            {"id": "x", "query": "q", "positive": "p", "negative": "a"},
+            {"id": "x", "query": "q", "positive": "r", "negative": "a"},
+            {"id": "x", "query": "q", "positive": "p", "negative": "b"},
+            {"id": "x", "query": "q", "positive": "r", "negative": None},
+        ],
+        [("x", "q", "p"), ("x/1", "q", "r")],
+        mined("x", "a") + mined("x/1", "a") + mined("x", "b"),
+    ),
+    "an id in several rows of FlagEmbedding": (
+        [
+            {"id": "x", "query": "q", "pos": ["p", "r"], "neg": []},
+            {"id": "x", "query": "q", "pos": ["s", "t"], "neg": []},
+            {"id": "x", "query": "q", "pos": ["u"], "neg": []},
+        ],
+        [("x/0", "q", "p"), ("x/1", "q", "r"), ("x/2", "q", "s"), ("x/3", "q", "t"), ("x", "q", "u")],
+        [],
+    ),
+    "an id in several rows of Tevatron": (
+        [
+            {"query_id": "x", "query": "q", "positive_passages": [passage("d1", "p")], "negative_passages": []},
+            {"query_id": "x", "query": "q", "positive_passages": [passage("d2", "r")], "negative_passages": []},
+        ],
+        [("x", "q", "p"), ("x/1", "q", "r")],
+        [],
+    ),
     "lists of labels": ([{"query": "q", "answer": ["a", "p"], "labels": [0, 1]}], ONE, mined("1", "a")),
     "lists of scores": ([{"anchor": "q", "positive": ["p", "a"], "scores": [0.3, 0.5]}], ONE, mined("1", "a")),
 }
@@ -143,6 +189,11 @@ def test_forms(write_jsonl: Write, tmp_path: Path, name: str, kind: str) -> None
     assert read(path) == (pairs, negatives)
 
 
+def test_texts_and_lists_of_texts_in_one_column(write_jsonl: Write) -> None:
+    rows: list[dict[str, Any]] = [{"query": "q", "pos": "p", "neg": "a"}, {"query": "w", "pos": ["p"], "neg": ["b"]}]
+    assert read(write_jsonl("p.jsonl", rows))[1] == mined("1", "a") + mined("2", "b")
+
+
 def test_instructions_and_tasks_come_along(write_jsonl: Write) -> None:
     flag = write_jsonl("f.jsonl", [{"query": "q", "pos": ["p"], "neg": ["a"], "prompt": "Find: "}])
     (pair,) = read_pairs(str(flag))
@@ -152,10 +203,122 @@ def test_instructions_and_tasks_come_along(write_jsonl: Write) -> None:
     assert (pair.instruction, pair.task, pair.source) == ("Find: ", "t", "s")
 
 
+NAN = float("nan")
+NOTHING: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "columns": ({"query": "q", "positive": "p", "negative": "a"}, "p", ["a"]),
+    "lists": ({"query": "q", "positive": "p", "negatives": [NAN, "a", None, " "]}, "p", ["a"]),
+    "dicts": ({"query": "q", "positive": "p", "negatives": [{"text": "a", "grade": NAN, "source": NAN}]}, "p", ["a"]),
+    "blank dicts": (
+        {"query": "q", "positive": "p", "negatives": [{"text": NAN, "grade": 1.0}, {"text": "a", "grade": 4.0}]},
+        "p",
+        ["a"],
+    ),
+    "FlagEmbedding": ({"query": "q", "pos": ["p"], "neg": NAN, "prompt": NAN}, "p", []),
+    "Tevatron": (
+        {
+            "query": "q",
+            "positive_passages": [{"docid": NAN, "title": NAN, "text": "p"}],
+            "negative_passages": [
+                {"title": None, "text": "a"},
+                {"title": "T", "text": NAN},
+                {"title": "T", "text": "b"},
+            ],
+        },
+        "p",
+        ["a", "T b"],
+    ),
+    "Tevatron without negatives": (
+        {"query": "q", "positive_passages": [{"title": "T", "text": "p"}], "negative_passages": NAN},
+        "T p",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_nan_is_nothing(write_jsonl: Write, name: str) -> None:
+    """It is what a data frame has in an empty cell, and what `json.dumps` makes of it."""
+    row, positive, negatives = NOTHING[name]
+    nothing = dict.fromkeys(("id", "query_id", "source", "instruction", "task"), NAN)
+    source = read_source(str(write_jsonl("p.jsonl", [row | nothing])))
+    (pair,) = source.pairs
+    assert (pair.id, pair.positive, pair.source, pair.instruction, pair.task) == ("1", positive, None, None, None)
+    assert [candidate.text for candidate in source.given] == negatives
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "beir"])
+def test_titles_that_are_nan_or_no_text(tmp_path: Path, write_jsonl: Write, kind: str) -> None:
+    name = "corpus.parquet" if kind == "parquet" else "corpus.jsonl"
+    source = f"beir:{tmp_path}" if kind == "beir" else str(tmp_path / name)
+
+    def texts(*titles: Any) -> list[str]:
+        rows = [{"_id": str(n), "title": title, "text": f"text {n}"} for n, title in enumerate(titles)]
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        else:
+            write_jsonl(name, rows)
+        return [document.text for document in read_documents(source)]
+
+    assert texts(NAN, None) == ["text 0", "text 1"]
+    for title in (7, 0.0, ["A"], [], True, float("inf")):
+        with pytest.raises(DataError, match=r"corpus.*(line|row) 1: field \"title\" is .*; wanted text"):
+            texts(title)
+
+
 def test_half_surrogates_do_not_stop_a_run(write_jsonl: Write) -> None:
     """JSON can hold them as escapes, UTF-8 and parquet cannot."""
     rows = [{"query": "q \ud800", "positive": "p", "negative": "\udfff a"}]
     assert read(write_jsonl("p.jsonl", rows)) == ([("1", "q ?", "p")], mined("1", "? a"))
+
+
+def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "x", "query": "q", "positive": "p", "negatives": ["", "a", "P "]},
+        {"id": "x", "query": "Q", "positive": "r", "negatives": ["A", "a"]},
+    ]
+    rows[1]["query"] = "q"
+    assert read(write_jsonl("p.jsonl", rows))[1] == mined("x", "a") + mined("x/1", "A")
+    told = "  given negatives left out: 1 blank, 1 positives of the same query, 1 repeated\n"
+    assert capsys.readouterr().err == told
+    read(write_jsonl("q.jsonl", [{"id": "x", "query": "q", "positive": "p"}] * 3))
+    assert capsys.readouterr().err == "  2 positives stand a second time under their query's id: read once\n"
+
+
+BUNDLES: dict[str, dict[str, Any]] = {
+    "lists": {"relevant_docs": {"1": ["a", "c"], "2": [3]}},
+    "grades": {"qrels": {"1": {"a": 2, "c": 1, "b": 0}, "2": {"3": 1}}},
+    "one": {"relevant_docs": {"1": ["a", "c"], "2": 3, "9": ["a"], "1 ": ["z"]}},
+}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("name", BUNDLES)
+def test_queries_corpus_and_judgements_in_one_object(tmp_path: Path, name: str, indent: int | None) -> None:
+    corpus = {"a": "text a", "b": {"title": None, "text": "b"}, "c": {"title": "T", "text": "c"}, "3": "d", "e": ""}
+    path = tmp_path / "data.json"
+    queries = {"1": "q", "2": "w", "7": "not asked"}
+    path.write_text(json.dumps({"queries": queries, "corpus": corpus, **BUNDLES[name]}, indent=indent))
+    assert read(path) == ([("1/a", "q", "text a"), ("1/c", "q", "T c"), ("2/3", "w", "d")], [])
+    assert [document.text for document in read_documents(str(path))] == ["text a", "b", "T c", "d"]
+    config = Config.model_validate({"name": "x", "data": {"pairs": str(path), "held_out": 0.0}})
+    assert len(prepare(config).documents) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"queries": {"1": 7}}, 'queries: field "1" is 7; wanted text'),
+        ({"corpus": {"a": ["text"]}}, 'document "a": field "text" is .*; wanted text'),
+        ({"relevant_docs": {"1": [["a"]]}}, r'"relevant_docs" of query "1" is \[\["a"\]\]; wanted a list of the ids'),
+        ({"relevant_docs": {"1": {"a": 0.5}}}, "wanted a list of the ids of documents, or whole numbers by id"),
+        ({"relevant_docs": {"1": ["b"]}}, 'no query has a relevant document; 1 of 1 judgements .* document "b"'),
+    ],
+)
+def test_bad_bundles(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    good = {"queries": {"1": "q"}, "corpus": {"a": "text"}, "relevant_docs": {"1": ["a"]}}
+    (tmp_path / "data.json").write_text(json.dumps(good | fields))
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "data.json")
 
 
 def test_queries_without_a_positive_are_left_out_aloud(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,16 +374,76 @@ def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
     other = Dataset.from_dict({"query": ["w"], "positive": ["z"]})
     DatasetDict({"train": train, "test": other}).save_to_disk(tmp_path / "both")
     assert read(tmp_path / "both") == (ONE, [])
-    DatasetDict({"test": other}).save_to_disk(tmp_path / "one")
-    assert read(tmp_path / "one") == ([("1", "w", "z")], [])
+    DatasetDict({"training": train, "test": other}).save_to_disk(tmp_path / "training")
+    assert read(tmp_path / "training") == (ONE, [])
     DatasetDict({"dev": train, "test": other}).save_to_disk(tmp_path / "none")
-    with pytest.raises(DataError, match="splits found: dev, test; give the folder of one"):
+    with pytest.raises(DataError, match="no split for training; splits found: dev, test. Give the name"):
         read(tmp_path / "none")
-    (tmp_path / "hub" / "data").mkdir(parents=True)
-    train.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
-    other.to_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
-    assert read(tmp_path / "hub") == (ONE, [])
-    assert [path.name for path in files_of(str(tmp_path / "hub"))] == ["train-00000-of-00001.parquet"]
+    assert read(tmp_path / "none" / "test") == ([("1", "w", "z")], [])
+
+
+FOLDERS: dict[str, tuple[list[str], list[str]]] = {  # files, and those for training
+    "the hub's shards": (
+        ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/x_y-00000-of-00001.parquet"],
+        ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
+    ),
+    "shards whose split is called training": (
+        ["data/training-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"],
+        ["data/training-00000-of-00001.parquet"],
+    ),
+    "shards without a folder": (
+        ["training-00000-of-00001.parquet", "test-00000-of-00001.parquet"],
+        ["training-00000-of-00001.parquet"],
+    ),
+    "words in names": (["my.train.jsonl", "my_eval.jsonl", "Dev 2.jsonl", "more.jsonl"], ["my.train.jsonl"]),
+    "numbers are no part of a word": (["train2.json", "valid1.json"], ["train2.json"]),
+    "folders before names": (["a/train/x.parquet", "a/x-test/train.parquet"], ["a/train/x.parquet"]),
+    "no words": (
+        ["trained.jsonl", "contest.jsonl", "b/latest.jsonl.gz"],
+        ["b/latest.jsonl.gz", "contest.jsonl", "trained.jsonl"],
+    ),
+    "hidden files": ([".cache/train.parquet", "x.parquet", "__pycache__/y.parquet"], ["x.parquet"]),
+    "what describes the data": (["x.parquet", "dataset_infos.json", "stats.json", "test.csv"], ["x.parquet"]),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_hubs_rules_for_splits(tmp_path: Path, name: str) -> None:
+    files, expected = FOLDERS[name]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    assert [path.relative_to(tmp_path).as_posix() for path in files_of(str(tmp_path))] == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["test.parquet"], "no split for training; splits found: test. Give the name of a file"),
+        (["data/a-00000-of-00001.parquet"], "no split for training; splits found: a"),
+        (["dev/x.jsonl", "test/x.jsonl"], "no split for training; splits found: test, validation"),
+        (["train-test.jsonl", "x.jsonl"], "train-test.jsonl: its name has the words for several splits"),
+        (["train.jsonl", "train.parquet"], r"files of several kinds \(train.jsonl, train.parquet\); give the name"),
+        (["corpus.jsonl", "queries.jsonl", "qrels/dev.tsv"], r"write beir:.*:SPLIT \(splits found: dev\)"),
+    ],
+)
+def test_folders_without_rows_for_training(tmp_path: Path, files: list[str], message: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    with pytest.raises(DataError, match=message):
+        files_of(str(tmp_path))
+
+
+def test_a_folder_of_json_lines_and_a_file_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"query": "q", "positive": "p"}\n')
+    (tmp_path / "test.jsonl").write_text('{"query": "w", "positive": "z"}\n')
+    assert read(tmp_path) == (ONE, [])
+    assert read(tmp_path / "test.jsonl") == ([("1", "w", "z")], [])
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "train.csv").write_text("query,positive\n")
+    with pytest.raises(DataError, match="train.csv: a .csv file; wanted JSON lines. Convert it: python -c"):
+        read(tmp_path / "table")
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -244,6 +467,29 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{"query": "q", "positive_passages": [], "negative_passages": []}],
         'line 1: field "positive_passages" is empty',
     ),
+    "a passage without text": (
+        [{"query": "q", "positive_passages": [{"docid": "d", "title": "T", "text": float("nan")}]}],
+        'line 1: field "positive_passages" is empty, or a passage in it has no text',
+    ),
+    "a title of another type": (
+        [{"query": "q", "positive_passages": [{"title": ["A"], "text": "p"}], "negative_passages": []}],
+        r'line 1: field "title" is \["A"\]; wanted text',
+    ),
+    "an id of another type": (
+        [{"query": "q", "positive_passages": [{"docid": 1.5, "text": "p"}], "negative_passages": []}],
+        r'line 1: field "docid" is 1.5; wanted a text or a whole number',
+    ),
+    "a text of NaN": ([{"query": "q", "positive": float("nan")}], 'line 1: field "positive" is NaN; wanted text'),
+    "a source of infinity": (
+        [{"query": "q", "positive": "p", "source": float("inf")}],
+        'line 1: field "source" is Infinity; wanted text',
+    ),
+    "an empty list as task": ([{"query": "q", "positive": "p", "task": []}], r'line 1: field "task" is \[\]; wanted'),
+    "a grade of 0": (
+        [{"query": "q", "positive": "p", "negatives": [{"text": "a", "grade": 0}]}],
+        'field "negatives" holds the grade 0; wanted 1',
+    ),
+    "many fields": ([{str(n): "text" for n in range(500)}], '"19" and 480 more.\nknown forms'),
     "a label of entailment": ([{"anchor": "q", "positive": "p", "label": 2}], 'field "label" holds 2; wanted 1'),
     "labels too few": ([{"anchor": "q", "positive": ["p", "a"], "labels": [1]}], "2 texts and 1 labels"),
     "a grade of no negative": (
@@ -279,7 +525,7 @@ def test_bad_files(tmp_path: Path) -> None:
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder without rows; wanted parquet files"):
+    with pytest.raises(DataError, match="a folder without rows; wanted files of parquet or JSON lines"):
         read(tmp_path)
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "test.tsv").write_text("")

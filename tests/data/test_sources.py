@@ -22,8 +22,11 @@ def test_pairs_without_ids_are_named_by_their_line(write_jsonl: Write) -> None:
     ("objects", "expected"),
     [
         ([], "holds no pairs"),
-        ([{"id": "1", "query": "a", "positive": "b"}] * 2, 'line 2: the id "1" appears a second time'),
-        ([{"id": ["x"], "query": "a", "positive": "b"}], 'line 1: field "id" is empty or no text'),
+        (
+            [{"id": "1", "query": "a", "positive": "b"}, {"id": "1", "query": "c", "positive": "b"}],
+            'line 2: the id "1" appears a second time',
+        ),
+        ([{"id": ["x"], "query": "a", "positive": "b"}], r'line 1: field "id" is \["x"\]; wanted a text or'),
         ([{"query": "a", "positive": "b", "source": 3}], 'line 1: field "source" is 3'),
         ([{"query": "a"}], 'line 1: no field "positive"'),
     ],
@@ -67,17 +70,44 @@ def test_a_beir_folder(beir: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("q9\td1\t1", 'train.tsv, line 2: query "q9" is not in queries.jsonl'),
-        ("q1\td9\t1", 'line 2: document "d9" is not in the corpus'),
+        ("q9\td1\t1", '1 of 1 judgements name a query or a document that is empty or not there, as query "q9"'),
+        ("q1\td9\t1", 'no query has a relevant document; 1 of 1 judgements .* as document "d9"'),
         ("q1 d1 1", "line 2: found .* wanted query-id, corpus-id and score"),
-        ("q1\td1\t0", "no query has a relevant document"),
+        ("q1\td1\t0", r"no query has a relevant document\.$"),
         ("q1\td1\t1\nq1\td1\t0", 'line 3: query "q1" and document "d1" were judged otherwise before'),
+        ("q9\td9\t1\nq9\td9\t0", 'line 3: query "q9" and document "d9" were judged otherwise before'),
     ],
 )
 def test_bad_qrels(beir: Path, row: str, expected: str) -> None:
     (beir / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{row}\n")
     with pytest.raises(DataError, match=expected):
         read_beir_task(beir, "train")
+
+
+@pytest.mark.parametrize("row", ["q9\td1\t1", "q1\td9\t1", "q1\td3\t1", "q2\td3\t1\nq2\td1\t0", "q3\td1\t1"])
+def test_judgements_of_what_is_not_there_are_left_out_aloud(
+    beir: Path, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A query or a document is missing, or empty (d3, q3)."""
+    with (beir / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "q3", "text": " "}\n')
+    (beir / "qrels" / "train.tsv").write_text(f"q1\td1\t1\n{row}\n")
+    task = read_beir_task(beir, "train")
+    assert (task.queries, task.relevance) == ({"q1": "what do cats do"}, {"q1": {"d1": 1}})
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "train.tsv: 1 of" in told and "left out" in told
+    assert [pair.id for pair in read_pairs(f"beir:{beir}:train")] == ["q1/d1"]
+
+
+@pytest.mark.parametrize("separator", ["\t", " ", "  "])
+def test_trecs_columns_and_scores_below_0(beir: Path, separator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("q1", "0", "d1", "2"), ("q1", "0", "d2", "-1"), ("q2", "0", "d2", "-2")]
+    content = "\ufeff" + "\n\n".join(separator.join(row) for row in rows)
+    (beir / "qrels" / "train.tsv").write_text(content, encoding="utf-8")
+    assert read_beir_task(beir, "train").relevance == {"q1": {"d1": 2, "d2": -1}}
+    assert [pair.id for pair in read_pairs(f"beir:{beir}:train")] == ["q1/d1"]
+    assert not capsys.readouterr().err
 
 
 def test_missing_parts_of_a_beir_folder(beir: Path, tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """BEIR folders: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/SPLIT.tsv`."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from multigrain.data.fields import titled
 from multigrain.errors import DataError
-from multigrain.jsonl import no_text, read_objects, text_field
+from multigrain.jsonl import optional_text, read_objects, text_field
+from multigrain.progress import say
 from multigrain.records import Document, Pair
+
+Judgement = tuple[int | None, str, str, int]
+"""The line on which it stands, query, document and grade."""
 
 
 @dataclass(frozen=True)
@@ -30,70 +35,115 @@ class BeirDocuments:
     folder: Path
 
     def __iter__(self) -> Iterator[Document]:
-        return read_beir_documents(self.folder)
+        return (document for document, _ in read_beir_passages(self.folder))
 
 
-def read_beir_documents(folder: Path) -> Iterator[Document]:
-    """The corpus, read as it is asked for; the text to embed is title + space + text."""
+def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
+    """The corpus, and the text of each document without its title; read as it is asked for, empty documents left out.
+
+    The text to embed is title + space + text.
+    """
     path = _find(folder, "corpus.jsonl")
     ids: set[str] = set()
     for line, fields in read_objects(path):
         id = text_field(fields, "_id", path, line)
         if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        parts = {name: fields.get(name) or "" for name in ("title", "text")}
-        for name, part in parts.items():
-            if not isinstance(part, str):
-                raise DataError(path, no_text(name, part), line)
-        text = " ".join(parts.values()).strip()
-        if text:
+        title, text = (optional_text(fields, name, path, line) for name in ("title", "text"))
+        if whole := titled(title, text):
             ids.add(id)
-            yield Document(id, text)
+            yield Document(id, whole), text
 
 
 def read_beir_task(folder: Path, split: str) -> RetrievalTask:
     """The queries for which the split's qrels name a relevant document, with the whole corpus.
 
     Raises:
-        DataError: a file is missing, or qrels name a query or document that is not there, or contradict themselves.
+        DataError: a file is missing, or see `judged`.
     """
     _find(folder, "corpus.jsonl")
+    qrels = folder / "qrels" / f"{split}.tsv"
+    rows = _read_qrels(qrels)
+    return judged(f"beir:{folder.name}:{split}", qrels, rows, _read_queries(folder), BeirDocuments(folder))
+
+
+def _read_queries(folder: Path) -> dict[str, str]:
+    """The queries that have a text."""
     path = _find(folder, "queries.jsonl")
     texts: dict[str, str] = {}
     for line, fields in read_objects(path):
         id = text_field(fields, "_id", path, line)
         if id in texts:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        texts[id] = text_field(fields, "text", path, line)
+        is_blank = not str(fields.get("text", "-")).strip()
+        texts[id] = "" if is_blank else text_field(fields, "text", path, line)
+    return {id: text for id, text in texts.items() if text}
+
+
+def judged(
+    name: str,
+    where: str | Path,
+    judgements: Iterable[Judgement],
+    queries: Mapping[str, str],
+    documents: Iterable[Document],
+) -> RetrievalTask:
+    """The queries that have a relevant document. Judgements of what is not there are left out, and said to be.
+
+    Args:
+        name: of the task.
+        where: the judgements come from, for messages.
+        judgements: what was found relevant to what.
+        queries: text by id.
+        documents: the corpus.
+
+    Raises:
+        DataError: the judgements contradict themselves, or no query has a relevant document.
+    """
     relevance: dict[str, dict[str, int]] = {}
-    qrels = folder / "qrels" / f"{split}.tsv"
-    lines: dict[str, int] = {}
-    for line, query, document, grade in _read_qrels(qrels):
-        if query not in texts:
-            raise DataError(qrels, f'query "{query}" is not in {path.name}.', line)
-        lines.setdefault(document, line)
+    for line, query, document, grade in judgements:
         if relevance.setdefault(query, {}).setdefault(document, grade) != grade:
-            raise DataError(qrels, f'query "{query}" and document "{document}" were judged otherwise before.', line)
-    for found in read_beir_documents(folder):
-        lines.pop(found.id, None)
-    for missing, line in lines.items():
-        raise DataError(qrels, f'document "{missing}" is not in the corpus, or is empty there.', line)
-    relevance = {query: judged for query, judged in relevance.items() if max(judged.values()) > 0}
-    if not relevance:
-        raise DataError(qrels, "no query has a relevant document.")
-    queries = {query: texts[query] for query in relevance}
-    return RetrievalTask(f"beir:{folder.name}:{split}", queries, BeirDocuments(folder), relevance)
+            raise DataError(where, f'query "{query}" and document "{document}" were judged otherwise before.', line)
+    missing = {document for found in relevance.values() for document in found}
+    for known in documents:
+        missing.discard(known.id)
+    dangling = _dangling(relevance, queries, missing)
+    whole = {
+        query: {document: grade for document, grade in found.items() if document not in missing}
+        for query, found in relevance.items()
+        if query in queries
+    }
+    relevant = {query: found for query, found in whole.items() if max(found.values(), default=0) > 0}
+    if not relevant:
+        raise DataError(where, f"no query has a relevant document{dangling and f'; {dangling}'}.")
+    if dangling:
+        say(f"  {where}: {dangling}: left out")
+    return RetrievalTask(name, {query: queries[query] for query in relevant}, documents, relevant)
+
+
+def _dangling(relevance: dict[str, dict[str, int]], queries: Mapping[str, str], missing: set[str]) -> str:
+    """What to say of the judgements whose query or document is not there; nothing if there are none."""
+    pairs = [(query, document) for query, found in relevance.items() for document in found]
+    lost = [(query, document) for query, document in pairs if query not in queries or document in missing]
+    if not lost:
+        return ""
+    query, document = lost[0]
+    what = f'document "{document}"' if query in queries else f'query "{query}"'
+    return f"{len(lost)} of {len(pairs)} judgements name a query or a document that is empty or not there, as {what}"
 
 
 def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
     """One pair for each relevant (query, document) of the split."""
-    task = read_beir_task(folder, split)
-    wanted = {document for judged in task.relevance.values() for document in judged}
+    return pairs_of(read_beir_task(folder, split))
+
+
+def pairs_of(task: RetrievalTask) -> list[Pair]:
+    """One pair for each query and relevant document."""
+    wanted = {document for found in task.relevance.values() for document in found}
     texts = {document.id: document.text for document in task.documents if document.id in wanted}
     return [
         Pair(f"{query}/{document}", task.queries[query], texts[document])
-        for query, judged in task.relevance.items()
-        for document, grade in judged.items()
+        for query, found in task.relevance.items()
+        for document, grade in found.items()
         if grade > 0
     ]
 
@@ -105,21 +155,26 @@ def _find(folder: Path, name: str) -> Path:
     raise DataError(folder, f"no {name} or {name}.gz; wanted a BEIR folder.")
 
 
-def _read_qrels(path: Path) -> Iterator[tuple[int, str, str, int]]:
+def _read_qrels(path: Path) -> Iterator[Judgement]:
+    """BEIR's three columns, separated by tabs, or TREC's four (query, 0, document, grade), by tabs or spaces."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         present = ", ".join(sorted(file.stem for file in path.parent.glob("*.tsv"))) or "none"
         raise DataError(path, f"cannot be read: {error.strerror}. Splits found: {present}.") from None
     except UnicodeDecodeError:
         raise DataError(path, "not UTF-8. Save the file as UTF-8.") from None
     for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
-        if number == 1 and row and row[-1] == "score":
+        if not any(row) or (number == 1 and row[-1] == "score"):
             continue
+        columns = row[0].split() if len(row) == 1 else row
         try:
-            query, document, grade = row
+            query, document, grade = columns if len(row) == len(columns) == 3 else _of_trec(*columns)
             yield number, query, document, int(grade)
-        except ValueError:
-            raise DataError(
-                path, f"found {row}; wanted query-id, corpus-id and score (a whole number), tab-separated.", number
-            ) from None
+        except (TypeError, ValueError):
+            wanted = "query-id, corpus-id and score (a whole number), tab-separated; or TREC's four columns"
+            raise DataError(path, f"found {row}; wanted {wanted}.", number) from None
+
+
+def _of_trec(query: str, _: str, document: str, grade: str) -> tuple[str, str, str]:
+    return query, document, grade

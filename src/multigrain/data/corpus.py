@@ -25,7 +25,8 @@ class Corpus(Sequence[Document]):
         position = 0
         with path.open("rb") as file:
             for line in file:
-                self._starts.append(position)
+                if line.strip():  # as `read_objects` skips blank lines
+                    self._starts.append(position)
                 position += len(line)
 
     def __len__(self) -> int:

@@ -1,11 +1,12 @@
 """The fields of a row, each checked: texts, lists of texts, passages, labels, ids."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
-from multigrain.jsonl import no_text
+from multigrain.jsonl import is_absent, names_of, no_text, optional_text
 from multigrain.records import GRADES, Source, encodable
 
 GIVEN_GRADE = GRADES[-1]
@@ -15,7 +16,7 @@ ID_NAMES = ("id", "_id", "query_id", "docid")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A text that a file gives as a negative."""
+    """A text that a file gives as a negative. It may be blank: whoever puts pairs together leaves those out."""
 
     text: str
     grade: int = GIVEN_GRADE
@@ -29,8 +30,7 @@ def text_of(row: Row, name: str, value: Any) -> str:
         DataError: it is anything else, or the row has no such field.
     """
     if name not in row.fields:
-        found = ", ".join(f'"{field}"' for field in row.fields) or "none"
-        raise DataError(row.where, f'no field "{name}"; fields found: {found}.')
+        raise DataError(row.where, f'no field "{name}"; fields found: {names_of(row.fields)}.')
     if not isinstance(value, str):
         raise DataError(row.where, no_text(name, value))
     if not value.strip():
@@ -47,40 +47,50 @@ def texts_of(row: Row, name: str) -> list[str]:
 
 
 def negatives_of(row: Row, name: str) -> list[Given]:
-    """The negatives of a field; nothing and blank texts are none."""
+    """The negatives of a field."""
     value = row.fields.get(name)
-    items = value if isinstance(value, list) else [value]
-    return [_negative(row, name, item) for item in items if not _is_blank(item)]
-
-
-def _is_blank(item: Any) -> bool:
-    return item is None or (isinstance(item, str) and not item.strip())
+    if is_absent(value):
+        return []
+    return [_negative(row, name, item) for item in (value if isinstance(value, list) else [value])]
 
 
 def _negative(row: Row, name: str, item: Any) -> Given:
     if not isinstance(item, dict):
-        return Given(text_of(row, name, item))
-    grade: Any = item.get("grade") or GIVEN_GRADE
-    source: Any = item.get("source") or "mined"
-    if grade not in GRADES:
+        return Given(_text_or_blank(row, name, item))
+    grade: Any = GIVEN_GRADE if is_absent(item.get("grade")) else item["grade"]
+    source: Any = optional_text(item, "source", row.where) or "mined"
+    if isinstance(grade, bool) or grade not in GRADES:
         raise DataError(row.where, f'field "{name}" holds the grade {grade!r}; wanted 1 (easy) to {GRADES[-1]}.')
     if source not in get_args(Source):
         wanted = " or ".join(get_args(Source))
         raise DataError(row.where, f'field "{name}" holds the source {source!r}; wanted {wanted}.')
-    return Given(text_of(row, name, item.get("text")), int(grade), source)
+    text = _text_or_blank(row, name, item["text"]) if "text" in item else text_of(row, name, None)
+    return Given(text, int(grade), source)
+
+
+def _text_or_blank(row: Row, name: str, value: Any) -> str:
+    is_blank = is_absent(value) or (isinstance(value, str) and not value.strip())
+    return "" if is_blank else text_of(row, name, value)
 
 
 def passages_of(row: Row, name: str) -> list[tuple[str | None, str]]:
-    """Document id and text of each passage; a title is put before the text."""
+    """Document id and text of each passage, its title before it; blank where the passage has no text."""
     passages = row.fields.get(name)
+    if is_absent(passages):
+        return []
     if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
         raise DataError(row.where, f'field "{name}" is no list of passages; wanted [{{"docid", "title", "text"}}].')
-    found = []
-    for passage in passages:
-        text = f"{passage.get('title') or ''} {passage.get('text') or ''}"
-        id = passage.get("docid")
-        found.append((None if id is None else str(id), text_of(row, name, text)))
-    return found
+    return [(_named(row, "docid", passage.get("docid")), _text_of_passage(row, passage)) for passage in passages]
+
+
+def _text_of_passage(row: Row, passage: dict[str, Any]) -> str:
+    title, text = (optional_text(passage, part, row.where) for part in ("title", "text"))
+    return "" if is_absent(passage.get("text")) else encodable(titled(title, text))
+
+
+def titled(title: str, text: str) -> str:
+    """The text with its title before it, which is what is embedded."""
+    return f"{title} {text}".strip()
 
 
 def labels_of(row: Row, count: int) -> list[bool]:
@@ -99,15 +109,19 @@ def labels_of(row: Row, count: int) -> list[bool]:
 
 def id_of(row: Row) -> str | None:
     """The id under one of its names, or None where the row has none (it is then named by its number)."""
-    id = next((row.fields[name] for name in ID_NAMES if row.fields.get(name) is not None), None)
-    if id is not None and (not isinstance(id, str | int) or isinstance(id, bool) or id == ""):
-        raise DataError(row.where, 'field "id" is empty or no text; wanted a text or a whole number.')
-    return None if id is None else encodable(str(id))
+    found = ((name, row.fields.get(name)) for name in ID_NAMES)
+    return next((_named(row, name, id) for name, id in found if not is_absent(id)), None)
+
+
+def _named(row: Row, name: str, id: Any) -> str | None:
+    if is_absent(id):
+        return None
+    if not isinstance(id, str | int) or isinstance(id, bool) or id == "":
+        found = json.dumps(id, default=str)[:40]
+        raise DataError(row.where, f'field "{name}" is {found}; wanted a text or a whole number.')
+    return encodable(str(id))
 
 
 def optional_of(row: Row, name: str) -> str | None:
     """The field as text, or None where the row has none."""
-    value = row.fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise DataError(row.where, no_text(name, value))
-    return encodable(value) if value else None
+    return encodable(optional_text(row.fields, name, row.where)) or None

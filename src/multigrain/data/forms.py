@@ -26,6 +26,7 @@ from multigrain.data.fields import (
 )
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
+from multigrain.jsonl import names_of
 from multigrain.progress import say
 
 PAIRED_NAMES = (
@@ -54,7 +55,10 @@ KNOWN_FORMS = """known forms, by their fields:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a row says of a query. Positives may have a name of their own; a row of labels may bring none."""
+    """What a row says of a query. Positives may have a name of their own; a row of labels may bring none.
+
+    Negatives may be blank, repeated, or positives: they are sorted out when the rows are put together.
+    """
 
     query: str
     positives: tuple[tuple[str | None, str], ...]
@@ -98,13 +102,13 @@ def recognise(row: Row) -> Form:
     forms = _matching(row.fields)
     if len(forms) == 1:
         return forms[0]
-    found = ", ".join(f'"{name}"' for name in row.fields) or "none"
+    found = names_of(row.fields)
     raise DataError(row.where, f"{_fault(row.fields, forms)}; fields found: {found}.\n{KNOWN_FORMS}")
 
 
 def _matching(fields: dict[str, Any]) -> list[Form]:
     forms = []
-    if "query" in fields and isinstance(fields.get("pos"), list):
+    if "query" in fields and _is_flagembedding(fields):
         forms.append(Form(_read_flagembedding, "query", "pos"))
     if "query" in fields and isinstance(fields.get("positive_passages"), list):
         forms.append(Form(_read_tevatron, "query", "positive_passages"))
@@ -112,6 +116,13 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
         has_labels = fields.keys() & {"label", "labels"} or _is_ranked(fields, names[1])
         forms.append(Form(_read_labels if has_labels else _read_columns, *names))
     return forms
+
+
+def _is_flagembedding(fields: dict[str, Any]) -> bool:
+    """`pos` is a list, or a text where nothing else can be the positive; beside one it may be anything, as a tag."""
+    if isinstance(fields.get("pos"), str):
+        return "neg" in fields or fields.keys() <= {"query", "pos", "prompt", *PLAIN_NAMES}
+    return isinstance(fields.get("pos"), list)
 
 
 def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
@@ -151,16 +162,19 @@ def _is_ranked(fields: dict[str, Any], text: str) -> bool:
 
 def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
     """Put the rows of each query together; queries without a positive are left out, and said to be."""
-    grouped: dict[str, tuple[Row, Example]] = {}
+    grouped: dict[str, list[tuple[Row, Example]]] = {}
     for row, example in examples:
-        first, whole = grouped.get(example.query, (row, replace(example, positives=(), negatives=())))
-        positives = tuple(dict.fromkeys(whole.positives + example.positives))
-        negatives = tuple(dict.fromkeys(whole.negatives + example.negatives))
-        grouped[example.query] = first, replace(whole, positives=positives, negatives=negatives)
-    complete = [(row, example) for row, example in grouped.values() if example.positives]
-    if left_out := len(grouped) - len(complete):
+        grouped.setdefault(example.query, []).append((row, example))
+    left_out = 0
+    for found in grouped.values():
+        row, first = found[0]
+        positives = tuple(dict.fromkeys(positive for _, example in found for positive in example.positives))
+        negatives = tuple(negative for _, example in found for negative in example.negatives)
+        if positives:
+            yield row, replace(first, positives=positives, negatives=negatives)
+        left_out += not positives
+    if left_out:
         say(f"  {left_out} queries have no positive, and are left out")
-    yield from complete
 
 
 # The forms.
@@ -178,8 +192,8 @@ def _read_flagembedding(row: Row, query: str, text: str) -> Example:
 
 def _read_tevatron(row: Row, query: str, text: str) -> Example:
     positives = passages_of(row, text)
-    if not positives:
-        raise DataError(row.where, f'field "{text}" is empty; wanted a passage.')
+    if not positives or not all(positive for _, positive in positives):
+        raise DataError(row.where, f'field "{text}" is empty, or a passage in it has no text; wanted passages.')
     if len(positives) == 1:  # the pair is then named by its query
         positives = [(None, positives[0][1])]
     return _example(row, query, positives, [Given(text) for _, text in passages_of(row, "negative_passages")])

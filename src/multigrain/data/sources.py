@@ -1,15 +1,19 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multigrain.data import python_docs
-from multigrain.data.beir import read_beir_documents, read_beir_pairs
-from multigrain.data.fields import id_of, text_of
-from multigrain.data.forms import read_examples
-from multigrain.data.rows import files_below, read_rows
-from multigrain.errors import DataError
+from multigrain.data.beir import read_beir_pairs, read_beir_passages
+from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
+from multigrain.data.fields import id_of, text_of, titled
+from multigrain.data.forms import Example, read_examples
+from multigrain.data.rows import Row, files_below, read_rows
+from multigrain.errors import ConfigError, DataError
+from multigrain.jsonl import optional_text
+from multigrain.progress import listed, say
 from multigrain.records import Candidate, Document, Pair, folded
 
 PYTHON_DOCS = "python-docs"
@@ -54,17 +58,29 @@ def read_documents(source: str) -> Iterator[Document]:
     Raises:
         DataError: the file is missing or wrong (names file and line), or an id appears twice.
     """
+    return (document for document, _ in read_passages(source))
+
+
+def read_passages(source: str) -> Iterator[tuple[Document, str]]:
+    """The documents as `read_documents` gives them, and the text of each without its title.
+
+    Raises:
+        DataError: see `read_documents`.
+    """
     if source.startswith("beir:"):
-        yield from read_beir_documents(Path(source.removeprefix("beir:")))
+        yield from read_beir_passages(Path(source.removeprefix("beir:")))
         return
     ids: set[str] = set()
     for row in read_rows(Path(source)):
+        if row.number == 1 and is_bundle(row.fields):
+            yield from bundle_passages(row)
+            return
         id = id_of(row) or str(row.number)
         if id in ids:
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
         ids.add(id)
-        title = row.fields.get("title") or ""
-        yield Document(id, f"{title} {text_of(row, 'text', row.fields.get('text'))}".strip())
+        text = text_of(row, "text", row.fields.get("text"))
+        yield Document(id, titled(optional_text(row.fields, "title", row.where), text)), text
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
@@ -88,35 +104,92 @@ def files_of(source: str) -> list[Path]:
     return [path for name in names if (path := Path(folder, name)).is_file()]
 
 
+def corpus_of(pairs: str, corpus: str | None) -> str | None:
+    """The source of the corpus: the one that is named, or the one that comes with the pairs, or None.
+
+    Raises:
+        ConfigError: python-docs is named, which is no corpus.
+    """
+    if corpus == PYTHON_DOCS:
+        raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
+    if corpus is None and pairs.startswith("beir:"):
+        return f"beir:{beir_parts(pairs)[0]}"
+    return pairs if corpus is None and pairs != PYTHON_DOCS and find_bundle(Path(pairs)) else corpus
+
+
 def _read_examples(path: Path) -> Source:
-    """One pair for each positive. A pair whose negatives come in several rows, as in triplets, is one pair."""
-    pairs: dict[str, Pair] = {}
-    ids: dict[tuple[str, str], str] = {}
-    given: list[Candidate] = []
+    if bundle := find_bundle(path):
+        return Source(bundle_pairs(bundle, path))
+    pairs = _Pairs()
     for row, example in read_examples(read_rows(path)):
+        pairs.add(row, example)
+    if pairs.repeated:
+        say(f"  {pairs.repeated} positives stand a second time under their query's id: read once")
+    return Source(list(pairs.by_id.values()), distinct(pairs.given, pairs.by_id.values()))
+
+
+class _Pairs:
+    """One pair for each positive. A pair whose negatives come in several rows, as in triplets, is one pair."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Pair] = {}
+        self.given: list[Candidate] = []
+        self.repeated = 0
+        self._ids: dict[tuple[str | None, str, str], str] = {}
+        """By the row's own id, query and positive; of pairs with negatives also by query and positive alone."""
+        self._counts = Counter[str]()
+
+    def add(self, row: Row, example: Example) -> None:
+        """Take what a row says.
+
+        Raises:
+            DataError: another query has the row's id.
+        """
         own = example.id or str(row.number)
         for index, (name, text) in enumerate(example.positives):
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
-            if example.negatives:
-                id = ids.setdefault((example.query, text), id)
             pair = Pair(id, example.query, text, example.source, example.instruction, example.task)
-            known = pairs.setdefault(id, pair)
-            if known is not pair and not (example.negatives and _is_same(known, pair)):
-                raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
-            given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
-    return Source(list(pairs.values()), _distinct(given, pairs))
+            id = self._id(row, own, pair, bool(example.negatives))
+            self.by_id.setdefault(id, replace(pair, id=id))
+            self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
+
+    def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
+        """The id of the pair, if it is there, or one that no other pair has: `pair.id`, or a numbered one."""
+        texts = pair.query, pair.positive
+        id = self._ids.get((None, *texts)) if has_negatives else None
+        if id is None and (id := self._ids.get((own, *texts))) and not has_negatives:
+            self.repeated += 1
+        if id is None:
+            known = self.by_id.get(pair.id)
+            if known and known.query != pair.query:
+                raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
+            id = self._numbered(own) if known else pair.id
+        self._ids[(own, *texts)] = id
+        if has_negatives:
+            self._ids[(None, *texts)] = id
+        return id
+
+    def _numbered(self, own: str) -> str:
+        self._counts[own] += 1
+        while (id := f"{own}/{self._counts[own]}") in self.by_id:
+            self._counts[own] += 1
+        return id
 
 
-def _distinct(given: list[Candidate], pairs: dict[str, Pair]) -> list[Candidate]:
-    """Each text once for a pair, and none that is a positive of the same query."""
-    positives = {(pair.query, folded(pair.positive)) for pair in pairs.values()}
-    distinct: dict[tuple[str, str], Candidate] = {}
+def distinct(given: Iterable[Candidate], pairs: Iterable[Pair]) -> list[Candidate]:
+    """Each text once for a pair, none that is blank or a positive of the same query; says how many are left out."""
+    queries = {pair.id: folded(pair.query) for pair in pairs}
+    positives = {(queries[pair.id], folded(pair.positive)) for pair in pairs}
+    kept: dict[tuple[str, str], Candidate] = {}
+    left_out = Counter[str]()
     for candidate in given:
         text = folded(candidate.text)
-        if (pairs[candidate.pair_id].query, text) not in positives:
-            distinct.setdefault((candidate.pair_id, text), candidate)
-    return list(distinct.values())
-
-
-def _is_same(pair: Pair, other: Pair) -> bool:
-    return (pair.query, pair.positive) == (other.query, other.positive)
+        if not text:
+            left_out["blank"] += 1
+        elif (queries[candidate.pair_id], text) in positives:
+            left_out["positives of the same query"] += 1
+        elif kept.setdefault((candidate.pair_id, text), candidate) is not candidate:
+            left_out["repeated"] += 1
+    if left_out:
+        say(f"  given negatives left out: {listed(left_out)}")
+    return list(kept.values())

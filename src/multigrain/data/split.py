@@ -4,10 +4,13 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from multigrain.config import Config
-from multigrain.data.sources import PYTHON_DOCS, beir_parts, read_documents, read_source
+from multigrain.data.matching import as_in_corpus
+from multigrain.data.sources import Source, corpus_of, read_documents, read_source
 from multigrain.errors import ConfigError, DataError
+from multigrain.progress import say
 from multigrain.records import Candidate, Document, Pair, Split, folded, identity
 
 FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
@@ -57,10 +60,10 @@ def prepare(config: Config) -> SplitData:
         ConfigError: a source to hold out does not exist.
     """
     assert config.data.pairs is not None  # the configuration has checked it
-    source = read_source(config.data.pairs)
-    pairs = [pair for pair in source.pairs if folded(pair.query) != folded(pair.positive)]
-    if not pairs:
-        raise DataError(config.data.pairs, "no pairs are left: in every pair the positive equals the query.")
+    source, same = _set_apart(read_source(config.data.pairs), config.data.pairs)
+    if corpus := corpus_of(config.data.pairs, config.data.corpus):
+        source, count = as_in_corpus(source, corpus)
+    pairs = source.pairs
     held_out = config.data.held_out
     if isinstance(held_out, list):
         train, test = split_by_source(pairs, held_out)
@@ -69,7 +72,29 @@ def prepare(config: Config) -> SplitData:
     if config.data.limit is not None and len(train) > config.data.limit:
         kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
         train = [pair for index, pair in enumerate(train) if index in kept]
-    return SplitData(train, test, _documents(config, train, test), source.given)
+    sources = held_out if isinstance(held_out, list) else []
+    keys = frozenset(identity(p.positive) for p in (*test, *(p for p in same if p.source in sources)))
+    if corpus:
+        documents = Documents(partial(read_documents, corpus), keys, count)
+    else:
+        documents = _positives([*train, *same], test, keys, "train" if isinstance(held_out, list) else "both")
+    return SplitData(train, test, documents, source.given)
+
+
+def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
+    """The source without the pairs whose positive is the query, from which nothing can be learnt; and those pairs.
+
+    Raises:
+        DataError: no other pairs are left.
+    """
+    same = [pair for pair in source.pairs if folded(pair.query) == folded(pair.positive)]
+    ids = {pair.id for pair in same}
+    pairs = [pair for pair in source.pairs if pair.id not in ids]
+    if not pairs:
+        raise DataError(where, "no pairs are left: in every pair the positive equals the query.")
+    if same:
+        say(f"  {len(same)} pairs are left out: the positive is the query itself (first: {same[0].id})")
+    return replace(source, pairs=pairs, given=[given for given in source.given if given.pair_id not in ids]), same
 
 
 def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
@@ -77,13 +102,7 @@ def split_written(train: list[Pair], test: list[Pair] | None, config: Config | N
     if test is None:
         assert config is not None and isinstance(config.data.held_out, float)
         train, test = split_by_share(train, config.data.held_out, config.seed)
-    positives = [*train, *test]
-
-    def read() -> Iterator[Document]:
-        return (Document(pair.id, pair.positive) for pair in positives)
-
-    count = sum(1 for _ in _distinct(read()))
-    return SplitData(train, test, Documents(read, frozenset(identity(pair.positive) for pair in test), count))
+    return SplitData(train, test, _positives(train, test, frozenset(identity(p.positive) for p in test), "both"))
 
 
 @dataclass(frozen=True)
@@ -202,35 +221,19 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
             f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
         )
     positives = {folded(pair.positive) for pair in test}
-    return [pair for pair in train if folded(pair.positive) not in positives], test
+    kept = [pair for pair in train if folded(pair.positive) not in positives]
+    if left_out := len(train) - len(kept):
+        say(f"  {left_out} pairs are not trained on: their positive is held out")
+    return kept, test
 
 
-def _documents(config: Config, train: list[Pair], test: list[Pair]) -> Documents:
-    """The corpus: the file's, or the positives."""
-    source = config.data.corpus
-    assert config.data.pairs is not None
-    if source is None and config.data.pairs.startswith("beir:"):
-        source = f"beir:{beir_parts(config.data.pairs)[0]}"
-    if source == PYTHON_DOCS:
-        raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
-    side: Split = "train" if isinstance(config.data.held_out, list) else "both"
+def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], side: Split) -> Documents:
+    """The positives as corpus; `side` says who may look at those that are not held out."""
 
     def read() -> Iterator[Document]:
-        if source is not None:
-            return read_documents(source)
         return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
 
-    wanted = {identity(pair.positive) for pair in train + test}
-    count = 0
-    for count, (key, _) in enumerate(_distinct(read()), start=1):  # noqa: B007
-        wanted.discard(key)
-    if missing := [pair.id for pair in train + test if identity(pair.positive) in wanted]:
-        raise DataError(
-            source or config.data.pairs,
-            f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
-            "Add them to the corpus, word for word, or leave data.corpus out.",
-        )
-    return Documents(read, frozenset(identity(pair.positive) for pair in test), count)
+    return Documents(read, held_out, sum(1 for _ in _distinct(read())))
 
 
 def _distinct(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:

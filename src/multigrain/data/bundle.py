@@ -1,0 +1,69 @@
+"""One JSON object with queries, corpus and judgements, as LlamaIndex and sentence-transformers' evaluator have them.
+
+    {"queries": {id: text}, "corpus": {id: text}, "relevant_docs": {query: [document, ...]}}
+
+A document may be {"title", "text"}; judgements may be called "qrels", and be {query: {document: grade}}.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from multigrain.data.beir import Judgement, judged, pairs_of
+from multigrain.data.fields import titled
+from multigrain.data.rows import Row, read_rows
+from multigrain.errors import DataError
+from multigrain.jsonl import optional_text
+from multigrain.records import Document, Pair
+
+JUDGEMENTS = ("relevant_docs", "qrels")
+
+
+def is_bundle(fields: dict[str, Any]) -> bool:
+    """Whether a row is such an object."""
+    has_judgements = any(isinstance(fields.get(name), dict) for name in JUDGEMENTS)
+    return has_judgements and all(isinstance(fields.get(name), dict) for name in ("queries", "corpus"))
+
+
+def find_bundle(path: Path) -> Row | None:
+    """The object, if the file holds one."""
+    first = next(read_rows(path), None)
+    return first if first is not None and is_bundle(first.fields) else None
+
+
+def bundle_pairs(row: Row, path: Path) -> list[Pair]:
+    """One pair for each query and relevant document.
+
+    Raises:
+        DataError: a text or judgement is none, or see `judged`.
+    """
+    texts = row.fields["queries"]
+    queries = {id: text for id in texts if (text := optional_text(texts, id, f"{row.where}, queries").strip())}
+    documents = [document for document, _ in bundle_passages(row)]
+    return pairs_of(judged(path.name, path, _judgements(row), queries, documents))
+
+
+def bundle_passages(row: Row) -> Iterator[tuple[Document, str]]:
+    """The documents, and the text of each without its title; empty ones are left out.
+
+    Raises:
+        DataError: something else than a text is in the place of one.
+    """
+    for id, found in row.fields["corpus"].items():
+        fields = found if isinstance(found, dict) else {"text": found}
+        title, text = (optional_text(fields, name, f'{row.where}, document "{id}"') for name in ("title", "text"))
+        if whole := titled(title, text):
+            yield Document(id, whole), text
+
+
+def _judgements(row: Row) -> Iterator[Judgement]:
+    name = next(name for name in JUDGEMENTS if isinstance(row.fields.get(name), dict))
+    for query, found in row.fields[name].items():
+        ids = found if isinstance(found, list | dict) else [found]
+        for document in ids:
+            grade = found[document] if isinstance(found, dict) else 1
+            if not isinstance(document, str | int) or type(grade) is not int:
+                wanted = "a list of the ids of documents, or whole numbers by id"
+                raise DataError(row.where, f'"{name}" of query "{query}" is {json.dumps(found)[:40]}; wanted {wanted}.')
+            yield None, query, str(document), grade
