@@ -2,25 +2,30 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from multigrain.errors import DataError
 from multigrain.jsonl import no_text, read_objects, text_field
 from multigrain.records import Document, Pair
 
+OWN = "the query itself"
+"""The source of a pair whose positive is its own query, as a document of the corpus (as in ArguAna and Quora)."""
+
 
 @dataclass(frozen=True)
 class RetrievalTask:
     """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant).
 
-    The documents may be more than fit into memory: they are iterated over, each time anew.
+    The documents may be more than fit into memory: they are iterated over, each time anew. `own` names for a query
+    the document that is the query itself, which is not ranked.
     """
 
     name: str
     queries: dict[str, str]
     documents: Iterable[Document]
     relevance: dict[str, dict[str, int]]
+    own: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,25 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
     if not relevance:
         raise DataError(qrels, "no query has a relevant document.")
     queries = {query: texts[query] for query in relevance}
-    return RetrievalTask(f"beir:{folder.name}:{split}", queries, BeirDocuments(folder), relevance)
+    return RetrievalTask(f"beir:{folder.name}:{split}", queries, BeirDocuments(folder), relevance, own_ids(relevance))
 
 
-def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
-    """One pair for each relevant (query, document) of the split."""
-    task = read_beir_task(folder, split)
+def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
+    """For each query the id of the document that is the query itself: its own, as in BEIR and mteb.
+
+    Where a document of the query's id is judged relevant, the ids only happen to be the same.
+    """
+    return {query: query for query, judged in relevance.items() if judged.get(query, 0) <= 0}
+
+
+def own_pairs(task: RetrievalTask) -> list[Pair]:
+    """The queries that are documents of the corpus, each with that document; their source is `OWN`."""
+    texts = {document.id: document.text for document in task.documents if document.id in task.own}
+    return [Pair(f"{id}/{id}", task.queries[id], text, OWN) for id, text in texts.items()]
+
+
+def pairs_of(task: RetrievalTask) -> list[Pair]:
+    """One pair for each query and relevant document."""
     wanted = {document for judged in task.relevance.values() for document in judged}
     texts = {document.id: document.text for document in task.documents if document.id in wanted}
     return [

@@ -16,7 +16,9 @@ from typing import Any
 from multigrain.data.fields import (
     ID_NAMES,
     Given,
+    group_of,
     id_of,
+    is_named,
     labels_of,
     negatives_of,
     optional_of,
@@ -40,7 +42,7 @@ PAIRED_NAMES = (
 """Names of the columns with the query and its positive, the first that a row has."""
 NEGATIVE_NAME = re.compile(r"negatives?|negative_\d+|(hard_)?negative_documents?")
 MORE_NAMES = {"label", "labels", "score", "scores"}
-PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", *MORE_NAMES}
+PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", "group", *MORE_NAMES}
 
 KNOWN_FORMS = """known forms, by their fields:
   pairs                  query, positive (or anchor, positive; or question, answer)
@@ -63,6 +65,7 @@ class Example:
     source: str | None = None
     instruction: str | None = None
     task: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
     if "query" in fields and isinstance(fields.get("positive_passages"), list):
         forms.append(Form(_read_tevatron, "query", "positive_passages"))
     if (names := _column_names(fields)) and not _is_scored_pair(fields):
-        has_labels = fields.keys() & {"label", "labels"} or _is_ranked(fields, names[1])
+        has_labels = (fields.keys() & {"label", "labels"} and not is_named(fields)) or _is_ranked(fields, names[1])
         forms.append(Form(_read_labels if has_labels else _read_columns, *names))
     return forms
 
@@ -153,10 +156,11 @@ def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Ex
     """Put the rows of each query together; queries without a positive are left out, and said to be."""
     grouped: dict[str, tuple[Row, Example]] = {}
     for row, example in examples:
-        first, whole = grouped.get(example.query, (row, replace(example, positives=(), negatives=())))
+        first, whole = grouped.get(example.query, (row, replace(example, positives=(), negatives=(), group=None)))
         positives = tuple(dict.fromkeys(whole.positives + example.positives))
         negatives = tuple(dict.fromkeys(whole.negatives + example.negatives))
-        grouped[example.query] = first, replace(whole, positives=positives, negatives=negatives)
+        group = whole.group or (example.group if example.positives else None)  # a negative's group is its own
+        grouped[example.query] = first, replace(whole, positives=positives, negatives=negatives, group=group)
     complete = [(row, example) for row, example in grouped.values() if example.positives]
     if left_out := len(grouped) - len(complete):
         say(f"  {left_out} queries have no positive, and are left out")
@@ -209,4 +213,5 @@ def _example(
         optional_of(row, "source"),
         optional_of(row, instruction),
         optional_of(row, "task"),
+        group_of(row),
     )

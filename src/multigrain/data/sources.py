@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multigrain.data import python_docs
-from multigrain.data.beir import read_beir_documents, read_beir_pairs
-from multigrain.data.fields import id_of, text_of
+from multigrain.data.beir import own_pairs, pairs_of, read_beir_documents, read_beir_task
+from multigrain.data.fields import group_of, id_of, text_of
 from multigrain.data.forms import read_examples
 from multigrain.data.rows import files_below, read_rows
 from multigrain.errors import DataError
@@ -23,6 +23,8 @@ class Source:
 
     pairs: list[Pair]
     given: list[Candidate] = field(default_factory=list)
+    own: list[Pair] = field(default_factory=list)
+    """The queries that are documents of the corpus, each with that document: see `OWN`."""
 
 
 def read_source(source: str) -> Source:
@@ -34,8 +36,8 @@ def read_source(source: str) -> Source:
     if source == PYTHON_DOCS:
         read = Source(python_docs.read_pairs())
     elif source.startswith("beir:"):
-        folder, split = beir_parts(source)
-        read = Source(read_beir_pairs(folder, split))
+        task = read_beir_task(*beir_parts(source))
+        read = Source(pairs_of(task), own=own_pairs(task))
     else:
         read = _read_examples(Path(source))
     if not read.pairs:
@@ -64,7 +66,7 @@ def read_documents(source: str) -> Iterator[Document]:
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
         ids.add(id)
         title = row.fields.get("title") or ""
-        yield Document(id, f"{title} {text_of(row, 'text', row.fields.get('text'))}".strip())
+        yield Document(id, f"{title} {text_of(row, 'text', row.fields.get('text'))}".strip(), group=group_of(row))
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
@@ -99,7 +101,7 @@ def _read_examples(path: Path) -> Source:
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
             if example.negatives:
                 id = ids.setdefault((example.query, text), id)
-            pair = Pair(id, example.query, text, example.source, example.instruction, example.task)
+            pair = Pair(id, example.query, text, example.source, example.instruction, example.task, example.group)
             known = pairs.setdefault(id, pair)
             if known is not pair and not (example.negatives and _is_same(known, pair)):
                 raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
