@@ -1,6 +1,7 @@
 """Negatives that come with the pairs: from the file to the tuples, in whole runs."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from multigrain import pipeline
 from multigrain.cli import main
 from multigrain.config import load_config
+from multigrain.data.proposals import by_pair
 from multigrain.data.split import Documents, SplitData, usable_negatives
-from multigrain.errors import ConfigError
+from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import read_objects
 from multigrain.records import Candidate, Pair
 from tests.conftest import small_pairs
@@ -47,6 +49,33 @@ def test_given_negatives_become_candidates(run_toml: Path, capsys: pytest.Captur
     assert [c for c in candidates if c["model"] == "given"] == given
     assert counts["given"] == len(given)
     assert f"{len(given)} given negatives" in checked
+
+
+def test_given_negatives_come_in_any_order(run_toml: Path) -> None:
+    """Triplets of which the rows of a pair lie apart."""
+    pairs = small_pairs()
+    rows = [
+        {"query": pair["query"], "positive": pair["positive"], "negative": f"only here {i} {step} the old"}
+        for i, pair in enumerate(pairs)
+        for step in range(4)
+    ]
+    random.Random(5).shuffle(rows)
+    (run_toml.parent / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = load_config(run_toml, ["synthesis.limit=0", "mining.enabled=false"])
+    counts = pipeline.synthesize(config)["counts"]
+    assert counts["given"] == 4 * counts["train_pairs"] == 120
+    order = [pair["id"] for pair in objects(config.folder / "data" / "train.jsonl")]
+    assert list(dict.fromkeys(c["pair_id"] for c in objects(config.folder / "data" / "given.jsonl"))) == order
+
+
+def test_no_candidate_is_left_behind() -> None:
+    """Whoever puts streams together says so where one has another order, instead of losing the rest."""
+    pairs = [Pair(id, f"q {id}", f"p {id}") for id in "abc"]
+    found = [Candidate(id, 4, f"text {i}", "mined", "given") for i, id in enumerate("aac")]
+    assert [len(own) for _, own in by_pair(pairs, found, found[:2])] == [4, 0, 1]
+    for wrong in ([found[2], found[0]], [*found, Candidate("x", 4, "text", "mined", "given")]):
+        with pytest.raises(RunError, match='the candidates of pair "(a|x)" are not in the order of the pairs'):
+            list(by_pair(pairs, found, wrong))
 
 
 def test_given_negatives_alone_are_enough(run_toml: Path) -> None:

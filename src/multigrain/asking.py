@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.data.proposals import by_pair
 from multigrain.errors import RunError
 from multigrain.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.llm.budget import Budget, Prices, Usage, prices_of
@@ -96,12 +96,9 @@ def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Work:
     """Whether texts answer the query of their pair: (pair's id, text, rating) each."""
 
     def tasks() -> Iterator[Task[tuple[str, str, int]]]:
-        wanted = groupby(read_candidates(candidates), key=lambda candidate: candidate.pair_id)
-        ahead = next(wanted, None)
-        for pair in read_pairs(run_dir.train_pairs):
-            if ahead is not None and ahead[0] == pair.id:
-                yield from plan_verdicts(config, pair, ahead[1], model_name(config.llm))
-                ahead = next(wanted, None)
+        for pair, wanted in by_pair(read_pairs(run_dir.train_pairs), read_candidates(candidates)):
+            if wanted:
+                yield from plan_verdicts(config, pair, wanted, model_name(config.llm))
 
     return Work("asking whether they answer", count_lines(candidates), tasks)
 

@@ -71,8 +71,13 @@ class Stage:
         return entry.fingerprint == self.fingerprint(config, run_dir)
 
 
+def _present(path: Path) -> list[Path]:
+    """A file that run folders of earlier versions do not have."""
+    return [path] if path.is_file() else []
+
+
 DATA_FILES: dict[str, Callable[[RunDir], list[Path]]] = {
-    "negatives": lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given],
+    "negatives": lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given, *_present(run.other_pairs)],
     "corpus": lambda run: [run.passages, run.corpus],
     "tasks": lambda run: [],
 }
@@ -98,7 +103,7 @@ STAGES = (
         ("llm", "synthesis", "judging", "filtering"),
         lambda config, run: [*PAIR_SOURCES[config.synthesis.mode](run), *_asking_files(config)],
         lambda config, run: [
-            *(run.train_pairs, run.held_out_pairs),
+            *(run.train_pairs, run.held_out_pairs, *_present(run.other_pairs)),
             *([run.corpus] if config.synthesis.mode == "tasks" else []),
         ],
         applies=lambda config: config.synthesis.mode != "negatives",
@@ -107,21 +112,21 @@ STAGES = (
         "synthesize",
         synthesize_stage,
         ("llm", "synthesis", "mining", "judging"),
-        lambda config, run: [run.train_pairs, run.corpus, run.given, *_asking_files(config)],
+        lambda config, run: [*run.pair_files(), run.corpus, run.given, *_asking_files(config)],
         lambda config, run: [run.candidates, run.parked],
     ),
     Stage(
         "grade",
         grade_stage,
         ("llm", "grading", "synthesis", "mining"),
-        lambda config, run: [run.train_pairs, run.candidates, *_asking_files(config)],
+        lambda config, run: [*run.pair_files(), run.corpus, run.candidates, *_asking_files(config)],
         lambda config, run: [run.tuples, run.dropped, run.report],
     ),
     Stage(
         "train",
         train_stage,
         ("model", "training"),
-        lambda config, run: [run.tuples, *model_files(config.model.base)],
+        lambda config, run: [run.tuples, *run.pair_files(), *model_files(config.model.base)],
         lambda config, run: [run.trained, run.curriculum],
     ),
     Stage(
@@ -131,7 +136,7 @@ STAGES = (
         lambda config, run: [
             *model_files(str(run.trained)),
             *model_files(config.model.base),
-            *(run.train_pairs, run.held_out_pairs, run.corpus),
+            *(*run.pair_files(), run.corpus),
             *_input_files(config.evaluation.tasks),
         ],
         lambda config, run: [run.scores, run.per_query, run.examples],
@@ -342,7 +347,7 @@ def _run_stages(
             if stage.is_done(config, run_dir) and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
             elif donor := _donor(stage, config, run_dir, donors):
-                adopt(stage.name, stage.writes(config, run_dir), donor, run_dir)
+                adopt(stage.name, stage.writes(config, donor), donor, run_dir)
                 say(f"{stage.name}: as in {donor.folder}")
             else:
                 if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once

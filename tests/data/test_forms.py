@@ -556,3 +556,48 @@ def test_real_flagembedding_examples(real_data: Callable[[str], Path]) -> None:
         # Some texts stand twice among the negatives of a query.
         assert least <= len(negatives) <= sum(len(line["negatives"]) for line in lines)
         assert {text for _, _, text, _ in negatives} <= {text.strip() for line in lines for text in line["negatives"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"group": "card lost"}, "card lost"),
+        ({"group": 17}, "17"),
+        ({"group": None}, None),
+        ({"group": float("nan")}, None),
+        ({"group": " "}, None),
+        ({}, None),
+        ({"label": "card_lost"}, "card_lost"),
+        ({"labels": "card_lost"}, "card_lost"),
+        ({"label": "card_lost", "group": "b"}, "b"),
+        ({"label": 1, "group": "b"}, "b"),
+        ({"source": "card_lost"}, None),
+    ],
+)
+def test_groups(write_jsonl: Write, fields: dict[str, Any], expected: str | None) -> None:
+    """A label that is no 1 or 0 but a name is a group; a number other than these may be a score, and is an error."""
+    (pair,) = read_pairs(str(write_jsonl("p.jsonl", [{"query": "a", "positive": "b", **fields}])))
+    assert pair.group == expected
+    (document,) = read_documents(str(write_jsonl("c.jsonl", [{"text": "a", **fields}])))
+    assert document.group == (None if fields == {"label": 1} else expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"label": 3}, "wanted 1 .positive. or 0 .negative.. If it names a class of texts, call the field group"),
+        ({"label": "3"}, "call the field group"),
+        ({"label": 0.7}, "call the field group"),
+        ({"group": ["a", "b"]}, 'field "group" is .*; wanted text'),
+        ({"group": True}, 'field "group" is true; wanted text'),
+    ],
+)
+def test_bad_groups(write_jsonl: Write, fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        read_pairs(str(write_jsonl("p.jsonl", [{"query": "a", "positive": "b", **fields}])))
+
+
+def test_the_group_of_rows_with_labels_is_that_of_a_positive(write_jsonl: Write) -> None:
+    rows = [("no", 0, "other"), ("yes", 1, "own"), ("also", 1, "third")]
+    lines = [{"query": "q", "text": text, "label": label, "group": group} for text, label, group in rows]
+    assert {pair.group for pair in read_pairs(str(write_jsonl("p.jsonl", lines)))} == {"own"}

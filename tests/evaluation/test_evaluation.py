@@ -101,6 +101,56 @@ def test_metrics_are_trec_evals_also_for_ties(similarities: list[list[int]], gra
         assert ours["MRR@10"] == pytest.approx(reciprocal, abs=1e-9)
 
 
+def write_beir(
+    folder: Path, queries: dict[str, str], documents: dict[str, str], rows: list[tuple[str, str, int]]
+) -> str:
+    """A BEIR folder; returns the name of its test split."""
+    for name, texts in (("queries", queries), ("corpus", documents)):
+        lines = [json.dumps({"_id": id, "title": "", "text": text}) for id, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "qrels").mkdir()
+    lines = [f"{query}\t{document}\t{grade}" for query, document, grade in rows]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    return f"beir:{folder}:test"
+
+
+def test_a_query_is_no_answer_to_itself(tmp_path: Path) -> None:
+    """BEIR takes the document of the query's own id out of a run, and gives the rest to trec_eval.
+
+    Query 7 and document 7 have one id by chance: what is judged relevant is ranked.
+    """
+    import pytrec_eval
+
+    texts = {"a": "aa", "b": "ab", "c": "abb", "d": "bb", "7": "aab", "8": "bbb"}
+    queries = {"a": "aa", "b": "ab", "c": "abb", "7": "bb", "x": "a"}
+    judged = [("a", "b", 1), ("a", "a", 0), ("b", "c", 2), ("b", "a", 1), ("c", "d", 1), ("7", "7", 1), ("x", "8", 1)]
+    task = load_task(write_beir(tmp_path, queries, texts, judged), [], [])
+    found = evaluate(task, embed)
+    run = {
+        query: {id: float(embed([text], "query")[0] @ embed([other], "document")[0]) for id, other in texts.items()}
+        for query, text in queries.items()
+    }
+    for query in ("a", "b", "c"):
+        del run[query][query]  # ignore_identical_ids
+        assert query not in found.rankings[query]
+        assert len(found.rankings[query]) == 5
+    relevance = {query: {d: grade for q, d, grade in judged if q == query} for query in queries}
+    theirs = pytrec_eval.RelevanceEvaluator(relevance, {"ndcg_cut.10"}).evaluate(run)
+    for query, scores in found.scores.items():
+        assert scores["nDCG@10"] == pytest.approx(theirs[query]["ndcg_cut_10"], abs=1e-6)
+    assert found.rankings["a"][:3] == ["7", "c", "b"]  # by hand: of cosines 5, 3 and 3 (not of length 1)
+    assert found.scores["a"]["nDCG@10"] == pytest.approx(1 / log2(4))
+    assert "7" in found.rankings["7"]
+
+
+def test_the_hundredth_document_takes_the_place_of_the_query_itself(tmp_path: Path) -> None:
+    texts = {str(i): "a" * (150 - i) for i in range(150)}
+    rows = [("3", str(i), 1) for i in (0, 100, 101)]
+    found = evaluate(load_task(write_beir(tmp_path, {"3": texts["3"]}, texts, rows), [], []), embed)
+    assert found.rankings["3"] == [str(i) for i in range(101) if i != 3]
+    assert found.scores["3"]["Recall@100"] == pytest.approx(2 / 3)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
 def test_spearman_is_scipys_also_for_ties(pairs: list[tuple[int, int]]) -> None:
     from scipy.stats import spearmanr

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multigrain.data.fields import titled
@@ -13,19 +13,23 @@ from multigrain.records import Document, Pair
 
 Judgement = tuple[int | None, str, str, int]
 """The line on which it stands, query, document and grade."""
+OWN = "the query itself"
+"""The source of a pair whose positive is its own query, as a document of the corpus (as in ArguAna and Quora)."""
 
 
 @dataclass(frozen=True)
 class RetrievalTask:
     """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant).
 
-    The documents may be more than fit into memory: they are iterated over, each time anew.
+    The documents may be more than fit into memory: they are iterated over, each time anew. `own` names for a query
+    the document that is the query itself, which is not ranked.
     """
 
     name: str
     queries: dict[str, str]
     documents: Iterable[Document]
     relevance: dict[str, dict[str, int]]
+    own: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
     _find(folder, "corpus.jsonl")
     qrels = folder / "qrels" / f"{split}.tsv"
     rows = _read_qrels(qrels)
-    return judged(f"beir:{folder.name}:{split}", qrels, rows, _read_queries(folder), BeirDocuments(folder))
+    task = judged(f"beir:{folder.name}:{split}", qrels, rows, _read_queries(folder), BeirDocuments(folder))
+    return replace(task, own=own_ids(task.relevance))
 
 
 def _read_queries(folder: Path) -> dict[str, str]:
@@ -131,9 +136,18 @@ def _dangling(relevance: dict[str, dict[str, int]], queries: Mapping[str, str], 
     return f"{len(lost)} of {len(pairs)} judgements name a query or a document that is empty or not there, as {what}"
 
 
-def read_beir_pairs(folder: Path, split: str) -> list[Pair]:
-    """One pair for each relevant (query, document) of the split."""
-    return pairs_of(read_beir_task(folder, split))
+def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
+    """For each query the id of the document that is the query itself: its own, as in BEIR and mteb.
+
+    Where a document of the query's id is judged relevant, the ids only happen to be the same.
+    """
+    return {query: query for query, judged in relevance.items() if judged.get(query, 0) <= 0}
+
+
+def own_pairs(task: RetrievalTask) -> list[Pair]:
+    """The queries that are documents of the corpus, each with that document; their source is `OWN`."""
+    texts = {document.id: document.text for document in task.documents if document.id in task.own}
+    return [Pair(f"{id}/{id}", task.queries[id], text, OWN) for id, text in texts.items()]
 
 
 def pairs_of(task: RetrievalTask) -> list[Pair]:

@@ -101,10 +101,36 @@ def labels_of(row: Row, count: int) -> list[bool]:
     value = row.fields.get(name)
     labels = value if isinstance(value, list) else [value]
     if wrong := [label for label in labels if label not in (0, 1)]:
-        raise DataError(row.where, f'field "{name}" holds {wrong[0]!r}; wanted 1 (positive) or 0 (negative).')
+        wanted = "wanted 1 (positive) or 0 (negative). If it names a class of texts, call the field group."
+        raise DataError(row.where, f'field "{name}" holds {wrong[0]!r}; {wanted}')
     if len(labels) != count:
         raise DataError(row.where, f"{count} texts and {len(labels)} labels; wanted a label for each text.")
     return [bool(label) for label in labels]
+
+
+def is_named(fields: dict[str, Any]) -> bool:
+    """Whether the label is the name of a class, such as an intent, and so a group; a number may be a score."""
+    value = fields.get("label", fields.get("labels"))
+    return isinstance(value, str) and bool(value.strip()) and not _is_number(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def group_of(row: Row) -> str | None:
+    """The group under its own name, or as a label that is a name; None where the row has none."""
+    named = row.fields.get("label", row.fields.get("labels")) if is_named(row.fields) else None
+    value = row.fields.get("group", named)
+    if is_absent(value):
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(row.where, no_text("group", value))
+    return encodable(str(value)).strip() or None
 
 
 def id_of(row: Row) -> str | None:

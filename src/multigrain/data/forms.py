@@ -16,7 +16,9 @@ from typing import Any
 from multigrain.data.fields import (
     ID_NAMES,
     Given,
+    group_of,
     id_of,
+    is_named,
     labels_of,
     negatives_of,
     optional_of,
@@ -41,7 +43,7 @@ PAIRED_NAMES = (
 """Names of the columns with the query and its positive, the first that a row has."""
 NEGATIVE_NAME = re.compile(r"negatives?|negative_\d+|(hard_)?negative_documents?")
 MORE_NAMES = {"label", "labels", "score", "scores"}
-PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", *MORE_NAMES}
+PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", "group", *MORE_NAMES}
 
 KNOWN_FORMS = """known forms, by their fields:
   pairs                  query, positive (or anchor, positive; or question, answer)
@@ -67,6 +69,7 @@ class Example:
     source: str | None = None
     instruction: str | None = None
     task: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
     if "query" in fields and isinstance(fields.get("positive_passages"), list):
         forms.append(Form(_read_tevatron, "query", "positive_passages"))
     if (names := _column_names(fields)) and not _is_scored_pair(fields):
-        has_labels = fields.keys() & {"label", "labels"} or _is_ranked(fields, names[1])
+        has_labels = (fields.keys() & {"label", "labels"} and not is_named(fields)) or _is_ranked(fields, names[1])
         forms.append(Form(_read_labels if has_labels else _read_columns, *names))
     return forms
 
@@ -170,8 +173,9 @@ def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Ex
         row, first = found[0]
         positives = tuple(dict.fromkeys(positive for _, example in found for positive in example.positives))
         negatives = tuple(negative for _, example in found for negative in example.negatives)
+        group = next((example.group for _, example in found if example.positives), None)  # a negative's is its own
         if positives:
-            yield row, replace(first, positives=positives, negatives=negatives)
+            yield row, replace(first, positives=positives, negatives=negatives, group=group)
         left_out += not positives
     if left_out:
         say(f"  {left_out} queries have no positive, and are left out")
@@ -223,4 +227,5 @@ def _example(
         optional_of(row, "source"),
         optional_of(row, instruction),
         optional_of(row, "task"),
+        group_of(row),
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multigrain.data import python_docs
-from multigrain.data.beir import read_beir_pairs, read_beir_passages
+from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
-from multigrain.data.fields import id_of, text_of, titled
+from multigrain.data.fields import group_of, id_of, text_of, titled
 from multigrain.data.forms import Example, read_examples
 from multigrain.data.rows import Row, files_below, read_rows
 from multigrain.errors import ConfigError, DataError
@@ -27,6 +27,8 @@ class Source:
 
     pairs: list[Pair]
     given: list[Candidate] = field(default_factory=list)
+    own: list[Pair] = field(default_factory=list)
+    """The queries that are documents of the corpus, each with that document: see `OWN`."""
 
 
 def read_source(source: str) -> Source:
@@ -38,8 +40,8 @@ def read_source(source: str) -> Source:
     if source == PYTHON_DOCS:
         read = Source(python_docs.read_pairs())
     elif source.startswith("beir:"):
-        folder, split = beir_parts(source)
-        read = Source(read_beir_pairs(folder, split))
+        task = read_beir_task(*beir_parts(source))
+        read = Source(pairs_of(task), own=own_pairs(task))
     else:
         read = _read_examples(Path(source))
     if not read.pairs:
@@ -80,7 +82,8 @@ def read_passages(source: str) -> Iterator[tuple[Document, str]]:
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
         ids.add(id)
         text = text_of(row, "text", row.fields.get("text"))
-        yield Document(id, titled(optional_text(row.fields, "title", row.where), text)), text
+        title = optional_text(row.fields, "title", row.where)
+        yield Document(id, titled(title, text), group=group_of(row)), text
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
@@ -148,7 +151,7 @@ class _Pairs:
         own = example.id or str(row.number)
         for index, (name, text) in enumerate(example.positives):
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
-            pair = Pair(id, example.query, text, example.source, example.instruction, example.task)
+            pair = Pair(id, example.query, text, example.source, example.instruction, example.task, example.group)
             id = self._id(row, own, pair, bool(example.negatives))
             self.by_id.setdefault(id, replace(pair, id=id))
             self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]

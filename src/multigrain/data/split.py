@@ -50,6 +50,14 @@ class SplitData:
     documents: Documents
     given: list[Candidate] = field(default_factory=list)
     """As read, for all pairs: see `usable_negatives`."""
+    known: list[Pair] = field(default_factory=list)
+    """All that the input says of what answers which query."""
+
+    @property
+    def other(self) -> list[Pair]:
+        """The known pairs that are in neither part: what answers a query there is no negative of it either."""
+        ids = {pair.id for pair in (*self.train, *self.held_out)}
+        return [pair for pair in self.known if pair.id not in ids]
 
 
 def prepare(config: Config) -> SplitData:
@@ -78,7 +86,7 @@ def prepare(config: Config) -> SplitData:
         documents = Documents(partial(read_documents, corpus), keys, count)
     else:
         documents = _positives([*train, *same], test, keys, "train" if isinstance(held_out, list) else "both")
-    return SplitData(train, test, documents, source.given)
+    return SplitData(train, test, documents, source.given, [*pairs, *same, *source.own])
 
 
 def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
@@ -149,10 +157,11 @@ def sample_passages(config: Config) -> Passages:
 
 
 def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
-    """The given negatives of the training pairs; and how many must not be used, because their text is held out."""
+    """The given negatives in the order of the training pairs; and how many must not be used: their text is held out."""
     held_out = {folded(text) for pair in split.held_out for text in (pair.query, pair.positive)}
-    ids = {pair.id for pair in split.train}
-    given = [candidate for candidate in split.given if candidate.pair_id in ids]
+    places = {pair.id: place for place, pair in enumerate(split.train)}
+    given = [candidate for candidate in split.given if candidate.pair_id in places]
+    given.sort(key=lambda candidate: places[candidate.pair_id])
     usable = [candidate for candidate in given if folded(candidate.text) not in held_out]
     return usable, len(given) - len(usable)
 

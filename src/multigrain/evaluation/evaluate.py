@@ -43,8 +43,11 @@ def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
     queries = embed(list(task.queries.values()), "query")
     numbers = count()
     documents = (document for document, _ in zip(task.documents, numbers, strict=False))  # counted as they go by
-    found = nearest(queries, documents, embed, DEPTH)
-    rankings = {query: [id for _, id in best] for query, best in zip(task.queries, found, strict=True)}
+    found = nearest(queries, documents, embed, DEPTH + bool(task.own))
+    rankings = {
+        query: [id for _, id in best if id != task.own.get(query)][:DEPTH]
+        for query, best in zip(task.queries, found, strict=True)
+    }
     scores = {query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}
     return Evaluation(scores, rankings, next(numbers))
 

@@ -48,19 +48,20 @@ class GradedTask:
 Task = RetrievalTask | SimilarityTask | GradedTask
 
 
-def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document]) -> Task:
+def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> Task:
     """The task behind a name in `evaluation.tasks`, but for those of mteb.
 
     Args:
         name: see above.
         pairs: the held-out pairs of the run.
         documents: the corpus of the run; iterated over more than once.
+        own: queries that are documents of the run's corpus, each with that document.
 
     Raises:
         DataError: nothing is held out, or a file is wrong.
     """
     if name == HELD_OUT:
-        return held_out_task(pairs, documents)
+        return held_out_task(pairs, documents, own)
     if name.startswith(STS):
         return read_similarity_task(Path(name.removeprefix(STS)))
     if name.startswith(GRADED):
@@ -141,10 +142,11 @@ class _Searched:
         return (document for document in self.documents if document.split != "train")
 
 
-def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document]) -> RetrievalTask:
+def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> RetrievalTask:
     """Find the positives of each held-out query among the documents that are not for training alone.
 
-    A query that stands in several pairs has several relevant documents.
+    A query that stands in several pairs has several relevant documents. The document that is the query itself, by a
+    pair of `own`, is not ranked, unless it is relevant.
 
     Raises:
         DataError: nothing is held out.
@@ -154,14 +156,18 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document]) -> Retri
             "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
         )
     searched = _Searched(documents)
-    wanted = {folded(pair.positive) for pair in pairs}
+    asked = {pair.query for pair in pairs}
+    itself = {pair.query: folded(pair.positive) for pair in own if pair.query in asked}
+    wanted = {*(folded(pair.positive) for pair in pairs), *itself.values()}
     id_by_text = {text: document.id for document in searched if (text := folded(document.text)) in wanted}
     queries = _queries(pairs)
     ids = {query: id for id, query in queries.items()}
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
         relevance.setdefault(ids[pair.query], {})[id_by_text[folded(pair.positive)]] = 1
-    return RetrievalTask(HELD_OUT, queries, searched, relevance)
+    found = {ids[query]: id_by_text[text] for query, text in itself.items() if text in id_by_text}
+    left_out = {query: id for query, id in found.items() if id not in relevance[query]}
+    return RetrievalTask(HELD_OUT, queries, searched, relevance, left_out)
 
 
 def _queries(pairs: Sequence[Pair]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
+from multigrain.data.known import Known
 from multigrain.data.sources import GIVEN
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.choose import Measured, choose_rising
@@ -45,7 +46,7 @@ class Grader:
     judge's is cut into grades (`multigrain.grades`); all judges must agree on the rest. A candidate is dropped if it
 
     * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
-      ("near duplicate");
+      ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
     * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must
       be further below it), or answers the query by a language model's
@@ -64,6 +65,8 @@ class Grader:
         per_grade: negatives to keep in each grade.
         origins: where the negatives of each grade may come from; all, where a grade is absent.
         longest: tokens beyond which nobody reads.
+        verdicts: of a language model, on some of the candidates.
+        known: what the input says of texts.
     """
 
     judges: Mapping[str, Judge]
@@ -72,6 +75,7 @@ class Grader:
     origins: Mapping[int, frozenset[Source]] = field(default_factory=dict)
     longest: int = 256
     verdicts: Verdicts = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
     _seen: NearDuplicates = field(default_factory=NearDuplicates)
 
     def grade(self, proposals: Sequence[Proposal]) -> Graded:
@@ -88,8 +92,8 @@ class Grader:
                     Negative(m.candidate.text, m.grade, round(m.relevance[0] * own, 4), m.candidate.source)
                     for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0]))
                 )
-                tuple_ = (pair.id, pair.query, pair.positive, negatives, pair.instruction, pair.task, round(own, 4))
-                result.tuples.append(GradedTuple(*tuple_))
+                fields = (pair.instruction, pair.task, round(own, 4), pair.group)
+                result.tuples.append(GradedTuple(pair.id, pair.query, pair.positive, negatives, *fields))
         places = {pair.id: place for place, (pair, _) in enumerate(proposals)}
         result.dropped.sort(key=lambda dropped: places[dropped.candidate.pair_id])
         return result
@@ -117,6 +121,8 @@ class Grader:
         for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade, c.text)):
             earlier = [other.text for other in kept]
             broken = broken_rule(candidate, pair, earlier)
+            if broken is None and (rule := self.known.rule(pair, candidate.text)):
+                broken = rule, 1.0
             if broken is None and candidate.source == "llm" and self._seen.add(candidate.text) is not None:
                 broken = "near duplicate", 1.0
             if broken:

@@ -69,6 +69,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
 
 def keep(split: SplitData, run_dir: RunDir) -> dict[str, int]:
     """Write pairs and corpus; returns how many they are."""
+    write_records(run_dir.other_pairs, split.other)
     return {
         "train_pairs": write_records(run_dir.train_pairs, split.train),
         "held_out_pairs": write_records(run_dir.held_out_pairs, split.held_out),

@@ -7,6 +7,7 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
+from multigrain.data.known import own_documents
 from multigrain.encoders import base_encoder, trained_encoder
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
@@ -25,6 +26,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     from multigrain.evaluation.examples import choose_examples
 
     train_pairs, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
+    own = own_documents(run_dir)
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed = base_encoder(config, run_dir)
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}}
@@ -34,7 +36,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         if name.startswith(MTEB):
             _add(scores, _measured_by_mteb(name.removeprefix(MTEB), config, run_dir))
             continue
-        task = load_task(name, held_out, Corpus(run_dir.corpus))
+        task = load_task(name, held_out, Corpus(run_dir.corpus), own)
         check_unseen(task, train_pairs)
         base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
         _add(scores, _compared(task, base, trained, config.seed))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from multigrain.config import Config, PhaseSection
 from multigrain.data.corpus import Corpus
+from multigrain.data.known import own_documents
 from multigrain.encoders import trained_encoder
 from multigrain.jsonl import read_tuples
 from multigrain.model.locate import prompts_of
-from multigrain.records import Document
+from multigrain.records import Document, identity
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.summary import summarize
@@ -35,14 +36,16 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
-    """The k documents nearest to the query, with their cosines."""
+    """The k documents nearest to the query, with their cosines; not the document that is the query itself."""
     from multigrain.evaluation.evaluate import nearest
     from multigrain.model.load import load_model
 
     documents = Corpus(run_dir.corpus)
     model = load_model(run_dir.model)
     vector = model.encode([query], prompt=prompt_for("query", model.prompts), task="query", normalize_embeddings=True)
-    (best,) = nearest(vector, documents, trained_encoder(run_dir.model, run_dir.vectors), k)
-    found = {id for _, id in best}
-    by_id = {document.id: document for document in documents if document.id in found}
-    return [(cosine, by_id[id]) for cosine, id in best]
+    own = {identity(pair.positive) for pair in own_documents(run_dir) if identity(pair.query) == identity(query)}
+    (best,) = nearest(vector, documents, trained_encoder(run_dir.model, run_dir.vectors), k + len(own))
+    ids = {id for _, id in best}
+    by_id = {document.id: document for document in documents if document.id in ids}
+    found = [(cosine, by_id[id]) for cosine, id in best]
+    return [(cosine, document) for cosine, document in found if identity(document.text) not in own][:k]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from multigrain import asking
 from multigrain.config import Config
+from multigrain.data.known import known_of
+from multigrain.data.proposals import by_pair
 from multigrain.encoders import judge_encoder
 from multigrain.errors import LLMError, LLMReplyError
 from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate
@@ -21,7 +23,6 @@ from multigrain.records import Candidate, Source, to_json
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.stages.answers import Answers
-from multigrain.stages.proposals import by_pair
 from multigrain.style import decide
 from multigrain.synthesis.negatives import choose_pairs
 from multigrain.vectors import Embed
@@ -65,6 +66,7 @@ class _Work:
     def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
+        self._known = known_of(run_dir)
         self._judges = judges(config, self._embed)
         self._repairs: list[asking.Work] = []
         self._calibration: Calibration | None = None
@@ -182,7 +184,8 @@ class _Work:
             for grade in (1, 2, 3, 4)
         }
         per_grade = max(config.synthesis.per_grade, 1)
-        return Grader(self._judges, config.grading, per_grade, origins, config.model.max_tokens, self._verdicts)
+        longest = config.model.max_tokens
+        return Grader(self._judges, config.grading, per_grade, origins, longest, self._verdicts, self._known)
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
         run_dir = self._run_dir

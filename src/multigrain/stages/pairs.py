@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 from multigrain import asking
@@ -33,12 +34,13 @@ def pairs(config: Config, run_dir: RunDir) -> Result:
 
 def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     queries: list[WrittenQuery] = list(answers.ask(config, asking.queries(config, run_dir)))
-    written = [Pair(query.id, query.query, query.passage.text) for query in queries]
+    written = [Pair(query.id, query.query, query.passage.text, group=query.passage.group) for query in queries]
     filtered = _filter(config, run_dir, written, Corpus(run_dir.corpus))
     held_out = {query.id for query in queries if query.passage.split == "held_out"}
     train = [pair for pair in filtered.kept if pair.id not in held_out]
     test = [pair for pair in filtered.kept if pair.id in held_out]
-    split = fit(config, split_written(train, test), "data.corpus", drop_leaked=True)
+    split = fit(config, replace(split_written(train, test), known=written), "data.corpus", drop_leaked=True)
+    write_records(run_dir.other_pairs, split.other)
     counts = {
         "train_pairs": write_records(run_dir.train_pairs, split.train),
         "held_out_pairs": write_records(run_dir.held_out_pairs, split.held_out),
@@ -56,7 +58,8 @@ def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     written: list[Pair] = list(answers.ask(config, asking.inventions(config, tasks)))
     documents = [Document(pair.id, pair.positive) for pair in written]
     filtered = _filter(config, run_dir, written, documents)
-    split = fit(config, split_written(filtered.kept, None, config), "synthesis.domains", drop_leaked=True)
+    split = replace(split_written(filtered.kept, None, config), known=written)
+    split = fit(config, split, "synthesis.domains", drop_leaked=True)
     return _result(answers, filtered, {"tasks_taken": len(tasks), **keep(split, run_dir)})
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
+from multigrain.data.known import known_of
+from multigrain.data.proposals import by_pair
 from multigrain.data.sources import GIVEN
 from multigrain.encoders import judge_encoder
 from multigrain.jsonl import atomic_file, read_candidates, read_pairs, to_line
@@ -13,7 +15,6 @@ from multigrain.records import Candidate, to_json
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.stages.answers import Answers
-from multigrain.stages.proposals import by_pair
 from multigrain.style import decide
 
 
@@ -25,7 +26,7 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
     written: Iterator[Candidate] = answers.ask(config, asking.negatives(config, run_dir))
     with atomic_file(run_dir.candidates) as file:
         for _, candidates in by_pair(
-            read_pairs(run_dir.train_pairs), written, _mined(config, run_dir), _given(run_dir)
+            read_pairs(run_dir.train_pairs), written, _mined(config, run_dir), _given(config, run_dir)
         ):
             for candidate in candidates:
                 counts[_name(candidate)] += 1
@@ -42,7 +43,7 @@ def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
     from multigrain.synthesis.mine import mine_candidates
 
     yield from mine_candidates(
-        list(read_pairs(run_dir.train_pairs)),
+        known_of(run_dir),
         Corpus(run_dir.corpus),
         judge_encoder(config, run_dir),
         config.grading.judge_model,
@@ -52,9 +53,9 @@ def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
     )
 
 
-def _given(run_dir: RunDir) -> Iterator[Candidate]:
-    """Those that came with the pairs."""
-    if run_dir.given.is_file():
+def _given(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
+    """Those that came with the pairs; where these are written, there may be some of an earlier run of the folder."""
+    if config.synthesis.mode == "negatives" and run_dir.given.is_file():
         yield from read_candidates(run_dir.given)
 
 

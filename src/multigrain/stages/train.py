@@ -4,6 +4,7 @@ import hashlib
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from multigrain import processes
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
+from multigrain.data.known import own_documents
 from multigrain.encoders import weights_digest
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
@@ -115,7 +117,8 @@ def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransform
     """Measures a model on a sample of the held-out part."""
     from multigrain.model.encode import encode
 
-    task = _sample(held_out_task(list(read_pairs(run_dir.held_out_pairs)), Corpus(run_dir.corpus)), config.seed)
+    held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
+    task = _sample(held_out_task(held_out, Corpus(run_dir.corpus), own), config.seed)
 
     def measure(model: "SentenceTransformer") -> dict[str, float]:
         scores = evaluate(task, partial(encode, model, description="held out")).scores
@@ -132,7 +135,7 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
     others = [document.id for document in task.documents if document.id not in wanted]
     kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
     documents = [document for document in task.documents if document.id in kept]
-    return RetrievalTask(task.name, queries, documents, {query: task.relevance[query] for query in queries})
+    return replace(task, queries=queries, documents=documents, relevance={q: task.relevance[q] for q in queries})
 
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:

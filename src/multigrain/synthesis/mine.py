@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
+from multigrain.data.known import Known
 from multigrain.progress import Meter, meter
-from multigrain.records import Candidate, Document, Pair, folded, identity
+from multigrain.records import Candidate, Document, Pair
 from multigrain.vectors import Embed, Vectors
 
 BLOCK = 1024
@@ -36,7 +37,7 @@ Keys = NDArray[np.uint64]
 
 
 def mine_candidates(
-    pairs: Sequence[Pair],
+    known: Known,
     documents: Sequence[Document],
     embed: Embed,
     model: str,
@@ -50,12 +51,12 @@ def mine_candidates(
     "embedding" draws from the whole band at random, by seed, pair and place in the corpus, so that neither the order
     of the pairs nor the size of the blocks matters. "bm25" takes those of the band that BM25 ranks first.
 
-    Never chosen are held-out documents, the query itself, its positives (those of all pairs with the same query), and
-    what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
+    Never chosen are held-out documents, the query itself, all that is known to answer it, texts of the pair's group,
+    and what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
     irrelevant (r means nothing then) have no candidates.
 
     Args:
-        pairs: queries with their positives.
+        known: queries with their positives, and what else is known to be no negative of them.
         documents: the corpus; iterated twice, then asked for the chosen ones by number.
         embed: the judge's encoder.
         model: the encoder's name, for the record.
@@ -66,9 +67,9 @@ def mine_candidates(
     Yields:
         Candidates by pair, in it by method, in it by grade; `model` is the encoder's name, or "bm25".
     """
-    choice = _choose(pairs, documents, embed, bounds, mining, seed)
+    choice = _choose(known, documents, embed, bounds, mining, seed)
     names = {"embedding": model, BM25: BM25}
-    for index, pair in enumerate(pairs):
+    for index, pair in enumerate(known.pairs):
         proposed: set[int] = set()
         for method, best in choice.items():
             for grade, number in best.of_pair(index):
@@ -114,11 +115,11 @@ class _Block:
     vectors: Vectors
     """(documents, dimension)"""
     barred: tuple[Numbers, Numbers]
-    """Pairs, and columns of the documents that must not be mined for them."""
+    """Columns of documents, and classes of pairs that they must not be mined for; see `Known`."""
 
 
 def _choose(
-    pairs: Sequence[Pair],
+    known: Known,
     documents: Sequence[Document],
     embed: Embed,
     bounds: Sequence[float],
@@ -126,6 +127,7 @@ def _choose(
     seed: int,
 ) -> dict[str, _Best]:
     """What each method keeps."""
+    pairs, classes = known.pairs, known.classes()
     grades = sorted(set(mining.grades))
     choice: dict[str, _Best] = {method: _Best(len(pairs), grades, mining.per_grade) for method in mining.methods}
     shares = _shares(pairs, embed)
@@ -133,15 +135,14 @@ def _choose(
     offers: list[Callable[[_Block], None]] = []
     if "embedding" in choice:
         salts = _salts(pairs, seed)
-        offers.append(lambda block: _offer_all(choice["embedding"], block, shares, bands, salts))
+        offers.append(lambda block: _offer_all(choice["embedding"], block, shares, classes, bands, salts))
     if BM25 in choice:
         hits = _hits(pairs, documents, mining.language)
-        offers.append(lambda block: _offer_hits(choice[BM25], block, shares, bands, hits))
-    barred = _barred(pairs)
+        offers.append(lambda block: _offer_hits(choice[BM25], block, shares, classes, bands, hits))
     with meter("mining", len(documents)) as progress:
         stream = _open(documents, progress)
         while members := list(islice(stream, BLOCK)):
-            block = _block(members, embed, barred)
+            block = _block(members, embed, known)
             for offer in offers:
                 offer(block)
     return choice
@@ -158,7 +159,12 @@ def _shares(pairs: Sequence[Pair], embed: Embed) -> Vectors:
 
 
 def _offer_all(
-    best: _Best, block: _Block, shares: Vectors, bands: Sequence[tuple[float, float]], salts: NDArray[np.uint32]
+    best: _Best,
+    block: _Block,
+    shares: Vectors,
+    classes: Numbers,
+    bands: Sequence[tuple[float, float]],
+    salts: NDArray[np.uint32],
 ) -> None:
     """Every document, at a random key.
 
@@ -169,9 +175,7 @@ def _offer_all(
     for start in range(0, len(shares), PAIRS):
         rows = slice(start, start + PAIRS)
         relative = shares[rows] @ block.vectors.T
-        pairs, columns = block.barred
-        here = (pairs >= start) & (pairs < start + PAIRS)
-        relative[pairs[here] - start, columns[here]] = np.inf
+        _bar(relative, classes[rows], *block.barred)
         keys = salts[rows, None] * ranks
         for place, (low, high) in enumerate(bands):
             last = (best.keys[place, rows, -1:] >> 32).astype(np.uint32)
@@ -180,14 +184,31 @@ def _offer_all(
             best.offer(place, row + start, _packed(keys[row, column], block.numbers[column]))
 
 
+def _bar(relative: Vectors, classes: Numbers, columns: Numbers, barred: Numbers) -> None:
+    """Set what must not be mined to infinity, in place: (rows, columns) of which a class of the row is barred."""
+    for of_rows in classes.T:
+        present, row = np.unique(of_rows, return_inverse=True)
+        place = np.minimum(np.searchsorted(present, barred), len(present) - 1)
+        if (here := present[place] == barred).any():
+            grid = np.zeros((len(present), relative.shape[1]), dtype=bool)
+            grid[place[here], columns[here]] = True
+            relative[grid[row]] = np.inf
+
+
 def _offer_hits(
-    best: _Best, block: _Block, shares: Vectors, bands: Sequence[tuple[float, float]], hits: "_Hits"
+    best: _Best,
+    block: _Block,
+    shares: Vectors,
+    classes: Numbers,
+    bands: Sequence[tuple[float, float]],
+    hits: "_Hits",
 ) -> None:
     """What BM25 found, at its rank."""
     pairs, ranks, columns = hits.among(block.numbers)
     relative = np.einsum("cd,cd->c", shares[pairs], block.vectors[columns])
     width = len(block.numbers)
-    barred = np.isin(pairs * width + columns, block.barred[0] * width + block.barred[1])
+    barred_columns, of_columns = block.barred
+    barred = np.isin(classes[pairs] * width + columns[:, None], of_columns * width + barred_columns).any(axis=1)
     for place, (low, high) in enumerate(bands):
         inside = (relative >= low) & (relative < high) & ~barred
         best.offer(place, pairs[inside], _packed(ranks[inside], block.numbers[columns[inside]]))
@@ -226,27 +247,9 @@ def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int,
             yield number, document
 
 
-def _block(members: list[tuple[int, Document]], embed: Embed, barred: dict[bytes, list[int]]) -> _Block:
-    found = [
-        (pair, column)
-        for column, (_, document) in enumerate(members)
-        for pair in barred.get(identity(document.text), ())
-    ]
-    pairs, columns = np.array(found, dtype=np.int64).reshape(-1, 2).T
-    numbers = np.array([number for number, _ in members])
-    return _Block(numbers, embed([document.text for _, document in members], "document"), (pairs, columns))
-
-
-def _barred(pairs: Sequence[Pair]) -> dict[bytes, list[int]]:
-    """For each text that is a query or a positive, the pairs for which it is no negative."""
-    by_query: dict[str, list[int]] = {}
-    for index, pair in enumerate(pairs):
-        by_query.setdefault(folded(pair.query), []).append(index)
-    barred: dict[bytes, list[int]] = {}
-    for query, same in by_query.items():
-        for text in {query, *(folded(pairs[index].positive) for index in same)}:
-            barred.setdefault(identity(text), []).extend(same)
-    return barred
+def _block(members: list[tuple[int, Document]], embed: Embed, known: Known) -> _Block:
+    numbers, texts = np.array([number for number, _ in members]), [document.text for _, document in members]
+    return _Block(numbers, embed(texts, "document"), known.classes_of(texts))
 
 
 def _band(grade: int, bounds: Sequence[float]) -> tuple[float, float]:

@@ -2,14 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 
+from multigrain.errors import RunError
 from multigrain.records import Candidate, Pair
 
 
 def by_pair(pairs: Iterable[Pair], *streams: Iterable[Candidate]) -> Iterator[tuple[Pair, list[Candidate]]]:
-    """The candidates of each pair together; the streams come in the order of the pairs, and are read as needed."""
+    """The candidates of each pair together; the streams come in the order of the pairs, and are read as needed.
+
+    Raises:
+        RunError: a stream has another order, or a pair that is not there: its candidates would be lost.
+    """
     heads = [_Head(stream) for stream in streams]
     for pair in pairs:
         yield pair, [candidate for head in heads for candidate in head.take(pair.id)]
+    for head in heads:
+        head.check_taken()
 
 
 class _Head:
@@ -24,3 +31,11 @@ class _Head:
         while self._next is not None and self._next.pair_id == pair_id:
             yield self._next
             self._next = next(self._rest, None)
+
+    def check_taken(self) -> None:
+        """Make sure that nothing is left."""
+        if self._next is not None:
+            raise RunError(
+                f'the candidates of pair "{self._next.pair_id}" are not in the order of the pairs, or there is no such '
+                "pair; they would be lost. Make them again: multigrain run RUN.toml --force"
+            )

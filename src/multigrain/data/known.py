@@ -1,0 +1,119 @@
+"""Which texts are no negatives of a pair, by all that the input says: what answers its query, and its group's."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.data.beir import OWN
+from multigrain.data.corpus import Corpus
+from multigrain.jsonl import read_pairs
+from multigrain.records import Document, Pair, identity
+from multigrain.rundir import RunDir
+
+NONE = -1
+"""The class of a pair without a group."""
+KNOWN_POSITIVE, SAME_GROUP = "known positive", "same group"
+"""The rules that drop a candidate."""
+
+Numbers = NDArray[np.int64]
+
+
+class Known:
+    """Tells which texts are no negatives of a pair.
+
+    What answers a query is a *class* of texts, with the query itself; so is a group. A text is no negative of a pair
+    that has a class in common with it; it may be of many classes. For each text and class 16 bytes are kept, and only
+    of the classes that one of the pairs has, so that memory grows with the pairs and not with their square.
+
+    Args:
+        pairs: those that negatives are looked for.
+        known: all pairs that say what answers a query; by default the same.
+        documents: the corpus, for the groups that it names.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair] = (), known: Iterable[Pair] | None = None, documents: Iterable[Document] = ()
+    ) -> None:
+        self.pairs = pairs
+        self._numbers: dict[bytes, int] = {}
+        for key in chain.from_iterable(_class_names(pair) for pair in pairs):
+            self._numbers.setdefault(key, len(self._numbers))
+        texts, classes = array("Q"), array("q")
+        for text, name in chain(_members(pairs if known is None else known), _grouped(documents)):
+            if (number := self._numbers.get(name)) is not None:
+                texts.append(_short(text))
+                classes.append(number)
+        keys = np.array(texts, dtype=np.uint64)
+        order = np.argsort(keys)
+        self._texts, self._classes = keys[order], np.array(classes, dtype=np.int64)[order]
+
+    def rule(self, pair: Pair, text: str) -> str | None:
+        """The rule by which the text is no negative of the pair; None if it may be one."""
+        found = self.classes_of([text])[1]
+        rules = zip(_class_names(pair), (KNOWN_POSITIVE, SAME_GROUP), strict=False)
+        return next((rule for name, rule in rules if self._numbers.get(name) in found), None)
+
+    def classes(self) -> Numbers:
+        """(pairs, 2): the classes of each pair, its query's and its group's or `NONE`."""
+        names = (_class_names(pair) for pair in self.pairs)
+        rows = [[self._numbers[name] for name in own] + [NONE] * (2 - len(own)) for own in names]
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    def classes_of(self, texts: Sequence[str]) -> tuple[Numbers, Numbers]:
+        """Places of texts, and classes that they are of; as often as a text has classes."""
+        keys = np.array([_short(text) for text in texts], dtype=np.uint64)
+        first, last = (np.searchsorted(self._texts, keys, side) for side in ("left", "right"))
+        places = np.flatnonzero(last > first)
+        found = [self._classes[first[place] : last[place]] for place in places]
+        empty = np.empty(0, dtype=np.int64)
+        return np.repeat(places, [len(part) for part in found]), np.concatenate([empty, *found])
+
+
+def known_of(run_dir: RunDir) -> Known:
+    """What is known of texts in a run, for its training pairs."""
+    train = list(read_pairs(run_dir.train_pairs))
+    known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
+    has_groups = any(pair.group is not None for pair in train)
+    return Known(train, known, Corpus(run_dir.corpus) if has_groups else ())
+
+
+def own_documents(run_dir: RunDir) -> list[Pair]:
+    """The queries of a run that are documents of its corpus, each with that document."""
+    if not run_dir.other_pairs.is_file():
+        return []
+    return [pair for pair in read_pairs(run_dir.other_pairs) if pair.source == OWN]
+
+
+def _class_names(pair: Pair) -> list[bytes]:
+    """The query's, then the group's if there is one."""
+    return [b"q" + identity(pair.query), *([] if pair.group is None else [_group_name(pair.group)])]
+
+
+def _group_name(group: str) -> bytes:
+    return b"g" + group.encode("utf-8", "surrogatepass")
+
+
+def _members(pairs: Iterable[Pair]) -> Iterator[tuple[str, bytes]]:
+    """(text, class): each query and its positives; of a group both."""
+    asked: set[bytes] = set()
+    for pair in pairs:
+        query, *groups = _class_names(pair)
+        yield pair.positive, query
+        for name in groups:
+            yield pair.query, name
+            yield pair.positive, name
+        if query not in asked:
+            asked.add(query)
+            yield pair.query, query
+
+
+def _grouped(documents: Iterable[Document]) -> Iterator[tuple[str, bytes]]:
+    return ((document.text, _group_name(document.group)) for document in documents if document.group is not None)
+
+
+def _short(text: str) -> int:
+    """Half of the `identity`: two of a billion texts share it once in forty trials."""
+    return int.from_bytes(identity(text)[:8], "big")

@@ -1,0 +1,204 @@
+"""What the input says of texts, in mining, grading and evaluation."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigrain import pipeline
+from multigrain.config import load_config
+from multigrain.data.corpus import Corpus
+from multigrain.data.known import Known, own_documents
+from multigrain.encoders import judge_encoder
+from multigrain.evaluation.tasks import held_out_task
+from multigrain.jsonl import read_candidates, read_pairs, read_tuples, write_json
+from multigrain.model.load import load_base
+from multigrain.records import Document, Pair, folded
+from multigrain.rundir import RunDir
+from tests.conftest import WORDS
+
+Write = Callable[[str, list[dict[str, Any]]], Path]
+letters = st.sampled_from("abcd")
+pairs_of_letters = st.lists(st.tuples(letters, letters, st.none() | letters), max_size=12)
+
+
+@given(pairs_of_letters, pairs_of_letters, st.lists(st.tuples(letters, letters), max_size=4))
+def test_equal_to_the_definition(
+    asked: list[tuple[str, str, str | None]],
+    others: list[tuple[str, str, str | None]],
+    grouped: list[tuple[str, str]],
+) -> None:
+    pairs, more = (
+        [Pair(str(i), q, p, group=group and group.upper()) for i, (q, p, group) in enumerate(rows)]
+        for rows in (asked, others)
+    )
+    documents = [Document(str(i), text, group=group.upper()) for i, (text, group) in enumerate(grouped)]
+    known, everything = Known(pairs, pairs + more, documents), pairs + more
+    of_row = [set(row) for row in known.classes()]
+    for row, pair in enumerate(pairs):
+        answers = {pair.query, *(other.positive for other in everything if other.query == pair.query)}
+        own = [other for other in everything if other.group == pair.group is not None]
+        group = {text for other in own for text in (other.query, other.positive)}
+        group |= {document.text for document in documents if document.group == pair.group}
+        for text in "abcd":
+            rule = "known positive" if text in answers else "same group" if text in group else None
+            assert known.rule(pair, text.upper() + " ") == rule
+            places, classes = known.classes_of(["x", text])
+            assert set(places) <= {1}
+            assert bool(of_row[row] & set(classes)) == (rule is not None)
+
+
+def test_a_query_of_many_positives_takes_little_memory() -> None:
+    """Once a list of all pairs was kept for each positive, which for 4,000 of one query took 129 MB."""
+    import tracemalloc
+
+    pairs = [Pair(str(i), "the query", f"answer {i}") for i in range(4000)]
+    tracemalloc.start()
+    known = Known(pairs)
+    assert len(known.classes_of([pair.positive for pair in pairs])[0]) == 4000
+    assert tracemalloc.get_traced_memory()[1] < 4e6
+    tracemalloc.stop()
+
+
+def many_positives(queries: int, positives: int) -> list[dict[str, Any]]:
+    """Each query with texts that look alike to a judge by words."""
+    draw = random.Random(2)
+    rows = []
+    for q in range(queries):
+        words = draw.sample(WORDS[8:], 4)
+        rows += [
+            {"id": f"{q}-{p}", "query": f"where is the {' '.join(words)}", "positive": f"{' '.join(words)} {more} {p}"}
+            for p, more in enumerate(draw.sample(WORDS, positives))
+        ]
+    return rows
+
+
+def negatives_of(folder: Path) -> list[tuple[str, str]]:
+    return [(folded(t.query), folded(n.text)) for t in read_tuples(RunDir(folder).tuples) for n in t.negatives]
+
+
+def test_a_pair_that_is_cut_off_answers_its_query_all_the_same(run_toml: Path, write_jsonl: Write) -> None:
+    rows = many_positives(20, 4)
+    write_jsonl("pairs.jsonl", rows)
+    corpus = [{"id": str(i), "text": row["positive"]} for i, row in enumerate(rows)]
+    corpus.append({"id": "same", "text": rows[0]["query"].upper()})
+    write_jsonl("corpus.jsonl", corpus)
+    more = ["data.corpus=corpus.jsonl", "data.limit=20", "synthesis.limit=0", "mining.per_grade=16"]
+    config = load_config(run_toml, more)
+    pipeline.synthesize(config)
+    run_dir = RunDir(config.folder)
+    files = [list(read_pairs(path)) for path in run_dir.pair_files()]
+    assert len(files) == 3
+    assert {p.id for p in files[2]} == {row["id"] for row in rows} - {p.id for p in files[0] + files[1]}
+    answers = {(folded(row["query"]), folded(row["positive"])) for row in rows}
+    queries = {pair.id: folded(pair.query) for pair in files[0]}
+    mined = list(read_candidates(run_dir.candidates))
+    assert len(mined) > 100
+    assert not {(queries[c.pair_id], folded(c.text)) for c in mined} & answers
+    # What another stage proposes is caught in grading.
+    query, cut = next((p.id, o.positive) for p in files[0] for o in files[2] if o.query == p.query)
+    changed = [json.loads(line) for line in run_dir.candidates.read_text().splitlines()]
+    for fields in changed:
+        if fields["pair_id"] == query:
+            fields["text"] = cut.upper()
+            break
+    run_dir.candidates.write_text("".join(json.dumps(fields) + "\n" for fields in changed))
+    pipeline.grade(config)
+    assert not set(negatives_of(config.folder)) & answers
+    assert '"rule": "known positive"' in run_dir.dropped.read_text()
+
+
+def test_what_leaks_and_what_says_nothing_is_known_too(run_toml: Path, write_jsonl: Write) -> None:
+    rows = many_positives(12, 2)
+    write_jsonl("pairs.jsonl", [*rows, {"id": "same", "query": "the same", "positive": "The  same"}])
+    negative = {"text": "far away", "grade": 1, "score": 0.1, "source": "mined"}
+    asked = {"id": "g", "query": rows[0]["query"], "positive": "p", "negatives": [negative]}
+    tasks = f'evaluation.tasks=["graded:{write_jsonl("asked.jsonl", [asked])}"]'
+    settings = ["data.drop_leaked=true", "data.held_out=0.2", "training.batch_size=2", "synthesis.limit=0"]
+    config = load_config(run_toml, [tasks, *settings])
+    pipeline.synthesize(config)
+    other = {pair.id for pair in read_pairs(RunDir(config.folder).other_pairs)}
+    held_out = {pair.id for pair in read_pairs(RunDir(config.folder).held_out_pairs)}
+    assert other == {"same", "0-0", "0-1"} - held_out
+
+
+def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
+    config = load_config(run_toml, ["synthesis.limit=0"])
+    pipeline.synthesize(config)
+    run_dir = RunDir(config.folder)
+    run_dir.other_pairs.unlink()
+    assert pipeline.finished(config, run_dir)[0] == "data"
+    pipeline.synthesize(config)
+    assert not run_dir.other_pairs.exists()
+    pipeline.grade(config)
+
+
+@pytest.mark.parametrize("field", ["group", "label"])
+def test_texts_of_a_group_are_no_negatives_of_each_other(run_toml: Path, write_jsonl: Write, field: str) -> None:
+    """Intents: a query and another sentence of its intent; the rest of the intent is in the corpus, and among pairs."""
+    draw = random.Random(1)
+    intents = {f"intent {i}": [f"{' '.join(draw.sample(WORDS, 6))} {n}" for n in range(8)] for i in range(10)}
+    rows = [
+        {"query": texts[n], "positive": texts[n + 1], "source": "one", field: intent, "negative": texts[(n + 3) % 8]}
+        for intent, texts in intents.items()
+        for n in range(0, 6, 2)
+    ]
+    write_jsonl("pairs.jsonl", rows)
+    corpus = [
+        {"id": f"{intent}{n}", "text": text, **({field: intent} if n > 5 else {})}
+        for intent, texts in intents.items()
+        for n, text in enumerate(texts)
+    ]
+    write_jsonl("corpus.jsonl", corpus)
+    config = load_config(run_toml, ["data.corpus=corpus.jsonl", "synthesis.limit=0", "mining.per_grade=16"])
+    pipeline.synthesize(config)
+    pipeline.grade(config)
+    run_dir = RunDir(config.folder)
+    group_of = {folded(text): intent for intent, texts in intents.items() for text in texts}
+    graded = list(read_tuples(run_dir.tuples))
+    assert graded
+    assert all(t.group == group_of[folded(t.query)] for t in graded)
+    assert all(group_of[folded(n.text)] != t.group for t in graded for n in t.negatives)
+    mined = [c for c in read_candidates(run_dir.candidates) if c.model != "given"]
+    groups = {pair.id: pair.group for pair in read_pairs(run_dir.train_pairs)}
+    assert len(mined) > 50
+    assert all(group_of[folded(c.text)] != groups[c.pair_id] for c in mined)
+    assert '"rule": "same group"' in run_dir.dropped.read_text()  # the given ones
+
+
+def test_a_query_that_is_a_document_is_no_document_for_itself(
+    run_toml: Path, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ArguAna: a query is a document of the corpus, of the same id, and its answer is another document."""
+    texts = [row["positive"] for row in many_positives(40, 1)]
+    folder = run_toml.parent
+    write_jsonl("corpus.jsonl", [{"_id": f"d{i}", "title": "A", "text": text} for i, text in enumerate(texts)])
+    write_jsonl("queries.jsonl", [{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)])
+    (folder / "qrels").mkdir()
+    rows = "".join(f"d{i}\td{(i + 1) % 40}\t1\n" for i in range(40))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    more = [f"data.pairs=beir:{folder}:test", "synthesis.limit=0", "mining.per_grade=16"]
+    # Of a bound that high nothing is too near.
+    config = load_config(run_toml, [*more, "data.held_out=0.3", "grading.false_negative_above=9"])
+    pipeline.synthesize(config)
+    run_dir = RunDir(config.folder)
+    train, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
+    queries = {pair.id: pair.query for pair in train}
+    mined = list(read_candidates(run_dir.candidates))
+    assert len(mined) > 100
+    assert not [c for c in mined if c.text == f"A {queries[c.pair_id]}"]
+    task = held_out_task(held_out, Corpus(run_dir.corpus), own_documents(run_dir))
+    assert task.own == {pair.id: pair.id.partition("/")[0] for pair in held_out}
+    # And a search for the query finds others.
+    monkeypatch.setattr("multigrain.stages.export.trained_encoder", lambda *_: judge_encoder(config, run_dir))
+    monkeypatch.setattr("multigrain.model.load.load_model", lambda _: load_base(config.grading.judge_model))
+    write_json(run_dir.model / "modules.json", [])
+    found = pipeline.search(config.folder, texts[3], 3)
+    assert len(found) == 3
+    assert f"A {texts[3]}" not in [document.text for _, document in found]
+    assert len(pipeline.search(config.folder, "another query", 3)) == 3
