@@ -1,9 +1,11 @@
-"""Telling a full disk from other failures."""
+"""Telling a full disk from other failures, and files from each other."""
 
 import errno
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from multigrain.errors import MultigrainError, RunError
@@ -39,3 +41,19 @@ def _is_full_disk(error: Exception, folder: Path) -> bool:
         cause = cause.__cause__ or cause.__context__
     # torch only says that its writer failed; an OSError has said what it is.
     return not isinstance(error, OSError) and folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, read in pieces, and once while it stays the same: stages ask for it again and again.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    state = path.stat()
+    return _digest_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest_at(path: Path, _inode: int, _changed: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

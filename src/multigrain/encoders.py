@@ -1,10 +1,10 @@
 """The encoders of a run: which model each is, and the file that keeps its vectors."""
 
-import hashlib
 from pathlib import Path
 
 from multigrain.config import Config, Precision
-from multigrain.model.locate import prompts_of, weight_files
+from multigrain.model.files import model_digest
+from multigrain.model.locate import prompts_of
 from multigrain.rundir import RunDir
 from multigrain.vectors import Embed
 
@@ -31,14 +31,9 @@ def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> 
     from multigrain.model.load import load_model
 
     name = str(folder)
-    model_id = f"{weights_digest(name)}{_marked(precision)}"
+    model_id = model_digest(name, precision)
     prompts = prompts_of(name)
     return CachedEncoder(lambda: load_model(folder), model_id, path, "encoding (trained)", prompts, precision)
-
-
-def _marked(precision: Precision) -> str:
-    """Vectors in half precision are others."""
-    return "" if precision == "fp32" else f", {precision}"
 
 
 def _encoder_of(
@@ -47,14 +42,6 @@ def _encoder_of(
     from multigrain.model.encode import CachedEncoder
     from multigrain.model.load import load_base
 
-    model_id = f"{name}, {max_tokens} tokens, {weights_digest(name)}{_marked(precision)}"
+    model_id = model_digest(name, max_tokens, precision)
     prompts = prompts_of(name)
     return CachedEncoder(lambda: load_base(name, max_tokens, key), model_id, path, description, prompts, precision)
-
-
-def weights_digest(name: str) -> str:
-    """What tells a model from others, whatever its name."""
-    digest = hashlib.sha256()
-    for path in weight_files(name):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from multigrain import __version__, asking, batching, processes
 from multigrain.adoption import adopt, inherit
 from multigrain.config import Config
 from multigrain.data.sources import files_of
-from multigrain.disk import full_disk_explained
+from multigrain.disk import digest_of, full_disk_explained
 from multigrain.errors import RunError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.jsonl import write_json
-from multigrain.model.locate import model_files
+from multigrain.model.files import model_files
 from multigrain.preflight import require
 from multigrain.progress import listed, say
 from multigrain.prompts import files_in
@@ -394,18 +393,10 @@ def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
 
 
 def _file_digest(path: Path) -> str:
-    """The digest of a file, taken once while it stays the same: stages and cells ask for it again and again."""
     try:
-        state = path.stat()
-        return _digest_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+        return digest_of(path)
     except OSError:
         return "absent"  # the stage itself will say so, with the right message
-
-
-@cache
-def _digest_at(path: Path, _inode: int, _changed: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _asking_files(config: Config) -> list[Path]:

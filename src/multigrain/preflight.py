@@ -11,8 +11,9 @@ from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names
 from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key
+from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.foresee import foresee
-from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
+from multigrain.model.locate import find_base
 from multigrain.prompts import check_folder
 from multigrain.weights import find_weights, require_engine
 

@@ -1,8 +1,7 @@
 """Build the model that is trained."""
 
-import json
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -15,6 +14,7 @@ from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
+from multigrain.model.files import folder_of, modules_of, revision_of
 from multigrain.model.foresee import adapter_as_base
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
 from multigrain.model.locate import prompts_to_train
@@ -94,11 +94,22 @@ def _frame(section: ModelSection, host: Transformer) -> AnchorTransformer:
     if quantize:
         require_extra("qlora")
     base = host.model.name_or_path
-    if (listing := Path(base, "modules.json")).is_file():  # older models have each module in a folder of its own
-        base = str(Path(base, json.loads(listing.read_text(encoding="utf-8"))[0]["path"]))
+    within = next((module["path"] for module in modules_of(folder_of(base) or Path(base))), "")
+    where: dict[str, Any] = {}
+    if revision := revision_of(base):
+        where = {"revision": revision, "subfolder": within}
+    elif within:  # older models have each module in a folder of its own
+        base = str(Path(base, within))
     host.model.to("meta")  # its weights would be there twice
     try:
-        frame = AnchorTransformer(base, bidirectional=section.bidirectional is True, quantize=quantize)
+        frame = AnchorTransformer(
+            base,
+            bidirectional=section.bidirectional is True,
+            quantize=quantize,
+            model_kwargs={**where},
+            config_kwargs={**where},
+            processor_kwargs={**where},
+        )
     except UNLOADABLE as error:
         raise ConfigError("model.base", [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if type(section.bidirectional) is int:

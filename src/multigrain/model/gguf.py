@@ -1,7 +1,6 @@
 """A GGUF file as a folder that transformers can train and save."""
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
+from multigrain.disk import digest_of
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.extras import require_extra
 from multigrain.progress import say
@@ -29,7 +29,7 @@ def as_folder(file: Path, key: str) -> Path:
         ConfigError: the file is no GGUF file of a model that transformers knows.
     """
     try:
-        folder = cache() / f"{file.stem}-{_digest(file)}"
+        folder = cache() / f"{file.stem}-{digest_of(file)[:16]}"
     except OSError as error:
         raise ConfigError(key, [f"{file} cannot be read: {error.strerror}"]) from error
     if not folder.is_dir():
@@ -95,8 +95,3 @@ def _trainable(read: Any) -> Any:
     model = type(read)(type(read.config).from_dict(settings))
     model.load_state_dict(read.state_dict())
     return model
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]

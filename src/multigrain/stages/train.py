@@ -1,6 +1,5 @@
 """Train the model."""
 
-import hashlib
 import random
 import shutil
 from collections.abc import Callable
@@ -13,13 +12,13 @@ from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.known import own_documents
-from multigrain.encoders import weights_digest
+from multigrain.disk import digest_of
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.jsonl import read_pairs, read_tuples, write_atomic
-from multigrain.model.locate import prompts_of
+from multigrain.model.files import model_digest
 from multigrain.progress import say
 from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
@@ -140,9 +139,8 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings, tuples or base."""
-    base = f"{weights_digest(config.model.base)} {config.digest(prompts_of(config.model.base))}"
-    tuples = hashlib.sha256(run_dir.tuples.read_bytes()).hexdigest()
-    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {tuples} {base}\n"
+    inputs = f"{digest_of(run_dir.tuples)} {model_digest(config.model.base)}"
+    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs}\n"
     note = run_dir.training_fingerprint
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:
