@@ -23,8 +23,8 @@ from multigrain.progress import Meter, listed, meter
 from multigrain.rundir import RunDir
 from multigrain.synthesis.invent import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
-from multigrain.synthesis.queries import plan_queries
-from multigrain.synthesis.task import Parked, Task
+from multigrain.synthesis.queries import WrittenQuery, plan_queries
+from multigrain.synthesis.task import Parked, Task, choose
 from multigrain.synthesis.verdicts import plan_verdicts
 
 PILOT = 20
@@ -69,12 +69,14 @@ def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]
 
 
 def queries(config: Config, run_dir: RunDir) -> Work:
-    """Mode "corpus": what is asked to have queries written for the passages."""
-    return Work(
-        "writing queries",
-        count_lines(run_dir.passages) * config.synthesis.queries_per_passage,
-        lambda: plan_queries(config, read_documents(run_dir.passages), model_name(config.llm)),
-    )
+    """Mode "corpus": what is asked to have queries written for the passages, as many as training has use for."""
+    count, most = count_lines(run_dir.passages), config.passages_asked
+
+    def tasks() -> Iterator[Task[WrittenQuery]]:
+        passages = choose(read_documents(run_dir.passages), count, most, config.seed)
+        return plan_queries(config, passages, model_name(config.llm))
+
+    return Work("writing queries", min(count, most) * config.synthesis.queries_per_passage, tasks)
 
 
 def brainstorm(config: Config) -> Work:
@@ -88,7 +90,7 @@ def brainstorm(config: Config) -> Work:
 
 def inventions(config: Config, chosen: Sequence[SearchTask]) -> Work:
     """Mode "tasks", second stage: pairs for the tasks."""
-    count = len(chosen) * config.synthesis.pairs_per_task
+    count = len(chosen) * config.pairs_invented_each
     return Work("inventing pairs", count, lambda: plan_pairs(config, chosen, model_name(config.llm)))
 
 
@@ -128,8 +130,15 @@ def count_lines(path: Path) -> int:
 
 def count_requests(config: Config, pairs: int) -> int:
     """How many requests these pairs make."""
-    limit = config.synthesis.limit
-    return requests_each(config) * (pairs if limit is None else min(limit, pairs))
+    return requests_each(config) * min(config.pairs_asked, pairs)
+
+
+def asked_about(config: Config, run_dir: RunDir) -> set[str]:
+    """The ids of the pairs that the language model writes negatives for."""
+    if not requests_each(config):
+        return set()
+    count = count_lines(run_dir.train_pairs)
+    return {pair.id for pair in choose(read_pairs(run_dir.train_pairs), count, config.pairs_asked, config.seed)}
 
 
 def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:

@@ -7,6 +7,7 @@ relative to the folder the command is run in.
 
 import hashlib
 import json
+import math
 import os
 import re
 import tomllib
@@ -49,6 +50,9 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
     },
 }
 """Settings that may change without anything being done again."""
+
+WRITTEN_SURPLUS = 2
+"""Queries that are asked for, for each that training can see: the filters drop up to half of them."""
 
 QUICKSTART = Path(__file__).with_name("quickstart.toml")
 
@@ -473,6 +477,17 @@ class TrainingSection(Section):
         return self
 
     @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole schedule, the numbers that phases bring included."""
+        given = [phase.steps for phase in self.phases if phase.steps is not None]
+        return sum(given) if given and len(given) == len(self.phases) else self.steps
+
+    @property
+    def pairs_seen(self) -> int:
+        """Most pairs that training can meet: one in each place of each batch."""
+        return self.total_steps * self.batch_size
+
+    @property
     def is_self_paced(self) -> bool:
         """Whether phases end when the model gets no better at them."""
         return self.schedule == "self-paced"
@@ -529,6 +544,29 @@ class Config(Section):
     def training_seed(self) -> int:
         """That of the training: its own, else the run's."""
         return self.seed if self.training.seed is None else self.training.seed
+
+    @property
+    def pairs_asked(self) -> int:
+        """Most training pairs that the language model is asked about: no more than training can see."""
+        seen, limit = self.training.pairs_seen, self.synthesis.limit
+        return seen if limit is None else min(limit, seen)
+
+    @property
+    def passages_asked(self) -> int:
+        """Mode "corpus": most passages that get queries, those that are held out included."""
+        return math.ceil(self._texts_written / self.synthesis.queries_per_passage)
+
+    @property
+    def pairs_invented_each(self) -> int:
+        """Mode "tasks": the pairs that are asked for each search task; at least one."""
+        return min(self.synthesis.pairs_per_task, math.ceil(self._texts_written / self.synthesis.tasks))
+
+    @property
+    def _texts_written(self) -> int:
+        """Queries, or pairs, of which enough are left for training when some are held out and others dropped."""
+        share = self.data.held_out
+        assert isinstance(share, int | float)  # sources cannot be held out of what is still to be written
+        return math.ceil(WRITTEN_SURPLUS * self.training.pairs_seen / (1 - share))
 
     @property
     def prompt_style(self) -> Literal["per-grade", "all-grades"]:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,14 @@ class Stage:
     writes: Callable[[Config, RunDir], list[Path]]
     applies: Callable[[Config], bool] = lambda config: True
     """Whether a run has this stage at all."""
+    cut: Callable[[Config, RunDir], str] = lambda config, run: ""
+    """To how many inputs the length of training cuts what is asked, if it does. So other steps alone redo nothing."""
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
         """A digest of all that decides the outcome."""
         parts = [config.fingerprint("seed", *self.sections)]
         parts += [_file_digest(path) for path in self.reads(config, run_dir)]
+        parts.append(self.cut(config, run_dir))
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def is_done(self, config: Config, run_dir: RunDir) -> bool:
@@ -75,6 +79,30 @@ def _present(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
+def _negatives_cut(config: Config, run_dir: RunDir) -> str:
+    limit = config.synthesis.limit
+    count = _count_lines(run_dir.train_pairs)
+    return _cut(config.pairs_asked, count if limit is None else min(limit, count))
+
+
+def _cut(asked: int, wanted: int) -> str:
+    return f"asked {asked}" if asked < wanted else ""
+
+
+def _count_lines(path: Path) -> int:
+    """How many records a file holds, counted once while it stays the same; none where it is not there yet."""
+    try:
+        state = path.stat()
+        return _lines_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return 0
+
+
+@cache
+def _lines_at(path: Path, _inode: int, _changed: int, _size: int) -> int:
+    return asking.count_lines(path)
+
+
 DATA_FILES: dict[str, Callable[[RunDir], list[Path]]] = {
     "negatives": lambda run: [run.train_pairs, run.held_out_pairs, run.corpus, run.given, *_present(run.other_pairs)],
     "corpus": lambda run: [run.passages, run.corpus],
@@ -87,6 +115,12 @@ PAIR_SOURCES: dict[str, Callable[[RunDir], list[Path]]] = {
     "tasks": lambda run: [],
 }
 """What the stage `pairs` reads."""
+PAIRS_CUT: dict[str, Callable[[Config, RunDir], str]] = {
+    "negatives": lambda config, run: "",
+    "corpus": lambda config, run: _cut(config.passages_asked, _count_lines(run.passages)),
+    "tasks": lambda config, run: _cut(config.pairs_invented_each, config.synthesis.pairs_per_task),
+}
+"""How the stage `pairs` is cut."""
 
 STAGES = (
     Stage(
@@ -106,6 +140,7 @@ STAGES = (
             *([run.corpus] if config.synthesis.mode == "tasks" else []),
         ],
         applies=lambda config: config.synthesis.mode != "negatives",
+        cut=lambda config, run: PAIRS_CUT[config.synthesis.mode](config, run),
     ),
     Stage(
         "synthesize",
@@ -113,6 +148,7 @@ STAGES = (
         ("llm", "synthesis", "mining", "judging"),
         lambda config, run: [*run.pair_files(), run.corpus, run.given, *_asking_files(config)],
         lambda config, run: [run.candidates, run.parked],
+        cut=_negatives_cut,
     ),
     Stage(
         "grade",
@@ -120,6 +156,7 @@ STAGES = (
         ("llm", "grading", "synthesis", "mining"),
         lambda config, run: [*run.pair_files(), run.corpus, run.candidates, *_asking_files(config)],
         lambda config, run: [run.tuples, run.dropped, run.report],
+        cut=_negatives_cut,
     ),
     Stage(
         "train",

@@ -17,8 +17,7 @@ from multigrain.progress import say
 from multigrain.prompts import files_in
 from multigrain.records import Pair
 from multigrain.rundir import RunDir
-from multigrain.synthesis.negatives import choose_pairs
-from multigrain.synthesis.task import Parked
+from multigrain.synthesis.task import Parked, choose
 from multigrain.weights import MODEL
 
 PROBED = 8
@@ -105,8 +104,8 @@ def _question(config: Config) -> str:
 def _order_rate(config: Config, run_dir: RunDir) -> float:
     """Share of the steps from grade to grade, and from the last to the positive, in which relevance rises."""
     count = asking.count_lines(run_dir.train_pairs)
-    sample = list(choose_pairs(read_pairs(run_dir.train_pairs), count, config.synthesis.limit, config.seed))
-    sample = list(choose_pairs(sample, len(sample), PROBED, config.seed))
+    probed = min(PROBED, config.pairs_asked)  # of those that are asked about
+    sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))
     tasks = [task for task in asking.negatives(config, run_dir).tasks() if task.input in {pair.id for pair in sample}]
     work = Work(f"trying {config.prompt_style}", len(tasks), lambda: iter(tasks))
     asking.ask_all(config, run_dir, work)

@@ -99,7 +99,7 @@ def test_only_pairs_that_are_written_for_are_repaired(run_toml: Path, asked: lis
     without_written(config, 1, 2, 3, 4)
     asked.clear()
     pipeline.grade(config)
-    assert len(asked) == 3 * 4
+    assert len({request.prompt for request in asked}) == 3 * 4  # one may be asked again
 
 
 def test_a_pair_whose_positive_is_irrelevant_is_not_repaired(

@@ -10,8 +10,8 @@ from multigrain.llm.scheduler import answer_all
 from multigrain.llm.scripted import MODEL, ScriptedClient
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis.negatives import choose_pairs, plan, plan_repairs, requests_each
-from multigrain.synthesis.task import Parked, Task
+from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
+from multigrain.synthesis.task import Parked, Task, choose
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 
@@ -63,7 +63,7 @@ def test_limit_and_repeats(tmp_path: Path) -> None:
     texts = {candidate.text for outcome in found if isinstance(outcome, list) for candidate in outcome}
     assert len(texts) == 2 * 3 * 4
     assert tasks(config(limit=0)) == []
-    samples = [list(choose_pairs(PAIRS, 6, 3, seed)) for seed in (1, 1, 2)]
+    samples = [list(choose(PAIRS, 6, 3, seed)) for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
     assert [pair.id for pair in samples[0]] == sorted(pair.id for pair in samples[0])
 

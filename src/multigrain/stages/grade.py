@@ -24,7 +24,6 @@ from multigrain.rundir import RunDir
 from multigrain.stages import Result
 from multigrain.stages.answers import Answers
 from multigrain.style import decide
-from multigrain.synthesis.negatives import choose_pairs
 from multigrain.vectors import Embed
 
 BLOCK = 256
@@ -84,7 +83,7 @@ class _Work:
         grader = self._grader()
         self.report = Report(list(grader.judges), config.seed)
         self.missing = {}
-        grades, writes_for = config.synthesis.grades_from("llm"), self._writes_for()
+        grades, writes_for = config.synthesis.grades_from("llm"), asking.asked_about(config, run_dir)
         with (
             atomic_file(run_dir.tuples) as tuples,
             atomic_file(run_dir.dropped) as dropped,
@@ -203,12 +202,6 @@ class _Work:
             yield block
             if progress:
                 progress.advance(len(block))
-
-    def _writes_for(self) -> set[str]:
-        """The ids of the pairs that the language model writes for."""
-        limit, path = self._config.synthesis.limit, self._run_dir.train_pairs
-        count = asking.count_lines(path)
-        return {pair.id for pair in choose_pairs(read_pairs(path), count, limit, self._config.seed)}
 
     def _note_missing(
         self, block: Sequence[Proposal], graded: Graded, grades: Sequence[int], writes_for: set[str]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from multigrain import processes
+from multigrain.asking import asked_about
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
@@ -95,6 +96,7 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         config.training_seed,
         by_task=section.by_task,
         false_negative_above=section.false_negative_above,
+        first=asked_about(config, run_dir) if len(tuples) > section.pairs_seen else (),
     )
     _say_what_is_rare(curriculum)
     return curriculum, Held(held, _evaluation(config, run_dir) if section.evaluate else None)

@@ -131,12 +131,12 @@ def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
 
 
 def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Iterator[Task[Pair]]:
-    """Requests for a query and its positive, `pairs_per_task` for each task."""
+    """Requests for a query and its positive, `pairs_invented_each` for each task."""
     section = config.synthesis
     prompt = load_prompt("pair", section.prompts)
     for place, task in enumerate(tasks, start=1):
         kind = BY_NAME[task.kind]
-        for number in range(1, section.pairs_per_task + 1):
+        for number in range(1, config.pairs_invented_each + 1):
             id = f"{place}-{number}"
             text = prompt.fill(
                 task=task.text,

@@ -7,7 +7,6 @@ per-grade    one grade a request: a few-shot completion for grades 1 to 3, a clo
 all-grades   one chat message that describes all grades and asks for one JSON object; for large models.
 """
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -18,7 +17,7 @@ from multigrain.prompts import load_prompt
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis import parse, wording
 from multigrain.synthesis.cloze import Cloze
-from multigrain.synthesis.task import Task
+from multigrain.synthesis.task import Task, choose
 
 STAGE = "synthesize"
 STOP = ("\n",)
@@ -30,15 +29,6 @@ CLOZE = 4
 """The grade that a small model writes by cloze."""
 
 ReadPairs = Callable[[], Iterable[Pair]]
-
-
-def choose_pairs(pairs: Iterable[Pair], count: int, limit: int | None, seed: int) -> Iterator[Pair]:
-    """A seeded sample of at most `limit` of the `count` pairs, in their old order."""
-    if limit is None or limit >= count:
-        yield from pairs
-        return
-    chosen = set(random.Random(seed).sample(range(count), limit))
-    yield from (pair for index, pair in enumerate(pairs) if index in chosen)
 
 
 def requests_each(config: Config) -> int:
@@ -56,7 +46,7 @@ def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Itera
         model: the model's name at the server.
     """
     writer = Writer(config, read_pairs, model)
-    for pair in choose_pairs(read_pairs(), count, config.synthesis.limit, config.seed):
+    for pair in choose(read_pairs(), count, config.pairs_asked, config.seed):
         for repeat in range(config.synthesis.per_grade):
             yield from writer.tasks(pair, config.synthesis.grades_from("llm"), repeat)
 

@@ -1,6 +1,7 @@
 """An input for the language model, and what becomes of its answer."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -8,6 +9,17 @@ from multigrain.llm.client import Ask
 from multigrain.llm.store import AnswerStore
 
 R = TypeVar("R")
+
+
+def choose(inputs: Iterable[R], count: int, limit: int | None, seed: int) -> Iterator[R]:
+    """A seeded sample of at most `limit` of the `count` inputs, in their old order; a larger one holds all of it."""
+    if limit is None or limit >= count:
+        yield from inputs
+        return
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    chosen = set(order[:limit])
+    yield from (item for index, item in enumerate(inputs) if index in chosen)
 
 
 @dataclass(frozen=True, slots=True)

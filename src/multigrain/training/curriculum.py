@@ -9,7 +9,7 @@ import math
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, islice
@@ -158,6 +158,7 @@ def plan(
     *,
     by_task: bool = True,
     false_negative_above: float | None = None,
+    first: Collection[str] = (),
 ) -> Curriculum:
     """Draw up every batch of the training.
 
@@ -172,6 +173,7 @@ def plan(
         seed: of the order.
         by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.
         false_negative_above: negatives with at least this share of the positive's score do not count.
+        first: ids of tuples that are drawn before all others, where training is too short for all.
 
     Raises:
         DataError: there are too few different tuples to fill a batch, or a negative is the positive.
@@ -186,6 +188,8 @@ def plan(
         _Pool(tuples, places, batch_size, answers, random.Random(f"{seed} {name}"))
         for name, places in _groups(tuples, batch_size, by_task)
     ]
+    for pool in pools:
+        pool.begin_with(first)
     used: Counter[int] = Counter()
     steps = sum(phase.steps or 0 for phase in phases)
     places, turns = (np.empty((steps, batch_size), np.int32) for _ in range(2))
@@ -240,6 +244,12 @@ class _Pool:
         self._order, self._shuffler = list(places), shuffler
         self._next = len(places)
         self._waiting: dict[int, None] = {}
+
+    def begin_with(self, first: Collection[str]) -> None:
+        """Shuffle the tuples for the first time, those with these ids before the others."""
+        self._shuffler.shuffle(self._order)
+        self._order.sort(key=lambda place: self._tuples[place].id not in first)
+        self._next = 0
 
     def batch(self) -> list[int]:
         """The places of the next tuples that can stand together; the others wait for a later batch."""
