@@ -180,7 +180,7 @@ def _perform(options: argparse.Namespace) -> int:
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
     config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
     if options.verb == "check":
-        from multigrain.check import check
+        from multigrain.checks import check
 
         print(check(config))
         return DONE
@@ -264,7 +264,7 @@ def _verify(folder: Path, settings: list[str]) -> int:
 def _check_grid(path: Path, settings: list[str]) -> int:
     if settings:
         raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
-    from multigrain.check import check_grid
+    from multigrain.checks import check_grid
 
     print(check_grid(path))
     return DONE
