@@ -66,7 +66,7 @@ def test_bad_settings(run_toml: Path, capsys: pytest.CaptureFixture[str], overri
 @pytest.mark.parametrize("verb", ["check", "run"])
 def test_the_files_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert "No such file" in stderr_of(capsys, verb, str(tmp_path / "absent.toml"))
-    folder = "no model here (no modules.json)" if verb == "check" else "Is a directory"
+    folder = "neither a run folder (no run.toml) nor a model" if verb == "check" else "is a folder without run.toml"
     assert folder in stderr_of(capsys, verb, str(tmp_path))
     (tmp_path / "run.toml").write_text("name: x\n")
     assert "not TOML" in stderr_of(capsys, verb, str(tmp_path / "run.toml"))
@@ -200,9 +200,72 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_public_names_resolve() -> None:
-    assert sorted(multigrain.__all__) == multigrain.__all__
+    assert sorted(multigrain._HOMES) == multigrain.__all__
     for name in multigrain.__all__:
         assert getattr(multigrain, name) is not None
     assert set(multigrain.__all__) <= set(dir(multigrain))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         multigrain.nothing  # noqa: B018
+
+
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stdout, as for --help; but a script whose verb is empty has to notice."""
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert "usage: multigrain" in out and all(verb in out for verb in VERBS) and err == ""
+    monkeypatch.setattr(sys, "argv", ["multigrain"])
+    assert main() == 2
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("trian run.toml", "unknown verb trian; did you mean train?"),
+        ("Train run.toml", "unknown verb Train; did you mean train?"),
+        ("export_onnx model", "unknown verb export_onnx; did you mean export-onnx?"),
+        ("my.toml", "unknown verb my.toml; did you mean multigrain run my.toml?"),
+        ("xyz", "unknown verb xyz; multigrain --help says what there is"),
+        ("train run.toml --sett a.b=1", "unknown option --sett; did you mean --set?"),
+        ("train run.toml --stes=1", "unknown option --stes=1; did you mean --set?"),
+        ("search runs/x how do I", "unknown argument do; multigrain search --help says what there is"),
+        ("--quiet train run.toml", "unknown option --quiet; multigrain --help says what there is"),
+        ("train", "the following arguments are required: RUN.toml"),
+    ],
+)
+def test_misspelt_verbs_and_options(arguments: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and expected in err
+
+
+def test_verbs_take_the_run_folder_and_the_folder_of_its_model(
+    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    folder = load_config(run_toml).folder
+    model = str(folder / "model")
+    assert main(["check", str(run_toml)]) == 0
+    described = capsys.readouterr().out
+    monkeypatch.chdir(folder)
+    for place in (".", str(folder)):
+        assert main(["check", place]) == main(["run", place, "--quiet"]) == 0
+        assert capsys.readouterr().out == described + shown
+    assert "is a model's folder; wanted a run's file or its run folder; its run is" in stderr_of(capsys, "run", model)
+    assert str(folder) in stderr_of(capsys, "train", model)
+    for verb, more in (("search", ["the cat"]), ("compare", []), ("explain", ["the cat"])):
+        answers = []
+        for place in (str(folder), model, "model", "."):
+            assert main([verb, place, *more]) == 0
+            answers.append(capsys.readouterr().out)
+        assert len(set(answers)) == 1
+    out = ["--to", "tevatron", "--out", str(tmp_path / "train.jsonl"), "--force"]
+    assert main(["export-data", str(folder), *out]) == main(["export-data", model, *out]) == 0
+    assert main(["check", "model"]) == 0
+    capsys.readouterr()
+    assert "no adapter to merge" in stderr_of(capsys, "merge", str(folder), "--out", str(tmp_path / "merged"))
+    monkeypatch.chdir("model")
+    assert main(["search", ".", "the cat"]) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multigrain import check, style
+from multigrain import checks, style
 from multigrain.config import Config, load_config
 from multigrain.errors import LLMError, LLMRefused, LLMUnavailable
 from multigrain.jsonl import write_records
@@ -272,6 +272,6 @@ def test_batches_stay_with_what_a_probe_has_found(configured: Configured, asked:
 
 def test_a_check_asks_nobody(run_toml: Path, asked: Asked) -> None:
     config = load_config(run_toml, ["synthesis.prompt_style=auto"])
-    assert "per-grade, or what a probe of both styles finds" in check.check(config)
+    assert "per-grade, or what a probe of both styles finds" in checks.check(config)
     assert asked.requests == []
     assert not config.folder.exists()

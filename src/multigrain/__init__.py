@@ -11,14 +11,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "AnchorPooling": "model.pooling",
     "Config": "config",
+    "ConfigError": "errors",
     "Curriculum": "training.curriculum",
+    "DataError": "errors",
+    "Document": "records",
     "GradedTuple": "records",
+    "LLMError": "errors",
     "ModelSection": "config",
     "MultigrainError": "errors",
     "Negative": "records",
     "Pair": "records",
+    "RunError": "errors",
     "ablate": "ablation",
     "build_model": "model.build",
+    "check": "checks",
+    "check_grid": "checks",
     "compare_runs": "evaluation.report",
     "evaluate": "pipeline",
     "explain": "model.token_weights",
@@ -36,21 +43,74 @@ _HOMES = {
     "verify_model": "saved_model",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = [
+    "AnchorPooling",
+    "Config",
+    "ConfigError",
+    "Curriculum",
+    "DataError",
+    "Document",
+    "GradedTuple",
+    "LLMError",
+    "ModelSection",
+    "MultigrainError",
+    "Negative",
+    "Pair",
+    "RunError",
+    "ablate",
+    "build_model",
+    "check",
+    "check_grid",
+    "compare_runs",
+    "evaluate",
+    "explain",
+    "export_data",
+    "export_model",
+    "export_onnx",
+    "grade",
+    "load_config",
+    "load_model",
+    "merge_model",
+    "run",
+    "search",
+    "synthesize",
+    "train",
+    "verify_model",
+]
 
 if TYPE_CHECKING:  # the same for type checkers and editors
-    from multigrain.ablation import ablate  # noqa: F401
-    from multigrain.config import Config, ModelSection, load_config  # noqa: F401
-    from multigrain.errors import MultigrainError  # noqa: F401
-    from multigrain.evaluation.report import compare_runs  # noqa: F401
-    from multigrain.model.build import build_model  # noqa: F401
-    from multigrain.model.load import load_model  # noqa: F401
-    from multigrain.model.pooling import AnchorPooling  # noqa: F401
-    from multigrain.model.token_weights import explain  # noqa: F401
-    from multigrain.pipeline import evaluate, export_data, export_model, grade, run, search, synthesize, train  # noqa: F401
-    from multigrain.records import GradedTuple, Negative, Pair  # noqa: F401
-    from multigrain.saved_model import export_onnx, merge_model, verify_model  # noqa: F401
-    from multigrain.training.curriculum import Curriculum  # noqa: F401
+    from multigrain.ablation import ablate
+    from multigrain.checks import check, check_grid
+    from multigrain.config import Config, ModelSection, load_config
+    from multigrain.errors import (
+        ConfigError,
+        DataError,
+        LLMError,
+        MultigrainError,
+        RunError,
+    )
+    from multigrain.evaluation.report import compare_runs
+    from multigrain.model.build import build_model
+    from multigrain.model.load import load_model
+    from multigrain.model.pooling import AnchorPooling
+    from multigrain.model.token_weights import explain
+    from multigrain.pipeline import (
+        evaluate,
+        export_data,
+        export_model,
+        grade,
+        run,
+        search,
+        synthesize,
+        train,
+    )
+    from multigrain.records import Document, GradedTuple, Negative, Pair
+    from multigrain.saved_model import (
+        export_onnx,
+        merge_model,
+        verify_model,
+    )
+    from multigrain.training.curriculum import Curriculum
 
 
 def __getattr__(name: str) -> Any:

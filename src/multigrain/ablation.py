@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from multigrain import pipeline
+from multigrain.config import as_path
 from multigrain.errors import ConfigError, MultigrainError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, compare, read_run, tables, tuned_score
 from multigrain.evaluation.plots import write_plots
@@ -37,7 +38,7 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
         MultigrainError: see `Grid`; or all cells failed.
     """
     require_extra("plots")
-    grid = Grid(Path(path))
+    grid = Grid(as_path(path, "an ABLATION.toml"))
     if caveat := grid.caveat:
         say(f"{path}: {caveat}")
     with RunDir(grid.folder).lock():

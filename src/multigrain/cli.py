@@ -3,17 +3,19 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from multigrain import __version__, processes
-from multigrain.config import QUICKSTART, Config, load_config, read_toml
+from multigrain.config import QUICKSTART, RUN_FILE, Config, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
@@ -26,6 +28,7 @@ EPILOG = """examples:
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
   multigrain check runs/quickstart/model         does a saved model do what it says?
+  multigrain run runs/quickstart                 a run folder knows its own file: goes on from where it stopped
   multigrain run examples/own_pairs.toml --set training.batch_size=16
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
@@ -122,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not processes.is_main():
         return _beside_the_main_process(arguments)
     signal.signal(signal.SIGTERM, _stop)
+    if not (sys.argv[1:] if arguments is None else arguments):
+        _parser().print_help()
+        return USER
     return _run_verb(_parser().parse_args(arguments))
 
 
@@ -162,7 +168,8 @@ def _stop(_signal: int, _frame: object) -> None:
 def _perform(options: argparse.Namespace) -> int:
     if processes.count() > 1 and options.verb != "train":
         raise ConfigError("torchrun", [f"is for multigrain train; run multigrain {options.verb} by itself"])
-    of_a_folder = {
+    others = {
+        "check": _check,
         "search": _search,
         "compare": _compare,
         "ablate": _ablate,
@@ -171,20 +178,23 @@ def _perform(options: argparse.Namespace) -> int:
         "merge": _merge,
         "export-onnx": _export_onnx,
     }
-    if options.verb in of_a_folder:
-        return of_a_folder[options.verb](options)
-    if options.verb == "check" and Path(options.run).is_dir():
-        return _verify(Path(options.run), options.set)
-    if options.verb == "check" and "arms" in read_toml(Path(options.run)):
-        return _check_grid(Path(options.run), options.set)
+    if options.verb in others:
+        return others[options.verb](options)
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
-    config = load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings)
-    if options.verb == "check":
-        from multigrain.check import check
+    return _stages(load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings), options)
 
-        print(check(config))
-        return DONE
-    return _stages(config, options)
+
+def _check(options: argparse.Namespace) -> int:
+    """Of a run, a grid or a model, by what lies there."""
+    place = Path(options.run)
+    if place.is_dir() and not (place / RUN_FILE).is_file():
+        return _verify(place, options.set)
+    if place.is_file() and "arms" in read_toml(place):
+        return _check_grid(place, options.set)
+    from multigrain.checks import check
+
+    print(check(load_config(options.run, options.set)))
+    return DONE
 
 
 def _stages(config: Config, options: argparse.Namespace) -> int:
@@ -253,7 +263,10 @@ def _ablate(options: argparse.Namespace) -> int:
 
 def _verify(folder: Path, settings: list[str]) -> int:
     if settings:
-        raise ConfigError("--set", [f"is for a RUN.toml; {folder} is a folder. Leave it out"])
+        raise ConfigError("--set", [f"is for a run; {folder} is none. Leave it out"])
+    if not (folder / "modules.json").is_file():
+        found = f"is neither a run folder (no {RUN_FILE}) nor a model (no modules.json)"
+        raise ConfigError(folder, [f"{found}; wanted one of them, or the file of a run or a grid"])
     from multigrain.saved_model import verify_model
 
     report, is_good = verify_model(folder)
@@ -264,7 +277,7 @@ def _verify(folder: Path, settings: list[str]) -> int:
 def _check_grid(path: Path, settings: list[str]) -> int:
     if settings:
         raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
-    from multigrain.check import check_grid
+    from multigrain.checks import check_grid
 
     print(check_grid(path))
     return DONE
@@ -280,14 +293,14 @@ def _explain_text(options: argparse.Namespace) -> int:
 def _merge(options: argparse.Namespace) -> int:
     from multigrain.saved_model import merge_model
 
-    print(merge_model(Path(options.model), options.out, options.force))
+    print(merge_model(options.model, options.out, options.force))
     return DONE
 
 
 def _export_onnx(options: argparse.Namespace) -> int:
     from multigrain.saved_model import export_onnx
 
-    print(export_onnx(Path(options.model), options.out, options.int8, options.force))
+    print(export_onnx(options.model, options.out, options.int8, options.force))
     return DONE
 
 
@@ -315,8 +328,30 @@ def _keep_libraries_quiet(debug: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the likely verb or option where one is misspelt."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
+            self._refuse(f"unknown verb {given[0]}", given[0], VERBS)
+        options, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            kind = "option" if unknown[0].startswith("-") else "argument"
+            known = re.findall(r"--[\w-]+", self.format_usage())
+            self._refuse(f"unknown {kind} {unknown[0]}", unknown[0].partition("=")[0], known)
+        return options, unknown
+
+    def _refuse(self, found: str, name: str, known: Iterable[str]) -> NoReturn:
+        near = get_close_matches(name.lower().replace("_", "-"), known, 1)
+        if name.endswith(".toml") and self._subparsers:
+            near = [f"multigrain run {name}"]
+        advice = f"did you mean {near[0]}?" if near else f"{self.prog} --help says what there is"
+        self.exit(USER, f"multigrain: {found}; {advice}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="multigrain",
         description="Better text embeddings for your own data, from negatives at several grades of similarity.",
         epilog=EPILOG,
@@ -348,7 +383,7 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     if adder := adders.get(name):
         adder(verb)
     elif name != "quickstart":
-        verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run")
+        verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
     if name == "synthesize":
         _add_asking(verb)
 
@@ -361,7 +396,7 @@ def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart, or its model's")
     verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
     verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
 
@@ -369,7 +404,9 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 def _add_check(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, CHECK_EPILOG)
     verb.add_argument(
-        "run", metavar="RUN.toml|ABLATION.toml|MODEL", help="a run's file, an ablation's, or a model's folder"
+        "run",
+        metavar="RUN.toml|ABLATION.toml|MODEL",
+        help="a run's file or run folder, an ablation's file, or a model's folder",
     )
 
 
@@ -386,7 +423,7 @@ def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
 
 def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, {"explain": EXPLAIN_EPILOG, "merge": MERGE_EPILOG, "export-onnx": ONNX_EPILOG}[name])
-    verb.add_argument("model", metavar="MODEL", help="a model's folder, such as runs/quickstart/model")
+    verb.add_argument("model", metavar="MODEL", help="a model's folder, such as runs/quickstart/model, or a run's")
     if name == "explain":
         verb.add_argument("text", type=encodable, help="what the model reads")
         verb.add_argument(

@@ -55,12 +55,25 @@ WRITTEN_SURPLUS = 2
 """Queries that are asked for, for each that training can see: the filters drop up to half of them."""
 
 QUICKSTART = Path(__file__).with_name("quickstart.toml")
+RUN_FILE = "run.toml"
+"""What a run folder calls the file that describes it."""
 
 
 class Section(BaseModel):
     """A table of the TOML file: strict types, no unknown keys, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _paths_are_text(cls, value: Any) -> Any:
+        """In Python a setting may be a `Path` too."""
+        texts = [_text(part) for part in value] if isinstance(value, list) else value
+        return _text(texts)
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 class DataSection(Section):
@@ -622,21 +635,69 @@ class Config(Section):
         return self
 
 
+def as_path(value: str | Path, wanted: str) -> Path:
+    """What a caller gave as the place of something; `~` is the home folder.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+        ConfigError: it is empty, which would be the folder that the command is run in.
+    """
+    if not isinstance(value, str | Path):
+        raise TypeError(f"found {type(value).__name__}; wanted {wanted}, as str or Path")
+    if value == "":
+        raise ConfigError(wanted, ["found nothing; give its path"])
+    return Path(value).expanduser()
+
+
+def config_of(config: Config | str | Path) -> Config:
+    """The configuration that is meant: as it is, or read from its file or run folder.
+
+    Raises:
+        TypeError, ConfigError: see `as_path` and `load_config`.
+    """
+    return config if isinstance(config, Config) else load_config(as_path(config, "a Config or a RUN.toml"))
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a run's TOML file.
 
     Args:
-        path: the file.
+        path: the file; or a run folder, which has its own.
         overrides: `section.key=value` settings that win over the file; the value is TOML, or plain text.
 
     Raises:
         ConfigError: with every fault found.
     """
-    path = Path(path)
+    given = as_path(path, "a RUN.toml")
+    path = _file_of(given) if given.is_dir() else given
     settings, faults = read_settings(path, overrides)
     if "arms" in settings:
         raise ConfigError(path, ["describes a grid, with [arms]; wanted a run's file. Grids go to: multigrain ablate"])
-    return validated(settings, path, faults)
+    config = validated(settings, path, faults)
+    if not is_run_folder(given) or config.folder.absolute() == given.absolute():
+        return config
+    place = {"output": str(given.resolve().parent), "name": given.resolve().name}  # it may have been moved
+    chosen = {override.partition("=")[0].strip() for override in overrides}
+    return validated(settings | {key: value for key, value in place.items() if key not in chosen}, path)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a run was begun there."""
+    return (folder / RUN_FILE).is_file() and any((folder / name).is_file() for name in ("manifest.json", ".lock"))
+
+
+def _file_of(folder: Path) -> Path:
+    """The file that describes a folder's run.
+
+    Raises:
+        ConfigError: it has none; says what the folder is.
+    """
+    if (folder / RUN_FILE).is_file():
+        return folder / RUN_FILE
+    found = "is a model's folder" if (folder / "modules.json").is_file() else f"is a folder without {RUN_FILE}"
+    run = next((parent for parent in folder.absolute().parents if is_run_folder(parent)), None)
+    advice = f"; its run is {run}" if run else ""
+    raise ConfigError(folder, [f"{found}; wanted a run's file or its run folder{advice}"])
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:

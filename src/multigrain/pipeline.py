@@ -17,7 +17,7 @@ from typing import Any
 
 from multigrain import __version__, asking, batching, processes
 from multigrain.adoption import adopt, inherit
-from multigrain.config import Config
+from multigrain.config import Config, as_path, config_of
 from multigrain.data.sources import files_of
 from multigrain.disk import digest_of, full_disk_explained
 from multigrain.errors import RunError
@@ -28,7 +28,7 @@ from multigrain.preflight import require
 from multigrain.progress import listed, say
 from multigrain.prompts import files_in
 from multigrain.records import Document
-from multigrain.rundir import RunDir, StageRecord
+from multigrain.rundir import RunDir, StageRecord, run_folder_of
 from multigrain.stages import Result
 from multigrain.stages.data import data
 from multigrain.stages.evaluate import evaluate as evaluate_stage
@@ -201,20 +201,21 @@ def names_of(config: Config) -> list[str]:
     return [stage.name for stage in stages_of(config)]
 
 
-def run(config: Config, force: bool = False) -> dict[str, Any]:
+def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """All stages, those that are done already left out; returns the summary.
 
     Args:
-        config: what to do.
+        config: what to do; or the file that says so, or a run folder. So in all verbs.
         force: redo finished stages of the run folder that this configuration would do otherwise.
 
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
+    config = config_of(config)
     return _run_stages(config, names_of(config), force)
 
 
-def synthesize(config: Config, force: bool = False, retry: str | None = None) -> dict[str, Any]:
+def synthesize(config: Config | str | Path, force: bool = False, retry: str | None = None) -> dict[str, Any]:
     """Prepare the data, and have candidates written and mined; `force` does so again.
 
     Args:
@@ -225,44 +226,48 @@ def synthesize(config: Config, force: bool = False, retry: str | None = None) ->
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
+    config = config_of(config)
     wanted = [name for name in names_of(config) if name in ("data", "pairs", "synthesize")]
     redo = tuple(wanted[1:]) if force or retry is not None else ()
     return _run_stages(config, wanted, force, redo, retry)
 
 
-def grade(config: Config, force: bool = False) -> dict[str, Any]:
+def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """Judge the candidates and make graded tuples of them; `force` does so again."""
-    return _run_stages(config, ["grade"], force, redo=("grade",) if force else ())
+    return _run_stages(config_of(config), ["grade"], force, redo=("grade",) if force else ())
 
 
-def train(config: Config, force: bool = False) -> dict[str, Any]:
+def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """Train the model along the curriculum; `force` does so again.
 
     Under `torchrun` every process calls it. The main one returns the summary; the others take part in the training
     alone, and return an empty one.
     """
+    described = config_of(config)
     if not processes.is_main():
-        processes.follow(lambda: take_part(config, RunDir(config.folder)))
+        processes.follow(lambda: take_part(described, RunDir(described.folder)))
         return {}
     with processes.leading():
-        return _run_stages(config, ["train"], force, redo=("train",) if force else ())
+        return _run_stages(described, ["train"], force, redo=("train",) if force else ())
 
 
-def evaluate(config: Config, force: bool = False) -> dict[str, Any]:
+def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """Measure the trained model and its base; `force` does so again."""
-    return _run_stages(config, ["evaluate"], force, redo=("evaluate",) if force else ())
+    return _run_stages(config_of(config), ["evaluate"], force, redo=("evaluate",) if force else ())
 
 
-def export_model(config: Config, force: bool = False) -> dict[str, Any]:
+def export_model(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """Write the folder that others load; `force` does so again."""
-    return _run_stages(config, ["export"], force, redo=("export",) if force else ())
+    return _run_stages(config_of(config), ["export"], force, redo=("export",) if force else ())
 
 
-def export_data(folder: Path, form: str, out: Path, force: bool = False, negatives: int | None = None) -> str:
+def export_data(
+    folder: str | Path, form: str, out: str | Path, force: bool = False, negatives: int | None = None
+) -> str:
     """Write a run's graded tuples in a form that another tool trains on; returns a line that says how to load it.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or its model's.
         form: `hf`, `sentence-transformers`, `flagembedding` or `tevatron`; see `multigrain.export.interchange`.
         out: the file to write, or for `hf` the folder.
         force: replace what is there.
@@ -272,20 +277,25 @@ def export_data(folder: Path, form: str, out: Path, force: bool = False, negativ
         RunError: the run has no graded tuples yet.
         ConfigError: see `multigrain.export.interchange.export_data`.
     """
-    run_dir = RunDir(folder)
+    run_dir, file = RunDir(run_folder_of(folder)), as_path(out, "a file to write")
     if not run_dir.tuples.is_file():
         raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
-    with full_disk_explained(out.absolute().parent):
-        return write_data(run_dir, form, out, force, negatives)
+    with full_disk_explained(file.absolute().parent):
+        return write_data(run_dir, form, file, force, negatives)
 
 
-def search(folder: Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
+def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
     """The documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
+
+    Args:
+        folder: the run folder, or its model's.
+        query: what to look for.
+        k: how many documents.
 
     Raises:
         RunError: the run has no exported model yet.
     """
-    run_dir = RunDir(folder)
+    run_dir = RunDir(run_folder_of(folder))
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
     return search_run(run_dir, query, k)

@@ -26,7 +26,7 @@ from typing import Any
 
 import tomli_w
 
-from multigrain.config import Config, differences
+from multigrain.config import RUN_FILE, Config, as_path, differences, is_run_folder
 from multigrain.errors import ConfigError, RunError
 from multigrain.jsonl import write_atomic, write_json
 
@@ -49,7 +49,7 @@ class RunDir:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = folder / "run.toml"
+        self.config = folder / RUN_FILE
         self.manifest = folder / "manifest.json"
         self.summary = folder / "summary.json"
         self.train_pairs = folder / "data" / "train.jsonl"
@@ -160,6 +160,23 @@ class RunDir:
                     f"{self.folder}: another multigrain process is at work here. Wait for it, or stop it."
                 ) from None
             yield
+
+
+def run_folder_of(place: str | Path) -> Path:
+    """The run folder that is meant: itself, or that of the model whose folder is given."""
+    folder = as_path(place, "a run folder")
+    inside = (parent for parent in (*folder.parents, *folder.absolute().parents) if is_run_folder(parent))
+    return folder if is_run_folder(folder) or not _is_model(folder) else next(inside, folder)
+
+
+def model_folder_of(place: str | Path) -> Path:
+    """The model's folder that is meant: itself, or that of the model which a run has exported."""
+    folder = as_path(place, "a model's folder")
+    return RunDir(folder).model if is_run_folder(folder) and not _is_model(folder) else folder
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "modules.json").is_file()
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multigrain.config import as_path, is_run_folder
 from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError
 from multigrain.jsonl import write_atomic
+from multigrain.rundir import RunDir, model_folder_of
 from multigrain.vectors import Role
 
 if TYPE_CHECKING:
@@ -20,12 +22,13 @@ def verify_model(folder: str | Path) -> tuple[str, bool]:
     """
     from multigrain.export.verify import render, verify
 
-    findings = verify(Path(folder))
-    return render(Path(folder), findings), all(finding.is_good for finding in findings)
+    model = model_folder_of(folder)
+    findings = verify(model)
+    return render(model, findings), all(finding.is_good for finding in findings)
 
 
 def explain_text(
-    name: str,
+    name: str | Path,
     text: str,
     role: Role = "document",
     form: "Form" = "terminal",
@@ -49,7 +52,7 @@ def explain_text(
     from multigrain.export.explanation import render
     from multigrain.model.token_weights import explain
 
-    file = None if out is None else Path(out)
+    file = None if out is None else as_path(out, "a file to write")
     if file is not None:
         _may_write_file(file, force)
     rendered = render(explain(name, text, role), form)
@@ -69,10 +72,11 @@ def merge_model(source: str | Path, out: str | Path, force: bool = False) -> str
     """
     from multigrain.export.export import merge_model
 
-    folder = Path(out)
+    folder, given = as_path(out, "a folder to write"), as_path(source, "a model's folder")
+    model = RunDir(given).trained if is_run_folder(given) else given  # what the run has exported is merged already
     _may_write_folder(folder, force, "modules.json")
     with full_disk_explained(folder.absolute().parent):
-        return merge_model(Path(source), folder)
+        return merge_model(model, folder)
 
 
 def export_onnx(source: str | Path, out: str | Path | None = None, int8: bool = False, force: bool = False) -> str:
@@ -91,10 +95,11 @@ def export_onnx(source: str | Path, out: str | Path | None = None, int8: bool = 
     from multigrain.export.onnx import export_onnx
     from multigrain.model.load import load_model
 
-    folder = Path(out or Path(source, "onnx"))
+    model = model_folder_of(source)
+    folder = model / "onnx" if out is None else as_path(out, "a folder to write")
     _may_write_folder(folder, force, "prompts.json", "modules.json")
     with full_disk_explained(folder.absolute().parent):
-        export_onnx(load_model(source), folder, int8)
+        export_onnx(load_model(model), folder, int8)
     return f"{folder}: written"
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from multigrain import pipeline
-from multigrain.check import check
+from multigrain.checks import check
 from multigrain.cli import main
 from multigrain.config import GradingSection, MiningSection, ModelSection, PhaseSection, TrainingSection, load_config
 from multigrain.data.beir import RetrievalTask

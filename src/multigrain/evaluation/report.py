@@ -4,23 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from multigrain.config import as_path
 from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
 from multigrain.jsonl import atomic_folder, read_objects, write_atomic, write_json
 from multigrain.progress import say
+from multigrain.rundir import run_folder_of
 
 BASE = "base, not trained"
 SEED = 7
 """Of the resamples."""
 
 
-def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool = False) -> str:
+def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> str:
     """Compare the models of several runs, and their bases, with the first run's; returns the table as Markdown.
 
     Args:
-        folders: run folders, the baseline first.
+        folders: run folders, or those of their models, the baseline first; of one run, it is compared with its base.
         out: a folder for `table.md`, `table.json` and pictures.
         force: write into a folder that is there; its other files stay.
 
@@ -28,10 +30,30 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         RunError: a run is not measured, or they have no task in common, or matplotlib is not installed.
         ConfigError: the folder to write is there, or a run is named twice.
     """
+    return to_markdown(compared_runs(folders, out, force))
+
+
+def compared_runs(
+    folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False
+) -> Comparison:
+    """The same, as figures."""
+    several = [folders] if isinstance(folders, str | Path) else folders
+    return _compared([run_folder_of(place) for place in several], _free(out, force))
+
+
+def _free(out: str | Path | None, force: bool) -> Path | None:
+    """The folder to write, if it may be written."""
+    folder = None if out is None else as_path(out, "a folder to write")
+    if folder is not None and folder.exists() and not (force and folder.is_dir()):
+        raise ConfigError("--out", [f"{folder} exists; give another name{', or --force' if folder.is_dir() else ''}"])
+    return folder
+
+
+def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
+    if not folders:
+        raise ConfigError("compare", ["found no run; wanted one or several run folders"])
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("compare", ["a run is named twice; give each once"])
-    if out is not None and out.exists() and not (force and out.is_dir()):
-        raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
     for folder in folders:
         if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
             raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
@@ -50,7 +72,7 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
             write_table(comparison, folder)
             write_plots(comparison, logs, runs, folder)
-    return to_markdown(comparison)
+    return comparison
 
 
 def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import nn
 from transformers import PreTrainedModel
 
-from multigrain.config import ModelSection
+from multigrain.config import ModelSection, as_path
 from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
@@ -31,16 +31,22 @@ HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = 
 }
 
 
-def build_model(section: ModelSection) -> SentenceTransformer:
+def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     """The base with the attention, adapter and pooling asked for, and normalised embeddings.
 
     Every text ends in the EOS token if the base is a decoder. The base's prompts stay where there is no instruction;
     how it measures similarity, or cuts its vectors, does not.
 
+    Args:
+        section: what to build; or the base alone, which gets the defaults.
+
     Raises:
         RunError: the embedded base, or the package that an adapter needs, is not installed.
         ConfigError: there is no such base, or it cannot have what is asked for; or see `check_prompts`.
     """
+    if not isinstance(section, ModelSection):
+        as_path(section, "a ModelSection or a base")
+        section = ModelSection(base=str(section))
     host = load_base(section.base)
     transformer = _transformer(section, host)
     dimension = transformer.get_embedding_dimension()

@@ -23,6 +23,7 @@ from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magn
 from multigrain.model.tokens import see_to_padding
 from multigrain.model.whole import unlike_its_files, weights_not_in
 from multigrain.progress import say
+from multigrain.rundir import model_folder_of
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
 """The files that a saved model needs in order to load without multigrain."""
@@ -139,19 +140,19 @@ def _no_cross_encoder(model: CrossEncoder) -> str | None:
 
 
 def load_model(path: str | Path) -> SentenceTransformer:
-    """A model that multigrain saved, or the folder of any sentence-transformers model.
+    """A model that multigrain saved, or any sentence-transformers model: its folder, or the run folder it is of.
 
     Raises:
         RunError: there is no model in the folder, or it is not whole.
     """
-    folder = Path(path)
+    folder = model_folder_of(path)
     if not (folder / "modules.json").is_file():
         raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
     _require_base(folder)
     try:
-        model = EmbeddingModel(str(path))
+        model = EmbeddingModel(str(folder))
         if type(model[0]) is Transformer:  # an adapter of others'; our own frame does it itself
-            load_magnitudes(model[0].model, str(path))
+            load_magnitudes(model[0].model, str(folder))
         fault = unlike_its_files(folder, model)
     except UNLOADABLE as error:
         found = f"the model in this folder cannot be loaded: {first_line(error).rstrip('.')}"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from sentence_transformers.util import batch_to_device
 
-from multigrain.config import ModelSection
+from multigrain.config import ModelSection, as_path
 from multigrain.errors import RunError
 from multigrain.model.build import build_model
 from multigrain.model.load import load_base, load_model
 from multigrain.model.pooling import AnchorPooling
+from multigrain.rundir import model_folder_of
 from multigrain.vectors import Role, prompt_for
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ class Explanation:
         return self.given[max((token.end for token in self.tokens), default=0) :].strip()
 
 
-def explain(name: str, text: str, role: Role = "document") -> Explanation:
+def explain(name: str | Path, text: str, role: Role = "document") -> Explanation:
     """Run one text through a model.
 
     Args:
-        name: a saved model's folder, or whatever `model.base` may be.
+        name: a saved model's folder, that of a run, or whatever `model.base` may be.
         text: what to read.
         role: whether the model's prompt for queries or that for documents goes before it.
 
@@ -73,11 +74,12 @@ def explain(name: str, text: str, role: Role = "document") -> Explanation:
         ConfigError: there is no such model, or it shows no attention.
         RunError: the model is not whole, the text has no tokens, or nobody can tell where in the text they stand.
     """
-    model = load_model(name) if Path(name, "modules.json").is_file() else load_base(name, key="MODEL")
+    base = str(model_folder_of(name)) if Path(as_path(name, "a model")).is_dir() else str(name)
+    model = load_model(base) if Path(base, "modules.json").is_file() else load_base(base, key="MODEL")
     is_own = len(model) > 1 and isinstance(model[1], AnchorPooling)
     if not is_own:
         length = model.max_seq_length or 512
-        model = build_model(ModelSection(base=name, max_tokens=max(length, LEAST)))
+        model = build_model(ModelSection(base=base, max_tokens=max(length, LEAST)))
         model.max_seq_length = length
     prompt = prompt_for(role, model.prompts)
     return Explanation(prompt + text, _tokens(model, text, prompt), is_own)

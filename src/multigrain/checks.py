@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain import asking
-from multigrain.config import Config, described
+from multigrain.config import Config, as_path, config_of, described
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
@@ -27,12 +27,16 @@ from multigrain.synthesis.task import Task
 from multigrain.vectors import ROLES, prompt_for
 
 
-def check(config: Config) -> str:
+def check(config: Config | str | Path) -> str:
     """Check the configuration and the data, and describe the run.
+
+    Args:
+        config: what to do; or the file that says so, or a run folder.
 
     Raises:
         MultigrainError: what `require` and `prepare` raise.
     """
+    config = config_of(config)
     require(config)
     foresee(config)
     state = _state(config)
@@ -51,13 +55,13 @@ def check(config: Config) -> str:
     return "\n".join(lines)
 
 
-def check_grid(path: Path) -> str:
+def check_grid(path: str | Path) -> str:
     """Check the file of an ablation and the settings of all its arms, and say what there is to do.
 
     Raises:
         MultigrainError: see `Grid`.
     """
-    grid = Grid(path)
+    grid = Grid(as_path(path, "an ABLATION.toml"))
     grid.require_inputs()
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
     tuning = len(grid.all_tuning_cells())
