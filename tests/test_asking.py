@@ -134,7 +134,7 @@ class Hostile(MockServer):
             case 4:
                 return web.json_response({"error": {"message": "context too long"}}, status=400)
             case 5:
-                return web.Response(text="data: {}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
+                return web.Response(text="data: {}\n\n", content_type="text/event-stream")
             case _:
                 assert request.transport
                 request.transport.close()
@@ -159,7 +159,7 @@ def test_a_hostile_server(
         'no usable "grade_1"',
         "I will not",
         "context too long",
-        "data: ",
+        "breaks off",
     ):
         assert any(detail in fields["detail"] for fields in reasons), detail
     assert "without an answer: transport " in captured.err

@@ -15,6 +15,7 @@ from multigrain.errors import RunError
 from multigrain.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.llm.budget import Budget, Prices, Usage, prices_of
 from multigrain.llm.client import Request
+from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
 from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import answer_all
@@ -235,8 +236,9 @@ def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
     likely, most, request = Usage(), Usage(), None
+    dialect = _known_dialect(config)
     for task in tasks:
-        request = task.ask.request
+        request = task.ask.request.suited(dialect)
         likely += _likely(request, budget.prices)
         most += budget.bound(request)
     if request is None:
@@ -248,6 +250,15 @@ def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
         basis = f"the {answered.calls} calls that were answered already"
     fields = {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)}
     return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
+
+
+def _known_dialect(config: Config) -> Dialect | None:
+    """What an earlier command has learnt of the (first) server: whether its model thinks, and needs room for it."""
+    store = RunDir(config.folder).store
+    if not store.is_file() or not config.llm.base_url:
+        return None
+    with AnswerStore(store) as answers:
+        return answers.dialect(config.llm.base_url[0], model_name(config.llm))
 
 
 def _likely(request: Request, prices: Prices) -> Usage:

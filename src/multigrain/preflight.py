@@ -10,7 +10,7 @@ from multigrain.errors import ConfigError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names
 from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
-from multigrain.llm.providers import api_key
+from multigrain.llm.providers import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.foresee import foresee
 from multigrain.model.locate import find_base
@@ -74,6 +74,7 @@ def _require_packages(config: Config) -> None:
 
 def _require_llm(section: LLMSection) -> None:
     api_key(section)
+    extras_of(section)
     if section.provider == EMBEDDED:
         require_engine()
         find_weights()

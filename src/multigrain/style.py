@@ -98,7 +98,8 @@ def _note(config: Config, run_dir: RunDir, style: str, rates: dict[str, float]) 
 def _question(config: Config) -> str:
     """What the probe depends on."""
     prompts = "".join(path.read_text(encoding="utf-8") for path in files_in(config.synthesis.prompts))
-    return config.digest([model_name(config.llm), config.llm.provider, config.synthesis.language, prompts])
+    asked = [model_name(config.llm), config.llm.provider, config.synthesis.language, prompts]
+    return config.digest([*asked, config.llm.extra] if config.llm.extra else asked)
 
 
 def _order_rate(config: Config, run_dir: RunDir) -> float:

@@ -9,22 +9,25 @@ import pytest
 from aiohttp import web
 from benchmarks.mock_server import Behaviour, MockServer
 
+from multigrain.asking import estimate
 from multigrain.config import Config, LLMSection
 from multigrain.errors import LLMReplyError, LLMTruncated
-from multigrain.llm.budget import Budget
+from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.client import Answer, Ask, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.endpoint import EndpointClient
 from multigrain.llm.ledger import Tally
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
+from multigrain.llm.thinking import ROOM
 from multigrain.records import Candidate, Document, Pair
+from multigrain.rundir import RunDir
 from multigrain.synthesis.invent import SearchTask, plan_brainstorm, plan_pairs
 from multigrain.synthesis.negatives import plan
 from multigrain.synthesis.parse import all_grades_reader, per_grade_reader, read_query
 from multigrain.synthesis.queries import plan_queries
 from multigrain.synthesis.rating import read_rating
-from multigrain.synthesis.task import Task
+from multigrain.synthesis.task import Parked, Task
 from multigrain.synthesis.verdicts import plan_verdicts
 from tests.llm.clock import simulate
 from tests.llm.world import FakeServer, World
@@ -163,6 +166,30 @@ def test_what_thinking_may_take_counts_against_the_caps(tmp_path: Path) -> None:
         tally = simulate(answer_all([server], asks, store, budget, 4))
         assert tally.answered + tally.parked == 40
         assert sum(request.max_tokens for request in world.requests) <= 10_000
+
+
+def test_an_answer_that_an_earlier_version_could_read(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        task = Task("p", ask(read_query), lambda query: [query])
+        key, usage = task.ask.request.key, Usage(1)
+        call = store.begin_call(key, 8, usage)
+        store.end_call(call, Answer("<think> Okay, the user"), usage)
+        store.accept(key, call)
+        outcome = task.outcome(store)
+        assert isinstance(outcome, Parked) and outcome.reason == "length"
+
+
+def test_an_estimate_knows_that_the_model_thinks(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"name": "x", "output": str(tmp_path), "data": {"pairs": "p"}}
+    settings["llm"] = {"provider": "endpoint", "model": "m", "base_url": "http://localhost:1/v1"}
+    config = Config.model_validate(settings)
+    tasks = [Task("p", ask(read_query), lambda query: [query])]
+    before = estimate(config, tasks)
+    with AnswerStore(RunDir(config.folder).store) as store:
+        store.learn("http://localhost:1/v1", "m", Dialect(thinks=True))
+    after = estimate(config, tasks)
+    assert before and after
+    assert after.most.completion_tokens == before.most.completion_tokens + ROOM
 
 
 class Reasoning(MockServer):

@@ -85,7 +85,7 @@ class Budget:
 
     def bound(self, request: Request) -> Usage:
         """The most that the call may take."""
-        text = request.prompt + (request.schema or "")
+        text = request.prompt + (request.schema or "") + request.extra
         prompt_tokens = len(text.encode("utf-8", "replace")) + TEMPLATE_TOKENS
         return self._usage(prompt_tokens, request.max_tokens)
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from multigrain.errors import LLMTruncated
@@ -25,6 +25,7 @@ class Request:
         seed: of sampling.
         schema: JSON schema of the object wanted, as text; None for free text.
         version: which stage asks, in which version of its prompt.
+        extra: further fields of the request (`llm.extra_body`), as JSON; empty for none.
     """
 
     kind: Literal["completion", "chat"]
@@ -36,6 +37,7 @@ class Request:
     seed: int = 0
     schema: str | None = None
     version: str = ""
+    extra: str = ""
 
     @property
     def key(self) -> str:
@@ -43,7 +45,8 @@ class Request:
 
         `max_tokens` is left out: an answer that came whole is the same under a larger limit.
         """
-        parts = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
+        known = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
+        parts = (*known, self.extra) if self.extra else known  # as it was before there were further fields
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
     def suited(self, dialect: Dialect | None) -> "Request":
@@ -96,6 +99,17 @@ class Ask:
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
         return answer.has_thoughts or is_silent or thinking.answer_in(answer.text, is_raw) != answer.text
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What goes along with each request to a server, beside its body."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Added to the address."""
+    secrets: frozenset[str] = frozenset()
+    """What among them no message may show."""
 
 
 class Client(Protocol):

@@ -6,24 +6,28 @@ import email.utils
 import errno
 import ipaddress
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
+from functools import cache
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yarl
+from multidict import CIMultiDict
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.client import Answer, Extras, Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.reply import json_in, read_answer
+from multigrain.progress import say
 
 CONNECT_SECONDS = 10.0
-MODELS_SECONDS, ALIVE_SECONDS = 30.0, 10.0
+MODELS_SECONDS = ALIVE_SECONDS = 10.0
 """How long a server may take to list its models, at the start and later."""
 LARGEST_ANSWER = 4 * 2**20
 """Bytes; a longer body is no answer to a request for a short text."""
@@ -33,6 +37,9 @@ FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_re
 SERVER_ERROR = 500
 BUSY = 429
 PAYMENT = 402
+SHORTEST_SECRET = 4
+"""Characters; to take out less would spoil every message."""
+NO_EXTRAS = Extras()
 
 
 class EndpointClient:
@@ -43,27 +50,32 @@ class EndpointClient:
 
     Args:
         base_url: such as `https://api.example.com/v1`.
-        model: must be among the server's `/models`, where it has such a list.
+        model: a name that the server knows.
         api_key: sent as a bearer token.
         timeout: seconds that one request may take.
+        extras: further headers, and parameters of the address.
     """
 
-    def __init__(self, base_url: str, model: str, api_key: str | None = None, timeout: float = 120) -> None:
+    def __init__(
+        self, base_url: str, model: str, api_key: str | None = None, timeout: float = 120, extras: Extras = NO_EXTRAS
+    ) -> None:
         self.address = base_url.rstrip("/")
         self.model = model
         self.dialect: Dialect | None = None
-        self._api_key = api_key
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = CIMultiDict({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._headers.update(extras.headers)
+        self._query = dict(extras.query)
+        self._secrets = _forms_of({api_key or "", *extras.secrets})
         self._timeout = timeout
         self._proxy, login = _proxy(base_url)
         is_open = urlsplit(base_url).scheme == "http"  # then the proxy reads the request itself
-        self._headers |= login if is_open else {}
+        self._headers.update(login if is_open else {})
         self._proxy_headers = None if is_open else login
         self._lists_models = True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool, and check address, key and model."""
+        """Open the connection pool, and see whether anybody is there who knows the model."""
         # Not trust_env: that also reads ~/.netrc, and fails where it holds the host and a key is set too. No headers
         # for the whole session: aiohttp would send them to the proxy as well, the key among them.
         self._session = aiohttp.ClientSession(
@@ -103,32 +115,36 @@ class EndpointClient:
                 await self.call("GET", "models")
         except LLMRefused:
             return True
-        except (LLMError, TimeoutError) as error:
-            status = getattr(error, "status", None)
-            return status == BUSY or (status is not None and not self._lists_models)
+        except TimeoutError:
+            return not self._lists_models
+        except LLMError as error:
+            return error.status == BUSY or (_has_arrived(error) and not self._lists_models)
         return True
 
     async def _check_model(self) -> None:
-        """Ask for the list of models; a server that has none, or is busy now, is taken at its word."""
+        """Warn where the list of models is refused, or does not hold ours; the first request decides whether we go on.
+
+        Raises:
+            LLMError: no request comes as far as the server.
+        """
         try:
             async with asyncio.timeout(MODELS_SECONDS):
                 listing = await self.call("GET", "models")
-        except TimeoutError:
-            raise LLMUnavailable(f"{self.address}/models: no answer within {MODELS_SECONDS:g} s.") from None
-        except LLMError as error:
-            if (
-                isinstance(error, LLMReplyError)
-                or error.status in (404, 405, BUSY)
-                or (error.status or 0) >= SERVER_ERROR
-            ):
-                self._lists_models = False
-                return
-            raise
-        entries = listing.get("data") if isinstance(listing, dict) else None
-        names = [str(entry.get("id")) for entry in entries or [] if isinstance(entry, dict)]
-        if names and self.model not in names:
+        except (LLMError, TimeoutError) as error:
+            if isinstance(error, LLMError) and not _has_arrived(error):
+                raise
+            self._lists_models = False
+            status = getattr(error, "status", None) or 0
+            if isinstance(error, LLMReplyError) or status in (404, 405, BUSY) or status >= SERVER_ERROR:
+                return  # nothing to tell: many have no list, or are busy just now
+            said = str(error) or f"{self.address}/models: no answer within {MODELS_SECONDS:g} s."
+            _say_once(f"{said} Going on without the list of models: the first request decides.")
+            return
+        names = _names_in(listing)
+        if names and not _is_among(self.model, names):
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise LLMRefused(f'{self.address}: has no model "{self.model}"; it has: {some}. Set llm.model to one.')
+            said = f'{self.address}: does not list the model "{self.model}" (llm.model); it lists: {some}.'
+            _say_once(f"{said} Going on: the first request decides.")
 
     async def call(self, method: str, path: str, body: bytes | aiohttp.FormData | None = None) -> Any:
         """One HTTP request below `base_url`; returns the JSON value of the answer.
@@ -170,13 +186,16 @@ class EndpointClient:
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
-        options: dict[str, Any] = {"headers": self._headers, "proxy": self._proxy, "proxy_headers": self._proxy_headers}
+        headers = self._headers.copy()
+        options: dict[str, Any] = {"headers": headers, "proxy": self._proxy, "proxy_headers": self._proxy_headers}
         if isinstance(body, bytes):
-            options["headers"] = {**self._headers, "Content-Type": "application/json"}
+            headers["Content-Type"] = "application/json"
         elif path != "models":  # a file takes as long as it takes
             options["timeout"] = FILE_TIMEOUT
         try:
-            async with self._session.request(method, url, data=body, allow_redirects=False, **options) as response:
+            async with self._session.request(
+                method, url, params=self._query, data=body, allow_redirects=False, **options
+            ) as response:
                 if not 200 <= response.status < 300:
                     said = (await _body(response)).decode(errors="replace")
                     raise _refusal(url, response, self._without_key(said))
@@ -190,7 +209,46 @@ class EndpointClient:
         return error
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self._api_key, "[key]") if self._api_key else text
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
+
+
+def _has_arrived(error: LLMError) -> bool:
+    """Whether the server was reached, whatever became of it then."""
+    return error.status is not None or error.billed
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Each stage, and each grade that is repaired, connects anew."""
+    say(message)
+
+
+def _names_in(listing: Any) -> list[str]:
+    entries = listing.get("data") if isinstance(listing, dict) else listing
+    ids = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [id for id in ids if isinstance(id, str)]
+
+
+def _is_among(model: str, names: list[str]) -> bool:
+    """Whether a name is listed: as it is, by a wildcard, or but for `models/` before it or a `:variant` behind."""
+    patterns = (".*".join(map(re.escape, _plain(name).split("*"))) for name in names)
+    return any(re.fullmatch(pattern, _plain(model)) for pattern in patterns)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("models/").partition(":")[0].casefold()
+
+
+def _forms_of(secrets: set[str]) -> list[str]:
+    """The secrets as they are, as JSON and as addresses write them, the longest first."""
+    forms: set[str] = set()
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            sent = yarl.URL("/").with_query({"": secret}).raw_query_string.lstrip("=")
+            forms |= {secret, json.dumps(secret)[1:-1], quote(secret), quote_plus(secret), sent}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _translated(url: str, error: Exception, timeout: float) -> LLMError:
@@ -206,7 +264,7 @@ def _translated(url: str, error: Exception, timeout: float) -> LLMError:
         return LLMRefused(f"{url}: no secure connection: {error}. Is it an http:// address?")
     if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
         return LLMRefused(f"{url}: too many open files. Lower llm.max_concurrency, or raise the limit (ulimit -n).")
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
         return LLMUnavailable(f"{url}: {error}.")
     return LLMUnavailable(f"{url}: {error or type(error).__name__}.", billed=True)
 
@@ -219,6 +277,7 @@ def request_body(request: Request, dialect: Dialect) -> tuple[str, dict[str, Any
         "temperature": request.temperature,
         "seed": request.seed,
     }
+    body |= json.loads(request.extra or "{}")
     if request.stop:
         body["stop"] = list(request.stop)
     if request.kind == "chat":
@@ -254,12 +313,16 @@ def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
         # Behind a gateway that gave up, the model may have gone on.
         return LLMUnavailable(message, status, billed=status in (502, 504), retry_after=_retry_after(response))
     if status in (401, 403):
-        hint = "The key was refused: see the environment variable that llm.api_key_env names, and whether it is named."
+        hint = (
+            "The key was refused: see the variable that llm.api_key_env (or llm.extra_headers) names, if it is named."
+        )
     elif status == 404:
         hint = "Are llm.base_url and llm.model right? Raw completions need a server that has /completions."
     elif 300 <= status < 400:
         elsewhere = response.headers.get("Location", "?")
-        return LLMRefused(f"{message} The server sends elsewhere: {elsewhere}. Set llm.base_url to the right address.")
+        return LLMRefused(
+            f"{message} The server sends elsewhere: {elsewhere}. Set llm.base_url to the right address.", status
+        )
     else:
         hint = "The server refuses this request."
     return LLMRefused(f"{message} {hint}", status, said=text)

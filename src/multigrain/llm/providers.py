@@ -1,12 +1,13 @@
 """From the `[llm]` section to a client."""
 
 import os
+import re
 
 from multigrain import weights
-from multigrain.config import LLMSection
+from multigrain.config import VARIABLE, LLMSection
 from multigrain.errors import ConfigError
 from multigrain.llm import scripted
-from multigrain.llm.client import Client
+from multigrain.llm.client import Client, Extras
 
 
 def make_clients(section: LLMSection) -> list[Client]:
@@ -24,7 +25,8 @@ def make_clients(section: LLMSection) -> list[Client]:
     from multigrain.llm.endpoint import EndpointClient
 
     assert section.model  # the section has checked it
-    return [EndpointClient(url, section.model, api_key(section), section.timeout) for url in section.base_url]
+    key, extras = api_key(section), extras_of(section)
+    return [EndpointClient(url, section.model, key, section.timeout, extras) for url in section.base_url]
 
 
 def api_key(section: LLMSection) -> str | None:
@@ -40,6 +42,31 @@ def api_key(section: LLMSection) -> str | None:
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError("llm.api_key_env", [f"{section.api_key_env} holds characters that no key has (a line end?)"])
     return key
+
+
+def extras_of(section: LLMSection) -> Extras:
+    """Headers and query of the section, with the values of the environment variables that they name.
+
+    Raises:
+        ConfigError: a variable is not set, or no header can hold its value.
+    """
+    secrets: set[str] = set()
+
+    def filled(key: str, text: str) -> str:
+        def value(found: re.Match[str]) -> str:
+            name = found[1] or found[2]
+            if not (value := os.environ.get(name)):
+                raise ConfigError(key, [f"the environment variable {name} is not set"])
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigError(key, [f"{name} holds characters that cannot be sent (a line end?)"])
+            secrets.add(value)
+            return value
+
+        return VARIABLE.sub(value, text)
+
+    headers = {name: filled(f"llm.extra_headers.{name}", text) for name, text in section.extra_headers.items()}
+    query = {name: filled(f"llm.query.{name}", text) for name, text in section.query.items()}
+    return Extras(headers, query, frozenset(secrets))
 
 
 def model_name(section: LLMSection) -> str:

@@ -159,7 +159,8 @@ def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Itera
 
 def _request(config: Config, text: str, model: str, tokens: int, number: int, schema: str, version: str) -> Request:
     limit, temperature, seed = config.synthesis.answer_tokens or tokens, config.llm.temperature, config.seed + number
-    return Request("chat", text, model, limit, temperature, (), seed, schema, f"{STAGE} {version}")
+    version, extra = f"{STAGE} {version}", config.llm.extra
+    return Request("chat", text, model, limit, temperature, (), seed, schema, version, extra)
 
 
 def _is_same(task: SearchTask, other: SearchTask) -> bool:

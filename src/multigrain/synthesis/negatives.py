@@ -108,8 +108,10 @@ class Writer:
 
     def _completion(self, text: str, tokens: int, repeat: int, version: str) -> Request:
         limit, seed = self._section.answer_tokens or tokens, self._config.seed + repeat
-        temperature, version = self._config.llm.temperature, f"{STAGE} {version}"
-        return Request("completion", text, self._model, limit, temperature, STOP, seed, version=version)
+        llm, version = self._config.llm, f"{STAGE} {version}"
+        return Request(
+            "completion", text, self._model, limit, llm.temperature, STOP, seed, version=version, extra=llm.extra
+        )
 
     def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
         prompt, section = self._prompts["all_grades"], self._section
@@ -128,8 +130,8 @@ class Writer:
         needed = len(grades) * words * TOKENS_PER_WORD
         limit = section.answer_tokens or min(max(needed, SMALLEST_ANSWER), LARGEST_ANSWER)
         schema, version = schema_of(parse.answer_model(grades)), f"{STAGE} {prompt.version}"
-        temperature, seed = self._config.llm.temperature, self._config.seed + repeat
-        request = Request("chat", text, self._model, limit, temperature, (), seed, schema, version)
+        llm, seed = self._config.llm, self._config.seed + repeat
+        request = Request("chat", text, self._model, limit, llm.temperature, (), seed, schema, version, llm.extra)
         return Ask(request, parse.all_grades_reader(grades))
 
 

@@ -52,7 +52,8 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
             )
             seed, version = config.seed + number, f"{STAGE} {prompt.version}"
             limit, temperature = section.answer_tokens or QUERY_TOKENS, config.llm.temperature
-            request = Request("chat", text, model, limit, temperature, STOP, seed, version=version)
+            extra = config.llm.extra
+            request = Request("chat", text, model, limit, temperature, STOP, seed, version=version, extra=extra)
             id = passage.id if section.queries_per_passage == 1 else f"{passage.id}#{number + 1}"
 
             def make(

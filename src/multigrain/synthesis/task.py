@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from multigrain.errors import LLMReplyError
 from multigrain.llm.client import Ask
 from multigrain.llm.store import AnswerStore
 
@@ -46,4 +47,7 @@ class Task(Generic[R]):
         if answer is None:
             reason, detail = store.parked(request.key) or ("unsettled", "nobody has asked yet")
             return Parked(self.input, reason, detail)
-        return self.make(self.ask.read(answer))
+        try:
+            return self.make(self.ask.read(answer))
+        except LLMReplyError as error:  # an earlier version could read it
+            return Parked(self.input, error.reason, str(error))

@@ -26,7 +26,8 @@ def plan_verdicts(
             domain=wording.domain(config.synthesis),
         )
         limit, version = config.synthesis.answer_tokens or RATING_TOKENS, f"{STAGE} {prompt.version}"
-        request = Request("chat", text, model, limit, 0.0, (), config.seed, version=version)
+        extra = config.llm.extra
+        request = Request("chat", text, model, limit, 0.0, (), config.seed, version=version, extra=extra)
 
         def make(rating: int, text: str = candidate.text) -> list[tuple[str, str, int]]:
             return [(pair.id, text, rating)]
