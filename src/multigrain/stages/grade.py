@@ -16,7 +16,7 @@ from multigrain.grading.choose import Measured
 from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.lexical import Bm25Judge
-from multigrain.grading.report import Report, leak_warning, render, render_examples
+from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
 from multigrain.jsonl import atomic_file, read_candidates, read_pairs, to_line, write_json, write_records
 from multigrain.progress import Meter, meter, say
 from multigrain.records import Candidate, Source, to_json
@@ -55,6 +55,8 @@ def grade(config: Config, run_dir: RunDir) -> Result:
     say("\n" + render_examples(report) + "\n")
     if warning := leak_warning(report):
         say(f"  warning: {warning}")
+    if report["tuples"] < config.training.batch_size:
+        say(f"  warning: {what_became(report)}")
     dropped = sum(report["dropped"].values())
     counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
     return answers.result("grade", counts | {name: count for name, count in work.asked.items() if count})
