@@ -153,7 +153,7 @@ def test_stopped_after_the_repair_it_goes_on_to_the_same_files(
 
 
 def test_blocks_change_nothing_but_memory(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = synthesized(run_toml, "grading.judge='embedding'")
+    config = synthesized(run_toml, "grading.judge=['embedding', 'bm25']")
     pipeline.grade(config)
     expected = files_of(config.folder)
     monkeypatch.setattr(stage, "BLOCK", 4)
