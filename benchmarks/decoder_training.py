@@ -96,7 +96,8 @@ def tuples() -> list[GradedTuple]:
     rows = [json.loads(line) for line in (DATA / "snli_small" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     premises = list({row["query"]: row for row in rows}.values())
     draw.shuffle(premises)
-    judge = Bm25Judge("english")
+    texts = [row["query"] for row in premises]
+    judge = Bm25Judge("english", texts, texts)
     return [graded(str(place), row, premises, judge, draw) for place, row in enumerate(premises[:TUPLES])]
 
 

@@ -117,7 +117,12 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         grade(config, force=True)
         seconds = time.monotonic() - started
         run = RunDir(config.folder)
-        judges: dict[str, Relevance] = {"static": StaticJudge(), "bm25": Bm25Judge("english").scores}
+        by_words = Bm25Judge(
+            "english",
+            (pair.query for pair in read_pairs(run.train_pairs)),
+            (document.text for document in read_documents(run.corpus)),
+        )
+        judges: dict[str, Relevance] = {"static": StaticJudge(), "bm25": by_words.scores}
         ranks = {"static": static_ranks(run), "bm25": bm25_ranks(run)}
         candidates = sum(1 for _ in read_candidates(run.candidates))
         result[way] = {

@@ -1,8 +1,11 @@
 """Which documents share the words of a query: BM25, over a corpus of any size."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from math import log
 
 import numpy as np
 import Stemmer
@@ -51,6 +54,47 @@ class Words:
         return found.ids, words
 
 
+K1, B = 1.5, 0.75
+"""Of BM25: when further occurrences of a word count for less, and how much the length of a text matters."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What BM25 wants to know of a corpus."""
+
+    documents: int
+    length: float
+    """Words of a document, on average."""
+    having: Mapping[str, int]
+    """The documents that have a word, for words that anybody asks for."""
+
+    def bm25(self, query: Sequence[str], text: Counter[str]) -> float:
+        """The BM25 of a text, given as its words and how often each stands there; see `nearest_by_words`."""
+        norm = K1 * (1 - B + B * text.total() / (self.length or 1.0))
+        return sum((self._idf(word) * text[word] / (text[word] + norm) for word in query if text[word]), start=0.0)
+
+    def _idf(self, word: str) -> float:
+        having = self.having.get(word, 0)
+        return log(1 + (self.documents - having + 0.5) / (having + 0.5))
+
+
+def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words) -> Statistics:
+    """Those of a corpus, read once, for the words of some queries; memory grows with these alone."""
+    asked, texts = iter(queries), iter(documents)
+    wanted: set[str] = set()
+    while block := list(islice(asked, AT_ONCE)):
+        wanted.update(words(block)[1])
+    having = Counter[str]()
+    count = length = 0
+    while block := list(islice(texts, AT_ONCE)):
+        found, names = words(block)
+        count += len(block)
+        length += sum(map(len, found))
+        numbers = Counter(number for part in found for number in set(part))
+        having.update({names[number]: times for number, times in numbers.items() if names[number] in wanted})
+    return Statistics(count, length / max(count, 1), having)
+
+
 def nearest_by_words(
     queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
 ) -> NDArray[np.int64]:
@@ -90,7 +134,7 @@ def nearest_by_words(
 
 def bm25_index(texts: list[list[int]], numbers: dict[str, int]) -> bm25s.BM25:
     """Of texts as numbers of words, and all words with their numbers."""
-    index = bm25s.BM25(method="lucene")
+    index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index((texts, numbers), show_progress=False)
     return index
 

@@ -1,3 +1,6 @@
+import random
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigrain.config import Config
-from multigrain.data.split import prepare, split_by_share, split_by_source
+from multigrain.data.split import near_queries, prepare, split_by_share, split_by_source
 from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.records import Pair
@@ -24,6 +27,90 @@ def test_no_query_and_no_positive_is_on_both_sides(texts: list[tuple[str, str]],
     assert len(held_out) <= share * len(pairs)
     assert not {p.query for p in train} & {p.query for p in held_out}
     assert not {p.positive for p in train} & {p.positive for p in held_out}
+
+
+def test_groups_of_all_sizes_are_held_out_alike() -> None:
+    """A query with many positives has the same chance as one with one, and the share is as good as reached."""
+    sizes = {"single": (100, 1), "some": (10, 3), "many": (4, 8)}
+    pairs = [
+        Pair(f"{kind} {group} {i}", f"what is {kind} {group}", f"answer {kind} {group} {i}")
+        for kind, (groups, size) in sizes.items()
+        for group in range(groups)
+        for i in range(size)
+    ]
+    counts = Counter[str]()
+    for seed in range(400):
+        _, held_out = split_by_share(pairs, 0.1, seed)
+        assert 0.1 * len(pairs) - 1 < len(held_out) <= 0.1 * len(pairs)
+        counts.update(pair.id.split()[0] for pair in held_out)
+    found = {kind: counts[kind] / 400 / (groups * size) for kind, (groups, size) in sizes.items()}
+    # Of "many" 160 are expected, with a deviation of 10 groups; before there were none.
+    assert all(share == pytest.approx(0.1, abs=0.025) for share in found.values()), found
+
+
+def test_a_group_that_is_larger_than_the_share_is_left_out_alone() -> None:
+    pairs = [Pair(str(i), "the same" if i < 50 else f"query {i}", f"answer {i}") for i in range(100)]
+    for seed in range(20):
+        train, held_out = split_by_share(pairs, 0.1, seed)
+        assert (len(train), len(held_out)) == (90, 10)
+        assert not [pair for pair in held_out if pair.query == "the same"]
+
+
+NEAR = [
+    ("How do I reset my password?", "how do i reset my  password"),
+    ("How do I reset my password?", "\u201cHow do I reset my password\u201d"),
+    ("what is \uff21\uff22\uff23", "What is ABC?"),
+    ("symptoms of measles", "measles: symptoms of?"),
+    ("Does aspirin lower the risk of a stroke in women", "Does aspirin lower risk of a stroke in women"),
+    ("\u4ec0\u4e48\u662f\u7cd6\u5c3f\u75c5\uff1f", "\u4ec0\u4e48\u662f\u7cd6\u5c3f\u75c5"),
+    ("???", "???"),
+]
+FAR = [
+    ("What are the symptoms of measles?", "What are the symptoms of mumps?"),
+    ("What is vitamin B?", "What is vitamin C?"),
+    ("what is C++", "what is C#"),
+    ("what happened in the long and cold winter of 1984", "what happened in the long and cold winter of 1985"),
+    ("what is diabetes", "what is diabetes insipidus"),
+    ("???", "!!!"),
+]
+
+
+@pytest.mark.parametrize("queries", NEAR)
+def test_queries_that_nearly_equal_each_other(queries: tuple[str, str]) -> None:
+    for order in (queries, queries[::-1]):
+        assert set(map(frozenset, near_queries([Pair(q, q, q) for q in order]))) == {frozenset({0, 1})}
+    others = [Pair(str(i), f"question {i} on another matter", f"answer {i}") for i in range(18)]
+    for seed in range(5):
+        pairs = [*others, *(Pair(f"near {i}", query, f"near answer {i}") for i, query in enumerate(queries))]
+        train, held_out = split_by_share(pairs, 0.5, seed)
+        assert sum(pair.id.startswith("near") for pair in train) in (0, 2)
+        assert len(held_out) == 10
+
+
+@pytest.mark.parametrize("queries", FAR)
+def test_queries_that_do_not(queries: tuple[str, str]) -> None:
+    assert near_queries([Pair(query, query, query) for query in queries]) == []
+
+
+def test_what_cannot_be_kept_together_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """All queries have the same words: the split is made all the same."""
+    words = "what does the old cat do here".split()
+    draw = random.Random(1)
+    pairs = [Pair(str(i), " ".join(draw.sample(words, 7)), f"answer {i}") for i in range(200)]
+    held_out = split_by_share(pairs, 0.2, 7)[1]
+    assert 20 <= len(held_out) <= 40
+    assert "held-out queries nearly equal a training query (first: " in capsys.readouterr().err
+    split_by_source([Pair("1", "who is it", "a", "x"), Pair("2", "Who is it?", "b", "y")], ["y"])
+    assert "1 held-out queries nearly equal a training query (first: 'Who is it?', pair 2)" in capsys.readouterr().err
+
+
+def test_the_split_of_many_pairs_takes_no_time() -> None:
+    """About 2 s for 100,000 pairs; what grows with the square takes hours."""
+    draw = random.Random(1)
+    pairs = [Pair(str(i), f"what is the use of {draw.random()} and {draw.random()}", f"a {i}") for i in range(20_000)]
+    start = time.process_time()
+    split_by_share(pairs, 0.1, 7)
+    assert time.process_time() - start < 20
 
 
 def test_a_held_out_source_leaves_no_trace_in_training() -> None:

@@ -168,6 +168,30 @@ def test_given_negatives_keep_their_grades_unjudged() -> None:
     assert (2, 0.1, "mined") not in kept(judged)
 
 
+def test_given_negatives_that_are_kept_need_no_judge() -> None:
+    """Neither a near copy, nor one of a written text, nor beside a positive that the judge finds irrelevant."""
+    section = SECTION.model_copy(update={"keep_given": True})
+    near = replace(candidate(0, 3, "mined"), text=f"{PAIR.positive} indeed", model=GIVEN)
+    written = replace(candidate(1, 2, "llm"), text=f"{PAIR.positive} indeed", model="m")
+    told = [(near, 0.99), (written, 0.99)]
+    assert kept(grade(told, section)) == [(3, 0.99, "mined")]
+    assert [rule for _, rule, _ in dropped(grade(told, section))] == ["copy of the positive"]
+    for own in (-0.5, 0.0):
+        judge = Told({PAIR.positive: own, near.text: 0.25, SUBJECTS[2]: 0.2})
+        graded = Grader({"one": judge}, section).grade([(PAIR, [near, candidate(2, 1)])])
+        assert [(n.grade, n.text) for t in graded.tuples for n in t.negatives] == [(3, near.text)]
+        assert [d.rule for d in graded.dropped] == ["irrelevant positive"]
+        assert graded.measured == []
+
+
+def test_labels_may_be_written_for_several_pairs() -> None:
+    grader = Grader({"one": Told({"Java": 0.4})}, SECTION)
+    for id in "ab":
+        pair = Pair(id, "a language of snakes", "Python")
+        graded = grader.grade([(pair, [Candidate(id, 2, "Java", "llm", "m")])])
+        assert kept(graded) == [(2, 0.4, "llm")]
+
+
 def test_what_was_written_for_another_pair_is_a_near_duplicate_and_what_was_mined_is_none() -> None:
     grader = Grader({"one": Told({SUBJECTS[0]: 0.1, SUBJECTS[1]: 0.2})}, SECTION)
     other = replace(PAIR, id="o", query="where do dogs sleep")

@@ -45,6 +45,7 @@ def one(query_at: float, own_at: float, others: Sequence[float], section: Gradin
     ("just_broken", "just_kept", "name"),
     [
         ("why", "insulin", "too short"),
+        ("\u7cd6", "\u4ec0\u4e48\u662f\u7cd6", "too short"),  # Chinese
         (" ".join("abcdefghi"[n % 9] + str(n) for n in range(81)), " ".join(map(str, range(80))), "too long"),
         ("I'm sorry, but I can't help with that.", "am I sorry", "refusal"),
         ("what does the passage say of cats", "what is a mountain passage", "speaks of the text"),

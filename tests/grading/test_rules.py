@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.grading.rules import LABEL_ECHOES, LOOP, broken_rule, length_against, words_in
+from multigrain.grading.rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against, words_in
 from multigrain.records import Candidate, Pair, Source
 
 PAIR = Pair("p", "how do cats sleep at night", "Cats sleep in short naps through day and night alike.")
@@ -103,6 +103,42 @@ def test_scripts_without_spaces() -> None:
     )  # Thai
 
 
+@pytest.mark.parametrize(
+    ("positive", "just_broken", "just_kept"),
+    [
+        ("Python", None, "Java"),
+        ("machine learning", None, "statistics"),
+        ("a red house door", "door", "red door"),
+        ("the red door of the house", "red door", "the red door"),
+        ("\u7cd6\u5c3f\u75c5", "\u764c", "\u764c\u75c7"),  # a label of three characters; of one, of two
+    ],
+)
+def test_what_is_written_is_too_short_beside_its_positive(
+    positive: str, just_broken: str | None, just_kept: str
+) -> None:
+    pair = Pair("p", "what is it", positive)
+    assert rule(just_kept, pair=pair) is None
+    if just_broken is not None:
+        assert rule(just_broken, pair=pair) == "too short"
+        assert rule(just_broken, pair=pair, source="mined") is None
+
+
+@pytest.mark.parametrize("text", ["Java", "7", "C++", "\u764c", "New York"])
+def test_a_document_is_never_too_short(text: str) -> None:
+    assert rule(text, source="mined") is None
+
+
+def test_what_is_kept_as_it_came_may_be_near_but_not_the_same() -> None:
+    pair = Pair("p", "senior engineer", "Senior Software Engineer")
+    given = [Candidate("p", 4, text, "mined", "m") for text in ("Senior Software Engineer II", "senior  ENGINEER", "b")]
+    assert [is_same_text(c, pair, ["B"]) for c in given] == [
+        None,
+        ("copy of the query", 1.0),
+        ("copy of another candidate", 1.0),
+    ]
+    assert broken_rule(given[0], pair, []) is not None
+
+
 def test_words_by_hand() -> None:
     assert words_in("cats sleep") == 2
     assert words_in("") == 0
@@ -112,11 +148,13 @@ def test_words_by_hand() -> None:
 
 
 def test_length_by_hand() -> None:
-    assert length_against("a b c d", "a b", 10) == pytest.approx(0.6931, abs=1e-4)
-    assert length_against("a b", "a b c d", 10) == pytest.approx(-0.6931, abs=1e-4)
+    assert length_against("a b c d e f", "a b c", 10) == pytest.approx(0.6931, abs=1e-4)
+    assert length_against("a b c", "a b c d e f", 10) == pytest.approx(-0.6931, abs=1e-4)
+    # Labels of one to three words are as long as each other.
+    assert length_against("a", "a b c", 10) == length_against("a b", "a", 10) == 0
     assert length_against("a " * 50, "a " * 20, 20) == 0
     assert length_against("", "", 20) == 0
-    assert length_against("\u732b" * 8, "\u732b" * 4, 20) == pytest.approx(0.6931, abs=1e-4)
+    assert length_against("\u732b" * 16, "\u732b" * 8, 20) == pytest.approx(0.6931, abs=1e-4)
     assert length_against("\u732b" * 8, "cats sleep at night", 20) == 0
 
 

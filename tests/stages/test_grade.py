@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multigrain import pipeline
+from multigrain import asking, pipeline
 from multigrain.config import Config, load_config
+from multigrain.errors import DataError
 from multigrain.jsonl import read_candidates, read_tuples, write_records
 from multigrain.llm.client import Answer, Request
 from multigrain.llm.scripted import ScriptedClient
@@ -20,6 +22,7 @@ from multigrain.records import Candidate, Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import grade as stage
 from multigrain.vectors import Role, Vectors
+from tests.conftest import WORDS
 
 FILES = ("tuples.jsonl", "dropped.jsonl", "report.json")
 STYLE = "synthesis.prompt_style='per-grade'"
@@ -150,7 +153,7 @@ def test_stopped_after_the_repair_it_goes_on_to_the_same_files(
 
 
 def test_blocks_change_nothing_but_memory(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = synthesized(run_toml, "grading.judge='embedding'")
+    config = synthesized(run_toml, "grading.judge=['embedding', 'bm25']")
     pipeline.grade(config)
     expected = files_of(config.folder)
     monkeypatch.setattr(stage, "BLOCK", 4)
@@ -329,3 +332,31 @@ def test_memory_hardly_grows_with_the_pairs(run_toml: Path, tmp_path: Path, monk
     monkeypatch.setattr("multigrain.grading.report.SAMPLED", 100)
     few, many = (peak_bytes(tmp_path, count, monkeypatch, run_toml) for count in (500, 2500))
     assert many < 1.5 * few, (few, many)
+
+
+def test_labels_of_a_word_or_two_are_negatives_of_each_other(run_toml: Path, write_jsonl: Callable[..., Path]) -> None:
+    labels = [*WORDS[20:], *(f"{a} {b}" for a, b in zip(WORDS[20:30], WORDS[30:40], strict=True))]
+    rows = [
+        {"id": str(i), "query": f"what do you call the old {label} here", "positive": label, "negative": labels[i - 5]}
+        for i, label in enumerate(labels)
+    ]
+    write_jsonl("pairs.jsonl", rows)
+    for more in ([], ["grading.keep_given=true", "mining.enabled=false", "name=kept"]):
+        config = load_config(run_toml, ["synthesis.limit=0", *more])
+        pipeline.synthesize(config)
+        counts = pipeline.grade(config)["counts"]
+        folder = RunDir(config.folder)
+        rules = Counter(fields["rule"] for fields in objects(folder.dropped))
+        assert not rules.keys() & {"too short", "length"}
+        assert counts["tuples"] > 0.6 * asking.count_lines(folder.train_pairs)  # of some the one given is held out
+    given = {(c.pair_id, c.text) for c in read_candidates(folder.given)}
+    assert {(t.id, n.text) for t in read_tuples(folder.tuples) for n in t.negatives} == given
+
+
+def test_where_nothing_is_left_the_rules_are_named(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = synthesized(run_toml, "grading.bands=[0.001, 0.002, 0.003]", "grading.false_negative_above=0.004")
+    pipeline.grade(config)
+    said = capsys.readouterr().err
+    assert re.search(r'warning: pairs with negatives: 0; candidates dropped: \d+ for "false negative"', said)
+    with pytest.raises(DataError, match=r'tuples.jsonl: pairs with negatives: 0; .* \d+ for "false negative"'):
+        pipeline.train(config)

@@ -1,4 +1,5 @@
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -94,6 +95,20 @@ def test_the_tasks_taken_are_balanced_over_fields_and_kinds() -> None:
     assert Counter((task.field, task.kind) for task in taken)["law", KINDS[0].name] == 2
     assert len(taken) == 10
     assert len(choose_tasks(found, 100)) == len(choose_tasks(found, 14)) == 14
+
+
+def test_many_tasks_are_chosen_in_no_time() -> None:
+    """500 of 1,500 take about 0.2 s; they took 32 s when each was laid beside all others letter by letter."""
+    draw = random.Random(3)
+    found = [
+        SearchTask(f"{draw.choice(VERBS)} reports on the {' and '.join(draw.sample(ANIMALS, 3))}.", kind.name, "law")
+        for _ in range(300)
+        for kind in KINDS
+    ]
+    start = time.process_time()
+    taken = choose_tasks(found, 500)
+    assert time.process_time() - start < 5
+    assert 10 < len(taken) <= 500
 
 
 def test_nothing_found_is_nothing_taken() -> None:

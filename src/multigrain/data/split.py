@@ -2,7 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,6 +17,12 @@ from multigrain.records import Candidate, Document, Pair, Split, folded, identit
 
 FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
 """Of a passage that can get a query; characters count in scripts without spaces."""
+ADDED = 0.1
+"""Share of a query's characters that another one may have besides and nearly equal it."""
+LARGEST_CHAIN = 100
+"""Pairs that are kept together because of queries that nearly equal each other; more are made by a template."""
+MARKS = ".,;:!?\"'`()[]{}\u2026\u3001\u3002\u00bf\u00a1\u061f\u201c\u201d\u2018\u2019\u00ab\u00bb-"
+"""What stands around words; signs such as + and # are part of them."""
 
 
 @dataclass(frozen=True)
@@ -167,26 +175,51 @@ def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
 
 
 def split_by_share(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Hold out about `share` of the pairs. Pairs that share a query or a positive stay on one side.
+    """Hold out about `share` of the pairs, never more. Pairs that share a query or a positive stay on one side.
+
+    So do pairs whose queries nearly equal each other, as far as they are few; of what stays on both sides it is said
+    how much that is. Of groups of every size about the same share is held out.
 
     Raises:
         DataError: no pair is left to train on.
     """
-    groups = _connected(pairs)
-    order = sorted(groups)
-    random.Random(seed).shuffle(order)
-    held_out: set[str] = set()
-    for group in order:
-        if len(held_out) + len(groups[group]) <= share * len(pairs):
-            held_out.update(groups[group])
+    budget = share * len(pairs)
+    near = near_queries(pairs)
+    held_out = _drawn(_connected(pairs, near, min(budget, LARGEST_CHAIN)), budget, seed)
     train = [pair for pair in pairs if pair.id not in held_out]
     if not train:
         raise DataError("[data]", "no pairs are left to train on.")
+    _tell_near(pairs, near, held_out)
     return train, [pair for pair in pairs if pair.id in held_out]
 
 
-def _connected(pairs: list[Pair]) -> dict[int, list[str]]:
-    """Ids of the pairs, grouped so that a query or a positive lies wholly in one group."""
+def _drawn(groups: dict[int, list[str]], budget: float, seed: int) -> set[str]:
+    """The ids of groups with at most `budget` pairs: large ones first, and then as many smaller ones as bring the rest.
+
+    How many are drawn of a size is rounded at random, so that a group's chance is the same whatever its size.
+    """
+    order, draw = sorted(groups), random.Random(seed)
+    draw.shuffle(order)
+    by_size: dict[int, list[int]] = {}
+    for group in order:
+        if len(groups[group]) <= budget:
+            by_size.setdefault(len(groups[group]), []).append(group)
+    rest = sum(size * len(same) for size, same in by_size.items())
+    held_out: set[str] = set()
+    for size, same in sorted(by_size.items(), reverse=True):
+        most = (budget - len(held_out)) / size
+        wanted = most if rest == size * len(same) else len(same) * (budget - len(held_out)) / rest + draw.random()
+        for group in same[: int(min(wanted, most))]:
+            held_out.update(groups[group])
+        rest -= size * len(same)
+    return held_out
+
+
+def _connected(pairs: list[Pair], near: Iterable[tuple[int, int]], most: float) -> dict[int, list[str]]:
+    """Ids of the pairs, grouped so that a query or a positive lies wholly in one group.
+
+    Groups whose queries nearly equal each other are one too, unless that has more than `most` pairs.
+    """
     parent = list(range(len(pairs)))
 
     def root(index: int) -> int:
@@ -199,10 +232,55 @@ def _connected(pairs: list[Pair]) -> dict[int, list[str]]:
     for index, pair in enumerate(pairs):
         for key in (("query", folded(pair.query)), ("positive", folded(pair.positive))):
             parent[root(index)] = root(first.setdefault(key, index))
+    sizes = Counter(map(root, range(len(pairs))))
+    for one, other in near:
+        kept, joined = root(one), root(other)
+        if kept != joined and sizes[kept] + sizes[joined] <= most:
+            parent[joined] = kept
+            sizes[kept] += sizes[joined]
     groups: dict[int, list[str]] = {}
     for index, pair in enumerate(pairs):
         groups.setdefault(root(index), []).append(pair.id)
     return groups
+
+
+def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    """Places of pairs whose queries nearly equal each other, each with that of an earlier or shorter query.
+
+    Such queries have the same words in any order, whatever their case, width and punctuation; or one has a word more
+    that is short beside the rest (`ADDED`). An exchanged word makes another query, or all that were made by one
+    template would be one. Time and memory grow with the pairs, not with their square.
+    """
+    first: dict[str, int] = {}
+    near, distinct = [], []
+    for place, pair in enumerate(pairs):
+        words = _bare_words(pair.query)
+        if (known := first.setdefault(" ".join(words), place)) != place:
+            near.append((known, place))
+        else:
+            distinct.append((place, words))
+    for place, words in distinct:
+        length = len(" ".join(words))
+        for index, word in enumerate(words):
+            if len(word) + 1 <= ADDED * (length - len(word) - 1):
+                shorter = first.get(" ".join(words[:index] + words[index + 1 :]))
+                near += [] if shorter is None else [(shorter, place)]
+    return near
+
+
+def _bare_words(text: str) -> list[str]:
+    """The words in the order of the alphabet, without what stands around them."""
+    words = (word.strip(MARKS) for word in folded(unicodedata.normalize("NFKC", text)).split())
+    return sorted(filter(None, words)) or [text]
+
+
+def _tell_near(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], held_out: Set[str]) -> None:
+    """Say how many queries of one side nearly equal one of the other."""
+    sides = [pair.id in held_out for pair in pairs]
+    torn = {one if sides[one] else other for one, other in near if sides[one] != sides[other]}
+    if torn:
+        pair = pairs[min(torn)]
+        say(f"  {len(torn)} held-out queries nearly equal a training query (first: {pair.query!r}, pair {pair.id})")
 
 
 def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], list[Pair]]:
@@ -229,6 +307,7 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
             f"{len(leaks)} held-out queries are also in training (first: {held_out.query!r}, pair {held_out.id} of "
             f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
         )
+    _tell_near(pairs, near_queries(pairs), {pair.id for pair in test})
     positives = {folded(pair.positive) for pair in test}
     kept = [pair for pair in train if folded(pair.positive) not in positives]
     if left_out := len(train) - len(kept):

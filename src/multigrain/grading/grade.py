@@ -12,7 +12,7 @@ from multigrain.grading.choose import Measured, choose_rising
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.exchanged import MARGIN, SYNONYM, exchanged_terms
 from multigrain.grading.judges import Judge
-from multigrain.grading.rules import broken_rule, length_against
+from multigrain.grading.rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.records import GRADES, Candidate, Dropped, GradedTuple, Negative, Pair, Source
 
 WORDS_PER_TOKEN = 0.75
@@ -57,7 +57,9 @@ class Grader:
     * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
       the tuple broken by it ("order"). See `multigrain.grading.choose`.
 
-    Negatives that came with their pair keep their grade if `section.keep_given`; no judge is asked about them.
+    Negatives that came with their pair keep their grade if `section.keep_given`: no judge is asked about them, and they
+    are only dropped where they repeat a text or are known to be none. Labels, of a few words, are written for several
+    pairs; they are no near duplicates.
 
     Args:
         judges: by name; the first one grades.
@@ -108,22 +110,26 @@ class Grader:
         for pair, candidates in passed:
             own = [next(row) for row in scores]
             rows = [[next(row) for row in scores] for _ in candidates]
-            if own[0] <= 0:  # then no share of it means anything
-                result.dropped.extend(Dropped(c, IRRELEVANT_POSITIVE, round(own[0], 4)) for c in candidates)
-                continue
-            measured = [self._measured(pair, c, own, row) for c, row in zip(candidates, rows, strict=True)]
-            result.measured.extend(measured)
-            found.append(((pair, candidates), own[0], measured))
+            told = [(c, row) for c, row in zip(candidates, rows, strict=True) if own[0] > 0 or self._is_kept(c)]
+            measured = [self._measured(pair, c, own, row) for c, row in told]
+            if own[0] > 0:
+                result.measured.extend(measured)
+            else:  # then no share of it means anything
+                lost = [c for c in candidates if not self._is_kept(c)]
+                result.dropped.extend(Dropped(c, IRRELEVANT_POSITIVE, round(own[0], 4)) for c in lost)
+            if own[0] > 0 or measured:
+                found.append(((pair, candidates), own[0], measured))
         return found
 
     def _by_rules(self, pair: Pair, candidates: list[Candidate], result: Graded) -> list[Candidate]:
         kept: list[Candidate] = []
-        for candidate in sorted(candidates, key=lambda c: (c.source != "llm", c.grade, c.text)):
+        for candidate in sorted(candidates, key=lambda c: (not self._is_kept(c), c.source != "llm", c.grade, c.text)):
             earlier = [other.text for other in kept]
-            broken = broken_rule(candidate, pair, earlier)
+            rules = is_same_text if self._is_kept(candidate) else broken_rule
+            broken = rules(candidate, pair, earlier)
             if broken is None and (rule := self.known.rule(pair, candidate.text)):
                 broken = rule, 1.0
-            if broken is None and candidate.source == "llm" and self._seen.add(candidate.text) is not None:
+            if broken is None and self._repeats_another_pair(candidate):
                 broken = "near duplicate", 1.0
             if broken:
                 result.dropped.append(Dropped(candidate, *broken))
@@ -131,13 +137,17 @@ class Grader:
                 kept.append(candidate)
         return kept
 
+    def _repeats_another_pair(self, candidate: Candidate) -> bool:
+        is_text = self._is_written(candidate) and words_in(candidate.text) > FEWEST_WORDS
+        return is_text and self._seen.add(candidate.text) is not None
+
     def _without_synonyms(self, proposals: Sequence[Proposal], result: Graded) -> list[Proposal]:
         """Drop the texts that say what the positive says, in which only a word stands for another of its meaning."""
         exchanges = {
             (pair.id, candidate.text): terms
             for pair, candidates in proposals
             for candidate in candidates
-            if candidate.source == "llm" and (terms := exchanged_terms(candidate.text, pair.positive))
+            if self._is_written(candidate) and (terms := exchanged_terms(candidate.text, pair.positive))
         }
         if not exchanges:
             return list(proposals)
@@ -153,9 +163,10 @@ class Grader:
 
     def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
         """A judge that finds the positive worth nothing has no say."""
-        shares = [min(s / o, LARGEST) if o > 0 else scores[0] / own[0] for s, o in zip(scores, own, strict=True)]
         if self._is_kept(candidate):
+            shares = [s / o if o else 0.0 for s, o in zip(scores, own, strict=True)]
             return Measured(candidate, tuple(shares), candidate.grade, 0.0)
+        shares = [min(s / o, LARGEST) if o > 0 else scores[0] / own[0] for s, o in zip(scores, own, strict=True)]
         grade = grade_of(shares[0], self.section.bounds)
         verdict = self.verdicts.get((pair.id, candidate.text))
         if verdict is False and grade == FALSE_NEGATIVE:
@@ -168,6 +179,9 @@ class Grader:
     def _is_kept(self, candidate: Candidate) -> bool:
         """Whether it stays what it came as."""
         return self.section.keep_given and candidate.model == GIVEN
+
+    def _is_written(self, candidate: Candidate) -> bool:
+        return candidate.source == "llm" and not self._is_kept(candidate)
 
     def _beside(self, filled: Set[int], measured: Sequence[Measured], result: Graded) -> list[Measured]:
         """Those that are to be chosen among, where some grades are filled already."""

@@ -1,31 +1,33 @@
 """BM25 as a judge: how many rare words a text shares with the query. It errs elsewhere than an embedding does."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from multigrain.words import Words, bm25_index
+from multigrain.words import Words, statistics_of
 
 
 class Bm25Judge:
     """Relevance = BM25 of text and query, 0 or more.
 
-    How rare a word is, and how long a text is on average, is counted over the texts of all pairs that are asked
-    about together: many pairs at once give steady figures.
+    How rare a word is, and how long a text is on average, is counted once over the corpus: what is asked about together
+    changes no score.
 
     Args:
         language: see `multigrain.words.Words`.
+        queries: all that will be asked about.
+        documents: the texts of the corpus, read once.
     """
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, queries: Iterable[str], documents: Iterable[str]) -> None:
         self._words = Words(language)
+        self._statistics = statistics_of(queries, documents, self._words)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The BM25 of each (query, text)."""
-        queries = list(dict.fromkeys(query for query, _ in pairs))
-        texts = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in pairs))}
-        ids, vocabulary = self._words([*texts, *queries]) if pairs else ([], [])
-        if not any(ids[: len(texts)]):  # no text has a word
-            return [0.0] * len(pairs)
-        index = bm25_index(ids[: len(texts)], {word: number for number, word in enumerate(vocabulary)})
-        of_query = dict(zip(queries, ids[len(texts) :], strict=True))
-        found = {query: index.get_scores(words) if words else [0.0] * len(texts) for query, words in of_query.items()}
-        return [float(found[query][texts[text]]) for query, text in pairs]
+        if not pairs:
+            return []
+        distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+        ids, names = self._words(distinct)
+        words = {text: [names[number] for number in found] for text, found in zip(distinct, ids, strict=True)}
+        counts = {text: Counter(words[text]) for text in dict.fromkeys(text for _, text in pairs)}
+        return [self._statistics.bm25(words[query], counts[text]) for query, text in pairs]

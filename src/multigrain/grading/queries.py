@@ -16,6 +16,7 @@ import numpy as np
 from multigrain.config import GradingSection
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
+from multigrain.grading.rules import words_in
 from multigrain.progress import meter
 from multigrain.records import Document, Pair, folded, identity
 from multigrain.vectors import Embed
@@ -99,13 +100,13 @@ def broken_rule(pair: Pair) -> tuple[str, float] | None:
 
 
 def _too_short(pair: Pair) -> float | None:
-    words = len(pair.query.split())
-    return float(words) if words < FEWEST_WORDS and len(pair.query) < SHORTEST else None
+    words = words_in(pair.query)
+    return words if words < FEWEST_WORDS and len(pair.query) < SHORTEST else None
 
 
 def _too_long(pair: Pair) -> float | None:
-    words = len(pair.query.split())
-    return float(words) if words > MOST_WORDS else None
+    words = words_in(pair.query)
+    return words if words > MOST_WORDS else None
 
 
 def _refusal(pair: Pair) -> float | None:

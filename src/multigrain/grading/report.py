@@ -189,6 +189,15 @@ def leak_warning(report: dict[str, Any]) -> str | None:
     )
 
 
+def what_became(report: dict[str, Any]) -> str:
+    """What became of the candidates, where hardly a pair has negatives."""
+    found, dropped = f"pairs with negatives: {report['tuples']}", report["dropped"]
+    if not dropped:
+        return f"{found}; no candidates were proposed. See synthesis.limit and mining.enabled."
+    rules = ", ".join(f'{count} for "{rule}"' for rule, count in dropped.items())
+    return f"{found}; candidates dropped: {rules}."
+
+
 def render_examples(report: dict[str, Any]) -> str:
     """The drawn tuples, to read."""
     blocks = []

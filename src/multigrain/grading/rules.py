@@ -11,6 +11,9 @@ from multigrain.grading.language import is_other_language, is_refusal
 from multigrain.records import Candidate, Pair, folded
 
 FEWEST_WORDS = 3
+"""Up to which length a text counts as a label or a title, of which any length is as good as another."""
+SHORTEST = 0.5
+"""Of what is written: share of the positive's words up to which it is too short, where the positive is a label."""
 NEAR_COPY = 0.9
 """Share of matching characters (Ratcliff and Obershelp) at which two texts count as the same."""
 COMPARED = 600
@@ -44,10 +47,17 @@ def broken_rule(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tup
     return next(((rule, value) for rule, value in findings if value is not None), None)
 
 
+def is_same_text(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tuple[str, float] | None:
+    """The rule by which a text that is kept as it came is none all the same: it repeats another, word for word."""
+    others = {"the query": [pair.query], "the positive": [pair.positive], "another candidate": earlier}
+    text = folded(candidate.text)
+    same = (name for name, texts in others.items() if any(folded(other) == text for other in texts))
+    return next(((f"copy of {name}", 1.0) for name in same), None)
+
+
 def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Iterator[Finding]:
     """Rule by rule; nobody looks further than to the first that is broken."""
-    text, words = candidate.text, words_in(candidate.text)
-    yield "too short", words if words < FEWEST_WORDS else None
+    text = candidate.text
     if candidate.source == "llm":
         yield from _findings_in_written(text, pair.positive)
     yield "copy of the query", _likeness(text, pair.query)
@@ -58,6 +68,8 @@ def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Itera
 
 def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
     """What happens to language models alone."""
+    words = words_in(text)
+    yield "too short", words if words < min(FEWEST_WORDS, SHORTEST * words_in(positive)) else None
     # Where positives have such labels, as in lists of questions and answers, they are no echo.
     yield "echo of the prompt", 1.0 if LABEL_ECHOES.search(text) and not LABEL_ECHOES.search(positive) else None
     yield "refusal", 1.0 if is_refusal(text) else None
@@ -80,9 +92,10 @@ def words_in(text: str) -> float:
 def length_against(text: str, positive: str, longest: int) -> float:
     """log(words of the text / words of the positive): 0 = as long, below 0 = shorter.
 
-    Of both at most `longest` words count: a model that reads no more cannot learn from the rest.
+    Of both at most `longest` words count: a model that reads no more cannot learn from the rest. Labels and titles of
+    up to `FEWEST_WORDS` words are all as long as each other.
     """
-    own, wanted = (max(min(words_in(each), longest), 1.0) for each in (text, positive))
+    own, wanted = (max(min(words_in(each), longest), FEWEST_WORDS) for each in (text, positive))
     return math.log(own / wanted)
 
 

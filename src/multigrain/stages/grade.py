@@ -16,8 +16,16 @@ from multigrain.grading.choose import Measured
 from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.lexical import Bm25Judge
-from multigrain.grading.report import Report, leak_warning, render, render_examples
-from multigrain.jsonl import atomic_file, read_candidates, read_pairs, to_line, write_json, write_records
+from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
+from multigrain.jsonl import (
+    atomic_file,
+    read_candidates,
+    read_documents,
+    read_pairs,
+    to_line,
+    write_json,
+    write_records,
+)
 from multigrain.progress import Meter, meter, say
 from multigrain.records import Candidate, Source, to_json
 from multigrain.rundir import RunDir
@@ -54,6 +62,8 @@ def grade(config: Config, run_dir: RunDir) -> Result:
     say("\n" + render_examples(report) + "\n")
     if warning := leak_warning(report):
         say(f"  warning: {warning}")
+    if report["tuples"] < config.training.batch_size:
+        say(f"  warning: {what_became(report)}")
     dropped = sum(report["dropped"].values())
     counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
     return answers.result("grade", counts | {name: count for name, count in work.asked.items() if count})
@@ -66,7 +76,7 @@ class _Work:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
         self._known = known_of(run_dir)
-        self._judges = judges(config, self._embed)
+        self._judges = judges(config, self._embed, run_dir)
         self._repairs: list[asking.Work] = []
         self._calibration: Calibration | None = None
         self._verdicts: dict[tuple[str, str], bool] = {}
@@ -213,17 +223,19 @@ class _Work:
                 self.missing[pair.id] = empty
 
 
-def judges(config: Config, embed: Embed) -> dict[str, Judge]:
+def judges(config: Config, embed: Embed, run_dir: RunDir) -> dict[str, Judge]:
     """Those that measure, by name; where a language model alone is named, it is the embedding."""
     names = [name for name in config.grading.judge if name != "llm"] or ["embedding"]
-    return {name: _judge(name, config, embed) for name in names}
+    return {name: _judge(name, config, embed, run_dir) for name in names}
 
 
-def _judge(name: str, config: Config, embed: Embed) -> Judge:
+def _judge(name: str, config: Config, embed: Embed, run_dir: RunDir) -> Judge:
     if name == "embedding":
         return EmbeddingJudge(embed)
     if name == "bm25":
-        return Bm25Judge(config.mining.language)
+        queries = (pair.query for pair in read_pairs(run_dir.train_pairs))
+        texts = (document.text for document in read_documents(run_dir.corpus) if document.split != "held_out")
+        return Bm25Judge(config.mining.language, queries, texts)
     from multigrain.model.load import load_cross_encoder
 
     assert config.grading.cross_encoder  # the section has checked it

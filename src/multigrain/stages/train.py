@@ -1,5 +1,6 @@
 """Train the model."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.known import own_documents
 from multigrain.disk import digest_of
-from multigrain.errors import ConfigError
+from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
+from multigrain.grading.report import what_became
 from multigrain.jsonl import read_pairs, read_tuples, write_atomic
 from multigrain.model.files import model_digest
 from multigrain.progress import say
@@ -41,6 +43,8 @@ def train(config: Config, run_dir: RunDir) -> Result:
     processes.joined()
     processes.share_of(config.training.batch_size)
     tuples = list(read_tuples(run_dir.tuples))
+    if not tuples and run_dir.report.is_file():
+        raise DataError(run_dir.tuples, what_became(json.loads(run_dir.report.read_text(encoding="utf-8"))))
     curriculum, held = _planned(config, run_dir, tuples)
     _start_anew_if_changed(config, run_dir)
     processes.begin()

@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import partial
 from itertools import product
 
@@ -27,8 +26,8 @@ AT_ONCE = 8
 ROUNDS = 3
 """Times as many tasks are asked for as are wanted: many come twice."""
 LIST_TOKENS, PAIR_TOKENS = 600, 900
-NEAR_COPY = 0.85
-"""Likeness (Ratcliff and Obershelp) at which two tasks are the same."""
+NEAR_COPY = 0.8
+"""Share of their pairs of letters (Dice) at which two tasks are the same."""
 DIFFICULTIES = ("no special knowledge", "a school education", "a degree in the subject")
 
 
@@ -117,9 +116,13 @@ def plan_brainstorm(config: Config, model: str) -> Iterator[Task[SearchTask]]:
 
 def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
     """The first of each distinct task, as many of each field and kind as can be, at most `count`."""
+    numbers: dict[str, int] = {}
+    of_field: dict[str, list[int]] = {}
     distinct: list[SearchTask] = []
     for task in found:
-        if not any(_is_same(task, other) for other in distinct if other.field == task.field):
+        letters, others = _letter_pairs(task, numbers), of_field.setdefault(task.field, [])
+        if not any(_are_same(letters, other) for other in others):
+            others.append(letters)
             distinct.append(task)
     places = Counter[tuple[str, str]]()
     turns = []
@@ -163,8 +166,12 @@ def _request(config: Config, text: str, model: str, tokens: int, number: int, sc
     return Request("chat", text, model, limit, temperature, (), seed, schema, version, extra)
 
 
-def _is_same(task: SearchTask, other: SearchTask) -> bool:
-    matcher = SequenceMatcher(None, folded(task.text), folded(other.text), autojunk=False)
-    return (
-        matcher.real_quick_ratio() >= NEAR_COPY and matcher.quick_ratio() >= NEAR_COPY and matcher.ratio() >= NEAR_COPY
-    )
+def _letter_pairs(task: SearchTask, numbers: dict[str, int]) -> int:
+    """Which letters follow each other in the task: a bit for each pair, so that two tasks are compared in no time."""
+    text = folded(task.text)
+    pairs = {text[start : start + 2] for start in range(max(len(text) - 1, 1))}
+    return sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs)
+
+
+def _are_same(one: int, other: int) -> bool:
+    return 2 * (one & other).bit_count() >= NEAR_COPY * (one.bit_count() + other.bit_count())
