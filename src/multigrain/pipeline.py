@@ -121,7 +121,7 @@ STAGES = (
         "train",
         train_stage,
         ("model", "training"),
-        lambda config, run: [run.tuples, *model_files(config.model.base)],
+        lambda config, run: [run.tuples, *run.pair_files(), *model_files(config.model.base)],
         lambda config, run: [run.trained, run.curriculum],
     ),
     Stage(
