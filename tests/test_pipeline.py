@@ -124,9 +124,13 @@ def test_one_stage_cannot_be_forced_over_changed_data(
 
 
 def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(run_toml), "--set", "training.batch_size=1000"]) == 2
-    assert main(["run", str(run_toml), "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
-    assert main(["run", str(run_toml), "--set", "model.pooling=mean", "--set", "llm.timeout=6"]) == 0
+    large = ["run", str(run_toml), "--set", "training.batch_size=1000"]
+    assert main([*large, "--set", "data.limit=1"]) == 2
+    assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
+    said = capsys.readouterr().err
+    assert "training.batch_size = 1000, and 30 pairs to train on: batches hold 30" in said
+    assert said.count("batches hold") == 2  # the stage train counts tuples
+    assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=6"]) == 0
     assert "done already" in capsys.readouterr().err
 
 

@@ -11,6 +11,8 @@ A *grade* is a small integer, higher = closer to relevant: 1 is the easiest nega
 """
 
 import hashlib
+import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -102,9 +104,23 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+_WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
+
+
 def folded(text: str) -> str:
-    """The text as texts are compared: white space and case do not tell them apart."""
+    r"""The text as texts are compared: white space, case, width and how an accent is encoded do not tell them apart.
+
+    >>> folded("\uff37\uff48\uff4f  is it\uff1f")
+    'who is it?'
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _WIDE_OR_NARROW.sub(_in_usual_width, text))
     return " ".join(text.split()).casefold()
+
+
+def _in_usual_width(found: re.Match[str]) -> str:
+    """Of this block alone: elsewhere the same form would make 10 of 1 and a superscript 0."""
+    return unicodedata.normalize("NFKC", found[0])
 
 
 def identity(text: str) -> bytes:

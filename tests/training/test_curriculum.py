@@ -1,14 +1,17 @@
 import math
 import time
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrain.config import PhaseSection
 from multigrain.errors import DataError
-from multigrain.records import GradedTuple, Negative
+from multigrain.records import Document as Passage
+from multigrain.records import GradedTuple, Negative, Pair
 from multigrain.training.curriculum import POSITIVE, Curriculum, Document, Row, hold_out, plan
+from multigrain.training.known import known_of
 
 
 def graded(index: int, grades: tuple[int, ...], query: str | None = None, task: str | None = None) -> GradedTuple:
@@ -27,28 +30,70 @@ def rows(curriculum: Curriculum) -> list[list[Row]]:
     ]
 
 
+def false_by_definition(curriculum: Curriculum, batch: list[Row], step: int) -> set[tuple[int, int, int]]:
+    """(query, row, column) of each document of a batch that is no negative of the query."""
+    tuples = [curriculum.tuples[place] for place in curriculum.places[step]]
+    answers = {t.query: {other.positive for other in curriculum.tuples if other.query == t.query} for t in tuples}
+    of_group = {t.group: {other.positive for other in curriculum.tuples if other.group == t.group} for t in tuples}
+    of_group[None] = set()
+    return {
+        (mine, row, column)
+        for mine, graded in enumerate(tuples)
+        for row, beside in enumerate(batch)
+        for column, document in enumerate(beside.documents)
+        if document.weight and (mine, 0) != (row, column)
+        if document.text in answers[graded.query] | of_group[graded.group]
+    }
+
+
+def false_as_planned(curriculum: Curriculum, step: int) -> set[tuple[int, int, int]]:
+    cells = curriculum.false_at(step, curriculum.phase_at(step))
+    return {
+        (mine, row, column)
+        for mine, of in enumerate(cells)
+        for column, rows in enumerate(of)
+        for row in rows
+        if row >= 0
+    }
+
+
 @given(
     st.lists(
-        st.tuples(st.sets(st.integers(1, 4)), st.integers(0, 9), st.sampled_from("abc")), min_size=16, max_size=30
+        st.tuples(
+            st.sets(st.integers(1, 4)),
+            st.integers(0, 9),
+            st.integers(0, 15),
+            st.sampled_from("abc"),
+            st.sampled_from([None, "g", "h"]),
+        ),
+        min_size=1,
+        max_size=30,
     ),
-    st.integers(2, 4),
+    st.integers(2, 5),
     st.integers(0, 3),
 )
-def test_every_batch_can_stand(items: list[tuple[set[int], int, str]], size: int, seed: int) -> None:
-    tuples = [graded(i, tuple(sorted(g)), f"q{query}", task) for i, (g, query, task) in enumerate(items)]
+@settings(max_examples=40)
+def test_whatever_is_false_in_a_batch_does_not_count(
+    items: list[tuple[set[int], int, int, str, str | None]], size: int, seed: int
+) -> None:
+    tuples = [
+        replace(graded(i, tuple(sorted(g)), f"q{query}", task), positive=f"p{positive}", group=group)
+        for i, (g, query, positive, task, group) in enumerate(items)
+    ]
     sections = phases([1], [2, 4], [])
-    try:
-        curriculum = plan(tuples, sections, size, seed)
-    except DataError:
-        assert len({t.query for t in tuples}) < 2 * size
+    kinds = [{t.query for t in tuples}, {t.positive for t in tuples}, {t.group or t.id for t in tuples}]
+    if min(map(len, kinds)) < 2:
+        with pytest.raises(DataError, match="found 1 tuples that can stand in one batch"):
+            plan(tuples, sections, size, seed)
         return
+    curriculum = plan(tuples, sections, size, seed)
     again = plan(tuples, sections, size, seed)
     assert rows(again) == rows(curriculum)
     assert curriculum.steps == 9
     for step, batch in enumerate(rows(curriculum)):
         grades = sections[curriculum.phase_at(step)].grades
-        assert len(batch) == size
-        assert len({row.query for row in batch}) == len({row.documents[0].text for row in batch}) == size
+        assert len(batch) == len({row.id for row in batch}) == min(size, len(tuples))
+        assert false_as_planned(curriculum, step) == false_by_definition(curriculum, batch, step)
         for row in batch:
             assert all(d.grade in (0, grade) for d, grade in zip(row.documents[1:], grades, strict=True))
 
@@ -133,7 +178,8 @@ def test_a_rest_too_small_for_a_batch_joins_the_largest_task() -> None:
 
 def test_negatives_as_relevant_as_the_positive_do_not_count() -> None:
     tuples = [graded(0, (1, 3)), graded(1, (1, 3))]
-    curriculum = plan(tuples, phases([1, 3], steps=1), 2, false_negative_above=0.8)  # 0.75 >= 0.8 * 0.9
+    planned = plan(tuples, phases([1, 3], steps=1), 2)
+    curriculum = replace(planned, false_negative_above=0.8)  # 0.75 >= 0.8 * 0.9
     assert [[d.weight for d in row.documents] for row in rows(curriculum)[0]] == [[1.0, 1.0, 0.0]] * 2
 
 
@@ -143,17 +189,37 @@ def test_a_positive_among_its_negatives_is_named() -> None:
         plan([wrong, graded(1, (1,))], phases([1]), 2)
 
 
-def test_a_batch_larger_than_the_data() -> None:
-    with pytest.raises(DataError, match="found 2 tuples .* a batch; it needs 3. Give more pairs, or lower"):
-        plan([graded(0, (1,)), graded(1, (1,))], phases([1]), 3)
+def test_a_batch_larger_than_the_data_holds_all_of_them() -> None:
+    curriculum = plan([graded(i, (1,)) for i in range(3)], phases([1]), 64)
+    assert curriculum.batch_size == 3
+    assert all(sorted(batch) == [0, 1, 2] for batch in curriculum.places)
 
 
-def test_a_star_of_pairs_ends_with_a_message() -> None:
-    """One query with many positives, one positive with many queries: many texts, but no batch of three."""
-    star = [GradedTuple(f"a{i}", "hub query", f"p{i}", ()) for i in range(9)]
-    star += [GradedTuple(f"b{i}", f"q{i}", "hub positive", ()) for i in range(9)]
-    with pytest.raises(DataError, match="found 2 tuples with different queries and positives .*; it needs 3"):
-        plan(star, phases([]), 3)
+@pytest.mark.parametrize(
+    "tuples",
+    [
+        [graded(0, (1,))],
+        [graded(i, (1,), "one query") for i in range(9)],
+        [replace(graded(i, (1,)), positive="one positive") for i in range(9)],
+        [replace(graded(i, (1,)), group="one group") for i in range(9)],
+    ],
+)
+def test_no_two_tuples_can_stand_together(tuples: list[GradedTuple]) -> None:
+    with pytest.raises(DataError, match="found 1 tuples that can stand in one batch .*; a batch needs 2. Give more"):
+        plan(tuples, phases([1]), 4)
+
+
+def test_many_positives_a_query_fill_a_large_batch() -> None:
+    """112 queries with eight positives each: no 64 tuples without a false negative, so some that are masked join."""
+    tuples = [GradedTuple(f"{q}.{n}", f"q{q}", f"p{(q + 7 * n) % 120}", ()) for q in range(112) for n in range(8)]
+    curriculum = plan(tuples, phases([], steps=28), 64)
+    assert curriculum.batch_size == 64
+    counts = [(curriculum.places == place).sum() for place in range(len(tuples))]
+    assert sum(counts) == 28 * 64
+    assert min(counts) > 0
+    assert all(len(set(batch)) == 64 for batch in curriculum.places.tolist())
+    for step in (0, 27):
+        assert false_as_planned(curriculum, step) == false_by_definition(curriculum, rows(curriculum)[step], step)
 
 
 def test_known_answers_of_a_query_are_no_negatives_of_it() -> None:
@@ -176,6 +242,68 @@ def test_known_answers_of_a_query_are_no_negatives_of_it() -> None:
     assert [(d.text, d.weight) for d in own.documents] == [("p0", 1.0), ("n", 1.0), ("p1", 0.0)]
 
 
+def test_texts_that_differ_in_case_or_width_are_the_same() -> None:
+    same = [
+        ("Who is IT", "p0"),
+        ("who is it", "p1"),
+        ("\uff37\uff48\uff4f  is it", "p2"),
+        ("q3", "P0"),
+        ("q4", "\uff30\uff10"),
+    ]
+    tuples = [GradedTuple(str(i), query, positive, ()) for i, (query, positive) in enumerate(same)]
+    tuples += [graded(i, (1,)) for i in range(5, 12)]
+    curriculum = plan(tuples, phases([], steps=60), 2)
+    for batch in curriculum.places.tolist():
+        assert len({0, 1, 2, *batch}) > 3
+        assert len({0, 3, 4, *batch}) > 3
+    whole = plan(tuples, phases([], steps=1), 12)
+    at = {place: row for row, place in enumerate(whole.places[0].tolist())}
+    everyone, others = {(mine, row) for mine in (0, 1, 2) for row in (0, 1, 2, 3, 4)}, {(3, 0), (3, 4), (4, 0), (4, 3)}
+    expected = {(at[mine], at[row], 0) for mine, row in everyone | others if mine != row}
+    assert false_as_planned(whole, 0) == expected
+    trained, held = hold_out([t for t in tuples if t.id in "012"], 7)
+    assert (len(trained), len(held)) == (0, 3)
+
+
+def test_known_pairs_that_are_not_trained_on_count_too() -> None:
+    """The held-out or ungraded answers of a query: beside it, and among its own negatives."""
+    own = GradedTuple("0", "q", "p0", (Negative("Hidden  answer", 3, 0.9, "mined"), Negative("n", 1, 0.1, "mined")))
+    mined = GradedTuple("1", "r", "p1", (Negative("hidden answer", 4, 0.9, "mined"),))
+    tuples = [own, mined, *(graded(i, (1,)) for i in range(2, 6))]
+    known = known_of(tuples, [Pair("a", "Q", "HIDDEN answer"), Pair("b", "of nobody", "n")])
+    curriculum = plan(tuples, phases([1, 3], steps=40), 2, known=known)
+    assert not any({0, 1} == set(batch) for batch in curriculum.places.tolist())
+    row = next(row for batch in rows(curriculum) for row in batch if row.id == "0")
+    assert [(d.text, d.weight) for d in row.documents] == [("p0", 1.0), ("n", 1.0), ("Hidden  answer", 0.0)]
+    whole = plan(tuples, phases([4], steps=1), 6, known=known)
+    at = {place: position for position, place in enumerate(whole.places[0].tolist())}
+    assert false_as_planned(whole, 0) == {(at[0], at[1], 1)}
+
+
+def test_tuples_of_one_group_are_no_negatives_of_each_other() -> None:
+    tuples = [replace(graded(i, (1,)), group=f"intent {i % 6}") for i in range(30)]
+    tuples[0] = replace(tuples[0], negatives=(Negative("of intent 1", 1, 0.2, "mined"),))
+    apart = plan(tuples, phases([], steps=20), 4)
+    assert all(len({tuples[place].group for place in batch}) == 4 for batch in apart.places)
+    known = known_of(tuples, [Pair("x", "?", "of intent 1", group="intent 1")])
+    together = plan(tuples, phases([1], steps=1), 30, known=known)
+    at = together.places[0].tolist()
+    same = {(mine, row, 0) for mine in range(30) for row in range(30) if at[mine] % 6 == at[row] % 6 and mine != row}
+    negative = {(mine, at.index(0), 1) for mine in range(30) if at[mine] % 6 == 1}
+    assert false_as_planned(together, 0) == same | negative
+    assert known_of(tuples, (), [Passage("d", "OF intent 1", group="intent 1")]).groups == known.groups
+
+
+def test_groups_have_their_share_of_a_batch() -> None:
+    """A rare group is not drawn more often than others because it fits more often."""
+    groups = ["large"] * 90 + [f"small {i}" for i in range(10)]
+    tuples = [replace(graded(i, (1,)), group=group) for i, group in enumerate(groups)]
+    curriculum = plan(tuples, phases([], steps=100), 10)
+    large = (curriculum.places < 90).sum(axis=1)
+    assert large.sum() == pytest.approx(900, abs=10)
+    assert large.max() == 9
+
+
 def test_a_common_text_makes_nobody_wait_for_ever() -> None:
     """Half of the tuples share a positive; the planning stays linear, and the others are not used up meanwhile."""
     hub = [GradedTuple(f"h{i}", f"hq{i}", "hub", ()) for i in range(300)]
@@ -186,13 +314,16 @@ def test_a_common_text_makes_nobody_wait_for_ever() -> None:
     assert ((curriculum.places < 300).sum(axis=1) <= 1).all()
 
 
-def test_a_batch_is_found_where_there_is_one() -> None:
-    """One tuple has the answers of all other queries among its negatives, so it stands with none of them."""
+def test_what_stands_with_nobody_is_trained_on_too() -> None:
+    """One tuple has the answers of all other queries among its negatives, which do not count for them."""
     answers = [f"{query}{i}" for query in "abc" for i in range(2)]
     lonely = GradedTuple("x", "x", "px", tuple(Negative(text, 2, 0.5, "mined") for text in answers))
     tuples = [lonely, *(GradedTuple(text, text[0], text, ()) for text in answers)]
-    curriculum = plan(tuples, phases([], steps=9), 3)
-    assert (curriculum.places > 0).all()
+    curriculum = plan(tuples, phases([2], steps=9), 3)
+    assert curriculum.places.shape == (9, 3)
+    assert (curriculum.places == 0).any()
+    for step, batch in enumerate(rows(curriculum)):
+        assert false_as_planned(curriculum, step) == false_by_definition(curriculum, batch, step)
 
 
 def test_what_is_held_out_is_not_trained_on() -> None:

@@ -144,6 +144,20 @@ def test_no_false_negatives_in_the_batch(model: SentenceTransformer) -> None:
     torch.testing.assert_close(loss.detach(), by_hand(logits(model, features), left_out).detach())
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_what_the_labels_call_false_does_not_count(model: SentenceTransformer, symmetric: bool) -> None:
+    """For query 0 the positives of rows 2 and 3 and the negative of row 5, for query 4 the positive of row 0."""
+    features = columns(model, 3)
+    told = torch.full((6, 2, 2), -1.0)
+    told[0, 0], told[0, 1, 0], told[4, 0, 1] = torch.tensor([2.0, 3.0]), 5, 0
+    labels = torch.cat([labels_of(features, (5, 2)), told], dim=2)
+    scores = logits(model, features)
+    expected = by_hand(scores, [(0, 2), (0, 3), (0, 6 + 5), (4, 0)])
+    if symmetric:
+        expected = (expected + by_hand(scores[:, :6].T, [(2, 0), (3, 0), (0, 4)])) / 2
+    torch.testing.assert_close(GradedLoss(model, symmetric=symmetric)(features, labels).detach(), expected.detach())
+
+
 @pytest.mark.parametrize("objective", ["infonce", "listwise", "distill"])
 def test_an_own_negative_that_is_the_positive_counts_in_no_objective(
     model: SentenceTransformer, objective: str

@@ -127,7 +127,9 @@ def loss_and_gradient(encoder: Path, objective: str, encoding: Encoding) -> tupl
     loss = GradedLoss(model, objective=objective, symmetric=objective == "infonce", encoding=encoding)
     if processes.count() > 1:
         loss.model = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
-    labels = torch.tensor([[[5, 1.0, 1.0], [2, 0.5, 1.0]]] * share)
+    labels = torch.tensor([[[5, 1.0, 1.0, -1], [2, 0.5, 1.0, -1]]] * 4)
+    labels[1, 0, 3], labels[2, 1, 3] = 2, 0  # for query 1 the positive of row 2, for query 2 the negative of row 0
+    labels = labels[rows]
     value = loss(columns(model, rows), labels)
     value.backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

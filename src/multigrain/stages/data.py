@@ -48,8 +48,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         drop_leaked: leave training pairs out whose query the evaluation asks, instead of refusing them.
 
     Raises:
-        DataError: nothing is held out, a query of the evaluation is also in training, or there are too few pairs for
-            a batch.
+        DataError: nothing is held out, a query of the evaluation is also in training, or there are no two pairs for a
+            batch.
     """
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
@@ -58,11 +58,12 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         if drop_leaked:
             split = replace(split, train=without_queries_of(task, split.train))
         check_unseen(task, split.train)
-    if len(split.train) < config.training.batch_size:
-        raise DataError(
-            source,
-            f"{len(split.train)} pairs are left to train on; a batch needs {config.training.batch_size}. "
-            "Give more pairs, or lower training.batch_size.",
+    count = len(split.train)
+    if count < 2:
+        raise DataError(source, f"{count} pairs are left to train on; a batch needs 2. Give more pairs.")
+    if count < config.training.batch_size:
+        say(
+            f"  training.batch_size = {config.training.batch_size}, and {count} pairs to train on: batches hold {count}"
         )
     return split
 

@@ -20,7 +20,7 @@ from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.grading.report import what_became
-from multigrain.jsonl import read_pairs, read_tuples, write_atomic
+from multigrain.jsonl import read_documents, read_pairs, read_tuples, write_atomic
 from multigrain.model.files import model_digest
 from multigrain.progress import say
 from multigrain.records import GradedTuple
@@ -83,6 +83,7 @@ def _trained(
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "Held"]:
     """What is trained on, and what is looked at in between."""
     from multigrain.training.curriculum import hold_out, plan
+    from multigrain.training.known import known_of
     from multigrain.training.train import Held
 
     section = config.training
@@ -93,17 +94,27 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         )
     phases = phases_of(section, {negative.grade for graded in tuples for negative in graded.negatives})
     trained, held = hold_out(tuples, config.training_seed) if section.is_self_paced else (tuples, [])
+    pairs = (pair for path in run_dir.pair_files() for pair in read_pairs(path))
     curriculum = plan(
         trained,
         phases,
-        section.batch_size,
+        _batch_size(section.batch_size, len(trained)),
         config.training_seed,
         by_task=section.by_task,
-        false_negative_above=section.false_negative_above,
         first=asked_about(config, run_dir) if len(tuples) > section.pairs_seen else (),
+        known=known_of(trained, pairs, read_documents(run_dir.corpus)),
     )
+    curriculum = replace(curriculum, false_negative_above=section.false_negative_above)
     _say_what_is_rare(curriculum)
     return curriculum, Held(held, _evaluation(config, run_dir) if section.evaluate else None)
+
+
+def _batch_size(wanted: int, tuples: int) -> int:
+    """What is wanted, or as many as there are tuples, dealt evenly to the processes."""
+    found = min(wanted, tuples - tuples % processes.count())
+    if found < wanted:
+        say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
+    return found
 
 
 def _say_what_is_rare(curriculum: "Curriculum") -> None:
@@ -144,14 +155,14 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
 
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
-    """Remove the checkpoints of a training with other settings, tuples or base."""
-    inputs = f"{digest_of(run_dir.tuples)} {model_digest(config.model.base)}"
-    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs}\n"
+    """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
+    inputs = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
+    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs} {model_digest(config.model.base)}\n"
     note = run_dir.training_fingerprint
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:
         if noted is not None and any(run_dir.training.glob("checkpoints/*")):
-            say("  settings, tuples or base are not those of the checkpoint that is there: training begins anew")
+            say("  settings, data or base are not those of the checkpoint that is there: training begins anew")
         for path in run_dir.training.glob("*"):
             if path != run_dir.frozen:  # it knows itself what it is of
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

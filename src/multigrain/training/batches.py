@@ -2,7 +2,8 @@
 
 Each phase is a dataset of the same row numbers: row `step * batch_size + position`, as that phase sees it. Texts are
 looked up when a batch is fetched, so a row of a long training takes some bytes and not its texts. Columns: query,
-positive, negative_1 .. negative_k, and label: grade, judge score and weight of the positive and of each negative.
+positive, negative_1 .. negative_k, and label: of the positive and of each negative grade, judge score and weight, then
+the rows of the step whose document in that column is no negative of the query.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,11 +44,16 @@ class _Rows:
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         curriculum = self._curriculum
-        rows = [curriculum.row(*divmod(number, curriculum.batch_size), self._phase) for number in batch["row"]]
+        places = [divmod(number, curriculum.batch_size) for number in batch["row"]]
+        rows = [curriculum.row(*place, self._phase) for place in places]
+        false = {step: curriculum.false_at(step, self._phase) for step in {step for step, _ in places}}
         columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
         for index, name in enumerate(column_names(curriculum.phases[self._phase])[1:]):
             columns[name] = [row.documents[index].text for row in rows]
-        columns["label"] = [[(d.grade, d.score, d.weight) for d in row.documents] for row in rows]
+        columns["label"] = [
+            [(d.grade, d.score, d.weight, *others) for d, others in zip(row.documents, false[step][at], strict=True)]
+            for row, (step, at) in zip(rows, places, strict=True)
+        ]
         return columns
 
     def __reduce__(self) -> tuple[Any, ...]:

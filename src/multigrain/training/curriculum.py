@@ -9,7 +9,7 @@ import math
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, islice
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from multigrain.config import PhaseSection
 from multigrain.errors import DataError
-from multigrain.records import GradedTuple, Negative, folded
+from multigrain.records import GradedTuple, Negative, folded, identity
+from multigrain.training.known import Known, known_of, texts_of
 
 MOST_HELD = 256
 """Queries that are held out."""
 WAITING = 8
-"""Of the tuples that wait for a batch that they can stand in, so many batches of them are looked at."""
-TRIES = 20
+"""For tuples that can stand in a batch, so many times its size are looked at, both among those that wait and others."""
 POSITIVE = 5
 """The grade of a positive among those of the negatives."""
 
@@ -60,6 +60,7 @@ class Curriculum:
     turns: NDArray[np.int32]
     """(S, B) how often that tuple came before."""
     seed: int
+    known: Known
     false_negative_above: float | None = None
 
     @property
@@ -118,13 +119,40 @@ class Curriculum:
 
     def _is_false(self, graded: GradedTuple, negative: Negative) -> bool:
         limit = self.false_negative_above
-        if negative.text in self._answers.get(graded.query, ()):
+        answers = self.known.answers  # few queries have several
+        if answers and identity(negative.text) in answers.get(identity(graded.query), ()):
             return True
         return limit is not None and negative.score >= limit * (1.0 if graded.score is None else graded.score)
 
-    @cached_property
-    def _answers(self) -> dict[str, frozenset[str]]:
-        return answers_of(self.tuples)
+    def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
+        """(B, 1 + k, W) for each query of a step and each column, the rows whose document is no negative of it.
+
+        Such a document is known to answer the query, is the query itself, or is of the tuple's group. Where there are
+        fewer than W, -1 stands for none.
+        """
+        tuples = [self.tuples[place] for place in self.places[step]]
+        rows = [self.row(step, position, phase).documents for position in range(self.batch_size)]
+        at = self._places_of(rows)
+        cells: list[list[list[int]]] = [[[] for _ in row] for row in rows]
+        for position, graded in enumerate(tuples):
+            query = identity(graded.query)
+            texts = {query, identity(graded.positive)} | self.known.answers.get(query, frozenset())
+            names: list[bytes | str | None] = [*(at.keys() & texts), graded.group]
+            for row, column in sorted({place for name in names for place in at.get(name, ())} - {(position, 0)}):
+                cells[position][column].append(row)
+        width = max(len(cell) for row in cells for cell in row)
+        return [[cell + [-1] * (width - len(cell)) for cell in row] for row in cells]
+
+    def _places_of(self, rows: Sequence[Sequence[Document]]) -> dict[bytes | str | None, list[tuple[int, int]]]:
+        """Where (row, column) the documents are that count, by their identity and by their groups."""
+        at: dict[bytes | str | None, list[tuple[int, int]]] = {}
+        for row, documents in enumerate(rows):
+            for column, document in enumerate(documents):
+                text = identity(document.text)
+                names: list[bytes | str] = [text, *self.known.groups.get(text, ())]
+                for name in names if document.weight else ():
+                    at.setdefault(name, []).append((row, column))
+        return at
 
     @cached_property
     def _orders(self) -> dict[int, list[int]]:
@@ -142,14 +170,6 @@ def _known(score: float | None) -> float:
     return math.nan if score is None else score
 
 
-def answers_of(tuples: Sequence[GradedTuple]) -> dict[str, frozenset[str]]:
-    """All positives of each query that has several."""
-    answers: dict[str, set[str]] = {}
-    for graded in tuples:
-        answers.setdefault(graded.query, set()).add(graded.positive)
-    return {query: frozenset(texts) for query, texts in answers.items() if len(texts) > 1}
-
-
 def plan(
     tuples: Sequence[GradedTuple],
     phases: Sequence[PhaseSection],
@@ -157,35 +177,36 @@ def plan(
     seed: int = 7,
     *,
     by_task: bool = True,
-    false_negative_above: float | None = None,
+    known: Known | None = None,
     first: Collection[str] = (),
 ) -> Curriculum:
     """Draw up every batch of the training.
 
-    The tuples are gone through in a shuffled order, over all phases, and shuffled anew each time they are used up. No
-    batch holds a query or a positive twice, nor a text that another tuple gives as an answer to one of its queries:
-    that would make a false in-batch negative.
+    The tuples are gone through in a shuffled order, over all phases, and shuffled anew each time they are used up. As
+    far as there are others, a batch holds no query or positive twice, no known answer to one of its queries beside
+    that query's own, and of a group its share alone. Where it does, those do not count (`Curriculum.false_at`).
 
     Args:
         tuples: what there is to train on.
         phases: the schedule, with the steps of each phase (`multigrain.schedules.phases_of`).
-        batch_size: tuples of one step.
+        batch_size: tuples of one step, if there are so many.
         seed: of the order.
         by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.
-        false_negative_above: negatives with at least this share of the positive's score do not count.
+        known: what else is no negative of a query than the tuples say.
         first: ids of tuples that are drawn before all others, where training is too short for all.
 
     Raises:
-        DataError: there are too few different tuples to fill a batch, or a negative is the positive.
+        DataError: no two tuples can stand in a batch, or a negative is the positive.
     """
     for graded in tuples:
         if folded(graded.positive) in {folded(negative.text) for negative in graded.negatives}:
             raise DataError("training", f"the positive of tuple {graded.id} is one of its negatives too; take it out")
-    if (distinct := _distinct(tuples)) < batch_size:
-        raise _too_few(distinct, batch_size)
-    answers = answers_of(tuples)
+    batch_size = min(batch_size, len(tuples))
+    if (distinct := min(_distinct(tuples), len({t.group or t.id for t in tuples}))) < 2 or batch_size < 2:
+        raise _too_few(min(distinct, batch_size))
+    known = known or known_of(tuples)
     pools = [
-        _Pool(tuples, places, batch_size, answers, random.Random(f"{seed} {name}"))
+        _Pool(tuples, places, batch_size, known.answers, random.Random(f"{seed} {name}"))
         for name, places in _groups(tuples, batch_size, by_task)
     ]
     for pool in pools:
@@ -199,15 +220,19 @@ def plan(
         places[step] = drawn = pool.batch()
         turns[step] = [used[place] for place in drawn]
         used.update(drawn)
-    return Curriculum(tuple(phases), tuples, places, turns, seed, false_negative_above)
+    return Curriculum(tuple(phases), tuples, places, turns, seed, known)
 
 
 def hold_out(tuples: Sequence[GradedTuple], seed: int) -> tuple[list[GradedTuple], list[GradedTuple]]:
     """Part the tuples of some queries from those that are trained on: of a tenth, at most `MOST_HELD`, at least one."""
-    queries = list(dict.fromkeys(graded.query for graded in tuples))
+    query_of = [identity(graded.query) for graded in tuples]
+    queries = list(dict.fromkeys(query_of))
     random.Random(f"{seed} held").shuffle(queries)
     held = set(queries[: max(1, min(MOST_HELD, len(queries) // 10))])
-    return [t for t in tuples if t.query not in held], [t for t in tuples if t.query in held]
+    parts: tuple[list[GradedTuple], list[GradedTuple]] = [], []
+    for query, graded in zip(query_of, tuples, strict=True):
+        parts[query in held].append(graded)
+    return parts
 
 
 def _groups(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
@@ -218,14 +243,14 @@ def _groups(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> li
     for name in list(groups):
         if name and _distinct([tuples[place] for place in groups[name]]) < 2 * batch_size:
             groups[""] += groups.pop(name)
-    if groups[""] and _distinct([tuples[place] for place in groups[""]]) < batch_size:  # too few for one of their own
-        rest = groups.pop("")
+    if len(groups) > 1 and _distinct([tuples[place] for place in groups[""]]) < batch_size:
+        rest = groups.pop("")  # too few for a batch of their own
         groups[max(groups, key=lambda name: len(groups[name]))] += rest
     return [(name, group) for name, group in groups.items() if group]
 
 
 def _distinct(tuples: Sequence[GradedTuple]) -> int:
-    return min(len({t.query for t in tuples}), len({t.positive for t in tuples}))
+    return min(len({identity(t.query) for t in tuples}), len({identity(t.positive) for t in tuples}))
 
 
 class _Pool:
@@ -236,14 +261,16 @@ class _Pool:
         tuples: Sequence[GradedTuple],
         places: Sequence[int],
         batch_size: int,
-        answers: dict[str, frozenset[str]],
+        answers: Mapping[bytes, frozenset[bytes]],
         shuffler: random.Random,
     ) -> None:
         self.size, self.batches = len(places), 0
         self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
+        groups = Counter(group for place in places if (group := tuples[place].group))
+        self._shares = {group: math.ceil(batch_size * count / len(places)) for group, count in groups.items()}
         self._order, self._shuffler = list(places), shuffler
         self._next = len(places)
-        self._waiting: dict[int, None] = {}
+        self._waiting: dict[int, _Keys] = {}
 
     def begin_with(self, first: Collection[str]) -> None:
         """Shuffle the tuples for the first time, those with these ids before the others."""
@@ -254,16 +281,28 @@ class _Pool:
     def batch(self) -> list[int]:
         """The places of the next tuples that can stand together; the others wait for a later batch."""
         self.batches += 1
-        batch = _Batch(self._tuples, self._answers)
-        for place in list(islice(self._waiting, WAITING * self._batch_size)):
-            if len(batch.places) < self._batch_size and batch.takes(place):
+        batch = _Batch(self._answers, self._shares)
+        most = WAITING * self._batch_size
+        for place, keys in list(islice(self._waiting.items(), most)):
+            if len(batch.places) < self._batch_size and batch.takes(place, keys):
                 del self._waiting[place]
         drawn = 0
-        while len(batch.places) < self._batch_size and drawn <= 2 * self.size:  # so every tuple has come by
+        while len(batch.places) < self._batch_size and drawn < most:
             place, drawn = self._draw(), drawn + 1
-            if place not in self._waiting and not batch.takes(place):
-                self._waiting[place] = None
-        return batch.places if len(batch.places) == self._batch_size else self._another_way()
+            if place not in self._waiting and not batch.takes(place, keys := _keys_of(self._tuples[place])):
+                self._waiting[place] = keys
+        return self._filled(batch.places)
+
+    def _filled(self, batch: list[int]) -> list[int]:
+        """The batch with such as cannot stand beside all others, if it is not full."""
+        missing = self._batch_size - len(batch)
+        for place in list(islice((place for place in self._waiting if place not in batch), missing)):
+            del self._waiting[place]
+            batch.append(place)
+        while len(batch) < self._batch_size:
+            if (place := self._draw()) not in batch:
+                batch.append(place)
+        return batch
 
     def _draw(self) -> int:
         if self._next == len(self._order):
@@ -272,53 +311,61 @@ class _Pool:
         self._next += 1
         return self._order[self._next - 1]
 
-    def _another_way(self) -> list[int]:
-        """A batch although one that was taken first is in the way of too many others."""
-        most: list[int] = []
-        for _ in range(TRIES):
-            batch = _Batch(self._tuples, self._answers)
-            for place in self._shuffler.sample(self._order, self.size):
-                if len(batch.places) < self._batch_size:
-                    batch.takes(place)
-            most = max(most, batch.places, key=len)
-            if len(most) == self._batch_size:
-                for place in most:
-                    self._waiting.pop(place, None)
-                return most
-        raise _too_few(len(most), self._batch_size)
+
+@dataclass(frozen=True)
+class _Keys:
+    """By what a tuple is compared with others."""
+
+    query: bytes
+    positive: bytes
+    documents: frozenset[bytes]
+    group: str | None
+
+
+def _keys_of(graded: GradedTuple) -> _Keys:
+    documents = [identity(text) for text in texts_of(graded)]
+    return _Keys(identity(graded.query), documents[0], frozenset(documents), graded.group)
 
 
 class _Batch:
-    """Tuples that can stand together."""
+    """Tuples that can stand together.
 
-    def __init__(self, tuples: Sequence[GradedTuple], answers: dict[str, frozenset[str]]) -> None:
-        self._tuples, self._answers = tuples, answers
+    Args:
+        answers: all positives of each query that has several.
+        shares: how many of each group there may be.
+    """
+
+    def __init__(self, answers: Mapping[bytes, frozenset[bytes]], shares: Mapping[str, int]) -> None:
+        self._answers, self._shares = answers, shares
         self.places: list[int] = []
-        self._queries: set[str] = set()
-        self._documents: set[str] = set()
-        self._positives: set[str] = set()
-        self._all_answers: set[str] = set()
+        self._queries: set[bytes] = set()
+        self._documents: set[bytes] = set()
+        self._positives: set[bytes] = set()
+        self._all_answers: set[bytes] = set()
+        self._groups: Counter[str] = Counter()
 
-    def takes(self, place: int) -> bool:
+    def takes(self, place: int, keys: _Keys) -> bool:
         """Add a tuple, if it can stand with the others."""
-        graded = self._tuples[place]
-        if graded.query in self._queries or graded.positive in self._positives:
+        if keys.query in self._queries or keys.positive in self._positives:
             return False
-        others = self._answers.get(graded.query, frozenset()) - {graded.positive}
-        documents = {graded.positive, *(negative.text for negative in graded.negatives)}
-        if not others.isdisjoint(self._documents) or not documents.isdisjoint(self._all_answers):
+        if keys.group and self._groups[keys.group] >= self._shares[keys.group]:
+            return False
+        others = self._answers.get(keys.query, frozenset()) - {keys.positive}
+        if not others.isdisjoint(self._documents) or not keys.documents.isdisjoint(self._all_answers):
             return False
         self.places.append(place)
-        self._queries.add(graded.query)
-        self._positives.add(graded.positive)
-        self._documents |= documents
+        self._queries.add(keys.query)
+        self._positives.add(keys.positive)
+        self._documents |= keys.documents
         self._all_answers |= others
+        if keys.group:
+            self._groups[keys.group] += 1
         return True
 
 
-def _too_few(found: int, wanted: int) -> DataError:
+def _too_few(found: int) -> DataError:
     return DataError(
         "training",
-        f"found {found} tuples with different queries and positives that can stand in a batch; it needs {wanted}. "
-        "Give more pairs, or lower training.batch_size. A tuple is a pair with negatives: mined, written or given.",
+        f"found {found} tuples that can stand in one batch (with different queries, positives and groups); a batch "
+        "needs 2. Give more pairs. A tuple is a pair with negatives: mined, written or given.",
     )

@@ -3,8 +3,9 @@
 It takes the columns query, positive, negative_1 .. negative_k as the host's other losses do, and composes with the
 host's trainer, MatryoshkaLoss and several processes. What it adds to MultipleNegativesRankingLoss:
 
-* labels of shape (B, 1 + k, 3): the grade, judge score and weight of the positive and of each negative;
-* no false in-batch negatives: a document does not count against a query whose positive it is, in any row;
+* labels of shape (B, 1 + k, 3 + W): the grade, judge score and weight of the positive and of each negative, then up to
+  W rows of the batch, of all processes, whose document in that column is no negative of the query (-1: none);
+* no false in-batch negatives: nor does a document count against a query whose positive it is, in any row;
 * each distinct text is encoded once, with others of its length;
 * the activations of as many texts as fit are kept for the backward pass, the others are computed twice (GradCache,
   arXiv 2101.06983). The result depends on neither.
@@ -282,7 +283,7 @@ class _Everything:
     identities: Tensor
     """(2 + k, N) of the texts."""
     labels: Tensor
-    """(N, 1 + k, 3)"""
+    """(N, 1 + k, 3 + W)"""
     offset: int
     temperature: float
 
@@ -309,7 +310,7 @@ class _Everything:
         weights = self.labels[..., WEIGHT]
         false = self._false(mine).scatter(1, own[:, :1], False)
         counted = (to_all + weights.T.reshape(1, -1).log()).masked_fill(false, LEFT_OUT)
-        grades, scores, _ = self.labels[mine].unbind(dim=-1)
+        grades, scores = self.labels[mine][..., GRADE], self.labels[mine][..., SCORE]
         own_weights = weights[mine].masked_fill(false.gather(1, own), 0.0)
         similarities = Similarities(counted, to_own[:, 0], to_own, grades, scores, own_weights, self.temperature)
         return similarities, self._to_queries(unit, mine) if backwards else None
@@ -331,16 +332,30 @@ class _Everything:
         return table[:, place], query_of
 
     def _false(self, mine: Tensor) -> Tensor:
-        """(R, M) whether a document is a positive of the query, in whatever row, or the query itself."""
+        """(R, M) whether a document is a positive of the query, in whatever row, or the query itself, or is told so."""
         is_positive, query_of = self._positives
         documents = self.identities[1:].reshape(1, -1)
-        return is_positive[query_of[mine]] | (self.identities[0][mine][:, None] == documents)
+        return (
+            is_positive[query_of[mine]]
+            | (self.identities[0][mine][:, None] == documents)
+            | self._told(self.labels[mine])
+        )
+
+    def _told(self, labels: Tensor) -> Tensor:
+        """(Q, C * N) whether the labels of some queries and columns say that a document is no negative of the query."""
+        rows = labels[..., WEIGHT + 1 :].long()
+        queries, columns, _ = rows.shape
+        size = len(self.labels)
+        table = torch.zeros(queries, columns, size + 1, dtype=torch.bool, device=rows.device)
+        return table.scatter(2, rows % (size + 1), True)[..., :size].flatten(1)  # -1 is the last, which is no row
 
     def _to_queries(self, unit: Tensor, mine: Tensor) -> Tensor:
         """(R, N) similarities of positives to queries, those left out whose positive it is too."""
         is_positive, query_of = self._positives
         scores = unit[1][mine] @ unit[0].T / self.temperature
-        false = is_positive[:, mine][query_of].T.scatter(1, mine[:, None], False)
+        false = (is_positive[:, mine][query_of] | self._told(self.labels[:, :1])[:, mine]).T.scatter(
+            1, mine[:, None], False
+        )
         return scores.masked_fill(false, LEFT_OUT)
 
     @torch.no_grad()
@@ -358,10 +373,10 @@ class _Everything:
 
 
 def _labels(labels: Tensor | None, size: int, documents: int, like: Tensor) -> Tensor:
-    """(B, 1 + k, 3); without labels every document counts in full."""
+    """(B, 1 + k, 3 + W); without labels every document counts in full."""
     if labels is None:
         return torch.tensor([0.0, float("nan"), 1.0], device=like.device).expand(size, documents, 3).contiguous()
-    if labels.shape != (size, documents, 3):
+    if labels.shape[:2] != (size, documents) or labels.shape[2:] < (3,):
         raise ValueError(
             f"labels have the shape {tuple(labels.shape)}; wanted {(size, documents, 3)}: grade, judge score and "
             "weight of the positive and of each negative"

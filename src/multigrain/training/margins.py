@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from multigrain.config import PhaseSection
 from multigrain.records import GradedTuple
 from multigrain.training.curriculum import Curriculum
+from multigrain.training.known import texts_of
 from multigrain.vectors import ROLES, Role, Vectors, prompt_for
 
 CHUNK = 256
@@ -54,6 +55,4 @@ def token_rows(model: SentenceTransformer, curriculum: Curriculum) -> Iterator[l
 
 
 def _texts(graded: GradedTuple, role: Role) -> list[str]:
-    if role == "query":
-        return [graded.query]
-    return [graded.positive, *(negative.text for negative in graded.negatives)]
+    return [graded.query] if role == "query" else texts_of(graded)

@@ -94,7 +94,7 @@ def train_model(
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
             trainer.add_callback(_looks(trainer, pace, held))
             processes = trainer.args.world_size
-            checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", section.batch_size, processes))
+            checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", curriculum.batch_size, processes))
             trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = full_length
     if writes:
@@ -116,7 +116,7 @@ def _trainer(
 ) -> CurriculumTrainer:
     arguments = _arguments(section, curriculum, folder, seed)
     arguments.prompts = to_prompts(curriculum, model)
-    arguments.multi_dataset_batch_sampler = step_sampler(section.batch_size, arguments.world_size, phase_at)
+    arguments.multi_dataset_batch_sampler = step_sampler(curriculum.batch_size, arguments.world_size, phase_at)
     trainer = CurriculumTrainer(
         curriculum,
         phase_at,
@@ -175,7 +175,7 @@ def _arguments(
             f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
         )
         arguments._n_gpu = 1
-    arguments.per_device_train_batch_size = share_of(section.batch_size)
+    arguments.per_device_train_batch_size = share_of(curriculum.batch_size)
     return arguments
 
 
