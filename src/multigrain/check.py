@@ -12,6 +12,7 @@ from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
 from multigrain.grid import Grid
 from multigrain.llm.providers import model_name
+from multigrain.model.foresee import length_note, notes
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require
@@ -44,6 +45,7 @@ def check(config: Config) -> str:
     judges = ", ".join(config.grading.judge)
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
     lines.append(f"  model       {config.model.base}, {described(config.model)}")
+    lines += [f"              {note}" for note in _notes(config)]
     lines.append(f"  prompts     {_prompts(config)}")
     lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
@@ -97,6 +99,16 @@ def _data(config: Config) -> tuple[Iterable[Task[Any]], str]:
     if config.synthesis.limit == 0:
         return [], counts
     return plan(config, lambda: split.train, len(split.train), model), counts
+
+
+def _notes(config: Config) -> list[str]:
+    """What the models do otherwise than they are asked to."""
+    grading = config.grading
+    found = notes(config.model)
+    found += length_note(grading.judge_model, grading.judge_max_tokens, "grading.judge_max_tokens")
+    if grading.cross_encoder and "cross-encoder" in grading.judge:
+        found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
+    return found
 
 
 def _prompts(config: Config) -> str:

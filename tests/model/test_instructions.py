@@ -303,4 +303,5 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
-    assert "not on this disk" in line("model.base=nobody/has-this")
+    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the cache of the hub"):
+        line("model.base=nobody/has-this")
