@@ -113,13 +113,15 @@ def _notes(config: Config) -> list[str]:
 
 def _prompts(config: Config) -> str:
     """What the model that is trained puts before queries and documents."""
-    base = prompts_of(config.model.base)
-    if base is None and config.model.instruction is None:
+    base, section = prompts_of(config.model.base), config.model
+    given = section.query_prompt is not None or section.document_prompt is not None
+    if base is None and section.instruction is None and not given:
         return "those of the base, which is not on this disk yet"
     query, document = (prompt_for(role, prompts_to_train(config.model, base or {})) for role in ROLES)
     if not query and not document:
         return "none, neither before queries nor before documents"
-    origin = "the base's own" if config.model.instruction is None else "of model.instruction"
+    origin = "of model.query_prompt and document_prompt" if given else "the base's own"
+    origin = "of model.instruction" if section.instruction is not None else origin
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}"
 

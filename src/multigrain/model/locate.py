@@ -9,7 +9,7 @@ from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, folder_of, is_gguf
 from multigrain.model.hub import fetch_settings
-from multigrain.vectors import ROLES, prompt_for
+from multigrain.vectors import ROLES, prompt_for, with_prompts
 from multigrain.weights import find_weights
 
 WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
@@ -94,8 +94,9 @@ def prompts_of(name: str) -> dict[str, str] | None:
 def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> dict[str, str]:
     """The prompts of the model that is built, given those of its base: the instruction takes the place of them all."""
     if section.instruction is None:
-        named = {name: prompt for name, prompt in base.items() if prompt}
-        return {**named, **{role: prompt_for(role, base) for role in ROLES}}
+        prompts = with_prompts(base, section.query_prompt, section.document_prompt)
+        named = {name: prompt for name, prompt in prompts.items() if prompt}
+        return {**named, **{role: prompt_for(role, prompts) for role in ROLES}}
     return {"query": f"Instruct: {section.instruction}\nQuery: ", "document": ""}
 
 
