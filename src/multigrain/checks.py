@@ -12,6 +12,7 @@ from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
 from multigrain.grid import Grid
 from multigrain.llm.providers import model_name
+from multigrain.model.foresee import length_note, notes
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require
@@ -48,6 +49,7 @@ def check(config: Config | str | Path) -> str:
     judges = ", ".join(config.grading.judge)
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
     lines.append(f"  model       {config.model.base}, {described(config.model)}")
+    lines += [f"              {note}" for note in _notes(config)]
     lines.append(f"  prompts     {_prompts(config)}")
     lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
@@ -103,15 +105,27 @@ def _data(config: Config) -> tuple[Iterable[Task[Any]], str]:
     return plan(config, lambda: split.train, len(split.train), model), counts
 
 
+def _notes(config: Config) -> list[str]:
+    """What the models do otherwise than they are asked to."""
+    grading = config.grading
+    found = notes(config.model)
+    found += length_note(grading.judge_model, grading.judge_max_tokens, "grading.judge_max_tokens")
+    if grading.cross_encoder and "cross-encoder" in grading.judge:
+        found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
+    return found
+
+
 def _prompts(config: Config) -> str:
     """What the model that is trained puts before queries and documents."""
-    base = prompts_of(config.model.base)
-    if base is None and config.model.instruction is None:
+    base, section = prompts_of(config.model.base), config.model
+    given = section.query_prompt is not None or section.document_prompt is not None
+    if base is None and section.instruction is None and not given:
         return "those of the base, which is not on this disk yet"
     query, document = (prompt_for(role, prompts_to_train(config.model, base or {})) for role in ROLES)
     if not query and not document:
         return "none, neither before queries nor before documents"
-    origin = "the base's own" if config.model.instruction is None else "of model.instruction"
+    origin = "of model.query_prompt and document_prompt" if given else "the base's own"
+    origin = "of model.instruction" if section.instruction is not None else origin
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}"
 

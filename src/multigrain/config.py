@@ -305,6 +305,10 @@ class GradingSection(Section):
     judge_model: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines, and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
+    query_prompt: str | None = None
+    """What the judge's model reads before queries in place of its own prompt (see `model.query_prompt`)."""
+    document_prompt: str | None = None
+    """The same before documents."""
     cross_encoder: str | None = None
     """The model of the judge `cross-encoder`."""
     bands: list[Annotated[float, Field(gt=0)]] = Field([0.3, 0.5, 0.7], min_length=3, max_length=3)
@@ -391,6 +395,11 @@ class ModelSection(Section):
     instruction: str | None = Field(None, min_length=1)
     """What queries look for, in a sentence such as "Given a claim, find documents that refute it": queries then begin
     with it, documents with nothing. By default the base's own prompts, if it has any."""
+    query_prompt: str | None = None
+    """What goes before queries in place of the base's own prompt, such as "query: " of E5, whose files do not say it.
+    The base is measured with it too."""
+    document_prompt: str | None = None
+    """The same before documents, such as "passage: "."""
     prompt_in_pooling: bool = True
     """Whether the tokens of a prompt take part in the pooling; they are attended to in any case."""
 
@@ -400,6 +409,12 @@ class ModelSection(Section):
         if instruction is not None and (not instruction.strip() or len(instruction.splitlines()) > 1):
             raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
         return instruction
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "ModelSection":
+        if self.instruction is not None and (self.query_prompt is not None or self.document_prompt is not None):
+            raise ValueError("instruction, query_prompt and document_prompt: an instruction decides both; take it out")
+        return self
 
     @model_validator(mode="after")
     def _anchor_settings_are_used(self) -> "ModelSection":
@@ -661,6 +676,7 @@ class Config(Section):
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
+        settings["judging"] += [grading.query_prompt, grading.document_prompt]
         settings["asked"] = self.evaluation.tasks
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})

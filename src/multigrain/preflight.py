@@ -12,8 +12,7 @@ from multigrain.extras import require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.providers import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
-from multigrain.model.foresee import foresee
-from multigrain.model.locate import find_base
+from multigrain.model.foresee import foresee, foresee_cross_encoder, foresee_encoder
 from multigrain.prompts import check_folder
 from multigrain.weights import find_weights, require_engine
 
@@ -38,7 +37,9 @@ def require(config: Config, llm: bool = True) -> None:
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
     foresee(config.model, config.training.matryoshka)
-    find_base(config.grading.judge_model, "grading.judge_model")
+    foresee_encoder(config.grading.judge_model, "grading.judge_model")
+    if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
+        foresee_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
     _require_packages(config)
     if config.synthesis.prompts:
         check_folder(config.synthesis.prompts)

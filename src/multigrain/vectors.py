@@ -28,3 +28,15 @@ def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
     'passage: '
     """
     return next((prompt for name in PROMPT_NAMES[role] if (prompt := prompts.get(name))), "")
+
+
+def with_prompts(prompts: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
+    """The prompts of a model, with those in place of its own that are not None.
+
+    >>> with_prompts({"query": "q: ", "passage": "p: "}, None, "")
+    {'query': 'q: ', 'document': ''}
+    """
+    given = {role: prompt for role, prompt in zip(ROLES, (query, document), strict=True) if prompt is not None}
+    replaced = {name for role in given for name in PROMPT_NAMES[role]}
+    kept = {name: prompt for name, prompt in prompts.items() if prompt is not None and name not in replaced}
+    return {**kept, **given}

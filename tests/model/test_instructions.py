@@ -28,6 +28,7 @@ from multigrain.model.build import build_model
 from multigrain.model.encode import CachedEncoder, encode
 from multigrain.model.load import load_base, load_model
 from multigrain.model.locate import prompts_of
+from multigrain.preflight import require
 from multigrain.records import Document, GradedTuple, Negative, Pair
 from multigrain.rundir import RunDir
 from multigrain.synthesis.mine import mine_candidates
@@ -304,4 +305,56 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
-    assert "not on this disk" in line("model.base=nobody/has-this")
+    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the cache of the hub"):
+        line("model.base=nobody/has-this")
+
+
+@pytest.mark.parametrize(
+    ("settings", "query", "document"),
+    [
+        ({"query_prompt": "query: ", "document_prompt": "passage: "}, "query: ", "passage: "),
+        ({"query_prompt": "query: "}, "query: ", PASSAGE),
+        ({"document_prompt": ""}, QUERY, ""),
+    ],
+)
+def test_prompts_that_the_files_of_a_base_do_not_say(
+    settings: dict[str, str], query: str, document: str, prompted: Path, run_toml: Path, tmp_path: Path
+) -> None:
+    """Given in place of the base's own, in the model that is built and in whatever the base is measured by."""
+    model = built(prompted, **settings)
+    model.save_pretrained(str(tmp_path / "saved"))
+    loaded = load_model(tmp_path / "saved")
+    for text_role, prompt, encode_text in (
+        ("query", query, loaded.encode_query),
+        ("document", document, loaded.encode_document),
+    ):
+        np.testing.assert_allclose(encode_text(TEXTS), model.encode([prompt + text for text in TEXTS]), atol=1e-6)
+        sets = [
+            f"{section}.{name}={json.dumps(value)}"
+            for section in ("model", "grading")
+            for name, value in settings.items()
+        ]
+        config = load_config(run_toml, [f"model.base={prompted}", f"grading.judge_model={prompted}", *sets])
+        expected = load_base(str(prompted), 32).encode([prompt + text for text in TEXTS], normalize_embeddings=True)
+        for encoder in (base_encoder, judge_encoder):
+            role: Any = text_role
+            np.testing.assert_allclose(encoder(config, RunDir(tmp_path))(TEXTS, role), expected, atol=1e-6)
+    shown = check(config)
+    assert (
+        f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; of model.query_prompt" in shown
+    )
+
+
+def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: Path) -> None:
+    plain, model, judge = (
+        load_config(run_toml, sets) for sets in ([], ["model.query_prompt=query: "], ["grading.query_prompt=query: "])
+    )
+    assert plain.fingerprint("model") != model.fingerprint("model")
+    assert plain.fingerprint("judging") == model.fingerprint("judging") != judge.fingerprint("judging")
+    for name in ("query_prompt", "document_prompt"):
+        with pytest.raises(
+            ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
+        ):
+            load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
+    with pytest.raises(ConfigError, match="max_tokens: 8 tokens are read, and the prompt .* alone takes"):
+        require(load_config(run_toml, [f"model.query_prompt={'the cat ' * 8}", "model.max_tokens=8"]))

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +15,7 @@ from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.files import folder_of, modules_of, revision_of
-from multigrain.model.foresee import adapter_as_base
+from multigrain.model.foresee import adapter_as_base, foresee_base, unfit_dense
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
 from multigrain.model.locate import prompts_to_train
 from multigrain.model.plain_text import read_alike
@@ -34,8 +34,9 @@ HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = 
 def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     """The base with the attention, adapter and pooling asked for, and normalised embeddings.
 
-    Every text ends in the EOS token if the base is a decoder. The base's prompts stay where there is no instruction;
-    how it measures similarity, or cuts its vectors, does not.
+    Every text ends in the EOS token if the base is a decoder. The base's prompts stay where there is no instruction,
+    and so do what it makes of the pooled vector (Dense), and the length to which it cuts that; how it measures
+    similarity does not.
 
     Args:
         section: what to build; or the base alone, which gets the defaults.
@@ -47,6 +48,7 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     if not isinstance(section, ModelSection):
         as_path(section, "a ModelSection or a base")
         section = ModelSection(base=str(section))
+    foresee_base(section.base)
     host = load_base(section.base)
     transformer = _transformer(section, host)
     dimension = transformer.get_embedding_dimension()
@@ -56,8 +58,9 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     else:
         pooled = Pooling(dimension, HOST_POOLINGS[section.pooling], section.prompt_in_pooling)
     prompts = prompts_to_train(section, host.prompts)
+    modules = [transformer, pooled, *_kept(section, host, dimension), Normalize()]
     try:
-        model = EmbeddingModel(modules=[transformer, pooled, Normalize()], prompts=prompts)
+        model = EmbeddingModel(modules=modules, prompts=prompts, truncate_dim=host.truncate_dim)
     except ValueError as error:  # the attention cannot be seen
         raise ConfigError("model.pooling", [str(error)]) from error
     model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
@@ -65,13 +68,23 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     return model
 
 
+def _kept(section: ModelSection, host: SentenceTransformer, dimension: int) -> list[nn.Module]:
+    """What the base makes of the pooled vector, but for the length 1 at the end; not trained beside an adapter."""
+    pooling = next((place for place, module in enumerate(host) if isinstance(module, Pooling)), len(host))
+    kept = list(host)[pooling + 1 :]
+    while kept and isinstance(kept[-1], Normalize):
+        kept.pop()
+    wanted = next((module.in_features for module in kept if isinstance(module, Dense)), dimension)
+    if wanted != dimension:
+        raise ConfigError("model.base", [f"{section.base} cannot be trained: {unfit_dense(wanted, dimension)}"])
+    for module in kept:
+        module.float().requires_grad_(section.lora is None)
+    return kept
+
+
 def _transformer(section: ModelSection, host: SentenceTransformer) -> Transformer:
     """The base itself, or in a frame of ours where the host's would forget something."""
-    base, transformer = section.base, host[0]
-    if not isinstance(transformer, Transformer):
-        raise ConfigError("model.base", [f"{base} begins with a {type(transformer).__name__}; wanted a transformer"])
-    if lost := [type(module).__name__ for module in list(host)[1:] if not isinstance(module, Pooling | Normalize)]:
-        raise ConfigError("model.base", [f"{base} has modules that would be lost: {', '.join(lost)}"])
+    base, transformer = section.base, cast(Transformer, host[0])
     if has_adapter(host):
         raise adapter_as_base(base)
     if section.pooling == "anchor" or section.lora or type(section.bidirectional) is int:
@@ -88,7 +101,7 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
         except ValueError as error:
             raise ConfigError("model.base", [f"{base} cannot be trained: {error}"]) from error
     if section.lora:
-        add_adapter(transformer, section.lora)
+        add_adapter(cast(AnchorTransformer, transformer), section.lora)
     else:
         transformer.model.float()  # in half precision, small steps of the optimizer would be rounded away
     return transformer

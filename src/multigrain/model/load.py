@@ -16,12 +16,13 @@ from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
 from multigrain.model.files import is_gguf, revision_of
+from multigrain.model.foresee import head_fault, no_cross_encoder
 from multigrain.model.gguf import as_folder, cache
 from multigrain.model.locate import find_base
 from multigrain.model.plain_text import read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
 from multigrain.model.tokens import see_to_padding
-from multigrain.model.whole import unlike_its_files, weights_not_in
+from multigrain.model.whole import positions_of, unlike_its_files, weights_not_in
 from multigrain.progress import say
 from multigrain.rundir import model_folder_of
 
@@ -105,9 +106,16 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
         see_to_padding(model.tokenizer)
     if absent := weights_not_in(Path(base), model):
         say(f"  {base}: {len(absent)} weights are not in its files, and begin at random, such as {absent[0]}")
-    if max_tokens is not None:
-        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    _read_at_most(model, max_tokens)
     return model
+
+
+def _read_at_most(model: SentenceTransformer | CrossEncoder, max_tokens: int | None) -> None:
+    """Cut texts at this length, or before, where the model was made for fewer tokens, or has no positions for more."""
+    own, positions = model.max_seq_length, positions_of(model)
+    lengths = [length for length in (max_tokens, own, positions) if length is not None]
+    if lengths and min(lengths) != own:
+        model.max_seq_length = min(lengths)
 
 
 def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "grading.judge_model") -> CrossEncoder:
@@ -125,18 +133,16 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {first_line(error)}"]) from error
     if fault := _no_cross_encoder(model):
-        raise ConfigError(key, [f"{found} {fault}; wanted a cross-encoder with one score, a reranker"])
-    if max_tokens is not None:
-        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+        raise no_cross_encoder(found, key, fault)
+    _read_at_most(model, max_tokens)
     return model
 
 
 def _no_cross_encoder(model: CrossEncoder) -> str | None:
     """What is wrong with it. The host gives a model without a head a random one, and says so in a warning."""
-    architectures = getattr(model.config, "architectures", None) or []
-    if len(list(model)) == 1 and not any(name.endswith("ForSequenceClassification") for name in architectures):
-        return f"has no head that scores pairs ({', '.join(architectures) or 'no architecture'})"
-    return f"gives {model.num_labels} scores for a pair" if model.num_labels != 1 else None
+    if len(list(model)) > 1:
+        return None if model.num_labels == 1 else f"gives {model.num_labels} scores for a pair"
+    return head_fault(getattr(model.config, "architectures", None) or [], model.num_labels)
 
 
 def load_model(path: str | Path) -> SentenceTransformer:

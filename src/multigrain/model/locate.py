@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, folder_of, is_gguf
-from multigrain.vectors import ROLES, prompt_for
+from multigrain.model.hub import fetch_settings
+from multigrain.vectors import ROLES, prompt_for, with_prompts
 from multigrain.weights import find_weights
 
 WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
@@ -29,14 +31,37 @@ def find_base(name: str, key: str) -> str:
     folder = Path(name)
     if is_gguf(name):
         if not folder.is_file():
-            raise ConfigError(key, [f"{name}: no such file"])
+            raise ConfigError(key, [f"{name}: no such file{_meant(name)}"])
         return name
-    looks_like_path = folder.is_absolute() or name.startswith(".")
-    if looks_like_path and not folder.is_dir():
-        raise ConfigError(key, [f"{name}: no such folder; wanted {WANTED}"])
+    looks_like_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if (looks_like_path and not folder.is_dir()) or folder.is_file():
+        raise ConfigError(key, [f"{name}: no such folder{_meant(name)}; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
     return name
+
+
+def require_model(name: str, key: str) -> None:
+    """See that there is such a model, on this disk or on the hub, before anything is paid for.
+
+    Raises:
+        RunError, ConfigError: as `find_base` and `fetch_settings`.
+    """
+    found = find_base(name, key)
+    if is_gguf(found) or Path(found).is_dir():
+        return
+    try:
+        fetch_settings(name, key)
+    except ConfigError as error:
+        raise ConfigError(key, [f"{fault}{_meant(name)}" for fault in error.faults]) from error
+
+
+def _meant(name: str) -> str:
+    """The model that a misspelt name may mean: one of ours, or one beside where it was looked for."""
+    path = Path(name)
+    beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if path.name]
+    near = get_close_matches(name, [EMBEDDED, EMBEDDED_LLM, *beside], 1, 0.8)
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _embedded_encoder() -> str:
@@ -69,8 +94,9 @@ def prompts_of(name: str) -> dict[str, str] | None:
 def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> dict[str, str]:
     """The prompts of the model that is built, given those of its base: the instruction takes the place of them all."""
     if section.instruction is None:
-        named = {name: prompt for name, prompt in base.items() if prompt}
-        return {**named, **{role: prompt_for(role, base) for role in ROLES}}
+        prompts = with_prompts(base, section.query_prompt, section.document_prompt)
+        named = {name: prompt for name, prompt in prompts.items() if prompt}
+        return {**named, **{role: prompt_for(role, prompts) for role in ROLES}}
     return {"query": f"Instruct: {section.instruction}\nQuery: ", "document": ""}
 
 

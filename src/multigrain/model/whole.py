@@ -46,13 +46,30 @@ def _layers_left_over(folder: Path, model: SentenceTransformer) -> list[str]:
 
 
 def _length_fault(model: SentenceTransformer) -> str | None:
-    length, backbone = model.max_seq_length, getattr(model[0], "model", None)
+    length, positions = model.max_seq_length, positions_of(model)
     if length is not None and (type(length) is not int or length < 1):
         return f"max_seq_length: found {length!r}; wanted a number above 0"
-    for name, module in backbone.named_modules() if isinstance(backbone, nn.Module) else ():
-        if isinstance(module, nn.Embedding) and "position" in name and length and module.num_embeddings < length:
-            return f"max_seq_length: found {length}; the model has positions for {module.num_embeddings} tokens"
+    if length and positions is not None and positions < length:
+        return f"max_seq_length: found {length}; the model has positions for {positions} tokens"
     return None
+
+
+def positions_of(model: nn.Sequential) -> int | None:
+    """Tokens that the model has places for; None where it counts them in another way than by a table.
+
+    RoBERTa and its kin begin to count behind their padding token (positions 0 and 1 are no text's), BART behind 2.
+    """
+    backbone = getattr(model[0], "model", None)
+    places = [
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1) - _offset(module)
+        for name, module in (backbone.named_modules() if isinstance(backbone, nn.Module) else ())
+        if isinstance(module, nn.Embedding) and "position" in name
+    ]
+    return min(places, default=None)
+
+
+def _offset(module: nn.Module) -> int:
+    return getattr(module, "offset", 0) if isinstance(getattr(module, "offset", 0), int) else 0
 
 
 def _saved(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ from multigrain.jsonl import read_pairs, write_json, write_objects
 from multigrain.progress import say
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
+from multigrain.vectors import with_prompts
 
 FEW = 20
 """Items of which a resample says little about others."""
@@ -107,6 +108,7 @@ def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, A
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
     base = load_base(config.model.base, config.model.max_tokens, "model.base")
+    base.prompts = with_prompts(base.prompts, config.model.query_prompt, config.model.document_prompt)
     sides = [
         {f"{MTEB}{task}": {"main score": score} for task, score in measure(name, model, results, data).items()}
         for model, results in (

@@ -22,6 +22,7 @@ from multigrain.evaluation.tasks import held_out_task
 from multigrain.grading.report import what_became
 from multigrain.jsonl import read_documents, read_pairs, read_tuples, write_atomic
 from multigrain.model.files import model_digest
+from multigrain.model.foresee import notes
 from multigrain.progress import say
 from multigrain.records import GradedTuple
 from multigrain.rundir import RunDir
@@ -70,6 +71,8 @@ def _trained(
 
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
+    for note in notes(config.model):
+        say(f"  {note}")
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):
         say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")

@@ -208,15 +208,20 @@ def _frozen(
 def _losses(
     model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, encoding: Encoding
 ) -> dict[str, nn.Module]:
-    """One for each phase, which differ in their temperature."""
-    size = model.get_embedding_dimension() or 0
-    if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
-        raise vectors_too_short(too_long, size)
-    losses: dict[str, nn.Module] = {}
-    for index, phase in enumerate(curriculum.phases):
-        loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
-        dimensions = sorted({size, *section.matryoshka}, reverse=True)
-        losses[name_of(index)] = MatryoshkaLoss(model, loss, dimensions) if section.matryoshka else loss
+    """One for each phase, which differ in their temperature.
+
+    Where the model cuts its vectors, the cut ones are trained too: they are what everybody will see.
+    """
+    cut = model.truncate_dim
+    with model.truncate_embeddings(None):  # the loss is taken of whole vectors
+        size = model.get_embedding_dimension() or 0
+        if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
+            raise vectors_too_short(too_long, size)
+        dimensions = sorted({size, *section.matryoshka, min(size, cut or size)}, reverse=True)
+        losses: dict[str, nn.Module] = {}
+        for index, phase in enumerate(curriculum.phases):
+            loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
+            losses[name_of(index)] = MatryoshkaLoss(model, loss, dimensions) if len(dimensions) > 1 else loss
     return losses
 
 

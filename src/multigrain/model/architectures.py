@@ -1,0 +1,30 @@
+"""Which architectures transformers knows, read from its source: to import it takes seconds, and torch."""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+
+def is_known(kind: str) -> bool:
+    """Whether a model of this `model_type` can be loaded without code of its own; yes where nobody can tell."""
+    known = _listed("auto_mappings.py", "CONFIG_MAPPING_NAMES") | _listed("modeling_auto.py", "MODEL_MAPPING_NAMES")
+    return not known or kind in known
+
+
+def is_decoder(kind: str) -> bool:
+    """Whether it was made to write, as `multigrain.model.tokens.is_decoder` says of a loaded one."""
+    writes, fills = (_listed("modeling_auto.py", f"MODEL_FOR_{task}_LM_MAPPING_NAMES") for task in ("CAUSAL", "MASKED"))
+    return kind in writes and kind not in fills
+
+
+@cache
+def _listed(file: str, mapping: str) -> frozenset[str]:
+    """The keys of a mapping in a file of transformers.models.auto."""
+    package = importlib.util.find_spec("transformers")
+    try:
+        source = Path(str(package and package.origin)).with_name("models").joinpath("auto", file).read_text("utf-8")
+    except OSError:
+        return frozenset()
+    block = re.search(rf"^{mapping} = OrderedDict\(\n(.*?)^\)", source, re.MULTILINE | re.DOTALL)
+    return frozenset(re.findall(r'\(\s*"([^"]+)",', block[1])) if block else frozenset()
