@@ -13,14 +13,16 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.jsonl import read_candidates, read_documents, read_pairs
-from multigrain.llm.budget import Budget, Prices, Usage, prices_of
+from multigrain.llm.budget import TEMPLATE_TOKENS, Budget, Prices, Usage, prices_of
 from multigrain.llm.client import Request
 from multigrain.llm.ledger import Tally
 from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.progress import Meter, listed, meter
+from multigrain.records import Pair
 from multigrain.rundir import RunDir
+from multigrain.synthesis.bound import Bound
 from multigrain.synthesis.invent import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
@@ -229,8 +231,13 @@ class Estimate:
     """One of those that will be sent."""
 
 
-def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
+def estimate(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = None) -> Estimate | None:
     """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
+
+    Args:
+        config: the run.
+        tasks: all of them, or a sample.
+        whole: where they are a sample, what all take at most; see `bound`.
 
     Returns:
         None if nothing is asked.
@@ -244,6 +251,8 @@ def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
         most += budget.bound(request)
     if request is None:
         return None
+    if whole is not None:
+        likely, most = likely.times(whole.calls / most.calls), whole
     answered, so_far = spent(RunDir(config.folder))
     basis = "the prompts, and answers half as long as allowed"
     if answered.calls >= PILOT:
@@ -251,6 +260,14 @@ def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
         basis = f"the {answered.calls} calls that were answered already"
     fields = {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)}
     return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
+
+
+def bound(config: Config, pairs: Sequence[Pair]) -> Usage:
+    """The most that all requests about these pairs may take, if each is answered at its first try."""
+    calls = len(pairs) * requests_each(config)
+    prompt_bytes, answer_tokens = Bound(config, model_name(config.llm)).of(pairs)
+    tokens = prompt_bytes + calls * TEMPLATE_TOKENS, answer_tokens
+    return Usage(calls, *tokens, (prices_of(config.llm) or Prices()).of(*tokens))
 
 
 def _likely(request: Request, prices: Prices) -> Usage:

@@ -221,16 +221,19 @@ def _documents(config: Config, train: list[Pair], test: list[Pair]) -> Documents
         return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
 
     wanted = {identity(pair.positive) for pair in train + test}
+    held_out = frozenset(identity(pair.positive) for pair in test)
+    if source is None:  # the corpus is these very texts
+        return Documents(read, held_out, len(wanted))
     count = 0
     for count, (key, _) in enumerate(_distinct(read()), start=1):  # noqa: B007
         wanted.discard(key)
     if missing := [pair.id for pair in train + test if identity(pair.positive) in wanted]:
         raise DataError(
-            source or config.data.pairs,
+            source,
             f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
             "Add them to the corpus, word for word, or leave data.corpus out.",
         )
-    return Documents(read, frozenset(identity(pair.positive) for pair in test), count)
+    return Documents(read, held_out, count)
 
 
 def _distinct(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:

@@ -13,7 +13,6 @@ from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibr
 from multigrain.grading.choose import Measured
 from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
-from multigrain.grading.lexical import Bm25Judge
 from multigrain.grading.report import Report, leak_warning, render, render_examples
 from multigrain.jsonl import atomic_file, read_candidates, read_pairs, to_line, write_json, write_records
 from multigrain.progress import Meter, meter, say
@@ -220,6 +219,8 @@ def _judge(name: str, config: Config, embed: Embed) -> Judge:
     if name == "embedding":
         return EmbeddingJudge(embed)
     if name == "bm25":
+        from multigrain.grading.lexical import Bm25Judge  # of scipy, which check has no use for
+
         return Bm25Judge(config.mining.language)
     from multigrain.model.load import load_cross_encoder
 
