@@ -14,13 +14,14 @@ from multigrain.config import WRITTEN_SURPLUS, Config, described
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
+from multigrain.extras import require_extra
 from multigrain.forecast import Size, forecast
 from multigrain.grid import Grid
 from multigrain.llm.budget import Usage
 from multigrain.llm.providers import model_name
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
-from multigrain.preflight import require
+from multigrain.preflight import require, uses_llm
 from multigrain.progress import listed
 from multigrain.rundir import RunDir
 from multigrain.schedules import drawn, phases_of
@@ -72,6 +73,7 @@ def check_grid(path: Path) -> str:
     Raises:
         MultigrainError: see `Grid`.
     """
+    require_extra("plots")
     grid = Grid(path)
     grid.require_inputs()
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
@@ -185,7 +187,7 @@ def _prompts(config: Config) -> str:
 
 
 def _llm(config: Config) -> str:
-    if config.synthesis.limit == 0:
+    if not uses_llm(config):
         return "not used"
     where = ", ".join(config.llm.base_url) or config.llm.provider
     return f"{where}, {config.llm.model or 'default model'}: {_asked(config)}"
@@ -194,6 +196,8 @@ def _llm(config: Config) -> str:
 def _asked(config: Config) -> str:
     """What it is asked, in words."""
     section = config.synthesis
+    if section.mode == "negatives" and not config.pairs_asked:
+        return "judges alone"
     style = (
         f"{config.prompt_style}, or what a probe of both styles finds"
         if section.prompt_style == "auto"

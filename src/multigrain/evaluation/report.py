@@ -8,6 +8,7 @@ from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
+from multigrain.extras import require_extra
 from multigrain.jsonl import atomic_folder, read_objects, write_atomic, write_json
 from multigrain.progress import say
 
@@ -32,6 +33,8 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None, force: bool =
         raise ConfigError("compare", ["a run is named twice; give each once"])
     if out is not None and out.exists() and not (force and out.is_dir()):
         raise ConfigError("--out", [f"{out} exists; give another name{', or --force' if out.is_dir() else ''}"])
+    if out is not None:
+        require_extra("plots")
     for folder in folders:
         if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
             raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
