@@ -13,7 +13,7 @@ from multigrain.config import Config
 from multigrain.data.proposals import by_pair
 from multigrain.errors import RunError
 from multigrain.jsonl import read_candidates, read_documents, read_pairs
-from multigrain.llm.budget import Budget, Prices, Usage, prices_of
+from multigrain.llm.budget import TEMPLATE_TOKENS, Budget, Prices, Usage, prices_of
 from multigrain.llm.client import Request
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
@@ -21,7 +21,9 @@ from multigrain.llm.providers import make_clients, model_name
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.progress import Meter, listed, meter
+from multigrain.records import Pair
 from multigrain.rundir import RunDir
+from multigrain.synthesis.bound import Bound
 from multigrain.synthesis.invent import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
@@ -227,8 +229,13 @@ class Estimate:
     """One of those that will be sent."""
 
 
-def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
+def estimate(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = None) -> Estimate | None:
     """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
+
+    Args:
+        config: the run.
+        tasks: all of them, or a sample.
+        whole: where they are a sample, what all take at most; see `bound`.
 
     Returns:
         None if nothing is asked.
@@ -243,6 +250,8 @@ def estimate(config: Config, tasks: Iterable[Task[Any]]) -> Estimate | None:
         most += budget.bound(request)
     if request is None:
         return None
+    if whole is not None:
+        likely, most = likely.times(whole.calls / most.calls), whole
     answered, so_far = spent(RunDir(config.folder))
     basis = "the prompts, and answers half as long as allowed"
     if answered.calls >= PILOT:
@@ -259,6 +268,14 @@ def _known_dialect(config: Config) -> Dialect | None:
         return None
     with AnswerStore(store) as answers:
         return answers.dialect(config.llm.base_url[0], model_name(config.llm))
+
+
+def bound(config: Config, pairs: Sequence[Pair]) -> Usage:
+    """The most that all requests about these pairs may take, if each is answered at its first try."""
+    calls = len(pairs) * requests_each(config)
+    prompt_bytes, answer_tokens = Bound(config, model_name(config.llm)).of(pairs)
+    tokens = prompt_bytes + calls * TEMPLATE_TOKENS, answer_tokens
+    return Usage(calls, *tokens, (prices_of(config.llm) or Prices()).of(*tokens))
 
 
 def _likely(request: Request, prices: Prices) -> Usage:

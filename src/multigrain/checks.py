@@ -1,21 +1,28 @@
 """Look before the run: are the inputs right, is everything there, and what will be done? No torch."""
 
+import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from multigrain import asking
-from multigrain.config import Config, as_path, config_of, described
+from multigrain.config import WRITTEN_SURPLUS, Config, as_path, config_of, described
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
+from multigrain.extras import require_extra
+from multigrain.forecast import Size, forecast
 from multigrain.grid import Grid
+from multigrain.llm.budget import Usage
 from multigrain.llm.providers import model_name
 from multigrain.model.foresee import length_note, notes
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
-from multigrain.preflight import require
+from multigrain.preflight import require, uses_llm
 from multigrain.progress import listed
 from multigrain.rundir import RunDir
 from multigrain.schedules import drawn, phases_of
@@ -24,8 +31,13 @@ from multigrain.stages.evaluate import foresee
 from multigrain.style import decided
 from multigrain.synthesis.negatives import plan, requests_each
 from multigrain.synthesis.queries import plan_queries
-from multigrain.synthesis.task import Task
+from multigrain.synthesis.task import Task, choose
 from multigrain.vectors import ROLES, prompt_for
+
+SAMPLE = 500
+"""Pairs by whose prompts those of all are judged."""
+WRITTEN_TOKENS = 100
+"""Of a passage that the language model invents."""
 
 
 def check(config: Config | str | Path) -> str:
@@ -40,11 +52,13 @@ def check(config: Config | str | Path) -> str:
     config = config_of(config)
     require(config)
     foresee(config)
-    state = _state(config)
+    done, state = _state(config)
     config = decided(config, RunDir(config.folder))
-    tasks, data = _data(config)
-    lines = [f"{config.name}: configuration is good", f"  data        {data}", f"  llm         {_llm(config)}"]
-    lines += _asking(config, tasks)
+    with _uncollected():
+        inputs = _inputs(config)
+    estimate = asking.estimate(config, inputs.tasks, inputs.whole)
+    lines = [f"{config.name}: configuration is good", f"  data        {inputs.text}", f"  llm         {_llm(config)}"]
+    lines += _asking(config, estimate)
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
     judges = ", ".join(config.grading.judge)
     lines.append(f"  grading     relevance as a share of the positive's, by {judges}: {bounds}")
@@ -53,6 +67,8 @@ def check(config: Config | str | Path) -> str:
     lines.append(f"  prompts     {_prompts(config)}")
     lines += _training(config)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
+    if inputs.size is not None:
+        lines += forecast(config, inputs.size, _all_asked(config, inputs.size, estimate), done)
     lines.append(f"  folder      {config.folder}: {state}")
     return "\n".join(lines)
 
@@ -63,6 +79,7 @@ def check_grid(path: str | Path) -> str:
     Raises:
         MultigrainError: see `Grid`.
     """
+    require_extra("plots")
     grid = Grid(as_path(path, "an ABLATION.toml"))
     grid.require_inputs()
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
@@ -81,28 +98,85 @@ def check_grid(path: str | Path) -> str:
     return "\n".join(lines)
 
 
-def _data(config: Config) -> tuple[Iterable[Task[Any]], str]:
-    """What the language model is asked first, where that is quickly known, and a line on the data."""
-    model = model_name(config.llm)
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nobody looks for cycles among the pairs that are read: they make none, and it took an eighth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the run begins with."""
+
+    text: str
+    """In words."""
+    tasks: Iterable[Task[Any]] = ()
+    """What the language model is asked first, where that is quickly known; or a sample of it."""
+    whole: Usage | None = None
+    """What all take at most, where the tasks are a sample."""
+    size: Size | None = None
+
+
+def _inputs(config: Config) -> _Inputs:
     if config.synthesis.mode == "corpus":
-        sampled = sample_passages(config)
-        counts = f"{len(sampled.documents)} passages, queries for {len(sampled.passages)} of them"
-        return plan_queries(config, sampled.passages, model), counts
+        return _passages(config)
     if config.synthesis.mode == "tasks":
-        domains = ", ".join(config.synthesis.domains)
-        counts = f"{config.synthesis.tasks} tasks with {config.synthesis.pairs_per_task} pairs each, in {domains}"
-        return asking.brainstorm(config).tasks(), counts
+        section, each = config.synthesis, config.pairs_invented_each
+        pairs = round(section.tasks * each * (1 - float(config.data.held_out)) / WRITTEN_SURPLUS)  # type: ignore[arg-type]
+        counts = f"{section.tasks} tasks with {each} pairs each, in {', '.join(section.domains)}"
+        return _Inputs(counts, asking.brainstorm(config).tasks(), size=Size(pairs, pairs, WRITTEN_TOKENS))
     if config.data.pairs == PYTHON_DOCS:
-        return [], f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}"
+        return _Inputs(f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}")
+    return _pairs(config)
+
+
+def _passages(config: Config) -> _Inputs:
+    sampled = sample_passages(config)
+    count, most = len(sampled.passages), config.passages_asked
+    counts = f"{len(sampled.documents)} passages, queries for {min(count, most)} of them"
+    passages = list(choose(sampled.passages, count, most, config.seed))
+    queries = len(passages) * config.synthesis.queries_per_passage
+    pairs = round(queries * (1 - float(config.data.held_out)) / WRITTEN_SURPLUS)  # type: ignore[arg-type]
+    size = Size(pairs, len(sampled.documents), _tokens(passage.text for passage in passages[:SAMPLE]))
+    return _Inputs(counts, plan_queries(config, passages, model_name(config.llm)), size=size)
+
+
+def _pairs(config: Config) -> _Inputs:
     split = read_data(config)
-    counts = f"{len(split.train)} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
+    train, count = split.train, len(split.train)
+    counts = f"{count} training pairs, {len(split.held_out)} held out, {len(split.documents)} documents"
     if given := len(usable_negatives(split)[0]):
         counts += f", {given} given negatives"
-    if others := sum(pair.instruction not in (None, config.model.instruction) for pair in split.train):
+    if others := sum(pair.instruction not in (None, config.model.instruction) for pair in train):
         counts += f", {others} pairs with instructions of their own (kept, not trained with)"
-    if config.synthesis.limit == 0:
-        return [], counts
-    return plan(config, lambda: split.train, len(split.train), model), counts
+    size = Size(count, len(split.documents), _tokens(pair.positive for pair in train[:SAMPLE]))
+    few = list(choose(train, count, min(SAMPLE, config.pairs_asked), config.seed))
+    # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
+    tasks = plan(config, lambda: train if count <= SAMPLE else few, len(few), model_name(config.llm))
+    asked = list(choose(train, count, config.pairs_asked, config.seed))
+    whole = asking.bound(config, asked) if len(asked) > len(few) else None
+    return _Inputs(counts, tasks if few else (), whole, size)
+
+
+def _tokens(texts: Iterable[str]) -> int:
+    """Of a text, on average."""
+    return round(fmean(len(text.encode("utf-8", "replace")) / asking.BYTES_PER_TOKEN for text in texts)) or 1
+
+
+def _all_asked(config: Config, size: Size, first: asking.Estimate | None) -> Usage:
+    """What the language model is likely to be asked: first, and for the negatives where these come second."""
+    asked = Usage() if first is None else first.likely
+    if config.synthesis.mode == "negatives":
+        return asked
+    if config.synthesis.mode == "tasks":
+        asked += Usage(config.synthesis.tasks * config.pairs_invented_each, 0, 0)
+    return asked + Usage(min(config.pairs_asked, size.pairs) * requests_each(config))
 
 
 def _notes(config: Config) -> list[str]:
@@ -131,7 +205,7 @@ def _prompts(config: Config) -> str:
 
 
 def _llm(config: Config) -> str:
-    if config.synthesis.limit == 0:
+    if not uses_llm(config):
         return "not used"
     where = ", ".join(config.llm.base_url) or config.llm.provider
     return f"{where}, {config.llm.model or 'default model'}: {_asked(config)}"
@@ -140,6 +214,8 @@ def _llm(config: Config) -> str:
 def _asked(config: Config) -> str:
     """What it is asked, in words."""
     section = config.synthesis
+    if section.mode == "negatives" and not config.pairs_asked:
+        return "judges alone"
     style = (
         f"{config.prompt_style}, or what a probe of both styles finds"
         if section.prompt_style == "auto"
@@ -151,12 +227,14 @@ def _asked(config: Config) -> str:
         return f"{section.queries_per_passage} to a passage, then {negatives}"
     if section.mode == "tasks":
         return f"tasks, then pairs, then {negatives}"
-    return f"{section.limit or 'all training'} pairs, {negatives}"
+    most = f"{config.pairs_asked} pairs"
+    if config.pairs_asked != section.limit:
+        most = f"as many pairs as training sees ({config.pairs_asked})"
+    return f"{most}, {negatives}"
 
 
-def _asking(config: Config, tasks: Iterable[Task[Any]]) -> list[str]:
+def _asking(config: Config, estimate: asking.Estimate | None) -> list[str]:
     """What the language model will be asked first, and what that takes."""
-    estimate = asking.estimate(config, tasks)
     if estimate is None:
         return []
     tokens = f"about {estimate.likely.tokens:,} tokens (at most {estimate.most.tokens:,})"
@@ -188,13 +266,14 @@ def _training(config: Config) -> list[str]:
     return [f"  training    {name}: {words}; {', '.join(more)}", *(f"              {line}" for line in drawn(phases))]
 
 
-def _state(config: Config) -> str:
+def _state(config: Config) -> tuple[list[str], str]:
+    """The stages that are done, and how the run folder stands, in words."""
     run_dir = RunDir(Path(config.folder))
     if not run_dir.config.exists():
-        return "new"
+        return [], "new"
     done = finished(config, run_dir)
     todo = [name for name in names_of(config) if name not in done]
     if is_outdated(config, run_dir):
         changed = "; ".join(run_dir.changed(config)) or "input files"
-        return f"made otherwise ({changed}); give another name, or --force"
-    return f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"
+        return done, f"made otherwise ({changed}); give another name, or --force"
+    return done, f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

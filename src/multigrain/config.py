@@ -237,7 +237,8 @@ class SynthesisSection(Section):
     """`negatives` for given pairs; `corpus`: queries for passages of `data.corpus` first; `tasks`: first search
     tasks in `domains`, then pairs for them."""
     limit: int | None = Field(None, ge=0)
-    """Most training pairs (`corpus`: passages) to ask about; 0 asks the model for no negatives."""
+    """Most training pairs (`corpus`: passages) to ask about; 0 asks the model for no negatives. It is never asked about
+    more than training can see (`pairs_asked`)."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Those that are written; `sources` may take some out."""
     per_grade: int = Field(1, ge=1, le=16)

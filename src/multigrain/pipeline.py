@@ -349,6 +349,7 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     """
     require(config)
     if step in ("submit", "write"):
+        foresee(config)
         _run_stages(config, ["data"], force)
     run_dir = RunDir(config.folder)
     if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
@@ -375,7 +376,7 @@ def _run_stages(
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
-    if "evaluate" in {*names} - ({*done} - {*redo}):
+    if asks or "evaluate" in {*names} - ({*done} - {*redo}):
         foresee(config)
     with full_disk_explained(run_dir.folder), run_dir.lock():
         inherit([RunDir(folder) for folder in donors], config, run_dir)

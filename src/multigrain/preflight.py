@@ -1,5 +1,6 @@
 """What every run needs, asked for before the first long stage begins. No torch."""
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from multigrain.llm.providers import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.foresee import foresee, foresee_cross_encoder, foresee_encoder
 from multigrain.prompts import check_folder
+from multigrain.schedules import phases_of
 from multigrain.weights import find_weights, require_engine
 
 
@@ -25,8 +27,9 @@ def require(config: Config, llm: bool = True) -> None:
         llm: whether the language model will be asked.
 
     Raises:
-        ConfigError: a package to hold out is not installed, the base or the judge is no model, or the key of the
-            endpoint is not set, or nobody knows a price that is to be capped.
+        ConfigError: a package to hold out is not installed, the base or the judge is no model, the run folder cannot be
+            written, the steps do not suffice for the phases, or the key of the endpoint is not set, or nobody knows a
+            price that is to be capped.
         RunError: a part of the embedded default, or a package of an extra, is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
@@ -41,11 +44,33 @@ def require(config: Config, llm: bool = True) -> None:
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         foresee_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
     _require_packages(config)
+    _require_place(config.folder)
+    phases_of(config.training)
     if config.synthesis.prompts:
         check_folder(config.synthesis.prompts)
-    if llm and config.synthesis.limit != 0:
+    if llm and uses_llm(config):
         _require_llm(config.llm)
     _require_evaluation(config)
+
+
+def uses_llm(config: Config) -> bool:
+    """Whether a language model is asked for anything: to write, or to judge."""
+    writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
+    return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
+
+
+def _require_place(folder: Path) -> None:
+    """That the run folder can be made, or written to if it is there."""
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    inside = (
+        [path for path in place.iterdir() if path.is_dir()] if place == folder.absolute() and place.is_dir() else []
+    )
+    for path in (place, *inside):
+        fault = "is no folder" if not path.is_dir() else "cannot be written to"
+        if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigError("output", [f"{path} {fault}, and the run folder is {folder}; choose another output"])
 
 
 def _require_evaluation(config: Config) -> None:
@@ -69,7 +94,7 @@ def _require_packages(config: Config) -> None:
         require_extra("qlora")
     for receiver in config.training.report_to:
         require_extra(receiver)
-    if is_gguf(config.model.base) or config.model.base == EMBEDDED_LLM:
+    if any(is_gguf(name) or name == EMBEDDED_LLM for name in (config.model.base, config.grading.judge_model)):
         require_extra("embedded")
 
 

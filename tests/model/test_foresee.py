@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import (
     Transformer,
 )
 
-from multigrain.check import check
+from multigrain.checks import check
 from multigrain.config import ModelSection, load_config
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.model import architectures

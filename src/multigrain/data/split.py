@@ -321,7 +321,7 @@ def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], 
     def read() -> Iterator[Document]:
         return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
 
-    return Documents(read, held_out, sum(1 for _ in _distinct(read())))
+    return Documents(read, held_out, len({identity(pair.positive) for pair in (*train, *test)}))
 
 
 def _distinct(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:

@@ -9,6 +9,7 @@ from multigrain.disk import full_disk_explained
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.comparison import Arm, Comparison, Measured, compare, read_run, to_markdown
 from multigrain.evaluation.plots import write_plots
+from multigrain.extras import require_extra
 from multigrain.jsonl import atomic_folder, read_objects, write_atomic, write_json
 from multigrain.progress import say
 from multigrain.rundir import run_folder_of
@@ -46,6 +47,8 @@ def _free(out: str | Path | None, force: bool) -> Path | None:
     folder = None if out is None else as_path(out, "a folder to write")
     if folder is not None and folder.exists() and not (force and folder.is_dir()):
         raise ConfigError("--out", [f"{folder} exists; give another name{', or --force' if folder.is_dir() else ''}"])
+    if folder is not None:
+        require_extra("plots")
     return folder
 
 

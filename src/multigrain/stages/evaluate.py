@@ -8,9 +8,10 @@ from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.known import own_documents
+from multigrain.data.sources import PYTHON_DOCS
 from multigrain.encoders import base_encoder, trained_encoder
 from multigrain.evaluation.evaluate import Evaluation
-from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
 from multigrain.jsonl import read_pairs, write_json, write_objects
 from multigrain.progress import say
 from multigrain.rundir import RunDir
@@ -53,11 +54,18 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
 
 
 def foresee(config: Config) -> None:
-    """Make sure that mteb has the tasks that it is asked for: better now than after hours of training.
+    """Make sure that the tasks can be read, and that mteb has those that it is asked for: better now than after hours.
+
+    The stage `data` reads them too, but where pairs are written it comes after the first request.
 
     Raises:
         ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
+        DataError: see `multigrain.evaluation.tasks.load_task`.
     """
+    if config.data.pairs in (None, PYTHON_DOCS):
+        for name in config.evaluation.tasks:
+            if name != HELD_OUT and not name.startswith(MTEB):
+                load_queries(name, [])
     if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
         from multigrain.evaluation.mteb_tasks import check_names
 

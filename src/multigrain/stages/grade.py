@@ -15,7 +15,6 @@ from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibr
 from multigrain.grading.choose import Measured
 from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
-from multigrain.grading.lexical import Bm25Judge
 from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
 from multigrain.jsonl import (
     atomic_file,
@@ -233,6 +232,8 @@ def _judge(name: str, config: Config, embed: Embed, run_dir: RunDir) -> Judge:
     if name == "embedding":
         return EmbeddingJudge(embed)
     if name == "bm25":
+        from multigrain.grading.lexical import Bm25Judge  # of scipy, which check has no use for
+
         queries = (pair.query for pair in read_pairs(run_dir.train_pairs))
         texts = (document.text for document in read_documents(run_dir.corpus) if document.split != "held_out")
         return Bm25Judge(config.mining.language, queries, texts)
