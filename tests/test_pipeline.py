@@ -46,8 +46,11 @@ def seconds_of(folder: Path) -> dict[str, float]:
 def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(run_toml), "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert "nDCG@10" in out
     assert err == ""
+    *_, table, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
+    assert table.startswith("task      metric") and "held-out  nDCG@10" in table
+    assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
+    assert "1 tasks" not in out and "2 phases, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {"name", "base", "trained", "difference", "counts", "seconds", "tokens", "cost"}

@@ -33,7 +33,7 @@ SUMMARY = {
 def test_the_card_tells_figures_data_and_schedule() -> None:
     config = Config.model_validate({"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}})
     card = model_card(config, SUMMARY, {}, phases_of(config.training))
-    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | +0.100 to +0.150 |" in card
+    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | [+0.100, +0.150] |" in card
     assert "| all grades | 1, 2, 3, 4 | 80 | 0.05 |" in card
     assert "trust_remote_code=True" in card
     for count in (11, 22, 33, 44, 55, 66, 77):
