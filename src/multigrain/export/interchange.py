@@ -175,7 +175,7 @@ configs:
 # Graded tuples
 
 {survey.written} queries, each with a text that answers it and texts that do not, at several grades of similarity; made by
-[multigrain](https://pypi.org/project/multigrain/). {survey.negatives} negatives in all.
+multigrain. {survey.negatives} negatives in all.
 
 | column | |
 | --- | --- |
