@@ -55,7 +55,7 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = table["tasks"]["held-out"]["nDCG@10"]
     assert list(cells) == ["mean", "base, not trained", "anchor", "only four"]  # the baseline first
     assert [len(cell["each"]) for cell in cells.values()] == [2, 1, 2, 2]
-    assert "| anchor |" in out and "cell 6 of 6: only four, seed-2" in err
+    assert "| anchor |" in out and "cell 6 of 6: only four (seed-2)" in err
     assert (folder / "table.md").read_text().startswith(out.splitlines()[0])
     for name in ("metric-held-out.svg", "metric-held-out.png", "training.svg"):
         assert (folder / name).stat().st_size > 1000
@@ -86,7 +86,7 @@ def test_check_looks_at_every_arm_before_anything_is_trained(
 ) -> None:
     assert main(["check", str(grid_toml)]) == 0
     out = capsys.readouterr().out
-    assert "anchor, mean, only four" in out and "6: 3 arms x 2 seeds" in out and "0 measured" in out
+    assert '"anchor", "mean", "only four"' in out and "6: 3 arms x 2 seeds" in out and "0 measured" in out
     assert not Grid(grid_toml).folder.exists()
     assert main(["check", str(grid_toml), "--set", "seed=1"]) == 2
     assert "describes a grid" in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_an_arm_that_could_not_be_tuned_is_left_out(
     monkeypatch.setattr(pipeline, "measure", failing)
     assert main(["ablate", str(grid_toml)]) == 1
     out, err = capsys.readouterr()
-    assert "failed: mean, tune-1e-09" in err and "| anchor |" in out and "| mean |" not in out
+    assert "failed: mean (tune-1e-09)" in err and "| anchor |" in out and "| mean |" not in out
     assert "tune.task is in the table too" in err
     monkeypatch.undo()
     assert main(["ablate", str(grid_toml)]) == 0
@@ -168,7 +168,7 @@ def test_an_arm_that_cannot_be_trained_does_not_stop_the_others(
     grid_toml.write_text(GRID.replace("[1, 2]", "[1]") + short)
     assert main(["ablate", str(grid_toml)]) == 1
     out, err = capsys.readouterr()
-    assert "failed: short, seed-1: " in err and "training.steps" in err and "| only four |" in out
+    assert "failed: short (seed-1): " in err and "training.steps" in err and "| only four |" in out
 
 
 def test_two_at_once_are_one_too_many(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +213,7 @@ def test_a_failing_arm_does_not_stop_the_others(
     monkeypatch.setattr(pipeline, "measure", failing)
     assert main(["ablate", str(grid_toml)]) == 1
     out, err = capsys.readouterr()
-    assert "failed: mean, seed-2: training: the loss is no number" in err
+    assert "failed: mean (seed-2): training: the loss is no number" in err
     assert [line.rsplit("| ", 1)[1] for line in out.splitlines() if line.startswith(("| mean", "| anchor"))] == [
         "1 |",
         "2 |",
@@ -231,7 +231,7 @@ def test_a_failing_arm_does_not_stop_the_others(
             'arms.anchor.trainin: unknown key; did you mean "training"',
         ),
         (('pooling = "mean"', 'pooling = "middle"'), "arms.mean.model.pooling: found"),
-        (('baseline = "mean"', 'baseline = "men"'), 'baseline: found "men"; the arms are anchor, mean'),
+        (('baseline = "mean"', 'baseline = "men"'), 'baseline: found "men"; the arms are "anchor", "mean"'),
         (("seeds = [1, 2]", "seeds = [1, 1]"), "seeds: a seed is named twice"),
         (("seeds = [1, 2]", "seeds = [-1]"), "seeds.0: found -1"),
         (('run = "run.toml"', 'run = "nowhere.toml"'), "nowhere.toml: cannot be read"),
@@ -248,11 +248,11 @@ def test_a_failing_arm_does_not_stop_the_others(
         (("[arms.anchor]", "[arms.anchor]\ntraining = 3"), "arms.anchor.training: found 3"),
         (
             ("[arms.anchor]", "[arms.anchor]\ndata = { held_out = 0.5 }"),
-            "arms.mean: data differs from that of arm anchor",
+            'arms.mean: data differs from that of "anchor"',
         ),
         (
             ("[arms.anchor]", "[arms.anchor]\ndata = { limit = 20 }"),  # fewer documents are searched
-            "arms.mean: data differs from that of arm anchor",
+            'arms.mean: data differs from that of "anchor"',
         ),
         (
             ("seeds = [1, 2]", 'tune = { key = "training.seed", values = [1, 2], task = "held-out" }'),

@@ -5,11 +5,13 @@ import random
 import re
 import shutil
 import time
+from collections import Counter
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from transformers import Trainer
 
 from multigrain import pipeline
@@ -46,8 +48,11 @@ def seconds_of(folder: Path) -> dict[str, float]:
 def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(run_toml), "--quiet"]) == 0
     out, err = capsys.readouterr()
-    assert "nDCG@10" in out
     assert err == ""
+    *_, table, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
+    assert table.startswith("task      metric") and "held-out  nDCG@10" in table
+    assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
+    assert "1 tasks" not in out and "2 phases, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {"name", "base", "trained", "difference", "counts", "seconds", "tokens", "cost"}
@@ -61,7 +66,14 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest) == pipeline.names_of(load_config(run_toml))
     assert load_model(folder / "model").encode("the cat").shape == (32,)
-    assert "| coarse | 4 | 4 | 0.05 |" in (folder / "model" / "README.md").read_text()
+    card: Any = ModelCard.load(folder / "model" / "README.md")
+    assert "| coarse | 4 | 4 | 0.05 |" in card.text
+    tuples = map(json.loads, (folder / "grading" / "tuples.jsonl").read_text().splitlines())
+    negatives = [negative for graded in tuples for negative in graded["negatives"]]
+    hardest = Counter(negative["source"] for negative in negatives if negative["grade"] == 4)  # its phases' only one
+    assert f"| written by the language model | 0 | 0 | 0 | {hardest['llm']} |" in card.text
+    assert f"with {hardest.total()} negatives of the grades in its schedule" in card.text
+    assert {result.metric_name for result in card.data.eval_results or []} == {"nDCG@10", "MRR@10", "Recall@100"}
 
     # A second time there is nothing to do, and the same figures are shown.
     before = results(folder)

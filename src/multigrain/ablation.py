@@ -20,7 +20,7 @@ from multigrain.evaluation.report import SEED, bases_of, training_log, write_tab
 from multigrain.extras import require_extra
 from multigrain.grid import Cell, Grid
 from multigrain.jsonl import write_json
-from multigrain.progress import say
+from multigrain.progress import named, say
 from multigrain.rundir import RunDir
 
 
@@ -37,6 +37,12 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     Raises:
         MultigrainError: see `Grid`; or all cells failed.
     """
+    comparison, failures = compared(path, force)
+    return tables(comparison), failures
+
+
+def compared(path: str | Path, force: bool = False) -> tuple[Comparison, list[str]]:
+    """The same, the tables as figures."""
     require_extra("plots")
     grid = Grid(as_path(path, "an ABLATION.toml"))
     if caveat := grid.caveat:
@@ -47,7 +53,7 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
         return _ablate(grid, force)
 
 
-def _ablate(grid: Grid, force: bool) -> tuple[str, list[str]]:
+def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
     work = _Work(grid, force)
     tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
     cells = [cell for cell in grid.cells(tuned) if cell.arm not in work.not_tuned]
@@ -64,7 +70,8 @@ def _ablate(grid: Grid, force: bool) -> tuple[str, list[str]]:
     first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
     logs = {arm: training_log(folder) for arm, folder in first.items()}
     write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
-    return tables(comparison), work.failures
+    say(f"{grid.folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
+    return comparison, work.failures
 
 
 class _Work:
@@ -103,13 +110,13 @@ class _Work:
             raise ConfigError(cell.folder, [fault])
         left = self._total - self._seen + 1
         rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
-        say(f"cell {self._seen} of {self._total}: {cell.arm}, {cell.label}{rest}")
+        say(f"cell {self._seen} of {self._total}: {cell.arm} ({cell.label}){rest}")
         started = time.monotonic()
         _clear(cell)
         try:
             pipeline.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
         except MultigrainError as error:
-            self.failures.append(f"{cell.arm}, {cell.label}: {error}")
+            self.failures.append(f"{cell.arm} ({cell.label}): {error}")
             say(f"  failed: {error}")
             return "failed"
         write_json(cell.note, {"fingerprint": cell.fingerprint})
@@ -159,5 +166,6 @@ def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
     baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
     arms.sort(key=lambda arm: arm.name != baseline)
     if arms[0].name != baseline:
-        say(f"  no training of the baseline, {baseline}, could be measured; differences are from {arms[0].name}")
+        found = f"no training of the baseline, {named([baseline])}, could be measured"
+        say(f"  {found}; differences are from {named([arms[0].name])}")
     return compare(arms, SEED)

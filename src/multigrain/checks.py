@@ -23,7 +23,7 @@ from multigrain.model.foresee import length_note, notes
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.pipeline import finished, is_outdated, names_of
 from multigrain.preflight import require, uses_llm
-from multigrain.progress import listed
+from multigrain.progress import counted, listed, named
 from multigrain.rundir import RunDir
 from multigrain.schedules import drawn, phases_of
 from multigrain.stages.data import read_data
@@ -85,10 +85,11 @@ def check_grid(path: str | Path) -> str:
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
     tuning = len(grid.all_tuning_cells())
     cells = grid.cells(grid.last_tuned)
-    trainings = f"{len(cells)}: {len(arms)} arms x {len(seeds)} seeds" + (f"; {tuning} to tune" if tuning else "")
+    each = f"{counted(len(arms), 'arms')} x {counted(len(seeds), 'seeds')}"
+    trainings = f"{len(cells)}: {each}" + (f"; {tuning} to tune" if tuning else "")
     lines = [
         f"{grid.ablation.name}: the grid is good",
-        f"  arms        {', '.join(arms)}",
+        f"  arms        {named(arms)}",
         f"  trainings   {trainings}",
         f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
         f"  folder      {grid.folder}: {sum(cell.is_done for cell in cells)} measured",

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from multigrain.config import QUICKSTART, RUN_FILE, Config, load_config, read_to
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
+from multigrain.terminal import PLAIN, fitted, shortened, width_of
 from multigrain.vectors import ROLES
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -193,7 +195,7 @@ def _check(options: argparse.Namespace) -> int:
         return _check_grid(place, options.set)
     from multigrain.checks import check
 
-    print(check(load_config(options.run, options.set)))
+    _print(check(load_config(options.run, options.set)))
     return DONE
 
 
@@ -217,7 +219,7 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
     summary = verbs[options.verb](config, force=options.force, **more)
     if not processes.is_main():
         return DONE
-    print(render(config, summary))
+    _print(render(config, summary, _width()))
     if too_many_parked(config, summary):
         counts = summary["counts"]
         parked = counts.get("parked", 0) + counts.get("pairs_parked", 0)
@@ -233,7 +235,7 @@ def _search(options: argparse.Namespace) -> int:
     from multigrain.pipeline import search
 
     for score, document in search(options.folder, options.query, options.top):
-        print(f"{score:.3f}  {document.id}\n       {document.text[:160]}")
+        print(f"{score:.3f}  {document.id}\n       {shortened(document.text, _width() - 7)}")
     return DONE
 
 
@@ -245,17 +247,21 @@ def _export_data(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from multigrain.evaluation.report import compare_runs
+    from multigrain.evaluation.comparison import for_terminal, to_markdown
+    from multigrain.evaluation.report import compared_runs
 
-    print(compare_runs(options.folders, options.out, options.force))
+    comparison = compared_runs(options.folders, options.out, options.force)
+    print(for_terminal(comparison, _width()) if sys.stdout.isatty() else to_markdown(comparison))
     return DONE
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from multigrain.ablation import ablate
+    from multigrain.ablation import compared
+    from multigrain.evaluation.comparison import for_terminal, tables
 
-    table, failures = ablate(options.run, options.force)
-    print(table)
+    comparison, failures = compared(options.run, options.force)
+    figures = replace(comparison, moved={})
+    print(for_terminal(figures, _width()) if sys.stdout.isatty() else tables(comparison))
     for failure in failures:
         complain(f"failed: {failure}")
     return FAILED if failures else DONE
@@ -270,7 +276,7 @@ def _verify(folder: Path, settings: list[str]) -> int:
     from multigrain.saved_model import verify_model
 
     report, is_good = verify_model(folder)
-    print(report)
+    _print(report)
     return DONE if is_good else USER
 
 
@@ -279,7 +285,7 @@ def _check_grid(path: Path, settings: list[str]) -> int:
         raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
     from multigrain.checks import check_grid
 
-    print(check_grid(path))
+    _print(check_grid(path))
     return DONE
 
 
@@ -302,6 +308,15 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
     print(export_onnx(options.model, options.out, options.int8, options.force))
     return DONE
+
+
+def _print(text: str) -> None:
+    """To stdout; on a terminal, lines break between words."""
+    print(fitted(text, width_of(sys.stdout)))
+
+
+def _width() -> int:
+    return width_of(sys.stdout) or PLAIN
 
 
 def _explain(error: Exception) -> int:

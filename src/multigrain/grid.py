@@ -45,6 +45,7 @@ from multigrain.evaluation.comparison import read_run
 from multigrain.evaluation.report import BASE
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.preflight import require
+from multigrain.progress import named
 from multigrain.rundir import RunDir
 from multigrain.stages.data import read_data
 from multigrain.stages.evaluate import foresee
@@ -114,7 +115,7 @@ class Ablation(Section):
     @model_validator(mode="after")
     def _baseline_is_an_arm(self) -> "Ablation":
         if self.baseline not in (None, BASE, *self.arms):
-            raise ValueError(f'baseline: found "{self.baseline}"; the arms are {", ".join(self.arms)}')
+            raise ValueError(f'baseline: found "{self.baseline}"; the arms are {named(self.arms)}')
         return self
 
 
@@ -305,7 +306,9 @@ class Grid:
         for name, asked in others:
             for key, value in asked.items():
                 if value != first[1][key]:
-                    fault = f"arms.{name}: {key} differs from that of arm {first[0]}, so they could not be compared"
+                    fault = (
+                        f"arms.{name}: {key} differs from that of {named([first[0]])}, so they could not be compared"
+                    )
                     raise ConfigError(self._path, [fault])
 
     def _cell(self, arm: str, label: str, changes: dict[str, Any]) -> Cell:

@@ -25,7 +25,7 @@ from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.jsonl import write_json
 from multigrain.model.files import model_files
 from multigrain.preflight import require
-from multigrain.progress import listed, say
+from multigrain.progress import counted, listed, say
 from multigrain.prompts import files_in
 from multigrain.records import Document
 from multigrain.rundir import RunDir, StageRecord, run_folder_of
@@ -387,7 +387,7 @@ def _run_stages(
             raise _stage_before(config, missing[0], outdated)
         run_dir.claim(config, force or not outdated)
         if retry is not None:
-            say(f"put back: {asking.retry(decided(config, run_dir), run_dir, retry)} inputs")
+            say(f"put back: {counted(asking.retry(decided(config, run_dir), run_dir, retry), 'inputs')}")
         for stage in stages_of(config):
             if stage.name not in names:
                 continue

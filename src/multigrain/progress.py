@@ -3,9 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from multigrain.terminal import fitted, is_live, width_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,12 +31,15 @@ class Meter(Protocol):
 _mode: Mode = "auto"
 _is_shown = False
 """Whether a meter is."""
+_closed: dict[str, float] = {}
+"""When the last meter of each description was closed: work that is done in many small pieces is told once."""
 
 
 def set_mode(mode: Mode) -> None:
     """Choose how progress is shown, for the whole process."""
     global _mode  # noqa: PLW0603 (the process has one stderr)
     _mode = mode
+    _closed.clear()
 
 
 def say(message: str) -> None:
@@ -42,12 +47,15 @@ def say(message: str) -> None:
     if _mode == "json":
         _print(json.dumps({"message": message}, ensure_ascii=False))
     elif _mode == "auto":
-        _print(message)
+        _print(fitted(message, width_of(sys.stderr)))
 
 
 def complain(message: str) -> None:
     """Tell the user what went wrong, however quiet we are."""
-    _print(json.dumps({"error": message}, ensure_ascii=False) if _mode == "json" else f"multigrain: {message}")
+    if _mode == "json":
+        _print(json.dumps({"error": message}, ensure_ascii=False))
+    else:
+        _print(fitted(f"multigrain: {message}", width_of(sys.stderr)))
 
 
 @contextmanager
@@ -67,9 +75,10 @@ def meter(description: str, total: int) -> Iterator[Meter]:
 
 @contextmanager
 def _meter(description: str, total: int) -> Iterator[Meter]:
-    if _mode == "auto" and sys.stderr.isatty():
-        with _bar() as progress:
+    if _mode == "auto" and is_live(sys.stderr):
+        with _bar(is_passing=description in _closed) as progress:
             yield _Bar(progress, progress.add_task(description, total=total, note=""))
+        _closed[description] = time.monotonic()
     else:
         lines = _Json(description, total) if _mode == "json" else _Lines(description, total)
         yield lines
@@ -78,14 +87,41 @@ def _meter(description: str, total: int) -> Iterator[Meter]:
 
 def interval(low: float | None, high: float | None) -> str:
     """An interval as a person reads it; nothing where there is none, as for a task that has a score alone."""
-    return "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+    return "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+
+
+def counted(number: object, plural: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held out queries"), counted(1, "parked")
+    ('1 phase', '2 queries', '1 held out query', '1 parked')
+    """
+    return f"{number} {' '.join(map(_singular, plural.split())) if number == 1 else plural}"
+
+
+def _singular(word: str) -> str:
+    if word.endswith(("ss", "us", "is")):
+        return word
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("s", "")):
+        if word.endswith(ending):
+            return word.removesuffix(ending) + instead
+    return word
+
+
+def named(names: Iterable[str]) -> str:
+    """Names in a line, each in quotes: they may have commas in them.
+
+    >>> print(named(["base", "stock, mined"]))
+    "base", "stock, mined"
+    """
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def listed(fields: Mapping[str, object]) -> str:
     """Fields as a person reads them: "3 parked, 64 under way, most often: HTTP 429"."""
+    words = {name.replace("_", " "): value for name, value in fields.items()}
     return ", ".join(
-        f"{name.replace('_', ' ')}: {value}" if isinstance(value, str) else f"{value} {name.replace('_', ' ')}"
-        for name, value in fields.items()
+        f"{name}: {value}" if isinstance(value, str) else counted(value, name) for name, value in words.items()
     )
 
 
@@ -124,7 +160,10 @@ class _Lines:
             self._show()
 
     def close(self) -> None:
-        self._show()
+        before = _closed.get(self.description, -self.every)
+        if self.printed > self.started or time.monotonic() - before >= self.every:
+            self._show()
+            _closed[self.description] = self.printed
 
     def _show(self) -> None:
         self.printed = time.monotonic()
@@ -141,6 +180,9 @@ class _Lines:
 
 class _Json(_Lines):
     every = JSON_EVERY
+
+    def close(self) -> None:  # machines count the work
+        self._show()
 
     def _print(self, seconds: float, rate: float, left: float | None) -> None:
         counts = {"work": self.description, "done": self.done, "total": self.total}
@@ -161,8 +203,14 @@ class _Bar:
         self.progress.update(self.task, completed=done, note=listed(fields))
 
 
-def _bar() -> "Progress":
-    from rich.console import Console
+def _bar(is_passing: bool) -> "Progress":
+    """A bar, and below it what else there is to know, in as many lines as that takes.
+
+    Args:
+        is_passing: leave nothing behind.
+    """
+    from rich.console import Console, RenderableType
+    from rich.padding import Padding
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -171,14 +219,23 @@ def _bar() -> "Progress":
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
+    from rich.text import Text
 
-    return Progress(
-        TextColumn("{task.description}"),
+    class Bar(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if note := task.fields["note"]:
+                    yield Padding(Text(note), (0, 0, 0, 2))
+
+    return Bar(
+        TextColumn("{task.description}", table_column=Column()),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         refresh_per_second=4,
+        transient=is_passing,
     )

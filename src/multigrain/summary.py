@@ -6,8 +6,7 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.progress import interval, listed
 from multigrain.rundir import RunDir
-
-WIDTH = 110
+from multigrain.terminal import PLAIN, columns, shortened
 
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
@@ -34,14 +33,16 @@ def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
     return any(counts.get(parked, 0) > allowed * counts.get(requests, 0) for parked, requests in asked)
 
 
-def render(config: Config, summary: dict[str, Any]) -> str:
-    """The counts, and, as far as the run has come, the figures and a few searches before and after."""
+def render(config: Config, summary: dict[str, Any], width: int = PLAIN) -> str:
+    """The counts, and, as far as the run has come, a few searches before and after; the figures come last."""
     run_dir = RunDir(config.folder)
     blocks = [_counts(summary)]
     if summary["difference"]:
-        blocks += [_figures(summary), _examples(run_dir)]
+        blocks.append(_examples(run_dir, width))
     if "export" in summary["seconds"]:
         blocks.append(f'model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} "your question"')
+    if summary["difference"]:
+        blocks += [_figures(summary), _verdict(summary)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -51,27 +52,41 @@ def _counts(summary: dict[str, Any]) -> str:
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    lines = [f"{'task':<24} {'metric':<11} {'base':>6} {'trained':>8} {'difference':>11}  95 % interval"]
+    rows = [("task", "metric", "base", "trained", "difference", "95 % interval")]
     for task, difference in summary["difference"].items():
         for metric, (value, low, high) in difference.items():
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
-            lines.append(
-                f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {interval(low, high)}".rstrip()
+            figures = (f"{base:.3f}", f"{trained:.3f}", f"{value:+.3f}", interval(low, high))
+            rows.append((task, metric, *figures))
+    return "\n".join(columns(rows, texts=2))
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    """What the first metric of each task says of the trained model, by its interval."""
+    found: dict[str, list[str]] = {"better than its base": [], "no clear difference": [], "worse than its base": []}
+    for task, difference in summary["difference"].items():
+        metric, (_, low, high) = next(iter(difference.items()))
+        if low is not None and high is not None:
+            verdict = (
+                "better than its base" if low > 0 else "worse than its base" if high < 0 else "no clear difference"
             )
-    return "\n".join(lines)
+            found[verdict].append(f"{task} ({metric})")
+    said = [f"{verdict} on {', '.join(tasks)}" for verdict, tasks in found.items() if tasks]
+    return f"verdict  {'; '.join(said)}" if said else ""
 
 
-def _examples(run_dir: RunDir) -> str:
+def _examples(run_dir: RunDir, width: int) -> str:
     examples = json.loads(run_dir.examples.read_text(encoding="utf-8"))
     if not examples:
         return ""
     blocks = ["Searches whose first result changed, drawn at random (* = the right document):"]
     for example in examples:
         before, after = (example[key] or "> 100" for key in ("rank_before", "rank_after"))
-        lines = [f"\n{example['query']}   (rank of the right document: {before} -> {after})"]
+        lines = [f"\n{shortened(example['query'], width)}", f"  rank of the right document: {before} -> {after}"]
         for side in ("before", "after"):
             for document in example[side]:
                 mark = "*" if document["id"] in example["relevant"] else " "
-                lines.append(f"  {side:<6} {mark} {document['id']}: {document['text']}"[:WIDTH])
+                head = f"  {side:<6} {mark} "
+                lines.append(head + shortened(f"{document['id']}: {document['text']}", width - len(head)))
         blocks.append("\n".join(lines))
     return "\n".join(blocks)

@@ -1,6 +1,8 @@
 """Runs beside each other."""
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from multigrain.cli import main
 from multigrain.errors import RunError
 from multigrain.evaluation import report
-from multigrain.evaluation.comparison import Arm, Measured, compare, read_run, to_markdown
+from multigrain.evaluation.comparison import Arm, Measured, compare, for_terminal, read_run, to_markdown
 
 
 def measured(scores: list[float], task: str = "t") -> Measured:
@@ -59,6 +61,40 @@ def test_a_rank_correlation_and_a_score_alone() -> None:
     assert comparison.tasks["mteb:X"]["main score"]["b"].difference is None
     assert comparison.moved["sts:x"]["b"] == []
     assert "| b | 0.300 | -0.700 |  |  | 1 |" in to_markdown(comparison)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_terminal_gets_columns_and_the_tables_last(width: int) -> None:
+    before, after = measured([0.2] * 12), measured([0.4] * 12)
+    for training in (before, after):
+        training.texts["t"] = {str(n): f"query {n} " + "word " * 60 for n in range(12)}
+        for n in range(1, 8):
+            training.scores["t"][f"metric {n}"] = 0.5
+            for item in training.items["t"].values():
+                item[f"metric {n}"] = 0.5
+    comparison = compare([Arm("stock, mined", [before]), Arm("ours, all grades", [after])], seed=1)
+    lines = for_terminal(comparison, width).splitlines()
+    start = lines.index('t: differences from "stock, mined"')
+    assert lines[start + 1].split() == "arm nDCG@10 difference 95 % interval p (Holm) seeds".split()
+    assert re.match(r"ours, all grades +0.400 +\+0.200 +\[\+0.200, \+0.200\]", lines[start + 3])
+    moved = [line for line in lines if line.startswith("- ")]
+    assert moved and max(map(lines.index, moved)) < start and all(line.endswith("word …") for line in moved)
+    assert all(len(line) <= max(width, 76) for line in lines)
+    assert sum(line.count("metric ") for line in lines) == 7
+    assert "|" not in "".join(lines)
+
+
+def test_the_command_line_gives_columns_to_a_terminal_alone(
+    runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["compare", *map(str, runs)]
+    assert main(command) == 0
+    assert "| arm |" in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main([*command, "--out", str(out := runs[0].parent / "out")]) == 0
+    shown, told = capsys.readouterr()
+    assert "| arm |" not in shown and "base, not trained  0.500      -0.100  [-0.100, -0.100]" in shown
+    assert f"{out}: table.md, table.json" in told and "| arm |" in (out / "table.md").read_text()
 
 
 def test_items_are_paired_by_id() -> None:

@@ -1,20 +1,24 @@
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import export
-from multigrain.export.card import model_card
+from multigrain.export.card import Lesson, model_card
 from multigrain.export.folders import written_whole
+from multigrain.export.interchange import Survey, dataset_card
 from multigrain.export.verify import verify
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
 from multigrain.schedules import phases_of
 
-SUMMARY = {
+SUMMARY: dict[str, Any] = {
     "base": {"held-out": {"nDCG@10": 0.5}},
     "trained": {"held-out": {"nDCG@10": 0.625}},
     "difference": {"held-out": {"nDCG@10": [0.125, 0.1, 0.15]}},
@@ -30,20 +34,122 @@ SUMMARY = {
 }
 
 
+NEGATIVES = {("llm", 1): 301, ("llm", 4): 302, ("mined", 2): 303}
+
+
+def card_of(settings: dict[str, Any] | None = None, summary: dict[str, Any] = SUMMARY, **lesson: Any) -> str:
+    config = Config.model_validate(
+        {"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}, **(settings or {})}
+    )
+    known = {"phases": phases_of(config.training), "negatives": NEGATIVES, **lesson}
+    return model_card(config, summary, {}, Lesson(**known))
+
+
+def metadata_of(card: str) -> dict[str, Any]:
+    found: dict[str, Any] = ModelCard(card).data.to_dict()
+    return found
+
+
 def test_the_card_tells_figures_data_and_schedule() -> None:
-    config = Config.model_validate({"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}})
-    card = model_card(config, SUMMARY, {}, phases_of(config.training))
-    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | +0.100 to +0.150 |" in card
+    card = card_of()
+    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | [+0.100, +0.150] |" in card
     assert "| all grades | 1, 2, 3, 4 | 80 | 0.05 |" in card
     assert "trust_remote_code=True" in card
-    for count in (11, 22, 33, 44, 55, 66, 77):
-        assert str(count) in card
+    assert "11 for training, 22 held out" in card
     assert "/home/me" not in card
     assert "mixed in" not in card
-    plain = {"name": "plain", "model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}}
-    card = model_card(Config.model_validate({**plain, "data": {"pairs": "pairs.jsonl"}}), SUMMARY, {}, [])
+    card = card_of({"model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}})
     assert "trust_remote_code" not in card
     assert "seed 7. Then 30% of the base's weights were mixed in." in card
+
+
+def test_the_card_counts_the_negatives_that_training_could_see() -> None:
+    card = card_of()
+    assert "drew from 77 tuples (80 steps of 32 tuples each), with 906 negatives of the grades in its schedule:" in card
+    assert "| written by the language model | 301 | 0 | 0 | 302 |" in card
+    assert "| mined from the corpus, or given | 0 | 303 | 0 | 0 |" in card
+    assert "33" not in card and "44" not in card and "55" not in card  # what was written, mined and dropped
+    card = card_of({"training": {"steps": 2, "schedule": "in-batch"}}, negatives={})
+    assert "(2 steps of 32 tuples each, so 64 of them at most), and used no negatives but those of the batch" in card
+
+
+def test_the_card_has_what_hubs_read() -> None:
+    card = card_of(languages=["en", "de"])
+    data: Any = ModelCard(card).data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2" and data.license == "apache-2.0"
+    assert data.language == ["en", "de"] and data.library_name == "sentence-transformers"
+    assert data.pipeline_tag == "sentence-similarity"
+    assert set(data.tags or []) >= {"sentence-transformers", "sentence-similarity", "feature-extraction", "multigrain"}
+    assert data.model_name == "mine"
+    (result,) = data.eval_results or []
+    assert (result.task_type, result.dataset_name, result.dataset_type) == (
+        "information-retrieval",
+        "held-out",
+        "held-out",
+    )
+    assert (result.metric_type, result.metric_name, result.metric_value) == ("cosine_ndcg@10", "nDCG@10", 0.625)
+    assert "pypi.org" not in card and "http" not in card
+    assert "pypi.org" not in dataset_card(Survey(Counter({3: 2}), has_instructions=False))
+
+
+def test_tasks_of_all_kinds_stay_apart_in_the_metadata() -> None:
+    tasks = {
+        "held-out": "nDCG@10",
+        "beir:scifact:test": "nDCG@10",
+        "sts:stsb": "Spearman",
+        "graded:x": "accuracy 1",
+        "mteb:STS17": "cosine_spearman",
+    }
+    scores = {task: {metric: 0.5} for task, metric in tasks.items()}
+    difference = {task: {metric: [0.0, None, None]} for task, metric in tasks.items()}
+    index = metadata_of(card_of(summary={**SUMMARY, "base": scores, "trained": scores, "difference": difference}))[
+        "model-index"
+    ]
+    found = {result["dataset"]["name"]: result for result in index[0]["results"]}
+    assert found.keys() == tasks.keys()
+    assert len({result["task"]["type"] for result in found.values()}) == 4
+    assert found["graded:x"]["metrics"][0]["type"] == "accuracy_1"
+    unmeasured = card_of(summary={**SUMMARY, "base": {}, "trained": {}, "difference": {}})
+    assert "model-index" not in metadata_of(unmeasured)
+
+
+@pytest.mark.parametrize(
+    ("readme", "expected"),
+    [
+        ("---\nlicense: mit\nlanguage: fr\n---\n# A model\n", {"license": "mit"}),
+        (
+            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n",
+            {"license": "other", "license_name": "mine"},
+        ),
+        ("---\nlicense: [mit, x]\n---\n", {}),
+        ("---\nlicense: {: [\n---\n", {}),
+        ("# no metadata\n", {}),
+        (None, {}),
+    ],
+)
+def test_the_licence_is_the_bases(readme: str | None, expected: dict[str, str], tmp_path: Path) -> None:
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    found = metadata_of(card_of({"model": {"base": str(tmp_path)}}))
+    assert {key: found[key] for key in found if key.startswith("license") and key != "license_link"} == expected
+    assert "base_model" not in found and str(tmp_path) not in str(found) and "language" not in found
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("org/some-model_1.5", "org/some-model_1.5"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("embedded-llm", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("models/some.gguf", None),
+        ("./absent", None),
+        ("a/b/c", None),
+    ],
+)
+def test_the_base_is_named_as_the_hub_does(base: str, name: str | None) -> None:
+    found = metadata_of(card_of({"model": {"base": base}}))
+    assert found.get("base_model") == name
+    assert found.get("license") == ("apache-2.0" if base == "embedded-llm" else None)
 
 
 def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:

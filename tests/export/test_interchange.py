@@ -145,7 +145,7 @@ def test_lines_have_the_fields_that_others_document(tmp_path: Path) -> None:
 def test_columns_are_as_many_as_keep_most_negatives(tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     told = export_data(lambda: iter(TUPLES), "sentence-transformers", out)  # 4 x 2 tuples beats 1 x 3
-    assert "2 tuples, 4 negatives each (1 tuples with fewer are left out; --negatives 1 keeps all" in told
+    assert "2 tuples, 4 negatives each (1 tuple with fewer left out; --negatives 1 keeps all" in told
     rows = load("parquet", tmp_path, data_files=str(out))
     assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2", "negative_3", "negative_4"]
     export_data(lambda: iter(TUPLES), "sentence-transformers", out, force=True, negatives=1)

@@ -75,6 +75,7 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
         with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
             write_table(comparison, folder)
             write_plots(comparison, logs, runs, folder)
+        say(f"{out}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
     return comparison
 
 

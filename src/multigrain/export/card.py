@@ -1,11 +1,16 @@
 """The model card: what the model is, what it was made from, and how it was measured."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
-from multigrain.progress import interval
+from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
+from multigrain.progress import counted, interval
+from multigrain.records import GRADES
 from multigrain.vectors import ROLES, prompt_for
 
 WITH_CODE = """```python
@@ -26,39 +31,60 @@ ENCODE
 ```"""
 
 HUB_NAMES = {
-    "embedded": "sentence-transformers/all-MiniLM-L6-v2",
-    "embedded-llm": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    EMBEDDED: "sentence-transformers/all-MiniLM-L6-v2",
+    EMBEDDED_LLM: "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "multigrain"]
+SOURCES = {"llm": "written by the language model", "mined": "mined from the corpus, or given"}
+TASK_TYPES = {"sts:": "semantic-similarity", "graded:": "reranking", "mteb:": "sentence-similarity"}
+"""By the beginning of a task's name; all others are searches. Words as in sentence-transformers' cards."""
+METRIC_TYPES = {
+    "nDCG@10": "cosine_ndcg@10",
+    "MRR@10": "cosine_mrr@10",
+    "Recall@100": "cosine_recall@100",
+    "Spearman": "spearman_cosine",
 }
 ENCODE = """queries = model.encode_query(["what somebody looks for"])
 documents = model.encode_document(["a passage", "another one"])
 print(model.similarity(queries, documents))"""
 
 
-def model_card(
-    config: Config, summary: dict[str, Any], prompts: Mapping[str, str], phases: Sequence[PhaseSection]
-) -> str:
+@dataclass(frozen=True)
+class Lesson:
+    """What the model was trained with.
+
+    Attributes:
+        phases: the schedule as it was trained.
+        negatives: how many negatives its phases ask for, by source and grade.
+        languages: of the positives, as ISO 639-1 codes.
+    """
+
+    phases: Sequence[PhaseSection]
+    negatives: Mapping[tuple[str, int], int]
+    languages: Sequence[str] = ()
+
+
+def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str], lesson: Lesson) -> str:
     """Markdown with the metadata that model hubs read.
 
     Args:
         config: the run.
         summary: its figures.
         prompts: the model's, by name.
-        phases: the schedule as it was trained.
+        lesson: what it was trained with.
     """
     usage = (WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE).replace("ENCODE", ENCODE)
     usage += _prompts(prompts)
-    rows = "\n".join(f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in phases)
-    counts = summary["counts"]
+    rows = [f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in lesson.phases]
+    schedule, counts = "\n".join(rows), summary["counts"]
     return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, multigrain]
+{_metadata(config, summary, lesson)}
 ---
 
 # {config.name}
 
-A text-embedding model trained by [multigrain](https://pypi.org/project/multigrain/) from `{_base(config)}`
-({described(config.model)}).
+A text-embedding model trained by multigrain from `{_base(config)}` ({described(config.model)}).
 
 ## Use
 
@@ -73,9 +99,7 @@ Paired with the base model; the interval is a 95 % bootstrap interval of the dif
 ## Data
 
 {_origin(config)}: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
-{counts["written"]} negatives were written by the language model ({config.llm.provider}), {counts["mined"]} were mined;
-{counts["dropped"]} were dropped by grading.
-The training used {counts["negatives"]} negatives in {counts["tuples"]} tuples.
+{_used(config, counts, lesson)}
 
 ## Schedule
 
@@ -84,8 +108,93 @@ seed {config.training_seed}.{_mixed(config)}
 
 | phase | grades of negatives | steps | temperature |
 | --- | --- | --- | --- |
-{rows}
+{schedule}
 """
+
+
+def _metadata(config: Config, summary: dict[str, Any], lesson: Lesson) -> str:
+    """The YAML at the head of the card."""
+    from huggingface_hub import ModelCardData
+
+    of_base = front_matter(config.model.base)
+    licence = of_base.get("license")
+    known: dict[str, Any] = {key: of_base.get(key) for key in ("license_name", "license_link") if licence == "other"}
+    results = _results(summary)
+    data = ModelCardData(
+        base_model=hub_name(config.model.base),
+        language=list(lesson.languages) or None,
+        library_name="sentence-transformers",
+        license=licence if isinstance(licence, str) else None,
+        pipeline_tag="sentence-similarity",
+        tags=TAGS,
+        model_name=config.name,
+        eval_results=results or None,
+        **known,
+    )
+    text: str = data.to_yaml(line_break="\n")
+    return text.strip()
+
+
+def _results(summary: dict[str, Any]) -> list[Any]:
+    """The figures of the trained model as hubs keep them."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=next(
+                (kind for start, kind in TASK_TYPES.items() if task.startswith(start)), "information-retrieval"
+            ),
+            dataset_type=re.sub(r"[^\w.]+", "-", _shown(task)),
+            dataset_name=_shown(task),
+            metric_type=METRIC_TYPES.get(metric, metric.lower().replace(" ", "_")),
+            metric_name=metric,
+            metric_value=round(summary["trained"][task][metric], 4),
+        )
+        for task, metrics in summary["difference"].items()
+        for metric in metrics
+    ]
+
+
+def hub_name(base: str) -> str | None:
+    """What the model hub calls a base; None where it is a file or folder of somebody's."""
+    if base in HUB_NAMES:
+        return HUB_NAMES[base]
+    return base if not Path(base).exists() and not is_gguf(base) and HUB_NAME.fullmatch(base) else None
+
+
+def front_matter(base: str) -> dict[str, Any]:
+    """What the base's own card says for machines; nothing where it has none, or it is not on this disk."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    if base == EMBEDDED_LLM:  # its package has the weights alone
+        return {"license": "apache-2.0"}
+    folder = Path(find_base(base, "model.base") if base == EMBEDDED else base)
+    found = (
+        folder / "README.md" if folder.is_dir() or hub_name(base) is None else try_to_load_from_cache(base, "README.md")
+    )
+    try:
+        text = Path(found).read_text(encoding="utf-8") if isinstance(found, str | Path) else ""
+        return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
+    except Exception:  # there is none, or it is damaged in one of many ways: no reason to write no model
+        return {}
+
+
+def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
+    """What the training could see: the steps may be fewer than all tuples take."""
+    seen = sum(phase.steps or 0 for phase in lesson.phases) * config.training.batch_size
+    steps = counted(sum(phase.steps or 0 for phase in lesson.phases), "steps")
+    brought = f"{steps} of {counted(config.training.batch_size, 'tuples')} each"
+    drawn = f"The training drew from {counted(counts['tuples'], 'tuples')} ({brought}"
+    drawn += f", so {seen} of them at most)" if seen < counts["tuples"] else ")"
+    total = sum(lesson.negatives.values())
+    if not total:
+        return f"{drawn}, and used no negatives but those of the batch."
+    rows = [
+        f"| {words} | {' | '.join(str(lesson.negatives.get((source, grade), 0)) for grade in GRADES)} |"
+        for source, words in SOURCES.items()
+    ]
+    head = f"| negatives | {' | '.join(f'grade {grade}' for grade in GRADES)} |\n| --- | --- | --- | --- | --- |"
+    return f"{drawn}, with {counted(total, 'negatives')} of the grades in its schedule:\n\n" + "\n".join([head, *rows])
 
 
 def _prompts(prompts: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from multigrain.errors import ConfigError
 from multigrain.jsonl import atomic_file, atomic_folder, write_atomic, write_objects
+from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative
 
 ROWS = 1000
@@ -101,11 +102,12 @@ def export_data(tuples: Tuples, form: str, out: Path, force: bool = False, negat
 
 
 def _told(survey: Survey, form: str) -> str:
-    each = f"{survey.least} negatives each" if form == COLUMNS else f"{survey.negatives} negatives"
+    negatives = counted(survey.least if form == COLUMNS else survey.negatives, "negatives")
+    each = f"{negatives} each" if form == COLUMNS else negatives
     left_out = survey.sizes.total() - survey.written
     hint = "; --negatives 1 keeps all that have any" if form == COLUMNS and survey.least > 1 else ""
-    fewer = f" ({left_out} tuples with fewer are left out{hint})" if left_out else ""
-    return f"{survey.written} tuples, {each}{fewer}"
+    fewer = f" ({counted(left_out, 'tuples')} with fewer left out{hint})" if left_out else ""
+    return f"{counted(survey.written, 'tuples')}, {each}{fewer}"
 
 
 def _check_path(out: Path, form: str, suffixes: tuple[str, ...], force: bool) -> None:
@@ -173,7 +175,7 @@ configs:
 # Graded tuples
 
 {survey.written} queries, each with a text that answers it and texts that do not, at several grades of similarity; made by
-[multigrain](https://pypi.org/project/multigrain/). {survey.negatives} negatives in all.
+multigrain. {survey.negatives} negatives in all.
 
 | column | |
 | --- | --- |

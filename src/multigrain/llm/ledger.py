@@ -19,7 +19,7 @@ class Tally:
     sent: int = 0
     """Requests that went out now; other answers were in the store."""
     spent: Usage = field(default_factory=Usage)
-    """By these requests; calls under way count with their bounds."""
+    """By those of these requests that have ended; what is under way may take less than it is booked with."""
     errors: Counter[str] = field(default_factory=Counter)
     """Failed calls, by kind."""
 
@@ -54,7 +54,7 @@ class Ledger:
         self.obstacle = self.budget.obstacle(bound)
         if self.obstacle:
             return None
-        self._spend(bound)
+        self.budget.spent += bound
         self.tally.sent += 1
         return Call(self.store.begin_call(key, request.max_tokens, bound, batch), bound)
 
@@ -62,19 +62,19 @@ class Ledger:
         """Keep what came back, and book what it took instead of the bound."""
         usage = self.budget.actual(answer, call.bound)
         self.store.end_call(call.number, answer, usage)
-        self._spend(usage - call.bound)
+        self._settle(call, usage)
 
     def fail(self, call: Call, error: LLMError) -> None:
         """Keep why nothing came back; the bound stays booked if the call may have been charged for."""
         usage = call.bound if error.billed else Usage(calls=1)
         self.store.fail_call(call.number, str(error), usage)
         self.count(error)
-        self._spend(usage - call.bound)
+        self._settle(call, usage)
 
     def count(self, error: LLMError) -> None:
         """Count an error by its kind."""
         self.tally.errors[f"HTTP {error.status}" if error.status else error.reason] += 1
 
-    def _spend(self, usage: Usage) -> None:
-        self.budget.spent += usage
+    def _settle(self, call: Call, usage: Usage) -> None:
+        self.budget.spent += usage - call.bound
         self.tally.spent += usage
