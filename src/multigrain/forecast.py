@@ -15,7 +15,8 @@ from multigrain.errors import MultigrainError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
 from multigrain.model.foresee import LAYERS, SIZES
-from multigrain.model.locate import EMBEDDED_LLM, find_base
+from multigrain.model.files import EMBEDDED_LLM
+from multigrain.model.locate import find_base
 from multigrain.schedules import phases_of
 
 EMBEDDED_REQUESTS = 1.25

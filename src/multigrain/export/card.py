@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
-from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
+from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
+from multigrain.model.locate import find_base
 from multigrain.progress import counted, interval
 from multigrain.records import GRADES
 from multigrain.vectors import ROLES, prompt_for
