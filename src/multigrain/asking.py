@@ -242,9 +242,9 @@ def estimate(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = N
     """
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
-    likely, most, request = Usage(), Usage(), None
-    dialect = _known_dialect(config)
+    likely, most, request, dialect = Usage(), Usage(), None, None
     for task in tasks:
+        dialect = dialect if request else _known_dialect(config, task.ask.request)
         request = task.ask.request.suited(dialect)
         likely += _likely(request, budget.prices)
         most += budget.bound(request)
@@ -261,13 +261,13 @@ def estimate(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = N
     return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
 
 
-def _known_dialect(config: Config) -> Dialect | None:
+def _known_dialect(config: Config, request: Request) -> Dialect | None:
     """What an earlier command has learnt of the (first) server: whether its model thinks, and needs room for it."""
     store = RunDir(config.folder).store
     if not store.is_file() or not config.llm.base_url:
         return None
     with AnswerStore(store) as answers:
-        return answers.dialect(config.llm.base_url[0], model_name(config.llm))
+        return answers.dialect(config.llm.base_url[0], request.asked_of)
 
 
 def bound(config: Config, pairs: Sequence[Pair]) -> Usage:

@@ -184,9 +184,11 @@ class LLMSection(Section):
     @field_validator("extra_headers")
     @classmethod
     def _headers_are_free(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name in headers:
+        for name, value in headers.items():
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
                 raise ValueError(f'found "{name}", which is no name of a header')
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f'the value of "{name}" holds characters that a header cannot (a line end?)')
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f'found "{name}", which multigrain sets itself')
         return headers

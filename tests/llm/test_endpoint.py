@@ -356,6 +356,7 @@ EXTRAS: list[dict[str, Any]] = [
         ({"query": {"key": "abc123"}}, "wanted the name of an environment variable"),
         ({"extra_headers": {"a b": "x"}}, "no name of a header"),
         ({"extra_headers": {"Content-Type": "x"}}, "which multigrain sets itself"),
+        ({"extra_headers": {"X-Title": "two\nlines"}}, "characters that a header cannot"),
     ],
 )
 def test_what_cannot_go_along_is_told(settings: dict[str, Any], expected: str) -> None:

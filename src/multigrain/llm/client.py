@@ -49,11 +49,17 @@ class Request:
         parts = (*known, self.extra) if self.extra else known  # as it was before there were further fields
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
+    @property
+    def asked_of(self) -> str:
+        """Under which name what is learnt of a server is kept: the model's, with further fields, which may route."""
+        return f"{self.model} {self.extra}".rstrip()
+
     def suited(self, dialect: Dialect | None) -> "Request":
         """As it is sent: a model that thinks has room for its thoughts, and is not stopped at the first line's end."""
         if dialect is None or not dialect.thinks:
             return self
-        return replace(self, max_tokens=self.max_tokens + thinking.ROOM, stop=())
+        has_room = self.max_tokens >= 2 * thinking.ROOM  # say, after an answer that was cut
+        return replace(self, max_tokens=self.max_tokens + (0 if has_room else thinking.ROOM), stop=())
 
 
 @dataclass(frozen=True, slots=True)

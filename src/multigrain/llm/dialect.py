@@ -30,8 +30,8 @@ class Dialect:
     rung: Rung = "json_schema"
     renamed: tuple[tuple[str, str | None], ...] = ()
     """Parameters with the names that they have here; None: not sent."""
-    thinks: bool = False
-    """Whether the model reasons before it answers."""
+    thinks: bool | None = None
+    """Whether the model reasons before it answers; None: it has not shown it, and was not asked without a schema."""
 
     def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
         """The body of a request as this server takes it."""
@@ -71,4 +71,4 @@ class Dialect:
         """As `to_json` wrote it."""
         fields = json.loads(text)
         renamed = tuple((name, other) for name, other in fields["renamed"])
-        return cls(fields["rung"], renamed, fields.get("thinks", False))
+        return cls(fields["rung"], renamed, fields.get("thinks"))

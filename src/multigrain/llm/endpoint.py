@@ -27,8 +27,9 @@ from multigrain.llm.reply import json_in, read_answer
 from multigrain.progress import say
 
 CONNECT_SECONDS = 10.0
-MODELS_SECONDS = ALIVE_SECONDS = 10.0
-"""How long a server may take to list its models, at the start and later."""
+MODELS_SECONDS, ALIVE_SECONDS = 15.0, 10.0
+"""How long a server may take to list its models, at the start and later; the first is longer than it takes to see that
+nobody is there."""
 LARGEST_ANSWER = 4 * 2**20
 """Bytes; a longer body is no answer to a request for a short text."""
 LONGEST_WAIT = 3600.0
@@ -313,9 +314,7 @@ def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
         # Behind a gateway that gave up, the model may have gone on.
         return LLMUnavailable(message, status, billed=status in (502, 504), retry_after=_retry_after(response))
     if status in (401, 403):
-        hint = (
-            "The key was refused: see the variable that llm.api_key_env (or llm.extra_headers) names, if it is named."
-        )
+        hint = "The key was refused: see the environment variable of llm.api_key_env or llm.extra_headers."
     elif status == 404:
         hint = "Are llm.base_url and llm.model right? Raw completions need a server that has /completions."
     elif 300 <= status < 400:

@@ -52,12 +52,18 @@ async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dia
     """
     if request.kind != "chat" or client.dialect is not None:
         return client.dialect or Dialect()
-    client.dialect = ledger.store.dialect(client.address, request.model)
-    if client.dialect is None:
-        client.dialect = await find_dialect(request, lambda asked, dialect: _send(client, ledger, asked, dialect))
-        if not ledger.obstacle:
-            ledger.store.learn(client.address, request.model, client.dialect)
-    return client.dialect
+
+    def send(asked: Request, dialect: Dialect) -> Awaitable[Answer]:
+        return _send(client, ledger, asked, dialect)
+
+    known = ledger.store.dialect(client.address, request.asked_of)
+    dialect = known or await find_dialect(request, send)
+    if request.schema is None and dialect.thinks is None:
+        dialect = await _see_whether_it_thinks(request, dialect, send)
+    if dialect != known and not ledger.obstacle:
+        ledger.store.learn(client.address, request.asked_of, dialect)
+    client.dialect = dialect
+    return dialect
 
 
 async def _send(client: Client, ledger: Ledger, request: Request, dialect: Dialect) -> Answer:
@@ -96,12 +102,12 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
     dialect = Dialect()
     while True:
         try:
-            has_form, dialect = await _has_form(request, dialect, send)
+            has_form, dialect = await _try(_ask_for_form(request, dialect), dialect, send)
             if has_form:
                 return dialect
             lower = dialect.lower()
         except LLMRefused as refused:
-            lower = dialect.without(refused.said) or dialect.lower()
+            lower = dialect.without(refused.said or str(refused)) or dialect.lower()
             if lower is None or refused.status not in (400, 422):
                 raise
         if lower is None:
@@ -109,8 +115,21 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
         dialect = lower
 
 
-async def _has_form(request: Request, dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
-    """Whether an answer has the right form, in at most `TRIES` tries; an error 500 is a bad answer too.
+async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send) -> Dialect:
+    """A schema keeps some models from it, so they are asked without one. Who never comes to an end thinks."""
+    free = replace(request, prompt=QUESTION, stop=(), max_tokens=max(request.max_tokens, TOKENS))
+    has_ended, dialect = await _try(Ask(free, lambda _: None), dialect, send)
+    return replace(dialect, thinks=dialect.thinks or not has_ended)
+
+
+def _ask_for_form(request: Request, dialect: Dialect) -> Ask:
+    prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
+    limit = max(request.max_tokens, TOKENS)
+    return Ask(replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit), _check_form)
+
+
+async def _try(ask: Ask, dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
+    """Whether an answer can be read, in at most `TRIES` tries; an error 500 is a bad answer too.
 
     Returns:
         That, and the dialect with what else the answers showed: whether the model thinks.
@@ -119,16 +138,13 @@ async def _has_form(request: Request, dialect: Dialect, send: Send) -> tuple[boo
         LLMRefused: the server refuses the request in this dialect.
         LLMUnavailable: it stayed busy or away.
     """
-    prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
-    limit = max(request.max_tokens, TOKENS)
-    probe = replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit)
-    ask = Ask(probe, _check_form)
+    probe = ask.request
     started = asyncio.get_running_loop().time()
     tries = 0
     while tries < TRIES:
         try:
             answer = await send(replace(probe, seed=probe.seed + tries), dialect)
-            dialect = replace(dialect, thinks=dialect.thinks or ask.shows_thinking(answer))
+            dialect = replace(dialect, thinks=ask.shows_thinking(answer) or dialect.thinks)
             ask.read(answer)
             return True, dialect
         except LLMReplyError:

@@ -252,7 +252,7 @@ class _Run:
             return
         lane.client.dialect = replace(known or Dialect(), thinks=True)
         if known:  # of raw completions nobody knows the rest
-            self.store.learn(lane.client.address, job.request.model, lane.client.dialect)
+            self.store.learn(lane.client.address, job.request.asked_of, lane.client.dialect)
 
     def _read(self, job: Job, call: Call, answer: Answer, limit: int) -> None:
         error = reads(job.ask, answer)
