@@ -78,7 +78,7 @@ def read_tuples(path: Path) -> Iterator[GradedTuple]:
     """The graded tuples of a file that multigrain wrote, one by one."""
     for line, fields in read_objects(path):
         try:
-            yield tuple_from_json(fields)
+            yield tuple_from_json({key: value for key, value in fields.items() if not is_absent(value)})
         except KeyError as error:
             raise DataError(
                 path, f"is no graded tuple (no field {error}). Make the file again by grade.", line

@@ -1,7 +1,7 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from multigrain.data.beir import read_beir_pairs, read_beir_passages
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.fields import id_of, text_of, titled
 from multigrain.data.forms import Example, read_examples
-from multigrain.data.rows import Row, files_below, read_rows
+from multigrain.data.rows import Row, read_rows
+from multigrain.data.splits import files_below
 from multigrain.errors import ConfigError, DataError
 from multigrain.jsonl import optional_text
 from multigrain.progress import listed, say
@@ -150,7 +151,7 @@ class _Pairs:
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
             pair = Pair(id, example.query, text, example.source, example.instruction, example.task)
             id = self._id(row, own, pair, bool(example.negatives))
-            self.by_id.setdefault(id, replace(pair, id=id))
+            self.by_id.setdefault(id, pair if pair.id == id else replace(pair, id=id))
             self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
 
     def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
@@ -176,8 +177,10 @@ class _Pairs:
         return id
 
 
-def distinct(given: Iterable[Candidate], pairs: Iterable[Pair]) -> list[Candidate]:
+def distinct(given: Sequence[Candidate], pairs: Collection[Pair]) -> list[Candidate]:
     """Each text once for a pair, none that is blank or a positive of the same query; says how many are left out."""
+    if not given:
+        return []
     queries = {pair.id: folded(pair.query) for pair in pairs}
     positives = {(queries[pair.id], folded(pair.positive)) for pair in pairs}
     kept: dict[tuple[str, str], Candidate] = {}
