@@ -528,6 +528,10 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{"query": "q", "positive": "p", "negatives": [{"text": "a", "grade": 0}]}],
         'field "negatives" holds the grade 0; wanted 1',
     ),
+    "rows in a field": (
+        [{"version": 1, "data": [{"query": "q"}]}],
+        'one object with its rows in "data"; give the list',
+    ),
     "many fields": ([{str(n): "text" for n in range(500)}], '"19" and 480 more.\nknown forms'),
     "a label of entailment": ([{"anchor": "q", "positive": "p", "label": 2}], 'field "label" holds 2; wanted 1'),
     "labels too few": ([{"anchor": "q", "positive": ["p", "a"], "labels": [1]}], "2 texts and 1 labels"),

@@ -162,7 +162,7 @@ class _Pairs:
             self.repeated += 1
         if id is None:
             known = self.by_id.get(pair.id)
-            if known and known.query != pair.query:
+            if known and folded(known.query) != folded(pair.query):
                 raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
             id = self._numbered(own) if known else pair.id
         self._ids[(own, *texts)] = id
