@@ -78,7 +78,7 @@ def read_tuples(path: Path) -> Iterator[GradedTuple]:
     """The graded tuples of a file that multigrain wrote, one by one."""
     for line, fields in read_objects(path):
         try:
-            yield tuple_from_json(fields)
+            yield tuple_from_json({key: value for key, value in fields.items() if not is_absent(value)})
         except KeyError as error:
             raise DataError(
                 path, f"is no graded tuple (no field {error}). Make the file again by grade.", line
@@ -103,7 +103,7 @@ def _head(path: Path) -> bytes:
         head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if kind in TABLES:
-        out = Path(path.name.removesuffix(".gz")).with_suffix(".jsonl")
+        out = path.with_name(path.name.removesuffix(".gz")).with_suffix(".jsonl")
         table = f"pandas.{TABLES[kind].format(path)}"
         convert = f"python -c \"import pandas; {table}.to_json('{out}', orient='records', lines=True)\""
         raise DataError(path, f"a {kind} file; wanted JSON lines. Convert it: {convert}")

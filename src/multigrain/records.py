@@ -14,6 +14,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, Literal
 
 GRADES = (1, 2, 3, 4)
@@ -150,15 +151,21 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     graded = GradedTuple(**{**fields, "negatives": negatives})
     for name, text in (("id", graded.id), ("query", graded.query), ("positive", graded.positive)):
         _require(name, text, _is_text(text), "a text")
+    for name, more in (("instruction", graded.instruction), ("task", graded.task), ("group", graded.group)):
+        _require(name, more, more is None or isinstance(more, str), "a text")
     for negative in negatives:
         _require("text", negative.text, _is_text(negative.text), "a text")
         _require("grade", negative.grade, type(negative.grade) is int and negative.grade in GRADES, "1, 2, 3 or 4")
-        _require("score", negative.score, isinstance(negative.score, int | float), "a number")
+        _require("score", negative.score, _is_number(negative.score), "a number")
     return graded
 
 
 def _is_text(found: Any) -> bool:
     return isinstance(found, str) and bool(found.strip())
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and abs(found) < inf
 
 
 def _require(name: str, found: Any, is_good: bool, wanted: str) -> None:

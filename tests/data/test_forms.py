@@ -435,6 +435,45 @@ def test_folders_without_rows_for_training(tmp_path: Path, files: list[str], mes
         files_of(str(tmp_path))
 
 
+CARD = "---\nconfigs:\n{}\n---\n# A data set\n"
+FIRST = "- config_name: a\n  data_files: x.jsonl"
+SPLIT = "- config_name: b\n  data_files:\n  - split: train\n    path: [y*.jsonl]\n  - split: test\n    path: x.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (CARD.format(FIRST), ["x.jsonl"]),
+        (CARD.format(SPLIT), ["y1.jsonl", "y2.jsonl"]),
+        (CARD.format(f"{FIRST}\n{SPLIT}\n  default: true"), ["y1.jsonl", "y2.jsonl"]),
+        (CARD.format("- config_name: a\n  data_files: absent.jsonl"), ["train.jsonl"]),
+        ("---\n: no\n - yaml {\n---\n", ["train.jsonl"]),
+        ("# Notes", ["train.jsonl"]),
+    ],
+)
+def test_the_card_of_a_folder_names_the_files_of_its_splits(tmp_path: Path, card: str, expected: list[str]) -> None:
+    for name in ("x.jsonl", "y1.jsonl", "y2.jsonl", "train.jsonl"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "README.md").write_text(card)
+    assert [path.name for path in files_of(str(tmp_path))] == expected
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        (f"{FIRST}\n{SPLIT}", r"README.md: configs: there are several \(a, b\), and none is the default. Give"),
+        (SPLIT.replace("train", "dev"), "no split for training; splits found: dev, test"),
+        ("- data_files:\n  - path: x.jsonl", "README.md: configs: 'split'. Give the name"),
+    ],
+)
+def test_cards_that_name_no_files_for_training(tmp_path: Path, configs: str, message: str) -> None:
+    for name in ("x.jsonl", "y.jsonl"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "README.md").write_text(CARD.format(configs))
+    with pytest.raises(DataError, match=message):
+        files_of(str(tmp_path))
+
+
 def test_a_folder_of_json_lines_and_a_file_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"query": "q", "positive": "p"}\n')
     (tmp_path / "test.jsonl").write_text('{"query": "w", "positive": "z"}\n')
@@ -488,6 +527,10 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
     "a grade of 0": (
         [{"query": "q", "positive": "p", "negatives": [{"text": "a", "grade": 0}]}],
         'field "negatives" holds the grade 0; wanted 1',
+    ),
+    "rows in a field": (
+        [{"version": 1, "data": [{"query": "q"}]}],
+        'one object with its rows in "data"; give the list',
     ),
     "many fields": ([{str(n): "text" for n in range(500)}], '"19" and 480 more.\nknown forms'),
     "a label of entailment": ([{"anchor": "q", "positive": "p", "label": 2}], 'field "label" holds 2; wanted 1'),

@@ -202,7 +202,7 @@ def test_a_positive_without_its_documents_title_gets_it(
     write_jsonl("corpus.jsonl", [{"_id": d["id"], **d} for d in TITLED])
     source = f"beir:{tmp_path}" if corpus == "beir" else str(tmp_path / corpus)
     split = prepare(config(write_jsonl("pairs.jsonl", rows), corpus=source, held_out=0.5))
-    assert "stand in the corpus with a title: the title is put before them" in capsys.readouterr().err
+    assert "have a title in the corpus: it is put before them" in capsys.readouterr().err
     texts = {document.text: document for document in split.documents}
     assert len(split.documents) == len(texts) == 20
     for pair in (pair for pair in (*split.train, *split.held_out) if pair.id != "0"):

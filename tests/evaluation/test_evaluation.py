@@ -261,6 +261,19 @@ def _tuple(query: Any = "a", text: Any = "c", grade: Any = 1) -> str:
     return json.dumps({"id": "1", "query": query, "positive": "b", "negatives": [negative]})
 
 
+def test_blank_lines_nan_and_arrays_in_files_of_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("\n" + _tuple().replace('"id"', '"task": NaN, "group": null, "id"') + "\n\n")
+    task = load_task(f"graded:{path}", [], [])
+    assert isinstance(task, GradedTask)
+    assert (task.tuples[0].task, task.tuples[0].group) == (None, None)
+    rows = [{"sentence1": "a", "sentence2": "b", "score": score} for score in (1, 2.5)]
+    path.write_text(json.dumps(rows, indent=1))
+    task = load_task(f"sts:{path}", [], [])
+    assert isinstance(task, SimilarityTask)
+    assert task.scores == [1, 2.5]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -276,6 +289,8 @@ def _tuple(query: Any = "a", text: Any = "c", grade: Any = 1) -> str:
         ("graded", _tuple(grade=9), '"grade": found 9; wanted 1, 2, 3 or 4'),
         ("graded", _tuple(grade="1"), "\"grade\": found '1'"),
         ("graded", _tuple(text=None), '"text": found None'),
+        ("graded", _tuple().replace("0.1", "NaN"), '"score": found nan; wanted a number'),
+        ("graded", _tuple().replace('"id"', '"task": 7, "id"'), '"task": found 7; wanted a text'),
         ("graded", _tuple() + "\n" + _tuple(), 'the id "1" appears 2 times'),
     ],
 )

@@ -179,7 +179,7 @@ def _read_qrels(path: Path) -> Iterator[Judgement]:
     except UnicodeDecodeError:
         raise DataError(path, "not UTF-8. Save the file as UTF-8.") from None
     for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
-        if not any(row) or (number == 1 and row[-1] == "score"):
+        if not any(row) or (number == 1 and row[-1].lower() == "score"):
             continue
         columns = row[0].split() if len(row) == 1 else row
         try:

@@ -150,4 +150,5 @@ def _named(row: Row, name: str, id: Any) -> str | None:
 
 def optional_of(row: Row, name: str) -> str | None:
     """The field as text, or None where the row has none."""
-    return encodable(optional_text(row.fields, name, row.where)) or None
+    text = optional_text(row.fields, name, row.where)
+    return encodable(text) if text else None

@@ -136,7 +136,12 @@ def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
             "a score without a label does not say which texts are positives (mine again with output_scores=False, "
             'or with output_format="n-tuple")'
         )
-    return 'no field "positive"' if "query" in fields else "no known form"
+    if "query" in fields:
+        return 'no field "positive"'
+    for name, value in fields.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and not NEGATIVE_NAME.fullmatch(name):
+            return f'one object with its rows in "{name}"; give the list alone, as from: jq .{name} FILE'
+    return "no known form"
 
 
 def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:

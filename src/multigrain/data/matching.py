@@ -14,16 +14,11 @@ class _Corpus:
 
     Attributes:
         texts: the `identity` of each document's text.
-        whole: the text of the first document that has, but for its title, the text of this `identity`.
+        whole: by `identity`, the text of the first document that is this text but for its title.
     """
 
     texts: set[bytes]
     whole: dict[bytes, str]
-
-    def text_of(self, text: str) -> str:
-        """The text as the corpus has it."""
-        key = identity(text)
-        return text if key in self.texts else self.whole.get(key, text)
 
 
 def as_in_corpus(source: Source, corpus: str) -> tuple[Source, int]:
@@ -35,21 +30,25 @@ def as_in_corpus(source: Source, corpus: str) -> tuple[Source, int]:
     Raises:
         DataError: positives are not in the corpus, or see `read_passages`.
     """
-    wanted = {identity(text) for text in (*(p.positive for p in source.pairs), *(c.text for c in source.given))}
-    found = _look_for(wanted, corpus)
+    positives = [identity(pair.positive) for pair in source.pairs]
+    negatives = [identity(given.text) for given in source.given]
+    found = _look_for({*positives, *negatives}, corpus)
     known = found.texts | found.whole.keys()
-    if missing := [pair.id for pair in source.pairs if identity(pair.positive) not in known]:
+    if missing := [pair.id for pair, key in zip(source.pairs, positives, strict=True) if key not in known]:
         raise DataError(
             corpus,
             f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
             "Add them to the corpus, word for word, or leave data.corpus out.",
         )
-    if not found.whole:
-        return source, len(found.texts)
-    say(f"  {len(found.whole)} positives or negatives stand in the corpus with a title: the title is put before them")
-    pairs = [replace(pair, positive=found.text_of(pair.positive)) for pair in source.pairs]
-    given = distinct([replace(negative, text=found.text_of(negative.text)) for negative in source.given], pairs)
-    return replace(source, pairs=pairs, given=given), len(found.texts)
+    count, whole = len(found.texts), found.whole
+    if not whole:
+        return source, count
+    say(f"  {len(whole)} positives or given negatives have a title in the corpus: it is put before them")
+    titled = map(whole.get, positives)
+    pairs = [replace(pair, positive=text) if text else pair for pair, text in zip(source.pairs, titled, strict=True)]
+    titled = map(whole.get, negatives)
+    given = [replace(given, text=text) if text else given for given, text in zip(source.given, titled, strict=True)]
+    return replace(source, pairs=pairs, given=distinct(given, pairs)), count
 
 
 def _look_for(wanted: set[bytes], corpus: str) -> _Corpus:

@@ -1,7 +1,7 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_b
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.fields import group_of, id_of, text_of, titled
 from multigrain.data.forms import Example, read_examples
-from multigrain.data.rows import Row, files_below, read_rows
+from multigrain.data.rows import Row, read_rows
+from multigrain.data.splits import files_below
 from multigrain.errors import ConfigError, DataError
 from multigrain.jsonl import optional_text
 from multigrain.progress import listed, say
@@ -153,7 +154,7 @@ class _Pairs:
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
             pair = Pair(id, example.query, text, example.source, example.instruction, example.task, example.group)
             id = self._id(row, own, pair, bool(example.negatives))
-            self.by_id.setdefault(id, replace(pair, id=id))
+            self.by_id.setdefault(id, pair if pair.id == id else replace(pair, id=id))
             self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
 
     def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
@@ -164,7 +165,7 @@ class _Pairs:
             self.repeated += 1
         if id is None:
             known = self.by_id.get(pair.id)
-            if known and known.query != pair.query:
+            if known and folded(known.query) != folded(pair.query):
                 raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
             id = self._numbered(own) if known else pair.id
         self._ids[(own, *texts)] = id
@@ -179,8 +180,10 @@ class _Pairs:
         return id
 
 
-def distinct(given: Iterable[Candidate], pairs: Iterable[Pair]) -> list[Candidate]:
+def distinct(given: Sequence[Candidate], pairs: Collection[Pair]) -> list[Candidate]:
     """Each text once for a pair, none that is blank or a positive of the same query; says how many are left out."""
+    if not given:
+        return []
     queries = {pair.id: folded(pair.query) for pair in pairs}
     positives = {(queries[pair.id], folded(pair.positive)) for pair in pairs}
     kept: dict[tuple[str, str], Candidate] = {}

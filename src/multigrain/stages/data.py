@@ -56,7 +56,10 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
             continue  # comes from the hub, at the earliest when it is evaluated
         task = load_queries(name, split.held_out)
         if drop_leaked:
-            split = replace(split, train=without_queries_of(task, split.train))
+            kept = without_queries_of(task, split.train)
+            if left_out := len(split.train) - len(kept):
+                say(f"  {left_out} pairs are not trained on: {task.name} asks their query")
+            split = replace(split, train=kept)
         check_unseen(task, split.train)
     count = len(split.train)
     if count < 2:

@@ -1,0 +1,159 @@
+"""The files of a folder that hold the rows to train on, by the rules of the Hugging Face hub."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from multigrain.errors import DataError
+
+COLUMNS = (".parquet", ".arrow")
+KINDS = (*COLUMNS, ".jsonl")
+"""Files of a folder that hold rows, by the end of their names, gzipped or not."""
+LESSER_KINDS = (".json", ".csv", ".tsv")
+"""Those that are looked at where there are none of `KINDS`; tables are refused, with advice."""
+IGNORED = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+
+TRAIN = "train"
+SPLITS = {
+    TRAIN: "train|training",
+    "validation": "validation|valid|dev|val",
+    "test": "test|testing|eval|evaluation",
+}
+"""The words that name a split, as the hub (`datasets.data_files`) knows them."""
+_SPLIT_WORDS = {
+    split: re.compile(rf"(?:^|[-._ 0-9])(?:{words})(?:[-._ 0-9]|$)", re.IGNORECASE) for split, words in SPLITS.items()
+}
+_SHARD = re.compile(r"data/([^/]+)-\d{5}-of-\d{5}[^/]*")
+
+
+def files_below(path: Path) -> list[Path]:
+    """The files that hold the rows: the path itself, or those of the training split of the folder.
+
+    Files belong to splits by the rules of the Hugging Face hub, or as `Dataset.save_to_disk` wrote them. A folder
+    whose files name no split is all for training.
+
+    Raises:
+        DataError: the folder holds no rows, or splits and none for training, or rows in files of several kinds.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / "dataset_dict.json").is_file():
+        splits = [child for child in path.iterdir() if (child / "state.json").is_file()]
+        return _arrow_files(_train_of({child.name: [child] for child in splits}, path)[0])
+    if (path / "state.json").is_file():
+        return _arrow_files(path)
+    files = _data_files(path)
+    by_name = {file.relative_to(path).as_posix(): file for file in files}
+    train = _train_of(_configured(path) or _splits(by_name, path), path)
+    if len({_kind(file) for file in train}) > 1:
+        raise DataError(path, f"rows in files of several kinds ({_listed(train)}); give the name of one.")
+    return train
+
+
+def _kind(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).suffix.lower()
+
+
+def _data_files(path: Path) -> list[Path]:
+    """All files of the folder that hold rows; as for the hub, none that is hidden."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in IGNORED)
+    seen = [file for file in files if not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)]
+    found = [file for file in seen if _kind(file) in KINDS] or [file for file in seen if _kind(file) in LESSER_KINDS]
+    if not found or (path / "qrels").is_dir():
+        raise DataError(path, f"a folder without rows; {_advice(path)}")
+    return found
+
+
+def _configured(path: Path) -> dict[str, list[Path]]:
+    """The files of each split as the card of the folder names them, which goes before all other rules; or nothing."""
+    configs = _card(path).get("configs")
+    if not configs:
+        return {}
+    try:
+        files = _default(configs).get("data_files", [])
+        splits: dict[str, list[Path]] = {}
+        for entry in files if isinstance(files, list) else [files]:
+            split, patterns = (entry["split"], entry["path"]) if isinstance(entry, dict) else (TRAIN, entry)
+            for pattern in patterns if isinstance(patterns, list) else [patterns]:
+                splits.setdefault(split, []).extend(sorted(file for file in path.glob(pattern) if file.is_file()))
+    except (KeyError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise DataError(path / "README.md", f"configs: {error}. Give the name of a file, or of a folder.") from None
+    return {split: found for split, found in splits.items() if found}
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """What the head of the folder's README says; a README without such a head says nothing."""
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(path / "README.md") or {}
+    except Exception:  # no such file, no UTF-8, no YAML (whose errors have no common class here)
+        return {}
+
+
+def _default(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration that is taken where none is named."""
+    chosen = [config for config in configs if config.get("default") or config.get("config_name") == "default"]
+    if len(configs) > 1 and not chosen:
+        found = ", ".join(str(config.get("config_name")) for config in configs)
+        raise ValueError(f"there are several ({found}), and none is the default")
+    return (chosen or configs)[0]
+
+
+def _splits(files: dict[str, Path], path: Path) -> dict[str, list[Path]]:
+    """The files (by their path in the folder) of each split: the hub's rules, the first that finds any.
+
+    1. `data/SPLIT-00000-of-00001.parquet`, whatever the split is called.
+    2. A folder whose name has a word for a split.
+    3. A file whose name has one.
+    4. All files are for training.
+    """
+    shards = {name: found[1] for name in files if (found := _SHARD.fullmatch(name))}
+    if shards:
+        names = [(TRAIN if split == "training" else split, name) for name, split in shards.items()]
+    else:
+        in_folders = [(split, name) for name in files for split in _named(name.split("/")[:-1])]
+        names = in_folders or [(split, name) for name in files for split in _named(name.split("/")[-1:])]
+    for name, count in Counter(name for _, name in names).items():
+        if count > 1:
+            raise DataError(path / name, "its name has the words for several splits. Rename it, or give its name.")
+    splits: dict[str, list[Path]] = {}
+    for split, name in names or [(TRAIN, name) for name in files]:
+        splits.setdefault(split, []).append(files[name])
+    return splits
+
+
+def _named(parts: list[str]) -> list[str]:
+    """The splits that parts of a path name."""
+    return [split for split, words in _SPLIT_WORDS.items() if any(words.search(part) for part in parts)]
+
+
+def _train_of(splits: dict[str, list[Path]], path: Path) -> list[Path]:
+    """The files of the training split."""
+    train = splits.get(TRAIN) or splits.get("training")
+    if not train:
+        found = ", ".join(sorted(splits)) or "none"
+        raise DataError(path, f"no split for training; splits found: {found}. Give the name of a file or folder in it.")
+    return train
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
+def _arrow_files(path: Path) -> list[Path]:
+    """The files in the order in which `Dataset.save_to_disk` wrote them."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return [path / file["filename"] for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(path / "state.json", f"damaged ({error!r}). Save the dataset again.") from None
+
+
+def _advice(path: Path) -> str:
+    if (path / "qrels").is_dir():
+        splits = ", ".join(sorted(file.stem for file in (path / "qrels").glob("*.tsv")))
+        return f"it looks like a BEIR folder: write beir:{path}:SPLIT (splits found: {splits or 'none'})."
+    return "wanted files of parquet or JSON lines, or a dataset that Dataset.save_to_disk wrote."
