@@ -65,5 +65,5 @@ class _Loaded:
         from multigrain.model.load import load_base
 
         model = load_base(self.name, self.max_tokens, key)
-        model.prompts = with_prompts(model.prompts, self.query_prompt, self.document_prompt)
+        model.prompts = {**with_prompts(model.prompts, self.query_prompt, self.document_prompt)}
         return model

@@ -116,7 +116,7 @@ def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, A
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
     base = load_base(config.model.base, config.model.max_tokens, "model.base")
-    base.prompts = with_prompts(base.prompts, config.model.query_prompt, config.model.document_prompt)
+    base.prompts = {**with_prompts(base.prompts, config.model.query_prompt, config.model.document_prompt)}
     sides = [
         {f"{MTEB}{task}": {"main score": score} for task, score in measure(name, model, results, data).items()}
         for model, results in (
