@@ -25,7 +25,7 @@ def refused(run_toml: Path, *settings: str) -> str:
     told = []
     for verb in (check, pipeline.run, pipeline.synthesize):
         with pytest.raises(MultigrainError) as caught:
-            verb(config)  # type: ignore[operator]
+            verb(config)
         assert caught.value.exit_code == 2
         told.append(str(caught.value))
     assert told[0] == told[1] == told[2]
@@ -74,7 +74,7 @@ def test_an_output_that_is_no_folder(run_toml: Path, tmp_path: Path) -> None:
             with pytest.raises(
                 ConfigError, match=f"output: .*{output.split('/')[0]} is no folder, and the run folder is"
             ):
-                verb(config)  # type: ignore[operator]
+                verb(config)
 
 
 @pytest.mark.parametrize("place", ["", "runs", "runs/tiny", "runs/tiny/model"])
