@@ -1,12 +1,16 @@
+from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
+from typing import Union, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.config import QUICKSTART, Config, differences, load_config
+from multigrain.config import ALTERNATIVES, QUICKSTART, Config, Section, _keys_of, differences, load_config
 from multigrain.errors import ConfigError
 from multigrain.rundir import to_toml
+from multigrain.usual import KEYS
 
 PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
 GOOD = 'name = "x"\n[data]\npairs = "python-docs"\n'
@@ -52,7 +56,7 @@ def faults(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         (GOOD + "[grading]\nbands = [0.6, 0.3, 0.8]\n", "grading: bands and false_negative_above must rise"),
         (GOOD + '[llm]\nprovider = "endpoint"\n', 'llm: provider = "endpoint" also needs base_url and model'),
         (GOOD + "[model.lora]\nrnk = 3\n", 'model.lora.rnk: unknown key; did you mean "model.lora.rank"?'),
-        (GOOD + "[model.lora]\ntargets = 5\n", "model.lora.targets: found 5; input should be 'all-linear'"),
+        (GOOD + "[model.lora]\ntargets = 5\n", 'model.lora.targets: found 5; wanted "all-linear", or a list of names'),
         (GOOD + '[model.anchor]\nform = "cubic"\n', 'model.anchor.form: found "cubic"; input should be'),
         (GOOD + '[model]\npooling = "mean"\nanchor = {detach = true}\n', "model: model.anchor is of use with pooling"),
         (GOOD + "[export]\nint8 = true\n", "export: int8 = true needs onnx = true"),
@@ -70,6 +74,136 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, text)
     for key in ("name", "nam", "data.pairs", "data.held_out", "model.pooling"):
         assert any(fault.startswith(key) for fault in found), (key, found)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("data.held_out=20", "found 20; wanted a share of the queries, from 0 to below 1, such as 0.1, or a list of "
+         "sources; did you mean 0.2?"),
+        ("data.held_out=-1", "found -1; wanted a share"),
+        ("data.held_out=1", "found 1; wanted a share"),
+        ("data.held_out=true", "found true; wanted a share"),
+        ("data.held_out=[1, 2]", "found [1, 2]; wanted a share"),
+        ('data.held_out="docs"', 'found "docs"; wanted a share'),
+        ("model.bidirectional=0", "found 0; wanted true, false, or a number of layers from 1 on"),
+        ('model.bidirectional="yes"', 'found "yes"; wanted true, false'),
+        ("model.lora.targets=[1]", "found [1]; wanted \"all-linear\", or a list"),
+    ],
+)  # fmt: skip
+def test_a_key_that_takes_several_kinds_has_one_line(tmp_path: Path, setting: str, expected: str) -> None:
+    (found,) = faults(tmp_path, GOOD, setting)
+    assert found.startswith(f"{setting.partition('=')[0]}: {expected}")
+
+
+def test_every_key_that_takes_several_kinds_says_so() -> None:
+    def unions(section: type[Section], prefix: str = "") -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+            is_union = get_origin(field.annotation) in (Union, UnionType)
+            if is_union and len(kinds) > 1:
+                yield f"{prefix}{name}"
+            for kind in kinds:
+                if isinstance(kind, type) and issubclass(kind, Section):
+                    yield from unions(kind, f"{prefix}{name}.")
+
+    assert set(unions(Config)) == ALTERNATIVES.keys()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("training.lr=1", '"training.learning_rate"'),
+        ("lr=1", '"training.learning_rate"'),
+        ("training.batch=1", '"training.batch_size"'),
+        ("training.per_device_train_batch_size=1", '"training.batch_size"'),
+        ("training.max_steps=1", '"training.steps"'),
+        ("training.Learning_Rate=1", '"training.learning_rate"'),
+        ("model_name=1", '"model.base"'),
+        ("model.model_name=1", '"model.base"'),
+        ("model.name=1", '"model.base"'),
+        ("llm.model_name=1", '"llm.model"'),
+        ("llm.name=1", '"llm.model"'),
+        ("model.base_model=1", '"model.base"'),
+        ("base_model=1", '"model.base"'),
+        ("output_dir=1", '"output"'),
+        ("training.output_dir=1", '"output"'),
+        ("model.max_seq_length=1", '"model.max_tokens"'),
+        ("synthesis.negatives=1", '"synthesis.per_grade"'),
+        ("negatives=1", '"synthesis.per_grade"'),
+        ("mining.top_k=1", '"mining.per_grade"'),
+        ("llm.api_key=1", '"llm.api_key_env"'),
+        ("llm.url=1", '"llm.base_url"'),
+        ("data.test_size=1", '"data.held_out"'),
+        ("data.train_file=1", '"data.pairs"'),
+        ("data.tasks=1", '"synthesis.tasks"'),
+        ("dataset={pairs=1}", '"data"'),
+        ("evaluate={tasks=1}", '"evaluation"'),
+        ("eval={tasks=1}", '"evaluation"'),
+        ("trian={steps=1}", '"training"'),
+        ("model.lora.r=1", '"model.lora.rank"'),
+        ("model.lora.target_modules=1", '"model.lora.targets"'),
+        ("lora={rank=1}", '"model.lora"'),
+        ("training.learnign_rate=1", '"training.learning_rate"'),
+        ("model.learnign_rate=1", '"training.learning_rate"'),
+        ("training.fp16=true", '"training.precision"'),
+    ],
+)
+def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, expected: str) -> None:
+    (found,) = faults(tmp_path, GOOD, setting)
+    assert found == f"{setting.partition('=')[0]}: unknown key; did you mean {expected}?"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("training.epochs=3", "training goes by training.steps (one epoch: pairs / batch_size)"),
+        ("num_train_epochs=3", "training goes by training.steps"),
+        ("training.early_stopping=true", 'there is none; training.schedule = "self-paced"'),
+        ("training.warmup=0.1", "there is none; the rate rises over the first tenth"),
+        ("training.warmup_ratio=0.1", "there is none; the rate rises"),
+    ],
+)
+def test_a_setting_that_we_lack_gets_what_there_is_instead(tmp_path: Path, setting: str, expected: str) -> None:
+    (found,) = faults(tmp_path, GOOD, setting)
+    assert f"unknown key; {expected}" in found
+
+
+@pytest.mark.parametrize(
+    ("setting", "likely"),
+    [
+        ("model.pooling=mena", "mean"),
+        ("model.pooling=average", "mean"),
+        ("model.pooling=Mean", "mean"),
+        ("model.pooling=last_token", "last"),
+        ("training.schedule=coarse_to_fine", "coarse-to-fine"),
+        ("training.schedule=curriculum", "coarse-to-fine"),
+        ("training.precision=fp16", "bf16"),
+        ("training.loss=MultipleNegativesRankingLoss", "infonce"),
+        ("llm.provider=openai", "endpoint"),
+        ("grading.judge=reranker", "cross-encoder"),
+        ('mining.methods=["bm-25"]', "bm25"),
+        ("synthesis.mode=negative", "negatives"),
+    ],
+)
+def test_a_misspelt_value_gets_the_likely_one(tmp_path: Path, setting: str, likely: str) -> None:
+    (found,) = faults(tmp_path, GOOD, setting)
+    assert found.endswith(f'; did you mean "{likely}"?')
+
+
+def test_the_usual_names_belong_to_settings_that_there_are() -> None:
+    known = set(_keys_of(Config))
+    assert KEYS.keys() <= known
+    taken = [name for names in KEYS.values() for name in names.split()]
+    assert {key for key in known if key in taken} == {"name"}  # of models, in their sections
+
+
+def test_an_example_says_where_its_data_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MULTIGRAIN_DATA", raising=False)
+    with pytest.raises(ConfigError, match="MULTIGRAIN_DATA is not set") as caught:
+        load_config(Path(__file__).parents[1] / "examples" / "scifact.toml")
+    assert "set it to the folder that the path goes on from" in caught.value.faults[0]
+    assert "BEIR/datasets/scifact.zip, to be unpacked there" in caught.value.faults[0]
 
 
 def test_what_is_no_toml(tmp_path: Path) -> None:

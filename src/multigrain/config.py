@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from multigrain import usual
 from multigrain.errors import ConfigError
 
 Dimension = Annotated[int, Field(ge=1)]
@@ -55,6 +56,15 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
 
 WRITTEN_SURPLUS = 2
 """Queries that are asked for, for each that training can see: the filters drop up to half of them."""
+
+ALTERNATIVES = {
+    "data.held_out": "a share of the queries, from 0 to below 1, such as 0.1, or a list of sources",
+    "model.bidirectional": "true, false, or a number of layers from 1 on",
+    "model.lora.targets": '"all-linear", or a list of names such as ["q_proj", "v_proj"]',
+}
+"""Keys that take values of several kinds, and which."""
+BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
+"""Where the data sets of the BEIR benchmark lie."""
 
 QUICKSTART = Path(__file__).with_name("quickstart.toml")
 RUN_FILE = "run.toml"
@@ -824,8 +834,12 @@ def validated(settings: dict[str, Any], source: str | Path, faults: Sequence[str
 
 
 def explained(error: ValidationError, kind: type[Section] = Config) -> list[str]:
-    """One line for each fault that pydantic found in what was to be of this kind."""
-    return [_explain(fault, kind) for fault in error.errors()]
+    """One line for each fault that pydantic found in what was to be of this kind, however many kinds it tried."""
+    lines: dict[str, str] = {}
+    for fault in sorted(error.errors(), key=lambda fault: len(fault["loc"])):  # a list before its items
+        tried = next((key for key in ALTERNATIVES if f"{_key(fault)}.".startswith(f"{key}.")), None)
+        lines.setdefault(tried or str(fault["loc"]) + fault["type"], _explain(fault, kind, tried))
+    return list(lines.values())
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
@@ -856,7 +870,7 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
             return value
         expanded = os.path.expandvars(value)
         if unset := re.search(r"\$\{?(\w+)", expanded):
-            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r})")
+            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r}); {_origin(value)}")
         form, rest = re.fullmatch(r"((?:beir|sts|graded):)?(.*)", expanded, re.DOTALL).groups("")  # type: ignore[union-attr]
         is_path = form or key != "evaluation.tasks"
         return f"{form}{(folder / rest).absolute()}" if is_path else value
@@ -879,10 +893,23 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
     return faults
 
 
-def _explain(fault: ErrorDetails, kind: type[Section]) -> str:
+def _origin(value: str) -> str:
+    """Where the data may come from that a path begins to name."""
+    advice = "set it to the folder that the path goes on from, or write the path itself"
+    if not (beir := re.fullmatch(r"beir:\$\{?\w+\}?/(\w[\w-]*)(:\w+)?", value)):
+        return advice
+    return f"{advice}. The data set, if you do not have it: {BEIR}/{beir[1]}.zip, to be unpacked there"
+
+
+def _key(fault: ErrorDetails) -> str:
+    return ".".join(str(part) for part in fault["loc"] if part != "[key]")
+
+
+def _explain(fault: ErrorDetails, kind: type[Section], tried: str | None) -> str:
     """One line for one fault of pydantic's: key, what was found, what was wanted."""
-    kinds = ("constrained-float", "list[str]", "literal[")  # pydantic's names for the members of a union
-    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(kinds))
+    key, found = tried or _key(fault), fault["input"]
+    if tried is not None:
+        return f"{key}: found {json.dumps(found, default=str)}; wanted {ALTERNATIVES[key]}{_share_meant(found)}"
     if fault["type"] == "extra_forbidden":
         return _unknown(key, kind)
     if fault["type"] == "missing":
@@ -891,21 +918,39 @@ def _explain(fault: ErrorDetails, kind: type[Section]) -> str:
     message = message[0].lower() + message[1:]
     if fault["type"] == "value_error":
         return f"{key}: {message}" if key else message  # a fault of several sections names its keys itself
-    return f"{key}: found {json.dumps(fault['input'], default=str)}; {message}"
+    if fault["type"] == "literal_error":
+        message += _value_meant(found, re.findall("'([^']+)'", fault["ctx"]["expected"]))
+    return f"{key}: found {json.dumps(found, default=str)}; {message}"
+
+
+def _value_meant(found: Any, allowed: list[str]) -> str:
+    near = usual.value_for(str(found), allowed) or next(iter(get_close_matches(str(found).lower(), allowed, 1)), None)
+    return f'; did you mean "{near}"?' if near else ""
+
+
+def _share_meant(found: Any) -> str:
+    """Of what may be a percentage."""
+    is_percentage = isinstance(found, int | float) and not isinstance(found, bool) and 1 < found < 100
+    return f"; did you mean {found / 100:g}?" if is_percentage else ""
 
 
 def _unknown(key: str, kind: type[Section]) -> str:
-    """Name the likely key: first in the same section, then in any other."""
+    """Name the likely key: by its usual name, then one like it in the same section, then in any other."""
     name = key.rsplit(".", 1)[-1]
     key = re.sub(r"\.\d+\.", ".", key)  # training.phases.0.step
     home = key.removesuffix(name)
     known = _keys_of(kind)
     here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
-    if near := get_close_matches(name, here, 1):
-        return f'{key}: unknown key; did you mean "{home}{near[0]}"?'
-    elsewhere = [other for other in known if other.rsplit(".", 1)[-1] == name]
-    if elsewhere:
-        return f'{key}: unknown key; did you mean "{elsewhere[0]}"?'
+    if kind is Config and (instead := usual.absent(name)):
+        return f"{key}: unknown key; {instead}"
+    meant = usual.key_for(name, home.rstrip(".")) if kind is Config else None
+    near = get_close_matches(name.lower().replace("-", "_"), here, 1)
+    elsewhere = [other for other in known if other.rsplit(".", 1)[-1] == name.lower().replace("-", "_")]
+    if likely := meant or next((f"{home}{other}" for other in near), None) or next(iter(elsewhere), None):
+        return f'{key}: unknown key; did you mean "{likely}"?'
+    far = [other for other in known if get_close_matches(name, [other.rsplit(".", 1)[-1]], 1, 0.8)]
+    if far:
+        return f'{key}: unknown key; did you mean "{far[0]}"?'
     return f"{key}: unknown key; known here: {', '.join(here)}"
 
 

@@ -1,0 +1,123 @@
+"""What other tools call our settings: whoever writes such a name is told ours."""
+
+from collections.abc import Collection
+
+KEYS: dict[str, str] = {
+    "training.learning_rate": "lr learning_rate_init initial_lr rate",
+    "training.steps": "max_steps num_steps iterations train_steps total_steps num_iterations",
+    "training.batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size",
+    "training.temperature": "temp tau",
+    "training.precision": "fp16 bf16 half amp dtype torch_dtype mixed_precision tf32",
+    "training.loss": "loss_function loss_fn objective criterion",
+    "training.evaluate": "eval_steps eval_strategy evaluation_strategy evaluation_steps do_eval eval_every",
+    "training.checkpoint_every": "save_steps save_strategy checkpoint_save_steps save_every checkpoint_steps",
+    "training.report_to": "wandb tensorboard log_to logger logging_dir",
+    "training.matryoshka": "matryoshka_dims matryoshka_dim mrl dims dimensions",
+    "training.phases": "curriculum stages",
+    "training.micro_batch_tokens": "mini_batch_size micro_batch_size gradient_accumulation_steps",
+    "training.activation_gb": "gradient_checkpointing grad_cache gradient_cache",
+    "model.base": "base_model model_name model_name_or_path model_id model_path backbone encoder pretrained name",
+    "model.max_tokens": "max_seq_length max_seq_len max_length max_len seq_len passage_max_len query_max_len",
+    "model.pooling": "pooling_mode pooling_method sentence_pooling_method",
+    "model.instruction": "query_instruction instruct query_instruction_for_retrieval",
+    "model.lora": "peft adapter peft_config use_lora",
+    "model.lora.rank": "r lora_r lora_rank",
+    "model.lora.alpha": "lora_alpha",
+    "model.lora.dropout": "lora_dropout",
+    "model.lora.targets": "target_modules lora_target_modules",
+    "model.lora.quantize": "load_in_4bit quantization qlora bits",
+    "output": "output_dir output_folder out out_dir save_dir output_path",
+    "seed": "random_seed random_state data_seed",
+    "name": "run_name project experiment experiment_name",
+    "data": "dataset datasets",
+    "data.pairs": "train_file train_data train_dataset training_data data_path train_path pairs_path file path input",
+    "data.corpus": "documents docs passages corpus_path corpus_file",
+    "data.held_out": "test_size val_size valid_size validation_split val_split test_split eval_split dev_size holdout",
+    "data.limit": "max_train_samples max_samples num_samples max_pairs subset",
+    "llm.model": "llm_model llm_name model_name model_id name",
+    "llm.base_url": "url api_base endpoint host openai_api_base server",
+    "llm.api_key_env": "api_key key openai_api_key token",
+    "llm.max_concurrency": "concurrency max_workers num_workers workers parallel max_parallel_requests",
+    "llm.max_cost": "budget max_dollars cost",
+    "llm.provider": "backend engine",
+    "synthesis": "generation generate synthesise synth",
+    "synthesis.per_grade": "negatives num_negatives n_negatives hard_negatives num_hard_negatives negatives_per_query",
+    "synthesis.answer_tokens": "max_new_tokens max_output_tokens max_completion_tokens",
+    "synthesis.grades": "levels difficulties",
+    "synthesis.limit": "max_queries num_queries",
+    "mining": "mine",
+    "mining.per_grade": "mined_negatives num_mined top_k range_max",
+    "grading": "filter filtering",
+    "grading.judge_model": "teacher teacher_model judge_name",
+    "grading.cross_encoder": "reranker cross_encoder_model rerank_model",
+    "grading.false_negative_above": "margin threshold max_score false_negative_threshold",
+    "evaluation": "eval test metrics",
+    "evaluation.tasks": "benchmarks benchmark eval_tasks mteb beir eval_dataset",
+}
+"""Our settings, each with its usual names."""
+
+_STEPS = "training goes by training.steps (one epoch: pairs / batch_size), and phases may have steps of their own"
+_PACE = (
+    'there is none; training.schedule = "self-paced" ends phases that teach no more, and training.evaluate = true '
+    "measures after each"
+)
+_WARMUP = "there is none; the rate rises over the first tenth of training.steps, then falls to 0"
+ABSENT: dict[str, str] = {
+    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "num_train_epochs", "max_epochs"), _STEPS),
+    **dict.fromkeys(("early_stopping", "patience", "early_stopping_patience", "load_best_model_at_end"), _PACE),
+    **dict.fromkeys(
+        ("warmup", "warmup_steps", "warmup_ratio", "scheduler", "lr_scheduler", "lr_scheduler_type"), _WARMUP
+    ),
+    "scale": "similarities are divided by training.temperature, which is 1 / scale",
+}
+"""What there is in place of settings that we do not have."""
+
+VALUES: dict[str, str] = {
+    "mean": "avg average mean_pooling",
+    "last": "eos last_token lasttoken last-token",
+    "cls": "first cls_token cls-token",
+    "bf16": "fp16 half float16 bfloat16",
+    "fp32": "float32 full single",
+    "endpoint": "openai vllm ollama anthropic azure litellm sglang tgi openrouter server api http",
+    "infonce": "mnrl multiplenegativesranking multiplenegativesrankingloss contrastive mnr ranking cross-entropy",
+    "distill": "kl kldiv distillation marginmse margin-mse",
+    "listwise": "listnet listmle",
+    "coarse-to-fine": "curriculum easy-to-hard staged",
+    "reverse": "hard-to-easy fine-to-coarse",
+    "all-at-once": "all mixed",
+    "in-batch": "none no-negatives",
+    "cross-encoder": "reranker crossencoder",
+    "embedding": "embeddings bi-encoder dense cosine",
+    "bm25": "bm-25 sparse lexical",
+    "embedded": "local builtin",
+    "all-grades": "json all",
+    "llm": "written generated synthetic",
+    "4bit": "nf4 int4 4-bit",
+}
+"""The values of settings, each with its usual names."""
+
+
+def key_for(name: str, section: str) -> str | None:
+    """Our setting of that usual name, the one in the section if there is one there.
+
+    >>> key_for("model_name", "model"), key_for("per-device-train-batch-size", "")
+    ('model.base', 'training.batch_size')
+    """
+    found = [key for key, names in KEYS.items() if _plain(name) in names.split()]
+    here = [key for key in found if key.rpartition(".")[0] == section]
+    return next(iter(here or found), None)
+
+
+def absent(name: str) -> str | None:
+    """What we have in place of a setting that others have."""
+    return ABSENT.get(_plain(name))
+
+
+def value_for(found: str, allowed: Collection[str]) -> str | None:
+    """The value among those allowed that others call so."""
+    plain = found.lower().replace("_", "-")
+    return next((value for value in allowed if plain in VALUES.get(value, "").replace("_", "-").split()), None)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
