@@ -8,15 +8,17 @@ from multigrain.progress import interval, listed
 from multigrain.rundir import RunDir
 
 WIDTH = 110
+FEW = 20
+"""Items of which a resample says little about others."""
 
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
     """What `summary.json` holds: the figures, and the counts, seconds and tokens of the stages named."""
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
-        scores = {side: known[side] for side in scores}
+        scores = {name: known.get(name, {}) for name in scores}
     return {
         "name": config.name,
         **scores,
@@ -58,6 +60,9 @@ def _figures(summary: dict[str, Any]) -> str:
             lines.append(
                 f"{task:<24} {metric:<11} {base:>6.3f} {trained:>8.3f} {value:>+11.3f}  {interval(low, high)}".rstrip()
             )
+    for task, count in summary["items"].items():
+        if count < FEW:
+            lines.append(f"{task}: {count} items are few; do not trust the interval")
     return "\n".join(lines)
 
 
