@@ -45,6 +45,7 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
     "synthesis": {"answer_tokens", "max_parked", "durable"},
     "training": {
         "checkpoint_every",
+        "checkpoint_minutes",
         "micro_batch_tokens",
         "activation_gb",
         "frozen_cache_gb",
@@ -553,6 +554,8 @@ class TrainingSection(Section):
     if it takes more, it is computed at each step."""
     checkpoint_every: int = Field(20, ge=1)
     """Steps between checkpoints."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """And the longest time between them. Ctrl-C and SIGTERM leave one too, when the step under way is done."""
     evaluate: bool = False
     """Measure the model on held-out pairs before training and after each phase."""
     report_to: list[Literal["tensorboard", "wandb"]] = []

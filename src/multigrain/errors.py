@@ -4,6 +4,7 @@
     ├── ConfigError          a setting is wrong                    (exit code 2)
     ├── DataError            an input file is wrong                (exit code 2)
     ├── RunError             the run folder cannot be used as is   (exit code 2)
+    ├── TrainingFailed       the model is spoiled                  (exit code 1)
     └── LLMError             the language model could not help     (exit code 1)
         ├── LLMUnavailable   no connection, time-out, overload; trying again may help
         ├── LLMRefused       wrong key, unknown model, bad request (exit code 2)
@@ -56,6 +57,10 @@ class RunError(MultigrainError):
     """The run folder is in a state that a command of the user can mend."""
 
     exit_code = 2
+
+
+class TrainingFailed(MultigrainError):
+    """A training has come to its end, and the model is far worse than its base."""
 
 
 class LLMError(MultigrainError):

@@ -14,8 +14,8 @@ from multigrain.config import Config
 from multigrain.errors import MultigrainError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
-from multigrain.model.foresee import LAYERS, SIZES
 from multigrain.model.files import EMBEDDED_LLM
+from multigrain.model.foresee import LAYERS, SIZES
 from multigrain.model.locate import find_base
 from multigrain.schedules import phases_of
 

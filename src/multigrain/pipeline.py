@@ -32,7 +32,7 @@ from multigrain.rundir import RunDir, StageRecord, run_folder_of
 from multigrain.stages import Result
 from multigrain.stages.data import data
 from multigrain.stages.evaluate import evaluate as evaluate_stage
-from multigrain.stages.evaluate import foresee
+from multigrain.stages.evaluate import foresee, require_sound
 from multigrain.stages.export import export
 from multigrain.stages.export import export_data as write_data
 from multigrain.stages.export import search as search_run
@@ -252,8 +252,15 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
 
 
 def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Measure the trained model and its base; `force` does so again."""
-    return _run_stages(config_of(config), ["evaluate"], force, redo=("evaluate",) if force else ())
+    """Measure the trained model and its base; `force` does so again.
+
+    Raises:
+        TrainingFailed: the trained model is far worse than its base.
+    """
+    described = config_of(config)
+    summary = _run_stages(described, ["evaluate"], force, redo=("evaluate",) if force else ())
+    require_sound(RunDir(described.folder))
+    return summary
 
 
 def export_model(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
@@ -399,6 +406,8 @@ def _run_stages(
             else:
                 if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once
                     run_dir.training_fingerprint.unlink(missing_ok=True)
+                if stage.name == "export":
+                    require_sound(run_dir)
                 _run_stage(stage, config, run_dir)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)

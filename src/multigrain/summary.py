@@ -8,14 +8,17 @@ from multigrain.progress import interval, listed
 from multigrain.rundir import RunDir
 from multigrain.terminal import PLAIN, columns, shortened
 
+FEW = 20
+"""Items of which a resample says little about others."""
+
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
     """What `summary.json` holds: the figures, and the counts, seconds and tokens of the stages named."""
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
-        scores = {side: known[side] for side in scores}
+        scores = {name: known.get(name, {}) for name in scores}
     return {
         "name": config.name,
         **scores,
@@ -58,7 +61,12 @@ def _figures(summary: dict[str, Any]) -> str:
             base, trained = summary["base"][task][metric], summary["trained"][task][metric]
             figures = (f"{base:.3f}", f"{trained:.3f}", f"{value:+.3f}", interval(low, high))
             rows.append((task, metric, *figures))
-    return "\n".join(columns(rows, texts=2))
+    few = [
+        f"{task}: {count} items are few; do not trust the interval"
+        for task, count in summary["items"].items()
+        if count < FEW
+    ]
+    return "\n".join([*columns(rows, texts=2), *few])
 
 
 def _verdict(summary: dict[str, Any]) -> str:

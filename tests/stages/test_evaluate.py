@@ -5,13 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from multigrain import pipeline
 from multigrain.cli import main
 from multigrain.config import load_config
+from multigrain.errors import TrainingFailed
+from multigrain.evaluation.comparison import read_run
+from multigrain.jsonl import write_json
 from multigrain.model.load import load_model
+from multigrain.records import Pair
 from multigrain.rundir import RunDir
+from multigrain.stages.evaluate import _half_lost, _one_vector
+from multigrain.summary import render
+from multigrain.vectors import Embed
 from tests.conftest import small_pairs
 
 WriteJsonl = Callable[[str, list[dict[str, Any]]], Path]
@@ -87,3 +96,67 @@ def test_half_precision_is_kept_apart(run_toml: Path) -> None:
     assert main(["evaluate", str(run_toml), "--quiet", "--force", "--set", "evaluation.precision=bf16"]) == 0
     assert run_dir.vectors.read_bytes() != before and b"bf16" in run_dir.vectors.read_bytes()[:200]
     assert b"bf16" in run_dir.base_vectors.read_bytes()[:200]
+
+
+def test_a_model_far_below_its_base_is_a_failed_stage(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = [str(run_toml), "--set", "training.learning_rate=0.9"]
+    config = load_config(run_toml, wrong[2:])
+    run_dir = RunDir(config.folder)
+    for verb in ("run", "evaluate", "export", "run"):
+        assert main([verb, *wrong]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "multigrain: " in error and "the training has spoiled the model: all texts have the same vector" in error
+        assert "training.learning_rate is too high (by default it is 5e-05). Lower it" in error
+    assert not run_dir.model.exists()
+    pipeline.measure(config)  # a grid keeps the figure
+    base, trained = read_run(config.folder)
+    assert trained.scores["held-out"]["nDCG@10"] < base.scores["held-out"]["nDCG@10"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "is_lost"),
+    [
+        ({"held-out": (0.8, 0.3, -0.2, 40)}, True),
+        ({"held-out": (0.8, 0.41, -0.2, 40)}, False),
+        ({"held-out": (0.8, 0.3, 0.1, 40)}, False),  # by chance, perhaps
+        ({"held-out": (0.8, 0.3, -0.5, 4)}, False),
+        ({"held-out": (0.04, 0.0, -0.01, 40)}, False),
+        ({"held-out": (0.8, 0.7, -0.05, 40), "beir:x:test": (0.8, 0.1, -0.6, 40)}, False),  # forgotten, not spoiled
+        ({"beir:x:test": (0.8, 0.1, -0.6, 40), "mteb:STS": (0.8, 0.1, None, 40)}, True),
+    ],
+)
+def test_when_a_training_has_lost_too_much(
+    tasks: dict[str, tuple[float, float, float | None, int]], is_lost: bool
+) -> None:
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}}
+    for name, (before, after, high, items) in tasks.items():
+        scores["base"][name], scores["trained"][name] = {"nDCG@10": before}, {"nDCG@10": after}
+        scores["difference"][name] = {"nDCG@10": [after - before, None if high is None else -1.0, high]}
+        scores["items"][name] = items
+    assert bool(_half_lost(scores)) is is_lost
+
+
+def test_vectors_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    def embed(value: float) -> Embed:
+        return lambda texts, role: np.full((len(texts), 4), value, np.float32)
+
+    pairs = [Pair(str(i), f"q{i}", f"p{i}") for i in range(3)]
+    with pytest.raises(TrainingFailed, match="its vectors are no numbers. Most likely training.learning_rate"):
+        _one_vector(embed(0.5), embed(float("nan")), pairs, RunDir(tmp_path))
+    assert _one_vector(embed(0.5), embed(0.5), pairs, RunDir(tmp_path)) is None  # the base is no better
+
+
+def test_few_items_are_told_beside_the_figure(run_toml: Path) -> None:
+    summary = {
+        "name": "x",
+        "counts": {},
+        "seconds": {},
+        "base": {"held-out": {"nDCG@10": 0.5}},
+        "trained": {"held-out": {"nDCG@10": 0.6}},
+        "difference": {"held-out": {"nDCG@10": [0.1, 0.0, 0.2]}},
+        "items": {"held-out": 10},
+    }
+    config = load_config(run_toml)
+    write_json(RunDir(config.folder).examples, [])
+    assert render(config, summary).endswith("held-out: 10 items are few; do not trust the interval")
+    assert "few" not in render(config, {**summary, "items": {"held-out": 20}})

@@ -37,7 +37,7 @@ from multigrain.training.loss import Encoding, GradedLoss
 from multigrain.training.train import Held, train_model, without_dropout
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
-from tests.training.test_train import train_until_cut, tuples
+from tests.training.test_train import Signalled, tuples, with_callback
 
 GROUPS = (2, 4)
 STEPS = [("a", [1], 2), ("b", [2, 4], 3), ("c", [], 1)]
@@ -89,17 +89,14 @@ def uneven_tuples() -> list[GradedTuple]:
     ]
 
 
-def train_case(case: str, encoder: Path, folder: Path, cut: pytest.MonkeyPatch | None = None) -> None:
+def train_case(case: str, encoder: Path, folder: Path) -> None:
     """Train, and keep the weights in the folder."""
     section = TrainingSection.model_validate(SECTION.model_dump() | CASES[case])
     trained, held = hold_out(uneven_tuples(), 7) if section.is_self_paced else (uneven_tuples(), [])
     planned = plan(trained, phases_of(section, (1, 2, 4)), section.batch_size)
     model = new_model(case, encoder)
     looked = Held(held, lambda given: {"norm": float(next(given.parameters()).detach().norm())})
-    if cut:
-        train_until_cut(model, section, folder, cut, planned, looked)
-    else:
-        train_model(model, planned, section, folder, 7, looked)
+    train_model(model, planned, section, folder, 7, looked)
     if processes.is_main():
         torch.save(model.state_dict(), folder / "weights.pt")
 
@@ -148,7 +145,11 @@ def go_through_all(rank: int, encoder: Path, folder: Path) -> None:
     for case in CASES:
         train_case(case, encoder, folder / case)
     with pytest.MonkeyPatch.context() as patch:
-        train_case("single precision", encoder, folder / "cut", patch)
+        if rank:  # whoever is told to stop, all do, and leave a checkpoint of the step under way
+            with_callback(patch, Signalled(signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            train_case("single precision", encoder, folder / "cut")
+    assert (folder / "cut" / "checkpoints" / "checkpoint-5").is_dir()
     train_case("single precision", encoder, folder / "cut")
     found = [loss_and_gradient(encoder, *way) for way in LOSSES]
     messages = [

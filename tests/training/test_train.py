@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +11,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.utils.data import BatchSampler, ConcatDataset
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model
 from multigrain.model.precision import uses_bf16
+from multigrain.progress import _Silent
 from multigrain.records import GradedTuple, Negative
 from multigrain.schedules import phases_of
 from multigrain.training import train
 from multigrain.training.batches import RowsOfPhase, StepSampler, to_datasets
+from multigrain.training.callbacks import TrainingLog
 from multigrain.training.curriculum import Curriculum, hold_out, plan
 from multigrain.training.host import CurriculumTrainer
 from multigrain.training.loss import GradedLoss
@@ -137,6 +141,62 @@ def test_a_training_that_was_cut_ends_like_one_that_was_not(
     assert [(s["step"], s["phase"]) for s in steps] == [(i, "a" if i <= 3 else "b") for i in range(1, 8)]
     assert [list(s["margins"]) for s in steps] == [["1"]] * 3 + [["2", "4"]] * 4
     assert whole.max_seq_length == 24
+
+
+class Signalled(TrainerCallback):  # type: ignore[misc]
+    """Sends signals to this process in the fifth step."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+        if state.global_step == 4:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_a_checkpoint_of_the_step_under_way(
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    section = SECTION.model_copy(update={"checkpoint_every": 20})
+    whole = model(tiny_encoder)
+    train_model(whole, curriculum(), section, tmp_path / "whole", 7)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    try:
+        with monkeypatch.context() as patch:
+            with_callback(patch, Signalled(number))
+            with pytest.raises(KeyboardInterrupt):
+                train_model(model(tiny_encoder), curriculum(), section, tmp_path / "cut", 7)
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.count("stopping after this step; once more stops at once") == 1
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-5"]
+    assert [line["step"] for line in log_of(tmp_path / "cut")] == [1, 2, 3, 4, 5]
+    resumed = model(tiny_encoder)
+    train_model(resumed, curriculum(), section, tmp_path / "cut", 7)
+    assert "training 7/7" in capsys.readouterr().err
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+
+
+def test_a_second_ctrl_c_stops_at_once(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_callback(monkeypatch, Signalled(signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train_model(model(tiny_encoder), curriculum(), SECTION, tmp_path, 7)
+    assert len(log_of(tmp_path)) == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_checkpoints_are_written_by_time_too(tiny_encoder: Path, tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"checkpoint_every": 20, "checkpoint_minutes": 1e-9})
+    train_model(model(tiny_encoder), curriculum(), section, tmp_path, 7)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"checkpoint-6", "checkpoint-7"}
 
 
 def test_a_self_paced_training_that_was_cut_takes_the_same_decisions(
@@ -289,17 +349,39 @@ def test_the_base_draws_nothing_but_an_adapter_may() -> None:
     assert all("lora_dropout" in name for name in active)
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_it_is_said_where_there_is_nothing_to_learn(
-    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], known: bool
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([0.02] * 20, "steps 1 to 5 is 0.020"),
+        ([0.15, 0.1, 0.05, 0.008, 0.007, 0.006], "steps 2 to 6 is 0.008"),  # the mean of the first five is 0.063
+        ([0.9] * 12 + [0.01] * 8, "steps 11 to 15 is 0.010"),
+        ([0.9, 0.9, 0.01] * 7, None),  # now and then
+        ([0.9] * 20 + [0.01] * 9, None),  # learned
+    ],
+)
+def test_it_is_said_once_where_there_is_nothing_to_learn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], losses: list[float], told: str | None
+) -> None:
+    planned = plan(tuples(), [PhaseSection(name="in-batch", grades=[], steps=40)], 4)
+    log = TrainingLog(planned, planned.phase_at, tmp_path / "log.jsonl", _Silent())
+    state = TrainerState()
+    for step, loss in enumerate(losses, 1):
+        state.log_history.append({"step": step, "loss": loss})
+        log.on_log(None, state, TrainerControl())
+    said = [line for line in capsys.readouterr().err.splitlines() if "the model knows all this" in line]
+    assert [told in line for line in said if told] == ([True] if told else [])
+    assert bool(said) is bool(told)
+
+
+def test_a_training_of_two_steps_is_warned_too(
+    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A query that is its own positive is found from the start, if small differences count."""
-    given = [replace(graded, positive=graded.query) for graded in tuples()] if known else tuples()
-    phases = [PhaseSection(name="in-batch", grades=[], steps=5, temperature=0.001 if known else 0.05)]
-    planned = plan(given, phases, 4)
+    given = [replace(graded, positive=graded.query) for graded in tuples()]
+    phases = [PhaseSection(name="in-batch", grades=[], steps=2, temperature=0.001)]
     section = SECTION.model_copy(update={"phases": phases})
-    train_model(model(tiny_encoder), planned, section, tmp_path, 7)
-    assert ("the model knows all this" in capsys.readouterr().err) is known
+    train_model(model(tiny_encoder), plan(given, phases, 4), section, tmp_path, 7)
+    assert "the loss of steps 1 to 2 is" in capsys.readouterr().err
 
 
 def test_half_precision_where_the_hardware_can(

@@ -1,25 +1,35 @@
-"""Measure the trained model beside its base."""
+"""Measure the trained model beside its base, and tell when the training has spoiled it."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multigrain.config import Config
+import numpy as np
+
+from multigrain.config import Config, TrainingSection
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.known import own_documents
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.encoders import base_encoder, trained_encoder
+from multigrain.errors import TrainingFailed
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
 from multigrain.jsonl import read_pairs, write_json, write_objects
-from multigrain.progress import say
+from multigrain.records import Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
-from multigrain.vectors import with_prompts
+from multigrain.vectors import ROLES, Embed, with_prompts
 
-FEW = 20
-"""Items of which a resample says little about others."""
+SAMPLE = 32
+"""Pairs by whose texts is seen whether all vectors have become one."""
+ONE_VECTOR, MANY = 1e-4, 1e-2
+"""The largest 1 - cosine between two texts: below the one all vectors are the same, above the other they are not."""
+TINY = 0.05
+"""A base that scores less has nothing to lose."""
+FEWEST = 5
+"""Items of which half may not be lost by chance."""
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
@@ -31,7 +41,8 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     own = own_documents(run_dir)
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed = base_encoder(config, run_dir)
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
+    fault = _one_vector(base_embed, trained_embed, (held_out or train_pairs)[:SAMPLE], run_dir)
     items: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
@@ -43,14 +54,66 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
         _add(scores, _compared(task, base, trained, config.seed))
         items += _items(task, base, trained)
-        if len(base.scores) < FEW:
-            say(f"  {task.name}: {len(base.scores)} items are few; do not trust the interval")
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     write_objects(run_dir.per_query, items)
     write_json(run_dir.examples, examples)
-    write_json(run_dir.scores, scores)
+    write_json(run_dir.scores, {**scores, "fault": fault or _half_lost(scores)})
     return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
+
+
+def require_sound(run_dir: RunDir) -> None:
+    """Make sure that the training has not spoiled the model, by what was measured.
+
+    Raises:
+        TrainingFailed: it has.
+    """
+    if fault := json.loads(run_dir.scores.read_text(encoding="utf-8")).get("fault"):
+        raise _failed(run_dir, f"{fault}. The figures are in {run_dir.scores.parent}, and nothing is exported")
+
+
+def _failed(run_dir: RunDir, fault: str) -> TrainingFailed:
+    usual = TrainingSection().learning_rate
+    return TrainingFailed(
+        f"{run_dir.folder}: the training has spoiled the model: {fault}. Most likely training.learning_rate is too "
+        f"high (by default it is {usual:g}). Lower it, and give the same command again with --force."
+    )
+
+
+def _one_vector(base: Embed, trained: Embed, pairs: Sequence[Pair], run_dir: RunDir) -> str | None:
+    """What is to be said where the trained model gives all texts the same vector, and the base does not.
+
+    Raises:
+        TrainingFailed: its vectors are no numbers, so nothing can be measured.
+    """
+    spread = _spread(trained, pairs)
+    if not np.isfinite(spread):
+        raise _failed(run_dir, "its vectors are no numbers")
+    if spread >= ONE_VECTOR or _spread(base, pairs) < MANY:
+        return None
+    return f"all texts have the same vector (the cosine between any two is above {1 - ONE_VECTOR:g})"
+
+
+def _spread(embed: Embed, pairs: Sequence[Pair]) -> float:
+    """The largest 1 - cosine between two queries, or two positives."""
+    texts = {"query": [pair.query for pair in pairs], "document": [pair.positive for pair in pairs]}
+    vectors = [embed(texts[role], role) for role in ROLES]
+    return float(np.max([1 - (each @ each.T).min() for each in vectors]))
+
+
+def _half_lost(scores: Mapping[str, Any]) -> str | None:
+    """What is to be said where more than half of the base's score is lost, surely: held out, or else on every task."""
+    tasks = [HELD_OUT] if HELD_OUT in scores["base"] else list(scores["base"])
+    lost = []
+    for task in tasks:
+        metric, before = next(iter(scores["base"][task].items()))
+        after, (_, _, high) = scores["trained"][task][metric], scores["difference"][task][metric]
+        if before < TINY or after >= before / 2 or (high is not None and high >= 0):
+            return None
+        if scores["items"].get(task, FEWEST) < FEWEST:
+            return None
+        lost.append(f"{task}: {metric} was {before:.3f} before training, and is {after:.3f}")
+    return "; ".join(lost)
 
 
 def foresee(config: Config) -> None:
@@ -91,7 +154,8 @@ def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> d
         differences[metric] = paired_bootstrap(one, other, seed)
     documents = {task.name: base.documents} if isinstance(task, RetrievalTask) else {}
     results = {"base": before, "trained": after, "difference": differences}
-    return {"documents": documents, **{side: {task.name: result} for side, result in results.items()}}
+    items = {task.name: len(base.scores)}
+    return {"documents": documents, "items": items, **{side: {task.name: result} for side, result in results.items()}}
 
 
 def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[str, Any]]:

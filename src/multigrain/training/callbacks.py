@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -17,8 +17,10 @@ from multigrain.training.pace import Pace
 
 REMEMBERED = 32
 """Entries of the log that the host keeps."""
-FIRST = 5
-"""Steps by whose loss is seen whether there is anything to learn."""
+FIRST = 20
+"""Steps at whose loss is looked to see whether there is anything to learn ..."""
+IN_A_ROW = 5
+"""... so many at a time: of one step alone, the loss says little."""
 EASY = 0.05
 """Below it there is next to nothing: 0.02 was harmful, 0.1 and more were not (docs/results.md, no labels)."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
@@ -29,6 +31,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, curriculum: Curriculum, phase_at: PhaseAt, path: Path, progress: Meter) -> None:
         self._curriculum, self._phase_at, self._path, self._progress = curriculum, phase_at, path, progress
+        self._has_warned = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Cut the log at the checkpoint, so that it holds each step once."""
@@ -45,10 +48,21 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(self._line(entry))
-            if entry.get("step") == FIRST and "loss" in entry:
-                _say_if_easy([known["loss"] for known in state.log_history if "loss" in known])
+            if "loss" in entry:
+                self._say_if_easy([known["loss"] for known in state.log_history if "loss" in known], entry["step"])
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
+
+    def _say_if_easy(self, losses: list[float], step: int) -> None:
+        """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
+        count = min(IN_A_ROW, self._curriculum.steps)
+        if self._has_warned or not count <= step <= FIRST or (loss := median(losses[-count:])) >= EASY:
+            return
+        self._has_warned = True
+        say(
+            f"  the loss of steps {step - count + 1} to {step} is {loss:.3f} (median): the model knows all this, and "
+            "such steps move its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
+        )
 
     def _lines_until(self, step: int) -> Iterator[str]:
         if not step or not self._path.is_file():
@@ -112,12 +126,3 @@ class Looks(TrainerCallback):  # type: ignore[misc]
         is_step = "loss" in state.log_history[-1]
         if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
             self._evaluate()
-
-
-def _say_if_easy(losses: list[float]) -> None:
-    """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
-    if (loss := fmean(losses)) < EASY:
-        say(
-            f"  the loss of the first {FIRST} steps is {loss:.3f}: the model knows all this, and such steps move "
-            "its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
-        )

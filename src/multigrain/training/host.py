@@ -14,6 +14,7 @@ from multigrain.training.batches import name_of
 from multigrain.training.checkpoints import newest_whole
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.loss import GradedLoss
+from multigrain.training.stopping import Stopping
 
 EXPLODED = 10.0
 """A loss is too large at so many times what guessing among the documents of the batch would cost."""
@@ -25,12 +26,14 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     Args:
         curriculum: what is trained on.
         phase_at: the place of the phase of a step (from 0).
+        stopping: when there are more checkpoints than the host's.
         **host: what the host's trainer takes; a loss for each phase, by its name.
     """
 
-    def __init__(self, curriculum: Curriculum, phase_at: Any, **host: Any) -> None:
+    def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **host: Any) -> None:
         super().__init__(**host)
-        self.curriculum, self.phase_at = curriculum, phase_at
+        self.curriculum, self.phase_at, self.stopping = curriculum, phase_at, stopping
+        self.add_callback(stopping)
         self._begun = time.monotonic()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -53,19 +56,32 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         self.accelerator.wait_for_everyone()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the margins of the step and the tokens that were encoded in a second.
+        """Add the margins of the step and the tokens that were encoded in a second; see to it that it is saved.
 
         Raises:
             RunError: the loss is no number, or far too large. The host saves after it has logged, so no checkpoint
                 holds what came of it.
         """
-        if "loss" in logs:
-            loss = _graded(self.loss[name_of(self.phase_at(self.state.global_step - 1))])
-            self._stop_if_broken(logs, loss)
-            tokens = self.accelerator.gather(torch.tensor([loss.measures.tokens], device=self.accelerator.device))
-            logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
-            logs["tokens_per_second"] = round(float(tokens.sum()) / (time.monotonic() - self._begun), 1)
+        if "loss" not in logs:
+            super().log(logs, start_time)
+            return
+        loss = _graded(self.loss[name_of(self.phase_at(self.state.global_step - 1))])
+        self._stop_if_broken(logs, loss)
+        tokens, interrupted, due = self._together(
+            loss.measures.tokens, self.stopping.is_interrupted, self.stopping.is_due
+        )
+        logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
+        logs["tokens_per_second"] = round(tokens / (time.monotonic() - self._begun), 1)
         super().log(logs, start_time)
+        self.stopping.ends = bool(interrupted)
+        if interrupted or due:
+            self.control.should_save = True  # the host does so after it has logged
+
+    def _together(self, *counts: int) -> list[int]:
+        """The sums over all processes."""
+        gathered = self.accelerator.gather(torch.tensor([counts], device=self.accelerator.device))
+        sums: list[int] = gathered.sum(dim=0).tolist()
+        return sums
 
     def _stop_if_broken(self, logs: dict[str, float], loss: GradedLoss) -> None:
         found = {name: logs[name] for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))}

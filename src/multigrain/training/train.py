@@ -32,6 +32,7 @@ from multigrain.training.host import CurriculumTrainer
 from multigrain.training.loss import Encoding, GradedLoss
 from multigrain.training.margins import margin_on, token_rows
 from multigrain.training.pace import Pace
+from multigrain.training.stopping import Stopping
 
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
@@ -77,6 +78,7 @@ def train_model(
         ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be dealt to the
             processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
         RunError: the loss is no number or far too large, or memory did not suffice.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; there is a checkpoint of the step that was under way.
     """
     joined()
     writes = is_main()
@@ -95,7 +97,8 @@ def train_model(
             trainer.add_callback(_looks(trainer, pace, held))
             processes = trainer.args.world_size
             checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", curriculum.batch_size, processes))
-            trainer.train(resume_from_checkpoint=checkpoint)
+            with trainer.stopping.postponed():
+                trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = full_length
     if writes:
         write_json(folder / "curriculum.json", _phases_as_trained(curriculum, phase_at))
@@ -120,6 +123,7 @@ def _trainer(
     trainer = CurriculumTrainer(
         curriculum,
         phase_at,
+        Stopping(section.checkpoint_minutes),
         model=model,
         args=arguments,
         train_dataset=to_datasets(curriculum),

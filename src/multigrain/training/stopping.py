@@ -1,0 +1,87 @@
+"""When a training writes a checkpoint beside the usual ones: when it is interrupted, and when much time has passed.
+
+Processes that train together must do so at the same step, so they tell each other at the end of each.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from multigrain import processes
+from multigrain.progress import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO = 5.0
+"""Seconds in which a second signal is the first one's: a terminal and torchrun both send it to each process."""
+
+
+class Stopping(TrainerCallback):  # type: ignore[misc]
+    """Knows whether a checkpoint is wanted, and whether the training ends with it.
+
+    Args:
+        minutes: the longest time between checkpoints.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60 * minutes
+        self._saved = time.monotonic()
+        self._interrupted: float | None = None
+        self.ends = False
+        """Whether the next checkpoint is the last thing that is done; the same in all processes."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether this process was told to stop."""
+        return self._interrupted is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is too old."""
+        return time.monotonic() - self._saved >= self._seconds
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint is whole.
+
+        Raises:
+            KeyboardInterrupt: the training was to end with it.
+        """
+        self._saved = time.monotonic()
+        if self.ends:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """In the block, the first Ctrl-C or SIGTERM ends the training after the step under way, a second at once.
+
+        Signals that are ignored, or end a process that is alone, stay as they are.
+
+        Raises:
+            KeyboardInterrupt: a signal came after the last step.
+        """
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in SIGNALS}
+        taken = {number: old for number, old in before.items() if callable(old) or processes.count() > 1}
+        for number in taken:
+            signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, old in taken.items():
+                signal.signal(number, old)
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+
+    def _note(self, _signal: int, _frame: object) -> None:
+        now = time.monotonic()
+        if self._interrupted is None:
+            self._interrupted = now
+            # In a thread of its own: what the signal interrupted may be printing.
+            threading.Thread(target=say, args=("  stopping after this step; once more stops at once",)).start()
+        elif processes.count() == 1 or now - self._interrupted > ECHO:
+            raise KeyboardInterrupt
