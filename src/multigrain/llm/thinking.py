@@ -1,8 +1,8 @@
 """What many models write before they answer: their reasoning, told by its tags, and never taken for the answer.
 
 Known are the tags of DeepSeek, Qwen and GLM (`<think>`), of Gemini, EXAONE, Seed and Kimi, of Mistral (`[THINK]`), of
-Cohere, of OpenThinker, and the channels of gpt-oss. Where the chat template has written the opening tag, the answer
-holds the closing one alone.
+Cohere, OpenThinker and Gemma, and the channels of gpt-oss. Where the chat template has written the opening tag, the
+answer holds the closing one alone.
 """
 
 import json
@@ -14,11 +14,12 @@ ROOM = 4096
 _NAME = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)"
 _OPENING = re.compile(
     rf"\s*(?:<\|start\|>assistant)?(?:<{_NAME}\b[^<>/]*>|\[THINK\]|◁think▷"
-    r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel\|>(?!final))",
+    rf"|<\|(?:begin_of_thought|START_THINKING|{_NAME})\|>|<unused94>|<\|channel\|?>(?!final))",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    rf"</{_NAME}\s*>|<{_NAME}\s*/>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING)\|>"
+    rf"</{_NAME}\s*>|<{_NAME}\s*/>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING|/{_NAME})\|>"
+    r"|<unused95>|<channel\|>"
     r"|<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistantfinal",
     re.IGNORECASE,
 )
