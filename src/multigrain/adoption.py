@@ -18,10 +18,10 @@ from multigrain.rundir import RunDir, read_settings
 
 
 def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
-    """Take over the donor's files of a finished stage."""
+    """Take over the files of a finished stage."""
     run_dir.forget(stage)
     for path in files:
-        _link(path, run_dir.folder / path.relative_to(donor.folder))
+        _link(donor.folder / path.relative_to(run_dir.folder), path)
     run_dir.record(stage, donor.stages()[stage])
 
 

@@ -401,7 +401,8 @@ def _run_stages(
             if stage.is_done(config, run_dir) and stage.name not in redo:
                 say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
             elif donor := _donor(stage, config, run_dir, donors):
-                adopt(stage.name, stage.writes(config, donor), donor, run_dir)
+                files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
+                adopt(stage.name, files, donor, run_dir)
                 say(f"{stage.name}: as in {donor.folder}")
             else:
                 if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once

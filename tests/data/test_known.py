@@ -127,6 +127,17 @@ def test_what_leaks_and_what_says_nothing_is_known_too(run_toml: Path, write_jso
     assert other == {"same", "0-0", "0-1"} - held_out
 
 
+def test_other_runs_take_the_file_over(run_toml: Path, write_jsonl: Write) -> None:
+    write_jsonl("pairs.jsonl", many_positives(12, 2))
+    settings = ["data.limit=8", "synthesis.limit=0"]
+    donor, heir = (load_config(run_toml, [*settings, f"name={name}"]) for name in ("donor", "heir"))
+    pipeline.synthesize(donor)
+    pipeline._run_stages(heir, ["data", "synthesize"], False, donors=[donor.folder])
+    files = [RunDir(config.folder).other_pairs for config in (donor, heir)]
+    assert files[0].samefile(files[1])
+    assert files[0].stat().st_size > 0
+
+
 def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
     config = load_config(run_toml, ["synthesis.limit=0"])
     pipeline.synthesize(config)
