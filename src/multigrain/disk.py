@@ -1,6 +1,7 @@
-"""Telling a full disk from other failures."""
+"""Taking little disk space, and telling a full disk from other failures."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,14 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
             f"{folder}: the disk is full. Make room, or allow larger files, then give the same command again; "
             "what is finished is kept."
         ) from error
+
+
+def link_or_copy(source: str | Path, path: str | Path) -> None:
+    """Give a file a second name, or copy it where the disk has no links; for files that are replaced, never changed."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copy2(source, path)
 
 
 def _is_full_disk(error: Exception, folder: Path) -> bool:
