@@ -55,7 +55,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert "1 tasks" not in out and "2 phases, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"name", "base", "trained", "difference", "counts", "seconds", "tokens", "cost"}
+    assert set(summary) == {"name", "base", "trained", "difference", "items", "counts", "seconds", "tokens", "cost"}
     assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}
     value, low, high = summary["difference"]["held-out"]["nDCG@10"]
     assert low <= value <= high
@@ -74,6 +74,14 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert f"| written by the language model | 0 | 0 | 0 | {hardest['llm']} |" in card.text
     assert f"with {hardest.total()} negatives of the grades in its schedule" in card.text
     assert {result.metric_name for result in card.data.eval_results or []} == {"nDCG@10", "MRR@10", "Recall@100"}
+    # The weights are there once, and what only a resumed training needs is gone.
+    trained, exported = (folder / place / "model.safetensors" for place in ("training/model", "model"))
+    assert exported.samefile(trained)
+    assert not (folder / "model" / "config.json").samefile(folder / "training" / "model" / "config.json")
+    assert [path for path in folder.rglob("*.safetensors") if not path.samefile(exported)] == []
+    assert sorted(path.name for path in (folder / "training").iterdir()) == [
+        *("curriculum.json", "fingerprint", "log.jsonl", "model")
+    ]
 
     # A second time there is nothing to do, and the same figures are shown.
     before = results(folder)
@@ -130,7 +138,9 @@ def test_one_stage_cannot_be_forced_over_changed_data(
     assert "data, a stage before, comes out otherwise" in (err := capsys.readouterr().err)
     assert "Run: multigrain run RUN.toml --force" in err
     assert main(["evaluate", str(run_toml)]) == 0  # nothing was changed
+    exported = results(load_config(run_toml).folder)["model/model.safetensors"]
     assert main(["train", str(run_toml), "--set", "training.learning_rate=2e-3", "--force"]) == 0
+    assert results(load_config(run_toml).folder)["model/model.safetensors"] == exported  # a file of its own again
     assert main(["compare", str(load_config(run_toml).folder)]) == 2
     assert "the model is not measured yet" in capsys.readouterr().err
 

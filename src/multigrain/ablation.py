@@ -142,8 +142,7 @@ def _clear(cell: Cell) -> None:
 
 def _drop_models(run_dir: RunDir) -> None:
     """Keep what was measured, not the model: a grid would fill the disk."""
-    for path in (run_dir.trained, run_dir.training / "checkpoints"):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(run_dir.trained, ignore_errors=True)
     run_dir.vectors.unlink(missing_ok=True)
 
 

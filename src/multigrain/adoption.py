@@ -5,8 +5,6 @@ replaced, never changed, but for files of vectors (to which several may append) 
 every run has its own copy).
 """
 
-import os
-import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.disk import link_or_copy
 from multigrain.rundir import RunDir, read_settings
 
 
@@ -70,10 +69,7 @@ def _link(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.adopted")
     fresh.unlink(missing_ok=True)
-    try:
-        os.link(source, fresh)
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, fresh)
+    link_or_copy(source, fresh)
     fresh.replace(path)
 
 

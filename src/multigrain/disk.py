@@ -1,7 +1,8 @@
-"""Telling a full disk from other failures, and files from each other."""
+"""Taking little disk space, and telling a full disk from other failures, and files from each other."""
 
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,14 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
             f"{folder}: the disk is full. Make room, or allow larger files, then give the same command again; "
             "what is finished is kept."
         ) from error
+
+
+def link_or_copy(source: str | Path, path: str | Path) -> None:
+    """Give a file a second name, or copy it where the disk has no links; for files that are replaced, never changed."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copy2(source, path)
 
 
 def _is_full_disk(error: Exception, folder: Path) -> bool:

@@ -8,6 +8,7 @@ stages after it. Only a run whose pairs are written by the language model has th
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -407,8 +408,6 @@ def _run_stages(
             else:
                 if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once
                     run_dir.training_fingerprint.unlink(missing_ok=True)
-                if stage.name == "export":
-                    require_sound(run_dir)
                 _run_stage(stage, config, run_dir)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)
@@ -416,6 +415,8 @@ def _run_stages(
 
 
 def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
+    if stage.name == "export":
+        require_sound(run_dir)
     say(f"{stage.name} ...")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
@@ -426,6 +427,8 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens, result.cost)
     run_dir.record(stage.name, entry)
+    if stage.name == "train":  # nothing goes on from its checkpoints any more, and they take twice what the model takes
+        shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
     say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
 
 

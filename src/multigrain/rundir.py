@@ -7,7 +7,8 @@ runs/NAME/
                       given.jsonl (negatives that came with them), corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl, report.json
-  training/           curriculum.json, log.jsonl, checkpoints/, model/, frozen/ (states of layers that are not trained)
+  training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
+                      that are not trained)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus

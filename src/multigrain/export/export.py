@@ -8,6 +8,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from multigrain.config import ExportSection
+from multigrain.disk import link_or_copy
 from multigrain.errors import ConfigError, RunError
 from multigrain.export.folders import written_whole
 from multigrain.export.onnx import export_onnx
@@ -56,12 +57,18 @@ def merge_model(source: Path, folder: Path) -> str:
     return f"{folder}: merged; cosine to the vectors of {source}: {cosine:.6f}"
 
 
+def _copy(source: str, target: str) -> None:
+    """The weights are most of a model, so both folders share them."""
+    copy = link_or_copy if source.endswith((".safetensors", ".bin")) else shutil.copy2
+    copy(source, target)
+
+
 def _write_whole(model: SentenceTransformer, source: Path, part: Path) -> float:
     """A folder that needs no other; returns the lowest cosine between its vectors and those of the source."""
     if has_adapter(model):
         merge(model).save_pretrained(str(part), create_model_card=False)
     else:
-        shutil.copytree(source, part)
+        shutil.copytree(source, part, copy_function=_copy)
     vectors, written = (loaded.encode(PROBE, normalize_embeddings=True) for loaded in (model, load_model(part)))
     cosine = float((written * vectors).sum(1).min())
     backbone: Any = model[0].model

@@ -19,6 +19,7 @@ from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
+from multigrain.export.folders import written_whole
 from multigrain.grading.report import what_became
 from multigrain.jsonl import read_documents, read_pairs, read_tuples, write_atomic
 from multigrain.model.files import model_digest
@@ -50,7 +51,8 @@ def train(config: Config, run_dir: RunDir) -> Result:
     _start_anew_if_changed(config, run_dir)
     processes.begin()
     model = _trained(config, run_dir, tuples, curriculum, held)
-    model.save_pretrained(str(run_dir.trained), create_model_card=False)
+    with written_whole(run_dir.trained) as part:  # the exported model may share files with the one before
+        model.save_pretrained(str(part), create_model_card=False)
     return Result({"steps": curriculum.steps, "phases": len(curriculum.phases)})
 
 
