@@ -36,7 +36,8 @@ def with_prompts(prompts: Mapping[str, str | None], query: str | None, document:
     >>> with_prompts({"query": "q: ", "passage": "p: "}, None, "")
     {'query': 'q: ', 'document': ''}
     """
-    given = {role: prompt for role, prompt in zip(ROLES, (query, document), strict=True) if prompt is not None}
-    replaced = {name for role in given for name in PROMPT_NAMES[role]}
+    pairs = zip(ROLES, (query, document), strict=True)
+    given: dict[str, str] = {role: prompt for role, prompt in pairs if prompt is not None}
+    replaced = {name for role in ROLES if role in given for name in PROMPT_NAMES[role]}
     kept = {name: prompt for name, prompt in prompts.items() if prompt is not None and name not in replaced}
     return {**kept, **given}

@@ -18,6 +18,7 @@ from multigrain.model import anchor_attention, pooling
 from multigrain.model.files import is_gguf, revision_of
 from multigrain.model.foresee import head_fault, no_cross_encoder
 from multigrain.model.gguf import as_folder, cache
+from multigrain.model.legacy import write_in_old_words
 from multigrain.model.locate import find_base
 from multigrain.model.plain_text import read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
@@ -54,10 +55,14 @@ class EmbeddingModel(SentenceTransformer):
         return modules, settings
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save, with the code of our modules beside `modules.json`, which then names that code."""
+        """Save, with the code of our modules beside `modules.json`, which then names that code.
+
+        Without modules of ours, in the words of older releases.
+        """
         super().save(path, *args, **kwargs)
         modules = json.loads((listing := Path(path, "modules.json")).read_text(encoding="utf-8"))
         if not any(module["type"] in self._module_classes for module in modules):
+            write_in_old_words(Path(path), self.max_seq_length)
             return
         for module in modules:
             if module["type"] in self._module_classes:
