@@ -1,15 +1,21 @@
 """Read the data, split them, and keep them in the run folder."""
 
+import json
 from dataclasses import replace
 
 from multigrain.config import Config
-from multigrain.data.split import SplitData, prepare, sample_passages, usable_negatives
+from multigrain.data.split import SplitData, prepare, sample_passages, split_by_share, usable_negatives
 from multigrain.errors import DataError
-from multigrain.evaluation.tasks import MTEB, check_unseen, load_queries, without_queries_of
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
 from multigrain.jsonl import write_records
 from multigrain.progress import say
+from multigrain.records import Pair, folded
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
+
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.99)
+"""Of pairs to hold out, of which one may do where another was too small."""
+SHOWN = 80
 
 
 def data(config: Config, run_dir: RunDir) -> Result:
@@ -48,9 +54,10 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         drop_leaked: leave training pairs out whose query the evaluation asks, instead of refusing them.
 
     Raises:
-        DataError: nothing is held out, a query of the evaluation is also in training, or there are no two pairs for a
-            batch.
+        DataError: nothing is held out, all pairs have one query or positive, a query of the evaluation is also in
+            training, or there are no two pairs for a batch.
     """
+    _require_parts(config, split, source)
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
             continue  # comes from the hub, at the earliest when it is evaluated
@@ -69,6 +76,45 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
             f"  training.batch_size = {config.training.batch_size}, and {count} pairs to train on: batches hold {count}"
         )
     return split
+
+
+def _require_parts(config: Config, split: SplitData, source: str) -> None:
+    """That there is something to train on, and something to measure on where held-out pairs are measured on.
+
+    Raises:
+        DataError: says why there is not, and what would help.
+    """
+    share, train, count = config.data.held_out, split.train, len(split.train)
+    if count < 2 and split.held_out:
+        fault = f"data.held_out = {share} holds {len(split.held_out)} pairs out, and {count} are left to train on"
+        raise DataError(source, f"{fault}. Lower it, or give more pairs.")
+    if HELD_OUT in config.evaluation.tasks and isinstance(share, float) and share and not split.held_out:
+        raise DataError(source, _nothing_held_out(train, share, config.seed))
+    if alike := _alike(train):
+        fault = "in a batch each would be the answer to all others, so nothing can be learned from them"
+        raise DataError(source, f"{alike}; {fault}. Give pairs with other queries and positives.")
+
+
+def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
+    """Why not: the share is less than the smallest group of pairs that must stay together, or all must."""
+    enough = next((larger for larger in SHARES if larger > share and split_by_share(pairs, larger, seed)[1]), None)
+    if enough:
+        found = f"data.held_out = {share:g} of {len(pairs)} pairs is less than the fewest that can be held out together"
+        return f"{found} (pairs with one query, or one positive). Raise it to {enough:g}, or give more pairs."
+    alike = _alike(pairs) or f"all {len(pairs)} pairs hang together by queries and positives that they share"
+    return (
+        f"{alike}, so none can be held out without training on what it asks or finds. Give pairs with other queries "
+        "and positives; or measure on something else: set data.held_out = 0, and evaluation.tasks to a set of its own, "
+        "such as beir:FOLDER:SPLIT."
+    )
+
+
+def _alike(pairs: list[Pair]) -> str | None:
+    """What all pairs have in common, if that is their query or their positive."""
+    for name, text in (("query", pairs[0].query), ("positive", pairs[0].positive)) if len(pairs) > 1 else ():
+        if all(folded(getattr(pair, name)) == folded(text) for pair in pairs):
+            return f"all {len(pairs)} pairs have one {name} ({json.dumps(text[:SHOWN], ensure_ascii=False)})"
+    return None
 
 
 def keep(split: SplitData, run_dir: RunDir) -> dict[str, int]:
