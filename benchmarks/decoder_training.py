@@ -24,7 +24,7 @@ import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import LoraSection, ModelSection, TrainingSection
 from multigrain.grading.lexical import Bm25Judge
 from multigrain.jsonl import write_json
@@ -43,12 +43,15 @@ CANDIDATES = 60
 
 
 def main() -> None:
+    require_commit(parser_of(__doc__).parse_args())
     if not (DATA / "snli_small").is_dir():
         sys.exit(f"decoder_training: snli_small is not in {DATA.absolute()} (MULTIGRAIN_DATA); nothing is measured")
     section = TrainingSection(
         schedule="coarse-to-fine", steps=4 * (TUPLES // BATCH), batch_size=BATCH, learning_rate=2e-4
     )
-    result: dict[str, Any] = {"environment": environment("torch", "transformers", "sentence-transformers", "peft")}
+    result: dict[str, Any] = {
+        "environment": environment("torch", "transformers", "sentence-transformers", "peft", all=SEED)
+    }
     for precision in ("fp32", "bf16"):
         result[precision] = measure(section.model_copy(update={"precision": precision}))
         write_json(RESULTS, result)

@@ -76,6 +76,11 @@ class Setting:
     environments: Path
     limit: float
 
+    @property
+    def seed(self) -> int:
+        """Of the faults that the server makes."""
+        return self.repeat + 1
+
     def start(self, work: Work, server: "Server", *options: str) -> ProcessTree:
         """Start the engine's command."""
         return self.engine.start(work, server.url, self.environments, *options)
@@ -116,7 +121,7 @@ class Server:
 @contextmanager
 def arena(setting: Setting, inputs: int, **behaviour: float) -> Iterator[tuple[Work, Server]]:
     """A fresh folder with inputs, and a fresh server."""
-    server = Server({"latency": LATENCY, "seed": setting.repeat + 1, **behaviour})
+    server = Server({"latency": LATENCY, "seed": setting.seed, **behaviour})
     try:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             yield Work(Path(folder), inputs), server

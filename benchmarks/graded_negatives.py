@@ -12,7 +12,6 @@ can be believed is told beside: the nDCG@10 of its own ranking of the corpus for
 The answers of the language model stay in the run folder: the second time only the grading is done again.
 """
 
-import argparse
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from typing import Any
 import bm25s
 import numpy as np
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import load_config
 from multigrain.grading.lexical import Bm25Judge
 from multigrain.jsonl import read_candidates, read_documents, read_pairs, read_tuples
@@ -50,9 +49,10 @@ FALSE_NEGATIVE = 0.95
 Texts = tuple[str, str, str, dict[int, str]]
 """The pair's id, the query, the positive, and a text for each grade."""
 Relevance = Callable[[Sequence[tuple[str, str]]], list[float]]
+SEED = 7
 RUN = """
 name = "{name}"
-seed = 7
+seed = {seed}
 output = "{folder}"
 [data]
 {data}
@@ -96,10 +96,11 @@ class StaticJudge:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--folder", type=Path, default=Path("runs/graded_negatives"))
     options = parser.parse_args()
+    require_commit(options)
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in options.sets:
         found[name] = measure(name, options.folder)
@@ -109,7 +110,7 @@ def main() -> None:
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """All figures of one set."""
-    result: dict[str, Any] = {"environment": environment()}
+    result: dict[str, Any] = {"environment": environment(run=SEED)}
     for way, judge in JUDGES.items():
         config = load_config(run_file(name, folder, judge))
         synthesize(config, force=True)
@@ -141,7 +142,7 @@ def run_file(name: str, folder: Path, judge: list[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.toml"
     data = "\n".join(f'{key} = "{value}"' for key, value in SETS[name].items())
-    text = RUN.format(name=name, folder=folder.absolute(), data=data, pairs=PAIRS, judge=json.dumps(judge))
+    text = RUN.format(name=name, seed=SEED, folder=folder.absolute(), data=data, pairs=PAIRS, judge=json.dumps(judge))
     path.write_text(text, encoding="utf-8")
     return path
 

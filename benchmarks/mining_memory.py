@@ -9,7 +9,6 @@ memory come on top. The vectors are kept in a file as a real encoder's are. Writ
 benchmarks/results/mining_memory.json.
 """
 
-import argparse
 import resource
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
 from multigrain.data.known import Known
@@ -36,6 +35,7 @@ from multigrain.synthesis.mine import mine_candidates
 from multigrain.vectors import Vectors
 
 RESULTS = Path(__file__).parent / "results" / "mining_memory.json"
+SEED = 7
 VOCABULARY = 50_000
 WORDS = 16
 """Of a text that its vector is made of."""
@@ -59,13 +59,14 @@ class WordHashing:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     arguments = parser.parse_args()
+    require_commit(arguments)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.documents, arguments.queries, Path(folder))
-    write_json(RESULTS, {"environment": environment(), **result})
+    write_json(RESULTS, {"environment": environment(run=SEED), **result})
     print(RESULTS.read_text())
 
 
@@ -98,7 +99,7 @@ def write_run(folder: Path, documents: int, queries: int, words: int = 150, padd
                     pairs.append({"id": str(number), "query": query, "positive": text})
     write_objects(folder / "pairs.jsonl", pairs)
     data = {"pairs": str(folder / "pairs.jsonl"), "corpus": str(folder / "corpus.jsonl"), "held_out": 0.01}
-    return Config.model_validate({"name": "run", "output": str(folder), "data": data})
+    return Config.model_validate({"name": "run", "seed": SEED, "output": str(folder), "data": data})
 
 
 def timed(work: Callable[[Config, int], dict[str, int]], config: Config, dimension: int) -> dict[str, Any]:

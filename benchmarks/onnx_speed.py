@@ -14,7 +14,6 @@ difference of a number, and the lowest, 5 % and median cosine.
 Writes benchmarks/results/onnx_speed.json after each model, and skips the models that it finds there.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -32,7 +31,7 @@ import torch
 from onnxruntime import InferenceSession, SessionOptions  # type: ignore[import-untyped]
 from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-untyped]
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import ModelSection
 from multigrain.export.onnx import export_onnx
 from multigrain.jsonl import write_json
@@ -42,6 +41,7 @@ from multigrain.vectors import Vectors
 RESULTS = Path(__file__).with_name("results") / "onnx_speed.json"
 DATA = Path(os.environ.get("MULTIGRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "stsb" / "dev.jsonl"
 MODELS = {"minilm": ModelSection(), "smollm2": ModelSection(base="embedded-llm", bidirectional=True)}
+SEED = 0
 SHAPES = [(batch, length) for batch in (1, 32) for length in (16, 64, 256)]
 ROUNDS = {("minilm", 1): 41, ("minilm", 32): 9, ("smollm2", 1): 9, ("smollm2", 32): 5}
 SENTENCES = {"minilm": 500, "smollm2": 100}
@@ -51,12 +51,16 @@ Way = Callable[[dict[str, torch.Tensor]], Vectors]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
+    require_commit(options)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() and not options.again else {"models": {}}
-    found["environment"] = {**environment("torch", "transformers", "onnx", "onnxruntime", "onnxscript"), "threads": 1}
+    found["environment"] = {
+        **environment("torch", "transformers", "onnx", "onnxruntime", "onnxscript", weights=SEED),
+        "threads": 1,
+    }
     for name in options.models:
         if name not in found["models"]:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -67,7 +71,7 @@ def main() -> None:
 def measure(name: str) -> dict[str, Any]:
     """All cells of one model, in a process of its own."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     model = build_model(MODELS[name]).eval()
     with TemporaryDirectory() as root:
         folder = Path(root, "onnx")

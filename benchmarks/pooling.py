@@ -15,7 +15,6 @@ each cell, and skips the cells that it finds there (--again measures those named
 docs/benchmarks.md.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MistralConfig, MistralModel
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from benchmarks.pages import put_into
 from multigrain.config import ModelSection
 from multigrain.jsonl import write_json
@@ -38,6 +37,7 @@ from multigrain.model.build import build_model
 
 RESULTS = Path(__file__).with_name("results") / "pooling.json"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SEED = 0
 LENGTHS = (128, 512, 2048, 4096)
 TRAINED = {"minilm": (128, 512, 2048), "smollm2": (128, 512), "mistral-7b": ()}
 BATCH = {128: 8}
@@ -49,16 +49,17 @@ WAYS: tuple[Way, ...] = ("mean", "naive", "anchor")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", default=["minilm", "smollm2"], choices=TRAINED)
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
+    require_commit(options)
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}}
     found["environment"] = {
-        **environment("torch", "transformers", "sentence-transformers"),
+        **environment("torch", "transformers", "sentence-transformers", weights=SEED),
         "threads": torch.get_num_threads(),
     }
     for model in options.models:
@@ -179,7 +180,7 @@ class Bench:
     """A model that pools in one way."""
 
     def __init__(self, model: str, way: Way, length: int, device: str) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         self.model: Any = {"minilm": minilm, "smollm2": smollm2, "mistral-7b": mistral}[model](way, length).to(device)
         self.device = device
         self.embed = self.host

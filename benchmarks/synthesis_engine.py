@@ -15,13 +15,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_cases import DEFINITIONS, LATENCY, OWN, SHARED, Figures, Setting
 from benchmarks.engines import CONCURRENCY, ENGINES
+from benchmarks.environment import code, parser_of, require_commit
 from benchmarks.pages import put_into
 from multigrain.jsonl import write_json
 
@@ -41,6 +41,7 @@ def main() -> None:
         setting = Setting(ENGINES[name], options.inputs, repeat, options.environments, options.limit)
         if results.missing(setting, case):
             print(f"{case} {name} {repeat + 1}", end=": ", flush=True)
+            require_commit(options)
             figures = CASES[case](setting)
             results.add(setting, case, figures)
             print(_in_short(figures), flush=True)
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--engines", type=_names(ENGINES), default=list(ENGINES), help="names with commas between")
     parser.add_argument("--cases", type=_names(CASES), default=list(CASES), help="names with commas between")
     parser.add_argument("--repeats", type=int, default=3, help="of each case that all engines share")
@@ -98,7 +99,7 @@ class Results:
 
     def add(self, setting: Setting, case: str, figures: Figures) -> None:
         """Keep a measurement."""
-        context = {"commit": _commit(), "date": datetime.date.today().isoformat(), "machine": _machine()}
+        context = {**code(), "date": datetime.date.today().isoformat(), "machine": _machine()}
         measured = {**self._settings(setting, case), **context, "figures": figures}
         self.measurements.append(measured)
         self.path.parent.mkdir(exist_ok=True)
@@ -109,16 +110,13 @@ class Results:
             "case": case,
             "engine": setting.engine.name,
             "repeat": setting.repeat,
+            "seed": setting.seed,
             "inputs": setting.inputs,
             "latency": LATENCY,
             "concurrency": CONCURRENCY,
             "limit": setting.limit,
             "versions": self._versions[setting.engine.name],
         }
-
-
-def _commit() -> str:
-    return subprocess.check_output(["git", "describe", "--always", "--dirty"], text=True, cwd=HERE).strip()
 
 
 def _machine() -> str:

@@ -20,7 +20,6 @@ threads (two threads, wall time). Writes benchmarks/results/training_speed.json 
 finds there. --settings measures which micro-batches and how much kept activation are best for multigrain.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -46,7 +45,7 @@ from sentence_transformers.base.losses.gradcache import _minibatch_ranges
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 from transformers import PrinterCallback, TrainerCallback
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import ModelSection, TrainingSection
 from multigrain.jsonl import write_json
 from multigrain.model.build import build_model
@@ -115,7 +114,7 @@ class Arm:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--again", nargs="+", default=[], help="cells to measure anew")
     parser.add_argument("--cells", nargs="+", default=["rows", "mini-batch", "pair", "threads"])
     parser.add_argument("--table", action="store_true", help="print what is there")
@@ -127,6 +126,7 @@ def main() -> None:
     if options.table:
         print(table(cells))
         return
+    require_commit(options)
     if not DATA.exists():
         sys.exit(f"training_speed: no MedQuAD in {DATA}; give its parent folder as MULTIGRAIN_DATA")
     work: dict[str, Callable[[], dict[str, Any]]] = {
@@ -140,7 +140,7 @@ def main() -> None:
         if name in options.again or name not in cells:
             begun = time.monotonic()
             cells[name] = {**work[name](), "minutes": round((time.monotonic() - begun) / 60, 1)}
-            found["environment"] = environment("torch", "transformers", "sentence-transformers")
+            found["environment"] = environment("torch", "transformers", "sentence-transformers", all=SEED)
             write_json(RESULTS, found)
     print(table(cells))
 

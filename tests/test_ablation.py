@@ -55,7 +55,9 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = table["tasks"]["held-out"]["nDCG@10"]
     assert list(cells) == ["mean", "base, not trained", "anchor", "only four"]  # the baseline first
     assert [len(cell["each"]) for cell in cells.values()] == [2, 1, 2, 2]
-    assert "| anchor |" in out and "cell 6 of 6: only four (seed-2)" in err
+    trainings = {"anchor": [1, 2], "mean": [1, 2], "only four": [1, 2]}
+    assert table["seeds"] == {"run": 7, "trainings": trainings, "resamples": 7}
+    assert "| anchor |" in out and f"{folder}: table.md, table.json" in err and "cell 6 of 6: only four (seed-2)" in err
     assert (folder / "table.md").read_text().startswith(out.splitlines()[0])
     for name in ("metric-held-out.svg", "metric-held-out.png", "training.svg"):
         assert (folder / name).stat().st_size > 1000

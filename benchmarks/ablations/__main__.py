@@ -9,7 +9,6 @@ with what it was measured with and what it took, and into docs/results.md; a rec
 sentence-transformers' own trainer (stock.py) too. Needs MULTIGRAIN_DATA (see data.py).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 from benchmarks.ablations import data
 from benchmarks.ablations.stock import STOCKS, run_stock
-from benchmarks.environment import environment
+from benchmarks.environment import environment, parser_of, require_commit
 from benchmarks.pages import around, put_into
 from multigrain.ablation import ablate
 from multigrain.errors import MultigrainError
@@ -35,15 +34,17 @@ PAGE = HERE.parents[1] / "docs" / "results.md"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "grids", nargs="*", metavar="GRID", help="such as a_curriculum_snli; by default all but those for a GPU"
     )
     files = [path for path in sorted(HERE.rglob("*.toml")) if "arms" in tomllib.loads(path.read_text())]
     paths = {str(path.relative_to(HERE).with_suffix("")): path for path in files}
-    names = parser.parse_args().grids or [name for name, path in paths.items() if path.parent == HERE]
+    options = parser.parse_args()
+    names = options.grids or [name for name, path in paths.items() if path.parent == HERE]
     if unknown := [name for name in names if name not in paths]:
         parser.error(f"no grid {unknown[0]}; there are {', '.join(paths)}")
+    require_commit(options)
     for name in names:
         around(PAGE, mark_of(name))
     os.environ.setdefault("MULTIGRAIN_DATA", str(data.SOURCES.absolute()))  # for the paths in the grids
@@ -58,6 +59,7 @@ def main() -> None:
         if name.startswith("recipe"):
             table, against_stock = compared_with_stock(grid)
             result |= against_stock
+            result["seeds"]["trainings"] |= dict.fromkeys(STOCKS, grid.ablation.seeds)
         result = {"environment": environment_of(grid, is_new=notes(grid) != known), **result}
         result.pop("moved")  # single items, which are other people's texts
         write_json(RESULTS / f"{name}.json", result)
@@ -102,11 +104,13 @@ def measured(grid: Grid) -> dict[str, Any]:
 def caption(name: str, result: dict[str, Any]) -> str:
     """What stands below a table: the learning rates that were taken, and what the grid took."""
     rates = result.get("stock_learning_rates", {}) | result["tuned"].get("training.learning_rate", {})
-    taken = "; ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    taken = "; ".join(f"*{arm}* {rate:g}" for arm, rate in rates.items())
     rated = f"Learning rates: {taken}. " if taken else ""
     cost = f"{result['seconds']:,} s and {result['tokens']:,} tokens of the language model"
     figures = f"[figures](../benchmarks/results/ablations/{name}.json)"
-    return f"{rated}{cost}; commit {result['environment']['commit']} ({figures})."
+    measured_at = result["environment"]
+    changed = f" with changes that it does not have ({changes})" if (changes := measured_at.get("changes")) else ""
+    return f"{rated}{cost}; commit {measured_at['commit']}{changed} ({figures})."
 
 
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:

@@ -152,8 +152,18 @@ def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Co
     comparison = _compare(grid, done)
     tune = grid.ablation.tune
     chosen = {tune.key: tuned} if tune else {}
-    write_table(comparison, grid.folder, cells=len(cells), done=len(done), tuned=chosen)
+    seeds = seeds_of(grid, done)
+    write_table(comparison, grid.folder, cells=len(cells), done=len(done), tuned=chosen, seeds=seeds)
     return comparison
+
+
+def seeds_of(grid: Grid, done: Sequence[Cell]) -> dict[str, Any]:
+    """All that was drawn by: of the run, of each arm's trainings in their order, of tuning, and of the intervals."""
+    trainings: dict[str, list[int]] = {}
+    for cell in done:
+        trainings.setdefault(cell.arm, []).append(cell.config.training_seed)
+    tuning = {"tuning": grid.ablation.tune.seed} if grid.ablation.tune else {}
+    return {"run": done[0].config.seed, "trainings": trainings, **tuning, "resamples": SEED}
 
 
 def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
