@@ -456,6 +456,7 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
         (events(*WHOLE[:-1], USAGE, "[DONE]"), Answer("a\n\nb", 4, 2, "length")),
         (events(delta(content="x"), delta("stop")), Answer("x")),
         (events(delta(content="x"), "[DONE]"), Answer("x")),
+        (events('{"choices": [{"delta": {"content": "a\u2028b"}}]}', "[DONE]"), Answer("a\u2028b")),
         (events("[DONE]"), Answer("")),
         (events(delta(reasoning_content="hm"), delta(content="x"), "[DONE]"), Answer("x", has_thoughts=True)),
         (events(delta(content=[{"type": "text", "text": "x"}]), "[DONE]"), Answer("x")),

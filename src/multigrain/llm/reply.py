@@ -32,8 +32,9 @@ def json_in(body: bytes) -> Any:
 
 
 def _events(text: str) -> Iterator[Any]:
-    for event in re.split(r"\r?\n\r?\n", text):
-        lines = [line[5:].removeprefix(" ") for line in event.splitlines() if line.startswith("data:")]
+    for event in text.replace("\r\n", "\n").split("\n\n"):
+        # Not splitlines: JSON may hold other line ends.
+        lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
         if data := "\n".join(lines).strip():
             yield END if data == END else json.loads(data)
 
