@@ -167,15 +167,16 @@ def _is_ranked(fields: dict[str, Any], text: str) -> bool:
 
 def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
     """Put the rows of each query together; queries without a positive are left out, and said to be."""
-    grouped: dict[str, tuple[Row, list[Example]]] = {}
+    grouped: dict[str, list[tuple[Row, Example]]] = {}
     for row, example in examples:
-        grouped.setdefault(example.query, (row, []))[1].append(example)
+        grouped.setdefault(example.query, []).append((row, example))
     left_out = 0
-    for row, found in grouped.values():
-        positives = tuple(dict.fromkeys(positive for example in found for positive in example.positives))
-        negatives = tuple(negative for example in found for negative in example.negatives)
+    for found in grouped.values():
+        row, first = found[0]
+        positives = tuple(dict.fromkeys(positive for _, example in found for positive in example.positives))
+        negatives = tuple(negative for _, example in found for negative in example.negatives)
         if positives:
-            yield row, replace(found[0], positives=positives, negatives=negatives)
+            yield row, replace(first, positives=positives, negatives=negatives)
         left_out += not positives
     if left_out:
         say(f"  {left_out} queries have no positive, and are left out")
