@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from datasets.data_files import DataFilesDict, get_data_patterns
 
 from multigrain.config import Config
 from multigrain.data.sources import files_of, read_documents, read_pairs, read_source
@@ -414,6 +416,39 @@ def test_the_hubs_rules_for_splits(tmp_path: Path, name: str) -> None:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("")
     assert [path.relative_to(tmp_path).as_posix() for path in files_of(str(tmp_path))] == expected
+
+
+NAMES = [
+    "train",
+    "training",
+    "a-train",
+    "my train",
+    "train2",
+    "trained",
+    "test",
+    "test_1",
+    "contest",
+    "val",
+    "x",
+]
+
+
+def test_splits_are_those_of_the_hubs_own_library(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for number in range(15):
+        root = tmp_path / str(number)
+        for _ in range(draw.randint(1, 4)):
+            parts = draw.choices(NAMES, k=draw.randint(1, 3))
+            (root / "-").joinpath(*parts[1:]).mkdir(parents=True, exist_ok=True)
+            (root / "-").joinpath(*parts[1:], f"{parts[0]}.jsonl").write_text("")
+        found = DataFilesDict.from_patterns(get_data_patterns(str(root)), str(root))
+        theirs = {split: set(files) for split, files in found.items()}
+        twice = len(set().union(*theirs.values())) < sum(map(len, theirs.values()))
+        if twice or "train" not in theirs:
+            with pytest.raises(DataError, match="words for several splits" if twice else "no split for training"):
+                files_of(str(root))
+        else:
+            assert [str(file) for file in files_of(str(root))] == sorted(theirs["train"])
 
 
 @pytest.mark.parametrize(
