@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_datasets_loads_the_folder(tmp_path: Path) -> None:
     card = (out / "README.md").read_text()
     assert 'size_categories: ["n<1K"]' in card
     assert "3 queries" in card and "9 negatives" in card
+
+
+def test_groups_survive(tmp_path: Path) -> None:
+    tuples = [replace(TUPLES[0], group="card lost"), TUPLES[1]]
+    out = written(tuples, "hf", tmp_path)
+    assert [pair.group for pair in read_source(str(out)).pairs] == ["card lost", None]
+    assert "| `group` | texts of one group" in (out / "README.md").read_text()
 
 
 def test_the_host_trains_on_the_columns(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Sources: the data formats in the READMEs of FlagEmbedding (examples/finetune/emb
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -37,11 +37,13 @@ class Survey:
         sizes: how many tuples have how many negatives.
         has_instructions: whether any of them has one.
         least: the negatives that a tuple needs to be written.
+        has_groups: whether any of them has one.
     """
 
     sizes: Counter[int]
     has_instructions: bool
     least: int = 1
+    has_groups: bool = False
 
     @property
     def written(self) -> int:
@@ -123,11 +125,12 @@ def _check_path(out: Path, form: str, suffixes: tuple[str, ...], force: bool) ->
 
 def _survey(tuples: Iterator[GradedTuple]) -> Survey:
     sizes: Counter[int] = Counter()
-    has_instructions = False
+    has_instructions = has_groups = False
     for graded in tuples:
         sizes[len(graded.negatives)] += 1
         has_instructions = has_instructions or bool(graded.instruction)
-    return Survey(sizes, has_instructions)
+        has_groups = has_groups or graded.group is not None
+    return Survey(sizes, has_instructions, has_groups=has_groups)
 
 
 # Hugging Face.
@@ -141,21 +144,23 @@ def _write_hf(out: Path, tuples: Iterable[GradedTuple], survey: Survey) -> None:
     schema = pa.schema(
         [
             *(("id", text), ("query", text), ("positive", text), ("negatives", pa.list_(negative))),
-            *(("instruction", text), ("task", text)),
+            *(("instruction", text), ("task", text), *([("group", text)] if survey.has_groups else [])),
         ]
     )
     with atomic_folder(out) as folder:
         with atomic_file(folder / PARQUET) as file:
-            _write_parquet(file, schema, (_hf_row(graded) for graded in tuples))
+            _write_parquet(file, schema, (_hf_row(graded, schema.names) for graded in tuples))
         write_atomic(folder / "README.md", dataset_card(survey).encode())
 
 
-def _hf_row(graded: GradedTuple) -> dict[str, Any]:
+def _hf_row(graded: GradedTuple, columns: Sequence[str]) -> dict[str, Any]:
     negatives = [
         {"text": n.text, "grade": n.grade, "score": float(n.score), "source": n.source} for n in graded.negatives
     ]
-    fields = ("id", "query", "positive", "instruction", "task")
-    return {**{name: getattr(graded, name) for name in fields}, "negatives": negatives}
+    return {name: negatives if name == "negatives" else getattr(graded, name) for name in columns}
+
+
+GROUP_COLUMN = "\n| `group` | texts of one group are never negatives of each other; empty where there is none |"
 
 
 def dataset_card(survey: Survey) -> str:
@@ -181,7 +186,7 @@ multigrain. {survey.negatives} negatives in all.
 | --- | --- |
 | `id`, `query`, `positive` | the pair |
 | `negatives` | a list in rising order of grade: `text`; `grade` from 1 (easy) to 4 (hardest); `score`, the judge's relevance; `source`, `llm` or `mined` |
-| `instruction`, `task` | what queries are embedded with, and the kind of search; empty where there is none |
+| `instruction`, `task` | what queries are embedded with, and the kind of search; empty where there is none |{GROUP_COLUMN if survey.has_groups else ""}
 
 ```python
 from datasets import load_dataset
