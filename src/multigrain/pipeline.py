@@ -427,7 +427,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens, result.cost)
     run_dir.record(stage.name, entry)
-    if stage.name == "train":  # nothing goes on from its checkpoints any more, and they take twice what the model takes
+    if stage.name == "train":  # nothing goes on from its checkpoints any more
         shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
     say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
 

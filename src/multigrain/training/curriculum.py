@@ -282,7 +282,7 @@ class _Pool:
         """The places of the next tuples that can stand together; the others wait for a later batch."""
         self.batches += 1
         batch = _Batch(self._answers, self._shares)
-        most = WAITING * self._batch_size
+        most = min(WAITING * self._batch_size, 2 * self.size)  # then every tuple has come by
         for place, keys in list(islice(self._waiting.items(), most)):
             if len(batch.places) < self._batch_size and batch.takes(place, keys):
                 del self._waiting[place]

@@ -63,10 +63,11 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         Raises:
             KeyboardInterrupt: a signal came after the last step.
         """
-        before = {}
+        taken = {}
         if threading.current_thread() is threading.main_thread():
-            before = {number: signal.getsignal(number) for number in SIGNALS}
-        taken = {number: old for number, old in before.items() if callable(old) or processes.count() > 1}
+            found = {number: signal.getsignal(number) for number in SIGNALS}
+            is_needed = processes.count() > 1  # whoever ends at once leaves the others in the middle of a step
+            taken = {number: old for number, old in found.items() if callable(old) or (is_needed and old is not None)}
         for number in taken:
             signal.signal(number, self._note)
         try:
