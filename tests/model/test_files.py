@@ -52,7 +52,7 @@ def change_pooling(base: Path) -> None:
 
 
 def change_length(base: Path) -> None:
-    edit(base / "tokenizer_config.json", model_max_length=6)
+    edit(base / "sentence_bert_config.json", max_seq_length=6)
 
 
 @pytest.mark.parametrize("change", [change_weights, change_pooling, change_length])
