@@ -105,10 +105,10 @@ def _read_from(folder: Path) -> Iterator[Path]:
 def model_digest(name: str, *settings: object) -> str:
     """What tells the vectors of a model from others: its files, wherever they lie, and how it is loaded."""
     files = model_files(name)
-    digest = hashlib.sha256(repr((settings, [] if files else name)).encode())
+    digest = hashlib.sha256(b"" if files else name.encode())
     for path in files:
         digest.update(f"{path.name} {digest_of(path)}\n".encode())
-    return digest.hexdigest()[:16]
+    return ", ".join([digest.hexdigest()[:16], *map(str, settings)])
 
 
 def modules_of(folder: Path) -> list[dict[str, str]]:
