@@ -15,7 +15,6 @@ from multigrain.llm.providers import api_key
 from multigrain.model.foresee import foresee
 from multigrain.model.locate import EMBEDDED, EMBEDDED_LLM, find_base, is_gguf
 from multigrain.prompts import check_folder
-from multigrain.schedules import phases_of
 from multigrain.weights import find_weights, require_engine
 
 
@@ -28,8 +27,7 @@ def require(config: Config, llm: bool = True) -> None:
 
     Raises:
         ConfigError: a package to hold out is not installed, the base or the judge is no model, the run folder cannot be
-            written, the steps do not suffice for the phases, or the key of the endpoint is not set, or nobody knows a
-            price that is to be capped.
+            written, or the key of the endpoint is not set, or nobody knows a price that is to be capped.
         RunError: a part of the embedded default, or a package of an extra, is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
@@ -43,7 +41,6 @@ def require(config: Config, llm: bool = True) -> None:
     find_base(config.grading.judge_model, "grading.judge_model")
     _require_packages(config)
     _require_place(config.folder)
-    phases_of(config.training)
     if config.synthesis.prompts:
         check_folder(config.synthesis.prompts)
     if llm and uses_llm(config):
