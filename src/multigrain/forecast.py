@@ -73,8 +73,10 @@ def _seen(config: Config, size: Size) -> str:
     times = section.pairs_seen / max(size.pairs, 1)
     seen = min(section.pairs_seen, size.pairs)
     epochs = f"{times:.2g}" if times < 10 else f"{times:.0f}"
+    epochs += " epoch" if epochs == "1" else " epochs"
+    about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
     steps = f"{section.total_steps:,} steps x {section.batch_size}"
-    return f"  seen        {seen:,} of {size.pairs:,} pairs by training ({steps}): {epochs} epochs"
+    return f"  seen        {seen:,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
 
 def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:

@@ -30,6 +30,7 @@ from multigrain.progress import counted, listed, say
 from multigrain.prompts import files_in
 from multigrain.records import Document
 from multigrain.rundir import RunDir, StageRecord, run_folder_of
+from multigrain.schedules import phases_of
 from multigrain.stages import Result
 from multigrain.stages.data import data
 from multigrain.stages.evaluate import evaluate as evaluate_stage
@@ -357,6 +358,7 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     """
     require(config)
     if step in ("submit", "write"):
+        phases_of(config.training)
         foresee(config)
         _run_stages(config, ["data"], force)
     run_dir = RunDir(config.folder)
@@ -384,6 +386,8 @@ def _run_stages(
     done = finished(config, run_dir)
     asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
     require(config, llm=bool(asks))
+    if asks:
+        phases_of(config.training)  # as if all grades will be there; whether they are is known too late
     if asks or "evaluate" in {*names} - ({*done} - {*redo}):
         foresee(config)
     with full_disk_explained(run_dir.folder), run_dir.lock():

@@ -15,7 +15,6 @@ from multigrain.llm.providers import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.foresee import foresee, foresee_cross_encoder, foresee_encoder
 from multigrain.prompts import check_folder
-from multigrain.schedules import phases_of
 from multigrain.weights import find_weights, require_engine
 
 
@@ -28,8 +27,7 @@ def require(config: Config, llm: bool = True) -> None:
 
     Raises:
         ConfigError: a package to hold out is not installed, the base or the judge is no model, the run folder cannot be
-            written, the steps do not suffice for the phases, or the key of the endpoint is not set, or nobody knows a
-            price that is to be capped.
+            written, or the key of the endpoint is not set, or nobody knows a price that is to be capped.
         RunError: a part of the embedded default, or a package of an extra, is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
@@ -45,7 +43,6 @@ def require(config: Config, llm: bool = True) -> None:
         foresee_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
     _require_packages(config)
     _require_place(config.folder)
-    phases_of(config.training)
     if config.synthesis.prompts:
         check_folder(config.synthesis.prompts)
     if llm and uses_llm(config):
