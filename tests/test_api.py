@@ -11,6 +11,7 @@ import pytest
 
 import multigrain
 from multigrain import Config, ConfigError, ModelSection, RunError, load_config
+from multigrain.cli import main
 from multigrain.progress import set_mode
 
 NO_PATHS = {
@@ -31,7 +32,7 @@ def calls(kind: Kind, toml: Path, grid: Path, out: Path) -> dict[str, Callable[[
         "ablate": lambda: multigrain.ablate(kind(grid)),
         "build_model": lambda: multigrain.build_model(kind(folder / "model")),
         "check_grid": lambda: multigrain.check_grid(kind(grid)),
-        "compare_runs": lambda: multigrain.compare_runs([run], kind(out / "table")),
+        "compare_runs": lambda: multigrain.compare_runs([run]),
         "explain": lambda: multigrain.explain(model, "the cat"),
         "export_data": lambda: multigrain.export_data(run, "tevatron", kind(out / "train.jsonl")),
         "export_onnx": lambda: multigrain.export_onnx(model, kind(out / "onnx")),
@@ -48,7 +49,7 @@ SLOW = {"ablate", "export_onnx"}
 
 
 def test_public_functions_take_text_paths_and_run_folders(
-    run_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_mode("none")
     (grid := tmp_path / "grid.toml").write_text('name = "grid"\nrun = "run.toml"\n[arms.one]\n[arms.two]\n')
@@ -64,22 +65,42 @@ def test_public_functions_take_text_paths_and_run_folders(
             table["merge_model"]()
         with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read"):
             multigrain.ablate(kind(tmp_path / "nowhere.toml"))
+        with pytest.raises(ConfigError, match="exists; give another name"):
+            multigrain.compare_runs(kind(folder), kind(out))
         with pytest.raises(RunError, match="nowhere: no model here"):
             multigrain.export_onnx(kind(tmp_path / "nowhere"), kind(out / "onnx"))
     the_folder_is_its_run_and_its_model(folder, summary, tmp_path)
+    verbs_take_the_run_folder_and_the_folder_of_its_model(folder, tmp_path, capsys, monkeypatch)
     a_folder_that_was_moved_is_the_same_run(folder, summary, tmp_path, monkeypatch)
 
 
 def the_folder_is_its_run_and_its_model(folder: Path, summary: dict[str, Any], tmp_path: Path) -> None:
     assert load_config(folder) == load_config(folder / "run.toml")
     assert multigrain.run(folder) == summary
-    found = multigrain.search(folder, "the cat")
-    assert multigrain.search(folder / "model", "the cat") == found
-    assert multigrain.compare_runs(folder) == multigrain.compare_runs([folder / "model"])
     assert multigrain.load_model(folder).encode("the cat").shape == (32,)
-    assert multigrain.verify_model(folder)[1]
-    assert multigrain.explain(folder, "the cat") == multigrain.explain(folder / "model", "the cat")
+    assert multigrain.compare_runs(folder) == multigrain.compare_runs([folder / "model"])
     multigrain.export_data(folder / "model", "tevatron", tmp_path / "train.jsonl")
+
+
+def verbs_take_the_run_folder_and_the_folder_of_its_model(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str, code: int = 0) -> str:
+        assert main([*arguments, "--quiet"]) == code
+        return "".join(capsys.readouterr())
+
+    described = told("check", str(folder / "run.toml"))
+    monkeypatch.chdir(folder)
+    assert told("check", ".") == described == told("check", str(folder))
+    assert "verdict" in told("run", ".")
+    assert "5 of 5 are as they should be" in told("check", "model")
+    refused = told("train", "model", code=2)
+    assert f"is a model's folder; wanted a run's file or its run folder; its run is {folder}" in refused
+    for verb in ("search", "explain"):
+        assert told(verb, ".", "the cat") == told(verb, "model", "the cat")
+    assert "no adapter to merge" in told("merge", ".", "--out", str(tmp_path / "merged"), code=2)
+    monkeypatch.chdir("model")
+    assert told("export-data", ".", "--to", "tevatron", "--out", str(tmp_path / "again.jsonl"))
 
 
 def a_folder_that_was_moved_is_the_same_run(

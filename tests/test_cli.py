@@ -68,6 +68,7 @@ def test_the_files_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "No such file" in stderr_of(capsys, verb, str(tmp_path / "absent.toml"))
     folder = "neither a run folder (no run.toml) nor a model" if verb == "check" else "is a folder without run.toml"
     assert folder in stderr_of(capsys, verb, str(tmp_path))
+    assert "found nothing; give its path" in stderr_of(capsys, verb, "")
     (tmp_path / "run.toml").write_text("name: x\n")
     assert "not TOML" in stderr_of(capsys, verb, str(tmp_path / "run.toml"))
 
@@ -239,33 +240,3 @@ def test_misspelt_verbs_and_options(arguments: str, expected: str, capsys: pytes
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and expected in err
-
-
-def test_verbs_take_the_run_folder_and_the_folder_of_its_model(
-    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["run", str(run_toml), "--quiet"]) == 0
-    shown = capsys.readouterr().out
-    folder = load_config(run_toml).folder
-    model = str(folder / "model")
-    assert main(["check", str(run_toml)]) == 0
-    described = capsys.readouterr().out
-    monkeypatch.chdir(folder)
-    for place in (".", str(folder)):
-        assert main(["check", place]) == main(["run", place, "--quiet"]) == 0
-        assert capsys.readouterr().out == described + shown
-    assert "is a model's folder; wanted a run's file or its run folder; its run is" in stderr_of(capsys, "run", model)
-    assert str(folder) in stderr_of(capsys, "train", model)
-    for verb, more in (("search", ["the cat"]), ("compare", []), ("explain", ["the cat"])):
-        answers = []
-        for place in (str(folder), model, "model", "."):
-            assert main([verb, place, *more]) == 0
-            answers.append(capsys.readouterr().out)
-        assert len(set(answers)) == 1
-    out = ["--to", "tevatron", "--out", str(tmp_path / "train.jsonl"), "--force"]
-    assert main(["export-data", str(folder), *out]) == main(["export-data", model, *out]) == 0
-    assert main(["check", "model"]) == 0
-    capsys.readouterr()
-    assert "no adapter to merge" in stderr_of(capsys, "merge", str(folder), "--out", str(tmp_path / "merged"))
-    monkeypatch.chdir("model")
-    assert main(["search", ".", "the cat"]) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from multigrain import __version__, processes
-from multigrain.config import QUICKSTART, RUN_FILE, Config, load_config, read_toml
+from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
@@ -188,14 +188,14 @@ def _perform(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Of a run, a grid or a model, by what lies there."""
-    place = Path(options.run)
+    place = as_path(options.run, "a run's file or run folder, a grid's file, or a model's folder")
     if place.is_dir() and not (place / RUN_FILE).is_file():
         return _verify(place, options.set)
     if place.is_file() and "arms" in read_toml(place):
         return _check_grid(place, options.set)
     from multigrain.checks import check
 
-    _print(check(load_config(options.run, options.set)))
+    _print(check(load_config(place, options.set)))
     return DONE
 
 

@@ -736,7 +736,7 @@ def as_path(value: str | Path, wanted: str) -> Path:
         TypeError: it is neither text nor a path.
         ConfigError: it is empty, which would be the folder that the command is run in.
     """
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | os.PathLike):
         raise TypeError(f"found {type(value).__name__}; wanted {wanted}, as str or Path")
     if value == "":
         raise ConfigError(wanted, ["found nothing; give its path"])
