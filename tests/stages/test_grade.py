@@ -341,16 +341,13 @@ def test_labels_of_a_word_or_two_are_negatives_of_each_other(run_toml: Path, wri
         for i, label in enumerate(labels)
     ]
     write_jsonl("pairs.jsonl", rows)
-    for more in ([], ["grading.keep_given=true", "mining.enabled=false", "name=kept"]):
-        config = load_config(run_toml, ["synthesis.limit=0", *more])
-        pipeline.synthesize(config)
-        counts = pipeline.grade(config)["counts"]
-        folder = RunDir(config.folder)
-        rules = Counter(fields["rule"] for fields in objects(folder.dropped))
-        assert not rules.keys() & {"too short", "length"}
-        assert counts["tuples"] > 0.6 * asking.count_lines(folder.train_pairs)  # of some the one given is held out
-    given = {(c.pair_id, c.text) for c in read_candidates(folder.given)}
-    assert {(t.id, n.text) for t in read_tuples(folder.tuples) for n in t.negatives} == given
+    config = load_config(run_toml, ["synthesis.limit=0"])
+    pipeline.synthesize(config)
+    counts = pipeline.grade(config)["counts"]
+    folder = RunDir(config.folder)
+    rules = Counter(fields["rule"] for fields in objects(folder.dropped))
+    assert not rules.keys() & {"too short", "length"}
+    assert counts["tuples"] > 0.9 * asking.count_lines(folder.train_pairs)
 
 
 def test_where_nothing_is_left_the_rules_are_named(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
