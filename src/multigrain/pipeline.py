@@ -113,7 +113,7 @@ STAGES = (
         "grade",
         grade_stage,
         ("llm", "grading", "synthesis", "mining"),
-        lambda config, run: [run.train_pairs, run.candidates, *_asking_files(config)],
+        lambda config, run: [run.train_pairs, run.candidates, *_asking_files(config), *_cross_encoder_files(config)],
         lambda config, run: [run.tuples, run.dropped, run.report],
     ),
     Stage(
@@ -397,6 +397,11 @@ def _file_digest(path: Path) -> str:
 def _asking_files(config: Config) -> list[Path]:
     """What decides how a language model is asked, and how its texts are judged."""
     return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
+
+
+def _cross_encoder_files(config: Config) -> list[Path]:
+    grading = config.grading
+    return model_files(grading.cross_encoder) if grading.cross_encoder and "cross-encoder" in grading.judge else []
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:
