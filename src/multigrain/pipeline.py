@@ -156,7 +156,12 @@ STAGES = (
         "grade",
         grade_stage,
         ("llm", "grading", "synthesis", "mining"),
-        lambda config, run: [*run.pair_files(), run.corpus, run.candidates, *_asking_files(config)],
+        lambda config, run: [
+            *run.pair_files(),
+            *(run.corpus, run.candidates),
+            *_asking_files(config),
+            *_cross_encoder_files(config),
+        ],
         lambda config, run: [run.tuples, run.dropped, run.report],
         cut=_negatives_cut,
     ),
@@ -467,6 +472,11 @@ def _file_digest(path: Path) -> str:
 def _asking_files(config: Config) -> list[Path]:
     """What decides how a language model is asked, and how its texts are judged."""
     return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
+
+
+def _cross_encoder_files(config: Config) -> list[Path]:
+    grading = config.grading
+    return model_files(grading.cross_encoder) if grading.cross_encoder and "cross-encoder" in grading.judge else []
 
 
 def _input_files(sources: Iterable[str | None]) -> list[Path]:

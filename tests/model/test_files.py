@@ -18,6 +18,7 @@ from multigrain.encoders import base_encoder, judge_encoder, trained_encoder
 from multigrain.model.build import build_model
 from multigrain.model.files import model_digest, model_files
 from multigrain.model.load import load_base, load_model
+from multigrain.pipeline import STAGES
 from multigrain.rundir import RunDir
 from multigrain.vectors import Embed
 from tests.model.decoder import tiny_decoder
@@ -155,3 +156,13 @@ def test_a_file_is_read_in_pieces_and_once(tmp_path: Path) -> None:
     with (tmp_path / "weights").open("ab") as file:
         file.write(b"x")
     assert digest_of(tmp_path / "weights") != first
+
+
+def test_grading_goes_by_the_cross_encoder_too(tiny_cross_encoder: Path, run_toml: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_cross_encoder, tmp_path / "cross")
+    config = load_config(run_toml, ['grading.judge="cross-encoder"', f"grading.cross_encoder={model}"])
+    stages = {stage.name: stage for stage in STAGES}
+    before = [stages[name].fingerprint(config, RunDir(config.folder)) for name in ("synthesize", "grade")]
+    edit(model / "config.json", hidden_act="relu")
+    after = [stages[name].fingerprint(config, RunDir(config.folder)) for name in ("synthesize", "grade")]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]

@@ -165,8 +165,9 @@ def _most_tokens(inner: Path) -> int | None:
     positions = config.get("max_position_embeddings", -1)
     saved = settings_of(inner, *SENTENCE_CONFIGS).get("max_seq_length")
     lengths = [saved] if saved else [settings_of(inner, "tokenizer_config.json").get("model_max_length"), positions]
-    if config.get("model_type") in COUNT_LATER:
-        padding = 1 if config["model_type"] == "mpnet" else config.get("pad_token_id", 1)
+    if config.get("model_type") in COUNT_LATER and isinstance(positions, int):
+        padding = config.get("pad_token_id")
+        padding = padding if isinstance(padding, int) and config["model_type"] != "mpnet" else 1
         lengths.append(positions - padding - 1)
     return min((int(length) for length in lengths if isinstance(length, int | float) and length > 0), default=None)
 
