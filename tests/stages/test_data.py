@@ -32,29 +32,29 @@ ONE_POSITIVE = [(f"query {n}", "the positive") for n in range(20)]
 CHAIN = [(f"query {n // 2}", f"positive {(n + 1) // 2}") for n in range(20)]
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
         (ONE_QUERY, 'all 20 pairs have one query ("the query")'),
         (ONE_POSITIVE, 'all 20 pairs have one positive ("the positive")'),
-        (CHAIN, "all 20 pairs hang together by queries and positives that they share"),
     ],
 )
-def test_pairs_of_which_none_can_be_held_out(
+def test_pairs_that_are_all_alike(
     refused: Callable[..., str], texts: list[tuple[str, str]], expected: str, share: float
 ) -> None:
-    said = refused(texts, share)
-    assert f"{expected}, so none can be held out without training on what it asks or finds" in said
-    assert "set data.held_out = 0, and evaluation.tasks to a set of its own" in said
+    said = refused(texts, share, evaluation={"tasks": ["held-out" if share else "mteb:X"]})
+    assert f"{expected}: none can be held out without training on it" in said
+    assert "No value of data.held_out helps. Give pairs with other queries and positives." in said
     assert "raise" not in said.lower()
 
 
-@pytest.mark.parametrize("texts", [ONE_QUERY, ONE_POSITIVE])
-def test_pairs_that_cannot_be_told_apart_are_nothing_to_train_on(
-    refused: Callable[..., str], texts: list[tuple[str, str]]
-) -> None:
-    assert "each would be the answer to all others" in refused(texts, 0.0, evaluation={"tasks": ["mteb:X"]})
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.99])
+def test_pairs_that_hang_together(refused: Callable[..., str], share: float) -> None:
+    said = refused(CHAIN, share)
+    assert "all 20 pairs hang together by queries and positives that they share, so none can be held out" in said
+    assert "set data.held_out = 0, and evaluation.tasks to a set of its own" in said
+    assert "raise" not in said.lower()
 
 
 def test_a_share_that_is_less_than_a_pair(refused: Callable[..., str]) -> None:
@@ -67,9 +67,11 @@ def test_a_share_that_is_less_than_a_pair(refused: Callable[..., str]) -> None:
 
 def test_a_share_that_leaves_nothing(refused: Callable[..., str]) -> None:
     said = refused([(f"query {n}", f"positive {n}") for n in range(20)], 0.99)
-    assert "data.held_out = 0.99 holds 19 pairs out, and 1 are left to train on. Lower it" in said
+    left = "1 pairs are left to train on; a batch needs 2."
+    assert f"{left} data.held_out = 0.99 holds 19 pairs out: lower it. Give more pairs." in said
+    assert f"{left} Give more pairs." in refused([("query", "positive")], 0.1)
 
 
 def test_what_is_left_beside_held_out_sources_may_be_one_query_too(refused: Callable[..., str]) -> None:
     texts = [("one query" if n % 2 else f"query {n}", f"positive {n}") for n in range(20)]
-    assert 'all 10 pairs have one query ("one query"); in a batch' in refused(texts, ["s0"])
+    assert 'all 10 pairs have one query ("one query"): none' in refused(texts, ["s0"])

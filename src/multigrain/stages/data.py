@@ -85,14 +85,16 @@ def _require_parts(config: Config, split: SplitData, source: str) -> None:
         DataError: says why there is not, and what would help.
     """
     share, train, count = config.data.held_out, split.train, len(split.train)
-    if count < 2 and split.held_out:
-        fault = f"data.held_out = {share} holds {len(split.held_out)} pairs out, and {count} are left to train on"
-        raise DataError(source, f"{fault}. Lower it, or give more pairs.")
+    if count < 2:
+        out = f"data.held_out = {share} holds {len(split.held_out)} pairs out: lower it. " if split.held_out else ""
+        found = f"{count} pairs are left to train on; a batch needs {config.training.batch_size}"
+        raise DataError(source, f"{found}. {out}Give more pairs.")
+    if alike := _alike(train):
+        fault = "none can be held out without training on it, and in a batch each would be the answer to all others"
+        advice = "No value of data.held_out helps. Give pairs with other queries and positives."
+        raise DataError(source, f"{alike}: {fault}. {advice}")
     if HELD_OUT in config.evaluation.tasks and isinstance(share, float) and share and not split.held_out:
         raise DataError(source, _nothing_held_out(train, share, config.seed))
-    if alike := _alike(train):
-        fault = "in a batch each would be the answer to all others, so nothing can be learned from them"
-        raise DataError(source, f"{alike}; {fault}. Give pairs with other queries and positives.")
 
 
 def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
@@ -101,17 +103,16 @@ def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
     if enough:
         found = f"data.held_out = {share:g} of {len(pairs)} pairs is less than the fewest that can be held out together"
         return f"{found} (pairs with one query, or one positive). Raise it to {enough:g}, or give more pairs."
-    alike = _alike(pairs) or f"all {len(pairs)} pairs hang together by queries and positives that they share"
     return (
-        f"{alike}, so none can be held out without training on what it asks or finds. Give pairs with other queries "
-        "and positives; or measure on something else: set data.held_out = 0, and evaluation.tasks to a set of its own, "
-        "such as beir:FOLDER:SPLIT."
+        f"all {len(pairs)} pairs hang together by queries and positives that they share, so none can be held out "
+        "without training on what it asks or finds. Give pairs with other queries and positives; or measure on "
+        "something else: set data.held_out = 0, and evaluation.tasks to a set of its own, such as beir:FOLDER:SPLIT."
     )
 
 
 def _alike(pairs: list[Pair]) -> str | None:
     """What all pairs have in common, if that is their query or their positive."""
-    for name, text in (("query", pairs[0].query), ("positive", pairs[0].positive)) if len(pairs) > 1 else ():
+    for name, text in (("query", pairs[0].query), ("positive", pairs[0].positive)):
         if all(folded(getattr(pair, name)) == folded(text) for pair in pairs):
             return f"all {len(pairs)} pairs have one {name} ({json.dumps(text[:SHOWN], ensure_ascii=False)})"
     return None
