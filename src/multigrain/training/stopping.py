@@ -31,6 +31,8 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         self._seconds = 60 * minutes
         self._saved = time.monotonic()
         self._interrupted: float | None = None
+        # A thread of its own, for what a signal interrupts may be printing.
+        self._telling = threading.Thread(target=say, args=("  stopping after this step; once more stops at once",))
         self.ends = False
         """Whether the next checkpoint is the last thing that is done; the same in all processes."""
 
@@ -75,6 +77,8 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         finally:
             for number, old in taken.items():
                 signal.signal(number, old)
+            if self.is_interrupted:
+                self._telling.join()
         if self.is_interrupted:
             raise KeyboardInterrupt
 
@@ -82,7 +86,6 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         if self._interrupted is None:
             self._interrupted = now
-            # In a thread of its own: what the signal interrupted may be printing.
-            threading.Thread(target=say, args=("  stopping after this step; once more stops at once",)).start()
+            self._telling.start()
         elif processes.count() == 1 or now - self._interrupted > ECHO:
             raise KeyboardInterrupt
