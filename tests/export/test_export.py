@@ -37,12 +37,20 @@ SUMMARY: dict[str, Any] = {
 NEGATIVES = {("llm", 1): 301, ("llm", 4): 302, ("mined", 2): 303}
 
 
-def card_of(settings: dict[str, Any] | None = None, summary: dict[str, Any] = SUMMARY, **lesson: Any) -> str:
+PROMPTS = {"query": "query: ", "document": "passage: "}
+
+
+def card_of(
+    settings: dict[str, Any] | None = None,
+    summary: dict[str, Any] = SUMMARY,
+    prompts: dict[str, str] | None = None,
+    **lesson: Any,
+) -> str:
     config = Config.model_validate(
         {"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}, **(settings or {})}
     )
     known = {"phases": phases_of(config.training), "negatives": NEGATIVES, **lesson}
-    return model_card(config, summary, {}, Lesson(**known))
+    return model_card(config, summary, prompts or {}, Lesson(**known))
 
 
 def metadata_of(card: str) -> dict[str, Any]:
@@ -61,6 +69,14 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     card = card_of({"model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}})
     assert "trust_remote_code" not in card
     assert "seed 7. Then 30% of the base's weights were mixed in." in card
+
+
+def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:
+    assert "Needs sentence-transformers 6.2 or newer." in card_of()
+    assert "Needs sentence-transformers 5.1 or newer." in card_of(release="5.1")
+    assert "its base was measured with its own prompts" in card_of(prompts=PROMPTS)
+    given = {"model": {"query_prompt": "query: ", "document_prompt": "passage: "}}
+    assert "its base was measured with the same prompts" in card_of(given, prompts=PROMPTS)
 
 
 def test_the_card_counts_the_negatives_that_training_could_see() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModel, LlamaConfig, LlamaModel
 
 from multigrain.config import ModelSection
 from multigrain.model.build import build_model
-from multigrain.model.legacy import is_in_old_words
+from multigrain.model.legacy import OLDEST, OLDEST_ANCHOR, least_release
 from multigrain.model.load import load_model
 from tests.model.decoder import tiny_decoder, tokenizer
 
@@ -44,13 +44,13 @@ def test_a_pooling_of_the_host_is_saved_in_words_that_all_read(
     found = read(tmp_path, "1_Pooling/config.json")
     assert list(found.items()) == [("word_embedding_dimension", 32), *flags.items(), ("include_prompt", False)]
     assert read(tmp_path, "tokenizer_config.json")["tokenizer_class"] != "TokenizersBackend"
-    assert is_in_old_words(tmp_path)
+    assert least_release(tmp_path) == OLDEST
     for loaded in (SentenceTransformer(str(tmp_path)), load_model(tmp_path)):
         assert loaded.max_seq_length == 16
         np.testing.assert_allclose(loaded.encode(TEXTS), model.encode(TEXTS), atol=1e-6)
         np.testing.assert_allclose(loaded.encode(TEXTS, prompt="the "), model.encode(TEXTS, prompt="the "), atol=1e-6)
         loaded.save_pretrained(str(tmp_path / "again"))
-    assert is_in_old_words(tmp_path / "again")
+    assert least_release(tmp_path / "again") == OLDEST
 
 
 def test_dense_and_layer_norm_have_old_words_too(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_how_positions_turn_is_said_at_the_old_place(scaling: dict[str, Any], tm
 
 def test_what_has_no_old_words_keeps_the_new(tiny_encoder: Path, tmp_path: Path) -> None:
     build_model(ModelSection(base=str(tiny_encoder))).save_pretrained(str(tmp_path / "anchor"))
-    assert not is_in_old_words(tmp_path / "anchor")
+    assert least_release(tmp_path / "anchor") == OLDEST_ANCHOR
     model = build_model(ModelSection(base=str(tiny_encoder), pooling="mean"))
     special: Any = model[0]
     special.query_length = 8
     model.save_pretrained(str(tmp_path / "special"))
     assert read(tmp_path / "special", "sentence_bert_config.json")["query_length"] == 8
-    assert not is_in_old_words(tmp_path / "special")
+    assert least_release(tmp_path / "special") == OLDEST_ANCHOR

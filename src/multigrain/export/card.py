@@ -9,6 +9,7 @@ from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
+from multigrain.model.legacy import OLDEST_ANCHOR
 from multigrain.model.locate import find_base
 from multigrain.progress import counted, interval
 from multigrain.records import GRADES
@@ -59,11 +60,13 @@ class Lesson:
         phases: the schedule as it was trained.
         negatives: how many negatives its phases ask for, by source and grade.
         languages: of the positives, as ISO 639-1 codes.
+        release: the first of sentence-transformers that loads the model.
     """
 
     phases: Sequence[PhaseSection]
     negatives: Mapping[tuple[str, int], int]
     languages: Sequence[str] = ()
+    release: str = OLDEST_ANCHOR
 
 
 def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str], lesson: Lesson) -> str:
@@ -76,7 +79,7 @@ def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, st
         lesson: what it was trained with.
     """
     usage = (WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE).replace("ENCODE", ENCODE)
-    usage += _prompts(prompts)
+    usage += f"\n\nNeeds sentence-transformers {lesson.release} or newer.{_prompts(config, prompts)}"
     rows = [f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in lesson.phases]
     schedule, counts = "\n".join(rows), summary["counts"]
     return f"""---
@@ -198,8 +201,9 @@ def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
     return f"{drawn}, with {counted(total, 'negatives')} of the grades in its schedule:\n\n" + "\n".join([head, *rows])
 
 
-def _prompts(prompts: Mapping[str, str]) -> str:
+def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
     """What is put before texts; nothing is said of a model that puts nothing."""
+    given = config.model.query_prompt is not None or config.model.document_prompt is not None
     query, document = (prompt_for(role, prompts) for role in ROLES)
     if not query and not document:
         return ""
@@ -207,7 +211,7 @@ def _prompts(prompts: Mapping[str, str]) -> str:
     return f"""
 
 `encode_query` puts {put[0]} before a text, `encode_document` {put[1]}.
-So the model was trained and measured; its base was measured with the base's own prompts."""
+So the model was trained and measured; its base was measured with {"the same" if given else "its own"} prompts."""
 
 
 def results_table(summary: dict[str, Any]) -> str:

@@ -48,10 +48,11 @@ def write_in_old_words(folder: Path, max_tokens: int | None) -> None:
     _rewrite_tokenizer(folder / "tokenizer_config.json")
 
 
-def is_in_old_words(folder: Path) -> bool:
-    """Whether releases from `OLDEST` on can load a saved model; others need `OLDEST_ANCHOR`."""
+def least_release(folder: Path) -> str:
+    """The first release of sentence-transformers that loads a saved model."""
     modules = modules_of(folder)
-    return bool(modules) and all(module["type"].startswith(f"{PLACE}.") for module in modules)
+    is_in_old_words = bool(modules) and all(module["type"].startswith(f"{PLACE}.") for module in modules)
+    return OLDEST if is_in_old_words else OLDEST_ANCHOR
 
 
 def _rewrite_transformer(folder: Path, max_tokens: int | None) -> bool:

@@ -11,6 +11,7 @@ from multigrain.data.corpus import Corpus
 from multigrain.data.known import own_documents
 from multigrain.encoders import trained_encoder
 from multigrain.jsonl import read_tuples
+from multigrain.model.legacy import least_release
 from multigrain.model.locate import prompts_of
 from multigrain.records import Document, identity
 from multigrain.rundir import RunDir
@@ -50,7 +51,7 @@ def _lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
         negatives.update((negative.source, negative.grade) for negative in graded.negatives if negative.grade in asked)
         if len(positives) < SAMPLED:
             positives.append(graded.positive)
-    return Lesson(phases, negatives, _languages(positives))
+    return Lesson(phases, negatives, _languages(positives), least_release(run_dir.trained))
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
