@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import Known
+from multigrain.data.false_negatives import FalseNegatives
 from multigrain.jsonl import read_objects, to_line, write_json, write_objects
 from multigrain.model.encode import CachedEncoder
 from multigrain.records import Pair, to_json
@@ -122,7 +122,7 @@ def mining(config: Config, dimension: int) -> dict[str, int]:
     run_dir = RunDir(config.folder)
     model = cast(Any, WordHashing(dimension))
     embed = CachedEncoder(lambda: model, "word hashing", run_dir.judge_vectors, "encoding")
-    known = Known([Pair(**fields) for _, fields in read_objects(run_dir.train_pairs)])
+    known = FalseNegatives([Pair(**fields) for _, fields in read_objects(run_dir.train_pairs)])
     bounds = config.grading.bounds
     found = mine_candidates(known, Corpus(run_dir.corpus), embed, "word hashing", bounds, config.mining, config.seed)
     return {"candidates": write_objects(run_dir.candidates, map(to_json, found))}

@@ -43,6 +43,13 @@ def test_metrics_by_hand() -> None:
     assert recall(ranking, judged, 100) == pytest.approx(2 / 3)
 
 
+def test_queries_that_differ_in_case_alone_are_one_query() -> None:
+    pairs = [Pair("a", "Which cat?", "red"), Pair("b", "which  CAT?", "blue"), Pair("c", "which dog?", "green")]
+    task = held_out_task(pairs, [Document(text, text) for text in ("red", "blue", "green")])
+    assert task.queries == {"a": "Which cat?", "c": "which dog?"}
+    assert task.relevance == {"a": {"red": 1, "blue": 1}, "c": {"green": 1}}
+
+
 def test_metrics_are_the_hosts(tiny_encoder: Path) -> None:
     from tests.conftest import small_pairs
 

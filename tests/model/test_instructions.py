@@ -17,7 +17,7 @@ from multigrain.checks import check
 from multigrain.cli import main
 from multigrain.config import GradingSection, MiningSection, ModelSection, PhaseSection, TrainingSection, load_config
 from multigrain.data.beir import RetrievalTask
-from multigrain.data.known import Known
+from multigrain.data.false_negatives import FalseNegatives
 from multigrain.encoders import base_encoder, judge_encoder, trained_encoder
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
@@ -205,7 +205,7 @@ def test_every_measurement_encodes_queries_as_queries_and_documents_as_documents
     assert evaluate(task, by_letter).rankings["q"][:2] == ["d0", "d1"]
     pairs = [Pair("p", "q one", "d 0.0")]
     bounds = (0.8, 0.9, 0.95, 0.999)
-    mined = mine_candidates(Known(pairs), corpus, by_letter, "m", bounds, MiningSection(methods=["embedding"]))
+    mined = mine_candidates(FalseNegatives(pairs), corpus, by_letter, "m", bounds, MiningSection(methods=["embedding"]))
     assert {candidate.grade for candidate in mined} == {1, 2, 3, 4}
     assert [pair.id for pair in filter_queries(pairs, corpus, by_letter, GradingSection(), 7).kept] == ["p"]
     assert EmbeddingJudge(by_letter).relevance("q one", "d 0.5") == pytest.approx(np.cos(0.5))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.data.known import Known
+from multigrain.data.false_negatives import FalseNegatives
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.records import Candidate, Document, Pair, identity
 from multigrain.synthesis import mine as module
@@ -32,7 +32,7 @@ def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
 
 
 def candidates(documents: list[Document], pairs: list[Pair], mining: MiningSection = EMBEDDING) -> list[Candidate]:
-    return list(mine_candidates(Known(pairs), documents, embed, "m", BOUNDS, mining))
+    return list(mine_candidates(FalseNegatives(pairs), documents, embed, "m", BOUNDS, mining))
 
 
 def mine(cosines: Sequence[float], pairs: list[Pair], **settings: Any) -> list[tuple[int, str]]:
@@ -59,7 +59,9 @@ def test_the_positives_of_a_query_and_the_query_itself_are_never_its_negatives()
     # d0 is the other pair's positive, and d1 would be the query, but for its case.
     assert mine([0.8, 0.1], pairs) == [(2, "0.1 d1")] * 2
     documents, pair = [Document("0", "0.2 q"), Document("1", "0.3 Q")], Pair("p", "0.3 q", "1 positive")
-    found = mine_candidates(Known([pair]), documents, embed, "m", (0.35, 0.6, 0.8, 99), MiningSection(per_grade=9))
+    found = mine_candidates(
+        FalseNegatives([pair]), documents, embed, "m", (0.35, 0.6, 0.8, 99), MiningSection(per_grade=9)
+    )
     assert [c.text for c in found] == ["0.2 q"]
 
 
@@ -165,7 +167,7 @@ def test_equivalence_with_brute_force(blocks: None) -> None:
     texts = [" ".join(draw.choice(WORDS, 4)) + f" {i}" for i in range(60)]
     documents = [Document(str(i), text) for i, text in enumerate(texts)]
     pairs = [Pair(str(i), " ".join(draw.choice(WORDS, 2)) + f" q{i}", texts[i]) for i in range(12)]
-    found = list(mine_candidates(Known(pairs), documents, hashed, "m", BOUNDS, MiningSection(per_grade=16)))
+    found = list(mine_candidates(FalseNegatives(pairs), documents, hashed, "m", BOUNDS, MiningSection(per_grade=16)))
     ranked = nearest_by_words([p.query for p in pairs], enumerate(texts), 100, "english")
     for pair, nearest in zip(pairs, ranked, strict=True):
         query, positive = hashed([pair.query], "query")[0], hashed([pair.positive], "document")[0]

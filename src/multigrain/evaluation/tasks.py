@@ -156,15 +156,14 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
             "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
         )
     searched = _Searched(documents)
-    asked = {pair.query for pair in pairs}
-    itself = {pair.query: folded(pair.positive) for pair in own if pair.query in asked}
+    queries = _queries(pairs)
+    ids = {folded(query): id for id, query in queries.items()}
+    itself = {query: folded(pair.positive) for pair in own if (query := folded(pair.query)) in ids}
     wanted = {*(folded(pair.positive) for pair in pairs), *itself.values()}
     id_by_text = {text: document.id for document in searched if (text := folded(document.text)) in wanted}
-    queries = _queries(pairs)
-    ids = {query: id for id, query in queries.items()}
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
-        relevance.setdefault(ids[pair.query], {})[id_by_text[folded(pair.positive)]] = 1
+        relevance.setdefault(ids[folded(pair.query)], {})[id_by_text[folded(pair.positive)]] = 1
     found = {ids[query]: id_by_text[text] for query, text in itself.items() if text in id_by_text}
     left_out = {query: id for query, id in found.items() if id not in relevance[query]}
     return RetrievalTask(HELD_OUT, queries, searched, relevance, left_out)
@@ -172,10 +171,10 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
 
 def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
     """Each distinct query, by the id of its first pair."""
-    ids: dict[str, str] = {}
+    first: dict[str, Pair] = {}
     for pair in pairs:
-        ids.setdefault(pair.query, pair.id)
-    return {id: query for query, id in ids.items()}
+        first.setdefault(folded(pair.query), pair)
+    return {pair.id: pair.query for pair in first.values()}
 
 
 def read_similarity_task(path: Path) -> SimilarityTask:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
-from multigrain.data.known import Known
+from multigrain.data.false_negatives import FalseNegatives
 from multigrain.data.sources import GIVEN
 from multigrain.grades import FALSE_NEGATIVE, grade_of
 from multigrain.grading.choose import Measured, choose_rising
@@ -77,7 +77,7 @@ class Grader:
     origins: Mapping[int, frozenset[Source]] = field(default_factory=dict)
     longest: int = 256
     verdicts: Verdicts = field(default_factory=dict)
-    known: Known = field(default_factory=Known)
+    known: FalseNegatives = field(default_factory=FalseNegatives)
     _seen: NearDuplicates = field(default_factory=NearDuplicates)
 
     def grade(self, proposals: Sequence[Proposal]) -> Graded:

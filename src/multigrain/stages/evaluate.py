@@ -10,7 +10,7 @@ import numpy as np
 from multigrain.config import Config, TrainingSection
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import own_documents
+from multigrain.data.false_negatives import own_documents
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.encoders import base_encoder, trained_encoder
 from multigrain.errors import TrainingFailed

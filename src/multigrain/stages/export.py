@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from multigrain.config import Config, PhaseSection
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import own_documents
+from multigrain.data.false_negatives import own_documents
 from multigrain.encoders import trained_encoder
 from multigrain.jsonl import read_tuples
 from multigrain.model.legacy import least_release

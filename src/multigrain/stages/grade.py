@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multigrain import asking
 from multigrain.config import Config
-from multigrain.data.known import known_of
+from multigrain.data.false_negatives import false_negatives_of
 from multigrain.data.proposals import by_pair
 from multigrain.encoders import judge_encoder
 from multigrain.errors import LLMError, LLMReplyError
@@ -74,7 +74,7 @@ class _Work:
     def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
-        self._known = known_of(run_dir)
+        self._known = false_negatives_of(run_dir)
         self._judges = judges(config, self._embed, run_dir)
         self._repairs: list[asking.Work] = []
         self._calibration: Calibration | None = None

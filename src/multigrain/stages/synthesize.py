@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from multigrain import asking
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import known_of
+from multigrain.data.false_negatives import false_negatives_of
 from multigrain.data.proposals import by_pair
 from multigrain.data.sources import GIVEN
 from multigrain.encoders import judge_encoder
@@ -43,7 +43,7 @@ def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
     from multigrain.synthesis.mine import mine_candidates
 
     yield from mine_candidates(
-        known_of(run_dir),
+        false_negatives_of(run_dir),
         Corpus(run_dir.corpus),
         judge_encoder(config, run_dir),
         config.grading.judge_model,

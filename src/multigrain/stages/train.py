@@ -13,7 +13,7 @@ from multigrain.asking import asked_about
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import own_documents
+from multigrain.data.false_negatives import own_documents
 from multigrain.disk import digest_of
 from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate

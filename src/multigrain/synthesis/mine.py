@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.data.known import Known
+from multigrain.data.false_negatives import FalseNegatives
 from multigrain.progress import Meter, meter
 from multigrain.records import Candidate, Document, Pair
 from multigrain.vectors import Embed, Vectors
@@ -37,7 +37,7 @@ Keys = NDArray[np.uint64]
 
 
 def mine_candidates(
-    known: Known,
+    known: FalseNegatives,
     documents: Sequence[Document],
     embed: Embed,
     model: str,
@@ -115,11 +115,11 @@ class _Block:
     vectors: Vectors
     """(documents, dimension)"""
     barred: tuple[Numbers, Numbers]
-    """Columns of documents, and classes of pairs that they must not be mined for; see `Known`."""
+    """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
 
 
 def _choose(
-    known: Known,
+    known: FalseNegatives,
     documents: Sequence[Document],
     embed: Embed,
     bounds: Sequence[float],
@@ -247,7 +247,7 @@ def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int,
             yield number, document
 
 
-def _block(members: list[tuple[int, Document]], embed: Embed, known: Known) -> _Block:
+def _block(members: list[tuple[int, Document]], embed: Embed, known: FalseNegatives) -> _Block:
     numbers, texts = np.array([number for number, _ in members]), [document.text for _, document in members]
     return _Block(numbers, embed(texts, "document"), known.classes_of(texts))
 

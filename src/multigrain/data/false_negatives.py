@@ -21,7 +21,7 @@ KNOWN_POSITIVE, SAME_GROUP = "known positive", "same group"
 Numbers = NDArray[np.int64]
 
 
-class Known:
+class FalseNegatives:
     """Tells which texts are no negatives of a pair.
 
     What answers a query is a *class* of texts, with the query itself; so is a group. A text is no negative of a pair
@@ -72,12 +72,12 @@ class Known:
         return np.repeat(places, [len(part) for part in found]), np.concatenate([empty, *found])
 
 
-def known_of(run_dir: RunDir) -> Known:
+def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
     """What is known of texts in a run, for its training pairs."""
     train = list(read_pairs(run_dir.train_pairs))
     known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
     has_groups = any(pair.group is not None for pair in train)
-    return Known(train, known, Corpus(run_dir.corpus) if has_groups else ())
+    return FalseNegatives(train, known, Corpus(run_dir.corpus) if has_groups else ())
 
 
 def own_documents(run_dir: RunDir) -> list[Pair]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multigrain import pipeline
 from multigrain.config import load_config
 from multigrain.data.corpus import Corpus
-from multigrain.data.known import Known, known_of, own_documents
+from multigrain.data.false_negatives import FalseNegatives, false_negatives_of, own_documents
 from multigrain.encoders import judge_encoder
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.jsonl import read_candidates, read_pairs, read_tuples, write_json
@@ -39,7 +39,7 @@ def test_equal_to_the_definition(
         for rows in (asked, others)
     )
     documents = [Document(str(i), text, group=group.upper()) for i, (text, group) in enumerate(grouped)]
-    known, everything = Known(pairs, pairs + more, documents), pairs + more
+    known, everything = FalseNegatives(pairs, pairs + more, documents), pairs + more
     of_row = [set(row) for row in known.classes()]
     for row, pair in enumerate(pairs):
         answers = {pair.query, *(other.positive for other in everything if other.query == pair.query)}
@@ -60,7 +60,7 @@ def test_a_query_of_many_positives_takes_little_memory() -> None:
 
     pairs = [Pair(str(i), "the query", f"answer {i}") for i in range(4000)]
     tracemalloc.start()
-    known = Known(pairs)
+    known = FalseNegatives(pairs)
     assert len(known.classes_of([pair.positive for pair in pairs])[0]) == 4000
     assert tracemalloc.get_traced_memory()[1] < 4e6
     tracemalloc.stop()
@@ -147,7 +147,7 @@ def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
     assert pipeline.finished(config, run_dir)[0] == "data"
     pipeline.synthesize(config)
     assert not run_dir.other_pairs.exists()
-    assert len(known_of(run_dir).pairs) == 30
+    assert len(false_negatives_of(run_dir).pairs) == 30
     assert own_documents(run_dir) == []
 
 
