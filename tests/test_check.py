@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from multigrain import asking
-from multigrain import check as module
+from multigrain import checks as module
 from multigrain.checks import check
 from multigrain.config import Config, load_config
 from multigrain.forecast import Size, forecast
@@ -39,6 +39,12 @@ def written(path: Path, pairs: list[Pair]) -> Path:
     rows = ({"id": pair.id, "query": pair.query, "positive": pair.positive} for pair in pairs)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_requests_are_those_of_the_pairs_that_are_asked_about(tmp_path: Path) -> None:
+    few = config(written(tmp_path / "pairs.jsonl", texts(40)), synthesis={"limit": 5, "prompt_style": "per-grade"})
+    assert "5 pairs, 4 requests for each pair" in (report := check(few))
+    assert "  asking      20 requests, " in report
 
 
 def test_check_takes_seconds_for_a_hundred_thousand_pairs(tmp_path: Path) -> None:

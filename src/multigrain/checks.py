@@ -159,7 +159,8 @@ def _pairs(config: Config) -> _Inputs:
     size = Size(count, len(split.documents), _tokens(pair.positive for pair in train[:SAMPLE]))
     few = list(choose(train, count, min(SAMPLE, config.pairs_asked), config.seed))
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
-    tasks = plan(config, lambda: train if count <= SAMPLE else few, len(few), model_name(config.llm))
+    source, number = (train, count) if count <= SAMPLE else (few, len(few))
+    tasks = plan(config, lambda: source, number, model_name(config.llm))
     asked = list(choose(train, count, config.pairs_asked, config.seed))
     whole = asking.bound(config, asked) if len(asked) > len(few) else None
     return _Inputs(counts, tasks if few else (), whole, size)

@@ -280,7 +280,7 @@ def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.C
     ]
     rows[1]["query"] = "q"
     assert read(write_jsonl("p.jsonl", rows))[1] == mined("x", "a") + mined("x/1", "A")
-    told = "  given negatives left out: 1 blank, 1 positives of the same query, 1 repeated\n"
+    told = "  given negatives left out: 1 blank, 1 positive of the same query, 1 repeated\n"
     assert capsys.readouterr().err == told
     read(write_jsonl("q.jsonl", [{"id": "x", "query": "q", "positive": "p"}] * 3))
     assert capsys.readouterr().err == "  2 positives stand a second time under their query's id: read once\n"

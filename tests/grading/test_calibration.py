@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.errors import LLMReplyError
 from multigrain.grading.calibration import RATINGS, Calibration, calibrate
 from multigrain.llm.client import Answer
 from multigrain.synthesis.rating import read_rating
@@ -34,7 +34,6 @@ ratings = st.lists(st.sampled_from(RATINGS), min_size=1, max_size=30)
         ('```json\n{"reason": "It says 40 mg.", "rating": 3}\n```', 3),
         ("1. It names the drug.\n2. It names the dose.\nRating: 2", 2),
         ("Rating: 2\n\nThe passage says 12 times what the query asks. So the rating is 2.", 2),
-        ("<think>Rating: 1? No, rating: 3.</think>\nRating: 2", 2),
     ],
 )
 def test_ratings(text: str, rating: int) -> None:
@@ -70,11 +69,6 @@ def test_ratings(text: str, rating: int) -> None:
 def test_what_is_no_rating(text: str) -> None:
     with pytest.raises(LLMReplyError, match="no single rating of 0 to 3"):
         read_rating(Answer(text))
-
-
-def test_an_answer_that_was_cut_is_not_read() -> None:
-    with pytest.raises(LLMTruncated):
-        read_rating(Answer("2", finish_reason="length"))
 
 
 @given(st.text(alphabet='rating: 0123456789.,/-"{}*\n', max_size=40))

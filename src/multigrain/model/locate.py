@@ -102,5 +102,7 @@ def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> d
 
 def _is_known(folder: Path) -> bool:
     """Whether it is settled that there is a file of prompts, or none: the hub's cache is filled bit by bit."""
+    if folder.parent.name != "snapshots":
+        return True
     absent = folder.parent.with_name(".no_exist") / folder.name / PROMPTS_FILE
-    return folder.parent.name != "snapshots" or (folder / PROMPTS_FILE).is_file() or absent.is_file()
+    return (folder / PROMPTS_FILE).is_file() or absent.is_file()
