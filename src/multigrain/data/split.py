@@ -103,7 +103,7 @@ def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
     Raises:
         DataError: no other pairs are left.
     """
-    same = [pair for pair in source.pairs if folded(pair.query) == folded(pair.positive)]
+    same = [pair for pair in source.pairs if _is_its_own_answer(pair)]
     ids = {pair.id for pair in same}
     pairs = [pair for pair in source.pairs if pair.id not in ids]
     if not pairs:
@@ -111,6 +111,12 @@ def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
     if same:
         say(f"  {len(same)} pairs are left out: the positive is the query itself (first: {same[0].id})")
     return replace(source, pairs=pairs, given=[given for given in source.given if given.pair_id not in ids]), same
+
+
+def _is_its_own_answer(pair: Pair) -> bool:
+    """Whether the positive is the query; the first words tell most others apart, at a tenth of the cost."""
+    first, other = (text.split(None, 1)[:1] for text in (pair.query, pair.positive))
+    return folded("".join(first)) == folded("".join(other)) and folded(pair.query) == folded(pair.positive)
 
 
 def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
@@ -270,7 +276,8 @@ def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 def _bare_words(text: str) -> list[str]:
     """The words in the order of the alphabet, without what stands around them."""
-    words = (word.strip(MARKS) for word in folded(unicodedata.normalize("NFKC", text)).split())
+    plain = text.casefold() if text.isascii() else folded(unicodedata.normalize("NFKC", text))
+    words = (word.strip(MARKS) for word in plain.split())
     return sorted(filter(None, words)) or [text]
 
 
