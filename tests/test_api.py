@@ -167,3 +167,13 @@ def test_settings_may_be_paths(tmp_path: Path) -> None:
 def test_no_public_name_is_a_module_too() -> None:
     """Whoever imports `multigrain.x` gets the module under that name, for the whole process."""
     assert not [name for name in multigrain.__all__ if importlib.util.find_spec(f"multigrain.{name}")]
+
+
+def test_what_is_no_search_and_no_form_is_told(tmp_path: Path) -> None:
+    for query, k in ((None, 5), ("  ", 5), ("the cat", 0), ("the cat", -1), ("the cat", 2.5)):
+        with pytest.raises(ConfigError, match="search: found"):
+            multigrain.search(tmp_path, query, k)  # type: ignore[arg-type]
+    (tmp_path / "grading").mkdir()
+    (tmp_path / "grading" / "tuples.jsonl").touch()
+    with pytest.raises(ConfigError, match="--to: found 'flag'; wanted one of hf, "):
+        multigrain.export_data(tmp_path, "flag", tmp_path / "out")

@@ -21,7 +21,7 @@ from multigrain.adoption import adopt, inherit
 from multigrain.config import Config, as_path, config_of
 from multigrain.data.sources import files_of
 from multigrain.disk import digest_of, full_disk_explained
-from multigrain.errors import RunError
+from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.jsonl import write_json
 from multigrain.model.files import model_files
@@ -307,8 +307,13 @@ def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Docu
         k: how many documents.
 
     Raises:
+        ConfigError: the query is no text, or k is not above 0.
         RunError: the run has no exported model yet.
     """
+    if not isinstance(query, str) or not query.strip():
+        raise ConfigError("search", [f"found the query {query!r}; wanted a text"])
+    if type(k) is not int or k < 1:
+        raise ConfigError("search", [f"found k = {k!r}; wanted a number of documents, from 1 on"])
     run_dir = RunDir(run_folder_of(folder))
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")

@@ -87,8 +87,10 @@ def export_data(tuples: Tuples, form: str, out: Path, force: bool = False, negat
             because the host cannot train on an empty cell.
 
     Raises:
-        ConfigError: the path exists, is not one for this form, or no tuple could be written.
+        ConfigError: there is no such form, the path exists or is not one for this form, or no tuple could be written.
     """
+    if form not in FORMS:
+        raise ConfigError("--to", [f"found {form!r}; wanted one of {', '.join(FORMS)}"])
     chosen = FORMS[form]
     if negatives is not None and form != COLUMNS:
         raise ConfigError("--negatives", [f"is for {COLUMNS}; {form} takes all negatives. Leave it out"])
