@@ -65,6 +65,14 @@ def test_a_grid_wants_what_draws_its_pictures(tmp_path: Path, run_toml: Path, mo
         check_grid(grid)
 
 
+def test_an_arm_of_too_few_steps_is_told(tmp_path: Path, run_toml: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    arm = '[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 2 }'
+    grid.write_text(f'name = "grid"\nrun = "{run_toml.name}"\n[arms.a]\n{arm}\n')
+    with pytest.raises(ConfigError, match=r"grid.toml: arm short: training.steps: found 2; 4 phases want"):
+        check_grid(grid)
+
+
 def test_an_output_that_is_no_folder(run_toml: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")

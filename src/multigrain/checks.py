@@ -14,9 +14,10 @@ from multigrain.config import WRITTEN_SURPLUS, Config, as_path, config_of, descr
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
+from multigrain.errors import ConfigError
 from multigrain.extras import require_extra
 from multigrain.forecast import Size, forecast
-from multigrain.grid import Grid
+from multigrain.grid import Cell, Grid
 from multigrain.llm.budget import Usage
 from multigrain.llm.providers import model_name
 from multigrain.model.foresee import length_note, notes
@@ -80,11 +81,13 @@ def check_grid(path: str | Path) -> str:
         MultigrainError: see `Grid`.
     """
     require_extra("plots")
-    grid = Grid(as_path(path, "an ABLATION.toml"))
+    path = as_path(path, "an ABLATION.toml")
+    grid = Grid(path)
     grid.require_inputs()
     arms, seeds = grid.ablation.arms, grid.ablation.seeds
     tuning = len(grid.all_tuning_cells())
     cells = grid.cells(grid.last_tuned)
+    _require_steps(path, cells)
     each = f"{counted(len(arms), 'arms')} x {counted(len(seeds), 'seeds')}"
     trainings = f"{len(cells)}: {each}" + (f"; {tuning} to tune" if tuning else "")
     lines = [
@@ -97,6 +100,19 @@ def check_grid(path: str | Path) -> str:
     if caveat := grid.caveat:
         lines.append(f"  beware      {caveat}")
     return "\n".join(lines)
+
+
+def _require_steps(path: Path, cells: Iterable[Cell]) -> None:
+    """That the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
+
+    Raises:
+        ConfigError: names the first arm whose steps do not.
+    """
+    for cell in cells:
+        try:
+            phases_of(cell.config.training)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: arm {cell.arm}", str(error).splitlines()) from None
 
 
 @contextmanager
