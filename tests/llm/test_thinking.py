@@ -35,6 +35,7 @@ from tests.llm.world import FakeServer, World
 
 FINAL = '{"grade_1": "final"}'
 DRAFT = '{"grade_1": "draft"}'
+THOUGHT = "Here is my thought process:\n"
 
 
 def ask(reader: Any, kind: Any = "chat", stop: tuple[str, ...] = ()) -> Ask:
@@ -73,6 +74,18 @@ def chat(text: str, finish_reason: str = "stop") -> Any:
         f"<think>a</think>{DRAFT}<think>b</think>{FINAL}",
         f"<think>a <think> b </think> {DRAFT}</think>{FINAL}",
         f"<think>{DRAFT}</think><answer>{FINAL}</answer>",
+        f"Sure.\n<think>{DRAFT}</think>{FINAL}",
+        f"Here is my thought process:\n\n{DRAFT}\n\nHere is my response:\n\n{FINAL}",
+        f"Here's my thought process: {DRAFT} Here's my response: {FINAL}",
+        f"<|inner_prefix|>{DRAFT}<|inner_suffix|>{FINAL}<|assistant_end|>",
+        f"<reason>{DRAFT}</reason>{FINAL}",
+        f"<analysis>{DRAFT}</analysis>{FINAL}",
+        f"<thinking_process>{DRAFT}</thinking_process>{FINAL}",
+        f"<internal_thoughts>{DRAFT}</internal_thoughts>{FINAL}",
+        f"<inner_monologue>{DRAFT}</inner_monologue>{FINAL}",
+        f"{FINAL}<think>was it right? {DRAFT}</think>",
+        f"```json\n{FINAL}\n```\n<think>was it right? {DRAFT}</think>\n",
+        f"<think>a</think>{FINAL}<think>was it right? {DRAFT}</think><|im_end|>",
     ],
 )
 def test_reasoning_is_no_answer(text: str) -> None:
@@ -89,7 +102,7 @@ def test_no_reader_takes_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>", "<think>half a", "[THINK]", "<|channel|>analysis<|message|>We", " <thought>a"]
+    "text", ["<think>", "<think>half a", "[THINK]", "<|channel|>analysis<|message|>We", " <thought>a", THOUGHT]
 )
 @pytest.mark.parametrize("finish_reason", ["stop", "length"])
 def test_reasoning_that_never_ends_was_cut(text: str, finish_reason: str) -> None:
@@ -98,6 +111,31 @@ def test_reasoning_that_never_ends_was_cut(text: str, finish_reason: str) -> Non
             ask(reader, kind).read(Answer(text + DRAFT, finish_reason=finish_reason))
     with pytest.raises(LLMTruncated):
         chat(f"<think>a</think><think>{DRAFT}", finish_reason)
+
+
+@pytest.mark.parametrize("before", ["Sure.\n", "Sure! ", "Okay", "Good: ", "<think>a</think> Well.\n\n", f"{DRAFT}\n"])
+def test_words_before_reasoning_that_never_ends_are_no_answer(before: str) -> None:
+    for reader in (all_grades_reader((1,)), read_query, read_rating):
+        with pytest.raises(LLMTruncated):
+            ask(reader, stop=("\n",)).read(Answer(f"{before}<think>Okay the user {DRAFT}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|begin_of_box|>How long?<|end_of_box|>",
+        "How long?<|im_end|>",
+        "How long?<|im_end|>\n<|im_start|>user",
+        "How long?</answer><|eot_id|>\n",
+        "<answer>\nHow long?\n</answer>",
+        "<think>a</think>\n<response>\nHow long?\n</response>\n",
+        "Here is my response:\n\nHow long?",
+    ],
+)
+def test_marks_around_an_answer_are_no_part_of_it(text: str) -> None:
+    assert ask(read_query, stop=("\n",)).read(Answer(text)) == "How long?"
+    if "think" not in text and "my response" not in text:
+        assert not ask(read_query).shows_thinking(Answer(text))
 
 
 def test_a_chat_answer_that_reaches_its_limit_is_cut() -> None:
@@ -116,7 +154,10 @@ def test_a_chat_answer_that_reaches_its_limit_is_cut() -> None:
 )
 def test_texts_about_reasoning_stay_whole(passage: str) -> None:
     whole = json.dumps({"grade_1": passage})
-    for text in (whole, f"```json\n{whole}\n```", f"<think>a </think> is wanted</think>{whole}", f"a</think>\n{whole}"):
+    fenced = f"```json\n{whole}\n```"
+    for text in (whole, fenced, f"<think>a </think> is wanted</think>{whole}", f"a</think>\n{whole}"):
+        assert chat(text) == passage
+    for text in (f"<think>a</think>Here it is:\n{fenced}", f"Here it is:\n{fenced}\nI hope it helps."):
         assert chat(text) == passage
     assert ask(per_grade_reader(1), "completion").read(Answer(passage)) == {1: passage}
     assert "tag begins" in ask(read_query).read(Answer("the <think> tag begins a thought?"))

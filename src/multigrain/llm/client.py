@@ -98,13 +98,13 @@ class Ask:
             raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
         for stop in self.request.stop:  # not every server is told, or obeys
             text = text.lstrip().partition(stop)[0]
-        return self.reader(replace(answer, text=text))
+        return self.reader(replace(answer, text=thinking.unmarked(text)))
 
     def shows_thinking(self, answer: Answer) -> bool:
         """Whether the model reasoned before it answered, or was cut before it said anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
-        return answer.has_thoughts or is_silent or thinking.answer_in(answer.text, is_raw) != answer.text
+        return answer.has_thoughts or is_silent or thinking.has_reasoning(answer.text, is_raw)
 
 
 @dataclass(frozen=True, slots=True)

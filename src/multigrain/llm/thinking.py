@@ -1,42 +1,55 @@
 """What many models write before they answer: their reasoning, told by its tags, and never taken for the answer.
 
 Known are the tags of DeepSeek, Qwen and GLM (`<think>`), of Gemini, EXAONE, Seed and Kimi, of Mistral (`[THINK]`), of
-Cohere, OpenThinker and Gemma, and the channels of gpt-oss. Where the chat template has written the opening tag, the
-answer holds the closing one alone.
+Cohere, OpenThinker, Gemma and Apertus, the phrases of Granite, and the channels of gpt-oss. Where the chat template has
+written the opening tag, the answer holds the closing one alone.
 """
 
 import json
 import re
+from collections.abc import Iterator
 
 ROOM = 4096
 """Tokens for its thoughts that a model which thinks gets on top of those for its answer."""
 
-_NAME = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)"
-_OPENING = re.compile(
-    rf"\s*(?:<\|start\|>assistant)?(?:<{_NAME}\b[^<>/]*>|\[THINK\]|◁think▷"
-    rf"|<\|(?:begin_of_thought|START_THINKING|{_NAME})\|>|<unused94>|<\|channel\|?>(?!final))",
-    re.IGNORECASE,
+_NAME = (
+    r"(?:seed:)?(?:(?:internal|inner)[_-])?"
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|monologue|reflection|scratchpad)(?:[_-]process)?"
 )
-_CLOSING = re.compile(
-    rf"</{_NAME}\s*>|<{_NAME}\s*/>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING|/{_NAME})\|>"
-    r"|<unused95>|<channel\|>"
-    r"|<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistantfinal",
-    re.IGNORECASE,
+_OPENING = (
+    rf"(?:(?:<\|start\|>assistant)?(?:<{_NAME}\b[^<>/]*>|\[THINK\]|◁think▷"
+    rf"|<\|(?:begin_of_thought|START_THINKING|inner_prefix|{_NAME})\|>|<unused94>|<\|channel\|?>(?!final))"
+    r"|Here(?: is|[\u2019']s) my thought process:)"
 )
+_CLOSING = (
+    rf"</{_NAME}\s*>|<{_NAME}\s*/>|\[/THINK\]|◁/think▷"
+    rf"|<\|(?:end_of_thought|END_THINKING|inner_suffix|/{_NAME})\|>|<unused95>|<channel\|>"
+    r"|<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|assistantfinal"
+    r"|Here(?: is|[\u2019']s) my response:"
+)
+_TAGS = re.compile(
+    rf"(?P<closing>{_CLOSING})"
+    # Not in the middle of a sentence, which may be about such a tag, unless the thought follows on its heels.
+    rf"|(?P<opening>(?:^|(?<=[.!?:)}}>\]▷`]))[ \t]*{_OPENING}|{_OPENING}(?=[\w{{\n]))"
+    r"|(?P<object>\{)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BEGINNING = re.compile(rf"\s*{_OPENING}", re.IGNORECASE)
 _MARKS = re.compile(
-    r"\A\s*(?:<answer>|<\|(?:begin_of_solution|START_RESPONSE)\|>)"
-    r"|(?:</answer>|<\|(?:end_of_solution|END_RESPONSE|end|return)\|>)\s*\Z",
+    r"\A\s*(?:(?:<(?:answer|response)>|<\|(?:begin_of_solution|START_RESPONSE|begin_of_box)\|>)\s*)+"
+    r"|(?:(?:</(?:answer|response|s)>|<end_of_turn>|<\uff5cend▁of▁sentence\uff5c>"
+    r"|<\|(?:end_of_solution|END_RESPONSE|end_of_box|end|return|im_end|eot|eot_id|eom_id|end_of_text|endoftext|end_of_turn"
+    r"|END_OF_TURN_TOKEN|assistant_end|user)\|>)\s*){1,4}\Z",
     re.IGNORECASE,
 )
-"""What the same models put around the answer itself."""
-_FENCE = re.compile(r"\s*(?:```\w*\s*)?(?=\{)")
+"""What models, or servers that leave in what they should not, put around the answer itself."""
 _DECODER = json.JSONDecoder()
 
 
 def answer_in(text: str, is_raw: bool = False) -> str | None:
     """The text after the last closing tag of reasoning, or the whole where there is none.
 
-    A JSON object that stands alone is the answer, even if its texts are about such tags.
+    Tags in a JSON object are part of its texts. An object alone, with nothing but reasoning behind it, is the answer.
 
     Args:
         text: what the model wrote.
@@ -45,24 +58,56 @@ def answer_in(text: str, is_raw: bool = False) -> str | None:
     Returns:
         None where the reasoning never ends.
     """
-    is_open = _OPENING.match(text) is not None
-    if is_raw and not is_open:
+    rest = _rest(text, is_raw)
+    return None if rest is None else unmarked(rest)
+
+
+def has_reasoning(text: str, is_raw: bool = False) -> bool:
+    """Whether some of it is reasoning; see `answer_in`."""
+    return _rest(text, is_raw) != text
+
+
+def unmarked(text: str) -> str:
+    """The text without the marks around it: of an answer, a box, or the end of a turn."""
+    return _MARKS.sub("", text)
+
+
+def _rest(text: str, is_raw: bool) -> str | None:
+    if is_raw and not _BEGINNING.match(text):
         return text
-    starts = [0, *(tag.end() for tag in _CLOSING.finditer(text))]
-    start = next((start for start in starts if _is_object(text, start)), starts[-1])
-    rest = text[start:]
-    if _OPENING.match(rest):
+    start, opened, before = 0, -1, ""
+    for tag in _tags(text):
+        if tag.lastgroup == "closing":
+            before = text[start:opened] if opened >= 0 else ""
+            start, opened = tag.end(), -1
+        elif opened < 0:
+            opened = tag.start()
+    if opened >= 0:
         return None
-    return _MARKS.sub("", rest) if start else rest
+    is_last = not unmarked(text[start:]).strip()
+    return before if is_last and _is_object(before) else text[start:]
 
 
-def _is_object(text: str, start: int) -> bool:
-    """Whether the text from there is one JSON object, in a fence or not."""
-    fence = _FENCE.match(text, start)
-    if fence is None:
-        return False
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """The tags of reasoning that stand in no JSON object."""
+    position = 0
+    while tag := _TAGS.search(text, position):
+        position = tag.end()
+        if tag.lastgroup == "object":
+            position = _end_of_object(text, tag.start()) or position
+        else:
+            yield tag
+
+
+def _end_of_object(text: str, start: int) -> int | None:
+    """Where the JSON object ends that begins there; None if none does."""
     try:
-        _, end = _DECODER.raw_decode(text, fence.end())
+        return _DECODER.raw_decode(text, start)[1]
     except (ValueError, RecursionError):
-        return False
-    return not _MARKS.sub("", text[end:]).strip("` \t\r\n")
+        return None
+
+
+def _is_object(text: str) -> bool:
+    """Whether the text is one JSON object, in a fence or not."""
+    bare = re.sub(r"\A\s*```\w*\s*|\s*```\s*\Z", "", unmarked(text)).strip()
+    return bare.startswith("{") and _end_of_object(bare, 0) == len(bare)
