@@ -280,7 +280,7 @@ def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.C
     ]
     rows[1]["query"] = "q"
     assert read(write_jsonl("p.jsonl", rows))[1] == mined("x", "a") + mined("x/1", "A")
-    told = "  given negatives left out: 1 blank, 1 positives of the same query, 1 repeated\n"
+    told = "  given negatives left out: 1 blank, 1 positive of the same query, 1 repeated\n"
     assert capsys.readouterr().err == told
     read(write_jsonl("q.jsonl", [{"id": "x", "query": "q", "positive": "p"}] * 3))
     assert capsys.readouterr().err == "  2 positives stand a second time under their query's id: read once\n"
@@ -289,6 +289,7 @@ def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.C
 BUNDLES: dict[str, dict[str, Any]] = {
     "lists": {"relevant_docs": {"1": ["a", "c"], "2": [3]}},
     "grades": {"qrels": {"1": {"a": 2, "c": 1, "b": 0}, "2": {"3": 1}}},
+    "floats": {"qrels": {"1": {"a": 2.0, "c": 1.0}, "2": {"3": 1.0}}},
     "one": {"relevant_docs": {"1": ["a", "c"], "2": 3, "9": ["a"], "1 ": ["z"]}},
 }
 
