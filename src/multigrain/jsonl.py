@@ -31,6 +31,8 @@ TABLES = {
 JSON_LINES = 'Give a file of JSON lines: one object a line, such as {"query": "...", "positive": "..."}.'
 MOST_NAMES = 20
 """Fields that a message lists."""
+EXACT = 2**53
+"""Above it several whole numbers become the same float."""
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -205,6 +207,16 @@ def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
 def is_absent(value: Any) -> bool:
     """Whether a field holds nothing: null, or NaN, which is what tables have in an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def whole(value: Any) -> Any:
+    """The value; as a whole number where it is one that a table made a float, because its column has an empty cell.
+
+    >>> whole(3.0), whole(0.5), whole("3.0")
+    (3, 0.5, '3.0')
+    """
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
+    return int(value) if is_whole else value
 
 
 def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:

@@ -289,6 +289,7 @@ def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.C
 BUNDLES: dict[str, dict[str, Any]] = {
     "lists": {"relevant_docs": {"1": ["a", "c"], "2": [3]}},
     "grades": {"qrels": {"1": {"a": 2, "c": 1, "b": 0}, "2": {"3": 1}}},
+    "floats": {"qrels": {"1": {"a": 2.0, "c": 1.0}, "2": {"3": 1.0}}},
     "one": {"relevant_docs": {"1": ["a", "c"], "2": 3, "9": ["a"], "1 ": ["z"]}},
 }
 

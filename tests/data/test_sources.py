@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multigrain.data.beir import read_beir_task
-from multigrain.data.sources import files_of, read_documents, read_pairs
+from multigrain.data.sources import files_of, read_documents, read_pairs, read_passages
 from multigrain.errors import DataError
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
@@ -42,6 +42,31 @@ def test_duplicate_document_ids(write_jsonl: Write) -> None:
         list(read_documents(str(path)))
 
 
+def test_documents_without_a_text_are_left_out_aloud(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """A title alone is a text, as in a BEIR folder; a row without the field is an error all the same."""
+    texts: list[Any] = ["a", "", " ", None, float("nan")]
+    rows = [{"id": str(n), "text": text, "title": None} for n, text in enumerate(texts)]
+    path = str(write_jsonl("c.jsonl", [*rows, {"id": "t", "title": "T", "text": None}]))
+    assert [(document.id, document.text) for document in read_documents(path)] == [("0", "a"), ("t", "T")]
+    assert not capsys.readouterr().err
+    assert [text for _, text in read_passages(path, tell=True)] == ["a", ""]
+    assert capsys.readouterr().err == f"  {path}: 4 documents have no text: left out\n"
+    with pytest.raises(DataError, match='line 1: no field "text"; fields found: "title", "body"'):
+        list(read_documents(str(write_jsonl("d.jsonl", [{"title": "T", "body": "b"}]))))
+
+
+def test_whole_numbers_that_a_table_made_floats(write_jsonl: Write) -> None:
+    """As pandas makes them of a column of whole numbers with an empty cell."""
+    rows = [{"id": float(n), "query": f"q{n}", "positive": "p", "group": n or None} for n in (0.0, 1.0)]
+    pairs = read_pairs(str(write_jsonl("p.jsonl", rows)))
+    assert [(pair.id, pair.group) for pair in pairs] == [("0", None), ("1", "1")]
+    (document,) = read_documents(str(write_jsonl("c.jsonl", [{"docid": 7.0, "text": "a", "group": 2.0}])))
+    assert (document.id, document.group) == ("7", "2")
+    for value in (1.5, float("inf"), 2.0**60):  # above 2^53 several whole numbers become the same float
+        with pytest.raises(DataError, match='field "group" is .*; wanted text'):
+            read_pairs(str(write_jsonl("p.jsonl", [{"query": "q", "positive": "p", "group": value}])))
+
+
 @pytest.fixture
 def beir(tmp_path: Path) -> Path:
     lines = [
@@ -72,6 +97,8 @@ def test_a_beir_folder(beir: Path) -> None:
     [
         ("q9\td1\t1", '1 of 1 judgements name a query or a document that is empty or not there, as query "q9"'),
         ("q1\td9\t1", 'no query has a relevant document; 1 of 1 judgements .* as document "d9"'),
+        ("q1\td1\t0.5", "line 2: found .*0.5.* wanted query-id, corpus-id and score"),
+        ("q1\td1\tnan", "line 2: found .*nan.* wanted query-id, corpus-id and score"),
         ("q1 d1 1", "line 2: found .* wanted query-id, corpus-id and score"),
         ("q1\td1\t0", r"no query has a relevant document\.$"),
         ("q1\td1\t1\nq1\td1\t0", 'line 3: query "q1" and document "d1" were judged otherwise before'),
@@ -84,13 +111,15 @@ def test_bad_qrels(beir: Path, row: str, expected: str) -> None:
         read_beir_task(beir, "train")
 
 
-@pytest.mark.parametrize("row", ["q9\td1\t1", "q1\td9\t1", "q1\td3\t1", "q2\td3\t1\nq2\td1\t0", "q3\td1\t1"])
+@pytest.mark.parametrize(
+    "row", ["q9\td1\t1", "q1\td9\t1", "q1\td3\t1", "q2\td3\t1\nq2\td1\t0", "q3\td1\t1", "q5\td1\t1.0"]
+)
 def test_judgements_of_what_is_not_there_are_left_out_aloud(
     beir: Path, row: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A query or a document is missing, or empty (d3, q3)."""
     with (beir / "queries.jsonl").open("a") as file:
-        file.write('{"_id": "q3", "text": " "}\n')
+        file.write('{"_id": "q3", "text": " "}\n{"_id": "q4", "text": null}\n{"_id": "q5", "text": NaN}\n')
     (beir / "qrels" / "train.tsv").write_text(f"q1\td1\t1\n{row}\n")
     task = read_beir_task(beir, "train")
     assert (task.queries, task.relevance) == ({"q1": "what do cats do"}, {"q1": {"d1": 1}})

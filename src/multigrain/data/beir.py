@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multigrain.data.fields import titled
 from multigrain.errors import DataError
-from multigrain.jsonl import optional_text, read_objects, text_field
+from multigrain.jsonl import optional_text, read_objects, text_field, whole
 from multigrain.progress import say
 from multigrain.records import Document, Pair
 
@@ -80,8 +80,8 @@ def _read_queries(folder: Path) -> dict[str, str]:
         id = text_field(fields, "_id", path, line)
         if id in texts:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        is_blank = not str(fields.get("text", "-")).strip()
-        texts[id] = "" if is_blank else text_field(fields, "text", path, line)
+        read = optional_text if "text" in fields else text_field  # which says that there is no such field
+        texts[id] = read(fields, "text", path, line).strip()
     return {id: text for id, text in texts.items() if text}
 
 
@@ -184,10 +184,17 @@ def _read_qrels(path: Path) -> Iterator[Judgement]:
         columns = row[0].split() if len(row) == 1 else row
         try:
             query, document, grade = columns if len(row) == len(columns) == 3 else _of_trec(*columns)
-            yield number, query, document, int(grade)
+            yield number, query, document, _grade(grade)
         except (TypeError, ValueError):
             wanted = "query-id, corpus-id and score (a whole number), tab-separated; or TREC's four columns"
             raise DataError(path, f"found {row}; wanted {wanted}.", number) from None
+
+
+def _grade(text: str) -> int:
+    grade = whole(float(text))
+    if not isinstance(grade, int):
+        raise ValueError(text)
+    return grade
 
 
 def _of_trec(query: str, _: str, document: str, grade: str) -> tuple[str, str, str]:

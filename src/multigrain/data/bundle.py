@@ -14,7 +14,7 @@ from multigrain.data.beir import Judgement, judged, pairs_of
 from multigrain.data.fields import titled
 from multigrain.data.rows import Row, read_rows
 from multigrain.errors import DataError
-from multigrain.jsonl import optional_text
+from multigrain.jsonl import optional_text, whole
 from multigrain.records import Document, Pair
 
 JUDGEMENTS = ("relevant_docs", "qrels")
@@ -61,8 +61,8 @@ def _judgements(row: Row) -> Iterator[Judgement]:
     name = next(name for name in JUDGEMENTS if isinstance(row.fields.get(name), dict))
     for query, found in row.fields[name].items():
         ids = found if isinstance(found, list | dict) else [found]
-        for document in ids:
-            grade = found[document] if isinstance(found, dict) else 1
+        for document in map(whole, ids):
+            grade = whole(found[document]) if isinstance(found, dict) else 1
             if not isinstance(document, str | int) or type(grade) is not int:
                 wanted = "a list of the ids of documents, or whole numbers by id"
                 raise DataError(row.where, f'"{name}" of query "{query}" is {json.dumps(found)[:40]}; wanted {wanted}.')

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
-from multigrain.jsonl import is_absent, names_of, no_text, optional_text
+from multigrain.jsonl import is_absent, names_of, no_text, optional_text, whole
 from multigrain.records import GRADES, Source, encodable
 
 GIVEN_GRADE = GRADES[-1]
@@ -56,7 +56,7 @@ def negatives_of(row: Row, name: str) -> list[Given]:
 
 def _negative(row: Row, name: str, item: Any) -> Given:
     if not isinstance(item, dict):
-        return Given(_text_or_blank(row, name, item))
+        return Given(text_or_blank(row, name, item))
     grade: Any = GIVEN_GRADE if is_absent(item.get("grade")) else item["grade"]
     source: Any = optional_text(item, "source", row.where) or "mined"
     if isinstance(grade, bool) or grade not in GRADES:
@@ -64,11 +64,12 @@ def _negative(row: Row, name: str, item: Any) -> Given:
     if source not in get_args(Source):
         wanted = " or ".join(get_args(Source))
         raise DataError(row.where, f'field "{name}" holds the source {source!r}; wanted {wanted}.')
-    text = _text_or_blank(row, name, item["text"]) if "text" in item else text_of(row, name, None)
+    text = text_or_blank(row, name, item["text"]) if "text" in item else text_of(row, name, None)
     return Given(text, int(grade), source)
 
 
-def _text_or_blank(row: Row, name: str, value: Any) -> str:
+def text_or_blank(row: Row, name: str, value: Any) -> str:
+    """The same, but what holds nothing is an empty text."""
     is_blank = is_absent(value) or (isinstance(value, str) and not value.strip())
     return "" if is_blank else text_of(row, name, value)
 
@@ -125,7 +126,7 @@ def _is_number(text: str) -> bool:
 def group_of(row: Row) -> str | None:
     """The group under its own name, or as a label that is a name; None where the row has none."""
     named = row.fields.get("label", row.fields.get("labels")) if is_named(row.fields) else None
-    value = row.fields.get("group", named)
+    value = whole(row.fields.get("group", named))
     if is_absent(value):
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
@@ -142,6 +143,7 @@ def id_of(row: Row) -> str | None:
 def _named(row: Row, name: str, id: Any) -> str | None:
     if is_absent(id):
         return None
+    id = whole(id)
     if not isinstance(id, str | int) or isinstance(id, bool) or id == "":
         found = json.dumps(id, default=str)[:40]
         raise DataError(row.where, f'field "{name}" is {found}; wanted a text or a whole number.')

@@ -55,7 +55,7 @@ def _look_for(wanted: set[bytes], corpus: str) -> _Corpus:
     texts: set[bytes] = set()
     whole: dict[bytes, str] = {}
     count = 0
-    for count, (document, text) in enumerate(read_passages(corpus), start=1):  # noqa: B007
+    for count, (document, text) in enumerate(read_passages(corpus, tell=True), start=1):  # noqa: B007
         texts.add(identity(document.text))
         if text != document.text and (key := identity(text)) in wanted:
             whole.setdefault(key, document.text)

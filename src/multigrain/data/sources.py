@@ -8,7 +8,7 @@ from pathlib import Path
 from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
-from multigrain.data.fields import group_of, id_of, text_of, titled
+from multigrain.data.fields import group_of, id_of, text_of, text_or_blank, titled
 from multigrain.data.forms import Example, read_examples
 from multigrain.data.rows import Row, read_rows
 from multigrain.data.splits import files_below
@@ -55,25 +55,30 @@ def read_pairs(source: str) -> list[Pair]:
     return read_source(source).pairs
 
 
-def read_documents(source: str) -> Iterator[Document]:
+def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
     """The documents of a file or of `beir:FOLDER`, read as they are asked for; a title is put before the text.
+
+    Args:
+        source: where they are.
+        tell: say at the end how many documents of a file have no text and are left out.
 
     Raises:
         DataError: the file is missing or wrong (names file and line), or an id appears twice.
     """
-    return (document for document, _ in read_passages(source))
+    return (document for document, _ in read_passages(source, tell))
 
 
-def read_passages(source: str) -> Iterator[tuple[Document, str]]:
+def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, str]]:
     """The documents as `read_documents` gives them, and the text of each without its title.
 
     Raises:
-        DataError: see `read_documents`.
+        DataError: see `read_documents`, as for the arguments.
     """
     if source.startswith("beir:"):
         yield from read_beir_passages(Path(source.removeprefix("beir:")))
         return
     ids: set[str] = set()
+    empty = 0
     for row in read_rows(Path(source)):
         if row.number == 1 and is_bundle(row.fields):
             yield from bundle_passages(row)
@@ -82,9 +87,14 @@ def read_passages(source: str) -> Iterator[tuple[Document, str]]:
         if id in ids:
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
         ids.add(id)
-        text = text_of(row, "text", row.fields.get("text"))
-        title = optional_text(row.fields, "title", row.where)
-        yield Document(id, titled(title, text), group=group_of(row)), text
+        read = text_or_blank if "text" in row.fields else text_of  # which says that there is no such field
+        title, text = optional_text(row.fields, "title", row.where), read(row, "text", row.fields.get("text"))
+        if whole := titled(title, text):
+            yield Document(id, whole, group=group_of(row)), text
+        else:
+            empty += 1
+    if empty and tell:
+        say(f"  {source}: {empty} documents have no text: left out")
 
 
 def beir_parts(source: str) -> tuple[Path, str]:

@@ -147,7 +147,7 @@ def sample_passages(config: Config) -> Passages:
     assert source is not None and isinstance(share, int | float)  # the configuration has checked it
     count = 0
     fit: list[tuple[bytes, int]] = []
-    for place, (key, document) in enumerate(_distinct(read_documents(source))):
+    for place, (key, document) in enumerate(_distinct(read_documents(source, tell=True))):
         count += 1
         if len(document.text.split()) >= FEWEST_WORDS or len(document.text) >= FEWEST_CHARACTERS:
             draw = hashlib.blake2b(key, digest_size=8, salt=config.seed.to_bytes(16, "little")).digest()
