@@ -35,6 +35,7 @@ from multigrain.pipeline import run
 from multigrain.preflight import require
 from tests.model import architectures as kinds
 from tests.model.decoder import tiny_decoder
+from tests.model.test_gguf import write_gguf
 
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
 MODELS = ("model.base", "grading.judge_model", "grading.cross_encoder")
@@ -376,3 +377,73 @@ def test_a_base_that_pools_otherwise_is_told(form: str, tiny_encoder: Path, tmp_
     assert '(model.pooling = "cls" keeps them)' in told
     assert notes(ModelSection(base=str(base), pooling="cls", max_tokens=32)) == []
     assert notes(ModelSection(base=str(with_modules(tiny_encoder, tmp_path / "mean")), max_tokens=32)) == []
+
+
+# Are its files whole?
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def as_shards(folder: Path) -> Path:
+    """The weights under the name of a shard, with an index that names another one too."""
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return folder / "model-00001-of-00002.safetensors"
+
+
+def pickled(folder: Path, begin: bytes) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(begin)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
+DAMAGES: dict[str, tuple[Any, str]] = {
+    "pointer": (lambda m: (m / "model.safetensors").write_text(POINTER), "model.safetensors is a pointer of git-LFS"),
+    "cut": (lambda m: cut(m / "model.safetensors"), "model.safetensors is cut off or damaged"),
+    "empty": (lambda m: (m / "model.safetensors").write_bytes(b""), "model.safetensors is cut off or damaged"),
+    "no shard": (as_shards, "model-00002-of-00002.safetensors is not there, which model.safetensors.index.json names"),
+    "cut shard": (lambda m: cut(as_shards(m)), "model-00001-of-00002.safetensors is cut off or damaged"),
+    "settings": (lambda m: (m / "config.json").write_text('{"model_type": '), "config.json is no JSON"),
+    "modules": (lambda m: (m / "modules.json").write_text("["), "modules.json is no JSON"),
+    "tokenizer": (lambda m: (m / "tokenizer.json").write_text(POINTER), "tokenizer.json is a pointer of git-LFS"),
+    "pickle": (lambda m: pickled(m, b"PK\3\4half an archive"), "pytorch_model.bin is cut off or damaged"),
+    "others' file": (lambda m: (m / "model.safetensors").rename(m / "training_args.bin"), "no file of its weights"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_files_that_are_not_whole(damage: str, tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:
+    base = shutil.copytree(tiny_encoder, tmp_path / "base")
+    do, message = DAMAGES[damage]
+    do(base)
+    for key in ("model.base", "grading.judge_model"):
+        with pytest.raises(ConfigError, match=f"^{key}: {base} cannot be loaded: .*{message}"):
+            require(load_config(run_toml, [f"{key}={base}"]))
+
+
+def test_a_dense_whose_weights_are_cut(tiny_encoder: Path, tmp_path: Path) -> None:
+    base = with_modules(tiny_encoder, tmp_path / "base", Dense(32, 16))
+    cut(base / "2_Dense" / "model.safetensors")
+    refused(ModelSection(base=str(base)), "2_Dense/model.safetensors is cut off or damaged")
+
+
+def test_weights_that_no_one_may_fetch(hub: type[Hub], run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(run_toml, ["model.base=org/tiny"])
+    require(config)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="org/tiny cannot be loaded: there is no file of its weights in .*snapshots"):
+        require(config)
+
+
+def test_a_gguf_file_that_is_damaged(tmp_path: Path) -> None:
+    good = write_gguf(tmp_path / "good.gguf")
+    foresee(ModelSection(base=str(good)))
+    whole, bad = good.read_bytes(), tmp_path / "bad.gguf"
+    damaged = (b"GGUF" + bytes(100), whole[:20], whole[:400], whole[: len(whole) // 2], whole[:24] + b"\xff" * 500)
+    for content in damaged:
+        bad.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"^model.base: .*bad.gguf is (cut off|a GGUF file of version 0)"):
+            foresee(ModelSection(base=str(bad)))

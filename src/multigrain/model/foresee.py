@@ -1,10 +1,10 @@
 """What will be wrong with the models of a run, as far as their files tell without loading them. No torch."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from tokenizers import Tokenizer
 
 from multigrain.config import LoraSection, ModelSection
@@ -12,6 +12,7 @@ from multigrain.errors import ConfigError
 from multigrain.model.architectures import is_decoder, is_known
 from multigrain.model.files import folder_of, is_gguf, modules_of, revision_of, settings_of
 from multigrain.model.locate import PROMPTS_FILE, prompts_of, prompts_to_train, require_model
+from multigrain.model.whole_files import gguf_fault, settings_faults, shapes_in, weight_faults
 from multigrain.vectors import ROLES, prompt_for
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -24,7 +25,7 @@ OURS = tuple(
 POOLINGS = ("Pooling", "AnchorPooling")
 KEPT = ("Dense", "LayerNorm", "Dropout")
 """Modules after the pooling that stay in the model that is trained."""
-WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
+WITH_WEIGHTS = ("Dense", "LayerNorm")
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "merges.txt")
 SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
@@ -54,7 +55,7 @@ NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 def foresee(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
     """Look into the base's files, so that what it cannot have is told before the language model is paid.
 
-    Of GGUF files nothing is known before.
+    Of GGUF files nothing is known before, but whether they are whole.
 
     Args:
         section: the model.
@@ -106,11 +107,10 @@ def foresee_encoder(name: str, key: str) -> None:
         RunError: the embedded model is not installed.
     """
     require_model(name, key)
-    if is_gguf(name):
-        with Path(name).open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ConfigError(key, [f"{name} is no GGUF file: it does not begin as one"])
-    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole=revision_of(name) is None)]):
+    if is_gguf(name) and (fault := gguf_fault(Path(name))):
+        raise ConfigError(key, [f"{name} {fault}"])
+    is_whole = revision_of(name) is None or constants.is_offline_mode()
+    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole)]):
         raise ConfigError(key, [f"{name} cannot be loaded: {fault}" for fault in faults])
 
 
@@ -223,6 +223,7 @@ def _transformer_of(folder: Path) -> Path:
 
 def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
     """What is wrong with a model's files; of the hub's, those that are not `is_whole` on this disk may be to come."""
+    yield from settings_faults(folder)
     modules = modules_of(folder)
     own_code = "of its own, which multigrain does not run"
     types = [module["type"] for module in modules]
@@ -235,9 +236,15 @@ def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
     if (kind := config.get("model_type")) and not is_known(kind):
         code = f"; it has code {own_code}" if "auto_map" in config else ""
         yield f'transformers knows no architecture "{kind}"{code}'
-    for what, patterns in (("weights", WEIGHTS), ("tokenizer", TOKENIZERS)):
-        if is_whole and config and not any(path for pattern in patterns for path in inner.glob(pattern)):
-            yield f"there is no file of its {what} in {inner} ({', '.join(patterns)})"
+    if config or (inner / "adapter_config.json").is_file():
+        yield from weight_faults(inner, is_whole)
+    for module in modules:
+        if module["path"]:
+            yield from settings_faults(folder / module["path"])
+        if _kind(module) in WITH_WEIGHTS:
+            yield from weight_faults(folder / module["path"], is_whole)
+    if is_whole and config and not any(path for pattern in TOKENIZERS for path in inner.glob(pattern)):
+        yield f"there is no file of its tokenizer in {inner} ({', '.join(TOKENIZERS)})"
 
 
 def _lost_modules(folder: Path) -> Iterator[str]:
@@ -303,7 +310,7 @@ def _layer_faults(section: ModelSection, layers: int | None) -> list[str]:
 
 def _target_faults(section: LoraSection, inner: Path) -> list[str]:
     """Targets of an adapter that are none of the modules whose weights the files have."""
-    shapes = {name: shape for file in inner.glob("*.safetensors") for name, shape in _shapes_in(file)}
+    shapes = {name: shape for file in inner.glob("*.safetensors") for name, shape in shapes_in(file).items()}
     if section.targets == "all-linear" or not shapes:
         return []
     parts = {part for name in shapes for part in _modules_around(name)}
@@ -323,16 +330,6 @@ def _modules_around(name: str) -> Iterator[str]:
     for end in range(len(parts), 0, -1):
         for start in range(end - 1, -1, -1):
             yield "." + ".".join(parts[start:end])
-
-
-def _shapes_in(file: Path) -> Iterator[tuple[str, list[int]]]:
-    """The names and shapes of the weights in a file of safetensors, whose head says them."""
-    try:
-        with file.open("rb") as opened:
-            head = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        yield from ((name, entry["shape"]) for name, entry in head.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # loading it will say what is wrong
-        return
 
 
 def _tokenizer(inner: Path) -> Any | None:
