@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from multigrain import asking
-from multigrain import check as module
+from multigrain import checks as module
 from multigrain.checks import check
 from multigrain.config import Config, load_config
 from multigrain.forecast import Size, forecast
@@ -102,6 +102,18 @@ def test_few_pairs_many_times() -> None:
     said = told(Size(36, 40, 100), 144)
     assert "36 of 36 pairs by training (80 steps x 32): 71 epochs" in said
     assert "training sees each pair about 71 times; give more pairs, or lower training.steps (2 see each once)" in said
+
+
+def test_pairs_that_do_not_fill_a_batch() -> None:
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 2})
+    assert "32 of 32 pairs by training (2 steps x 32): 2 epochs" in said
+    assert "see each once" not in said
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 40})
+    assert "training sees each pair about 40 times; give more pairs, or lower training.steps (1 see each once)" in said
+
+
+def test_batches_in_the_report_are_no_larger_than_the_data(run_toml: Path) -> None:
+    assert "; batches of 30, " in check(load_config(run_toml, ["training.batch_size=64"]))
 
 
 def test_days_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
