@@ -203,7 +203,7 @@ def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
 
 
 def _batch(config: Config, counts: Mapping[str, int]) -> int:
-    """The tuples of a step: few tuples do not fill the batch that was wanted. Runs of earlier versions did not note it."""
+    """The tuples of a step: few do not fill the batch that was wanted. Runs of earlier versions did not note it."""
     return counts.get("tuples_per_step", min(config.training.batch_size, counts["tuples"]))
 
 
