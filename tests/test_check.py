@@ -110,6 +110,18 @@ def test_few_pairs_many_times() -> None:
     assert "training sees each pair about 71 times; give more pairs, or lower training.steps (2 see each once)" in said
 
 
+def test_pairs_that_do_not_fill_a_batch() -> None:
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 2})
+    assert "32 of 32 pairs by training (2 steps x 32): 2 epochs" in said
+    assert "see each once" not in said
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 40})
+    assert "training sees each pair about 40 times; give more pairs, or lower training.steps (1 see each once)" in said
+
+
+def test_batches_in_the_report_are_no_larger_than_the_data(run_toml: Path) -> None:
+    assert "; batches of 30, " in check(load_config(run_toml, ["training.batch_size=64"]))
+
+
 def test_days_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multigrain.forecast._cores", lambda: 2)
     assert "asking the language model takes about 3.3 days; lower synthesis.limit" in told(SMALL, 720_000)

@@ -16,7 +16,7 @@ from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split import sample_passages, usable_negatives
 from multigrain.errors import ConfigError
 from multigrain.extras import require_extra
-from multigrain.forecast import Size, forecast
+from multigrain.forecast import Size, batch_of, forecast
 from multigrain.grid import Cell, Grid
 from multigrain.llm.budget import Usage
 from multigrain.llm.providers import model_name
@@ -66,7 +66,7 @@ def check(config: Config | str | Path) -> str:
     lines.append(f"  model       {config.model.base}, {described(config.model)}")
     lines += [f"              {note}" for note in _notes(config)]
     lines.append(f"  prompts     {_prompts(config)}")
-    lines += _training(config)
+    lines += _training(config, inputs.size)
     lines.append(f"  evaluation  {', '.join(config.evaluation.tasks)}")
     if inputs.size is not None:
         lines += forecast(config, inputs.size, _all_asked(config, inputs.size, estimate), done)
@@ -270,13 +270,14 @@ def _asking(config: Config, estimate: asking.Estimate | None) -> list[str]:
     return [*lines, f"  prompt      | {prompt}"]
 
 
-def _training(config: Config) -> list[str]:
+def _training(config: Config, size: Size | None) -> list[str]:
     """The schedule in words and as a drawing; which grades the data has is known only once it is graded."""
     section = config.training
     name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
     phases = phases_of(section)
     words = " -> ".join(f"{phase.name} ({phase.steps})" for phase in phases)
-    more = [f"batches of {section.batch_size}", section.loss]
+    batch = section.batch_size if size is None else batch_of(section, size)
+    more = [f"batches of {batch}", section.loss]
     if section.is_self_paced:
         more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
     if section.base_share:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from multigrain.config import Config
+from multigrain.config import Config, TrainingSection
 from multigrain.errors import MultigrainError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
@@ -53,6 +53,11 @@ def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = (
     return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
 
 
+def batch_of(section: TrainingSection, size: Size) -> int:
+    """The pairs of a step: few pairs do not fill the batch that is wanted."""
+    return min(section.batch_size, max(size.pairs, 1))
+
+
 def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
     asking, mining = _asking(config, asked), _encoding(config, size.documents * size.tokens)
     seconds = {
@@ -70,19 +75,21 @@ def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> l
 
 def _seen(config: Config, size: Size) -> str:
     section = config.training
-    times = section.pairs_seen / max(size.pairs, 1)
-    seen = min(section.pairs_seen, size.pairs)
+    batch = batch_of(section, size)
+    times = section.total_steps * batch / max(size.pairs, 1)
+    seen = min(section.total_steps * batch, size.pairs)
     epochs = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     epochs += " epoch" if epochs == "1" else " epochs"
     about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
-    steps = f"{section.total_steps:,} steps x {section.batch_size}"
+    steps = f"{section.total_steps:,} steps x {batch}"
     return f"  seen        {seen:,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
 
 def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     section, lines = config.training, []
-    seen = section.pairs_seen
-    once = -(-size.pairs // section.batch_size)
+    batch = batch_of(section, size)
+    seen = section.total_steps * batch
+    once = -(-size.pairs // batch)
     if size.pairs > MUCH * seen:
         lines.append(
             f"training sees {seen / size.pairs:.0%} of the pairs; for each of them once set training.steps = {once}, "
@@ -122,7 +129,7 @@ def _training(config: Config, size: Size) -> float | None:
     phases = phases_of(section)
     texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
     tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    return _seconds(config.model.base, texts * section.batch_size * tokens, TRAINED_TOKENS)
+    return _seconds(config.model.base, texts * batch_of(section, size) * tokens, TRAINED_TOKENS)
 
 
 def _evaluation(config: Config, size: Size) -> float | None:

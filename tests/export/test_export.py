@@ -89,6 +89,18 @@ def test_the_card_counts_the_negatives_that_training_could_see() -> None:
     assert "(2 steps of 32 tuples each, so 64 of them at most), and used no negatives but those of the batch" in card
 
 
+def test_the_card_tells_the_batches_as_they_were() -> None:
+    """A self-paced training, or several processes, have less than all tuples in a step."""
+    settings = {"training": {"batch_size": 128, "steps": 2, "schedule": "in-batch"}}
+    trained = {**SUMMARY, "counts": {**SUMMARY["counts"], "tuples_per_step": 60}}
+    for summary, batch in ((SUMMARY, 77), (trained, 60)):
+        card = card_of(settings, summary)
+        assert f"Batches of {batch}, learning rate" in card and f"(2 steps of {batch} tuples each)" in card
+    assert "(1 step of 60 tuples each, so 60 of them at most)" in card_of(
+        {"training": {**settings["training"], "steps": 1}}, trained
+    )
+
+
 def test_the_card_has_what_hubs_read() -> None:
     card = card_of(languages=["en", "de"])
     data: Any = ModelCard(card).data

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config
+from multigrain.data.split import sample_passages
 from multigrain.errors import DataError
 from multigrain.stages.data import read_data
 
@@ -67,9 +68,39 @@ def test_a_share_that_is_less_than_a_pair(refused: Callable[..., str]) -> None:
 
 def test_a_share_that_leaves_nothing(refused: Callable[..., str]) -> None:
     said = refused([(f"query {n}", f"positive {n}") for n in range(20)], 0.99)
-    left = "1 pairs are left to train on; a batch needs 2."
+    left = "found 1 pair to train on; a batch needs 2."
     assert f"{left} data.held_out = 0.99 holds 19 pairs out: lower it. Give more pairs." in said
     assert f"{left} Give more pairs." in refused([("query", "positive")], 0.1)
+
+
+def test_pairs_of_one_group(write_jsonl: Write) -> None:
+    """No two of them can stand in one batch, whatever is held out."""
+    rows = [{"query": f"query {n}", "positive": f"positive {n}", "group": "a law"} for n in range(20)]
+    rows[0]["group"] = rows[1]["group"] = "another"
+    for given, data in (
+        (rows[2:], {"held_out": 0.0}),
+        (rows[2:], {"held_out": 0.2}),
+        ([{**row, "source": str(n > 1)} for n, row in enumerate(rows)], {"held_out": ["False"]}),
+    ):
+        path = str(write_jsonl("pairs.jsonl", given))
+        tasks = {"tasks": ["held-out" if data["held_out"] else "mteb:X"]}
+        with pytest.raises(
+            DataError, match=r'all 1\d pairs are of one group \("a law"\): .* Give pairs of other groups'
+        ):
+            read_data(Config.model_validate({"name": "x", "data": {"pairs": path, **data}, "evaluation": tasks}))
+
+
+def test_passages_of_one_group(write_jsonl: Write) -> None:
+    """Told before anything is asked about them."""
+    rows = [{"id": str(n), "text": f"{n} is a passage of eight words or more", "group": "a law"} for n in range(20)]
+    sections: dict[str, Any] = {"synthesis": {"mode": "corpus"}}
+    sections["data"] = {"corpus": str(write_jsonl("corpus.jsonl", rows))}
+    with pytest.raises(DataError, match=r'all 1\d passages are of one group \("a law"\)'):
+        sample_passages(Config.model_validate({"name": "x", **sections}))
+    for row in rows[::2]:
+        row["group"] = "another"
+    write_jsonl("corpus.jsonl", rows)
+    assert sample_passages(Config.model_validate({"name": "x", **sections})).passages
 
 
 def test_what_is_left_beside_held_out_sources_may_be_one_query_too(refused: Callable[..., str]) -> None:

@@ -317,7 +317,7 @@ def test_a_changed_filter_writes_other_pairs_without_asking_for_them_again(
 
 def test_one_passage_is_too_few_to_train_on(write_run: Callable[..., Path]) -> None:
     config = load_config(write_run("corpus", passages(1)))
-    with pytest.raises(DataError, match=r"held-out|1 pairs are left to train on; a batch needs 4"):
+    with pytest.raises(DataError, match=r"held-out|found 1 pair to train on; a batch needs 2"):
         pipeline.synthesize(config)
     assert "pairs" not in RunDir(config.folder).stages()
 

@@ -1,6 +1,7 @@
 """Prepare a run's data: read, check, split into training and held-out parts."""
 
 import hashlib
+import json
 import random
 import unicodedata
 from collections import Counter
@@ -21,6 +22,8 @@ ADDED = 0.1
 """Share of a query's characters that another one may have besides and nearly equal it."""
 LARGEST_CHAIN = 100
 """Pairs that are kept together because of queries that nearly equal each other; more are made by a template."""
+SHOWN = 80
+"""Characters of a text in a message."""
 MARKS = ".,;:!?\"'`()[]{}\u2026\u3001\u3002\u00bf\u00a1\u061f\u201c\u201d\u2018\u2019\u00ab\u00bb-"
 """What stands around words; signs such as + and # are part of them."""
 
@@ -141,7 +144,7 @@ def sample_passages(config: Config) -> Passages:
     `synthesis.limit` passages are for training, and in proportion to `data.held_out` some more are held out.
 
     Raises:
-        DataError: see `read_documents`; or no passage has enough words for a query.
+        DataError: see `read_documents` and `require_groups`; or no passage has enough words for a query.
     """
     source, share = config.data.corpus, config.data.held_out
     assert source is not None and isinstance(share, int | float)  # the configuration has checked it
@@ -167,7 +170,26 @@ def sample_passages(config: Config) -> Passages:
             passages.append(replace(document, split="held_out") if place in held_out else document)
             if place in held_out:
                 keys.add(key)
+    require_groups([passage for passage in passages if passage.split != "held_out"], "passages", source)
     return Passages(passages, Documents(lambda: read_documents(source), frozenset(keys), count))
+
+
+def require_groups(texts: Sequence[Pair | Document], name: str, source: str) -> None:
+    """Make sure that there are texts of two groups, if there are two texts.
+
+    Args:
+        texts: what is trained on.
+        name: what they are, for messages.
+        source: where they come from, for messages.
+
+    Raises:
+        DataError: all are of one group.
+    """
+    groups = {text.group for text in texts}
+    if len(texts) > 1 and len(groups) == 1 and (group := groups.pop()):
+        found = f"all {len(texts)} {name} are of one group ({json.dumps(group[:SHOWN], ensure_ascii=False)})"
+        fault = "texts of one group are never negatives of each other, so no two can stand in one batch"
+        raise DataError(source, f"{found}: {fault}. Give {name} of other groups too, or leave the groups out.")
 
 
 def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:

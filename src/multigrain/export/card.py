@@ -107,7 +107,7 @@ Paired with the base model; the interval is a 95 % bootstrap interval of the dif
 
 ## Schedule
 
-Batches of {config.training.batch_size}, learning rate {config.training.learning_rate},
+Batches of {_batch(config, counts)}, learning rate {config.training.learning_rate},
 seed {config.training_seed}.{_mixed(config)}
 
 | phase | grades of negatives | steps | temperature |
@@ -185,9 +185,10 @@ def front_matter(base: str) -> dict[str, Any]:
 
 def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
     """What the training could see: the steps may be fewer than all tuples take."""
-    seen = sum(phase.steps or 0 for phase in lesson.phases) * config.training.batch_size
+    batch = _batch(config, counts)
+    seen = sum(phase.steps or 0 for phase in lesson.phases) * batch
     steps = counted(sum(phase.steps or 0 for phase in lesson.phases), "steps")
-    brought = f"{steps} of {counted(config.training.batch_size, 'tuples')} each"
+    brought = f"{steps} of {counted(batch, 'tuples')} each"
     drawn = f"The training drew from {counted(counts['tuples'], 'tuples')} ({brought}"
     drawn += f", so {seen} of them at most)" if seen < counts["tuples"] else ")"
     total = sum(lesson.negatives.values())
@@ -199,6 +200,11 @@ def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
     ]
     head = f"| negatives | {' | '.join(f'grade {grade}' for grade in GRADES)} |\n| --- | --- | --- | --- | --- |"
     return f"{drawn}, with {counted(total, 'negatives')} of the grades in its schedule:\n\n" + "\n".join([head, *rows])
+
+
+def _batch(config: Config, counts: Mapping[str, int]) -> int:
+    """The tuples of a step: few do not fill the batch that was wanted. Runs of earlier versions did not note it."""
+    return counts.get("tuples_per_step", min(config.training.batch_size, counts["tuples"]))
 
 
 def _prompts(config: Config, prompts: Mapping[str, str]) -> str:

@@ -4,18 +4,25 @@ import json
 from dataclasses import replace
 
 from multigrain.config import Config
-from multigrain.data.split import SplitData, prepare, sample_passages, split_by_share, usable_negatives
+from multigrain.data.split import (
+    SHOWN,
+    SplitData,
+    prepare,
+    require_groups,
+    sample_passages,
+    split_by_share,
+    usable_negatives,
+)
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
 from multigrain.jsonl import write_records
-from multigrain.progress import say
+from multigrain.progress import counted, say
 from multigrain.records import Pair, folded
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.99)
 """Of pairs to hold out, of which one may do where another was too small."""
-SHOWN = 80
 
 
 def data(config: Config, run_dir: RunDir) -> Result:
@@ -54,8 +61,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         drop_leaked: leave training pairs out whose query the evaluation asks, instead of refusing them.
 
     Raises:
-        DataError: nothing is held out, all pairs have one query or positive, a query of the evaluation is also in
-            training, or there are no two pairs for a batch.
+        DataError: nothing is held out, all pairs have one query, positive or group, a query of the evaluation is
+            also in training, or there are no two pairs for a batch.
     """
     _require_parts(config, split, source)
     for name in config.evaluation.tasks:
@@ -70,7 +77,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         check_unseen(task, split.train)
     count = len(split.train)
     if count < 2:
-        raise DataError(source, f"{count} pairs are left to train on; a batch needs 2. Give more pairs.")
+        raise DataError(source, f"{_few(count)}. Give more pairs.")
+    require_groups(split.train, "pairs", source)
     if count < config.training.batch_size:
         say(
             f"  training.batch_size = {config.training.batch_size}, and {count} pairs to train on: batches hold {count}"
@@ -86,15 +94,20 @@ def _require_parts(config: Config, split: SplitData, source: str) -> None:
     """
     share, train, count = config.data.held_out, split.train, len(split.train)
     if count < 2:
+        if count == config.data.limit:
+            raise DataError(source, f"{_few(count)}. Give more pairs: data.limit = {count} cuts them.")
         out = f"data.held_out = {share} holds {len(split.held_out)} pairs out: lower it. " if split.held_out else ""
-        found = f"{count} pairs are left to train on; a batch needs {config.training.batch_size}"
-        raise DataError(source, f"{found}. {out}Give more pairs.")
+        raise DataError(source, f"{_few(count)}. {out}Give more pairs.")
     if alike := _alike(train):
         fault = "none can be held out without training on it, and in a batch each would be the answer to all others"
         advice = "No value of data.held_out helps. Give pairs with other queries and positives."
         raise DataError(source, f"{alike}: {fault}. {advice}")
     if HELD_OUT in config.evaluation.tasks and isinstance(share, float) and share and not split.held_out:
         raise DataError(source, _nothing_held_out(train, share, config.seed))
+
+
+def _few(count: int) -> str:
+    return f"found {counted(count, 'pairs')} to train on; a batch needs 2"
 
 
 def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
