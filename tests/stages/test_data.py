@@ -66,6 +66,12 @@ def test_a_share_that_is_less_than_a_pair(refused: Callable[..., str]) -> None:
     assert "Raise it to 0.4, or give more pairs." in refused(groups, 0.1)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_of_two_queries_none_can_be_held_out(refused: Callable[..., str], share: float) -> None:
+    said = refused([(f"query {n % 2}", f"positive {n}") for n in range(20)], share)
+    assert "Raise it" not in said and "Give pairs with other queries and positives" in said
+
+
 def test_a_share_that_leaves_nothing(refused: Callable[..., str]) -> None:
     said = refused([(f"query {n}", f"positive {n}") for n in range(20)], 0.99)
     left = "found 1 pair to train on; a batch needs 2."
@@ -105,4 +111,4 @@ def test_passages_of_one_group(write_jsonl: Write) -> None:
 
 def test_what_is_left_beside_held_out_sources_may_be_one_query_too(refused: Callable[..., str]) -> None:
     texts = [("one query" if n % 2 else f"query {n}", f"positive {n}") for n in range(20)]
-    assert 'all 10 pairs have one query ("one query"): none' in refused(texts, ["s0"])
+    assert 'all 10 pairs have one query ("one query"), of those left to train on: in a batch' in refused(texts, ["s0"])

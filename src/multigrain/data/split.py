@@ -202,11 +202,11 @@ def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
     return usable, len(given) - len(usable)
 
 
-def split_by_share(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_by_share(pairs: list[Pair], share: float, seed: int, tells: bool = True) -> tuple[list[Pair], list[Pair]]:
     """Hold out about `share` of the pairs, never more. Pairs that share a query or a positive stay on one side.
 
-    So do pairs whose queries nearly equal each other, as far as they are few; of what stays on both sides it is said
-    how much that is. Of groups of every size about the same share is held out.
+    So do pairs whose queries nearly equal each other, as far as they are few; how much of that stays on both sides is
+    said, if `tells`. Of groups of every size about the same share is held out.
 
     Raises:
         DataError: no pair is left to train on.
@@ -217,7 +217,8 @@ def split_by_share(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pai
     train = [pair for pair in pairs if pair.id not in held_out]
     if not train:
         raise DataError("[data]", "no pairs are left to train on.")
-    _tell_near(pairs, near, held_out)
+    if tells:
+        _tell_near(pairs, near, held_out)
     return train, [pair for pair in pairs if pair.id in held_out]
 
 

@@ -99,9 +99,14 @@ def _require_parts(config: Config, split: SplitData, source: str) -> None:
         out = f"data.held_out = {share} holds {len(split.held_out)} pairs out: lower it. " if split.held_out else ""
         raise DataError(source, f"{_few(count)}. {out}Give more pairs.")
     if alike := _alike(train):
-        fault = "none can be held out without training on it, and in a batch each would be the answer to all others"
-        advice = "No value of data.held_out helps. Give pairs with other queries and positives."
-        raise DataError(source, f"{alike}: {fault}. {advice}")
+        fault, advice = (
+            "in a batch each would be the answer to all others",
+            "Give pairs with other queries and positives.",
+        )
+        if split.held_out:
+            raise DataError(source, f"{alike}, of those left to train on: {fault}. {advice}")
+        fault = f"none can be held out without training on it, and {fault}"
+        raise DataError(source, f"{alike}: {fault}. No value of data.held_out helps. {advice}")
     if HELD_OUT in config.evaluation.tasks and isinstance(share, float) and share and not split.held_out:
         raise DataError(source, _nothing_held_out(train, share, config.seed))
 
@@ -112,15 +117,26 @@ def _few(count: int) -> str:
 
 def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
     """Why not: the share is less than the smallest group of pairs that must stay together, or all must."""
-    enough = next((larger for larger in SHARES if larger > share and split_by_share(pairs, larger, seed)[1]), None)
+    enough = next((larger for larger in SHARES if larger > share and _is_enough(pairs, larger, seed)), None)
     if enough:
         found = f"data.held_out = {share:g} of {len(pairs)} pairs is less than the fewest that can be held out together"
         return f"{found} (pairs with one query, or one positive). Raise it to {enough:g}, or give more pairs."
+    if split_by_share(pairs, SHARES[-1], seed, tells=False)[1]:
+        found = (
+            "whatever data.held_out is, nothing is held out, or what is left to train on has one query or one positive"
+        )
+        return f"{found}. Give pairs with other queries and positives."
     return (
         f"all {len(pairs)} pairs hang together by queries and positives that they share, so none can be held out "
         "without training on what it asks or finds. Give pairs with other queries and positives; or measure on "
         "something else: set data.held_out = 0, and evaluation.tasks to a set of its own, such as beir:FOLDER:SPLIT."
     )
+
+
+def _is_enough(pairs: list[Pair], share: float, seed: int) -> bool:
+    """Whether such a share leaves something to measure on, and something to train on."""
+    train, held_out = split_by_share(pairs, share, seed, tells=False)
+    return bool(held_out) and len(train) > 1 and _alike(train) is None
 
 
 def _alike(pairs: list[Pair]) -> str | None:
