@@ -261,7 +261,7 @@ class Reasoning(MockServer):
         content = self._text(body, body["messages"][0]["content"]) if "response_format" in body else "2"
         thought = 'Okay, the user wants {"grade_1": "draft"}.\nI think'
         finish = "stop"
-        if body.get("stop") and self.form != "hidden":
+        if "\n" in body.get("stop", ()) and self.form != "hidden":
             thought, content = thought.splitlines()[0], ""
         elif body["max_tokens"] < self.thoughts:
             content, finish = "", "length"
@@ -319,4 +319,4 @@ def test_all_that_is_asked_is_answered_by_a_model_that_reasons(tmp_path: Path, f
         assert not any("draft" in str(task.outcome(store)) or "Okay" in str(task.outcome(store)) for task in tasks)
         known = store.dialect(server.url, "mock")
     assert known and known.thinks
-    assert not any("stop" in body for body in server.asked)
+    assert not any("\n" in body.get("stop", ()) for body in server.asked)
