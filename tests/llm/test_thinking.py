@@ -169,6 +169,21 @@ def test_nothing_after_the_reasoning_is_no_answer() -> None:
             ask(reader).read(Answer(f"<think>{DRAFT}</think>"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer("", has_thoughts=True), "empty: the model wrote only reasoning.*llm.extra_body.*reasoning parser"),
+        (Answer(f"<think>{DRAFT}</think>\n"), "empty: the model wrote only reasoning.*llm.extra_body"),
+        (Answer("", finish_reason="tool_calls"), "empty: the model called a tool instead.*llm.extra_body"),
+        (Answer(" \n"), "empty: the model wrote nothing"),
+    ],
+)
+def test_a_message_says_why_an_answer_is_empty(answer: Answer, said: str) -> None:
+    for reader in (all_grades_reader((1,)), read_query, read_rating):
+        with pytest.raises(LLMReplyError, match=said):
+            ask(reader).read(answer)
+
+
 # How a model that thinks is asked
 
 

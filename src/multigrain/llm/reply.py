@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.client import TOOL_CALLS, Answer
 from multigrain.records import encodable
 
 MOST_TOKENS = 10**9
 """A server that counts more in one answer does not count."""
+TOOL_FIELDS = ("tool_calls", "function_call")
+"""Fields of a message that calls a tool."""
 END = "[DONE]"
 """The last event of a stream."""
 CUT = {"max_tokens", "model_length", "max_output_tokens"}
@@ -64,6 +66,7 @@ def _joined(events: Iterator[Any]) -> Any:
     if "finish_reason" not in last:
         raise LLMReplyError(f"the stream of events breaks off after: {text[-80:]!r}", billed=True)
     message = {"content": text, "reasoning": thoughts, "refusal": last.get("refusal")}
+    message |= {name: last.get(name) for name in TOOL_FIELDS}
     return {"choices": [{"message": message, "finish_reason": last["finish_reason"]}], "usage": last.get("usage")}
 
 
@@ -92,6 +95,8 @@ def read_answer(reply: Any) -> Answer:
         finish_reason, text = "content_filter", refusal
     if finish_reason.lower() in CUT:
         finish_reason = "length"
+    if not text and any(message.get(name) for name in TOOL_FIELDS):
+        finish_reason = TOOL_CALLS[0]
     prompt_tokens, completion_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     has_thoughts = _has_thoughts(message) or _has_hidden_thoughts(usage)
     return Answer(encodable(text), prompt_tokens, completion_tokens, encodable(finish_reason), has_thoughts)
