@@ -420,9 +420,18 @@ def test_a_date_to_wait_for() -> None:
     assert 55 < caught.value.retry_after <= 60
 
 
-def test_an_account_without_credit_is_not_merely_busy() -> None:
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (429, '{"error": {"code": "insufficient_quota"}}'),
+        (402, '{"error": {"message": "Insufficient credits"}}'),
+        (402, "Payment Required"),
+        (403, "Insufficient Balance"),
+    ],
+)
+def test_an_account_without_credit_is_not_merely_busy(status: int, said: str) -> None:
     with pytest.raises(LLMRefused, match="no credit left"):
-        with_server(_status(429, '{"error": {"code": "insufficient_quota"}}'), ask)
+        with_server(_status(status, said), ask)
 
 
 @pytest.mark.parametrize(
@@ -451,6 +460,8 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
     ("stream", "expected"),
     [
         (events(*WHOLE), Answer("a\n\nb", None, None, "length")),
+        (events(*WHOLE, end="\n"), Answer("a\n\nb", None, None, "length")),
+        ('data: {"choices":\ndata: [{"text": "x", "finish_reason": "stop"}]}\n\n', Answer("x")),
         (events(*WHOLE, start="data:", end="\r\n\r\n"), Answer("a\n\nb", None, None, "length")),
         (": waiting\n\n" + events(*WHOLE, start="event: x\nid: 1\ndata: "), Answer("a\n\nb", None, None, "length")),
         (events(*WHOLE[:-1], USAGE, "[DONE]"), Answer("a\n\nb", 4, 2, "length")),
@@ -460,6 +471,7 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
         (events("[DONE]"), Answer("")),
         (events(delta(reasoning_content="hm"), delta(content="x"), "[DONE]"), Answer("x", has_thoughts=True)),
         (events(delta(content=[{"type": "text", "text": "x"}]), "[DONE]"), Answer("x")),
+        (events(delta(tool_calls=[{"id": "1"}]), "[DONE]"), Answer("", finish_reason="tool_calls")),
         (events(delta(refusal="no"), "[DONE]"), Answer("no", None, None, "content_filter")),
         (events({"choices": [{"text": "x"}]}, {"choices": [{"text": "y", "finish_reason": "stop"}]}), Answer("xy")),
         (events({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}, "[DONE]"), Answer("x")),
@@ -508,7 +520,14 @@ MORE = [{"type": "output_text", "text": "y"}, "z", {"text": "!"}]
         ({"content": [{"type": "refusal", "refusal": "no"}]}, Answer("no", finish_reason="content_filter")),
         ({"content": [], "reasoning": "hm"}, Answer("", has_thoughts=True)),
         ({"reasoning_content": "hm"}, Answer("", has_thoughts=True)),
-        ({"content": {"text": "x"}}, Answer("")),
+        ({"content": {"text": "x"}}, Answer("x")),
+        ({"content": None, "tool_calls": [{"id": "1"}]}, Answer("", finish_reason="tool_calls")),
+        ({"content": "x", "tool_calls": [{"id": "1"}]}, Answer("x")),
+        ({"content": TEXT}, Answer("x")),
+        ({"content": [{"type": "text", "text": {"value": "x", "annotations": []}}]}, Answer("x")),
+        ({"content": {"type": "text", "text": {"value": 7}}}, Answer("")),
+        ({"content": THOUGHT}, Answer("", has_thoughts=True)),
+        ({"content": {"type": "refusal", "refusal": "no"}}, Answer("no", finish_reason="content_filter")),
     ],
 )
 def test_the_texts_among_the_parts_are_the_answer(message: dict[str, Any], expected: Answer) -> None:

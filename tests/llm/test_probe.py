@@ -19,7 +19,7 @@ from multigrain.llm.ledger import Tally
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.llm.structured import schema_of
-from multigrain.synthesis.parse import all_grades_reader, answer_model
+from multigrain.synthesis.parse import all_grades_reader, answer_model, read_query
 
 PROMPT = 'Query: item-{}. Answer with one JSON object and nothing else: {{"grade_1": "...", "grade_2": "..."}}'
 
@@ -114,6 +114,24 @@ def test_a_server_that_refuses_the_schema_keeps_its_parameters(tmp_path: Path) -
 
     _, dialect, _ = run(tmp_path / "store.sqlite", Helpful(Behaviour(latency=0)))
     assert dialect == Dialect("text")
+
+
+@pytest.mark.parametrize("refused", [("stop",), ("max_tokens", "stop", "seed")])
+def test_a_server_that_refuses_stop_texts_is_asked_without(tmp_path: Path, refused: tuple[str, ...]) -> None:
+    server = Picky(Behaviour(latency=0))
+    server.refused = refused
+    queries = [Ask(Request("chat", f"item-{i}", "mock", 8, 0.5, ("\n",)), read_query) for i in range(5)]
+
+    async def work() -> Tally:
+        async with server:
+            budget = Budget(LLMSection(), None, store.spent())
+            return await answer_all([EndpointClient(server.url, "mock")], queries, store, budget)
+
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        tally = asyncio.run(work())
+        known = store.dialect(server.url, "mock")
+    assert (tally.answered, tally.parked) == (5, 0)
+    assert known and ("stop", None) in known.renamed and not known.thinks
 
 
 def test_one_probe_for_a_server_and_model(tmp_path: Path) -> None:

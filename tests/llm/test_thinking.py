@@ -169,6 +169,21 @@ def test_nothing_after_the_reasoning_is_no_answer() -> None:
             ask(reader).read(Answer(f"<think>{DRAFT}</think>"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer("", has_thoughts=True), "empty: the model wrote only reasoning.*llm.extra_body.*reasoning parser"),
+        (Answer(f"<think>{DRAFT}</think>\n"), "empty: the model wrote only reasoning.*llm.extra_body"),
+        (Answer("", finish_reason="tool_calls"), "empty: the model called a tool instead.*llm.extra_body"),
+        (Answer(" \n"), "empty: the model wrote nothing"),
+    ],
+)
+def test_a_message_says_why_an_answer_is_empty(answer: Answer, said: str) -> None:
+    for reader in (all_grades_reader((1,)), read_query, read_rating):
+        with pytest.raises(LLMReplyError, match=said):
+            ask(reader).read(answer)
+
+
 # How a model that thinks is asked
 
 
@@ -261,7 +276,7 @@ class Reasoning(MockServer):
         content = self._text(body, body["messages"][0]["content"]) if "response_format" in body else "2"
         thought = 'Okay, the user wants {"grade_1": "draft"}.\nI think'
         finish = "stop"
-        if body.get("stop") and self.form != "hidden":
+        if "\n" in body.get("stop", ()) and self.form != "hidden":
             thought, content = thought.splitlines()[0], ""
         elif body["max_tokens"] < self.thoughts:
             content, finish = "", "length"
@@ -319,4 +334,4 @@ def test_all_that_is_asked_is_answered_by_a_model_that_reasons(tmp_path: Path, f
         assert not any("draft" in str(task.outcome(store)) or "Okay" in str(task.outcome(store)) for task in tasks)
         known = store.dialect(server.url, "mock")
     assert known and known.thinks
-    assert not any("stop" in body for body in server.asked)
+    assert not any("\n" in body.get("stop", ()) for body in server.asked)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from multigrain.errors import LLMTruncated
+from multigrain.errors import LLMReplyError, LLMTruncated
 from multigrain.llm import thinking
 from multigrain.llm.dialect import Dialect
+
+TOOL_CALLS = ("tool_calls", "function_call")
+"""Why an answer ended that holds no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,27 @@ class Ask:
             raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
         for stop in self.request.stop:  # not every server is told, or obeys
             text = text.lstrip().partition(stop)[0]
-        return self.reader(replace(answer, text=thinking.unmarked(text)))
+        text = thinking.unmarked(text)
+        try:
+            return self.reader(replace(answer, text=text))
+        except LLMReplyError:
+            if text.strip():
+                raise
+            raise LLMReplyError(self._why_empty(answer)) from None
+
+    def _why_empty(self, answer: Answer) -> str:
+        if answer.finish_reason in TOOL_CALLS:
+            return (
+                "the answer is empty: the model called a tool instead. Offer it none, or set "
+                'llm.extra_body = {tool_choice = "none"}'
+            )
+        if answer.has_thoughts or thinking.has_reasoning(answer.text, self.request.kind == "completion"):
+            return (
+                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body (such "
+                "as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's reasoning parser "
+                "suits the model"
+            )
+        return "the answer is empty: the model wrote nothing"
 
     def shows_thinking(self, answer: Answer) -> bool:
         """Whether the model reasoned before it answered, or was cut before it said anything."""

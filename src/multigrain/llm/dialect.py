@@ -17,8 +17,13 @@ from typing import Any, Literal, Self
 Rung = Literal["json_schema", "json_object", "text"]
 RUNGS: tuple[Rung, ...] = ("json_schema", "json_object", "text")
 
-OTHER_NAMES: dict[str, str | None] = {"max_tokens": "max_completion_tokens", "seed": None, "temperature": None}
-"""Parameters that some servers refuse -> the name to try instead; None: do without."""
+OTHER_NAMES: dict[str, str | None] = {
+    "max_tokens": "max_completion_tokens",
+    "seed": None,
+    "temperature": None,
+    "stop": None,
+}
+"""Parameters that some servers refuse -> the name to try instead; None: do without. `Ask.read` cuts at stops anyway."""
 FORMS = ("response_format", "json_schema", "json_object")
 """What a server names that refuses a rung."""
 

@@ -38,6 +38,7 @@ FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_re
 SERVER_ERROR = 500
 BUSY = 429
 PAYMENT = 402
+_NO_CREDIT = re.compile(r"insufficient[ _](?:quota|credit|balance|funds)", re.IGNORECASE)
 SHORTEST_SECRET = 4
 """Characters; to take out less would spoil every message."""
 NO_EXTRAS = Extras()
@@ -308,7 +309,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
     status, said = response.status, " ".join(text.split())[:200]
     message = f"{url}: HTTP {status}: {said}"
-    if status == BUSY and "insufficient_quota" in text:
+    if status == PAYMENT or (status in (403, BUSY) and _NO_CREDIT.search(text)):
         return LLMRefused(f"{message} The account has no credit left.", PAYMENT)
     if status in (408, 425, BUSY) or (status >= SERVER_ERROR and status != 501):
         # Behind a gateway that gave up, the model may have gone on.

@@ -27,6 +27,8 @@ SCHEMA = {
 }
 """The question does not name the field, so a server that takes a schema and ignores it gives itself away."""
 SHAPE = 'Use this form: {"colour_wanted": "..."}'
+UNUSED_STOP = "<<<END>>>"
+"""Stops no answer: a real stop text, such as the end of a line, would cut short a model that thinks."""
 TRIES = 3
 """For each dialect."""
 TOKENS = 1024
@@ -116,10 +118,21 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
 
 
 async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send) -> Dialect:
-    """A schema keeps some models from it, so they are asked without one. Who never comes to an end thinks."""
-    free = replace(request, prompt=QUESTION, stop=(), max_tokens=max(request.max_tokens, TOKENS))
-    has_ended, dialect = await _try(Ask(free, lambda _: None), dialect, send)
-    return replace(dialect, thinks=dialect.thinks or not has_ended)
+    """A schema keeps some models from it, so they are asked without one. Who never comes to an end thinks.
+
+    A stop text goes along where one will later, so that a server that takes none says so.
+    """
+    stop = (UNUSED_STOP,) if request.stop else ()
+    free = replace(request, prompt=QUESTION, stop=stop, max_tokens=max(request.max_tokens, TOKENS))
+    while True:
+        try:
+            has_ended, dialect = await _try(Ask(free, lambda _: None), dialect, send)
+            return replace(dialect, thinks=dialect.thinks or not has_ended)
+        except LLMRefused as refused:
+            other = dialect.without(refused.said or str(refused))
+            if other is None or refused.status not in (400, 422):
+                raise
+            dialect = other
 
 
 def _ask_for_form(request: Request, dialect: Dialect) -> Ask:

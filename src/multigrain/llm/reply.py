@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.client import TOOL_CALLS, Answer
 from multigrain.records import encodable
 
 MOST_TOKENS = 10**9
 """A server that counts more in one answer does not count."""
+TOOL_FIELDS = ("tool_calls", "function_call")
+"""Fields of a message that calls a tool."""
 END = "[DONE]"
 """The last event of a stream."""
 CUT = {"max_tokens", "model_length", "max_output_tokens"}
@@ -34,9 +36,17 @@ def json_in(body: bytes) -> Any:
 def _events(text: str) -> Iterator[Any]:
     for event in text.replace("\r\n", "\n").split("\n\n"):
         # Not splitlines: JSON may hold other line ends.
-        lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
-        if data := "\n".join(lines).strip():
-            yield END if data == END else json.loads(data)
+        lines = [line[5:].strip() for line in event.split("\n") if line.startswith("data:")]
+        lines = [line for line in lines if line]
+        try:
+            values = [_value("\n".join(lines))] if lines else []
+        except ValueError:  # some servers leave no empty line between events
+            values = [_value(line) for line in lines]
+        yield from values
+
+
+def _value(data: str) -> Any:
+    return END if data == END else json.loads(data)
 
 
 def _joined(events: Iterator[Any]) -> Any:
@@ -56,6 +66,7 @@ def _joined(events: Iterator[Any]) -> Any:
     if "finish_reason" not in last:
         raise LLMReplyError(f"the stream of events breaks off after: {text[-80:]!r}", billed=True)
     message = {"content": text, "reasoning": thoughts, "refusal": last.get("refusal")}
+    message |= {name: last.get(name) for name in TOOL_FIELDS}
     return {"choices": [{"message": message, "finish_reason": last["finish_reason"]}], "usage": last.get("usage")}
 
 
@@ -84,34 +95,38 @@ def read_answer(reply: Any) -> Answer:
         finish_reason, text = "content_filter", refusal
     if finish_reason.lower() in CUT:
         finish_reason = "length"
+    if not text and any(message.get(name) for name in TOOL_FIELDS):
+        finish_reason = TOOL_CALLS[0]
     prompt_tokens, completion_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     has_thoughts = _has_thoughts(message) or _has_hidden_thoughts(usage)
     return Answer(encodable(text), prompt_tokens, completion_tokens, encodable(finish_reason), has_thoughts)
 
 
 def _text(content: Any) -> str:
-    """A text, or the texts of a list of parts; parts of another type are no answer."""
-    if not isinstance(content, list):
-        return content if isinstance(content, str) else ""
-    return "".join(_part(part) for part in content)
+    """A text, or the texts of one part or of a list of them; parts of another type are no answer."""
+    return content if isinstance(content, str) else "".join(_part(part) for part in _parts(content))
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [content]
 
 
 def _part(part: Any) -> str:
     if isinstance(part, dict):
         part = part.get("text") if part.get("type", "text") in ("text", "output_text") else None
+    if isinstance(part, dict):  # as OpenAI's assistants write it
+        part = part.get("value")
     return part if isinstance(part, str) else ""
 
 
 def _refusal(message: dict[str, Any]) -> str | None:
-    content = message.get("content")
-    said = [part.get("refusal") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    said = [part.get("refusal") for part in _parts(message.get("content")) if isinstance(part, dict)]
     return next((text for text in (message.get("refusal"), *said) if isinstance(text, str) and text), None)
 
 
 def _has_thoughts(message: dict[str, Any]) -> bool:
-    content = message.get("content")
-    parts = [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    return any(message.get(name) for name in THOUGHTS) or any(kind in THOUGHTS for kind in parts)
+    kinds = [part.get("type") for part in _parts(message.get("content")) if isinstance(part, dict)]
+    return any(message.get(name) for name in THOUGHTS) or any(kind in THOUGHTS for kind in kinds)
 
 
 def _has_hidden_thoughts(usage: dict[str, Any]) -> bool:

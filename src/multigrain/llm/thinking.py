@@ -43,6 +43,8 @@ _MARKS = re.compile(
     re.IGNORECASE,
 )
 """What models, or servers that leave in what they should not, put around the answer itself."""
+_MOST_FAILURES = 500
+"""Braces that begin no object, after which none is tried any more: each try may read the whole text."""
 _DECODER = json.JSONDecoder()
 
 
@@ -90,13 +92,15 @@ def _rest(text: str, is_raw: bool) -> str | None:
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
     """The tags of reasoning that stand in no JSON object."""
-    position = 0
+    position = failures = 0
     while tag := _TAGS.search(text, position):
         position = tag.end()
-        if tag.lastgroup == "object":
-            position = _end_of_object(text, tag.start()) or position
-        else:
+        if tag.lastgroup != "object":
             yield tag
+        elif failures < _MOST_FAILURES:
+            end = _end_of_object(text, tag.start())
+            failures += end is None
+            position = end or position
 
 
 def _end_of_object(text: str, start: int) -> int | None:
