@@ -165,7 +165,7 @@ def test_every_key_that_takes_several_kinds_says_so() -> None:
         ("data.held-out=1", '"data.held_out"'),
         ("model.query_prefix=1", '"model.query_prompt"'),
         ("model.passage_prefix=1", '"model.document_prompt"'),
-        ("modle={base=1}", '"model"'),
+        ("models={base=1}", '"model"'),
     ],
 )
 def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, expected: str) -> None:
