@@ -1,5 +1,7 @@
+import ast
 import errno
 import gzip
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,12 @@ def test_half_surrogates_become_question_marks(tmp_path: Path) -> None:
     [
         (b'{"a": 1}\n{"a": \n', r"file.jsonl, line 2: not JSON"),
         (b'{"a": 1}\n[1, 2]\n', r"line 2: found a JSON list; wanted an object"),
-        (b"[1, 2]\n", r"line 1: found a JSON int; wanted an object"),
-        (b'[{"a": 1},\n {"b": }]\n', r"line 2: not JSON \(Expecting value\)"),
+        (b"[1, 2]\n", r"line 1: found a JSON array that holds int; wanted objects"),
+        (b'["q", "p"]\n["w", "r"]\n', r"line 1: found a JSON array that holds str; wanted objects.* one object a line"),
+        (b'[["q", "p"], ["w", "r"]]\n', r"line 1: found a JSON array that holds list; wanted objects"),
+        (b'[{"a": 1},\n {"b": }]\n', r"line 2: not JSON \(Expecting value: column 8\)"),
+        (b'[{"a": 1}, {"b": "cut', r"line 1: not JSON \(Unterminated string starting at: column 18\)"),
+        (b'{"a": 1}\n{"b": "cut\n', r"line 2: not JSON \(Invalid control character at: column 11\)"),
         (b'[{"a": 1},\n', r"the JSON array has no end"),
         (b'[{"a": 1}]\n[{"a": 2}]\n', r"something follows the JSON array"),
         (b'{"a": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line\)"),
@@ -104,6 +110,17 @@ def test_a_table_is_named_with_the_command_that_converts_it(tmp_path: Path, name
     path.write_bytes(gzip.compress(b"query,positive\n") if name.endswith(".gz") else b"PK\x03\x04\xff")
     with pytest.raises(DataError, match=f"wanted JSON lines. Convert it: python -c .*{reader}"):
         list(read_objects(path))
+
+
+@pytest.mark.parametrize("name", ["it's.csv", 'a "b" $HOME `c`.csv', "plain.csv"])
+def test_the_command_that_converts_works_for_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"query,positive\n")
+    with pytest.raises(DataError) as caught:
+        list(read_objects(tmp_path / name))
+    command = str(caught.value).partition("Convert it: ")[2]
+    shown = subprocess.run(["sh", "-c", f'python() {{ printf %s "$2"; }}; {command}'], capture_output=True, check=True)
+    values = {node.value for node in ast.walk(ast.parse(shown.stdout)) if isinstance(node, ast.Constant)}
+    assert {str(tmp_path / name), str(tmp_path / name.replace(".csv", ".jsonl"))} <= values
 
 
 def test_missing_and_damaged_files(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """The command line: verbs, and how their outcomes are told. No logic."""
 
 import argparse
+import itertools
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
@@ -349,13 +349,24 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
-            self._refuse(f"unknown verb {given[0]}", given[0], VERBS)
+            self._refuse(f"unknown verb {given[0]}", given[0], [*VERBS, "--help", "--version"])
+        self._look_at_options(given[:1] if self._subparsers else given)
         options, unknown = super().parse_known_args(given, namespace)
         if unknown:
-            kind = "option" if unknown[0].startswith("-") else "argument"
-            known = re.findall(r"--[\w-]+", self.format_usage())
-            self._refuse(f"unknown {kind} {unknown[0]}", unknown[0].partition("=")[0], known)
+            self._refuse_unknown(unknown[0])
         return options, unknown
+
+    def _look_at_options(self, given: list[str]) -> None:
+        """Name an unknown option before argparse asks for what else is missing."""
+        for text in itertools.takewhile(lambda text: text != "--", given):
+            is_option = text.startswith("--") and " " not in text  # as for argparse
+            if is_option and not any(known.startswith(text.partition("=")[0]) for known in self._option_string_actions):
+                self._refuse_unknown(text)
+
+    def _refuse_unknown(self, text: str) -> NoReturn:
+        kind = "option" if text.startswith("-") else "argument"
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        self._refuse(f"unknown {kind} {text}", text.partition("=")[0], known)
 
     def _refuse(self, found: str, name: str, known: Iterable[str]) -> NoReturn:
         near = get_close_matches(name.lower().replace("_", "-"), known, 1)

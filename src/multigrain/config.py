@@ -58,6 +58,8 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
 WRITTEN_SURPLUS = 2
 """Queries that are asked for, for each that training can see: the filters drop up to half of them."""
 
+ALIKE = 0.75
+"""How much alike two keys must be for the one to be a misspelling of the other, as difflib measures it."""
 ALTERNATIVES = {
     "data.held_out": "a share of the queries, from 0 to below 1, such as 0.1, or a list of sources",
     "model.bidirectional": "true, false, or a number of layers from 1 on",
@@ -847,7 +849,7 @@ def explained(error: ValidationError, kind: type[Section] = Config) -> list[str]
 
 def _override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key.strip()):
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key.strip()):
         raise ConfigError("--set", [f'found "{override}"; wanted section.key=value, as in training.batch_size=16'])
     *sections, name = key.strip().split(".")
     for section in sections:
@@ -873,7 +875,9 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
             return value
         expanded = os.path.expandvars(value)
         if unset := re.search(r"\$\{?(\w+)", expanded):
-            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r}); {_origin(value)}")
+            origin = _origin(value)
+            advice = "" if any(fault.endswith(origin) for fault in faults) else f"; {origin}"
+            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r}){advice}")
         form, rest = re.fullmatch(r"((?:beir|sts|graded):)?(.*)", expanded, re.DOTALL).groups("")  # type: ignore[union-attr]
         is_path = form or key != "evaluation.tasks"
         return f"{form}{(folder / rest).absolute()}" if is_path else value
@@ -912,7 +916,7 @@ def _explain(fault: ErrorDetails, kind: type[Section], tried: str | None) -> str
     """One line for one fault of pydantic's: key, what was found, what was wanted."""
     key, found = tried or _key(fault), fault["input"]
     if tried is not None:
-        return f"{key}: found {json.dumps(found, default=str)}; wanted {ALTERNATIVES[key]}{_share_meant(found)}"
+        return f"{key}: found {json.dumps(found, default=str)}; wanted {ALTERNATIVES[key]}{_share_meant(key, found)}"
     if fault["type"] == "extra_forbidden":
         return _unknown(key, kind)
     if fault["type"] == "missing":
@@ -931,30 +935,34 @@ def _value_meant(found: Any, allowed: list[str]) -> str:
     return f'; did you mean "{near}"?' if near else ""
 
 
-def _share_meant(found: Any) -> str:
+def _share_meant(key: str, found: Any) -> str:
     """Of what may be a percentage."""
-    is_percentage = isinstance(found, int | float) and not isinstance(found, bool) and 1 < found < 100
-    return f"; did you mean {found / 100:g}?" if is_percentage else ""
+    number = re.fullmatch(r"(\d+(?:\.\d+)?) ?%?", str(found))
+    if key != "data.held_out" or not number:
+        return ""
+    is_percentage = 1 < float(number[1]) < 100
+    return f"; did you mean {float(number[1]) / 100:g}?" if is_percentage else ""
 
 
 def _unknown(key: str, kind: type[Section]) -> str:
-    """Name the likely key: by its usual name, then one like it in the same section, then in any other."""
+    """Name the likely key: by its usual name, then one much like it in the same section, then the same elsewhere."""
     name = key.rsplit(".", 1)[-1]
     key = re.sub(r"\.\d+\.", ".", key)  # training.phases.0.step
     home = key.removesuffix(name)
     known = _keys_of(kind)
     here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
-    if kind is Config and (instead := usual.absent(name)):
+    if kind is Config and (instead := usual.absent(name, home.rstrip("."))):
         return f"{key}: unknown key; {instead}"
     meant = usual.key_for(name, home.rstrip(".")) if kind is Config else None
-    near = get_close_matches(name.lower().replace("-", "_"), here, 1)
-    elsewhere = [other for other in known if other.rsplit(".", 1)[-1] == name.lower().replace("-", "_")]
+    near = get_close_matches(name.lower().replace("-", "_"), here, 1, ALIKE)
+    elsewhere = [other for other in known if _bare(other.rsplit(".", 1)[-1]) == _bare(name)]
     if likely := meant or next((f"{home}{other}" for other in near), None) or next(iter(elsewhere), None):
         return f'{key}: unknown key; did you mean "{likely}"?'
-    far = [other for other in known if get_close_matches(name, [other.rsplit(".", 1)[-1]], 1, 0.8)]
-    if far:
-        return f'{key}: unknown key; did you mean "{far[0]}"?'
     return f"{key}: unknown key; known here: {', '.join(here)}"
+
+
+def _bare(name: str) -> str:
+    return re.sub("[-_]", "", name.lower())
 
 
 def _keys_of(section: type[Section], prefix: str = "") -> list[str]:

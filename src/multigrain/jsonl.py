@@ -106,13 +106,18 @@ def _head(path: Path) -> bytes:
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if kind in TABLES:
         out = path.with_name(path.name.removesuffix(".gz")).with_suffix(".jsonl")
-        table = f"pandas.{TABLES[kind].format(path)}"
-        convert = f"python -c \"import pandas; {table}.to_json('{out}', orient='records', lines=True)\""
+        table = f"pandas.{TABLES[kind].format(_quotable(path))}"
+        convert = f"python -c \"import pandas; {table}.to_json('{_quotable(out)}', orient='records', lines=True)\""
         raise DataError(path, f"a {kind} file; wanted JSON lines. Convert it: {convert}")
     if head[:1] not in (b"", b"[", b"{") and head[:2] not in UTF_16:
         found = head.splitlines()[0][:40].decode(errors="replace")
         raise DataError(path, f"begins with {found!r}, which is no JSON object. {JSON_LINES}")
     return head
+
+
+def _quotable(path: Path) -> str:
+    """The path as it may stand between single quotes of Python within double quotes of the shell."""
+    return re.sub("""["'$`]""", r"\\\g<0>", path.as_posix())
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -160,8 +165,10 @@ def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value, place = decoder.raw_decode(text, place)
         except ValueError as error:
-            fault = f"not JSON ({getattr(error, 'msg', error)}); wanted one JSON object a line."
-            raise DataError(path, fault, getattr(error, "lineno", line)) from None
+            raise DataError(path, _no_json(error), getattr(error, "lineno", line)) from None
+        if is_array and not isinstance(value, dict):  # or each line is an array
+            fault = f"found a JSON array that holds {type(value).__name__}; wanted objects. {JSON_LINES}"
+            raise DataError(path, fault, line)
         yield line, _fields(value, text[counted:place], path, line)
         place = _after(text, place)
     if is_array and text[place:].strip() != "]":
@@ -190,8 +197,13 @@ def _object(text: str, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise DataError(path, f"not JSON ({error}); wanted one JSON object a line.", number) from None
+        raise DataError(path, _no_json(error), number) from None
     return _fields(value, text, path, number)
+
+
+def _no_json(error: ValueError) -> str:
+    fault = f"{error.msg}: column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"not JSON ({fault}); wanted one JSON object a line."
 
 
 def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:

@@ -20,6 +20,8 @@ KEYS: dict[str, str] = {
     "model.max_tokens": "max_seq_length max_seq_len max_length max_len seq_len passage_max_len query_max_len",
     "model.pooling": "pooling_mode pooling_method sentence_pooling_method",
     "model.instruction": "query_instruction instruct query_instruction_for_retrieval",
+    "model.query_prompt": "query_prefix",
+    "model.document_prompt": "document_prefix passage_prefix passage_prompt doc_prefix doc_prompt",
     "model.lora": "peft adapter peft_config use_lora",
     "model.lora.rank": "r lora_r lora_rank",
     "model.lora.alpha": "lora_alpha",
@@ -30,14 +32,19 @@ KEYS: dict[str, str] = {
     "seed": "random_seed random_state data_seed",
     "name": "run_name project experiment experiment_name",
     "data": "dataset datasets",
-    "data.pairs": "train_file train_data train_dataset training_data data_path train_path pairs_path file path input",
+    "data.pairs": "train_file train_data train_dataset training_data data_path train_path pairs_path file path input "
+    "data.train data.queries",
     "data.corpus": "documents docs passages corpus_path corpus_file",
-    "data.held_out": "test_size val_size valid_size validation_split val_split test_split eval_split dev_size holdout",
+    "data.held_out": "test_size val_size valid_size validation_split val_split test_split eval_split dev_size holdout "
+    "data.validation data.valid data.val data.dev data.test data.eval",
     "data.limit": "max_train_samples max_samples num_samples max_pairs subset",
-    "llm.model": "llm_model llm_name model_name model_id name",
+    "llm.model": "llm_model llm_name model_name model_id name synthesis.model synthesis.model_name",
     "llm.base_url": "url api_base endpoint host openai_api_base server",
     "llm.api_key_env": "api_key key openai_api_key token",
-    "llm.max_concurrency": "concurrency max_workers num_workers workers parallel max_parallel_requests",
+    "llm.max_concurrency": "concurrency parallel max_parallel_requests llm.max_workers llm.num_workers llm.workers",
+    "llm.extra_body": "extra_params extra_args extra_kwargs model_kwargs sampling_params generation_config",
+    "llm.extra_headers": "headers default_headers",
+    "llm.query": "api_version default_query extra_query query_params",
     "llm.max_cost": "budget max_dollars cost",
     "llm.provider": "backend engine",
     "synthesis": "generation generate synthesise synth",
@@ -54,7 +61,7 @@ KEYS: dict[str, str] = {
     "evaluation": "eval test metrics",
     "evaluation.tasks": "benchmarks benchmark eval_tasks mteb beir eval_dataset",
 }
-"""Our settings, each with its usual names."""
+"""Our settings, each with its usual names; a name that is usual in one section alone stands with its section."""
 
 _STEPS = "training goes by training.steps (one epoch: pairs / batch_size), and phases may have steps of their own"
 _PACE = (
@@ -62,6 +69,16 @@ _PACE = (
     "measures after each"
 )
 _WARMUP = "there is none; the rate rises over the first tenth of training.steps, then falls to 0"
+_OPTIMISER = "there is none; the optimiser is AdamW without weight decay"
+_RESUME = "there is none; the same command goes on from where it stopped"
+_RETRIES = (
+    "there is none; requests are tried again by themselves, and multigrain synthesize RUN.toml --retry transport "
+    "asks once more"
+)
+_OF_THE_SERVER = (
+    "chat_template_kwargs frequency_penalty llm.top_k min_p presence_penalty reasoning reasoning_effort "
+    "repetition_penalty service_tier thinking top_p"
+)
 ABSENT: dict[str, str] = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "num_train_epochs", "max_epochs"), _STEPS),
     **dict.fromkeys(("early_stopping", "patience", "early_stopping_patience", "load_best_model_at_end"), _PACE),
@@ -69,6 +86,19 @@ ABSENT: dict[str, str] = {
         ("warmup", "warmup_steps", "warmup_ratio", "scheduler", "lr_scheduler", "lr_scheduler_type"), _WARMUP
     ),
     "scale": "similarities are divided by training.temperature, which is 1 / scale",
+    **dict.fromkeys(("weight_decay", "optimizer", "optimiser", "optim"), _OPTIMISER),
+    **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),
+    **dict.fromkeys(("retries", "max_retries", "num_retries"), _RETRIES),
+    **{
+        name: f"the server gets it by llm.extra_body = {{ {name.removeprefix('llm.')} = ... }}"
+        for name in _OF_THE_SERVER.split()
+    },
+    "enable_thinking": "the server gets it by llm.extra_body = { chat_template_kwargs = { enable_thinking = ... } }",
+    "revision": "there is none; fetch it (hf download NAME --revision REVISION --local-dir FOLDER), and give the "
+    "folder as model.base",
+    "data.split": "there is none; data.pairs names it, as in beir:FOLDER:train, or its file",
+    "data.format": "there is none; it is recognised by the fields of the first row (docs/interchange.md)",
+    "enabled": "there is mining.enabled alone; synthesis.limit = 0 asks no language model",
 }
 """What there is in place of settings that we do not have."""
 
@@ -103,14 +133,15 @@ def key_for(name: str, section: str) -> str | None:
     >>> key_for("model_name", "model"), key_for("per-device-train-batch-size", "")
     ('model.base', 'training.batch_size')
     """
-    found = [key for key, names in KEYS.items() if _plain(name) in names.split()]
+    named = {_plain(name), f"{section}.{_plain(name)}"}
+    found = [key for key, names in KEYS.items() if named & set(names.split()) and key != section]
     here = [key for key in found if key.rpartition(".")[0] == section]
     return next(iter(here or found), None)
 
 
-def absent(name: str) -> str | None:
-    """What we have in place of a setting that others have."""
-    return ABSENT.get(_plain(name))
+def absent(name: str, section: str) -> str | None:
+    """What we have in place of a setting that others have, in this section or in any."""
+    return ABSENT.get(f"{section}.{_plain(name)}", ABSENT.get(_plain(name)))
 
 
 def value_for(found: str, allowed: Collection[str]) -> str | None:

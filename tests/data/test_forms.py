@@ -568,6 +568,19 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{"version": 1, "data": [{"query": "q"}]}],
         'one object with its rows in "data"; give the list',
     ),
+    "a table as columns": (
+        [{"query": ["q", "w"], "positive": ["p", "r"]}],
+        'line 1: field "query" holds many values, as a table by columns has them; wanted .* orient="records", lines',
+    ),
+    "a table as columns with an index": (
+        [{"query": {"0": "q"}, "pos": {"0": "p"}}],
+        "line 1: a table in one object; wanted .* orient=",
+    ),
+    "a table by rows": ([{"0": {"query": "q", "positive": "p"}}], "line 1: a table in one object; wanted .* orient="),
+    "a table in parts": (
+        [{"columns": ["query"], "index": [0], "data": [["q"]]}],
+        "line 1: a table in one object; wanted .* orient=",
+    ),
     "many fields": ([{str(n): "text" for n in range(500)}], '"19" and 480 more.\nknown forms'),
     "a label of entailment": ([{"anchor": "q", "positive": "p", "label": 2}], 'field "label" holds 2; wanted 1'),
     "labels too few": ([{"anchor": "q", "positive": ["p", "a"], "labels": [1]}], "2 texts and 1 labels"),
@@ -674,6 +687,21 @@ def test_groups(write_jsonl: Write, fields: dict[str, Any], expected: str | None
 def test_bad_groups(write_jsonl: Write, fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError, match=expected):
         read_pairs(str(write_jsonl("p.jsonl", [{"query": "a", "positive": "b", **fields}])))
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), " "])
+def test_a_class_whose_first_rows_are_empty(write_jsonl: Write, empty: Any) -> None:
+    """The first row that has a label tells what labels are; where none has one, they are nothing."""
+
+    def groups(*labels: Any) -> list[str | None]:
+        rows = [{"query": f"q{n}", "positive": "p", "label": label} for n, label in enumerate(labels)]
+        return [pair.group for pair in read_pairs(str(write_jsonl("p.jsonl", rows)))]
+
+    assert groups(empty, empty, "card lost", empty) == [None, None, "card lost", None]
+    assert groups(empty, empty) == [None, None]
+    for labels in ([empty, 1, 0], [1, empty]):
+        with pytest.raises(DataError, match='field "label" holds .*; wanted 1'):
+            groups(*labels)
 
 
 def test_the_group_of_rows_with_labels_is_that_of_a_positive(write_jsonl: Write) -> None:

@@ -62,6 +62,8 @@ def test_whole_numbers_that_a_table_made_floats(write_jsonl: Write) -> None:
     assert [(pair.id, pair.group) for pair in pairs] == [("0", None), ("1", "1")]
     (document,) = read_documents(str(write_jsonl("c.jsonl", [{"docid": 7.0, "text": "a", "group": 2.0}])))
     assert (document.id, document.group) == ("7", "2")
+    with pytest.raises(DataError, match='field "text" holds many values, as a table by columns has them'):
+        list(read_documents(str(write_jsonl("c.jsonl", [{"id": {"0": 7}, "text": {"0": "a"}}]))))
     for value in (1.5, float("inf"), 2.0**60):  # above 2^53 several whole numbers become the same float
         with pytest.raises(DataError, match='field "group" is .*; wanted text'):
             read_pairs(str(write_jsonl("p.jsonl", [{"query": "q", "positive": "p", "group": value}])))

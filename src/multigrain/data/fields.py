@@ -13,6 +13,8 @@ GIVEN_GRADE = GRADES[-1]
 """What a given negative counts as before it is judged: people keep the hard ones."""
 ID_NAMES = ("id", "_id", "query_id", "docid")
 
+BY_ROWS = 'wanted one object a row, as pandas writes them with to_json(FILE, orient="records", lines=True).'
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -36,6 +38,16 @@ def text_of(row: Row, name: str, value: Any) -> str:
     if not value.strip():
         raise DataError(row.where, f'field "{name}" is empty; wanted text.')
     return encodable(value.strip())
+
+
+def refuse_columns(row: Row, name: str) -> None:
+    """Do not take a whole table, written column by column, for a row.
+
+    Raises:
+        DataError: the field, which is to hold one text, holds many values.
+    """
+    if isinstance(row.fields.get(name), list | dict):
+        raise DataError(row.where, f'field "{name}" holds many values, as a table by columns has them; {BY_ROWS}')
 
 
 def texts_of(row: Row, name: str) -> list[str]:
@@ -109,10 +121,21 @@ def labels_of(row: Row, count: int) -> list[bool]:
     return [bool(label) for label in labels]
 
 
+def has_empty_label(fields: dict[str, Any]) -> bool:
+    """Whether there is a field for a label, and nothing in it."""
+    value = _label(fields)
+    is_empty = is_absent(value) or (isinstance(value, str) and not value.strip())
+    return is_empty and bool(fields.keys() & {"label", "labels"})
+
+
 def is_named(fields: dict[str, Any]) -> bool:
     """Whether the label is the name of a class, such as an intent, and so a group; a number may be a score."""
-    value = fields.get("label", fields.get("labels"))
+    value = _label(fields)
     return isinstance(value, str) and bool(value.strip()) and not _is_number(value)
+
+
+def _label(fields: dict[str, Any]) -> Any:
+    return fields.get("label", fields.get("labels"))
 
 
 def _is_number(text: str) -> bool:
@@ -125,7 +148,7 @@ def _is_number(text: str) -> bool:
 
 def group_of(row: Row) -> str | None:
     """The group under its own name, or as a label that is a name; None where the row has none."""
-    named = row.fields.get("label", row.fields.get("labels")) if is_named(row.fields) else None
+    named = _label(row.fields) if is_named(row.fields) else None
     value = whole(row.fields.get("group", named))
     if is_absent(value):
         return None

@@ -14,15 +14,18 @@ from itertools import chain
 from typing import Any
 
 from multigrain.data.fields import (
+    BY_ROWS,
     ID_NAMES,
     Given,
     group_of,
+    has_empty_label,
     id_of,
     is_named,
     labels_of,
     negatives_of,
     optional_of,
     passages_of,
+    refuse_columns,
     text_of,
     texts_of,
 )
@@ -82,17 +85,23 @@ class Form:
 
 
 def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
-    """Each row with what it says. The first row tells the form of all; rows of labels are put together by query.
+    """Each row with what it says. Rows of labels are put together by query.
+
+    The first row tells the form of all; where its label is empty, the first one that has a label.
 
     Raises:
         DataError: a row is wrong.
     """
     rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
+    head: list[Row] = []
+    for row in rows:
+        head.append(row)
+        if not has_empty_label(row.fields):
+            break
+    if not head:
         return iter(())
-    form = recognise(first)
-    examples = ((row, form.read(row, form.query, form.text)) for row in chain([first], rows))
+    form = recognise(head[-1])
+    examples = ((row, form.read(row, form.query, form.text)) for row in chain(head, rows))
     return _by_query(examples) if form.read is _read_labels else examples
 
 
@@ -104,6 +113,7 @@ def recognise(row: Row) -> Form:
     """
     forms = _matching(row.fields)
     if len(forms) == 1:
+        refuse_columns(row, forms[0].query)
         return forms[0]
     found = names_of(row.fields)
     raise DataError(row.where, f"{_fault(row.fields, forms)}; fields found: {found}.\n{KNOWN_FORMS}")
@@ -116,7 +126,8 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
     if "query" in fields and isinstance(fields.get("positive_passages"), list):
         forms.append(Form(_read_tevatron, "query", "positive_passages"))
     if (names := _column_names(fields)) and not _is_scored_pair(fields):
-        has_labels = (fields.keys() & {"label", "labels"} and not is_named(fields)) or _is_ranked(fields, names[1])
+        is_label = fields.keys() & {"label", "labels"} and not is_named(fields) and not has_empty_label(fields)
+        has_labels = is_label or _is_ranked(fields, names[1])
         forms.append(Form(_read_labels if has_labels else _read_columns, *names))
     return forms
 
@@ -131,6 +142,8 @@ def _is_flagembedding(fields: dict[str, Any]) -> bool:
 def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
     if forms:
         return "fields of several forms"
+    if _is_table(fields):
+        return f"a table in one object; {BY_ROWS.rstrip('.')}"
     if _is_scored_pair(fields):
         return (
             "a score without a label does not say which texts are positives (mine again with output_scores=False, "
@@ -142,6 +155,13 @@ def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict) and not NEGATIVE_NAME.fullmatch(name):
             return f'one object with its rows in "{name}"; give the list alone, as from: jq .{name} FILE'
     return "no known form"
+
+
+def _is_table(fields: dict[str, Any]) -> bool:
+    """As pandas writes one: its columns by name, its rows by index, or in parts."""
+    if not all(isinstance(value, dict) for value in fields.values()):
+        return fields.keys() >= {"columns", "data"}
+    return len({tuple(value) for value in fields.values()}) == 1
 
 
 def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
-from multigrain.data.fields import group_of, id_of, text_of, text_or_blank, titled
+from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
 from multigrain.data.forms import Example, read_examples
 from multigrain.data.rows import Row, read_rows
 from multigrain.data.splits import files_below
@@ -83,6 +83,7 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
         if row.number == 1 and is_bundle(row.fields):
             yield from bundle_passages(row)
             return
+        refuse_columns(row, "text")
         id = id_of(row) or str(row.number)
         if id in ids:
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
