@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from multigrain.config import LoraSection, ModelSection
 from multigrain.errors import ConfigError
-from multigrain.model.architectures import is_decoder, is_known
+from multigrain.model.architectures import is_class, is_decoder, is_known
 from multigrain.model.files import folder_of, is_gguf, modules_of, revision_of, settings_of
 from multigrain.model.locate import PROMPTS_FILE, prompts_of, prompts_to_train, require_model
 from multigrain.model.whole_files import gguf_fault, settings_faults, shapes_in, weight_faults
@@ -69,7 +69,7 @@ def foresee(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
     folder = folder_of(section.base)
     if folder is None:
         return
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     config = settings_of(inner, "config.json")
     faults = [*_layer_faults(section, _setting(config, LAYERS)), *_prompt_faults(section, inner)]
     if section.lora:
@@ -94,7 +94,7 @@ def foresee_base(name: str) -> None:
         return
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise adapter_as_base(str(folder))
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     if faults := [*_lost_modules(folder), *_eos_faults(inner, settings_of(inner, "config.json"))]:
         raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
 
@@ -106,11 +106,21 @@ def foresee_encoder(name: str, key: str) -> None:
         ConfigError: it is not, or cannot; names the setting `key`.
         RunError: the embedded model is not installed.
     """
+    _foresee_files(name, key, "AutoModel")
+
+
+def _foresee_files(name: str, key: str, loader: str) -> None:
+    """The same of any model, which is loaded by this class of transformers.
+
+    Raises:
+        ConfigError: it is not, or cannot; names the setting `key`.
+        RunError: the embedded model is not installed.
+    """
     require_model(name, key)
     if is_gguf(name) and (fault := gguf_fault(Path(name))):
         raise ConfigError(key, [f"{name} {fault}"])
     is_whole = revision_of(name) is None or constants.is_offline_mode()
-    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole)]):
+    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole, loader)]):
         raise ConfigError(key, [f"{name} cannot be loaded: {fault}" for fault in faults])
 
 
@@ -120,11 +130,11 @@ def foresee_cross_encoder(name: str, key: str) -> None:
     Raises:
         ConfigError: as of `foresee_encoder`, or it is another model; names the setting `key`.
     """
-    foresee_encoder(name, key)
+    _foresee_files(name, key, "AutoModelForSequenceClassification")
     folder = folder_of(name)
     if folder is None or len(modules_of(folder)) > 1:
         return
-    config = settings_of(_transformer_of(folder), "config.json")
+    config = settings_of(transformer_of(folder), "config.json")
     scores = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
     if fault := head_fault(config.get("architectures") or [], scores):
         raise no_cross_encoder(name, key, fault)
@@ -141,6 +151,10 @@ def notes(section: ModelSection) -> list[str]:
         keep = f'model.pooling = "{own}" keeps them' if own in MODES.values() else "multigrain cannot pool so"
         place = f'the base pools by {own}; "{section.pooling}" takes its place, so training starts from other vectors'
         found.append(f"{place} than the base's ({keep})")
+    config = settings_of(transformer_of(folder), "config.json")
+    if code := _own_code(config, "AutoModel"):
+        place = f"the {config.get('model_type')} of transformers takes its place"
+        found.append(f"the base brings code of its own ({code}); {place}")
     if sizes := [f"{one.get('in_features')} -> {one.get('out_features')}" for one in _dense_of(folder)]:
         found.append(f"the base's Dense ({', '.join(sizes)}) stays behind the pooling")
     if size := settings_of(folder, PROMPTS_FILE).get("truncate_dim"):
@@ -151,7 +165,7 @@ def notes(section: ModelSection) -> list[str]:
 def length_note(name: str, max_tokens: int, key: str) -> list[str]:
     """A line where a model reads fewer tokens than the setting `key` asks for."""
     folder = folder_of(name)
-    most = folder and _most_tokens(_transformer_of(folder))
+    most = folder and _most_tokens(transformer_of(folder))
     return (
         [f"{key}: found {max_tokens}; {name} reads {most} tokens of a text at most"]
         if most and most < max_tokens
@@ -216,12 +230,18 @@ def _kind(module: dict[str, str]) -> str:
     return module["type"].rpartition(".")[2]
 
 
-def _transformer_of(folder: Path) -> Path:
+def transformer_of(folder: Path) -> Path:
     """Its folder: older models have each module in a folder of its own."""
     return folder / next((module["path"] for module in modules_of(folder)), "")
 
 
-def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
+def _own_code(config: dict[str, Any], loader: str) -> str | None:
+    """The code that a model brings along for the class of transformers that loads it."""
+    code = config.get("auto_map")
+    return str(code[loader]) if isinstance(code, dict) and code.get(loader) else None
+
+
+def _loading_faults(folder: Path, is_whole: bool, loader: str) -> Iterator[str]:
     """What is wrong with a model's files; of the hub's, those that are not `is_whole` on this disk may be to come."""
     yield from settings_faults(folder)
     modules = modules_of(folder)
@@ -231,11 +251,14 @@ def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
         yield f"it has modules {own_code} ({', '.join(foreign)})"
     if modules and not _kind(modules[0]).endswith("Transformer"):
         return
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     config = settings_of(inner, "config.json")
     if (kind := config.get("model_type")) and not is_known(kind):
         code = f"; it has code {own_code}" if "auto_map" in config else ""
         yield f'transformers knows no architecture "{kind}"{code}'
+    elif (code := _own_code(config, loader)) and not is_class(code.rpartition(".")[2]):
+        # Transformers would take the architecture of its own that bears that name, with weights drawn at random.
+        yield f"it has code {own_code} ({code}), though it calls itself {kind}"
     if config or (inner / "adapter_config.json").is_file():
         yield from weight_faults(inner, is_whole)
     for module in modules:
@@ -256,7 +279,7 @@ def _lost_modules(folder: Path) -> Iterator[str]:
     after = (*KEPT, "Normalize")
     if lost := [*kinds[1:pooling], *(kind for kind in kinds[pooling + 1 :] if kind not in after)]:
         yield f"it has modules that would be lost: {', '.join(lost)}"
-    size = _setting(settings_of(_transformer_of(folder), "config.json"), SIZES)
+    size = _setting(settings_of(transformer_of(folder), "config.json"), SIZES)
     for settings in _dense_of(folder):
         if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             yield "its Dense reads the vectors of tokens, not that of the text"
