@@ -132,7 +132,7 @@ def foresee_cross_encoder(name: str, key: str) -> None:
     """
     _foresee_files(name, key, "AutoModelForSequenceClassification")
     folder = folder_of(name)
-    if folder is None or len(modules_of(folder)) > 1:
+    if folder is None or (len(modules_of(folder)) > 1 and _kind_of_host(folder) == "CrossEncoder"):
         return
     config = settings_of(transformer_of(folder), "config.json")
     scores = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
@@ -224,6 +224,11 @@ def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
 def unfit_dense(wanted: int, size: int) -> str:
     """What to say of a Dense module that reads vectors of another length than one pooling gives."""
     return f"its Dense reads vectors of {wanted} numbers, as several poolings together give; one gives {size}"
+
+
+def _kind_of_host(folder: Path) -> str:
+    """Which of its kinds of models the host saved; it says none of what old releases saved, and none of others'."""
+    return str(settings_of(folder, PROMPTS_FILE).get("model_type", "SentenceTransformer"))
 
 
 def _kind(module: dict[str, str]) -> str:
