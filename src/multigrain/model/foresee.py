@@ -107,6 +107,8 @@ def foresee_encoder(name: str, key: str) -> None:
         RunError: the embedded model is not installed.
     """
     _foresee_files(name, key, "AutoModel")
+    if (folder := folder_of(name)) and (fault := _no_pooling(folder)):
+        raise ConfigError(key, [f"{name} cannot be loaded: {fault}"])
 
 
 def _foresee_files(name: str, key: str, loader: str) -> None:
@@ -273,6 +275,18 @@ def _loading_faults(folder: Path, is_whole: bool, loader: str) -> Iterator[str]:
             yield from weight_faults(folder / module["path"], is_whole)
     if is_whole and config and not any(path for pattern in TOKENIZERS for path in inner.glob(pattern)):
         yield f"there is no file of its tokenizer in {inner} ({', '.join(TOKENIZERS)})"
+
+
+def _no_pooling(folder: Path) -> str | None:
+    """What to say of a list of modules of which none makes one vector of those of the tokens."""
+    kinds = [_kind(module) for module in modules_of(folder)]
+    output = settings_of(transformer_of(folder), *SENTENCE_CONFIGS).get("module_output_name", "token_embeddings")
+    if not kinds or not kinds[0].endswith("Transformer") or output == "sentence_embedding":
+        return None
+    if any(kind.endswith("Pooling") for kind in kinds):
+        return None
+    found = f"its modules.json lists no pooling ({', '.join(kinds)}), so texts get no vectors"
+    return f"{found}; add one, or delete modules.json: then it pools by mean"
 
 
 def _lost_modules(folder: Path) -> Iterator[str]:
