@@ -201,7 +201,7 @@ def test_files_that_are_missing(missing: str, tiny_encoder: Path, tmp_path: Path
 def test_modules_that_would_be_lost(tiny_encoder: Path, tmp_path: Path) -> None:
     base = with_modules(tiny_encoder, tmp_path / "base", Normalize())
     modules = json.loads((base / "modules.json").read_text())
-    modules[1]["type"] = "sentence_transformers.models.WordWeights"
+    modules[2]["type"] = "sentence_transformers.models.WordWeights"
     (base / "modules.json").write_text(json.dumps(modules))
     refused(ModelSection(base=str(base)), "modules that would be lost: WordWeights")
     modules[0]["type"] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
@@ -524,3 +524,68 @@ def test_a_cross_encoder_with_weights_that_would_begin_at_random(tiny_cross_enco
     other_names(judge)
     with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are not in its files"):
         load_cross_encoder(str(judge))
+
+
+def test_an_encoder_is_no_cross_encoder(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    encoder = with_modules(tiny_encoder, tmp_path / "encoder", Normalize())
+    for name in ("config_sentence_transformers.json", "old settings"):  # as old releases saved it, without a kind
+        with pytest.raises(ConfigError, match=r"grading.cross_encoder: .*encoder has no head that scores pairs .BertModel"):
+            foresee_cross_encoder(str(encoder), "grading.cross_encoder")
+        if "json" in name:
+            (encoder / name).unlink()
+    scorer = shutil.copytree(tiny_cross_encoder, tmp_path / "scorer")
+    modules = json.loads((scorer / "modules.json").read_text())
+    place = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    (scorer / "modules.json").write_text(json.dumps([*modules, modules[0] | {"type": place, "path": "1_LogitScore"}]))
+    edit(scorer / "config.json", architectures=["Qwen3ForCausalLM"])
+    foresee_cross_encoder(str(scorer), "grading.cross_encoder")
+
+
+def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    base = with_modules(tiny_encoder, tmp_path / "base", Normalize())
+    modules = json.loads((base / "modules.json").read_text())
+    (base / "modules.json").write_text(json.dumps(modules[:1]))
+    with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling .Transformer., so texts get no"):
+        foresee_base(str(base))
+    (base / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
+    with pytest.raises(ConfigError, match="judge_model: .* modules.json lists no pooling .Transformer, Normalize."):
+        foresee_encoder(str(base), "grading.judge_model")
+    foresee_cross_encoder(str(tiny_cross_encoder), "grading.cross_encoder")
+
+
+def test_more_layers_that_see_ahead_than_there_are(tiny_encoder: Path) -> None:
+    section = ModelSection.model_validate({"base": str(tiny_encoder), "bidirectional": 5})
+    refused(section, "bidirectional: found 5; the base has 2 layers")
+
+
+def test_a_saved_length_beyond_the_positions(tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:
+    base = with_modules(tiny_encoder, tmp_path / "base")
+    edit(base / "sentence_bert_config.json", max_seq_length=512)
+    edit(base / "tokenizer_config.json", model_max_length=16)  # the saved length counts instead
+    assert load_base(str(base), 600).max_seq_length == 64
+    [note] = notes(ModelSection(base=str(base), max_tokens=100))
+    assert note == f"model.max_tokens: found 100; {base} reads 64 tokens of a text at most"
+    told = check(load_config(run_toml, [f"grading.judge_model={base}", "grading.judge_max_tokens=600"]))
+    assert f"grading.judge_max_tokens: found 600; {base} reads 64 tokens" in told
+
+
+def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: Path, tmp_path: Path) -> None:
+    """T5 and its kin have a table of distances; whatever else their settings say."""
+    folder = tmp_path / "alibi"
+    with_modules(tiny_encoder, folder)
+    edit(folder / "sentence_bert_config.json", max_seq_length=512)
+    edit(folder / "config.json", model_type="llama")
+    assert "reads" not in " ".join(notes(ModelSection(base=str(folder), max_tokens=100)))
+
+
+def test_a_file_where_a_folder_is_wanted(tiny_encoder: Path) -> None:
+    file = tiny_encoder / "model.safetensors"
+    with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder, {tiny_encoder}") as caught:
+        foresee_base(str(file))
+    assert "did you mean" not in str(caught.value)
+
+
+def test_vectors_are_cut_only_by_a_length_below_theirs(tiny_encoder: Path, tmp_path: Path) -> None:
+    for place, (length, modules) in enumerate([(32, ()), (100, ()), (16, (Dense(32, 16),))]):
+        base = with_modules(tiny_encoder, tmp_path / str(place), *modules, truncate_dim=length)
+        assert "cut" not in " ".join(notes(ModelSection(base=str(base))))

@@ -345,6 +345,8 @@ def _layer_faults(section: ModelSection, layers: int | None) -> list[str]:
         for layer in section.anchor.layers
         if section.pooling == "anchor" and not -layers <= layer < layers
     ]
+    if type(section.bidirectional) is int and section.bidirectional > layers:
+        faults.append(f"bidirectional: found {section.bidirectional}; the base has {layers} layers")
     if section.lora and (top := section.lora.top_layers or 0) > layers:
         faults.append(f"lora.top_layers: found {top}; the base has {layers} layers")
     return faults
