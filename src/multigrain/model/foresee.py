@@ -37,6 +37,8 @@ COUNT_LATER = (
     *("mpnet", "longformer", "luke", "esm", "markuplm", "lilt"),
 )
 """Architectures that count the positions of tokens from the one behind their padding token."""
+ABSOLUTE = ("bert", "distilbert", "electra", "albert", "mobilebert", "convbert", "ernie", "nystromformer")
+"""Others that have a table of positions, beyond which a text cannot go whatever length the model was saved with."""
 LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -181,6 +183,8 @@ def _most_tokens(inner: Path) -> int | None:
     positions = config.get("max_position_embeddings", -1)
     saved = settings_of(inner, *SENTENCE_CONFIGS).get("max_seq_length")
     lengths = [saved] if saved else [settings_of(inner, "tokenizer_config.json").get("model_max_length"), positions]
+    if config.get("model_type") in ABSOLUTE and config.get("position_embedding_type", "absolute") == "absolute":
+        lengths.append(positions)
     if config.get("model_type") in COUNT_LATER and isinstance(positions, int):
         padding = config.get("pad_token_id")
         padding = padding if isinstance(padding, int) and config["model_type"] != "mpnet" else 1
