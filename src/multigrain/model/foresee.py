@@ -161,7 +161,8 @@ def notes(section: ModelSection) -> list[str]:
         found.append(f"the base brings code of its own ({code}); {place}")
     if sizes := [f"{one.get('in_features')} -> {one.get('out_features')}" for one in _dense_of(folder)]:
         found.append(f"the base's Dense ({', '.join(sizes)}) stays behind the pooling")
-    if size := settings_of(folder, PROMPTS_FILE).get("truncate_dim"):
+    size, length = settings_of(folder, PROMPTS_FILE).get("truncate_dim"), _length_of_vectors(folder, config)
+    if size and (length is None or size < length):
         found.append(f"vectors are cut to {size} numbers, as those of the base are; training sees both lengths")
     return found
 
