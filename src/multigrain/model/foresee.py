@@ -268,9 +268,9 @@ def _loading_faults(folder: Path, is_whole: bool, loader: str) -> Iterator[str]:
     if (kind := config.get("model_type")) and not is_known(kind):
         code = f"; it has code {own_code}" if "auto_map" in config else ""
         yield f'transformers knows no architecture "{kind}"{code}'
-    elif (code := _own_code(config, loader)) and not is_class(code.rpartition(".")[2]):
+    elif (own := _own_code(config, loader)) and not is_class(own.rpartition(".")[2]):
         # Transformers would take the architecture of its own that bears that name, with weights drawn at random.
-        yield f"it has code {own_code} ({code}), though it calls itself {kind}"
+        yield f"it has code {own_code} ({own}), though it calls itself {kind}"
     if config or (inner / "adapter_config.json").is_file():
         yield from weight_faults(inner, is_whole)
     for module in modules:
