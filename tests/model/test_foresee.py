@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -27,7 +28,7 @@ from multigrain.config import ModelSection, load_config
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.model import architectures
 from multigrain.model.build import build_model
-from multigrain.model.foresee import foresee, notes
+from multigrain.model.foresee import foresee, foresee_base, foresee_cross_encoder, foresee_encoder, notes
 from multigrain.model.load import load_base, load_cross_encoder, load_model
 from multigrain.model.tokens import is_decoder
 from multigrain.model.whole import positions_of
@@ -200,7 +201,7 @@ def test_files_that_are_missing(missing: str, tiny_encoder: Path, tmp_path: Path
 def test_modules_that_would_be_lost(tiny_encoder: Path, tmp_path: Path) -> None:
     base = with_modules(tiny_encoder, tmp_path / "base", Normalize())
     modules = json.loads((base / "modules.json").read_text())
-    modules[1]["type"] = "sentence_transformers.models.WordWeights"
+    modules[2]["type"] = "sentence_transformers.models.WordWeights"
     (base / "modules.json").write_text(json.dumps(modules))
     refused(ModelSection(base=str(base)), "modules that would be lost: WordWeights")
     modules[0]["type"] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
@@ -447,3 +448,144 @@ def test_a_gguf_file_that_is_damaged(tmp_path: Path) -> None:
         bad.write_bytes(content)
         with pytest.raises(ConfigError, match=r"^model.base: .*bad.gguf is (cut off|a GGUF file of version 0)"):
             foresee(ModelSection(base=str(bad)))
+
+
+# Is it transformers' own architecture?
+
+
+def other_names(folder: Path) -> None:
+    """Weights as jina-embeddings-v2 names them."""
+    weights = load_file(folder / "model.safetensors")
+    renamed = {name.replace("intermediate.dense", "mlp.up"): weight for name, weight in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_code_of_its_own_under_a_known_name(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_encoder, tmp_path / "base")
+    edit(base / "config.json", auto_map={"AutoModel": "jinaai/code--modeling_bert.JinaBertModel"})
+    with pytest.raises(ConfigError, match=r"model.base: .*code of its own, which multigrain does not run .*JinaBert"):
+        foresee_base(str(base))
+    with pytest.raises(ConfigError, match=r"judge_model: .*code of its own, .*JinaBertModel"):
+        foresee_encoder(str(base), "grading.judge_model")
+    edit(base / "config.json", auto_map={"AutoConfig": "code.Config", "AutoModel": "code.BertModel"})
+    foresee_base(str(base))  # the code has become transformers' own
+    [note] = notes(ModelSection(base=str(base), max_tokens=32))
+    assert note == "the base brings code of its own (code.BertModel); the bert of transformers takes its place"
+    judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
+    edit(judge / "config.json", auto_map={"AutoModelForSequenceClassification": "code.JinaScores"})
+    with pytest.raises(ConfigError, match=r"grading.cross_encoder: .*code of its own, .*JinaScores"):
+        foresee_cross_encoder(str(judge), "grading.cross_encoder")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pickle", "hub", "folder"])
+def test_weights_that_would_begin_at_random(
+    form: str, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = shutil.copytree(tiny_encoder, tmp_path / "base")
+    other_names(base)
+    if form == "pickle":
+        torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
+    if form == "folder":
+        base = with_modules(tiny_encoder, tmp_path / "host")
+        (inner := base / "0_Transformer").mkdir()
+        for file in [path for path in base.iterdir() if path.is_file() and "sentence_trans" not in path.name]:
+            file.rename(inner / file.name)
+        (inner / "modules.json").rename(base / "modules.json")
+        modules = json.loads((base / "modules.json").read_text())
+        (base / "modules.json").write_text(json.dumps([modules[0] | {"path": "0_Transformer"}, modules[1]]))
+        load_base(str(base))
+        other_names(inner)
+    if form == "hub":
+        cached = tmp_path / "hub" / "models--some--base"
+        (cached / "refs").mkdir(parents=True)
+        (cached / "refs" / "main").write_text("c" * 40)
+        shutil.copytree(base, cached / "snapshots" / ("c" * 40))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are not in its files, such as .*intermed"):
+        load_base("some/base" if form == "hub" else str(base), None, "grading.judge_model")
+
+
+def test_old_names_of_weights_are_known(tiny_encoder: Path, tmp_path: Path) -> None:
+    """As the first BERT has them; transformers translates them."""
+    base = shutil.copytree(tiny_encoder, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for new, name in old.items():
+        weights = {f"bert.{key}".replace("bert.bert.", "bert.").replace(new, name): w for key, w in weights.items()}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    np.testing.assert_allclose(
+        load_base(str(base)).encode(TEXTS), load_base(str(tiny_encoder)).encode(TEXTS), atol=1e-6
+    )
+
+
+def test_a_cross_encoder_with_weights_that_would_begin_at_random(tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
+    other_names(judge)
+    with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are not in its files"):
+        load_cross_encoder(str(judge))
+
+
+def test_an_encoder_is_no_cross_encoder(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    encoder = with_modules(tiny_encoder, tmp_path / "encoder", Normalize())
+    for name in ("config_sentence_transformers.json", "old settings"):  # as old releases saved it, without a kind
+        with pytest.raises(ConfigError, match=r"cross_encoder: .*encoder has no head that scores pairs .BertModel"):
+            foresee_cross_encoder(str(encoder), "grading.cross_encoder")
+        if "json" in name:
+            (encoder / name).unlink()
+    scorer = shutil.copytree(tiny_cross_encoder, tmp_path / "scorer")
+    modules = json.loads((scorer / "modules.json").read_text())
+    place = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    (scorer / "modules.json").write_text(json.dumps([*modules, modules[0] | {"type": place, "path": "1_LogitScore"}]))
+    edit(scorer / "config.json", architectures=["Qwen3ForCausalLM"])
+    foresee_cross_encoder(str(scorer), "grading.cross_encoder")
+
+
+def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    base = with_modules(tiny_encoder, tmp_path / "base", Normalize())
+    modules = json.loads((base / "modules.json").read_text())
+    (base / "modules.json").write_text(json.dumps(modules[:1]))
+    with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling .Transformer., so texts"):
+        foresee_base(str(base))
+    (base / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
+    with pytest.raises(ConfigError, match="judge_model: .* modules.json lists no pooling .Transformer, Normalize."):
+        foresee_encoder(str(base), "grading.judge_model")
+    foresee_cross_encoder(str(tiny_cross_encoder), "grading.cross_encoder")
+
+
+def test_more_layers_that_see_ahead_than_there_are(tiny_encoder: Path) -> None:
+    section = ModelSection.model_validate({"base": str(tiny_encoder), "bidirectional": 5})
+    refused(section, "bidirectional: found 5; the base has 2 layers")
+
+
+def test_a_saved_length_beyond_the_positions(tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:
+    base = with_modules(tiny_encoder, tmp_path / "base")
+    edit(base / "sentence_bert_config.json", max_seq_length=512)
+    edit(base / "tokenizer_config.json", model_max_length=16)  # the saved length counts instead
+    assert load_base(str(base), 600).max_seq_length == 64
+    [note] = notes(ModelSection(base=str(base), max_tokens=100))
+    assert note == f"model.max_tokens: found 100; {base} reads 64 tokens of a text at most"
+    told = check(load_config(run_toml, [f"grading.judge_model={base}", "grading.judge_max_tokens=600"]))
+    assert f"grading.judge_max_tokens: found 600; {base} reads 64 tokens" in told
+
+
+def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: Path, tmp_path: Path) -> None:
+    """T5 and its kin have a table of distances; whatever else their settings say."""
+    folder = tmp_path / "alibi"
+    with_modules(tiny_encoder, folder)
+    edit(folder / "sentence_bert_config.json", max_seq_length=512)
+    edit(folder / "config.json", model_type="llama")
+    assert "reads" not in " ".join(notes(ModelSection(base=str(folder), max_tokens=100)))
+
+
+def test_a_file_where_a_folder_is_wanted(tiny_encoder: Path) -> None:
+    file = tiny_encoder / "model.safetensors"
+    with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder, {tiny_encoder}") as caught:
+        foresee_base(str(file))
+    assert "did you mean" not in str(caught.value)
+
+
+def test_vectors_are_cut_only_by_a_length_below_theirs(tiny_encoder: Path, tmp_path: Path) -> None:
+    for place, (length, modules) in enumerate([(32, ()), (100, ()), (16, (Dense(32, 16),))]):
+        base = with_modules(tiny_encoder, tmp_path / str(place), *modules, truncate_dim=length)
+        assert not any("vectors are cut" in note for note in notes(ModelSection(base=str(base))))

@@ -77,7 +77,7 @@ def _is(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def has_adapter(model: SentenceTransformer) -> bool:
+def has_adapter(model: nn.Sequential) -> bool:
     """Whether there is something to merge."""
     return bool(getattr(getattr(model[0], "model", None), "_hf_peft_config_loaded", False))
 

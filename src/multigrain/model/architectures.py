@@ -18,13 +18,24 @@ def is_decoder(kind: str) -> bool:
     return kind in writes and kind not in fills
 
 
+def is_class(name: str) -> bool:
+    """Whether transformers has a model's class of this name itself; yes where nobody can tell."""
+    source = _source("modeling_auto.py")
+    return not source or f'"{name}"' in source
+
+
+@cache
+def _source(file: str) -> str:
+    """A file of transformers.models.auto; nothing where there is none."""
+    package = importlib.util.find_spec("transformers")
+    try:
+        return Path(str(package and package.origin)).with_name("models").joinpath("auto", file).read_text("utf-8")
+    except OSError:
+        return ""
+
+
 @cache
 def _listed(file: str, mapping: str) -> frozenset[str]:
     """The keys of a mapping in a file of transformers.models.auto."""
-    package = importlib.util.find_spec("transformers")
-    try:
-        source = Path(str(package and package.origin)).with_name("models").joinpath("auto", file).read_text("utf-8")
-    except OSError:
-        return frozenset()
-    block = re.search(rf"^{mapping} = OrderedDict\(\n(.*?)^\)", source, re.MULTILINE | re.DOTALL)
+    block = re.search(rf"^{mapping} = OrderedDict\(\n(.*?)^\)", _source(file), re.MULTILINE | re.DOTALL)
     return frozenset(re.findall(r'\(\s*"([^"]+)",', block[1])) if block else frozenset()

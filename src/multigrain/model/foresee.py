@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from multigrain.config import LoraSection, ModelSection
 from multigrain.errors import ConfigError
-from multigrain.model.architectures import is_decoder, is_known
+from multigrain.model.architectures import is_class, is_decoder, is_known
 from multigrain.model.files import folder_of, is_gguf, modules_of, revision_of, settings_of
 from multigrain.model.locate import PROMPTS_FILE, prompts_of, prompts_to_train, require_model
 from multigrain.model.whole_files import gguf_fault, settings_faults, shapes_in, weight_faults
@@ -37,6 +37,8 @@ COUNT_LATER = (
     *("mpnet", "longformer", "luke", "esm", "markuplm", "lilt"),
 )
 """Architectures that count the positions of tokens from the one behind their padding token."""
+ABSOLUTE = ("bert", "distilbert", "electra", "albert", "mobilebert", "convbert", "ernie", "nystromformer")
+"""Others that have a table of positions, beyond which a text cannot go whatever length the model was saved with."""
 LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -69,7 +71,7 @@ def foresee(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
     folder = folder_of(section.base)
     if folder is None:
         return
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     config = settings_of(inner, "config.json")
     faults = [*_layer_faults(section, _setting(config, LAYERS)), *_prompt_faults(section, inner)]
     if section.lora:
@@ -94,7 +96,7 @@ def foresee_base(name: str) -> None:
         return
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise adapter_as_base(str(folder))
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     if faults := [*_lost_modules(folder), *_eos_faults(inner, settings_of(inner, "config.json"))]:
         raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
 
@@ -106,11 +108,23 @@ def foresee_encoder(name: str, key: str) -> None:
         ConfigError: it is not, or cannot; names the setting `key`.
         RunError: the embedded model is not installed.
     """
+    _foresee_files(name, key, "AutoModel")
+    if (folder := folder_of(name)) and (fault := _no_pooling(folder)):
+        raise ConfigError(key, [f"{name} cannot be loaded: {fault}"])
+
+
+def _foresee_files(name: str, key: str, loader: str) -> None:
+    """The same of any model, which is loaded by this class of transformers.
+
+    Raises:
+        ConfigError: it is not, or cannot; names the setting `key`.
+        RunError: the embedded model is not installed.
+    """
     require_model(name, key)
     if is_gguf(name) and (fault := gguf_fault(Path(name))):
         raise ConfigError(key, [f"{name} {fault}"])
     is_whole = revision_of(name) is None or constants.is_offline_mode()
-    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole)]):
+    if (folder := folder_of(name)) and (faults := [*_loading_faults(folder, is_whole, loader)]):
         raise ConfigError(key, [f"{name} cannot be loaded: {fault}" for fault in faults])
 
 
@@ -120,11 +134,11 @@ def foresee_cross_encoder(name: str, key: str) -> None:
     Raises:
         ConfigError: as of `foresee_encoder`, or it is another model; names the setting `key`.
     """
-    foresee_encoder(name, key)
+    _foresee_files(name, key, "AutoModelForSequenceClassification")
     folder = folder_of(name)
-    if folder is None or len(modules_of(folder)) > 1:
+    if folder is None or (len(modules_of(folder)) > 1 and _kind_of_host(folder) == "CrossEncoder"):
         return
-    config = settings_of(_transformer_of(folder), "config.json")
+    config = settings_of(transformer_of(folder), "config.json")
     scores = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
     if fault := head_fault(config.get("architectures") or [], scores):
         raise no_cross_encoder(name, key, fault)
@@ -141,9 +155,14 @@ def notes(section: ModelSection) -> list[str]:
         keep = f'model.pooling = "{own}" keeps them' if own in MODES.values() else "multigrain cannot pool so"
         place = f'the base pools by {own}; "{section.pooling}" takes its place, so training starts from other vectors'
         found.append(f"{place} than the base's ({keep})")
+    config = settings_of(transformer_of(folder), "config.json")
+    if code := _own_code(config, "AutoModel"):
+        place = f"the {config.get('model_type')} of transformers takes its place"
+        found.append(f"the base brings code of its own ({code}); {place}")
     if sizes := [f"{one.get('in_features')} -> {one.get('out_features')}" for one in _dense_of(folder)]:
         found.append(f"the base's Dense ({', '.join(sizes)}) stays behind the pooling")
-    if size := settings_of(folder, PROMPTS_FILE).get("truncate_dim"):
+    size, length = settings_of(folder, PROMPTS_FILE).get("truncate_dim"), _length_of_vectors(folder, config)
+    if size and (length is None or size < length):
         found.append(f"vectors are cut to {size} numbers, as those of the base are; training sees both lengths")
     return found
 
@@ -151,7 +170,7 @@ def notes(section: ModelSection) -> list[str]:
 def length_note(name: str, max_tokens: int, key: str) -> list[str]:
     """A line where a model reads fewer tokens than the setting `key` asks for."""
     folder = folder_of(name)
-    most = folder and _most_tokens(_transformer_of(folder))
+    most = folder and _most_tokens(transformer_of(folder))
     return (
         [f"{key}: found {max_tokens}; {name} reads {most} tokens of a text at most"]
         if most and most < max_tokens
@@ -165,6 +184,8 @@ def _most_tokens(inner: Path) -> int | None:
     positions = config.get("max_position_embeddings", -1)
     saved = settings_of(inner, *SENTENCE_CONFIGS).get("max_seq_length")
     lengths = [saved] if saved else [settings_of(inner, "tokenizer_config.json").get("model_max_length"), positions]
+    if config.get("model_type") in ABSOLUTE and config.get("position_embedding_type", "absolute") == "absolute":
+        lengths.append(positions)
     if config.get("model_type") in COUNT_LATER and isinstance(positions, int):
         padding = config.get("pad_token_id")
         padding = padding if isinstance(padding, int) and config["model_type"] != "mpnet" else 1
@@ -212,16 +233,27 @@ def unfit_dense(wanted: int, size: int) -> str:
     return f"its Dense reads vectors of {wanted} numbers, as several poolings together give; one gives {size}"
 
 
+def _kind_of_host(folder: Path) -> str:
+    """Which of its kinds of models the host saved; it says none of what old releases saved, and none of others'."""
+    return str(settings_of(folder, PROMPTS_FILE).get("model_type", "SentenceTransformer"))
+
+
 def _kind(module: dict[str, str]) -> str:
     return module["type"].rpartition(".")[2]
 
 
-def _transformer_of(folder: Path) -> Path:
+def transformer_of(folder: Path) -> Path:
     """Its folder: older models have each module in a folder of its own."""
     return folder / next((module["path"] for module in modules_of(folder)), "")
 
 
-def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
+def _own_code(config: dict[str, Any], loader: str) -> str | None:
+    """The code that a model brings along for the class of transformers that loads it."""
+    code = config.get("auto_map")
+    return str(code[loader]) if isinstance(code, dict) and code.get(loader) else None
+
+
+def _loading_faults(folder: Path, is_whole: bool, loader: str) -> Iterator[str]:
     """What is wrong with a model's files; of the hub's, those that are not `is_whole` on this disk may be to come."""
     yield from settings_faults(folder)
     modules = modules_of(folder)
@@ -231,11 +263,14 @@ def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
         yield f"it has modules {own_code} ({', '.join(foreign)})"
     if modules and not _kind(modules[0]).endswith("Transformer"):
         return
-    inner = _transformer_of(folder)
+    inner = transformer_of(folder)
     config = settings_of(inner, "config.json")
     if (kind := config.get("model_type")) and not is_known(kind):
         code = f"; it has code {own_code}" if "auto_map" in config else ""
         yield f'transformers knows no architecture "{kind}"{code}'
+    elif (own := _own_code(config, loader)) and not is_class(own.rpartition(".")[2]):
+        # Transformers would take the architecture of its own that bears that name, with weights drawn at random.
+        yield f"it has code {own_code} ({own}), though it calls itself {kind}"
     if config or (inner / "adapter_config.json").is_file():
         yield from weight_faults(inner, is_whole)
     for module in modules:
@@ -247,6 +282,18 @@ def _loading_faults(folder: Path, is_whole: bool) -> Iterator[str]:
         yield f"there is no file of its tokenizer in {inner} ({', '.join(TOKENIZERS)})"
 
 
+def _no_pooling(folder: Path) -> str | None:
+    """What to say of a list of modules of which none makes one vector of those of the tokens."""
+    kinds = [_kind(module) for module in modules_of(folder)]
+    output = settings_of(transformer_of(folder), *SENTENCE_CONFIGS).get("module_output_name", "token_embeddings")
+    if not kinds or not kinds[0].endswith("Transformer") or output == "sentence_embedding":
+        return None
+    if any(kind.endswith("Pooling") for kind in kinds):
+        return None
+    found = f"its modules.json lists no pooling ({', '.join(kinds)}), so texts get no vectors"
+    return f"{found}; add one, or delete modules.json: then it pools by mean"
+
+
 def _lost_modules(folder: Path) -> Iterator[str]:
     """Modules that have no place in what is trained: transformer, pooling, then those that are kept."""
     kinds = [_kind(module) for module in modules_of(folder)]
@@ -256,7 +303,7 @@ def _lost_modules(folder: Path) -> Iterator[str]:
     after = (*KEPT, "Normalize")
     if lost := [*kinds[1:pooling], *(kind for kind in kinds[pooling + 1 :] if kind not in after)]:
         yield f"it has modules that would be lost: {', '.join(lost)}"
-    size = _setting(settings_of(_transformer_of(folder), "config.json"), SIZES)
+    size = _setting(settings_of(transformer_of(folder), "config.json"), SIZES)
     for settings in _dense_of(folder):
         if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             yield "its Dense reads the vectors of tokens, not that of the text"
@@ -303,6 +350,8 @@ def _layer_faults(section: ModelSection, layers: int | None) -> list[str]:
         for layer in section.anchor.layers
         if section.pooling == "anchor" and not -layers <= layer < layers
     ]
+    if type(section.bidirectional) is int and section.bidirectional > layers:
+        faults.append(f"bidirectional: found {section.bidirectional}; the base has {layers} layers")
     if section.lora and (top := section.lora.top_layers or 0) > layers:
         faults.append(f"lora.top_layers: found {top}; the base has {layers} layers")
     return faults

@@ -15,16 +15,15 @@ from torch import nn
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.jsonl import write_json
 from multigrain.model import anchor_attention, pooling
-from multigrain.model.files import is_gguf, revision_of
-from multigrain.model.foresee import head_fault, no_cross_encoder
+from multigrain.model.files import folder_of, is_gguf, revision_of
+from multigrain.model.foresee import head_fault, no_cross_encoder, transformer_of
 from multigrain.model.gguf import as_folder, cache
 from multigrain.model.legacy import write_in_old_words
 from multigrain.model.locate import find_base
 from multigrain.model.plain_text import read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
 from multigrain.model.tokens import see_to_padding
-from multigrain.model.whole import positions_of, unlike_its_files, weights_not_in
-from multigrain.progress import say
+from multigrain.model.whole import drawn_at_random, positions_of, unlike_its_files
 from multigrain.rundir import model_folder_of
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
@@ -109,10 +108,16 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
         raise ConfigError(key, [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if isinstance(model[0], Transformer):
         see_to_padding(model.tokenizer)
-    if absent := weights_not_in(Path(base), model):
-        say(f"  {base}: {len(absent)} weights are not in its files, and begin at random, such as {absent[0]}")
+    _require_weights(base, key, model)
     _read_at_most(model, max_tokens)
     return model
+
+
+def _require_weights(base: str, key: str, model: nn.Sequential) -> None:
+    folder = folder_of(base)
+    if folder and (absent := drawn_at_random(transformer_of(folder), model)):
+        found = f"{len(absent)} of its weights are not in its files, such as {absent[0]}, and would begin at random"
+        raise ConfigError(key, [f"{base} cannot be loaded: {found}; is it of the architecture that config.json names?"])
 
 
 def _read_at_most(model: SentenceTransformer | CrossEncoder, max_tokens: int | None) -> None:
@@ -139,6 +144,7 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
         raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {first_line(error)}"]) from error
     if fault := _no_cross_encoder(model):
         raise no_cross_encoder(found, key, fault)
+    _require_weights(found, key, model)
     _read_at_most(model, max_tokens)
     return model
 

@@ -33,8 +33,10 @@ def find_base(name: str, key: str) -> str:
         if not folder.is_file():
             raise ConfigError(key, [f"{name}: no such file{_meant(name)}"])
         return name
+    if folder.is_file():
+        raise ConfigError(key, [f"{name} is a file; wanted its folder, {folder.parent}, or another of: {WANTED}"])
     looks_like_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    if (looks_like_path and not folder.is_dir()) or folder.is_file():
+    if looks_like_path and not folder.is_dir():
         raise ConfigError(key, [f"{name}: no such folder{_meant(name)}; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
@@ -60,6 +62,7 @@ def _meant(name: str) -> str:
     """The model that a misspelt name may mean: one of ours, or one beside where it was looked for."""
     path = Path(name)
     beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if path.name]
+    beside = [other for other in beside if Path(other) != path]
     near = get_close_matches(name, [EMBEDDED, EMBEDDED_LLM, *beside], 1, 0.8)
     return f'; did you mean "{near[0]}"?' if near else ""
 

@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from torch import nn
+from transformers import PreTrainedModel
 
 from multigrain.model.adapter import has_adapter
 
@@ -20,7 +21,7 @@ def unlike_its_files(folder: Path, model: SentenceTransformer) -> str | None:
     return _length_fault(model)
 
 
-def weights_not_in(folder: Path, model: SentenceTransformer) -> list[str]:
+def weights_not_in(folder: Path, model: nn.Sequential) -> list[str]:
     """The model's weights that the folder does not hold; none where it holds no safetensors at all.
 
     A file's names may have one or two modules more in front than the model's, or fewer. A pooler is of no use here, and
@@ -31,6 +32,25 @@ def weights_not_in(folder: Path, model: SentenceTransformer) -> list[str]:
         return []
     shorter = {ending for name in saved for ending in _endings(name)}
     return [name for name in _names(model) if name not in shorter and saved.isdisjoint(_endings(name))]
+
+
+def drawn_at_random(folder: Path, model: nn.Sequential) -> list[str]:
+    """The weights of a model just loaded that its files do not hold, so that they begin at random.
+
+    Where names differ, transformers is asked: it translates those of older releases.
+
+    Args:
+        folder: of its transformer.
+        model: as it was loaded.
+    """
+    backbone = getattr(model[0], "model", None)
+    if not isinstance(backbone, PreTrainedModel):
+        return []
+    absent = weights_not_in(folder, model)
+    if has_adapter(model) or (_saved(folder) and not absent):
+        return absent
+    _, info = type(backbone).from_pretrained(folder, output_loading_info=True)
+    return sorted(name for name in info["missing_keys"] if "pooler" not in name)
 
 
 def _layers_left_over(folder: Path, model: SentenceTransformer) -> list[str]:
@@ -80,7 +100,7 @@ def _saved(folder: Path) -> set[str]:
     return saved
 
 
-def _names(model: SentenceTransformer) -> list[str]:
+def _names(model: nn.Sequential) -> list[str]:
     """Of an adapter, the weights that it adds: the others are its base's."""
     backbone: Any = getattr(model[0], "model", None)
     if not isinstance(backbone, nn.Module):
