@@ -368,6 +368,6 @@ def _too_few(found: int) -> DataError:
     return DataError(
         "training",
         f"found {counted(found, 'tuples')} that can stand in one batch (with different queries, positives and "
-        "groups); a batch needs 2. Give more pairs, or see in grading/report.json why candidates were dropped: a tuple is a pair with "
-        "negatives that grading kept.",
+        "groups); a batch needs 2. Give more pairs, or see in grading/report.json why candidates were dropped: a "
+        "tuple is a pair with negatives that grading kept.",
     )
