@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer
 
 from multigrain import pipeline
+from multigrain.checks import check
 from multigrain.cli import main
 from multigrain.config import load_config
 from multigrain.errors import ConfigError, LLMReplyError, RunError
@@ -194,6 +195,31 @@ def test_changed_data_are_noticed(run_toml: Path) -> None:
     summary = run(load_config(run_toml), force=True)
     assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
     assert summary["difference"]
+
+
+def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished model is not written over because its base was fetched anew."""
+    models = {key: tmp_path / key for key in ("base", "judge")}
+    for folder in models.values():
+        shutil.copytree(load_config(run_toml).model.base, folder)
+    settings = [f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
+    config = load_config(run_toml, settings)
+    run(config)
+    for folder in models.values():
+        before = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(before + "\n")
+        with pytest.raises(ConfigError, match=f"made with other files of {folder}. .*--force"):
+            run(config)
+        assert f"made otherwise (other files of {folder})" in check(config)
+        (folder / "config.json").write_text(before)
+    (models["base"] / "config.json").write_text(before + "\n")
+    run(config, force=True)
+    manifest = json.loads((config.folder / "manifest.json").read_text())
+    for entry in manifest.values():
+        del entry["models"]
+    (config.folder / "manifest.json").write_text(json.dumps(manifest))
+    (models["base"] / "config.json").write_text(before)
+    run(config)  # of earlier versions nobody knows it
 
 
 def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from multigrain.llm.budget import Usage
 from multigrain.llm.providers import model_name
 from multigrain.model.foresee import length_note, notes
 from multigrain.model.locate import prompts_of, prompts_to_train
-from multigrain.pipeline import finished, is_outdated, names_of
+from multigrain.pipeline import changed_models, finished, is_outdated, names_of
 from multigrain.preflight import require, uses_llm
 from multigrain.progress import counted, listed, named
 from multigrain.rundir import RunDir
@@ -293,6 +293,7 @@ def _state(config: Config) -> tuple[list[str], str]:
     done = finished(config, run_dir)
     todo = [name for name in names_of(config) if name not in done]
     if is_outdated(config, run_dir):
-        changed = "; ".join(run_dir.changed(config)) or "input files"
+        models = [f"other files of {name}" for name in changed_models(config, run_dir)]
+        changed = "; ".join(run_dir.changed(config) or models) or "input files"
         return done, f"made otherwise ({changed}); give another name, or --force"
     return done, f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

@@ -20,7 +20,7 @@ from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import complain, set_mode
 from multigrain.records import encodable
-from multigrain.terminal import PLAIN, fitted, shortened, width_of
+from multigrain.terminal import PLAIN, fitted, leave_hung_up, shortened, width_of
 from multigrain.vectors import ROLES
 
 DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -34,7 +34,7 @@ EPILOG = """examples:
   multigrain run examples/own_pairs.toml --set training.batch_size=16
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
-130 stopped by Ctrl-C or SIGTERM
+130 stopped by Ctrl-C, SIGTERM or SIGHUP
 """
 
 SYNTHESIZE_EPILOG = """examples:
@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not processes.is_main():
         return _beside_the_main_process(arguments)
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, _stop)
     if not (sys.argv[1:] if arguments is None else arguments):
         _parser().print_help()
         return USER
@@ -164,6 +166,7 @@ def _run_verb(options: argparse.Namespace) -> int:
 
 
 def _stop(_signal: int, _frame: object) -> None:
+    leave_hung_up()
     raise KeyboardInterrupt
 
 

@@ -557,7 +557,7 @@ class TrainingSection(Section):
     checkpoint_every: int = Field(20, ge=1)
     """Steps between checkpoints."""
     checkpoint_minutes: float = Field(5.0, gt=0)
-    """And the longest time between them. Ctrl-C and SIGTERM leave one too, when the step under way is done."""
+    """And the longest time between them. Ctrl-C, SIGTERM and SIGHUP leave one too, when the step under way is done."""
     evaluate: bool = False
     """Measure the model on held-out pairs before training and after each phase."""
     report_to: list[Literal["tensorboard", "wandb"]] = []

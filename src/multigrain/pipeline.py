@@ -24,7 +24,7 @@ from multigrain.disk import digest_of, full_disk_explained
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.jsonl import write_json
-from multigrain.model.files import model_files
+from multigrain.model.files import model_digest, model_files
 from multigrain.preflight import require
 from multigrain.progress import counted, listed, say
 from multigrain.prompts import files_in
@@ -60,6 +60,9 @@ class Stage:
     """Whether a run has this stage at all."""
     cut: Callable[[Config, RunDir], str] = lambda config, run: ""
     """To how many inputs the length of training cuts what is asked, if it does. So other steps alone redo nothing."""
+
+    models: Callable[[Config], list[str]] = lambda config: []
+    """The models that it reads."""
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
         """A digest of all that decides the outcome."""
@@ -141,6 +144,7 @@ STAGES = (
             *(run.train_pairs, run.held_out_pairs, *_present(run.other_pairs)),
             *([run.corpus] if config.synthesis.mode == "tasks" else []),
         ],
+        models=lambda config: [config.grading.judge_model],
         applies=lambda config: config.synthesis.mode != "negatives",
         cut=lambda config, run: PAIRS_CUT[config.synthesis.mode](config, run),
     ),
@@ -151,6 +155,7 @@ STAGES = (
         lambda config, run: [*run.pair_files(), run.corpus, run.given, *_asking_files(config)],
         lambda config, run: [run.candidates, run.parked],
         cut=_negatives_cut,
+        models=lambda config: [config.grading.judge_model],
     ),
     Stage(
         "grade",
@@ -164,6 +169,7 @@ STAGES = (
         ],
         lambda config, run: [run.tuples, run.dropped, run.report],
         cut=_negatives_cut,
+        models=lambda config: [name for name in (config.grading.judge_model, config.grading.cross_encoder) if name],
     ),
     Stage(
         "train",
@@ -171,6 +177,7 @@ STAGES = (
         ("model", "training"),
         lambda config, run: [run.tuples, *run.pair_files(), *model_files(config.model.base)],
         lambda config, run: [run.trained, run.curriculum],
+        models=lambda config: [config.model.base],
     ),
     Stage(
         "evaluate",
@@ -183,6 +190,7 @@ STAGES = (
             *_input_files(config.evaluation.tasks),
         ],
         lambda config, run: [run.scores, run.per_query, run.examples],
+        models=lambda config: [config.model.base],
     ),
     Stage(
         "export",
@@ -344,7 +352,9 @@ def inputs_digest(config: Config) -> str:
 
 
 def is_outdated(config: Config, run_dir: RunDir) -> bool:
-    """Whether the folder holds a finished stage that changed settings, or changed data files, would do otherwise."""
+    """Whether the folder holds a finished stage that changed settings, data files or models would do otherwise."""
+    if changed_models(config, run_dir):
+        return True
     suspects = stages_of(config) if run_dir.changed(config) else STAGES[:1]
     for stage in suspects:
         entry = run_dir.stages().get(stage.name)
@@ -353,6 +363,18 @@ def is_outdated(config: Config, run_dir: RunDir) -> bool:
         if entry.fingerprint != stage.fingerprint(config, run_dir):
             return True
     return False
+
+
+def changed_models(config: Config, run_dir: RunDir) -> list[str]:
+    """The models whose files are not those that the first finished stage that would come out otherwise has read."""
+    for stage in stages_of(config):
+        entry = run_dir.stages().get(stage.name)
+        if entry is None or not all(path.exists() for path in stage.writes(config, run_dir)):
+            return []  # the later ones, if any, will be made from this one
+        if entry.fingerprint != stage.fingerprint(config, run_dir):
+            known = entry.models
+            return [name for name in stage.models(config) if known.get(name, "") not in ("", model_digest(name))]
+    return []
 
 
 def batch(config: Config, step: str, force: bool = False) -> str:
@@ -407,7 +429,7 @@ def _run_stages(
         before = names_in_order[: names_in_order.index(names[0])]
         if (missing := [name for name in before if name not in done]) and (force or not outdated):
             raise _stage_before(config, missing[0], outdated)
-        run_dir.claim(config, force or not outdated)
+        run_dir.claim(config, force or not outdated, changed_models(config, run_dir))
         if retry is not None:
             say(f"put back: {counted(asking.retry(decided(config, run_dir), run_dir, retry), 'inputs')}")
         for stage in stages_of(config):
@@ -437,9 +459,11 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     run_dir.forget(stage.name)  # from here on its files are in the making
     if stage.name == "train":
         run_dir.forget("evaluate")  # nobody shall take the last model's figures for the new one's
+    models = {name: model_digest(name) for name in stage.models(config)}
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
-    entry = StageRecord(fingerprint, __version__, config.seed, seconds, result.counts, result.tokens, result.cost)
+    spent = (result.counts, result.tokens, result.cost)
+    entry = StageRecord(fingerprint, __version__, config.seed, seconds, *spent, models)
     run_dir.record(stage.name, entry)
     if stage.name == "train":  # nothing goes on from its checkpoints any more
         shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)

@@ -19,7 +19,7 @@ Files named vectors.bin keep what was encoded; they can be deleted at any time.
 import fcntl
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ class StageRecord:
     counts: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     cost: float = 0.0
+    models: dict[str, str] = field(default_factory=dict)
+    """The digests of the models that it read, by name; runs of earlier versions have none."""
 
 
 class RunDir:
@@ -131,8 +133,8 @@ class RunDir:
         """The settings in which the folder's configuration differs from this one, one line each."""
         return differences(read_settings(self.config), config) if self.config.exists() else []
 
-    def claim(self, config: Config, accept: bool) -> None:
-        """Make the folder this configuration's own.
+    def claim(self, config: Config, accept: bool, models: Sequence[str] = ()) -> None:
+        """Make the folder this configuration's own; `models` are those whose files have changed.
 
         Raises:
             ConfigError: `accept` is off; names what differs.
@@ -140,6 +142,8 @@ class RunDir:
         if not accept:
             changed = self.changed(config)
             made = f"made by another configuration: {'; '.join(changed)}" if changed else "made from other input files"
+            if models and not changed:
+                made = f"made with other files of {', '.join(models)}"
             raise ConfigError(
                 self.folder, [f"{made}. Choose another name, or --force to redo the stages that this changes."]
             )

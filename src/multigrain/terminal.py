@@ -2,8 +2,10 @@
 
 import os
 import re
+import stat
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 PLAIN = 100
@@ -23,6 +25,14 @@ def width_of(stream: TextIO) -> int | None:
 def is_live(stream: TextIO) -> bool:
     """Whether the stream is a terminal on which a line can be drawn over; a log of CI keeps them all."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") and not os.environ.get("CI")
+
+
+def leave_hung_up(descriptors: Sequence[int] = (1, 2)) -> None:
+    """Write to nowhere what went to a terminal that is closed, where each line would be an error."""
+    for descriptor in descriptors:
+        with suppress(OSError):  # it is no longer open
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def fitted(text: str, width: int | None) -> str:

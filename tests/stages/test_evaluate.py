@@ -19,7 +19,7 @@ from multigrain.jsonl import write_json
 from multigrain.model.load import load_model
 from multigrain.records import Pair
 from multigrain.rundir import RunDir
-from multigrain.stages.evaluate import _half_lost, _one_vector
+from multigrain.stages.evaluate import _half_lost, _one_vector, other_pooling, require_sound
 from multigrain.summary import render
 from multigrain.vectors import Embed
 from tests.conftest import small_pairs
@@ -145,6 +145,35 @@ def test_vectors_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match="its vectors are no numbers. Most likely training.learning_rate"):
         _one_vector(embed(0.5), embed(float("nan")), pairs, RunDir(tmp_path))
     assert _one_vector(embed(0.5), embed(0.5), pairs, RunDir(tmp_path)) is None  # the base is no better
+
+
+def test_another_pooling_than_the_base_has_is_named_before_the_learning_rate(run_toml: Path, tmp_path: Path) -> None:
+    def told(pooling: str, base: Path) -> str:
+        config = load_config(run_toml, [f"model.pooling={pooling}", f"model.base={base}"])
+        run_dir = RunDir(config.folder)
+        write_json(run_dir.scores, {"fault": "half is lost", "cause": other_pooling(config.model)})
+        with pytest.raises(TrainingFailed) as caught:
+            require_sound(run_dir)
+        return str(caught.value)
+
+    base = tmp_path / "base"
+    (base / "1_Pooling").mkdir(parents=True)
+    (base / "config.json").write_text("{}")
+    modules = [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+    write_json(base / "modules.json", modules)
+    for mode, own in (("mean", "mean"), ("cls", "cls")):
+        write_json(base / "1_Pooling" / "config.json", {"pooling_mode": mode})
+        for pooling in ("mean", "cls", "last", "anchor"):
+            said = told(pooling, base)
+            is_cause = pooling != own and (own, pooling) != ("mean", "anchor")
+            assert said.startswith(f"{load_config(run_toml).folder}: the trained model is far worse") is is_cause
+            assert (
+                f'Most likely model.pooling = "{pooling}" is the cause: the base pools by {own}' in said
+            ) is is_cause
+            assert "training.learning_rate is too high" in said
+    modules.clear()
+    write_json(base / "modules.json", modules)  # a plain folder is measured with the mean
+    assert "the base pools by mean" in told("last", base) and "Most likely training.learning" in told("mean", base)
 
 
 def test_few_items_are_told_beside_the_figure(run_toml: Path) -> None:

@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 
 from multigrain.config import load_config
-from multigrain.jsonl import write_records
+from multigrain.errors import DataError
+from multigrain.jsonl import write_json, write_records
 from multigrain.records import Document, GradedTuple, Negative, Pair
 from multigrain.rundir import RunDir
-from multigrain.stages.train import _planned
+from multigrain.stages.train import _planned, train
+
+
+def test_what_grading_left_is_told_where_it_is_too_little(run_toml: Path) -> None:
+    config = load_config(run_toml)
+    run_dir = RunDir(config.folder)
+    write_records(run_dir.tuples, [GradedTuple("1", "q", "p", (Negative("n", 4, 0.5, "mined"),))])
+    write_json(run_dir.report, {"tuples": 1, "dropped": {"same group": 12}})
+    with pytest.raises(DataError, match='pairs with negatives: 1; candidates dropped: 12 for "same group"'):
+        train(config, run_dir)
 
 
 def test_all_pairs_of_the_input_are_known(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

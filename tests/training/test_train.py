@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingS
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model
 from multigrain.model.precision import uses_bf16
-from multigrain.progress import _Silent
+from multigrain.progress import _Silent, set_mode
 from multigrain.records import GradedTuple, Negative
 from multigrain.schedules import phases_of
 from multigrain.training import train
@@ -26,6 +27,7 @@ from multigrain.training.callbacks import TrainingLog
 from multigrain.training.curriculum import Curriculum, hold_out, plan
 from multigrain.training.host import CurriculumTrainer
 from multigrain.training.loss import GradedLoss
+from multigrain.training.stopping import Stopping
 from multigrain.training.train import Held, train_model, without_dropout
 from tests.conftest import WORDS, small_pairs
 from tests.model.decoder import tiny_decoder
@@ -155,29 +157,57 @@ class Signalled(TrainerCallback):  # type: ignore[misc]
                 os.kill(os.getpid(), number)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(
-    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
-    """SIGTERM, which the command line makes a Ctrl-C."""
+    """SIGTERM and SIGHUP, which the command line makes a Ctrl-C."""
     section = SECTION.model_copy(update={"checkpoint_every": 20})
     whole = model(tiny_encoder)
     train_model(whole, curriculum(), section, tmp_path / "whole", 7)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    before = signal.signal(number, signal.default_int_handler)  # as the command line has it
     try:
         with monkeypatch.context() as patch:
-            with_callback(patch, Signalled(signal.SIGTERM))
+            with_callback(patch, Signalled(number))
             with pytest.raises(KeyboardInterrupt):
                 train_model(model(tiny_encoder), curriculum(), section, tmp_path / "cut", 7)
-        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert capsys.readouterr().err.count("stopping after this step; once more stops at once") == 1
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-5"]
     assert [line["step"] for line in log_of(tmp_path / "cut")] == [1, 2, 3, 4, 5]
     resumed = model(tiny_encoder)
+    set_mode("auto")  # else a meter is shown once in ten seconds
     train_model(resumed, curriculum(), section, tmp_path / "cut", 7)
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+
+
+def ended_in_a_child(number: signal.Signals, handler: Any) -> tuple[int, bytes]:
+    """How a process ends that gets the signal while it trains, and what it still did in the block."""
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        signal.signal(number, handler)
+        with contextlib.suppress(BaseException), Stopping(1).postponed():
+            os.kill(os.getpid(), number)
+            os.write(writing, b"step done")
+        os._exit(signal.getsignal(number) is not handler)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        done = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_a_process_ends_it_after_the_step(number: signal.Signals) -> None:
+    """From Python, where nobody has installed a handler; what is ignored, as under nohup, stays so."""
+    assert ended_in_a_child(number, signal.SIG_DFL) == (-number, b"step done")
+    assert ended_in_a_child(number, signal.SIG_IGN) == (0, b"step done")
 
 
 def test_a_second_ctrl_c_stops_at_once(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multigrain.config import Config, TrainingSection
+from multigrain.config import Config, ModelSection, TrainingSection
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.false_negatives import own_documents
@@ -17,6 +17,8 @@ from multigrain.errors import TrainingFailed
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
 from multigrain.jsonl import read_pairs, write_json, write_objects
+from multigrain.model.files import folder_of
+from multigrain.model.foresee import own_pooling
 from multigrain.records import Pair
 from multigrain.rundir import RunDir
 from multigrain.stages import Result
@@ -58,7 +60,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             examples += choose_examples(task, base, trained, config.seed)
     write_objects(run_dir.per_query, items)
     write_json(run_dir.examples, examples)
-    write_json(run_dir.scores, {**scores, "fault": fault or _half_lost(scores)})
+    write_json(run_dir.scores, {**scores, "fault": fault or _half_lost(scores), "cause": other_pooling(config.model)})
     return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
 
 
@@ -68,15 +70,36 @@ def require_sound(run_dir: RunDir) -> None:
     Raises:
         TrainingFailed: it has.
     """
-    if fault := json.loads(run_dir.scores.read_text(encoding="utf-8")).get("fault"):
-        raise _failed(run_dir, f"{fault}. The figures are in {run_dir.scores.parent}, and nothing is exported")
+    known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
+    if fault := known.get("fault"):
+        told = f"{fault}. The figures are in {run_dir.scores.parent}, and nothing is exported"
+        raise _failed(run_dir, told, known.get("cause"))
 
 
-def _failed(run_dir: RunDir, fault: str) -> TrainingFailed:
-    usual = TrainingSection().learning_rate
+def _failed(run_dir: RunDir, fault: str, cause: str | None = None) -> TrainingFailed:
+    """What to say of a spoiled model; `cause` is what may have spoiled it before the first step."""
+    rate = f"training.learning_rate is too high (by default it is {TrainingSection().learning_rate:g})"
+    if cause:
+        worse = f"{run_dir.folder}: the trained model is far worse than its base: {fault}. Most likely {cause}"
+        return TrainingFailed(f"{worse} If that is not it, {rate}. Give the same command again with --force.")
     return TrainingFailed(
-        f"{run_dir.folder}: the training has spoiled the model: {fault}. Most likely training.learning_rate is too "
-        f"high (by default it is {usual:g}). Lower it, and give the same command again with --force."
+        f"{run_dir.folder}: the training has spoiled the model: {fault}. Most likely {rate}. "
+        "Lower it, and give the same command again with --force."
+    )
+
+
+def other_pooling(section: ModelSection) -> str | None:
+    """What to say where the model begins with another pooling than its base is measured with; anchor's begins as mean.
+
+    A base that names no pooling is measured with the mean, as sentence-transformers loads it.
+    """
+    folder = folder_of(section.base)
+    own = (folder and own_pooling(folder)) or "mean"
+    if own == section.pooling or (own, section.pooling) == ("mean", "anchor"):
+        return None
+    return (
+        f'model.pooling = "{section.pooling}" is the cause: the base pools by {own}, so training began with other '
+        "vectors than those that the base is measured by. Take the base's pooling, or train for longer."
     )
 
 

@@ -45,7 +45,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     processes.joined()
     processes.share_of(config.training.batch_size)
     tuples = list(read_tuples(run_dir.tuples))
-    if not tuples and run_dir.report.is_file():
+    if len(tuples) < 2 and run_dir.report.is_file():
         raise DataError(run_dir.tuples, what_became(json.loads(run_dir.report.read_text(encoding="utf-8"))))
     curriculum, held = _planned(config, run_dir, tuples)
     _start_anew_if_changed(config, run_dir)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from multigrain.config import PhaseSection
 from multigrain.errors import DataError
+from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.training.known import Known, known_of, texts_of
 
@@ -366,6 +367,7 @@ class _Batch:
 def _too_few(found: int) -> DataError:
     return DataError(
         "training",
-        f"found {found} tuples that can stand in one batch (with different queries, positives and groups); a batch "
-        "needs 2. Give more pairs. A tuple is a pair with negatives: mined, written or given.",
+        f"found {counted(found, 'tuples')} that can stand in one batch (with different queries, positives and "
+        "groups); a batch needs 2. Give more pairs, or see in grading/report.json why candidates were dropped: a "
+        "tuple is a pair with negatives that grading kept.",
     )

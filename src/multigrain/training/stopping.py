@@ -14,8 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from multigrain import processes
 from multigrain.progress import say
+from multigrain.terminal import leave_hung_up
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO = 5.0
 """Seconds in which a second signal is the first one's: a terminal and torchrun both send it to each process."""
 
@@ -31,6 +32,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         self._seconds = 60 * minutes
         self._saved = time.monotonic()
         self._interrupted: float | None = None
+        self._received = signal.SIGINT
         # A thread of its own, for what a signal interrupts may be printing.
         self._telling = threading.Thread(target=say, args=("  stopping after this step; once more stops at once",))
         self.ends = False
@@ -58,9 +60,9 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """In the block, the first Ctrl-C or SIGTERM ends the training after the step under way, a second at once.
+        """In the block, the first of `SIGNALS` ends the training after the step under way, a second at once.
 
-        Signals that are ignored, or end a process that is alone, stay as they are.
+        Signals that are ignored stay so, and one that would end the process ends it, once there is a checkpoint.
 
         Raises:
             KeyboardInterrupt: a signal came after the last step.
@@ -68,8 +70,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         taken = {}
         if threading.current_thread() is threading.main_thread():
             found = {number: signal.getsignal(number) for number in SIGNALS}
-            is_needed = processes.count() > 1  # whoever ends at once leaves the others in the middle of a step
-            taken = {number: old for number, old in found.items() if callable(old) or (is_needed and old is not None)}
+            taken = {number: old for number, old in found.items() if callable(old) or old is signal.SIG_DFL}
         for number in taken:
             signal.signal(number, self._note)
         try:
@@ -79,13 +80,16 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
                 signal.signal(number, old)
             if self.is_interrupted:
                 self._telling.join()
+                if processes.count() == 1 and taken[self._received] is signal.SIG_DFL:
+                    signal.raise_signal(self._received)
         if self.is_interrupted:
             raise KeyboardInterrupt
 
-    def _note(self, _signal: int, _frame: object) -> None:
+    def _note(self, number: int, _frame: object) -> None:
+        leave_hung_up()
         now = time.monotonic()
         if self._interrupted is None:
-            self._interrupted = now
+            self._interrupted, self._received = now, signal.Signals(number)
             self._telling.start()
         elif processes.count() == 1 or now - self._interrupted > ECHO:
             raise KeyboardInterrupt

@@ -78,7 +78,7 @@ def train_model(
         ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be dealt to the
             processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
         RunError: the loss is no number or far too large, or memory did not suffice.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; there is a checkpoint of the step that was under way.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; there is a checkpoint of the step that was under way.
     """
     joined()
     writes = is_main()
