@@ -117,9 +117,9 @@ class Ask:
             )
         if answer.has_thoughts or thinking.has_reasoning(answer.text, self.request.kind == "completion"):
             return (
-                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body (such "
-                "as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's reasoning parser "
-                "suits the model"
+                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
+                "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
+                "reasoning parser suits the model"
             )
         return "the answer is empty: the model wrote nothing"
 
