@@ -53,7 +53,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     model = _trained(config, run_dir, tuples, curriculum, held)
     with written_whole(run_dir.trained) as part:  # the exported model may share files with the one before
         model.save_pretrained(str(part), create_model_card=False)
-    counts = {"tuples_per_step": curriculum.batch_size, "steps": curriculum.steps, "phases": len(curriculum.phases)}
+    counts = {"steps": curriculum.steps, "phases": len(curriculum.phases), "tuples_per_step": curriculum.batch_size}
     return Result(counts)
 
 
