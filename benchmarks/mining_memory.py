@@ -26,13 +26,14 @@ from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
 from multigrain.data.false_negatives import FalseNegatives
-from multigrain.jsonl import read_objects, to_line, write_json, write_objects
+from multigrain.data.jsonl import read_objects
+from multigrain.files import to_line, write_json, write_objects
 from multigrain.model.encode import CachedEncoder
+from multigrain.model.roles import Vectors
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import data as data_stage
 from multigrain.records import Pair, to_json
-from multigrain.rundir import RunDir
-from multigrain.stages import data as data_stage
-from multigrain.synthesis.mine import mine_candidates
-from multigrain.vectors import Vectors
+from multigrain.retrieval.mine import mine_candidates
 
 RESULTS = Path(__file__).parent / "results" / "mining_memory.json"
 SEED = 7

@@ -34,9 +34,9 @@ from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-unt
 from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import ModelSection
 from multigrain.export.onnx import export_onnx
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model.build import build_model
-from multigrain.vectors import Vectors
+from multigrain.model.roles import Vectors
 
 RESULTS = Path(__file__).with_name("results") / "onnx_speed.json"
 DATA = Path(os.environ.get("MULTIGRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "stsb" / "dev.jsonl"

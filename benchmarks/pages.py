@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multigrain.jsonl import write_atomic
+from multigrain.files import write_atomic
 
 END = "<!-- end -->"
 

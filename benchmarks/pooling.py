@@ -32,7 +32,7 @@ from transformers import MistralConfig, MistralModel
 from benchmarks.environment import environment, parser_of, require_commit
 from benchmarks.pages import put_into
 from multigrain.config import ModelSection
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model.build import build_model
 
 RESULTS = Path(__file__).with_name("results") / "pooling.json"

@@ -23,7 +23,7 @@ from benchmarks.engine_cases import DEFINITIONS, LATENCY, OWN, SHARED, Figures, 
 from benchmarks.engines import CONCURRENCY, ENGINES
 from benchmarks.environment import code, parser_of, require_commit
 from benchmarks.pages import put_into
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "synthesis_engine.json"

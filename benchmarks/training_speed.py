@@ -47,18 +47,17 @@ from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks.environment import environment, parser_of, require_commit
 from multigrain.config import ModelSection, TrainingSection
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model.build import build_model
 from multigrain.progress import set_mode
 from multigrain.records import GradedTuple, Negative, folded
-from multigrain.schedules import phases_of
-from multigrain.training import loss as loss_module
-from multigrain.training import train
+from multigrain.retrieval.bm25 import nearest_by_words
+from multigrain.training import gathered, train
 from multigrain.training.batches import RowsOfPhase, column_names
 from multigrain.training.curriculum import Curriculum, plan
-from multigrain.training.host import CurriculumTrainer
-from multigrain.training.texts import Features, distinct
-from multigrain.words import nearest_by_words
+from multigrain.training.schedules import phases_of
+from multigrain.training.trainer import CurriculumTrainer
+from multigrain.training.unique_texts import Features, distinct
 
 RESULTS = Path(__file__).with_name("results") / "training_speed.json"
 DATA = Path(os.environ.get("MULTIGRAIN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "medquad"
@@ -235,7 +234,7 @@ def batch_of(model: SentenceTransformer, curriculum: Curriculum, step: int) -> d
     identities = texts.identities[texts.places]
     real = sum(int(column["attention_mask"].sum()) for column in columns)
     micro = Arm().section.micro_batch_tokens or train.MICRO_BATCH_TOKENS["cpu"]
-    everything = loss_module._Everything(
+    everything = gathered.GatheredBatch(
         torch.zeros(*texts.places.shape, 1), identities, torch.zeros(BATCH, len(columns) - 1, 3), 0, 1.0
     )
     own = torch.eye(BATCH, dtype=torch.bool).repeat(1, len(columns) - 1)
@@ -413,7 +412,7 @@ def run_arm(pipe: Connection, arm: Arm, threads: int) -> None:
         if arm.is_stock:
             run_stock(arm, Path(folder), turns)
             return
-        none_left_out = patch.object(loss_module._Everything, "_false", nothing)
+        none_left_out = patch.object(gathered.GatheredBatch, "_false", nothing)
         with (
             nullcontext() if arm.leaves_out else none_left_out,
             patch.object(train, "CurriculumTrainer", taking_turns(CurriculumTrainer, turns)),

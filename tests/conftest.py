@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.mock_server import MockServer
 
 from multigrain.progress import set_mode
+from tests.mock_server import MockServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported

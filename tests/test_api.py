@@ -11,7 +11,7 @@ import pytest
 
 import multigrain
 from multigrain import Config, ConfigError, ModelSection, RunError, load_config
-from multigrain.cli import main
+from multigrain.cli.main import main
 from multigrain.progress import set_mode
 
 NO_PATHS = {

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from multigrain.cli import VERBS, main
+from multigrain.cli.main import main
+from multigrain.cli.parser import VERBS
 from multigrain.config import load_config
-from multigrain.grid import Grid
-from multigrain.schedules import phases_of
+from multigrain.experiments.grid import Grid
+from multigrain.training.schedules import phases_of
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from multigrain import pipeline
-from multigrain.cli import main
+from multigrain.cli.main import main
 from multigrain.config import load_config
+from multigrain.data.held_out import Documents, SplitData, usable_negatives
+from multigrain.data.jsonl import read_objects
 from multigrain.data.proposals import by_pair
-from multigrain.data.split import Documents, SplitData, usable_negatives
 from multigrain.errors import ConfigError, RunError
-from multigrain.jsonl import read_objects
+from multigrain.pipeline import verbs
 from multigrain.records import Candidate, Pair
 from tests.conftest import small_pairs
 
@@ -36,7 +36,7 @@ def test_given_negatives_become_candidates(run_toml: Path, capsys: pytest.Captur
     config = load_config(run_toml)
     assert main(["check", str(run_toml)]) == 0
     checked = capsys.readouterr().out
-    counts = pipeline.synthesize(config)["counts"]
+    counts = verbs.synthesize(config)["counts"]
     assert "given negatives are held-out texts: left out" in capsys.readouterr().err
     train, held_out, given, candidates = (
         objects(config.folder / name)
@@ -62,7 +62,7 @@ def test_given_negatives_come_in_any_order(run_toml: Path) -> None:
     random.Random(5).shuffle(rows)
     (run_toml.parent / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = load_config(run_toml, ["synthesis.limit=0", "mining.enabled=false"])
-    counts = pipeline.synthesize(config)["counts"]
+    counts = verbs.synthesize(config)["counts"]
     assert counts["given"] == 4 * counts["train_pairs"] == 120
     order = [pair["id"] for pair in objects(config.folder / "data" / "train.jsonl")]
     assert list(dict.fromkeys(c["pair_id"] for c in objects(config.folder / "data" / "given.jsonl"))) == order
@@ -81,9 +81,9 @@ def test_no_candidate_is_left_behind() -> None:
 def test_given_negatives_alone_are_enough(run_toml: Path) -> None:
     write_flagembedding(run_toml.parent / "pairs.jsonl", small_pairs())
     config = load_config(run_toml, ["synthesis.limit=0", "mining.enabled=false"])
-    counts = pipeline.synthesize(config)["counts"]
+    counts = verbs.synthesize(config)["counts"]
     assert (counts["written"], counts["mined"]) == (0, 0)
-    assert pipeline.grade(config)["counts"]["negatives"] > 0
+    assert verbs.grade(config)["counts"]["negatives"] > 0
     given = {c["text"] for c in objects(config.folder / "data" / "given.jsonl")}
     assert {n["text"] for t in objects(config.folder / "grading/tuples.jsonl") for n in t["negatives"]} <= given
 
@@ -92,21 +92,21 @@ def test_changed_negatives_are_noticed(run_toml: Path) -> None:
     pairs = run_toml.parent / "pairs.jsonl"
     write_flagembedding(pairs, small_pairs())
     config = load_config(run_toml)
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     pairs.write_text(pairs.read_text().replace("only here", "now here"))
     with pytest.raises(ConfigError, match="made from other input files"):
-        pipeline.synthesize(config)
-    pipeline.synthesize(config, force=True)
+        verbs.synthesize(config)
+    verbs.synthesize(config, force=True)
     assert "now here" in (config.folder / "synthesis" / "candidates.jsonl").read_text()
 
 
 def test_the_tuples_of_one_run_are_the_pairs_of_another(run_toml: Path) -> None:
     first = load_config(run_toml)
-    pipeline.synthesize(first)
-    pipeline.grade(first)
+    verbs.synthesize(first)
+    verbs.grade(first)
     tuples = first.folder / "grading" / "tuples.jsonl"
     second = load_config(run_toml, [f"data.pairs={tuples}", "name=second", "data.held_out=0.2"])
-    pipeline.synthesize(second)
+    verbs.synthesize(second)
     train = {pair["id"] for pair in objects(second.folder / "data" / "train.jsonl")}
     negatives = {(t["id"], n["text"], n["grade"], n["source"]) for t in objects(tuples) for n in t["negatives"]}
     given = {(c["pair_id"], c["text"], c["grade"], c["source"]) for c in objects(second.folder / "data/given.jsonl")}

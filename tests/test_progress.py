@@ -18,8 +18,8 @@ from multigrain import progress
 from multigrain.config import LLMSection
 from multigrain.errors import LLMUnavailable
 from multigrain.llm.budget import Budget, Prices, Usage
-from multigrain.llm.client import Answer, Request
 from multigrain.llm.ledger import Ledger
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
 from multigrain.progress import complain, counted, listed, meter, say, set_mode
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from multigrain.terminal import leave_hung_up
+from multigrain.progress import leave_hung_up
 
 
 def test_a_terminal_that_is_gone_is_left(tmp_path: Path) -> None:

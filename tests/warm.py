@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from multigrain.cli import main
+from multigrain.cli.main import main
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.train"])

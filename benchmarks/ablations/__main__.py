@@ -20,12 +20,14 @@ from benchmarks.ablations import data
 from benchmarks.ablations.stock import STOCKS, run_stock
 from benchmarks.environment import environment, parser_of, require_commit
 from benchmarks.pages import around, put_into
-from multigrain.ablation import ablate
 from multigrain.errors import MultigrainError
-from multigrain.evaluation.comparison import Arm, compare, read_run, tables
-from multigrain.evaluation.report import BASE, SEED
-from multigrain.grid import Grid
-from multigrain.jsonl import write_json
+from multigrain.experiments.ablate import ablate
+from multigrain.experiments.compare import BASE, SEED
+from multigrain.experiments.comparison import Arm, compare
+from multigrain.experiments.grid import Grid
+from multigrain.experiments.results import read_run
+from multigrain.experiments.tables import tables
+from multigrain.files import write_json
 from multigrain.progress import complain, say
 
 HERE = Path(__file__).parent

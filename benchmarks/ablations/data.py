@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.data import python_docs
-from multigrain.jsonl import read_objects, write_objects
+from multigrain.data.jsonl import read_objects
+from multigrain.files import write_objects
 
 FOLDER = Path(__file__).parent / "data"
 SOURCES = Path(os.environ.get("MULTIGRAIN_DATA", "../shared/data"))

@@ -21,18 +21,18 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from sentence_transformers.util import mine_hard_negatives
 
-from multigrain.adoption import inherit
 from multigrain.config import Config
-from multigrain.data.split import SplitData
-from multigrain.evaluation.comparison import tuned_score
-from multigrain.grid import Cell, Grid
-from multigrain.jsonl import write_json
+from multigrain.data.held_out import SplitData
+from multigrain.experiments.grid import Cell, Grid
+from multigrain.experiments.results import tuned_score
+from multigrain.files import write_json
 from multigrain.model.load import load_base
 from multigrain.model.precision import uses_bf16
+from multigrain.pipeline.reuse import inherit
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages.data import keep, read_data
+from multigrain.pipeline.stages.evaluate import evaluate
 from multigrain.progress import say
-from multigrain.rundir import RunDir
-from multigrain.stages.data import keep, read_data
-from multigrain.stages.evaluate import evaluate
 
 
 @dataclass(frozen=True)

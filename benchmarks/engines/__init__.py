@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mock_server import WORDS
+from tests.mock_server import WORDS
+
 from benchmarks.process_tree import ProcessTree
-from multigrain import __version__
 from multigrain.config import Config
-from multigrain.jsonl import read_objects
+from multigrain.data.jsonl import read_objects
 from multigrain.records import Pair
 from multigrain.synthesis.negatives import plan
+from multigrain.version import __version__
 
 HERE = Path(__file__).parent
 GRADES = [1, 2, 3, 4]

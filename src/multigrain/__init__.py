@@ -6,7 +6,7 @@ The public names are resolved when they are first used, so that `import multigra
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from multigrain.version import __version__ as __version__
 
 _HOMES = {
     "AnchorPooling": "model.pooling",
@@ -22,25 +22,25 @@ _HOMES = {
     "Negative": "records",
     "Pair": "records",
     "RunError": "errors",
-    "ablate": "ablation",
+    "ablate": "experiments.ablate",
     "build_model": "model.build",
-    "check": "checks",
-    "check_grid": "checks",
-    "compare_runs": "evaluation.report",
-    "evaluate": "pipeline",
+    "check": "pipeline.check",
+    "check_grid": "experiments.ablate",
+    "compare_runs": "experiments.compare",
+    "evaluate": "pipeline.verbs",
     "explain": "model.token_weights",
-    "export_data": "pipeline",
-    "export_model": "pipeline",
-    "export_onnx": "saved_model",
-    "grade": "pipeline",
+    "export_data": "pipeline.verbs",
+    "export_model": "pipeline.verbs",
+    "export_onnx": "export.saved_model",
+    "grade": "pipeline.verbs",
     "load_config": "config",
     "load_model": "model.load",
-    "merge_model": "saved_model",
-    "run": "pipeline",
-    "search": "pipeline",
-    "synthesize": "pipeline",
-    "train": "pipeline",
-    "verify_model": "saved_model",
+    "merge_model": "export.saved_model",
+    "run": "pipeline.verbs",
+    "search": "pipeline.verbs",
+    "synthesize": "pipeline.verbs",
+    "train": "pipeline.verbs",
+    "verify_model": "export.saved_model",
 }
 
 __all__ = [
@@ -94,7 +94,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.model.load import load_model
     from multigrain.model.pooling import AnchorPooling
     from multigrain.model.token_weights import explain
-    from multigrain.pipeline import (
+    from multigrain.pipeline.verbs import (
         evaluate,
         export_data,
         export_model,

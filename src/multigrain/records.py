@@ -13,9 +13,14 @@ A *grade* is a small integer, higher = closer to relevant: 1 is the easiest nega
 import hashlib
 import re
 import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Literal
+
+GIVEN = "given"
+"""What stands for the model of a negative that came with its pair."""
 
 GRADES = (1, 2, 3, 4)
 
@@ -171,3 +176,16 @@ def _is_number(found: Any) -> bool:
 def _require(name: str, found: Any, is_good: bool, wanted: str) -> None:
     if not is_good:
         raise ValueError(f'"{name}": found {found!r}; wanted {wanted}')
+
+
+FALSE_NEGATIVE = 5
+"""What `grade_of` answers for a candidate that is too close to the positive."""
+
+
+def grade_of(relative: float, bounds: Sequence[float]) -> int:
+    """The grade 1..4 of a relative relevance, or `FALSE_NEGATIVE`.
+
+    >>> [grade_of(r, (0.35, 0.6, 0.8, 0.95)) for r in (-0.1, 0.35, 0.79, 0.8, 0.95)]
+    [1, 2, 3, 4, 5]
+    """
+    return bisect_right(bounds, relative) + 1

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from multigrain.data.corpus import Corpus
-from multigrain.jsonl import write_objects
+from multigrain.files import write_objects
 from multigrain.records import Document, to_json
 
 DOCUMENTS = [Document("a", "one"), Document("b", "zwei\nLinien \u2028 ß", "held_out"), Document("c", "three", "train")]

@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multigrain import pipeline
 from multigrain.config import load_config
 from multigrain.data.corpus import Corpus
-from multigrain.data.false_negatives import FalseNegatives, false_negatives_of, own_documents
-from multigrain.encoders import judge_encoder
+from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.jsonl import read_candidates, read_pairs, read_tuples
 from multigrain.evaluation.tasks import held_out_task
-from multigrain.jsonl import read_candidates, read_pairs, read_tuples, write_json
+from multigrain.files import write_json
 from multigrain.model.load import load_base
+from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.run import run_stages
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages.false_negatives import false_negatives_of, own_documents
 from multigrain.records import Document, Pair, folded
-from multigrain.rundir import RunDir
 from tests.conftest import WORDS
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
@@ -91,7 +94,7 @@ def test_a_pair_that_is_cut_off_answers_its_query_all_the_same(run_toml: Path, w
     write_jsonl("corpus.jsonl", corpus)
     more = ["data.corpus=corpus.jsonl", "data.limit=20", "synthesis.limit=0", "mining.per_grade=16"]
     config = load_config(run_toml, more)
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     run_dir = RunDir(config.folder)
     files = [list(read_pairs(path)) for path in run_dir.pair_files()]
     assert len(files) == 3
@@ -109,7 +112,7 @@ def test_a_pair_that_is_cut_off_answers_its_query_all_the_same(run_toml: Path, w
             fields["text"] = cut.upper()
             break
     run_dir.candidates.write_text("".join(json.dumps(fields) + "\n" for fields in changed))
-    pipeline.grade(config)
+    verbs.grade(config)
     assert not set(negatives_of(config.folder)) & answers
     assert '"rule": "known positive"' in run_dir.dropped.read_text()
 
@@ -122,7 +125,7 @@ def test_what_leaks_and_what_says_nothing_is_known_too(run_toml: Path, write_jso
     tasks = f'evaluation.tasks=["graded:{write_jsonl("asked.jsonl", [asked])}"]'
     settings = ["data.drop_leaked=true", "data.held_out=0.2", "training.batch_size=2", "synthesis.limit=0"]
     config = load_config(run_toml, [tasks, *settings])
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     other = {pair.id for pair in read_pairs(RunDir(config.folder).other_pairs)}
     held_out = {pair.id for pair in read_pairs(RunDir(config.folder).held_out_pairs)}
     assert other == {"same", "0-0", "0-1"} - held_out
@@ -132,8 +135,8 @@ def test_other_runs_take_the_file_over(run_toml: Path, write_jsonl: Write) -> No
     write_jsonl("pairs.jsonl", many_positives(12, 2))
     settings = ["data.limit=8", "synthesis.limit=0"]
     donor, heir = (load_config(run_toml, [*settings, f"name={name}"]) for name in ("donor", "heir"))
-    pipeline.synthesize(donor)
-    pipeline._run_stages(heir, ["data", "synthesize"], False, donors=[donor.folder])
+    verbs.synthesize(donor)
+    run_stages(heir, ["data", "synthesize"], False, donors=[donor.folder])
     files = [RunDir(config.folder).other_pairs for config in (donor, heir)]
     assert files[0].samefile(files[1])
     assert files[0].stat().st_size > 0
@@ -141,11 +144,11 @@ def test_other_runs_take_the_file_over(run_toml: Path, write_jsonl: Write) -> No
 
 def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
     config = load_config(run_toml, ["synthesis.limit=0"])
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     run_dir = RunDir(config.folder)
     run_dir.other_pairs.unlink()
-    assert pipeline.finished(config, run_dir)[0] == "data"
-    pipeline.synthesize(config)
+    assert stage_table.finished(config, run_dir)[0] == "data"
+    verbs.synthesize(config)
     assert not run_dir.other_pairs.exists()
     assert len(false_negatives_of(run_dir).pairs) == 30
     assert own_documents(run_dir) == []
@@ -168,8 +171,8 @@ def test_texts_of_a_group_are_no_negatives_of_each_other(run_toml: Path, write_j
     ]
     write_jsonl("corpus.jsonl", corpus)
     config = load_config(run_toml, ["data.corpus=corpus.jsonl", "synthesis.limit=0", "mining.per_grade=16"])
-    pipeline.synthesize(config)
-    pipeline.grade(config)
+    verbs.synthesize(config)
+    verbs.grade(config)
     run_dir = RunDir(config.folder)
     group_of = {folded(text): intent for intent, texts in intents.items() for text in texts}
     graded = list(read_tuples(run_dir.tuples))
@@ -197,7 +200,7 @@ def test_a_query_that_is_a_document_is_no_document_for_itself(
     more = [f"data.pairs=beir:{folder}:test", "synthesis.limit=0", "mining.per_grade=16"]
     # Of a bound that high nothing is too near.
     config = load_config(run_toml, [*more, "data.held_out=0.3", "grading.false_negative_above=9"])
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     run_dir = RunDir(config.folder)
     train, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
     queries = {pair.id: pair.query for pair in train}
@@ -207,10 +210,10 @@ def test_a_query_that_is_a_document_is_no_document_for_itself(
     task = held_out_task(held_out, Corpus(run_dir.corpus), own_documents(run_dir))
     assert task.own == {pair.id: pair.id.partition("/")[0] for pair in held_out}
     # And a search for the query finds others.
-    monkeypatch.setattr("multigrain.stages.export.trained_encoder", lambda *_: judge_encoder(config, run_dir))
+    monkeypatch.setattr("multigrain.pipeline.stages.export.trained_encoder", lambda *_: judge_encoder(config, run_dir))
     monkeypatch.setattr("multigrain.model.load.load_model", lambda _: load_base(config.grading.judge_model))
     write_json(run_dir.model / "modules.json", [])
-    found = pipeline.search(config.folder, texts[3], 3)
+    found = verbs.search(config.folder, texts[3], 3)
     assert len(found) == 3
     assert f"A {texts[3]}" not in [document.text for _, document in found]
-    assert len(pipeline.search(config.folder, "another query", 3)) == 3
+    assert len(verbs.search(config.folder, "another query", 3)) == 3

@@ -28,8 +28,8 @@ from multigrain.evaluation.tasks import (
 )
 from multigrain.model.encode import encode
 from multigrain.model.load import load_base
+from multigrain.model.roles import Role
 from multigrain.records import Document, GradedTuple, Negative, Pair
-from multigrain.vectors import Role
 
 
 def test_metrics_by_hand() -> None:

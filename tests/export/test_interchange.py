@@ -13,14 +13,15 @@ from datasets import Dataset, load_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multigrain.cli import DATA_FORMS, main
+from multigrain.cli.main import main
+from multigrain.cli.parser import DATA_FORMS
 from multigrain.config import load_config
 from multigrain.data.sources import read_source
 from multigrain.errors import ConfigError, RunError
 from multigrain.export import interchange
 from multigrain.export.interchange import FORMS, export_data
-from multigrain.pipeline import export_data as export_data_of_run
-from multigrain.pipeline import grade, synthesize
+from multigrain.pipeline.verbs import export_data as export_data_of_run
+from multigrain.pipeline.verbs import grade, synthesize
 from multigrain.records import GradedTuple, Negative, folded
 from tests.conftest import small_pairs
 

@@ -23,7 +23,7 @@ from multigrain.errors import RunError
 from multigrain.export import onnx as exporter
 from multigrain.export.onnx import export_onnx
 from multigrain.model.build import build_model
-from multigrain.vectors import Vectors
+from multigrain.model.roles import Vectors
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from multigrain.errors import LLMReplyError
 from multigrain.grading.calibration import RATINGS, Calibration, calibrate
-from multigrain.llm.client import Answer
-from multigrain.synthesis.rating import read_rating
+from multigrain.llm.protocol import Answer
+from multigrain.synthesis.verdicts import read_rating
 
 ratings = st.lists(st.sampled_from(RATINGS), min_size=1, max_size=30)
 

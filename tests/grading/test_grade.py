@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrain.config import GradingSection
-from multigrain.data.sources import GIVEN
 from multigrain.grading.grade import Graded, Grader, unfilled
 from multigrain.grading.judges import Judge
-from multigrain.records import Candidate, Pair, Source, to_json, tuple_from_json
+from multigrain.records import GIVEN, Candidate, Pair, Source, to_json, tuple_from_json
 
 SECTION = GradingSection(bands=[0.35, 0.6, 0.8], false_negative_above=0.95)
 PAIR = Pair("p", "how do cats sleep at night", "cats sleep in short naps through day and night alike")

@@ -8,7 +8,7 @@ import pytest
 from multigrain.errors import ConfigError
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge
 from multigrain.model.load import load_cross_encoder
-from multigrain.vectors import Role, Vectors
+from multigrain.model.roles import Role, Vectors
 
 
 class Encoder:

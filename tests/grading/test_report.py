@@ -6,9 +6,9 @@ import pytest
 
 from multigrain.config import GradingSection
 from multigrain.grading import report as module
-from multigrain.grading.choose import Measured
 from multigrain.grading.grade import Graded, Grader
 from multigrain.grading.report import Report, leak_warning, render, render_examples
+from multigrain.grading.selection import Measured
 from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair, Source
 
 

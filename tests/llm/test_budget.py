@@ -2,7 +2,7 @@ import pytest
 
 from multigrain.config import LLMSection
 from multigrain.llm.budget import Budget, Prices, Usage, prices_of
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.protocol import Answer, Request
 
 ENDPOINT = {"provider": "endpoint", "base_url": "https://api.openai.com/v1", "model": "gpt-4o-mini"}
 

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from benchmarks.mock_server import Behaviour, MockServer
 
 from multigrain.config import LLMSection
 from multigrain.errors import LLMRefused, LLMUnavailable
 from multigrain.llm import probe
 from multigrain.llm.budget import Budget
-from multigrain.llm.client import Ask, Request
+from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.endpoint import EndpointClient
 from multigrain.llm.ledger import Tally
+from multigrain.llm.protocol import Ask, Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.llm.structured import schema_of
 from multigrain.synthesis.parse import all_grades_reader, answer_model, read_query
+from tests.mock_server import Behaviour, MockServer
 
 PROMPT = 'Query: item-{}. Answer with one JSON object and nothing else: {{"grade_1": "...", "grade_2": "..."}}'
 

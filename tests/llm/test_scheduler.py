@@ -17,8 +17,8 @@ from multigrain.config import LLMSection
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm import job, scheduler
 from multigrain.llm.budget import Budget, Prices, Usage
-from multigrain.llm.client import Ask
 from multigrain.llm.ledger import Tally
+from multigrain.llm.protocol import Ask
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate

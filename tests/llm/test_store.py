@@ -8,8 +8,8 @@ import pytest
 
 from multigrain.errors import RunError
 from multigrain.llm.budget import Usage
-from multigrain.llm.client import Answer, Request
 from multigrain.llm.dialect import Dialect
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
 
 BOUND = Usage(1, 100, 10, 0.5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.protocol import Answer
 from multigrain.llm.structured import read_object, schema_of
 from multigrain.synthesis.parse import all_grades_reader, answer_model, per_grade_reader
 

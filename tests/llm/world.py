@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from multigrain.errors import LLMRefused, LLMReplyError, LLMTruncated, LLMUnavailable
-from multigrain.llm.client import Answer, Ask, Request
 from multigrain.llm.dialect import Dialect
+from multigrain.llm.protocol import Answer, Ask, Request
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 2, 5
 

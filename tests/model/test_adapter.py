@@ -25,11 +25,11 @@ from transformers import AutoModel, GPT2Config, GPT2Model, LlamaModel
 
 from multigrain.config import ExportSection, LoraSection, ModelSection, load_config
 from multigrain.errors import ConfigError, RunError
-from multigrain.export.export import export_model, merge_model
+from multigrain.export.model_folder import export_model, merge_model
 from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.build import build_model, sees_ahead
 from multigrain.model.load import load_model
-from multigrain.pipeline import run
+from multigrain.pipeline.verbs import run
 from multigrain.training.train import train_model
 from tests.model.decoder import tiny_decoder, tokenizer
 from tests.training.test_train import SECTION, curriculum, train_until_cut, weights

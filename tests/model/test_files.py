@@ -13,14 +13,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from multigrain.config import ModelSection, load_config
-from multigrain.disk import digest_of
-from multigrain.encoders import base_encoder, judge_encoder, trained_encoder
+from multigrain.files import digest_of
 from multigrain.model.build import build_model
 from multigrain.model.files import model_digest, model_files
 from multigrain.model.load import load_base, load_model
-from multigrain.pipeline import STAGES
-from multigrain.rundir import RunDir
-from multigrain.vectors import Embed
+from multigrain.model.roles import Embed
+from multigrain.pipeline.encoders import base_encoder, judge_encoder, trained_encoder
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stage_table import STAGES
 from tests.model.decoder import tiny_decoder
 
 LONG = ["the cat sleeps near the old table and the dog runs under the big tree near the river and the garden door"]

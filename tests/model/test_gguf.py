@@ -18,10 +18,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
+from multigrain.extras import find_weights
 from multigrain.model import gguf as ours
 from multigrain.model.build import build_model
 from multigrain.model.gguf import as_folder, cache
-from multigrain.weights import find_weights
 from tests.conftest import WORDS
 
 WIDTH, WIDE, LAYERS = 32, 64, 2

@@ -12,30 +12,30 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from multigrain import pipeline
-from multigrain.checks import check
-from multigrain.cli import main
+from multigrain.cli.main import main
 from multigrain.config import GradingSection, MiningSection, ModelSection, PhaseSection, TrainingSection, load_config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.false_negatives import FalseNegatives
-from multigrain.encoders import base_encoder, judge_encoder, trained_encoder
+from multigrain.data.jsonl import read_documents, read_tuples
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.grading.judges import EmbeddingJudge
-from multigrain.grading.queries import filter_queries
-from multigrain.jsonl import read_documents, read_tuples
+from multigrain.grading.query_filter import filter_queries
 from multigrain.model.build import build_model
 from multigrain.model.encode import CachedEncoder, encode
 from multigrain.model.load import load_base, load_model
 from multigrain.model.locate import prompts_of
-from multigrain.preflight import require
+from multigrain.model.roles import Role, Vectors
+from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline.check import check
+from multigrain.pipeline.encoders import base_encoder, judge_encoder, trained_encoder
+from multigrain.pipeline.preflight import require
+from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Negative, Pair
-from multigrain.rundir import RunDir
-from multigrain.synthesis.mine import mine_candidates
+from multigrain.retrieval.mine import mine_candidates
 from multigrain.training import train
 from multigrain.training.curriculum import Curriculum, plan
 from multigrain.training.train import train_model
-from multigrain.vectors import Role, Vectors
 from tests.conftest import WORDS, small_pairs
 
 QUERY, PASSAGE = "what does the old house eat ", "small "
@@ -276,17 +276,17 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     documents = list(read_documents(run_dir.corpus))
     vectors = trained.encode([document.text for document in documents])
     scores = trained.encode([f"{instruction}where is the cat"]) @ vectors.T
-    found = pipeline.search(config.folder, "where is the cat", 3)
+    found = verbs.search(config.folder, "where is the cat", 3)
     assert [score for score, _ in found] == pytest.approx(sorted(scores[0].tolist(), reverse=True)[:3], abs=1e-6)
     card = (run_dir.model / "README.md").read_text()
     assert json.dumps(instruction) in card and "`encode_document` nothing" in card
 
     # A prompt of the base that changes is another base.
-    before = pipeline.finished(config, run_dir)
+    before = stage_table.finished(config, run_dir)
     settings = prompted / "config_sentence_transformers.json"
     original = settings.read_text()
     settings.write_text(original.replace(PASSAGE, "big "))
-    assert set(before) - set(pipeline.finished(config, run_dir)) >= {"synthesize", "grade", "train", "evaluate"}
+    assert set(before) - set(stage_table.finished(config, run_dir)) >= {"synthesize", "grade", "train", "evaluate"}
     settings.write_text(original)
 
 

@@ -7,25 +7,26 @@ from typing import Any
 
 import pytest
 
-from multigrain import asking, pipeline
 from multigrain.config import Config, load_config
-from multigrain.jsonl import read_tuples, write_records
+from multigrain.data.jsonl import read_tuples, write_records
+from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline.generation import ask, plans
+from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple
-from multigrain.rundir import RunDir
-from multigrain.schedules import phases_of
-from multigrain.synthesis.task import choose
+from multigrain.synthesis.prompted import choose
 from multigrain.training.curriculum import plan
+from multigrain.training.schedules import phases_of
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
 SHORT = ["training.batch_size=4", "training.phases=[]"]
 
 
 def asked(config: Config) -> set[str]:
-    return asking.asked_about(config, RunDir(config.folder))
+    return plans.asked_about(config, RunDir(config.folder))
 
 
 def inputs(config: Config) -> list[str]:
-    return [task.input for task in asking.negatives(config, RunDir(config.folder)).tasks()]
+    return [task.input for task in plans.negatives(config, RunDir(config.folder)).tasks()]
 
 
 def test_a_larger_sample_holds_the_smaller_one() -> None:
@@ -64,7 +65,7 @@ def test_no_more_pairs_are_asked_about_than_training_sees(settings: dict[str, An
 
 def test_training_sees_the_pairs_that_were_asked_about(run_toml: Path) -> None:
     config = load_config(run_toml, [*SHORT, "training.steps=3"])
-    pipeline.grade(_synthesized(config))
+    verbs.grade(_synthesized(config))
     asked_ids, tuples = asked(config), list(read_tuples(RunDir(config.folder).tuples))
     assert len(asked_ids) == 12 < len(tuples)
     assert set(inputs(config)) == asked_ids
@@ -75,12 +76,12 @@ def test_training_sees_the_pairs_that_were_asked_about(run_toml: Path) -> None:
 
 
 def _synthesized(config: Config) -> Config:
-    pipeline.synthesize(config)
+    verbs.synthesize(config)
     return config
 
 
 def _trained_on(config: Config, tuples: Sequence[GradedTuple]) -> set[str]:
-    from multigrain.stages.train import _planned
+    from multigrain.pipeline.stages.train import _planned
 
     curriculum, _ = _planned(config, RunDir(config.folder), list(tuples))
     return {id for step in range(curriculum.steps) for id in curriculum.ids_at(step)}
@@ -99,27 +100,27 @@ def test_tuples_that_come_first_leave_the_order_of_all_others_to_the_seed() -> N
 def test_other_steps_redo_what_is_asked_only_where_they_cut_it(run_toml: Path) -> None:
     """30 pairs are trained on; 8 steps of 4 see them all."""
     config = load_config(run_toml, [*SHORT, "training.steps=8"])
-    pipeline.grade(_synthesized(config))
+    verbs.grade(_synthesized(config))
     run_dir = RunDir(config.folder)
     done = ["data", "synthesize", "grade"]
     longer = load_config(run_toml, [*SHORT, "training.steps=80"])
-    assert pipeline.finished(longer, run_dir) == done and not pipeline.is_outdated(longer, run_dir)
+    assert stage_table.finished(longer, run_dir) == done and not stage_table.is_outdated(longer, run_dir)
     shorter = load_config(run_toml, [*SHORT, "training.steps=3"])
-    assert pipeline.finished(shorter, run_dir) == ["data"] and pipeline.is_outdated(shorter, run_dir)
-    assert pipeline.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
+    assert stage_table.finished(shorter, run_dir) == ["data"] and stage_table.is_outdated(shorter, run_dir)
+    assert stage_table.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
         "data"
     ]
 
 
 def test_a_raised_cap_pays_for_the_new_pairs_alone(run_toml: Path) -> None:
     few, more = (load_config(run_toml, [*SHORT, f"training.steps={steps}"]) for steps in (3, 5))
-    pipeline.synthesize(few)
+    verbs.synthesize(few)
     before = set(inputs(few))
-    pipeline.synthesize(more, force=True)
+    verbs.synthesize(more, force=True)
     after = set(inputs(more))
     assert before < after and len(after) == 20
-    keys = {task.ask.request.key for task in asking.negatives(more, RunDir(more.folder)).tasks()}  # some are equal
-    answered, spent = asking.spent(RunDir(more.folder))
+    keys = {task.ask.request.key for task in plans.negatives(more, RunDir(more.folder)).tasks()}  # some are equal
+    answered, spent = ask.spent(RunDir(more.folder))
     assert answered.calls == spent.calls == len(keys)
 
 
@@ -136,12 +137,12 @@ def test_queries_are_written_for_as_many_passages_as_training_has_use_for(tmp_pa
     run_dir = RunDir(tmp_path / "x")
     documents = [Document(str(n), f"passage {n}", "held_out" if n % 5 == 0 else "both") for n in range(100)]
     write_records(run_dir.passages, documents)
-    work = asking.queries(Config.model_validate(settings), run_dir)
+    work = plans.queries(Config.model_validate(settings), run_dir)
     assert work.count == len(list(work.tasks())) == 30  # 2 * 3 * 4 / 0.8
     settings["synthesis"] = {"mode": "corpus", "queries_per_passage": 3}
-    assert asking.queries(Config.model_validate(settings), run_dir).count == 30
+    assert plans.queries(Config.model_validate(settings), run_dir).count == 30
     settings["training"] = {"steps": 30}
-    assert asking.queries(Config.model_validate(settings), run_dir).count == 300
+    assert plans.queries(Config.model_validate(settings), run_dir).count == 300
 
 
 def test_no_more_pairs_are_invented_than_training_has_use_for() -> None:

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.protocol import Answer
 from multigrain.records import Pair
 from multigrain.synthesis.cloze import WORD, Cloze, exchange
 from multigrain.synthesis.parse import cloze_reader

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multigrain import pipeline
 from multigrain.config import load_config
-from multigrain.grades import grade_of
-from multigrain.jsonl import read_candidates, read_tuples
-from multigrain.llm.client import Answer, Request
-from multigrain.llm.scripted import ScriptedClient
-from multigrain.rundir import RunDir
-from multigrain.vectors import Role, Vectors
+from multigrain.data.jsonl import read_candidates, read_tuples
+from multigrain.llm.clients.scripted import ScriptedClient
+from multigrain.llm.protocol import Answer, Request
+from multigrain.model.roles import Role, Vectors
+from multigrain.pipeline import verbs
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.records import grade_of
 
 COUNT = 24
 FILLER = "brown quick gentle northern silent wooden early narrow golden distant hollow quiet broken simple warm".split()
@@ -125,7 +125,7 @@ def faulty_run(
     """A run whose language model has the fault with every second pair; the folder, and the pairs it had it with."""
     pairs = [{"id": f"p{n}", "query": f"where is item{n}", "positive": positive_of(n)} for n in range(COUNT)]
     write_jsonl("pairs.jsonl", pairs)
-    monkeypatch.setattr("multigrain.stages.grade.judge_encoder", lambda *_: embed)
+    monkeypatch.setattr("multigrain.pipeline.stages.grade.judge_encoder", lambda *_: embed)
 
     def work(fault: Fault) -> tuple[RunDir, set[str]]:
         async def complete(self: ScriptedClient, request: Request) -> Answer:
@@ -137,8 +137,8 @@ def faulty_run(
 
         monkeypatch.setattr(ScriptedClient, "complete", complete)
         config = load_config(run_toml, OVERRIDES)
-        pipeline.synthesize(config)
-        pipeline.grade(config)
+        verbs.synthesize(config)
+        verbs.grade(config)
         run_dir = RunDir(config.folder)
         ids = {pair["id"] for pair in objects(run_dir.train_pairs)}
         for graded in read_tuples(run_dir.tuples):

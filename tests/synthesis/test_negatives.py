@@ -5,13 +5,13 @@ import pytest
 
 from multigrain.config import Config
 from multigrain.llm.budget import Budget, Usage
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.clients.scripted import MODEL, ScriptedClient
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.scheduler import answer_all
-from multigrain.llm.scripted import MODEL, ScriptedClient
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
-from multigrain.synthesis.task import Parked, Task, choose
+from multigrain.synthesis.prompted import Parked, Task, choose
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.protocol import Answer
 from multigrain.records import Document
 from multigrain.synthesis.parse import read_query
+from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.queries import SHOWN_WORDS, WrittenQuery, plan_queries
-from multigrain.synthesis.task import Task
 
 PASSAGES = [Document(f"d{number}", f"passage number {number} about tea") for number in range(24)]
 TYPES = ["question", "situation", "keywords", "statement"]

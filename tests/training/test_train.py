@@ -20,15 +20,15 @@ from multigrain.model.build import build_model
 from multigrain.model.precision import uses_bf16
 from multigrain.progress import _Silent, set_mode
 from multigrain.records import GradedTuple, Negative
-from multigrain.schedules import phases_of
 from multigrain.training import train
 from multigrain.training.batches import RowsOfPhase, StepSampler, to_datasets
 from multigrain.training.callbacks import TrainingLog
 from multigrain.training.curriculum import Curriculum, hold_out, plan
-from multigrain.training.host import CurriculumTrainer
+from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
-from multigrain.training.stopping import Stopping
+from multigrain.training.schedules import phases_of
 from multigrain.training.train import Held, train_model, without_dropout
+from multigrain.training.trainer import CurriculumTrainer
 from tests.conftest import WORDS, small_pairs
 from tests.model.decoder import tiny_decoder
 

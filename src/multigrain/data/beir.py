@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multigrain.data.fields import titled
+from multigrain.data.jsonl import optional_text, read_objects, text_field, whole
 from multigrain.errors import DataError
-from multigrain.jsonl import optional_text, read_objects, text_field, whole
 from multigrain.progress import say
 from multigrain.records import Document, Pair
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from multigrain.data.beir import Judgement, judged, pairs_of
 from multigrain.data.fields import titled
+from multigrain.data.jsonl import optional_text, whole
 from multigrain.data.rows import Row, read_rows
 from multigrain.errors import DataError
-from multigrain.jsonl import optional_text, whole
 from multigrain.records import Document, Pair
 
 JUDGEMENTS = ("relevant_docs", "qrels")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
-from multigrain.jsonl import read_objects
+from multigrain.data.jsonl import read_objects
 from multigrain.records import Document
 
 

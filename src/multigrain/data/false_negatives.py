@@ -7,11 +7,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.data.beir import OWN
-from multigrain.data.corpus import Corpus
-from multigrain.jsonl import read_pairs
 from multigrain.records import Document, Pair, identity
-from multigrain.rundir import RunDir
 
 NONE = -1
 """The class of a pair without a group."""
@@ -70,21 +66,6 @@ class FalseNegatives:
         found = [self._classes[first[place] : last[place]] for place in places]
         empty = np.empty(0, dtype=np.int64)
         return np.repeat(places, [len(part) for part in found]), np.concatenate([empty, *found])
-
-
-def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
-    """What is known of texts in a run, for its training pairs."""
-    train = list(read_pairs(run_dir.train_pairs))
-    known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
-    has_groups = any(pair.group is not None for pair in train)
-    return FalseNegatives(train, known, Corpus(run_dir.corpus) if has_groups else ())
-
-
-def own_documents(run_dir: RunDir) -> list[Pair]:
-    """The queries of a run that are documents of its corpus, each with that document."""
-    if not run_dir.other_pairs.is_file():
-        return []
-    return [pair for pair in read_pairs(run_dir.other_pairs) if pair.source == OWN]
 
 
 def _class_names(pair: Pair) -> list[bytes]:

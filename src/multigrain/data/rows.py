@@ -1,13 +1,13 @@
-"""Rows of JSON lines, parquet and Arrow, one at a time: what a row means is for `multigrain.data.forms`."""
+"""Rows of JSON lines, parquet and Arrow, one at a time: what a row means is for `multigrain.data.formats`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain.data.splits import COLUMNS, files_below
+from multigrain.data.hub_splits import COLUMNS, files_below
+from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
-from multigrain.jsonl import read_objects
 
 BATCH = 256
 """Rows of a parquet file that are in memory at once."""

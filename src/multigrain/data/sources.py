@@ -9,17 +9,15 @@ from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
-from multigrain.data.forms import Example, read_examples
+from multigrain.data.formats import Example, read_examples
+from multigrain.data.hub_splits import files_below
+from multigrain.data.jsonl import optional_text
 from multigrain.data.rows import Row, read_rows
-from multigrain.data.splits import files_below
 from multigrain.errors import ConfigError, DataError
-from multigrain.jsonl import optional_text
 from multigrain.progress import listed, say
-from multigrain.records import Candidate, Document, Pair, folded
+from multigrain.records import GIVEN, Candidate, Document, Pair, folded
 
 PYTHON_DOCS = "python-docs"
-GIVEN = "given"
-"""What stands for the model of a negative that came with its pair."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Source:
 
 
 def read_source(source: str) -> Source:
-    """What a file or folder (see `multigrain.data.forms`), `beir:FOLDER:SPLIT` or `python-docs` holds.
+    """What a file or folder (see `multigrain.data.formats`), `beir:FOLDER:SPLIT` or `python-docs` holds.
 
     Raises:
         DataError: a file is missing or wrong (names file and line), or holds no pair.

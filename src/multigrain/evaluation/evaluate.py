@@ -11,8 +11,8 @@ import numpy as np
 from multigrain.data.beir import RetrievalTask
 from multigrain.evaluation.metrics import COSINE, DEPTH, GOLD, ORDER, accuracy_of, margin_of, score_ranking
 from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
+from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, GradedTuple
-from multigrain.vectors import Embed, Vectors
 
 BLOCK = 16_384
 """Documents whose texts and vectors are in memory at once."""

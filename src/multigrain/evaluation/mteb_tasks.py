@@ -4,7 +4,7 @@
     mteb.evaluate(model_meta("runs/x/model"), mteb.get_task("SciFact"))
 
 A query has the model's query prompt before it and a document its document prompt, as in all that multigrain does
-(`multigrain.vectors.prompt_for`). Where neither is asked for (similarity, classification, clustering and so on) a text
+(`multigrain.model.roles.prompt_for`). Where neither is asked for (similarity, classification and so on) a text
 has what mteb gives it: the prompt that the model keeps under the name of the task or of its type ("STS"), or else
 the model's default prompt, or else none.
 
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, cast
 from multigrain.errors import ConfigError, DataError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.encode import encode_by_length
+from multigrain.model.roles import Role, Vectors, prompt_for
 from multigrain.progress import Meter, meter, say
-from multigrain.vectors import Role, Vectors, prompt_for
 
 if TYPE_CHECKING:
     from mteb import ResultCache, TaskMetadata, TaskResult

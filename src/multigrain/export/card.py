@@ -11,9 +11,9 @@ from multigrain.config import Config, PhaseSection, described
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.legacy import OLDEST_ANCHOR
 from multigrain.model.locate import find_base
+from multigrain.model.roles import ROLES, prompt_for
 from multigrain.progress import counted, interval
 from multigrain.records import GRADES
-from multigrain.vectors import ROLES, prompt_for
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from multigrain.errors import ConfigError
-from multigrain.jsonl import atomic_file, atomic_folder, write_atomic, write_objects
+from multigrain.files import atomic_file, atomic_folder, write_atomic, write_objects
 from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative
 

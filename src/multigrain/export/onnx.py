@@ -29,13 +29,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from multigrain.errors import RunError, first_line
-from multigrain.export.folders import written_whole
 from multigrain.extras import require_extra
-from multigrain.jsonl import write_json
+from multigrain.files import write_json, written_whole
 from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.anchor_attention import evaluating
+from multigrain.model.roles import ROLES, Vectors, prompt_for
 from multigrain.progress import say
-from multigrain.vectors import ROLES, Vectors, prompt_for
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"

@@ -16,10 +16,10 @@ from multigrain.errors import first_line
 from multigrain.export.onnx import CLOSE as CLOSE_ONNX
 from multigrain.export.onnx import embed
 from multigrain.model.build import sees_ahead
+from multigrain.model.eos import is_decoder
 from multigrain.model.load import SHIPPED, load_model
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
-from multigrain.model.tokens import is_decoder
-from multigrain.vectors import ROLES, Role, Vectors, prompt_for
+from multigrain.model.roles import ROLES, Role, Vectors, prompt_for
 
 TEXTS = ["A short text.", "And a longer one, so that there is something to pad in the first.", "One\nmore"]
 ALIKE = ["the old house", "a cat sleeps"]

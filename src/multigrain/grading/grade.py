@@ -6,14 +6,23 @@ from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
 from multigrain.data.false_negatives import FalseNegatives
-from multigrain.data.sources import GIVEN
-from multigrain.grades import FALSE_NEGATIVE, grade_of
-from multigrain.grading.choose import Measured, choose_rising
 from multigrain.grading.duplicates import NearDuplicates
-from multigrain.grading.exchanged import MARGIN, SYNONYM, exchanged_terms
 from multigrain.grading.judges import Judge
 from multigrain.grading.rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
-from multigrain.records import GRADES, Candidate, Dropped, GradedTuple, Negative, Pair, Source
+from multigrain.grading.selection import Measured, choose_rising
+from multigrain.grading.synonyms import MARGIN, SYNONYM, exchanged_terms
+from multigrain.records import (
+    FALSE_NEGATIVE,
+    GIVEN,
+    GRADES,
+    Candidate,
+    Dropped,
+    GradedTuple,
+    Negative,
+    Pair,
+    Source,
+    grade_of,
+)
 
 WORDS_PER_TOKEN = 0.75
 """Of English text."""
@@ -43,7 +52,7 @@ class Grader:
     r"""Judges every candidate and gives it the grade that it has, not the one it was asked for.
 
     A candidate's relative relevance by a judge is s(q, c) / s(q, p), with the query q and its positive p. The first
-    judge's is cut into grades (`multigrain.grades`); all judges must agree on the rest. A candidate is dropped if it
+    judge's is cut into grades (`multigrain.records`); all judges must agree on the rest. A candidate is dropped if it
 
     * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
       ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
@@ -55,7 +64,7 @@ class Grader:
     * is many times as long as the positive, or as short ("length");
     * comes from where its grade is not wanted from ("source");
     * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
-      the tuple broken by it ("order"). See `multigrain.grading.choose`.
+      the tuple broken by it ("order"). See `multigrain.grading.selection`.
 
     Negatives that came with their pair keep their grade if `section.keep_given`: no judge is asked about them, and they
     are only dropped where they repeat a text or are known to be none. Labels, of a few words, are written for several

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multigrain.vectors import ROLES, Embed, Role, Vectors
+from multigrain.model.roles import ROLES, Embed, Role, Vectors
 
 Predict = Callable[[list[tuple[str, str]]], ArrayLike]
 """(query, text) pairs to one relevance each, 0 to 1, in their order."""

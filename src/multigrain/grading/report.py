@@ -7,11 +7,11 @@ from itertools import pairwise
 from statistics import fmean, pstdev, quantiles
 from typing import Any
 
-from multigrain.grading.choose import Measured
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.grade import Graded, Proposal
 from multigrain.grading.leak import LIMIT, Leak, Sample, find_leak
-from multigrain.grading.style import statistics_of
+from multigrain.grading.selection import Measured
+from multigrain.grading.surface import statistics_of
 from multigrain.records import GRADES, Candidate, GradedTuple, folded, to_json
 
 SAMPLED = 3000

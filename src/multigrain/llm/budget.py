@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError
-from multigrain.llm.client import Answer, Request
-from multigrain.llm.endpoint import is_loopback
+from multigrain.llm.protocol import Answer, Request, is_loopback
 
 TEMPLATE_TOKENS = 64
 """Room for what a server puts around a prompt."""

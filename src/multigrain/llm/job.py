@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from multigrain.errors import LLMDeclined, LLMError, LLMReplyError, LLMTruncated
-from multigrain.llm.client import Answer, Ask, Request
+from multigrain.llm.protocol import Answer, Ask, Request
 
 TRANSPORT_TRIES = 8
 REPLY_TRIES = 4

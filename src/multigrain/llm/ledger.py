@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from multigrain.errors import LLMError
 from multigrain.llm.budget import Budget, Usage
-from multigrain.llm.client import Answer, Request
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
 
 

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm.client import Answer, Ask, Client, Request
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.endpoint import BUSY
 from multigrain.llm.ledger import Ledger
+from multigrain.llm.protocol import BUSY, Answer, Ask, Client, Request
 from multigrain.progress import say
 
 KEY = "probe"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import TOOL_CALLS, Answer
+from multigrain.llm.protocol import TOOL_CALLS, Answer
 from multigrain.records import encodable
 
 MOST_TOKENS = 10**9

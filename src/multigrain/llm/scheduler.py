@@ -22,13 +22,12 @@ from itertools import chain, count
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMUnavailable
 from multigrain.llm.budget import Budget
-from multigrain.llm.client import Answer, Ask, Client, Request
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.endpoint import BUSY
 from multigrain.llm.job import Job, reads
-from multigrain.llm.lane import Lane
 from multigrain.llm.ledger import Call, Ledger, Tally
 from multigrain.llm.probe import learn_dialect
+from multigrain.llm.protocol import BUSY, Answer, Ask, Client, Request
+from multigrain.llm.server import Lane
 from multigrain.llm.store import AnswerStore
 from multigrain.progress import say
 

@@ -12,15 +12,29 @@ missed, and nothing is paid for twice.
 """
 
 import sqlite3
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Self
 
 from multigrain.errors import RunError
-from multigrain.llm.batch import Batch
 from multigrain.llm.budget import Usage
-from multigrain.llm.client import Answer
 from multigrain.llm.dialect import Dialect
+from multigrain.llm.protocol import Answer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known of a batch."""
+
+    name: str
+    requests: int
+    file_id: str | None = None
+    """Of the uploaded requests."""
+    batch_id: str | None = None
+    """The server's; None where the files are carried by hand."""
+    state: str = "written"
+    """`written`, the server's word, or `ingested`."""
+
 
 VERSION = 2
 BATCHED = "batched"

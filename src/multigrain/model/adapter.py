@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from multigrain.config import LoraSection
 from multigrain.errors import ConfigError, RunError, first_line
-from multigrain.model.plain_text import read_alike
+from multigrain.model.chat_template import read_alike
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
 
 LINEAR = (nn.Linear, Conv1D)

@@ -13,7 +13,7 @@ def is_known(kind: str) -> bool:
 
 
 def is_decoder(kind: str) -> bool:
-    """Whether it was made to write, as `multigrain.model.tokens.is_decoder` says of a loaded one."""
+    """Whether it was made to write, as `multigrain.model.eos.is_decoder` says of a loaded one."""
     writes, fills = (_listed("modeling_auto.py", f"MODEL_FOR_{task}_LM_MAPPING_NAMES") for task in ("CAUSAL", "MASKED"))
     return kind in writes and kind not in fills
 

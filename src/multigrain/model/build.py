@@ -14,14 +14,14 @@ from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
+from multigrain.model.chat_template import read_alike
+from multigrain.model.eos import end_in_eos, is_decoder, lasting
 from multigrain.model.files import folder_of, modules_of, revision_of
-from multigrain.model.foresee import adapter_as_base, foresee_base, unfit_dense
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
 from multigrain.model.locate import prompts_to_train
-from multigrain.model.plain_text import read_alike
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
-from multigrain.model.tokens import end_in_eos, is_decoder, lasting
-from multigrain.vectors import ROLES, prompt_for
+from multigrain.model.precheck import adapter_as_base, foresee_base, unfit_dense
+from multigrain.model.roles import ROLES, prompt_for
 
 HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
     "mean": "mean",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multigrain.config import Precision
+from multigrain.model.roles import Role, Vectors, prompt_for
 from multigrain.model.vector_file import VectorFile, key_of
 from multigrain.progress import Meter, meter
-from multigrain.vectors import Role, Vectors, prompt_for
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -12,9 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from multigrain.disk import digest_of
 from multigrain.errors import RunError
-from multigrain.weights import find_weights
+from multigrain.extras import find_weights
+from multigrain.files import digest_of
 
 EMBEDDED = "embedded"
 EMBEDDED_LLM = "embedded-llm"

@@ -11,9 +11,9 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
-from multigrain.disk import digest_of
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.extras import require_extra
+from multigrain.files import digest_of
 from multigrain.progress import say
 
 

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model.files import modules_of, settings_of
-from multigrain.model.foresee import LEGACY_MODES
+from multigrain.model.precheck import LEGACY_MODES
 
 OLDEST = "5.1"
 """The release of sentence-transformers from which on a model with the host's own modules can be loaded."""

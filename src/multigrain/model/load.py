@@ -12,19 +12,19 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 
+from multigrain.config import model_folder_of
 from multigrain.errors import ConfigError, RunError, first_line
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model import anchor_attention, pooling
+from multigrain.model.chat_template import read_plainly
+from multigrain.model.eos import see_to_padding
 from multigrain.model.files import folder_of, is_gguf, revision_of
-from multigrain.model.foresee import head_fault, no_cross_encoder, transformer_of
 from multigrain.model.gguf import as_folder, cache
+from multigrain.model.integrity import drawn_at_random, positions_of, unlike_its_files
 from multigrain.model.legacy import write_in_old_words
 from multigrain.model.locate import find_base
-from multigrain.model.plain_text import read_plainly
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
-from multigrain.model.tokens import see_to_padding
-from multigrain.model.whole import drawn_at_random, positions_of, unlike_its_files
-from multigrain.rundir import model_folder_of
+from multigrain.model.precheck import head_fault, no_cross_encoder, transformer_of
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
 """The files that a saved model needs in order to load without multigrain."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
+from multigrain.extras import find_weights
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, folder_of, is_gguf
 from multigrain.model.hub import fetch_settings
-from multigrain.vectors import ROLES, prompt_for, with_prompts
-from multigrain.weights import find_weights
+from multigrain.model.roles import ROLES, prompt_for, with_prompts
 
 WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDED_LLM}"'
 PROMPTS_FILE = "config_sentence_transformers.json"

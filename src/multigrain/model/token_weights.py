@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from sentence_transformers.util import batch_to_device
 
-from multigrain.config import ModelSection, as_path
+from multigrain.config import ModelSection, as_path, model_folder_of
 from multigrain.errors import RunError
 from multigrain.model.build import build_model
 from multigrain.model.load import load_base, load_model
 from multigrain.model.pooling import AnchorPooling
-from multigrain.rundir import model_folder_of
-from multigrain.vectors import Role, prompt_for
+from multigrain.model.roles import Role, prompt_for
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

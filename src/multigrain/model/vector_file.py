@@ -15,8 +15,8 @@ from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
-from multigrain.jsonl import write_atomic
-from multigrain.vectors import Vectors
+from multigrain.files import write_atomic
+from multigrain.model.roles import Vectors
 
 KEY_BYTES = 16
 KEYS_AT_ONCE = 8192

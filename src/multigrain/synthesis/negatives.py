@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from multigrain.config import Config
-from multigrain.llm.client import Ask, Request
+from multigrain.llm.protocol import Ask, Request
 from multigrain.llm.structured import schema_of
-from multigrain.prompts import load_prompt
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis import parse, wording
+from multigrain.synthesis import parse, prompt_text
 from multigrain.synthesis.cloze import Cloze
-from multigrain.synthesis.task import Task, choose
+from multigrain.synthesis.prompted import Task, choose
+from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "synthesize"
 STOP = ("\n",)
@@ -94,15 +94,15 @@ class Writer:
 
     def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> Ask:
         prompt = self._prompts[GRADE_PROMPTS[grade - 1]]
-        texts = {"query": wording.one_line(pair.query), "positive": wording.shortened(pair.positive)}
-        text = wording.domain(self._section) + prompt.pattern(wording.shots(self._section, grade), **texts)
+        texts = {"query": prompt_text.one_line(pair.query), "positive": prompt_text.shortened(pair.positive)}
+        text = prompt_text.domain(self._section) + prompt.pattern(prompt_text.shots(self._section, grade), **texts)
         return Ask(self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade))
 
     def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> Ask:
         prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
         # When all terms have had their turn, the first is asked again, with another seed.
         term = terms[repeat % len(terms)]
-        text = prompt.pattern([], term=wording.one_line(term))
+        text = prompt.pattern([], term=prompt_text.one_line(term))
         request = self._completion(text, TERM_TOKENS, repeat, prompt.version)
         return Ask(request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same))
 
@@ -115,17 +115,17 @@ class Writer:
 
     def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
         prompt, section = self._prompts["all_grades"], self._section
-        words = min(len(pair.positive.split()), wording.MANY_WORDS)
+        words = min(len(pair.positive.split()), prompt_text.MANY_WORDS)
         text = prompt.fill(
             count=str(len(grades)),
             wanted="\n".join(f'"grade_{grade}": a passage {parse.MEANINGS[grade]}' for grade in grades),
             keys=", ".join(f'"grade_{grade}": "..."' for grade in grades),
-            language=wording.passage_language(section, "the language of the positive passage"),
+            language=prompt_text.passage_language(section, "the language of the positive passage"),
             words=str(max(words, 5)),
-            domain=wording.domain(section),
-            examples=wording.examples(section),
-            query=wording.one_line(pair.query),
-            positive=wording.shortened(pair.positive, wording.MANY_WORDS),
+            domain=prompt_text.domain(section),
+            examples=prompt_text.examples(section),
+            query=prompt_text.one_line(pair.query),
+            positive=prompt_text.shortened(pair.positive, prompt_text.MANY_WORDS),
         )
         needed = len(grades) * words * TOKENS_PER_WORD
         limit = section.answer_tokens or min(max(needed, SMALLEST_ANSWER), LARGEST_ANSWER)

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from multigrain.errors import LLMReplyError
-from multigrain.llm.client import Answer
+from multigrain.llm.protocol import Answer
 from multigrain.llm.structured import read_object
 from multigrain.synthesis.cloze import exchange
-from multigrain.synthesis.wording import one_line
+from multigrain.synthesis.prompt_text import one_line
 
 MEANINGS = {
     1: "about another topic altogether",

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from multigrain.config import Config, QueryType
-from multigrain.llm.client import Ask, Request
-from multigrain.prompts import load_prompt
+from multigrain.llm.protocol import Ask, Request
 from multigrain.records import Document
-from multigrain.synthesis import parse, wording
-from multigrain.synthesis.task import Task
+from multigrain.synthesis import parse, prompt_text
+from multigrain.synthesis.prompted import Task
+from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "queries"
 QUERY_TOKENS = 64
@@ -45,9 +45,9 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
             kind = section.query_types[(start + number) % len(section.query_types)]
             prompt = prompts[kind]
             text = prompt.fill(
-                passage=wording.shortened(passage.text, SHOWN_WORDS),
-                language=wording.query_language(section, "the language of the text"),
-                domain=wording.domain(section),
+                passage=prompt_text.shortened(passage.text, SHOWN_WORDS),
+                language=prompt_text.query_language(section, "the language of the text"),
+                domain=prompt_text.domain(section),
                 examples=_examples(config),
             )
             seed, version = config.seed + number, f"{STAGE} {prompt.version}"
@@ -66,5 +66,5 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
 
 def _examples(config: Config) -> str:
     """The user's own queries, as examples of what is wanted."""
-    queries = [wording.one_line(example.query) for example in config.synthesis.examples]
+    queries = [prompt_text.one_line(example.query) for example in config.synthesis.examples]
     return "\nIt should look like these: " + " | ".join(queries) if queries else ""

@@ -1,14 +1,15 @@
 """Have a language model say whether texts answer a query."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from multigrain.config import Config
-from multigrain.llm.client import Ask, Request
-from multigrain.prompts import load_prompt
+from multigrain.errors import LLMReplyError
+from multigrain.llm.protocol import Answer, Ask, Request
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis import wording
-from multigrain.synthesis.rating import read_rating
-from multigrain.synthesis.task import Task
+from multigrain.synthesis import prompt_text
+from multigrain.synthesis.prompted import Task
+from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
 RATING_TOKENS = 64
@@ -21,9 +22,9 @@ def plan_verdicts(
     prompt = load_prompt("judge", config.synthesis.prompts)
     for candidate in candidates:
         text = prompt.fill(
-            query=wording.one_line(pair.query),
-            passage=wording.shortened(candidate.text, wording.MANY_WORDS),
-            domain=wording.domain(config.synthesis),
+            query=prompt_text.one_line(pair.query),
+            passage=prompt_text.shortened(candidate.text, prompt_text.MANY_WORDS),
+            domain=prompt_text.domain(config.synthesis),
         )
         limit, version = config.synthesis.answer_tokens or RATING_TOKENS, f"{STAGE} {prompt.version}"
         extra = config.llm.extra
@@ -33,3 +34,29 @@ def plan_verdicts(
             return [(pair.id, text, rating)]
 
         yield Task(pair.id, Ask(request, read_rating), make)
+
+
+_RATING = r"[\"'*_`\s]*([0-3])[\"'*_`]*(?:\s*/\s*3)?\b[\"'*_`]*"
+_BARE = re.compile(rf"{_RATING}(?:\W[^\d]*)?")
+_LABELLED = re.compile(rf"\b(?:rating|score)[\"'*_`]*\s*(?:is|[:=])(?:{_RATING}(?!\d|\.\d)([^\n]*))?", re.IGNORECASE)
+
+
+def read_rating(answer: Answer) -> int:
+    """The rating in an answer, such as `2`, `Rating: 2`, `**2**` or `{"rating": 2}`.
+
+    Explanations beside it are allowed; two different ratings, and numbers that are none, are not.
+
+    >>> read_rating(Answer("**Rating: 2** (answers in part)"))
+    2
+
+    Raises:
+        LLMReplyError: there is no rating in it, or more than one.
+    """
+    text = answer.text.strip()
+    if whole := _BARE.fullmatch(text):
+        return int(whole[1])
+    found = [match.groups() for match in _LABELLED.finditer(text)]
+    ratings = {rating for rating, rest in found}
+    if len(ratings) != 1 or None in ratings or any(re.match(r"\W*(?:or|to|and)?\W*\d", rest) for _, rest in found):
+        raise LLMReplyError(f'the answer holds no single rating of 0 to 3: "{text[:100]}"')
+    return int(ratings.pop())

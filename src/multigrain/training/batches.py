@@ -17,8 +17,10 @@ from sentence_transformers.base.sampler import DefaultBatchSampler, MultiDataset
 from torch.utils.data import BatchSampler, ConcatDataset
 
 from multigrain.config import PhaseSection
+from multigrain.model.roles import ROLES, Role, prompt_for
+from multigrain.records import GradedTuple
 from multigrain.training.curriculum import Curriculum
-from multigrain.vectors import ROLES, prompt_for
+from multigrain.training.known import texts_of
 
 PhaseAt = Callable[[int], int]
 """The place of the phase that a step (from 0) belongs to."""
@@ -128,3 +130,20 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
 def step_sampler(batch_size: int, world_size: int, phase_at: PhaseAt) -> Any:
     """What the host's `multi_dataset_batch_sampler` argument takes."""
     return partial(StepSampler, batch_size=batch_size, world_size=world_size, phase_at=phase_at)
+
+
+CHUNK = 256
+
+
+def token_rows(model: SentenceTransformer, curriculum: Curriculum) -> Iterator[list[int]]:
+    """The token ids of every text of the curriculum, as training reads it; texts may come twice."""
+    for role in ROLES:
+        texts = sorted({text for graded in curriculum.tuples for text in _texts(graded, role)})
+        for start in range(0, len(texts), CHUNK):
+            features = model.preprocess(texts[start : start + CHUNK], prompt=prompt_for(role, model.prompts) or None)
+            for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True):
+                yield ids[mask.bool()].tolist()
+
+
+def _texts(graded: GradedTuple, role: Role) -> list[str]:
+    return [graded.query] if role == "query" else texts_of(graded)

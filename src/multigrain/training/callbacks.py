@@ -1,19 +1,24 @@
 """What happens between the steps of a training: the log is written, and the model looked at."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from multigrain.jsonl import write_atomic
+from multigrain.config import PhaseSection
+from multigrain.files import write_atomic
+from multigrain.model.roles import Role, Vectors, prompt_for
 from multigrain.progress import Meter, say
+from multigrain.records import GradedTuple
 from multigrain.training.batches import PhaseAt
 from multigrain.training.curriculum import Curriculum
-from multigrain.training.pace import Pace
+from multigrain.training.self_paced import Pace
 
 REMEMBERED = 32
 """Entries of the log that the host keeps."""
@@ -126,3 +131,33 @@ class Looks(TrainerCallback):  # type: ignore[misc]
         is_step = "loss" in state.log_history[-1]
         if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
             self._evaluate()
+
+
+def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float | None:
+    """The mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades.
+
+    None where there are none.
+    """
+    triplets = [
+        (graded.query, graded.positive, negative.text)
+        for graded in tuples
+        for negative in graded.negatives
+        if negative.grade in phase.grades
+    ]
+    if not triplets:
+        return None
+    queries, positives, negatives = (list(texts) for texts in zip(*triplets, strict=True))
+    vectors = _encode(model, queries, "query")
+    difference = _encode(model, positives, "document") - _encode(model, negatives, "document")
+    return float((vectors * difference).sum(axis=1).mean())
+
+
+def _encode(model: SentenceTransformer, texts: Sequence[str], role: Role) -> Vectors:
+    was_training = model.training
+    vectors: Vectors = np.asarray(
+        model.encode(
+            list(texts), prompt=prompt_for(role, model.prompts), normalize_embeddings=True, show_progress_bar=False
+        )
+    )
+    model.train(was_training)
+    return vectors

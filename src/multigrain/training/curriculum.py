@@ -189,7 +189,7 @@ def plan(
 
     Args:
         tuples: what there is to train on.
-        phases: the schedule, with the steps of each phase (`multigrain.schedules.phases_of`).
+        phases: the schedule, with the steps of each phase (`multigrain.training.schedules.phases_of`).
         batch_size: tuples of one step, if there are so many.
         seed: of the order.
         by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.
@@ -282,7 +282,7 @@ class _Pool:
     def batch(self) -> list[int]:
         """The places of the next tuples that can stand together; the others wait for a later batch."""
         self.batches += 1
-        batch = _Batch(self._answers, self._shares)
+        batch = _NextBatch(self._answers, self._shares)
         most = min(WAITING * self._batch_size, 2 * self.size)  # then every tuple has come by
         for place, keys in list(islice(self._waiting.items(), most)):
             if len(batch.places) < self._batch_size and batch.takes(place, keys):
@@ -328,7 +328,7 @@ def _keys_of(graded: GradedTuple) -> _Keys:
     return _Keys(identity(graded.query), documents[0], frozenset(documents), graded.group)
 
 
-class _Batch:
+class _NextBatch:
     """Tuples that can stand together.
 
     Args:

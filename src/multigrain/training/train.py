@@ -16,23 +16,22 @@ from transformers.integrations import TensorBoardCallback
 
 from multigrain.config import TrainingSection
 from multigrain.errors import RunError, first_line
-from multigrain.jsonl import write_json
+from multigrain.files import write_json
 from multigrain.model.build import check_prompts
-from multigrain.model.foresee import vectors_too_short
+from multigrain.model.precheck import vectors_too_short
 from multigrain.model.precision import uses_bf16
-from multigrain.processes import are_on_cpu, from_main, is_main, joined, share_of
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
-from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts
-from multigrain.training.callbacks import Looks, TrainingLog
+from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts, token_rows
+from multigrain.training.callbacks import Looks, TrainingLog, margin_on
 from multigrain.training.checkpoints import last_checkpoint
 from multigrain.training.curriculum import Curriculum
-from multigrain.training.frozen import FrozenStates, frozen_depth
-from multigrain.training.host import CurriculumTrainer
+from multigrain.training.distributed import are_on_cpu, from_main, is_main, joined, share_of
+from multigrain.training.frozen_cache import FrozenStates, frozen_depth
+from multigrain.training.interruption import Stopping
 from multigrain.training.loss import Encoding, GradedLoss
-from multigrain.training.margins import margin_on, token_rows
-from multigrain.training.pace import Pace
-from multigrain.training.stopping import Stopping
+from multigrain.training.self_paced import Pace
+from multigrain.training.trainer import CurriculumTrainer
 
 WARMUP_SHARE = 0.1
 KEPT_CHECKPOINTS = 2
@@ -258,3 +257,22 @@ def _memory_explained() -> Iterator[None]:
             "and keeps next to nothing), then training.micro_batch_tokens, and give the same command again: it goes on "
             "from the last checkpoint. If that is not enough, lower training.max_tokens; that trains anew."
         ) from error
+
+
+@contextmanager
+def keeping_base(model: nn.Module, share: float) -> Iterator[None]:
+    """When the block ends, each weight that was trained in it is share * before + (1 - share) * after.
+
+    Source: WiSE-FT (arXiv 2109.01903), a soup of two models. What an adapter adds is a product of two matrices, of
+    which the second begins with zeros; that one alone is moved, so that all it adds is multiplied by 1 - share.
+
+    Args:
+        model: is trained in the block.
+        share: from 0, which changes nothing, to 1, which undoes the training.
+    """
+    moved = [p for name, p in model.named_parameters() if p.requires_grad and "lora_A" not in name] if share else []
+    before = [parameter.detach().clone() for parameter in moved]
+    yield
+    with torch.no_grad():
+        for parameter, old in zip(moved, before, strict=True):
+            parameter.lerp_(old.to(parameter), share)

@@ -1,0 +1,245 @@
+"""Run a verb of the command line, and tell its outcome. No logic."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multigrain.cli.parser import build_parser
+from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config, read_toml
+from multigrain.errors import ConfigError, MultigrainError
+from multigrain.progress import PLAIN, complain, fitted, leave_hung_up, set_mode, shortened, width_of
+from multigrain.training import distributed
+
+DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    if not distributed.is_main():
+        return _beside_the_main_process(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, _stop)
+    if not (sys.argv[1:] if arguments is None else arguments):
+        build_parser().print_help()
+        return USER
+    return _run_verb(build_parser().parse_args(arguments))
+
+
+def _beside_the_main_process(arguments: Sequence[str] | None) -> int:
+    """The same, but the results, and how to use the command line, are the main process's to print."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, even where it waits for the others in a library
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with redirect_stderr(nowhere):
+            options = build_parser().parse_args(arguments)
+        return _run_verb(options)
+
+
+def _run_verb(options: argparse.Namespace) -> int:
+    set_mode("none" if options.quiet else options.progress)
+    _keep_libraries_quiet(options.debug)
+    try:
+        code = _perform(options)
+        sys.stdout.flush()
+        distributed.leave()
+        return code
+    except BrokenPipeError:  # whoever reads the result has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+    except KeyboardInterrupt:
+        if distributed.is_first_to_tell():
+            complain("stopped. The same command goes on from here.")
+        return INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            raise
+        return _explain(error)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    leave_hung_up()
+    raise KeyboardInterrupt
+
+
+def _perform(options: argparse.Namespace) -> int:
+    if distributed.count() > 1 and options.verb != "train":
+        raise ConfigError("torchrun", [f"is for multigrain train; run multigrain {options.verb} by itself"])
+    others = {
+        "check": _check,
+        "search": _search,
+        "compare": _compare,
+        "ablate": _ablate,
+        "export-data": _export_data,
+        "explain": _explain_text,
+        "merge": _merge,
+        "export-onnx": _export_onnx,
+    }
+    if options.verb in others:
+        return others[options.verb](options)
+    settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
+    return _stages(load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings), options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Of a run, a grid or a model, by what lies there."""
+    place = as_path(options.run, "a run's file or run folder, a grid's file, or a model's folder")
+    if place.is_dir() and not (place / RUN_FILE).is_file():
+        return _verify(place, options.set)
+    if place.is_file() and "arms" in read_toml(place):
+        return _check_grid(place, options.set)
+    from multigrain.pipeline.check import check
+
+    _print(check(load_config(place, options.set)))
+    return DONE
+
+
+def _stages(config: Config, options: argparse.Namespace) -> int:
+    from multigrain.pipeline import verbs
+    from multigrain.pipeline.summary import render, too_many_parked
+
+    functions: dict[str, Callable[..., dict[str, Any]]] = {
+        "quickstart": verbs.run,
+        "run": verbs.run,
+        "synthesize": verbs.synthesize,
+        "grade": verbs.grade,
+        "train": verbs.train,
+        "evaluate": verbs.evaluate,
+        "export": verbs.export_model,
+    }
+    if getattr(options, "batch", None):
+        print(verbs.batch(config, options.batch, options.force))
+        return DONE
+    more = {"retry": options.retry} if options.verb == "synthesize" else {}
+    summary = functions[options.verb](config, force=options.force, **more)
+    if not distributed.is_main():
+        return DONE
+    _print(render(config, summary, _width()))
+    if too_many_parked(config, summary):
+        counts = summary["counts"]
+        parked = counts.get("parked", 0) + counts.get("pairs_parked", 0)
+        complain(
+            f"{parked} requests have no usable answer; parked.jsonl in {config.folder}/synthesis (or data) says why. "
+            "multigrain synthesize RUN.toml --retry REASON asks once more."
+        )
+        return PARKED
+    return DONE
+
+
+def _search(options: argparse.Namespace) -> int:
+    from multigrain.pipeline.verbs import search
+
+    for score, document in search(options.folder, options.query, options.top):
+        print(f"{score:.3f}  {document.id}\n       {shortened(document.text, _width() - 7)}")
+    return DONE
+
+
+def _export_data(options: argparse.Namespace) -> int:
+    from multigrain.pipeline.verbs import export_data
+
+    print(export_data(options.folder, options.to, options.out, options.force, options.negatives))
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from multigrain.experiments.compare import compared_runs
+    from multigrain.experiments.tables import for_terminal, to_markdown
+
+    comparison = compared_runs(options.folders, options.out, options.force)
+    print(for_terminal(comparison, _width()) if sys.stdout.isatty() else to_markdown(comparison))
+    return DONE
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from multigrain.experiments.ablate import compared
+    from multigrain.experiments.tables import for_terminal, tables
+
+    comparison, failures = compared(options.run, options.force)
+    figures = replace(comparison, moved={})
+    print(for_terminal(figures, _width()) if sys.stdout.isatty() else tables(comparison))
+    for failure in failures:
+        complain(f"failed: {failure}")
+    return FAILED if failures else DONE
+
+
+def _verify(folder: Path, settings: list[str]) -> int:
+    if settings:
+        raise ConfigError("--set", [f"is for a run; {folder} is none. Leave it out"])
+    if not (folder / "modules.json").is_file():
+        found = f"is neither a run folder (no {RUN_FILE}) nor a model (no modules.json)"
+        raise ConfigError(folder, [f"{found}; wanted one of them, or the file of a run or a grid"])
+    from multigrain.export.saved_model import verify_model
+
+    report, is_good = verify_model(folder)
+    _print(report)
+    return DONE if is_good else USER
+
+
+def _check_grid(path: Path, settings: list[str]) -> int:
+    if settings:
+        raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
+    from multigrain.experiments.ablate import check_grid
+
+    _print(check_grid(path))
+    return DONE
+
+
+def _explain_text(options: argparse.Namespace) -> int:
+    from multigrain.export.saved_model import explain_text
+
+    print(explain_text(options.model, options.text, options.role, options.form, options.out, options.force))
+    return DONE
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from multigrain.export.saved_model import merge_model
+
+    print(merge_model(options.model, options.out, options.force))
+    return DONE
+
+
+def _export_onnx(options: argparse.Namespace) -> int:
+    from multigrain.export.saved_model import export_onnx
+
+    print(export_onnx(options.model, options.out, options.int8, options.force))
+    return DONE
+
+
+def _print(text: str) -> None:
+    """To stdout; on a terminal, lines break between words."""
+    print(fitted(text, width_of(sys.stdout)))
+
+
+def _width() -> int:
+    return width_of(sys.stdout) or PLAIN
+
+
+def _explain(error: Exception) -> int:
+    """One clear message, and the exit code that goes with it."""
+    message, code = f"{type(error).__name__}: {error}\n(--debug shows where)", FAILED
+    if isinstance(error, MultigrainError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, OSError) and error.filename is not None:
+        message, code = f"{error.filename}: {error.strerror}.", USER
+    if distributed.is_first_to_tell():
+        complain(message)
+    return code
+
+
+def _keep_libraries_quiet(debug: bool) -> None:
+    """Their warnings and bars would drown ours."""
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # is imported by others wherever it is installed
+        warnings.simplefilter("ignore", FutureWarning)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,281 @@
+"""The verbs and options of the command line, and their help."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from multigrain.cli.main import USER
+from multigrain.model.roles import ROLES
+from multigrain.records import encodable
+from multigrain.version import __version__
+
+EPILOG = """examples:
+  multigrain quickstart                          the whole method on the documentation of your Python packages
+  multigrain search runs/quickstart "remove duplicate rows"
+  multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
+  multigrain check runs/quickstart/model         does a saved model do what it says?
+  multigrain run runs/quickstart                 a run folder knows its own file: goes on from where it stopped
+  multigrain run examples/own_pairs.toml --set training.batch_size=16
+
+exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
+130 stopped by Ctrl-C, SIGTERM or SIGHUP
+"""
+
+SYNTHESIZE_EPILOG = """examples:
+  multigrain synthesize examples/own_pairs.toml
+  multigrain synthesize run.toml --set llm.max_cost=5          never spends more than 5 dollars
+  multigrain synthesize run.toml --retry transport             once more what the server did not answer
+  multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
+                                                               --batch ingest, and synthesize as usual
+
+reasons for which inputs are parked:
+  transport   no answer, after many tries       length     cut at the token limit (synthesis.answer_tokens)
+  unreadable  not what was asked for            declined   the model declined to answer
+  rejected    the server refuses the request    budget     a cap of [llm] was reached
+"""
+EXPORT_DATA_EPILOG = """examples:
+  multigrain export-data runs/quickstart --to hf --out my-dataset
+  multigrain export-data runs/quickstart --to sentence-transformers --out train.parquet --negatives 4
+  multigrain export-data runs/quickstart --to flagembedding --out train.jsonl
+  multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
+
+forms:
+  hf                     a Hugging Face dataset: a folder with parquet and a card; grades, scores and sources kept
+  sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
+  flagembedding          JSON lines: query, pos, neg, neg_scores (prompt, if there are instructions)
+  tevatron               JSON lines: query_id, query, positive_passages, negative_passages
+"""
+CHECK_EPILOG = """examples:
+  multigrain check run.toml                 what the run will do, ask and spend
+  multigrain check examples/ablation.toml   are all arms of a grid right, and how much is there to train?
+  multigrain check runs/quickstart/model    is it really bidirectional, is the EOS there, do prompts apply, does a
+                                            reload give the same vectors? (exit code 2 if not)
+"""
+EXPLAIN_EPILOG = """examples:
+  multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
+  multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
+  multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
+  multigrain explain embedded-llm "The capital of France is Paris."      a model that is not trained yet
+"""
+MERGE_EPILOG = """example:
+  multigrain merge runs/mine/training/model --out runs/mine/merged
+"""
+ONNX_EPILOG = """examples:
+  multigrain export-onnx runs/quickstart/model                       writes runs/quickstart/model/onnx
+  multigrain export-onnx runs/quickstart/model --int8 --out served
+  python examples/onnx_embed.py served "a text"                      needs onnxruntime and tokenizers alone
+"""
+COMPARE_EPILOG = """examples:
+  multigrain compare runs/mined runs/written                  the table: the first run is the baseline
+  multigrain compare runs/a runs/b runs/c --out comparison    and as Markdown, JSON and pictures
+
+The runs must be measured on the same tasks; tasks that some lack are left out. Intervals: 95 %, paired bootstrap over
+queries. p: paired randomisation test, corrected for all comparisons in the table (Holm).
+"""
+ABLATE_EPILOG = """example:
+  multigrain ablate examples/ablation.toml
+
+The file names a run, arms (tables of settings that win over the run's) and seeds. Data, synthesis and grading that
+arms have in common are done once. Stop it whenever you like: the same command goes on. The folder OUTPUT/NAME then
+holds table.md, table.json and pictures.
+"""
+DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
+PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
+
+VERBS = {
+    "quickstart": "run everything on the documentation of the installed Python packages",
+    "check": "check configuration and data, and say what a run would do; or check a saved model",
+    "synthesize": "prepare the data, and have negatives written and mined",
+    "grade": "judge the candidates and make graded tuples of them",
+    "train": "train the model on the graded tuples",
+    "evaluate": "measure the trained model and its base",
+    "export": "write the folder that others load",
+    "run": "all stages, those that are done left out",
+    "export-data": "write a run's graded tuples for other tools to train on",
+    "compare": "put runs beside each other: differences with intervals, tests and pictures",
+    "ablate": "train and measure a grid of arms and seeds, in one table",
+    "search": "ask a finished run's model",
+    "explain": "show how much each token of a text counts in its embedding",
+    "merge": "write a model with its adapter merged into its weights",
+    "export-onnx": "write a model as one graph for onnxruntime",
+}
+
+OF_A_MODEL = ("explain", "merge", "export-onnx")
+"""Verbs that take the folder of a model."""
+OF_A_FOLDER = ("search", "export-data", "compare", "ablate", *OF_A_MODEL)
+"""Verbs that take no RUN.toml."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the likely verb or option where one is misspelt."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
+            self._refuse(f"unknown verb {given[0]}", given[0], [*VERBS, "--help", "--version"])
+        self._look_at_options(given[:1] if self._subparsers else given)
+        options, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            self._refuse_unknown(unknown[0])
+        return options, unknown
+
+    def _look_at_options(self, given: list[str]) -> None:
+        """Name an unknown option before argparse asks for what else is missing."""
+        for text in itertools.takewhile(lambda text: text != "--", given):
+            is_option = text.startswith("--") and " " not in text  # as for argparse
+            if is_option and not any(known.startswith(text.partition("=")[0]) for known in self._option_string_actions):
+                self._refuse_unknown(text)
+
+    def _refuse_unknown(self, text: str) -> NoReturn:
+        kind = "option" if text.startswith("-") else "argument"
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        self._refuse(f"unknown {kind} {text}", text.partition("=")[0], known)
+
+    def _refuse(self, found: str, name: str, known: Iterable[str]) -> NoReturn:
+        near = get_close_matches(name.lower().replace("_", "-"), known, 1)
+        if name.endswith(".toml") and self._subparsers:
+            near = [f"multigrain run {name}"]
+        advice = f"did you mean {near[0]}?" if near else f"{self.prog} --help says what there is"
+        self.exit(USER, f"multigrain: {found}; {advice}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = _Parser(
+        prog="multigrain",
+        description="Better text embeddings for your own data, from negatives at several grades of similarity.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"multigrain {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, help in VERBS.items():
+        verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        _add_input(name, verb)
+        if name not in OF_A_FOLDER:
+            _add_settings(name, verb)
+        verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
+        verb.add_argument("--quiet", action="store_true", help="the same as --progress none")
+        verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
+    return parser
+
+
+def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
+    """What the verb works on, and what it alone takes."""
+    adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+        "search": _add_search,
+        "export-data": _add_export_data,
+        "compare": _add_compare,
+        "ablate": _add_ablate,
+        "check": _add_check,
+        **{verb_of_model: partial(_add_of_a_model, verb_of_model) for verb_of_model in OF_A_MODEL},
+    }
+    if adder := adders.get(name):
+        adder(verb)
+    elif name != "quickstart":
+        verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
+    if name == "synthesize":
+        _add_asking(verb)
+
+
+def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
+    if name != "check":
+        help = "redo what a changed setting changes; a single stage is redone in any case"
+        verb.add_argument("--force", action="store_true", help=help)
+
+
+def _add_search(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart, or its model's")
+    verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
+    verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
+
+
+def _add_check(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, CHECK_EPILOG)
+    verb.add_argument(
+        "run",
+        metavar="RUN.toml|ABLATION.toml|MODEL",
+        help="a run's file or run folder, an ablation's file, or a model's folder",
+    )
+
+
+def _add_ablate(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, ABLATE_EPILOG)
+    verb.add_argument("run", metavar="ABLATION.toml", help="the file that describes the grid")
+    verb.add_argument("--force", action="store_true", help="do cells anew whose settings or data changed")
+
+
+def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
+    verb.epilog = epilog
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, {"explain": EXPLAIN_EPILOG, "merge": MERGE_EPILOG, "export-onnx": ONNX_EPILOG}[name])
+    verb.add_argument("model", metavar="MODEL", help="a model's folder, such as runs/quickstart/model, or a run's")
+    if name == "explain":
+        verb.add_argument("text", type=encodable, help="what the model reads")
+        verb.add_argument(
+            "--as",
+            dest="role",
+            choices=ROLES,
+            default="document",
+            help="whose prompt goes before it (default document)",
+        )
+        verb.add_argument("--form", choices=["terminal", "json", "html"], default="terminal", help="(default terminal)")
+        verb.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
+    elif name == "merge":
+        verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    else:
+        verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (default MODEL/onnx)")
+        verb.add_argument("--int8", action="store_true", help="a graph in 8 bits too: a quarter of the size")
+    verb.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _add_export_data(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, EXPORT_DATA_EPILOG)
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
+    verb.add_argument("--to", required=True, choices=DATA_FORMS, metavar="FORM", help=", ".join(DATA_FORMS))
+    verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write; for hf a folder")
+    verb.add_argument(
+        "--negatives",
+        type=_positive,
+        metavar="N",
+        help="columns of negatives for sentence-transformers: tuples with more give their hardest, those with fewer "
+        "are left out (default: the number of columns in which most negatives find a place)",
+    )
+    verb.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, COMPARE_EPILOG)
+    verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="write table.md, table.json and pictures there")
+    verb.add_argument("--force", action="store_true", help="write into a folder that is there")
+
+
+def _add_asking(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, SYNTHESIZE_EPILOG)
+    way = verb.add_mutually_exclusive_group()
+    way.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
+    steps = ["submit", "write", "status", "ingest"]
+    way.add_argument("--batch", choices=steps, help="have it done by the Batch API, or (write) by files")
+    verb.add_argument("--durable", action="store_true", help="survive power cuts too; same as synthesis.durable=true")
+
+
+def _query(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing; wanted a few words")
+    return encodable(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; wanted a whole number above 0")
+    return int(text)

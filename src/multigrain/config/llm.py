@@ -1,0 +1,133 @@
+"""The section `[llm]`: the language model, where it is served, its limits and its prices."""
+
+import json
+import re
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from multigrain.config.base import Section
+
+
+class PricesSection(Section):
+    """What the language model costs, in dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+def _server(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it is none, or carries a login or a query: keys come from the environment.
+    """
+    wanted = f'found "{url}"; wanted http(s)://HOST[:PORT]/PATH, such as https://api.example.com/v1'
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"{wanted} ({error})") from None
+    if not is_good or parts.username or parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(f"{wanted}, without login or query (parameters go into llm.query)")
+    return url.rstrip("/")
+
+
+OWN_FIELDS = {
+    "model": "llm.model",
+    "temperature": "llm.temperature",
+    "max_tokens": "synthesis.answer_tokens",
+    "max_completion_tokens": "synthesis.answer_tokens",
+    "seed": "seed",
+    "messages": "synthesis.prompts",
+    "prompt": "synthesis.prompts",
+} | dict.fromkeys(("stop", "stream", "stream_options", "response_format", "n", "best_of"))
+"""Fields of a request that are not the user's to add -> the setting for it, if there is one."""
+OWN_HEADERS = ("content-type", "content-length", "transfer-encoding", "host", "connection")
+SECRET = re.compile(r"authorization|(?:^|[-_ ]|api)(?:key|token|secret|password|cookie|credentials?)$", re.IGNORECASE)
+"""Names of headers and parameters whose values are to come from the environment."""
+VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+"""An environment variable in a value."""
+
+
+class LLMSection(Section):
+    """Which language model writes candidates, and how it is spoken to."""
+
+    provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
+    base_url: list[str] = []
+    """Of an OpenAI-compatible server, such as `https://api.example.com/v1`; or of several with the same model."""
+    model: str | None = None
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    temperature: float = Field(0.7, ge=0, le=2)
+    max_concurrency: int = Field(8, ge=1)
+    """Requests under way at once, at each server."""
+    max_requests: int | None = Field(None, ge=0)
+    """The caps hold for the run folder, however many commands fill it; they are never passed."""
+    max_tokens: int | None = Field(None, ge=0)
+    """Of all prompts and answers together."""
+    max_cost: float | None = Field(None, ge=0)
+    """In dollars."""
+    prices: PricesSection | None = None
+    """By default those that the package `genai-prices` lists; nothing for a server on this machine."""
+    timeout: float = Field(120, gt=0, le=86_400)
+    """Seconds that one request may take."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of each request, such as `{ chat_template_kwargs = { enable_thinking = false } }`."""
+    extra_headers: dict[str, str] = {}
+    """Further headers, such as `{ api-key = "$MY_KEY" }`: `$NAME` and `${NAME}` stand for environment variables."""
+    query: dict[str, str] = {}
+    """Added to each address, such as `{ api-version = "2024-10-21" }`; with variables, as in headers."""
+
+    @property
+    def extra(self) -> str:
+        """`extra_body` as JSON, the same for the same fields; empty if there are none."""
+        return json.dumps(self.extra_body, sort_keys=True) if self.extra_body else ""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _fields_are_free(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        for name in fields:
+            if name in OWN_FIELDS:
+                instead = f"; set {OWN_FIELDS[name]} instead" if OWN_FIELDS[name] else ""
+                raise ValueError(f'found "{name}", which multigrain sets itself{instead}')
+        try:
+            json.dumps(fields, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"wanted what JSON can hold ({error})") from None
+        return fields
+
+    @field_validator("extra_headers")
+    @classmethod
+    def _headers_are_free(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f'found "{name}", which is no name of a header')
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f'the value of "{name}" holds characters that a header cannot (a line end?)')
+            if name.lower() in OWN_HEADERS:
+                raise ValueError(f'found "{name}", which multigrain sets itself')
+        return headers
+
+    @field_validator("extra_headers", "query")
+    @classmethod
+    def _keys_come_from_the_environment(cls, values: dict[str, str]) -> dict[str, str]:
+        for name, value in values.items():
+            if SECRET.search(name) and not VARIABLE.search(value):
+                wanted = 'wanted the name of an environment variable, such as "$MY_KEY"'
+                raise ValueError(f'the value of "{name}" is written to disk as it stands here; {wanted}')
+        return values
+
+    @model_validator(mode="after")
+    def _endpoint_is_complete(self) -> "LLMSection":
+        if self.provider == "endpoint" and not (self.base_url and self.model):
+            raise ValueError('provider = "endpoint" also needs base_url and model')
+        if len(set(self.base_url)) < len(self.base_url):
+            raise ValueError("base_url names a server twice")
+        return self
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        urls = [value] if isinstance(value, str) else value
+        return [_server(url) if isinstance(url, str) else url for url in urls] if isinstance(urls, list) else urls

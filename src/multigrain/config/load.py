@@ -1,0 +1,156 @@
+"""Read the TOML file of a run: its tables, overrides, and paths."""
+
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from multigrain.config.faults import explained
+from multigrain.config.paths import as_path, is_run_folder, run_file_of
+from multigrain.config.run import Config
+from multigrain.errors import ConfigError
+
+BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
+"""Where the data sets of the BEIR benchmark lie."""
+
+QUICKSTART = Path(__file__).with_name("quickstart.toml")
+"""The file of the run that the verb `quickstart` starts."""
+
+
+def config_of(config: Config | str | Path) -> Config:
+    """The configuration that is meant: as it is, or read from its file or run folder.
+
+    Raises:
+        TypeError, ConfigError: see `as_path` and `load_config`.
+    """
+    return config if isinstance(config, Config) else load_config(as_path(config, "a Config or a RUN.toml"))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a run's TOML file.
+
+    Args:
+        path: the file; or a run folder, which has its own.
+        overrides: `section.key=value` settings that win over the file; the value is TOML, or plain text.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
+    given = as_path(path, "a RUN.toml")
+    path = run_file_of(given) if given.is_dir() else given
+    settings, faults = read_settings(path, overrides)
+    if "arms" in settings:
+        raise ConfigError(path, ["describes a grid, with [arms]; wanted a run's file. Grids go to: multigrain ablate"])
+    config = validated(settings, path, faults)
+    if not is_run_folder(given) or config.folder.absolute() == given.absolute():
+        return config
+    place = {"output": str(given.resolve().parent), "name": given.resolve().name}  # it may have been moved
+    chosen = {override.partition("=")[0].strip() for override in overrides}
+    return validated(settings | {key: value for key, value in place.items() if key not in chosen}, path)
+
+
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """The tables of a run's TOML file with its paths made absolute, and what is wrong with those.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
+    settings = read_toml(path)
+    for override in overrides:
+        _override(settings, override)
+    return settings, resolve_paths(settings, path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}. Give the path of a TOML file."]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"not TOML: {error}. Give the file that describes the run."]) from None
+
+
+def validated(settings: dict[str, Any], source: str | Path, faults: Sequence[str] = ()) -> Config:
+    """The settings, checked and frozen.
+
+    Raises:
+        ConfigError: with every fault found, and those that were known before.
+    """
+    found = list(faults)
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        found += explained(error)
+    if found:
+        raise ConfigError(source, found)
+    return config
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key.strip()):
+        raise ConfigError("--set", [f'found "{override}"; wanted section.key=value, as in training.batch_size=16'])
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ConfigError("--set", [f'"{key}": "{section}" is not a section'])
+    settings[name] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
+    """Make the paths in the settings absolute, in place; return what could not be resolved."""
+    faults: list[str] = []
+
+    def resolve(key: str, value: Any) -> Any:
+        if not isinstance(value, str) or value in ("python-docs", "embedded", ""):
+            return value
+        expanded = os.path.expandvars(value)
+        if unset := re.search(r"\$\{?(\w+)", expanded):
+            origin = _origin(value)
+            advice = "" if any(fault.endswith(origin) for fault in faults) else f"; {origin}"
+            faults.append(f"{key}: the environment variable {unset[1]} is not set (in {value!r}){advice}")
+        form, rest = re.fullmatch(r"((?:beir|sts|graded):)?(.*)", expanded, re.DOTALL).groups("")  # type: ignore[union-attr]
+        is_path = form or key != "evaluation.tasks"
+        return f"{form}{(folder / rest).absolute()}" if is_path else value
+
+    for section, name in (("data", "pairs"), ("data", "corpus"), ("evaluation", "tasks"), ("evaluation", "mteb_data")):
+        table = settings.get(section)
+        if isinstance(table, dict) and name in table:
+            value = table[name]
+            key = f"{section}.{name}"
+            table[name] = [resolve(key, item) for item in value] if isinstance(value, list) else resolve(key, value)
+    for section, name in (
+        ("model", "base"),
+        ("grading", "judge_model"),
+        ("grading", "cross_encoder"),
+        ("synthesis", "prompts"),
+    ):
+        table = settings.get(section)
+        if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).exists():
+            table[name] = str((folder / value).absolute())
+    return faults
+
+
+def _origin(value: str) -> str:
+    """Where the data may come from that a path begins to name."""
+    advice = "set it to the folder that the path goes on from, or write the path itself"
+    if not (beir := re.fullmatch(r"beir:\$\{?\w+\}?/(\w[\w-]*)(:\w+)?", value)):
+        return advice
+    return f"{advice}. The data set, if you do not have it: {BEIR}/{beir[1]}.zip, to be unpacked there"

@@ -1,0 +1,172 @@
+"""A whole run: all sections together, and the fingerprints that decide what is done again."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from multigrain.config.base import Section
+from multigrain.config.data import DataSection
+from multigrain.config.evaluation import EvaluationSection, ExportSection
+from multigrain.config.grading import GradingSection
+from multigrain.config.llm import LLMSection
+from multigrain.config.model import ModelSection
+from multigrain.config.synthesis import MiningSection, SynthesisSection
+from multigrain.config.training import TrainingSection
+
+OUTCOME_NEUTRAL: dict[str, Any] = {
+    "llm": {
+        "base_url",
+        "api_key_env",
+        "max_concurrency",
+        "max_requests",
+        "max_tokens",
+        "max_cost",
+        "prices",
+        "timeout",
+        "extra_headers",
+        "query",
+    },
+    "synthesis": {"answer_tokens", "max_parked", "durable"},
+    "training": {
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "micro_batch_tokens",
+        "activation_gb",
+        "frozen_cache_gb",
+        "evaluate",
+        "report_to",
+    },
+}
+"""Settings that may change without anything being done again."""
+
+WRITTEN_SURPLUS = 2
+"""Queries that are asked for, for each that training can see: the filters drop up to half of them."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(7, ge=0, lt=2**32)
+    output: str = "runs"
+    data: DataSection
+    llm: LLMSection = LLMSection()
+    synthesis: SynthesisSection = SynthesisSection()
+    mining: MiningSection = MiningSection()
+    grading: GradingSection = GradingSection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ExportSection()
+
+    @property
+    def folder(self) -> Path:
+        """The run folder that this configuration fills."""
+        return Path(self.output) / self.name
+
+    @property
+    def training_seed(self) -> int:
+        """That of the training: its own, else the run's."""
+        return self.seed if self.training.seed is None else self.training.seed
+
+    @property
+    def pairs_asked(self) -> int:
+        """Most training pairs that the language model is asked about: no more than training can see."""
+        seen, limit = self.training.pairs_seen, self.synthesis.limit
+        return seen if limit is None else min(limit, seen)
+
+    @property
+    def passages_asked(self) -> int:
+        """Mode "corpus": most passages that get queries, those that are held out included."""
+        return math.ceil(self._texts_written / self.synthesis.queries_per_passage)
+
+    @property
+    def pairs_invented_each(self) -> int:
+        """Mode "tasks": the pairs that are asked for each search task; at least one."""
+        return min(self.synthesis.pairs_per_task, math.ceil(self._texts_written / self.synthesis.tasks))
+
+    @property
+    def _texts_written(self) -> int:
+        """Queries, or pairs, of which enough are left for training when some are held out and others dropped."""
+        share = self.data.held_out
+        assert isinstance(share, int | float)  # sources cannot be held out of what is still to be written
+        return math.ceil(WRITTEN_SURPLUS * self.training.pairs_seen / (1 - share))
+
+    @property
+    def prompt_style(self) -> Literal["per-grade", "all-grades"]:
+        """The style in force; for `auto`, the one that is likely before anybody has tried."""
+        if self.synthesis.prompt_style != "auto":
+            return self.synthesis.prompt_style
+        return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
+
+    def fingerprint(self, *sections: str) -> str:
+        """A digest of the sections named, and of nothing else.
+
+        Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
+        which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
+        decides which written queries are kept.
+        """
+        synthesis, grading = self.synthesis, self.grading
+        settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
+        settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
+        settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
+        settings["judging"] += [grading.query_prompt, grading.document_prompt]
+        settings["asked"] = self.evaluation.tasks
+        settings["filtering"] = [grading.round_trip, grading.most_answers]
+        return self.digest({name: settings[name] for name in sections})
+
+    @staticmethod
+    def digest(value: Any) -> str:
+        """The same for the same JSON value."""
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+    @model_validator(mode="after")
+    def _onnx_can_pool_so(self) -> "Config":
+        if self.export.onnx and not self.model.prompt_in_pooling:
+            found = "export.onnx: found true; a graph cannot know which tokens are a prompt's"
+            raise ValueError(f"{found}, so it wants model.prompt_in_pooling = true")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_its_mode_needs(self) -> "Config":
+        mode, data = self.synthesis.mode, self.data
+        if mode == "negatives" and data.pairs is None:
+            raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")
+        if mode != "negatives" and data.pairs is not None:
+            raise ValueError(f'data.pairs: synthesis.mode = "{mode}" has the pairs written; take it out')
+        if mode == "corpus" and data.corpus is None:
+            raise ValueError('data.corpus: missing; synthesis.mode = "corpus" writes queries for its passages')
+        if mode == "tasks" and not self.synthesis.domains:
+            raise ValueError('synthesis.domains: missing; synthesis.mode = "tasks" wants a list such as ["cooking"]')
+        if mode == "tasks" and data.corpus is not None:
+            raise ValueError('data.corpus: synthesis.mode = "tasks" writes all texts; take it out')
+        if mode != "negatives" and isinstance(data.held_out, list):
+            raise ValueError(f'data.held_out: found sources; synthesis.mode = "{mode}" wants a share, such as 0.1')
+        if mode != "negatives" and self.synthesis.limit == 0:
+            raise ValueError(f'synthesis.limit: found 0; synthesis.mode = "{mode}" needs the language model')
+        return self
+
+
+def differences(saved: dict[str, Any], config: Config) -> list[str]:
+    """The settings that matter in which a saved configuration differs from this one, one line each."""
+    neutral = tuple(f"{section}.{key}" for section, keys in OUTCOME_NEUTRAL.items() for key in keys)
+    old, new = _flatten(saved), _flatten(config.model_dump(exclude_none=True))
+    return [
+        f"{key} = {json.dumps(new.get(key))}, in the folder {json.dumps(old.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(neutral)
+    ]
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

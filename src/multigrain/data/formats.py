@@ -1,0 +1,256 @@
+"""The forms in which people keep pairs and negatives: recognised by the fields of a row, read into one `Example`.
+
+columns        a column for the query, one for its positive(s), and any number for negatives: our own pairs and
+               tuples, E5's triplets, sentence-transformers' columns and what `mine_hard_negatives` makes of them
+labels         a query, a text or a list of texts, and a label or a list of labels (1 = positive, 0 = negative)
+FlagEmbedding  query, pos, neg
+Tevatron       query, positive_passages, negative_passages
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from multigrain.data.fields import (
+    BY_ROWS,
+    ID_NAMES,
+    Given,
+    group_of,
+    has_empty_label,
+    id_of,
+    is_named,
+    labels_of,
+    negatives_of,
+    optional_of,
+    passages_of,
+    refuse_columns,
+    text_of,
+    texts_of,
+)
+from multigrain.data.jsonl import names_of
+from multigrain.data.rows import Row
+from multigrain.errors import DataError
+from multigrain.progress import say
+
+PAIRED_NAMES = (
+    ("query", "positives"),
+    ("query", "positive"),
+    ("anchor", "positive"),
+    ("user_query", "positive_document"),
+    ("question", "answer"),
+    ("query", "answer"),
+    ("question", "positive"),
+)
+"""Names of the columns with the query and its positive, the first that a row has."""
+NEGATIVE_NAME = re.compile(r"negatives?|negative_\d+|(hard_)?negative_documents?")
+MORE_NAMES = {"label", "labels", "score", "scores"}
+PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", "group", *MORE_NAMES}
+
+KNOWN_FORMS = """known forms, by their fields:
+  pairs                  query, positive (or anchor, positive; or question, answer)
+  tuples, HF dataset     query, positive, negatives: texts, or {text, grade, score, source}
+  triplets               query, positive, negative (or anchor, positive, negative)
+  E5                     user_query, positive_document, hard_negative_document
+  sentence-transformers  anchor, positive, negative_1 .. negative_n; or anchor, positive, label; or lists and labels
+  FlagEmbedding          query, pos, neg
+  Tevatron               query, positive_passages, negative_passages"""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a row says of a query. Positives may have a name of their own; a row of labels may bring none.
+
+    Negatives may be blank, repeated, or positives: they are sorted out when the rows are put together.
+    """
+
+    query: str
+    positives: tuple[tuple[str | None, str], ...]
+    negatives: tuple[Given, ...]
+    id: str | None = None
+    source: str | None = None
+    instruction: str | None = None
+    task: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the rows of a file are read: by which function, and from which columns for query and text."""
+
+    read: Callable[[Row, str, str], Example]
+    query: str
+    text: str
+
+
+def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
+    """Each row with what it says. Rows of labels are put together by query.
+
+    The first row tells the form of all; where its label is empty, the first one that has a label.
+
+    Raises:
+        DataError: a row is wrong.
+    """
+    rows = iter(rows)
+    head: list[Row] = []
+    for row in rows:
+        head.append(row)
+        if not has_empty_label(row.fields):
+            break
+    if not head:
+        return iter(())
+    form = recognise(head[-1])
+    examples = ((row, form.read(row, form.query, form.text)) for row in chain(head, rows))
+    return _by_query(examples) if form.read is _read_labels else examples
+
+
+def recognise(row: Row) -> Form:
+    """How the rows that look like this one are read.
+
+    Raises:
+        DataError: no form has these fields, or more than one.
+    """
+    forms = _matching(row.fields)
+    if len(forms) == 1:
+        refuse_columns(row, forms[0].query)
+        return forms[0]
+    found = names_of(row.fields)
+    raise DataError(row.where, f"{_fault(row.fields, forms)}; fields found: {found}.\n{KNOWN_FORMS}")
+
+
+def _matching(fields: dict[str, Any]) -> list[Form]:
+    forms = []
+    if "query" in fields and _is_flagembedding(fields):
+        forms.append(Form(_read_flagembedding, "query", "pos"))
+    if "query" in fields and isinstance(fields.get("positive_passages"), list):
+        forms.append(Form(_read_tevatron, "query", "positive_passages"))
+    if (names := _column_names(fields)) and not _is_scored_pair(fields):
+        is_label = fields.keys() & {"label", "labels"} and not is_named(fields) and not has_empty_label(fields)
+        has_labels = is_label or _is_ranked(fields, names[1])
+        forms.append(Form(_read_labels if has_labels else _read_columns, *names))
+    return forms
+
+
+def _is_flagembedding(fields: dict[str, Any]) -> bool:
+    """`pos` is a list, or a text where nothing else can be the positive; beside one it may be anything, as a tag."""
+    if isinstance(fields.get("pos"), str):
+        return "neg" in fields or fields.keys() <= {"query", "pos", "prompt", *PLAIN_NAMES}
+    return isinstance(fields.get("pos"), list)
+
+
+def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
+    if forms:
+        return "fields of several forms"
+    if _is_table(fields):
+        return f"a table in one object; {BY_ROWS.rstrip('.')}"
+    if _is_scored_pair(fields):
+        return (
+            "a score without a label does not say which texts are positives (mine again with output_scores=False, "
+            'or with output_format="n-tuple")'
+        )
+    if "query" in fields:
+        return 'no field "positive"'
+    for name, value in fields.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and not NEGATIVE_NAME.fullmatch(name):
+            return f'one object with its rows in "{name}"; give the list alone, as from: jq .{name} FILE'
+    return "no known form"
+
+
+def _is_table(fields: dict[str, Any]) -> bool:
+    """As pandas writes one: its columns by name, its rows by index, or in parts."""
+    if not all(isinstance(value, dict) for value in fields.values()):
+        return fields.keys() >= {"columns", "data"}
+    return len({tuple(value) for value in fields.values()}) == 1
+
+
+def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:
+    """The columns of the query and of what stands beside it.
+
+    Under names of their own they are the first two, as for sentence-transformers, where there are negatives, labels
+    or scores, and no other column.
+    """
+    for query, positive in PAIRED_NAMES:
+        if query in fields and positive in fields:
+            return query, positive
+    has_more = any(name in MORE_NAMES or NEGATIVE_NAME.fullmatch(name) for name in fields)
+    names = [name for name in fields if name not in PLAIN_NAMES and not NEGATIVE_NAME.fullmatch(name)]
+    return (names[0], names[1]) if has_more and len(names) == 2 else None
+
+
+def _is_scored_pair(fields: dict[str, Any]) -> bool:
+    """Rows of `mine_hard_negatives(output_format="labeled-pair", output_scores=True)`."""
+    return len(fields) == 3 and "score" in fields and _column_names(fields) is not None
+
+
+def _is_ranked(fields: dict[str, Any], text: str) -> bool:
+    """Rows of `mine_hard_negatives(output_format="labeled-list", output_scores=True)`: the positive comes first."""
+    return "scores" in fields and text != "positives" and isinstance(fields[text], list)
+
+
+def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
+    """Put the rows of each query together; queries without a positive are left out, and said to be."""
+    grouped: dict[str, list[tuple[Row, Example]]] = {}
+    for row, example in examples:
+        grouped.setdefault(example.query, []).append((row, example))
+    left_out = 0
+    for found in grouped.values():
+        row, first = found[0]
+        positives = tuple(dict.fromkeys(positive for _, example in found for positive in example.positives))
+        negatives = tuple(negative for _, example in found for negative in example.negatives)
+        group = next((example.group for _, example in found if example.positives), None)  # a negative's is its own
+        if positives:
+            yield row, replace(first, positives=positives, negatives=negatives, group=group)
+        left_out += not positives
+    if left_out:
+        say(f"  {left_out} queries have no positive, and are left out")
+
+
+# The forms.
+
+
+def _read_columns(row: Row, query: str, text: str) -> Example:
+    negatives = [n for name in row.fields if NEGATIVE_NAME.fullmatch(name) for n in negatives_of(row, name)]
+    return _example(row, query, [(None, positive) for positive in texts_of(row, text)], negatives)
+
+
+def _read_flagembedding(row: Row, query: str, text: str) -> Example:
+    positives = [(None, positive) for positive in texts_of(row, text)]
+    return _example(row, query, positives, negatives_of(row, "neg"), instruction="prompt")
+
+
+def _read_tevatron(row: Row, query: str, text: str) -> Example:
+    positives = passages_of(row, text)
+    if not positives or not all(positive for _, positive in positives):
+        raise DataError(row.where, f'field "{text}" is empty, or a passage in it has no text; wanted passages.')
+    if len(positives) == 1:  # the pair is then named by its query
+        positives = [(None, positives[0][1])]
+    return _example(row, query, positives, [Given(text) for _, text in passages_of(row, "negative_passages")])
+
+
+def _read_labels(row: Row, query: str, text: str) -> Example:
+    """One text with its label, or a list of texts with their labels, or with scores and the positive first."""
+    texts = texts_of(row, text)
+    labels = labels_of(row, len(texts))
+    positives = [(None, text) for text, is_positive in zip(texts, labels, strict=True) if is_positive]
+    negatives = [Given(text) for text, is_positive in zip(texts, labels, strict=True) if not is_positive]
+    return _example(row, query, positives, negatives)
+
+
+def _example(
+    row: Row,
+    query: str,
+    positives: Sequence[tuple[str | None, str]],
+    negatives: Sequence[Given],
+    instruction: str = "instruction",
+) -> Example:
+    return Example(
+        text_of(row, query, row.fields.get(query)),
+        tuple(positives),
+        tuple(negatives),
+        id_of(row),
+        optional_of(row, "source"),
+        optional_of(row, instruction),
+        optional_of(row, "task"),
+        group_of(row),
+    )

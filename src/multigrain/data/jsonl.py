@@ -1,0 +1,271 @@
+"""Read JSON lines, with file and line in every message."""
+
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+from multigrain.errors import DataError
+from multigrain.files import to_line, write_objects
+from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
+
+LARGEST_WHOLE = 2**30
+"""Bytes of a file that is read whole, because it is no JSON lines."""
+TABLES = {
+    ".csv": "read_csv('{}')",
+    ".tsv": r"read_csv('{}', sep='\t')",
+    ".xlsx": "read_excel('{}')",
+    ".xls": "read_excel('{}')",
+    ".ods": "read_excel('{}')",
+    ".feather": "read_feather('{}')",
+    ".parquet": "read_parquet('{}')",
+}
+"""How pandas reads what is no JSON, by the end of the name."""
+JSON_LINES = 'Give a file of JSON lines: one object a line, such as {"query": "...", "positive": "..."}.'
+MOST_NAMES = 20
+"""Fields that a message lists."""
+EXACT = 2**53
+"""Above it several whole numbers become the same float."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for each object of a file; gzipped where the name ends in `.gz`.
+
+    JSON lines are read one at a time; blank lines are skipped. An array of objects, or objects that go over several
+    lines, are read whole.
+
+    Raises:
+        DataError: the file is missing, not UTF-8 or no JSON, or holds something else than objects.
+    """
+    if _head(path).startswith(b"["):
+        yield from _spread(path)
+        return
+    is_first = True
+    for number, line in enumerate(_lines(path), start=1):
+        text = _decoded(line, path, number)
+        if not text.strip():
+            continue
+        if is_first and not _is_json(text):
+            yield from _spread(path)
+            return
+        is_first = False
+        yield number, _object(text, path, number)
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """The pairs of a file that multigrain wrote, one by one."""
+    return (Pair(**fields) for _, fields in read_objects(path))
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of a file that multigrain wrote, one by one."""
+    return (Document(**fields) for _, fields in read_objects(path))
+
+
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """The candidates of a file that multigrain wrote, one by one."""
+    return (Candidate(**fields) for _, fields in read_objects(path))
+
+
+def read_tuples(path: Path) -> Iterator[GradedTuple]:
+    """The graded tuples of a file that multigrain wrote, one by one."""
+    for line, fields in read_objects(path):
+        try:
+            yield tuple_from_json({key: value for key, value in fields.items() if not is_absent(value)})
+        except KeyError as error:
+            raise DataError(
+                path, f"is no graded tuple (no field {error}). Make the file again by grade.", line
+            ) from None
+        except (TypeError, ValueError) as error:
+            found = str(error).replace("GradedTuple.__init__()", "it").replace("Negative.__init__()", "a negative")
+            raise DataError(path, f"is no graded tuple ({found}). Make the file again by grade.", line) from None
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write one record a line, atomically; return how many."""
+    return write_objects(path, (to_json(record) for record in records))
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that may hold JSON, without the white space before them.
+
+    Raises:
+        DataError: it is a table, or no JSON begins like that.
+    """
+    with _opened(path) as file:
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind in TABLES:
+        out = path.with_name(path.name.removesuffix(".gz")).with_suffix(".jsonl")
+        table = f"pandas.{TABLES[kind].format(_quotable(path))}"
+        convert = f"python -c \"import pandas; {table}.to_json('{_quotable(out)}', orient='records', lines=True)\""
+        raise DataError(path, f"a {kind} file; wanted JSON lines. Convert it: {convert}")
+    if head[:1] not in (b"", b"[", b"{") and head[:2] not in UTF_16:
+        found = head.splitlines()[0][:40].decode(errors="replace")
+        raise DataError(path, f"begins with {found!r}, which is no JSON object. {JSON_LINES}")
+    return head
+
+
+def _quotable(path: Path) -> str:
+    """The path as it may stand between single quotes of Python within double quotes of the shell."""
+    return re.sub("""["'$`]""", r"\\\g<0>", path.as_posix())
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with _opened(path) as file:
+        yield from file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(path, f"is not a whole gzip file ({error}).") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}. Give the path of a JSON-lines file.") from None
+
+
+def _decoded(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            path, f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8.", number
+        ) from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line on which it begins, object) of each object of an array, or of objects that go over several lines."""
+    text = _whole(path)
+    place = _after(text, 0)
+    is_array = text[place] == "["
+    decoder = json.JSONDecoder()
+    place, line, counted = _after(text, place + is_array), 1, 0
+    while place < len(text) and not (is_array and text[place] == "]"):
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except ValueError as error:
+            raise DataError(path, _no_json(error), getattr(error, "lineno", line)) from None
+        if is_array and not isinstance(value, dict):  # or each line is an array
+            fault = f"found a JSON array that holds {type(value).__name__}; wanted objects. {JSON_LINES}"
+            raise DataError(path, fault, line)
+        yield line, _fields(value, text[counted:place], path, line)
+        place = _after(text, place)
+    if is_array and text[place:].strip() != "]":
+        fault = "something follows the JSON array" if place < len(text) else "the JSON array has no end"
+        raise DataError(path, f"{fault}. Save the file again.", line)
+
+
+def _whole(path: Path) -> str:
+    with _opened(path) as file:
+        content = file.read(LARGEST_WHOLE + 1)
+    if len(content) > LARGEST_WHOLE:
+        size = f"{LARGEST_WHOLE / 2**30:g} GiB"
+        raise DataError(path, f"no JSON lines, and larger than the {size} that are read whole. {JSON_LINES}")
+    lines = enumerate(content.splitlines(keepends=True), start=1)
+    return "".join(_decoded(line, path, number) for number, line in lines)
+
+
+def _after(text: str, place: int) -> int:
+    """Where the next value begins."""
+    found = _BETWEEN.match(text, place)
+    assert found is not None  # it matches nothing, too
+    return found.end()
+
+
+def _object(text: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(path, _no_json(error), number) from None
+    return _fields(value, text, path, number)
+
+
+def _no_json(error: ValueError) -> str:
+    fault = f"{error.msg}: column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"not JSON ({fault}); wanted one JSON object a line."
+
+
+def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
+    """The value, if it is an object; `text` is how it is written."""
+    if not isinstance(value, dict):
+        raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
+    if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks
+        value = json.loads(to_line(value))
+    fields: dict[str, Any] = value
+    return fields
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a field holds nothing: null, or NaN, which is what tables have in an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def whole(value: Any) -> Any:
+    """The value; as a whole number where it is one that a table made a float, because its column has an empty cell.
+
+    >>> whole(3.0), whole(0.5), whole("3.0")
+    (3, 0.5, '3.0')
+    """
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
+    return int(value) if is_whole else value
+
+
+def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:
+    """The field as text, which is empty where the field is absent.
+
+    Raises:
+        DataError: the field holds something else.
+    """
+    value = fields.get(key)
+    if is_absent(value):
+        return ""
+    if not isinstance(value, str):
+        raise DataError(where, no_text(key, value), line)
+    return value
+
+
+def names_of(fields: dict[str, Any]) -> str:
+    """The names of the fields, as a message lists them."""
+    named = ", ".join(f'"{name}"' for name in list(fields)[:MOST_NAMES]) or "none"
+    return f"{named} and {len(fields) - MOST_NAMES} more" if len(fields) > MOST_NAMES else named
+
+
+def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
+    """The field as non-empty text.
+
+    Raises:
+        DataError: the field is missing, not text, or blank.
+    """
+    if key not in fields:
+        raise DataError(path, f'no field "{key}"; fields found: {names_of(fields)}.', line)
+    value = fields[key]
+    if not isinstance(value, str):
+        raise DataError(path, no_text(key, value), line)
+    if not value.strip():
+        raise DataError(path, f'field "{key}" is empty; wanted text.', line)
+    return value.strip()
+
+
+def no_text(key: str, value: Any) -> str:
+    """What is said of a field that holds something else than text."""
+    return f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.'

@@ -1,0 +1,163 @@
+"""Is a difference real? Intervals and tests of differences between two models on the same items. No torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from multigrain.evaluation.evaluate import Scores
+from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, Values, correlation, ranks
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+CHUNK = 200
+
+
+class Difference(NamedTuple):
+    """By how much one model is above another, and the ends of the 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric of one model: (S, N) values, of S trainings that differ in their seed, on N items.
+
+    The metric of the whole is the mean; or, where `gold` has (N,) scores by people, the rank correlation with these,
+    as the mean over the trainings.
+    """
+
+    values: Values
+    gold: Values | None = None
+
+    @classmethod
+    def of(cls, values: ArrayLike, gold: ArrayLike | None = None) -> "Sample":
+        """From (N,) or (S, N) values."""
+        known = None if gold is None else np.asarray(gold, dtype=np.float64)
+        return cls(np.atleast_2d(np.asarray(values, dtype=np.float64)), known)
+
+    def each(self) -> list[float]:
+        """The metric of each training."""
+        everything = np.arange(self.values.shape[1])[None]
+        return [float(value) for value in _statistic(self, everything)[:, 0]]
+
+
+def paired_bootstrap(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> Difference:
+    """Difference after - before, and the ends of its 95 % percentile interval.
+
+    Items are drawn with replacement, each with both of its scores, so what makes an item easy for both models
+    cancels out (Efron and Tibshirani, 1993). Where there are several trainings of a model, these are drawn with
+    replacement too, so that the interval is about trainings as well; with three of them it is still a little narrow.
+    """
+    one, other = _sample(before), _sample(after)
+    random = np.random.default_rng(seed)
+    count = one.values.shape[1]
+    means = np.concatenate([_drawn(one, other, count, random) for _ in range(RESAMPLES // CHUNK)])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(_value(other) - _value(one), float(low), float(high))
+
+
+def _sample(values: ArrayLike | Sample) -> Sample:
+    return values if isinstance(values, Sample) else Sample.of(values)
+
+
+def _value(sample: Sample) -> float:
+    return float(np.mean(sample.each()))
+
+
+def _drawn(one: Sample, other: Sample, count: int, random: np.random.Generator) -> Values:
+    """The difference in each of CHUNK resamples."""
+    items = random.integers(count, size=(CHUNK, count))
+    before, after = (_over_trainings(_statistic(sample, items), random) for sample in (one, other))
+    return after - before
+
+
+def _over_trainings(values: Values, random: np.random.Generator) -> Values:
+    """(S, R) values to the (R,) means over S trainings, which are drawn with replacement for each resample."""
+    trainings, resamples = values.shape
+    drawn = random.integers(trainings, size=(trainings, resamples))
+    means: Values = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
+    return means
+
+
+def _statistic(sample: Sample, items: NDArray[np.int64]) -> Values:
+    """(S, R) values of the metric: of each training, on R draws of items, (R, N)."""
+    if sample.gold is None:
+        means: Values = np.stack([row[items].mean(axis=1) for row in sample.values])
+        return means
+    gold = ranks(sample.gold[items])
+    correlations: Values = np.stack([correlation(ranks(row[items]), gold) for row in sample.values])
+    return correlations
+
+
+def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> float:
+    """Two-sided p of the hypothesis that it makes no difference which of both models scores an item.
+
+    For each of 10,000 draws the scores of a random half of the items are exchanged between the models, and p is the
+    share of draws (the observed one among them) whose difference is as large as the observed one (Noreen, 1989;
+    Smucker et al., 2007). Of several trainings all scores of an item are exchanged together; for a rank correlation,
+    the ranks of the item's cosines, each among those of its training. So p is about items alone: it takes the
+    trainings as they are.
+    """
+    one, other = (_exchangeable(_sample(values)) for values in (before, after))
+    count = math.lcm(len(one.values), len(other.values))
+    pairs = list(zip(_repeated(one.values, count), _repeated(other.values, count), strict=True))
+    random = np.random.default_rng(seed)
+    observed = abs(_value(other) - _value(one))
+    as_large = 0
+    for _ in range(RESAMPLES // CHUNK):
+        swapped = random.integers(2, size=(CHUNK, one.values.shape[1]), dtype=np.int8).astype(bool)
+        differences = np.mean([_swapped(a, b, one.gold, swapped) for a, b in pairs], axis=0)
+        as_large += int((np.abs(differences) >= observed - 1e-12).sum())
+    return (as_large + 1) / (RESAMPLES + 1)
+
+
+def _exchangeable(sample: Sample) -> Sample:
+    if sample.gold is None:
+        return Sample(sample.values.mean(axis=0, keepdims=True))
+    return Sample(ranks(sample.values), ranks(sample.gold))
+
+
+def _repeated(values: Values, count: int) -> Values:
+    """(S, N) values over and over, to (count, N)."""
+    return np.tile(values, (count // len(values), 1))
+
+
+def _swapped(one: Values, other: Values, gold: Values | None, swapped: NDArray[np.bool_]) -> Values:
+    """The differences between two trainings after exchanging the items that are marked."""
+    if gold is None:
+        signs = np.where(swapped, -1.0, 1.0)
+        means: Values = signs @ (other - one) / len(one)
+        return means
+    after, before = (correlation(ranks(np.where(swapped, x, y)), gold) for x, y in ((one, other), (other, one)))
+    return after - before
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values, corrected for being many (Holm, 1979), in their order.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = least
+    return corrected
+
+
+def sample_of(trainings: Sequence[Scores], metric: str, ids: Sequence[str]) -> Sample:
+    """One metric of all trainings, on the items with these ids."""
+    values = [[scores[id][COSINE if metric == SPEARMAN else metric] for id in ids] for scores in trainings]
+    return Sample.of(values, [trainings[0][id][GOLD] for id in ids] if metric == SPEARMAN else None)
+
+
+def ids_of(scores: Scores, metric: str) -> list[str]:
+    """The items that have the metric."""
+    return [id for id, item in scores.items() if metric == SPEARMAN or metric in item]

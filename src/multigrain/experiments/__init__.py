@@ -1,0 +1,1 @@
+"""Many runs: grids of trainings, and comparisons between runs."""

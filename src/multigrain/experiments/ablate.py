@@ -1,0 +1,224 @@
+"""Train and measure a grid: arms x seeds of one run, in one table.
+
+What arms have in common is done once. A cell that is finished is never done again, so the same command goes on after an
+interruption, as often as one likes.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from multigrain.config import as_path
+from multigrain.errors import ConfigError, MultigrainError, RunError
+from multigrain.experiments.compare import SEED, bases_of, training_log, write_table
+from multigrain.experiments.comparison import Arm, Comparison, compare
+from multigrain.experiments.grid import Cell, Grid
+from multigrain.experiments.plots import write_plots
+from multigrain.experiments.results import read_run, tuned_score
+from multigrain.experiments.tables import tables
+from multigrain.extras import require_extra
+from multigrain.files import write_json
+from multigrain.pipeline import verbs
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.progress import counted, named, say
+from multigrain.training.schedules import phases_of
+
+
+def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
+    """Train and measure all cells of a grid that are not done yet.
+
+    Args:
+        path: the ablation's TOML file.
+        force: do cells anew that were done with other settings.
+
+    Returns:
+        The tables, as Markdown; and a line for each cell that failed.
+
+    Raises:
+        MultigrainError: see `Grid`; or all cells failed.
+    """
+    comparison, failures = compared(path, force)
+    return tables(comparison), failures
+
+
+def compared(path: str | Path, force: bool = False) -> tuple[Comparison, list[str]]:
+    """The same, the tables as figures."""
+    require_extra("plots")
+    grid = Grid(as_path(path, "an ABLATION.toml"))
+    if caveat := grid.caveat:
+        say(f"{path}: {caveat}")
+    with RunDir(grid.folder).lock():
+        if not all(cell.is_done for cell in grid.cells(grid.last_tuned)):
+            grid.require_inputs()
+        return _ablate(grid, force)
+
+
+def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
+    work = _Work(grid, force)
+    tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
+    cells = [cell for cell in grid.cells(tuned) if cell.arm not in work.not_tuned]
+    comparison = None
+    for _, cells_of_seed in groupby(cells, key=lambda cell: cell.label):
+        if "new" in [work.do(cell) for cell in cells_of_seed]:
+            comparison = _write_table(grid, cells, tuned)
+    if not any(cell.is_done for cell in cells):
+        raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
+    for folder in grid.donors:  # linked from one to the next, so that one takes the space of all
+        if folder != grid.run_folder and not grid.ablation.keep_models:
+            shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
+    comparison = comparison or _write_table(grid, cells, tuned)  # the last one had all cells in it
+    first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
+    logs = {arm: training_log(folder) for arm, folder in first.items()}
+    write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
+    say(f"{grid.folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
+    return comparison, work.failures
+
+
+class _Work:
+    """Does cells one after another, and tells how far the grid is."""
+
+    def __init__(self, grid: Grid, force: bool) -> None:
+        self._grid, self._force = grid, force
+        self._total = len(grid.all_tuning_cells()) + len(grid.cells({}))
+        self._seen = 0
+        self._seconds: list[float] = []
+        self.failures: list[str] = []
+        self.not_tuned: set[str] = set()
+        """Arms of which a value could not be tried: nothing of them is reported."""
+
+    def choose(self, arm: str) -> Any:
+        """The value of the tuned setting with which the arm is best; none where nothing is tuned, or a value failed."""
+        tried = [(value, cell, self.do(cell)) for value, cell in self._grid.tuning_cells(arm)]
+        if any(outcome == "failed" for *_, outcome in tried):
+            self.not_tuned.add(arm)
+        if not tried or arm in self.not_tuned:
+            return None
+        value, best = max(((value, tuned_score(cell.folder)) for value, cell, _ in tried), key=lambda pair: pair[1])
+        tune = self._grid.ablation.tune
+        assert tune is not None
+        say(f"{arm}: {tune.key} = {value} ({best:.4f} on {tune.task})")
+        return value
+
+    def do(self, cell: Cell) -> Literal["known", "new", "failed"]:
+        """Train and measure a cell, if that is not done yet."""
+        self._seen += 1
+        if cell.is_done:
+            return "known"
+        if cell.noted not in (None, cell.fingerprint) and not self._force:
+            changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data, prompts or models"
+            fault = f"was measured with other settings ({changed}). Choose another name, or --force to do it anew."
+            raise ConfigError(cell.folder, [fault])
+        left = self._total - self._seen + 1
+        rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
+        say(f"cell {self._seen} of {self._total}: {cell.arm} ({cell.label}){rest}")
+        started = time.monotonic()
+        _clear(cell)
+        try:
+            verbs.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
+        except MultigrainError as error:
+            self.failures.append(f"{cell.arm} ({cell.label}): {error}")
+            say(f"  failed: {error}")
+            return "failed"
+        write_json(cell.note, {"fingerprint": cell.fingerprint})
+        if not self._grid.ablation.keep_models:
+            _drop_models(RunDir(cell.folder))
+        self._seconds.append(time.monotonic() - started)
+        return "new"
+
+
+def _clear(cell: Cell) -> None:
+    """Take away what says that the cell is measured: its files may be damaged."""
+    cell.note.unlink(missing_ok=True)
+    run_dir = RunDir(cell.folder)
+    try:
+        run_dir.forget("evaluate")
+    except RunError:  # the manifest itself is damaged
+        run_dir.manifest.unlink()
+    try:
+        run_dir.changed(cell.config)
+    except RunError:
+        run_dir.config.unlink()
+
+
+def _drop_models(run_dir: RunDir) -> None:
+    """Keep what was measured, not the model: a grid would fill the disk."""
+    shutil.rmtree(run_dir.trained, ignore_errors=True)
+    run_dir.vectors.unlink(missing_ok=True)
+
+
+def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Comparison:
+    """Write the table of what is done so far."""
+    done = [cell for cell in cells if cell.is_done]
+    comparison = _compare(grid, done)
+    tune = grid.ablation.tune
+    chosen = {tune.key: tuned} if tune else {}
+    seeds = seeds_of(grid, done)
+    write_table(comparison, grid.folder, cells=len(cells), done=len(done), tuned=chosen, seeds=seeds)
+    return comparison
+
+
+def seeds_of(grid: Grid, done: Sequence[Cell]) -> dict[str, Any]:
+    """All that was drawn by: of the run, of each arm's trainings in their order, of tuning, and of the intervals."""
+    trainings: dict[str, list[int]] = {}
+    for cell in done:
+        trainings.setdefault(cell.arm, []).append(cell.config.training_seed)
+    tuning = {"tuning": grid.ablation.tune.seed} if grid.ablation.tune else {}
+    return {"run": done[0].config.seed, "trainings": trainings, **tuning, "resamples": SEED}
+
+
+def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
+    measured = [(cell.arm, *read_run(cell.folder)) for cell in done]
+    bases = {arm: base for arm, base, _ in reversed(measured)}
+    arms = bases_of({arm: bases[arm] for arm in grid.ablation.arms if arm in bases})
+    trainings = {name: [trained for arm, _, trained in measured if arm == name] for name in grid.ablation.arms}
+    arms += [Arm(name, found) for name, found in trainings.items() if found]
+    baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
+    arms.sort(key=lambda arm: arm.name != baseline)
+    if arms[0].name != baseline:
+        found = f"no training of the baseline, {named([baseline])}, could be measured"
+        say(f"  {found}; differences are from {named([arms[0].name])}")
+    return compare(arms, SEED)
+
+
+def check_grid(path: str | Path) -> str:
+    """Check the file of an ablation and the settings of all its arms, and say what there is to do.
+
+    Raises:
+        MultigrainError: see `Grid`.
+    """
+    require_extra("plots")
+    path = as_path(path, "an ABLATION.toml")
+    grid = Grid(path)
+    grid.require_inputs()
+    arms, seeds = grid.ablation.arms, grid.ablation.seeds
+    tuning = len(grid.all_tuning_cells())
+    cells = grid.cells(grid.last_tuned)
+    _require_steps(path, cells)
+    each = f"{counted(len(arms), 'arms')} x {counted(len(seeds), 'seeds')}"
+    trainings = f"{len(cells)}: {each}" + (f"; {tuning} to tune" if tuning else "")
+    lines = [
+        f"{grid.ablation.name}: the grid is good",
+        f"  arms        {named(arms)}",
+        f"  trainings   {trainings}",
+        f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
+        f"  folder      {grid.folder}: {sum(cell.is_done for cell in cells)} measured",
+    ]
+    if caveat := grid.caveat:
+        lines.append(f"  beware      {caveat}")
+    return "\n".join(lines)
+
+
+def _require_steps(path: Path, cells: Iterable[Cell]) -> None:
+    """That the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
+
+    Raises:
+        ConfigError: names the first arm whose steps do not.
+    """
+    for cell in cells:
+        try:
+            phases_of(cell.config.training)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: arm {cell.arm}", str(error).splitlines()) from None

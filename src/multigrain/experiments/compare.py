@@ -1,0 +1,114 @@
+"""Write a comparison: as Markdown, as JSON, and as pictures. No torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multigrain.config import as_path, run_folder_of
+from multigrain.data.jsonl import read_objects
+from multigrain.errors import ConfigError, DataError, RunError
+from multigrain.experiments.comparison import Arm, Comparison, compare
+from multigrain.experiments.plots import write_plots
+from multigrain.experiments.results import Measured, read_run
+from multigrain.experiments.tables import to_markdown
+from multigrain.extras import require_extra
+from multigrain.files import atomic_folder, full_disk_explained, write_atomic, write_json
+from multigrain.progress import say
+
+BASE = "base, not trained"
+SEED = 7
+"""Of the resamples."""
+
+
+def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> str:
+    """Compare the models of several runs, and their bases, with the first run's; returns the table as Markdown.
+
+    Args:
+        folders: run folders, or those of their models, the baseline first; of one run, it is compared with its base.
+        out: a folder for `table.md`, `table.json` and pictures.
+        force: write into a folder that is there; its other files stay.
+
+    Raises:
+        RunError: a run is not measured, or they have no task in common, or matplotlib is not installed.
+        ConfigError: the folder to write is there, or a run is named twice.
+    """
+    return to_markdown(compared_runs(folders, out, force))
+
+
+def compared_runs(
+    folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False
+) -> Comparison:
+    """The same, as figures."""
+    several = [folders] if isinstance(folders, str | Path) else folders
+    return _compared([run_folder_of(place) for place in several], _free(out, force))
+
+
+def _free(out: str | Path | None, force: bool) -> Path | None:
+    """The folder to write, if it may be written."""
+    folder = None if out is None else as_path(out, "a folder to write")
+    if folder is not None and folder.exists() and not (force and folder.is_dir()):
+        raise ConfigError("--out", [f"{folder} exists; give another name{', or --force' if folder.is_dir() else ''}"])
+    if folder is not None:
+        require_extra("plots")
+    return folder
+
+
+def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
+    if not folders:
+        raise ConfigError("compare", ["found no run; wanted one or several run folders"])
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("compare", ["a run is named twice; give each once"])
+    for folder in folders:
+        if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
+            raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
+    names = _names(folders)
+    if taken := [name for name in names if name.endswith(BASE)]:
+        fault = f'"{taken[0]}" is what the model before training is called; rename the run folder'
+        raise ConfigError("compare", [fault])
+    runs = dict(zip(names, map(read_run, folders), strict=True))
+    arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
+    bases = bases_of({name: base for name, (base, _) in runs.items()})
+    comparison = compare([arms[0], *bases, *arms[1:]], SEED)
+    if left_out := {task for _, trained in runs.values() for task in trained.scores} - comparison.tasks.keys():
+        say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
+    if out is not None:
+        logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
+        with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
+            write_table(comparison, folder)
+            write_plots(comparison, logs, runs, folder)
+        say(f"{out}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
+    return comparison
+
+
+def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
+    """Write `table.md`, and `table.json` with what more there is to say."""
+    write_json(folder / "table.json", {**more, **comparison.to_json()})
+    write_atomic(folder / "table.md", f"{to_markdown(comparison)}\n".encode())
+
+
+def training_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
+    try:
+        lines = [line for _, line in read_objects(folder / "training" / "log.jsonl")]
+        return lines if all(isinstance(line.get("step"), int) for line in lines) else []
+    except (DataError, OSError):
+        return []
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts))):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def bases_of(bases: Mapping[str, Measured]) -> list[Arm]:
+    """The models before training, by run or arm: one, if the tasks that all have found no difference."""
+    first, *others = bases.values()
+    shared = [task for task in first.scores if all(task in other.scores for other in others)]
+    if all(other.scores[task] == first.scores[task] for other in others for task in shared):
+        return [Arm(BASE, [first])]
+    return [Arm(f"{name}, {BASE}", [base]) for name, base in bases.items()]

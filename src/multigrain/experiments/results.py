@@ -1,0 +1,98 @@
+"""Read what a finished run has measured."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from multigrain.data.jsonl import read_objects
+from multigrain.errors import DataError, RunError
+from multigrain.evaluation.evaluate import Scores
+from multigrain.evaluation.metrics import overall
+from multigrain.evaluation.tasks import MTEB
+from multigrain.pipeline.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one training was measured as: task -> item -> metric -> value; and the tasks' metrics.
+
+    A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text. `documents` are
+    how many were searched, task -> number; runs of older versions do not say.
+    """
+
+    items: dict[str, Scores]
+    scores: dict[str, dict[str, float]]
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> tuple[Measured, Measured]:
+    """Base and trained model of a run, as they were measured.
+
+    Raises:
+        RunError: nothing is measured in the folder, or not the model that it holds now, or its files are damaged.
+    """
+    run_dir = RunDir(folder)
+    if run_dir.manifest.is_file() and "evaluate" not in run_dir.stages():
+        raise RunError(f"{folder}: the model is not measured yet. Run: multigrain evaluate RUN.toml")
+    try:
+        return _read_run(folder / "evaluation")
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{folder}: nothing is measured here. Run: multigrain evaluate RUN.toml") from None
+    except OSError as error:
+        raise RunError(f"{error.filename}: cannot be read: {error.strerror}.") from None
+    except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fault = f"{folder}/evaluation: damaged ({type(error).__name__}: {error})"
+        raise RunError(f"{fault}. Run: multigrain evaluate RUN.toml --force") from None
+
+
+def tuned_score(folder: Path) -> float:
+    """The first metric of the one task of a run: that by which settings are chosen."""
+    _, trained = read_run(folder)
+    (metrics,) = trained.scores.values()
+    return next(iter(metrics.values()))
+
+
+def _read_run(folder: Path) -> tuple[Measured, Measured]:
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    texts: dict[str, dict[str, str]] = {}
+    documents = dict(scores.get("documents", {}))
+    base, trained = (Measured({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
+    for line, item in read_objects(folder / "per_query.jsonl"):
+        try:
+            texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
+            for side, of in (("base", base), ("trained", trained)):
+                of.items.setdefault(item["task"], {})[item["query"]] = _numbers(item[side])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(folder / "per_query.jsonl", f"{type(error).__name__}: {error}", line) from None
+    for of in (base, trained):
+        for task, metrics in of.scores.items():
+            of.scores[task] = _numbers(metrics)
+            if not task.startswith(MTEB):  # a score alone
+                _require_whole(metrics, of.items.get(task, {}))
+    return base, trained
+
+
+def _require_whole(metrics: Mapping[str, float], items: Scores) -> None:
+    """Make sure that the items are those of which the metrics were made.
+
+    Raises:
+        ValueError: they are not.
+    """
+    found = overall(items.values())
+    if found.keys() != metrics.keys() or any(abs(found[name] - metrics[name]) > 1e-6 for name in found):
+        raise ValueError(f"{len(items)} items in per_query.jsonl give {found}; scores.json says {dict(metrics)}")
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """The same, if it is what it should be.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not metrics or any(not isinstance(value, int | float) or not isfinite(value) for value in metrics.values()):
+        raise ValueError(f"found {metrics}; wanted a number for each metric")
+    return dict(metrics)

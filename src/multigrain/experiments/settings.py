@@ -1,0 +1,83 @@
+"""The TOML file of an ablation: arms, seeds, and what is tuned."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from multigrain.config import Section
+from multigrain.experiments.compare import BASE
+from multigrain.progress import named
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class TuneSection(Section):
+    """How one setting of each arm is chosen."""
+
+    key: str = Field("training.learning_rate", pattern=r"^[a-z]+\.[a-z_]+$")
+    values: list[Any] = Field(min_length=2)
+    task: str
+    """The value is taken whose training is best by the first metric of this task."""
+    seed: Seed = 0
+    """Of these trainings."""
+
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> "TuneSection":
+        if self.key == "training.seed":
+            raise ValueError("tune.key: found training.seed, of which the grid takes care; wanted another setting")
+        if self.key.startswith(("data.", "evaluation.")):
+            raise ValueError(f"tune.key: found {self.key}, by which other items are measured; wanted another setting")
+        if len({str(value) for value in self.values}) < len(self.values):
+            raise ValueError("tune.values: a value is named twice")
+        return self
+
+
+class Ablation(Section):
+    """What is varied."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run: str
+    """The TOML file of the run that the arms vary."""
+    seeds: list[Seed] = Field([1, 2, 3], min_length=1, max_length=100)
+    baseline: str | None = None
+    """The arm that the others are compared with; by default the first. "base, not trained" is one too."""
+    arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]{0,99}$")], dict[str, Any]] = Field(min_length=1)
+    tune: TuneSection | None = None
+    keep_models: bool = False
+    """Keep what was trained, and not its scores alone."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is named twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _arms_have_names_and_folders(self) -> "Ablation":
+        folders: dict[str, str] = {}
+        for name, settings in self.arms.items():
+            if name == BASE:
+                raise ValueError(f'arms: "{BASE}" is the name of the model before training; give the arm another')
+            if Path(name).suffix in (".md", ".json", ".svg", ".png"):
+                raise ValueError(f'arms: "{name}" could be a file of the grid\'s table; give the arm another name')
+            if (other := folders.setdefault(folder_of(name).casefold(), name)) != name:
+                raise ValueError(f'arms: "{other}" and "{name}" would share a folder; give one another name')
+            given: list[str] = [key for key in ("name", "output", "seed") if key in settings]
+            training = settings.get("training")
+            given += ["training.seed"] if isinstance(training, dict) and "seed" in training else []
+            if given:
+                raise ValueError(f"arms.{name}: sets {given[0]}, of which the grid takes care; take it out")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_is_an_arm(self) -> "Ablation":
+        if self.baseline not in (None, BASE, *self.arms):
+            raise ValueError(f'baseline: found "{self.baseline}"; the arms are {named(self.arms)}')
+        return self
+
+
+def folder_of(arm: str) -> str:
+    """The name of an arm's folder."""
+    return arm.replace(" ", "_")

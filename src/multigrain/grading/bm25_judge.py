@@ -1,0 +1,33 @@
+"""BM25 as a judge: how many rare words a text shares with the query. It errs elsewhere than an embedding does."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from multigrain.retrieval.bm25 import Words, statistics_of
+
+
+class Bm25Judge:
+    """Relevance = BM25 of text and query, 0 or more.
+
+    How rare a word is, and how long a text is on average, is counted once over the corpus: what is asked about together
+    changes no score.
+
+    Args:
+        language: see `multigrain.retrieval.bm25.Words`.
+        queries: all that will be asked about.
+        documents: the texts of the corpus, read once.
+    """
+
+    def __init__(self, language: str, queries: Iterable[str], documents: Iterable[str]) -> None:
+        self._words = Words(language)
+        self._statistics = statistics_of(queries, documents, self._words)
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The BM25 of each (query, text)."""
+        if not pairs:
+            return []
+        distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+        ids, names = self._words(distinct)
+        words = {text: [names[number] for number in found] for text, found in zip(distinct, ids, strict=True)}
+        counts = {text: Counter(words[text]) for text in dict.fromkeys(text for _, text in pairs)}
+        return [self._statistics.bm25(words[query], counts[text]) for query, text in pairs]

@@ -1,0 +1,128 @@
+"""The Batch API: requests in files, answered within a day at half the price, or offline by `vllm run-batch`.
+
+A batch is a file of requests in OpenAI's format, `NAME.jsonl`, whose `custom_id` is the input's key; its answers come
+in `NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other they are
+carried by hand.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from multigrain.errors import LLMError, LLMReplyError, LLMUnavailable
+from multigrain.files import atomic_file
+from multigrain.llm.clients.endpoint import EndpointClient, encode, request_body
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.protocol import Answer, Request
+from multigrain.llm.reply import read_answer
+
+MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
+"""OpenAI takes no more in one file."""
+WINDOW = "24h"
+PAGE = 100
+"""Batches that a server lists at once."""
+ENDED = ("completed", "failed", "expired", "cancelled")
+"""States of a batch that will not change again."""
+
+
+def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Dialect) -> list[str]:
+    """Write the first of the requests, as many as a file may hold; returns their keys.
+
+    Args:
+        requests: (key, request); those not written are left in the iterator.
+        path: the file.
+        dialect: the server's.
+    """
+    keys, size = [], 0
+    with atomic_file(path) as file:
+        for key, request in requests:
+            where, body = request_body(request, dialect)
+            line = encode({"custom_id": key, "method": "POST", "url": f"/v1/{where}", "body": body}) + b"\n"
+            file.write(line)
+            keys.append(key)
+            size += len(line)
+            if len(keys) >= MOST_REQUESTS or size >= MOST_BYTES:
+                break
+    return keys
+
+
+def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
+    """(key, answer or why there is none) for each line of an output or error file; damaged lines are nobody's."""
+    if not path.is_file():
+        return
+    for line in path.open("rb"):
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(fields, dict):
+            continue
+        response = fields.get("response")
+        response = response if isinstance(response, dict) else {}
+        status, body = response.get("status_code"), response.get("body")
+        try:
+            if status != 200:
+                said = json.dumps(fields.get("error") or body)[:200]
+                raise LLMUnavailable(f"the batch answered HTTP {status}: {said}", status)
+            yield str(fields.get("custom_id")), read_answer(body)
+        except LLMError as error:
+            yield str(fields.get("custom_id")), error
+
+
+async def upload(client: EndpointClient, path: Path) -> str:
+    """Give the file to the server; returns its id there."""
+    form = aiohttp.FormData({"purpose": "batch"})
+    with path.open("rb") as file:
+        form.add_field("file", file, filename=path.name, content_type="application/jsonl")
+        return _id(await client.call("POST", "files", form))
+
+
+async def find(client: EndpointClient, file_id: str) -> str | None:
+    """The id of the batch that the server has of this file already; all that it keeps are looked through."""
+    seen: set[str] = set()
+    page = await client.call("GET", f"batches?limit={PAGE}")
+    while batches := [batch for batch in _entries(page) if _id(batch) not in seen]:
+        for batch in batches:
+            if batch.get("input_file_id") == file_id:
+                return _id(batch)
+        seen.update(map(_id, batches))
+        if page.get("has_more") is False:
+            break
+        page = await client.call("GET", f"batches?limit={PAGE}&after={quote(_id(batches[-1]), safe='')}")
+    return None
+
+
+def _entries(page: Any) -> list[Any]:
+    return (page.get("data") or []) if isinstance(page, dict) else []
+
+
+async def start(client: EndpointClient, file_id: str, kind: str) -> str:
+    """Have the server begin; returns the batch's id."""
+    where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
+    wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW}
+    return _id(await client.call("POST", "batches", encode(wanted)))
+
+
+async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
+    """The server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`."""
+    state = await client.call("GET", f"batches/{batch_id}")
+    if not isinstance(state, dict) or not isinstance(state.get("status"), str):
+        raise LLMReplyError(f"{client.address}: not the record of a batch: {json.dumps(state)[:120]}")
+    return state
+
+
+async def download(client: EndpointClient, file_id: str, path: Path) -> None:
+    """Fetch a file from the server."""
+    with atomic_file(path) as file:
+        async for part in client.stream(f"files/{file_id}/content"):
+            file.write(part)
+
+
+def _id(reply: Any) -> str:
+    if not isinstance(reply, dict) or not isinstance(reply.get("id"), str):
+        raise LLMReplyError(f"not an OpenAI-style record: {json.dumps(reply)[:120]}")
+    return str(reply["id"])

@@ -1,0 +1,189 @@
+"""What a language model is asked, what it answers, and the protocol between."""
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.llm import reasoning
+from multigrain.llm.dialect import Dialect
+
+TOOL_CALLS = ("tool_calls", "function_call")
+"""Why an answer ended that holds no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and everything else that determines the answer.
+
+    Args:
+        kind: "completion" continues `prompt` as raw text; "chat" sends it as one user message.
+        prompt: the whole text.
+        model: the model's name at the server.
+        max_tokens: the answer is cut there.
+        temperature: of sampling.
+        stop: texts that end the answer.
+        seed: of sampling.
+        schema: JSON schema of the object wanted, as text; None for free text.
+        version: which stage asks, in which version of its prompt.
+        extra: further fields of the request (`llm.extra_body`), as JSON; empty for none.
+    """
+
+    kind: Literal["completion", "chat"]
+    prompt: str
+    model: str
+    max_tokens: int
+    temperature: float
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    schema: str | None = None
+    version: str = ""
+    extra: str = ""
+
+    @property
+    def key(self) -> str:
+        """The same for the same input, in any run and any process.
+
+        `max_tokens` is left out: an answer that came whole is the same under a larger limit.
+        """
+        known = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
+        parts = (*known, self.extra) if self.extra else known  # as it was before there were further fields
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def asked_of(self) -> str:
+        """Under which name what is learnt of a server is kept: the model's, with further fields, which may route."""
+        return f"{self.model} {self.extra}".rstrip()
+
+    def suited(self, dialect: Dialect | None) -> "Request":
+        """As it is sent: a model that thinks has room for its thoughts, and is not stopped at the first line's end."""
+        if dialect is None or not dialect.thinks:
+            return self
+        has_room = self.max_tokens >= 2 * reasoning.ROOM  # say, after an answer that was cut
+        return replace(self, max_tokens=self.max_tokens + (0 if has_room else reasoning.ROOM), stop=())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The text that came back, and what it cost. Tokens are None where the server does not tell."""
+
+    text: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str = "stop"
+    """OpenAI's word: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
+    has_thoughts: bool = False
+    """Whether the server told, beside the text, that the model had reasoned; not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request, and how its answer is read."""
+
+    request: Request
+    reader: Callable[[Answer], Any]
+    """Is given the answer alone, without reasoning; raises LLMReplyError where it is no use."""
+
+    def read(self, answer: Answer) -> Any:
+        """What the model answered.
+
+        Raises:
+            LLMTruncated: the answer was cut. Only a raw completion may be: it is a passage all the same.
+            LLMReplyError: it is no use.
+        """
+        is_raw = self.request.kind == "completion"
+        text = reasoning.answer_in(answer.text, is_raw)
+        if text is None:
+            raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
+        if answer.finish_reason == "length" and not (is_raw and text.strip()):
+            raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
+        for stop in self.request.stop:  # not every server is told, or obeys
+            text = text.lstrip().partition(stop)[0]
+        text = reasoning.unmarked(text)
+        try:
+            return self.reader(replace(answer, text=text))
+        except LLMReplyError:
+            if text.strip():
+                raise
+            raise LLMReplyError(self._why_empty(answer)) from None
+
+    def _why_empty(self, answer: Answer) -> str:
+        if answer.finish_reason in TOOL_CALLS:
+            return (
+                "the answer is empty: the model called a tool instead. Offer it none, or set "
+                'llm.extra_body = {tool_choice = "none"}'
+            )
+        if answer.has_thoughts or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
+            return (
+                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
+                "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
+                "reasoning parser suits the model"
+            )
+        return "the answer is empty: the model wrote nothing"
+
+    def shows_thinking(self, answer: Answer) -> bool:
+        """Whether the model reasoned before it answered, or was cut before it said anything."""
+        is_raw = self.request.kind == "completion"
+        is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
+        return answer.has_thoughts or is_silent or reasoning.has_reasoning(answer.text, is_raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What goes along with each request to a server, beside its body."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Added to the address."""
+    secrets: frozenset[str] = frozenset()
+    """What among them no message may show."""
+
+
+class Client(Protocol):
+    """Whoever can answer requests. Clients are async context managers; entering connects and checks."""
+
+    address: str
+    """Where it is, for messages; what was learnt about it is kept under this name."""
+    dialect: Dialect | None
+    """How it is spoken to; None as long as nobody knows."""
+
+    async def __aenter__(self) -> "Client":
+        """Connect.
+
+        Raises:
+            ConfigError: nobody answers at the address.
+            LLMRefused: the key or the model is refused.
+        """
+
+    async def __aexit__(self, *error: object) -> None:
+        """Disconnect; whatever was started is stopped."""
+
+    async def complete(self, request: Request) -> Answer:
+        """Answer one request; several may be under way at once.
+
+        Raises:
+            LLMUnavailable: try again later.
+            LLMRefused: trying again is no use.
+            LLMReplyError: an answer came, but no usable one.
+        """
+
+    async def is_alive(self) -> bool:
+        """Whether the server answers at all, found without a request that costs.
+
+        Raises:
+            LLMUnavailable: it never will again.
+        """
+
+
+BUSY = 429
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

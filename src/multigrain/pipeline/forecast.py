@@ -1,0 +1,180 @@
+"""About how long a run takes, and whether its pairs and its training fit each other: judged before it begins. No torch.
+
+The speeds are measured ones (docs/benchmarks.md, docs/decisions.md), scaled by the cores and by the size of the model.
+They tell minutes from hours and hours from days, and no more.
+"""
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from multigrain.config import Config, TrainingSection
+from multigrain.errors import MultigrainError
+from multigrain.evaluation.tasks import HELD_OUT
+from multigrain.llm.budget import Usage
+from multigrain.model.files import EMBEDDED_LLM
+from multigrain.model.locate import find_base
+from multigrain.model.precheck import LAYERS, SIZES
+from multigrain.training.schedules import phases_of
+
+EMBEDDED_REQUESTS = 1.25
+"""A second and core, of the embedded language model: 1.4 to 3.6 a second on two cores, by the kind of request."""
+LATENCY, WRITTEN_TOKENS = 1.0, 50
+"""Of an endpoint: seconds until an answer begins, and the tokens that it then writes in a second."""
+ENCODED_TOKENS, TRAINED_TOKENS = 4000, 1100
+"""A second and core, of all-MiniLM-L6-v2."""
+MINILM, SMOLLM = 6 * 384**2, 30 * 576**2
+"""Layers x width^2, to which the time of a token is about proportional."""
+CANDIDATE_TOKENS = 30
+MUCH, MANY_TIMES, LONG = 2, 20, 86_400
+"""Pairs for each that training sees, times that it sees one, and seconds of asking, beyond which a run is odd."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a run has to do with: training pairs, documents, and the tokens of a text on average."""
+
+    pairs: int
+    documents: int
+    tokens: int
+
+
+def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = ()) -> list[str]:
+    """Lines on time and use: the time of each stage, what training sees, and a warning where that is odd.
+
+    Args:
+        config: the run.
+        size: of its data.
+        asked: what the language model will be asked, as is likely.
+        done: stages of which nothing needs to be said.
+    """
+    return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
+
+
+def batch_of(section: TrainingSection, size: Size) -> int:
+    """The pairs of a step: few pairs do not fill the batch that is wanted."""
+    return min(section.batch_size, max(size.pairs, 1))
+
+
+def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
+    asking, mining = _asking(config, asked), _encoding(config, size.documents * size.tokens)
+    seconds = {
+        "synthesize": None if asking is None or mining is None else asking + mining,
+        "grade": _encoding(config, asked.calls * CANDIDATE_TOKENS),
+        "train": _training(config, size),
+        "evaluate": _evaluation(config, size),
+    }
+    told = [f"{name} {duration(seconds[name])}" for name in seconds if name not in done]
+    where = f"on {_cores()} CPU cores"
+    if _has_gpu():
+        where += " (a GPU is there, and faster; by how much is not known)"
+    return [f"  time        about, {where}: {', '.join(told)}"] if told else []
+
+
+def _seen(config: Config, size: Size) -> str:
+    section = config.training
+    batch = batch_of(section, size)
+    times = section.total_steps * batch / max(size.pairs, 1)
+    seen = min(section.total_steps * batch, size.pairs)
+    epochs = f"{times:.2g}" if times < 10 else f"{times:.0f}"
+    epochs += " epoch" if epochs == "1" else " epochs"
+    about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
+    steps = f"{section.total_steps:,} steps x {batch}"
+    return f"  seen        {seen:,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
+
+
+def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
+    section, lines = config.training, []
+    batch = batch_of(section, size)
+    seen = section.total_steps * batch
+    once = -(-size.pairs // batch)
+    if size.pairs > MUCH * seen:
+        lines.append(
+            f"training sees {seen / size.pairs:.0%} of the pairs; for each of them once set training.steps = {once}, "
+            f"or cut them with data.limit = {seen}"
+        )
+    elif seen > MANY_TIMES * size.pairs:
+        lines.append(
+            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or lower "
+            f"training.steps ({once} see each once)"
+        )
+    seconds = _asking(config, asked)
+    if seconds is not None and seconds > LONG:
+        lines.append(
+            f"asking the language model takes about {duration(seconds)}; lower synthesis.limit, or take a faster "
+            'model (llm.provider = "endpoint")'
+        )
+    return [f"  beware      {line}" for line in lines]
+
+
+def _asking(config: Config, asked: Usage) -> float | None:
+    if config.llm.provider == "embedded":
+        return asked.calls / (EMBEDDED_REQUESTS * _cores())
+    if config.llm.provider == "scripted" or not asked.calls:
+        return 0.0
+    each = LATENCY + asked.completion_tokens / asked.calls / WRITTEN_TOKENS
+    return asked.calls * each / (config.llm.max_concurrency * len(config.llm.base_url))
+
+
+def _encoding(config: Config, tokens: int) -> float | None:
+    """Of texts, by the judge."""
+    return _seconds(config.grading.judge_model, tokens, ENCODED_TOKENS)
+
+
+def _training(config: Config, size: Size) -> float | None:
+    """A tuple brings its query, its positive and a negative for each grade of the phase."""
+    section = config.training
+    phases = phases_of(section)
+    texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
+    tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
+    return _seconds(config.model.base, texts * batch_of(section, size) * tokens, TRAINED_TOKENS)
+
+
+def _evaluation(config: Config, size: Size) -> float | None:
+    """Of the run's own corpus, by the base and by the trained model; how large other tasks are is not known here."""
+    if config.evaluation.tasks != [HELD_OUT]:
+        return None
+    tokens = min(size.tokens, config.model.max_tokens)
+    return _seconds(config.model.base, 2 * size.documents * tokens, ENCODED_TOKENS)
+
+
+def _seconds(model: str, tokens: int, speed: int) -> float | None:
+    work = _work(model)
+    return None if work is None else tokens * work / (MINILM * speed * _cores())
+
+
+def _work(model: str) -> int | None:
+    """Layers x width^2 of a model that is on this disk."""
+    if model == EMBEDDED_LLM:
+        return SMOLLM
+    try:
+        settings = json.loads(Path(find_base(model, "model"), "config.json").read_text(encoding="utf-8"))
+        layers, width = (next(settings[name] for name in names if name in settings) for names in (LAYERS, SIZES))
+        return int(layers * width**2)
+    except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
+        return None
+
+
+def duration(seconds: float | None) -> str:
+    """Roughly, in words.
+
+    >>> [duration(seconds) for seconds in (None, 20, 400, 7_500, 400_000)]
+    ['unknown', 'under a minute', '7 min', '2.1 h', '4.6 days']
+    """
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return "under a minute"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()

@@ -1,0 +1,72 @@
+"""Ask the language model for a stage, and account for every input: an answer, or a reason why there is none."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.errors import LLMReplyError
+from multigrain.files import atomic_file, to_line
+from multigrain.pipeline.generation import ask, plans
+from multigrain.pipeline.generation.plans import Work
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import Result
+from multigrain.progress import say
+from multigrain.synthesis.prompted import Parked
+
+REASON_WIDTH = 100
+
+
+class Answers:
+    """Counts what is asked in a stage, and keeps what stays without an answer in a file.
+
+    Args:
+        run_dir: the run's folder.
+        parked_path: of the inputs without an answer; written anew.
+    """
+
+    def __init__(self, run_dir: RunDir, parked_path: Path) -> None:
+        self.requests = self.sent = self.parked = self.answered = 0
+        self._run_dir, self._path = run_dir, parked_path
+        self._parked: list[Parked] = []
+
+    def ask(self, config: Config, work: Work) -> Iterator[Any]:
+        """Have all inputs answered or parked, and yield the records of the answers in the order of the inputs.
+
+        Raises:
+            LLMReplyError: not one of the inputs has a usable answer.
+        """
+        self.sent += ask.ask_all(config, self._run_dir, work)
+        reasons: Counter[str] = Counter()
+        details: dict[str, str] = {}
+        answered = 0
+        for outcome in plans.outcomes(self._run_dir, work):
+            self.requests += 1
+            if isinstance(outcome, Parked):
+                self._parked.append(outcome)
+                reasons[outcome.reason] += 1
+                details.setdefault(outcome.reason, outcome.detail)
+            else:
+                answered += 1
+                yield from outcome
+        self.parked += reasons.total()
+        self.answered += answered
+        with atomic_file(self._path) as file:
+            file.writelines(to_line(asdict(parked)) for parked in self._parked)
+        for reason, times in reasons.most_common():
+            say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
+        if reasons and not answered:
+            ((reason, _),) = reasons.most_common(1)
+            raise LLMReplyError(
+                f"none of the {reasons.total()} inputs has a usable answer ({self._path}); most often {reason}: "
+                f"{details[reason]} When it is mended: multigrain synthesize RUN.toml --retry {reason}"
+            )
+
+    def result(self, stage: str, counts: dict[str, int]) -> Result:
+        """The stage's report, with what it cost: all that was spent in the folder but not by other stages."""
+        others = [record for name, record in self._run_dir.stages().items() if name != stage]
+        _, spent = ask.spent(self._run_dir)
+        tokens = spent.tokens - sum(record.tokens for record in others)
+        return Result(counts, max(tokens, 0), max(spent.cost - sum(record.cost for record in others), 0.0))

@@ -1,0 +1,124 @@
+"""How the inputs of a run are asked: what is asked, the store that keeps the answers, and the money."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.errors import RunError
+from multigrain.llm.budget import Budget, Usage, prices_of
+from multigrain.llm.clients.factory import make_clients
+from multigrain.llm.ledger import Tally
+from multigrain.llm.scheduler import answer_all
+from multigrain.llm.store import BATCHED, AnswerStore
+from multigrain.pipeline.generation.plans import Work, brainstorm, found_tasks, inventions, negatives, queries
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.progress import Meter, listed, meter
+from multigrain.synthesis.prompted import Task
+
+REFRESH = 0.25
+"""Seconds between two looks at how the work stands."""
+BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
+
+
+def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:
+    """Have each input answered or parked; returns how many requests went out.
+
+    Raises:
+        RunError: some inputs are in a batch.
+        ConfigError, LLMRefused, LLMUnavailable: see `answer_all`.
+    """
+    if not work.count:
+        return 0
+    with AnswerStore(run_dir.store, config.synthesis.durable) as store:
+        if store.has_batched():
+            batched = sum(store.is_batched(task.ask.request.key) for task in work.tasks())
+            if batched:
+                raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
+        return asyncio.run(_ask_all(config, store, work)).sent
+
+
+async def _ask_all(config: Config, store: AnswerStore, work: Work) -> Tally:
+    gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
+    tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
+    asks = (task.ask for task in work.tasks())
+    with meter(work.description, work.count) as progress:
+        reporter = asyncio.create_task(_report(tally, budget, progress))
+        try:
+            await answer_all(make_clients(config.llm), asks, store, budget, config.llm.max_concurrency, tally)
+        finally:
+            reporter.cancel()
+            progress.reach(tally.answered + tally.parked, _fields(tally, budget))
+    return tally
+
+
+async def _report(tally: Tally, budget: Budget, progress: Meter) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            progress.reach(tally.answered + tally.parked, _fields(tally, budget))
+            await asyncio.sleep(REFRESH)
+
+
+def _fields(tally: Tally, budget: Budget) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "parked": tally.parked,
+        "under_way": tally.under_way,
+        "requests": tally.sent,
+        "tokens": tally.spent.tokens,
+    }
+    if budget.prices.input or budget.prices.output:
+        fields["dollars"] = round(tally.spent.cost, 4)
+    if tally.errors:
+        kind, times = tally.errors.most_common(1)[0]
+        fields["most_often"] = f"{kind} ({times} times)"
+    return fields
+
+
+def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
+    """What the answered calls of the run took, and what all calls took or may have taken."""
+    if not run_dir.store.is_file():
+        return Usage(), Usage()
+    with AnswerStore(run_dir.store) as store:
+        return store.answered(), store.spent()
+
+
+def retry(config: Config, run_dir: RunDir, reason: str) -> int:
+    """Put this run's inputs back that are parked for the reason; returns how many.
+
+    Args:
+        config: the run.
+        run_dir: its folder.
+        reason: of parking; `all` for any, `batched` for those in a batch.
+
+    Raises:
+        RunError: none is parked for it.
+    """
+    found: Counter[str] = Counter()
+    if run_dir.store.is_file():
+        with AnswerStore(run_dir.store) as store:
+            for task in _known_tasks(config, run_dir):
+                key = task.ask.request.key
+                parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
+                found[parked] += 1
+                if parked == reason or (reason == "all" and parked not in ("", BATCHED)):
+                    store.put_back(key)
+    del found[""]
+    if reason != "all" and reason not in found:
+        listing = listed(found) or "none"
+        raise RunError(f'{run_dir.folder}: no input is parked for "{reason}"; parked: {listing}.')
+    return found[reason] if reason != "all" else found.total() - found[BATCHED]
+
+
+def _known_tasks(config: Config, run_dir: RunDir) -> Iterator[Task[Any]]:
+    """All that has been asked in the run, or will be next."""
+    mode = config.synthesis.mode
+    if mode == "corpus" and run_dir.passages.is_file():
+        yield from queries(config, run_dir).tasks()
+    if mode == "tasks":
+        yield from brainstorm(config).tasks()
+        yield from inventions(config, found_tasks(config, run_dir)).tasks()
+    if run_dir.train_pairs.is_file():
+        yield from negatives(config, run_dir).tasks()

@@ -1,0 +1,92 @@
+"""Estimate what asking takes, before anything is spent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.llm.budget import TEMPLATE_TOKENS, Budget, Prices, Usage, prices_of
+from multigrain.llm.clients.factory import model_name
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.protocol import Request
+from multigrain.llm.store import AnswerStore
+from multigrain.pipeline.generation.ask import spent
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.records import Pair
+from multigrain.synthesis.negatives import requests_each
+from multigrain.synthesis.prompted import Task
+from multigrain.synthesis.token_bound import Bound
+
+PILOT = 20
+"""Answered calls by which a whole run can be judged."""
+BYTES_PER_TOKEN = 4
+"""Of English text; other languages have fewer."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking all of a run's inputs takes, judged before anything is spent."""
+
+    likely: Usage
+    most: Usage
+    """No more than this, if each input is answered at its first try."""
+    is_priced: bool
+    basis: str
+    so_far: dict[str, float]
+    """Spent in the run folder already."""
+    prompt: str
+    """One of those that will be sent."""
+
+
+def estimate_usage(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = None) -> Estimate | None:
+    """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
+
+    Args:
+        config: the run.
+        tasks: all of them, or a sample.
+        whole: where they are a sample, what all take at most; see `bound`.
+
+    Returns:
+        None if nothing is asked.
+    """
+    prices = prices_of(config.llm)
+    budget = Budget(config.llm, prices, Usage())
+    likely, most, request, dialect = Usage(), Usage(), None, None
+    for task in tasks:
+        dialect = dialect if request else _known_dialect(config, task.ask.request)
+        request = task.ask.request.suited(dialect)
+        likely += _likely(request, budget.prices)
+        most += budget.bound(request)
+    if request is None:
+        return None
+    if whole is not None:
+        likely, most = likely.times(whole.calls / most.calls), whole
+    answered, so_far = spent(RunDir(config.folder))
+    basis = "the prompts, and answers half as long as allowed"
+    if answered.calls >= PILOT:
+        likely = answered.times(most.calls / answered.calls)
+        basis = f"the {answered.calls} calls that were answered already"
+    fields = {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)}
+    return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
+
+
+def _known_dialect(config: Config, request: Request) -> Dialect | None:
+    """What an earlier command has learnt of the (first) server: whether its model thinks, and needs room for it."""
+    store = RunDir(config.folder).store
+    if not store.is_file() or not config.llm.base_url:
+        return None
+    with AnswerStore(store) as answers:
+        return answers.dialect(config.llm.base_url[0], request.asked_of)
+
+
+def usage_bound(config: Config, pairs: Sequence[Pair]) -> Usage:
+    """The most that all requests about these pairs may take, if each is answered at its first try."""
+    calls = len(pairs) * requests_each(config)
+    prompt_bytes, answer_tokens = Bound(config, model_name(config.llm)).of(pairs)
+    tokens = prompt_bytes + calls * TEMPLATE_TOKENS, answer_tokens
+    return Usage(calls, *tokens, (prices_of(config.llm) or Prices()).of(*tokens))
+
+
+def _likely(request: Request, prices: Prices) -> Usage:
+    tokens = len(request.prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN, request.max_tokens // 2
+    return Usage(1, *tokens, prices.of(*tokens))

@@ -1,0 +1,133 @@
+"""Which prompt style suits the language model: known, or found by trying both on a few pairs."""
+
+import json
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.data.jsonl import read_pairs
+from multigrain.errors import LLMError, LLMUnavailable
+from multigrain.extras import MODEL
+from multigrain.files import count_lines, write_json
+from multigrain.grading.judges import EmbeddingJudge
+from multigrain.llm.clients.factory import model_name
+from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.generation import ask, plans
+from multigrain.pipeline.generation.plans import Work
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.progress import say
+from multigrain.records import Pair
+from multigrain.synthesis.prompted import Parked, choose
+from multigrain.synthesis.prompts import files_in
+
+PROBED = 8
+"""Pairs."""
+STYLES = ("all-grades", "per-grade")
+"""Of equal ones the first is taken: it needs fewer requests."""
+KNOWN = {MODEL: "per-grade"}
+"""Models by name, with what a probe finds for them; the embedded one would need four minutes for it."""
+
+
+def decide(config: Config, run_dir: RunDir) -> Config:
+    """The configuration with its prompt style decided: `auto` by a probe, once for each run folder.
+
+    Both styles write for the same few pairs, and the judge measures: how often does relevance rise from grade to
+    grade, and stay below the positive's? What the chosen style has written is not asked for again.
+
+    Raises:
+        LLMError: the model cannot be asked, or in neither style. Nothing is decided then.
+    """
+    known = decided(config, run_dir)
+    if known.synthesis.prompt_style != "auto":
+        return known
+    rates: dict[str, float] = {}
+    failures: list[LLMError] = []
+    for style in STYLES:
+        try:
+            rates[style] = _order_rate(with_style(config, style), run_dir)
+        except LLMUnavailable:  # says nothing about the style
+            raise
+        except LLMError as error:
+            say(f"  {style}: {error}")
+            rates[style] = 0.0
+            failures.append(error)
+    if len(failures) == len(STYLES):
+        raise failures[-1]
+    style = max(STYLES, key=lambda style: rates[style])
+    _note(config, run_dir, style, rates)
+    told = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
+    say(f"  prompt style: {style} (grades in the right order on {PROBED} pairs: {told})")
+    return with_style(config, style)
+
+
+def decided(config: Config, run_dir: RunDir) -> Config:
+    """The same, without asking anybody: the style stays `auto` where no probe has been made, and one is needed.
+
+    A folder that was begun in a style stays with it, whatever is known of the model since.
+    """
+    if config.synthesis.prompt_style != "auto":
+        return config
+    if config.synthesis.limit == 0 or not config.synthesis.grades_from("llm"):
+        return with_style(config, config.prompt_style)
+    if run_dir.style.is_file():
+        noted: dict[str, Any] = json.loads(run_dir.style.read_text(encoding="utf-8"))
+        if noted["asked"] == _question(config):
+            return with_style(config, noted["style"])
+    known = KNOWN.get(model_name(config.llm))
+    return with_style(config, known) if known else config
+
+
+def assume(config: Config, run_dir: RunDir) -> Config:
+    """The same where nobody shall be asked, as for batches: `auto` becomes the likely style, and stays it."""
+    known = decided(config, run_dir)
+    if known.synthesis.prompt_style != "auto":
+        return known
+    _note(config, run_dir, config.prompt_style, {})
+    return with_style(config, config.prompt_style)
+
+
+def with_style(config: Config, style: str) -> Config:
+    """The configuration with this style."""
+    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"prompt_style": style})})
+
+
+def _note(config: Config, run_dir: RunDir, style: str, rates: dict[str, float]) -> None:
+    write_json(run_dir.style, {"asked": _question(config), "style": style, "order_rates": rates})
+
+
+def _question(config: Config) -> str:
+    """What the probe depends on."""
+    prompts = "".join(path.read_text(encoding="utf-8") for path in files_in(config.synthesis.prompts))
+    asked = [model_name(config.llm), config.llm.provider, config.synthesis.language, prompts]
+    return config.digest([*asked, config.llm.extra] if config.llm.extra else asked)
+
+
+def _order_rate(config: Config, run_dir: RunDir) -> float:
+    """Share of the steps from grade to grade, and from the last to the positive, in which relevance rises."""
+    count = count_lines(run_dir.train_pairs)
+    probed = min(PROBED, config.pairs_asked)  # of those that are asked about
+    sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))
+    tasks = [task for task in plans.negatives(config, run_dir).tasks() if task.input in {pair.id for pair in sample}]
+    work = Work(f"trying {config.prompt_style}", len(tasks), lambda: iter(tasks))
+    ask.ask_all(config, run_dir, work)
+    written: dict[str, dict[int, str]] = {pair.id: {} for pair in sample}
+    for outcome in plans.outcomes(run_dir, work):
+        if not isinstance(outcome, Parked):
+            for candidate in outcome:
+                written[candidate.pair_id].setdefault(candidate.grade, candidate.text)
+    judge = EmbeddingJudge(judge_encoder(config, run_dir))
+    grades = config.synthesis.grades_from("llm")
+    return round(fmean(_rises(judge, pair, written[pair.id], grades, config) for pair in sample), 4)
+
+
+def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: list[int], config: Config) -> float:
+    """A grade that was not written counts as out of order."""
+    known = [texts[grade] for grade in grades if grade in texts]
+    own, *scores = judge.scores([(pair.query, text) for text in (pair.positive, *known)])
+    relevance = dict(zip((grade for grade in grades if grade in texts), scores, strict=True))
+    steps = [
+        low in relevance and high in relevance and relevance[low] < relevance[high] for low, high in pairwise(grades)
+    ]
+    last = relevance.get(grades[-1])
+    return fmean([*steps, last is not None and last < config.grading.false_negative_above * own])

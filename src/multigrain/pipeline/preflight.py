@@ -1,0 +1,103 @@
+"""What every run needs, asked for before the first long stage begins. No torch."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from multigrain.config import Config, LLMSection
+from multigrain.data.python_docs import package_roots
+from multigrain.data.sources import PYTHON_DOCS
+from multigrain.errors import ConfigError
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names
+from multigrain.extras import find_weights, require_engine, require_extra
+from multigrain.llm.budget import Budget, Usage, prices_of
+from multigrain.llm.clients.factory import api_key, extras_of
+from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
+from multigrain.model.precheck import foresee, foresee_cross_encoder, foresee_encoder
+from multigrain.synthesis.prompts import check_folder
+
+
+def require(config: Config, llm: bool = True) -> None:
+    """Make sure that what every run needs is there, before the first long stage begins.
+
+    Args:
+        config: the run.
+        llm: whether the language model will be asked.
+
+    Raises:
+        ConfigError: a package to hold out is not installed, the base or the judge is no model, the run folder cannot be
+            written, or the key of the endpoint is not set, or nobody knows a price that is to be capped.
+        RunError: a part of the embedded default, or a package of an extra, is not installed.
+        DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
+    """
+    if config.data.pairs == PYTHON_DOCS and isinstance(config.data.held_out, list):
+        packages = [name for name, _ in package_roots()]
+        if unknown := [name for name in config.data.held_out if name not in packages]:
+            near = get_close_matches(unknown[0], packages, 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
+            raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
+    foresee(config.model, config.training.matryoshka)
+    foresee_encoder(config.grading.judge_model, "grading.judge_model")
+    if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
+        foresee_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
+    _require_packages(config)
+    _require_place(config.folder)
+    if config.synthesis.prompts:
+        check_folder(config.synthesis.prompts)
+    if llm and uses_llm(config):
+        _require_llm(config.llm)
+    _require_evaluation(config)
+
+
+def uses_llm(config: Config) -> bool:
+    """Whether a language model is asked for anything: to write, or to judge."""
+    writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
+    return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
+
+
+def _require_place(folder: Path) -> None:
+    """That the run folder can be made, or written to if it is there."""
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    inside = (
+        [path for path in place.iterdir() if path.is_dir()] if place == folder.absolute() and place.is_dir() else []
+    )
+    for path in (place, *inside):
+        fault = "is no folder" if not path.is_dir() else "cannot be written to"
+        if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigError("output", [f"{path} {fault}, and the run folder is {folder}; choose another output"])
+
+
+def _require_evaluation(config: Config) -> None:
+    if config.training.evaluate and not config.data.held_out:
+        raise ConfigError("training.evaluate", ["found true; it needs data.held_out above 0"])
+    check_names(config.evaluation.tasks)
+    if (data := config.evaluation.mteb_data) is not None and not Path(data).is_dir():
+        raise ConfigError("evaluation.mteb_data", [f"{data}: there is no such folder"])
+    for task in config.evaluation.tasks:
+        if task == HELD_OUT and not config.data.held_out:
+            raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
+        if task.startswith(MTEB):
+            require_extra("mteb")
+
+
+def _require_packages(config: Config) -> None:
+    """Those of extras; training for hours first, and missing them then, would be unkind."""
+    if config.export.onnx:
+        require_extra("onnx")
+    if config.model.lora and config.model.lora.quantize:
+        require_extra("qlora")
+    for receiver in config.training.report_to:
+        require_extra(receiver)
+    if any(is_gguf(name) or name == EMBEDDED_LLM for name in (config.model.base, config.grading.judge_model)):
+        require_extra("embedded")
+
+
+def _require_llm(section: LLMSection) -> None:
+    api_key(section)
+    extras_of(section)
+    if section.provider == EMBEDDED:
+        require_engine()
+        find_weights()
+    Budget(section, prices_of(section), Usage())

@@ -1,0 +1,184 @@
+"""The run folder: where each file lies, who may write to it, and what is already done.
+
+runs/NAME/
+  run.toml            the resolved configuration
+  manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
+  data/               train.jsonl, held_out.jsonl (pairs), other.jsonl (pairs of the input that are in neither),
+                      given.jsonl (negatives that came with them), corpus.jsonl
+  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
+  grading/            tuples.jsonl, dropped.jsonl, report.json
+  training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
+                      that are not trained)
+  evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
+  model/              the exported model
+  search/             the trained model's vectors of the corpus
+  summary.json
+Files named vectors.bin keep what was encoded; they can be deleted at any time.
+"""
+
+import fcntl
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from multigrain.config import RUN_FILE, Config, differences
+from multigrain.errors import ConfigError, RunError
+from multigrain.files import write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What the manifest keeps of a finished stage."""
+
+    fingerprint: str
+    version: str
+    seed: int
+    seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    cost: float = 0.0
+    models: dict[str, str] = field(default_factory=dict)
+    """The digests of the models that it read, by name; runs of earlier versions have none."""
+
+
+class RunDir:
+    """The paths of one run, and its manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / RUN_FILE
+        self.manifest = folder / "manifest.json"
+        self.summary = folder / "summary.json"
+        self.train_pairs = folder / "data" / "train.jsonl"
+        self.held_out_pairs = folder / "data" / "held_out.jsonl"
+        self.other_pairs = folder / "data" / "other.jsonl"
+        self.corpus = folder / "data" / "corpus.jsonl"
+        self.passages = folder / "data" / "passages.jsonl"
+        self.search_tasks = folder / "data" / "tasks.jsonl"
+        self.parked_pairs = folder / "data" / "parked.jsonl"
+        self.dropped_queries = folder / "data" / "dropped_queries.jsonl"
+        self.query_report = folder / "data" / "queries.json"
+        self.given = folder / "data" / "given.jsonl"
+        self.store = folder / "synthesis" / "store.sqlite"
+        self.candidates = folder / "synthesis" / "candidates.jsonl"
+        self.style = folder / "synthesis" / "style.json"
+        self.parked = folder / "synthesis" / "parked.jsonl"
+        self.judge_vectors = folder / "synthesis" / "vectors.bin"
+        self.tuples = folder / "grading" / "tuples.jsonl"
+        self.dropped = folder / "grading" / "dropped.jsonl"
+        self.parked_repairs = folder / "grading" / "parked.jsonl"
+        self.suspects = folder / "grading" / "suspects.jsonl"
+        self.report = folder / "grading" / "report.json"
+        self.training = folder / "training"
+        self.training_fingerprint = folder / "training" / "fingerprint"
+        self.frozen = folder / "training" / "frozen"
+        self.curriculum = folder / "training" / "curriculum.json"
+        self.trained = folder / "training" / "model"
+        self.scores = folder / "evaluation" / "scores.json"
+        self.per_query = folder / "evaluation" / "per_query.jsonl"
+        self.examples = folder / "evaluation" / "examples.json"
+        self.base_vectors = folder / "evaluation" / "vectors.bin"
+        self.model = folder / "model"
+        self.vectors = folder / "search" / "vectors.bin"
+
+    def pair_files(self) -> list[Path]:
+        """The files of all pairs that the input holds: whatever answers a query in one of them is no negative of it."""
+        files = (self.train_pairs, self.held_out_pairs, self.other_pairs)
+        return [path for path in files if path.is_file()]
+
+    def known(self, name: str) -> Path:
+        """The file of texts whose relevance is known, by which a language model is calibrated as a judge."""
+        return self.folder / "grading" / f"known_{name}.jsonl"
+
+    def mteb(self, side: str) -> Path:
+        """The folder of mteb's own results, of `base` or `trained`."""
+        return self.folder / "evaluation" / "mteb" / side
+
+    def batch(self, name: str) -> Path:
+        """The file of a batch's requests."""
+        return self.folder / "synthesis" / "batches" / f"{name}.jsonl"
+
+    def stages(self) -> dict[str, StageRecord]:
+        """The finished stages, by name.
+
+        Raises:
+            RunError: the manifest is damaged.
+        """
+        if not self.manifest.exists():
+            return {}
+        try:
+            entries = json.loads(self.manifest.read_text(encoding="utf-8"))
+            return {name: StageRecord(**entry) for name, entry in entries.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.manifest}: damaged ({error}). Delete it: finished stages are run again.") from None
+
+    def record(self, stage: str, entry: StageRecord) -> None:
+        """Note in the manifest that a stage is finished."""
+        entries = {name: asdict(record) for name, record in self.stages().items()}
+        write_json(self.manifest, {**entries, stage: asdict(entry)})
+
+    def forget(self, stage: str) -> None:
+        """Take a stage out of the manifest, before it changes its files."""
+        stages = self.stages()
+        if stage in stages:
+            write_json(self.manifest, {name: asdict(record) for name, record in stages.items() if name != stage})
+
+    def changed(self, config: Config) -> list[str]:
+        """The settings in which the folder's configuration differs from this one, one line each."""
+        return differences(read_settings(self.config), config) if self.config.exists() else []
+
+    def claim(self, config: Config, accept: bool, models: Sequence[str] = ()) -> None:
+        """Make the folder this configuration's own; `models` are those whose files have changed.
+
+        Raises:
+            ConfigError: `accept` is off; names what differs.
+        """
+        if not accept:
+            changed = self.changed(config)
+            made = f"made by another configuration: {'; '.join(changed)}" if changed else "made from other input files"
+            if models and not changed:
+                made = f"made with other files of {', '.join(models)}"
+            raise ConfigError(
+                self.folder, [f"{made}. Choose another name, or --force to redo the stages that this changes."]
+            )
+        write_atomic(self.config, to_toml(config).encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder while this one writes.
+
+        Raises:
+            RunError: another process is at work in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.folder}: another multigrain process is at work here. Wait for it, or stop it."
+                ) from None
+            yield
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The tables of a folder's run.toml.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged ({error}). Delete it, or choose another run name.") from None
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration as TOML, defaults included; keys without a value are left out."""
+    return tomli_w.dumps(config.model_dump(exclude_none=True))

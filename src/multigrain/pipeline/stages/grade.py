@@ -1,0 +1,237 @@
+"""Judge the candidates, repair the grades that stay empty, and make graded tuples."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from multigrain.config import Config
+from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, write_records
+from multigrain.data.proposals import by_pair
+from multigrain.errors import LLMError, LLMReplyError
+from multigrain.files import atomic_file, count_lines, to_line, write_json
+from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate
+from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
+from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
+from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
+from multigrain.grading.selection import Measured
+from multigrain.model.roles import Embed
+from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.generation import plans
+from multigrain.pipeline.generation.answers import Answers
+from multigrain.pipeline.generation.prompt_style import decide
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import Result
+from multigrain.pipeline.stages.false_negatives import false_negatives_of
+from multigrain.progress import Meter, meter, say
+from multigrain.records import Candidate, Source, to_json
+
+BLOCK = 256
+"""Pairs that are in memory at once."""
+CALIBRATED_ON = 32
+"""Known positives, and as many known negatives, that a language model is asked about first."""
+
+
+def grade(config: Config, run_dir: RunDir) -> Result:
+    """Write `tuples.jsonl`, `dropped.jsonl` and `report.json`."""
+    config = decide(config, run_dir)
+    answers = Answers(run_dir, run_dir.parked_repairs)
+    work = _Work(config, run_dir, answers)
+    if "llm" in config.grading.judge:
+        work.ask_whether_they_answer()
+    work.grade()
+    for attempt in range(1, config.grading.repairs + 1):
+        if not work.missing:
+            break
+        work.repair(attempt)
+        if "llm" in config.grading.judge:
+            work.ask_whether_they_answer()
+        work.grade()
+    report = work.report.result()
+    write_json(run_dir.report, report)
+    for line in render(report).splitlines():
+        say(f"  {line}")
+    say("\n" + render_examples(report) + "\n")
+    if warning := leak_warning(report):
+        say(f"  warning: {warning}")
+    if report["tuples"] < config.training.batch_size:
+        say(f"  warning: {what_became(report)}")
+    dropped = sum(report["dropped"].values())
+    counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
+    return answers.result("grade", counts | {name: count for name, count in work.asked.items() if count})
+
+
+class _Work:
+    """What goes on from one pass over the candidates to the next."""
+
+    def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
+        self._config, self._run_dir, self._answers = config, run_dir, answers
+        self._embed = judge_encoder(config, run_dir)
+        self._known = false_negatives_of(run_dir)
+        self._judges = judges(config, self._embed, run_dir)
+        self._repairs: list[plans.Work] = []
+        self._calibration: Calibration | None = None
+        self._verdicts: dict[tuple[str, str], bool] = {}
+        self._suspected: set[tuple[str, str]] = set()
+        self.asked: Counter[str] = Counter()
+        """Requests, by what they are for."""
+        self.missing: dict[str, list[int]] = {}
+        """Grades that stayed empty, of the pairs that the language model writes for."""
+        self.report = Report([], config.seed)
+
+    def grade(self) -> None:
+        """Grade all candidates that there are."""
+        config, run_dir = self._config, self._run_dir
+        grader = self._grader()
+        self.report = Report(list(grader.judges), config.seed)
+        self.missing = {}
+        grades, writes_for = config.synthesis.grades_from("llm"), plans.asked_about(config, run_dir)
+        with (
+            atomic_file(run_dir.tuples) as tuples,
+            atomic_file(run_dir.dropped) as dropped,
+            meter("grading", count_lines(run_dir.train_pairs)) as progress,
+        ):
+            for block in self._blocks(progress):
+                graded = grader.grade(block)
+                self.report.add(block, graded)
+                tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
+                dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
+                self._note_missing(block, graded, grades, writes_for)
+
+    def repair(self, attempt: int) -> None:
+        """Ask for what is missing."""
+        work = plans.repairs(self._config, self._run_dir, self.missing, attempt)
+        say(f"  {work.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
+        self.asked["repairs"] += work.count
+        try:
+            for _ in self._answers.ask(self._config, work):
+                pass
+        except LLMError as error:  # what was written and mined is there all the same
+            say(f"  warning: nothing is repaired: {error}")
+            return
+        self._repairs.append(work)
+
+    def ask_whether_they_answer(self) -> None:
+        """Have a language model look at the candidates that are nearly as relevant as the positive, or more.
+
+        After a repair it is asked about the new ones.
+        """
+        if self._calibration is None:
+            self._calibration = self._calibrate()
+            if warning := self._distrust(self._calibration):
+                say(f"  warning: {warning}")
+        if self._calibration.is_usable:
+            write_records(self._run_dir.suspects, self._suspects())
+            for id, text, rating in self._rated(self._run_dir.suspects):
+                self._verdicts[id, text] = self._calibration.answers(rating)
+
+    @staticmethod
+    def _distrust(calibration: Calibration) -> str | None:
+        if calibration.known < FEWEST_KNOWN:
+            wanted = f"the language model cannot be tried: of {FEWEST_KNOWN} off-topic texts there are"
+            return f"{wanted} {calibration.known}; its word is not used."
+        if not calibration.is_usable:
+            told = "the language model tells positives from off-topic texts with accuracy"
+            return f"{told} {calibration.accuracy:.2f} only (wanted {USABLE}); its word is not used."
+        return None
+
+    def _calibrate(self) -> Calibration:
+        """On positives, and on what is least relevant."""
+        positives: list[Candidate] = []
+        negatives: list[Candidate] = []
+        for (pair, _), _, measured in self._measured():
+            positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
+            negatives += [m.candidate for m in measured if m.grade == 1][:1]
+            if len(negatives) >= CALIBRATED_ON:
+                break
+        if len(negatives) < FEWEST_KNOWN:
+            return Calibration(max(RATINGS), 0.5, len(negatives))  # nothing to ask for
+        rated: list[list[int]] = []
+        for name, texts in zip(("relevant", "irrelevant"), (positives, negatives), strict=True):
+            path = self._run_dir.known(name)
+            write_records(path, texts[:CALIBRATED_ON])
+            try:
+                rated.append([rating for _, _, rating in self._rated(path)])
+            except LLMReplyError as error:
+                say(f"  warning: {error}")
+                return Calibration(max(RATINGS), 0.5, len(negatives))
+        return calibrate(*rated)
+
+    def _rated(self, candidates: Path) -> Iterator[tuple[str, str, int]]:
+        work = plans.verdicts(self._config, self._run_dir, candidates)
+        self.asked["verdicts"] += work.count
+        yield from self._answers.ask(self._config, work)
+
+    def _suspects(self) -> Iterator[Candidate]:
+        """Those that nobody has been asked about."""
+        hardest = self._config.grading.bands[-1]
+        for _, _, measured in self._measured():
+            for m in measured:
+                key = m.candidate.pair_id, m.candidate.text
+                if max(m.relevance) >= hardest and key not in self._suspected:
+                    self._suspected.add(key)
+                    yield m.candidate
+
+    def _measured(self) -> Iterator[tuple[Proposal, float, list[Measured]]]:
+        grader = self._grader()
+        for block in self._blocks():
+            yield from grader.measure(block, Graded())
+
+    def _grader(self) -> Grader:
+        config = self._config
+        origins: Mapping[int, frozenset[Source]] = {
+            grade: frozenset(s for s in ("llm", "mined") if grade in config.synthesis.grades_from(s))
+            or frozenset({"llm"})
+            for grade in (1, 2, 3, 4)
+        }
+        per_grade = max(config.synthesis.per_grade, 1)
+        longest = config.model.max_tokens
+        return Grader(self._judges, config.grading, per_grade, origins, longest, self._verdicts, self._known)
+
+    def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
+        run_dir = self._run_dir
+        repaired = (
+            (
+                candidate
+                for outcome in plans.outcomes(run_dir, work)
+                if isinstance(outcome, list)
+                for candidate in outcome
+            )
+            for work in self._repairs
+        )
+        stream = by_pair(read_pairs(run_dir.train_pairs), read_candidates(run_dir.candidates), *repaired)
+        while block := list(islice(stream, BLOCK)):
+            yield block
+            if progress:
+                progress.advance(len(block))
+
+    def _note_missing(
+        self, block: Sequence[Proposal], graded: Graded, grades: Sequence[int], writes_for: set[str]
+    ) -> None:
+        by_id = {graded_tuple.id: graded_tuple for graded_tuple in graded.tuples}
+        hopeless = {dropped.candidate.pair_id for dropped in graded.dropped if dropped.rule == IRRELEVANT_POSITIVE}
+        for pair, _ in block:
+            if pair.id in writes_for and pair.id not in hopeless and (empty := unfilled(by_id.get(pair.id), grades)):
+                self.missing[pair.id] = empty
+
+
+def judges(config: Config, embed: Embed, run_dir: RunDir) -> dict[str, Judge]:
+    """Those that measure, by name; where a language model alone is named, it is the embedding."""
+    names = [name for name in config.grading.judge if name != "llm"] or ["embedding"]
+    return {name: _judge(name, config, embed, run_dir) for name in names}
+
+
+def _judge(name: str, config: Config, embed: Embed, run_dir: RunDir) -> Judge:
+    if name == "embedding":
+        return EmbeddingJudge(embed)
+    if name == "bm25":
+        from multigrain.grading.bm25_judge import Bm25Judge
+
+        queries = (pair.query for pair in read_pairs(run_dir.train_pairs))
+        texts = (document.text for document in read_documents(run_dir.corpus) if document.split != "held_out")
+        return Bm25Judge(config.mining.language, queries, texts)
+    from multigrain.model.load import load_cross_encoder
+
+    assert config.grading.cross_encoder  # the section has checked it
+    name, key = config.grading.cross_encoder, "grading.cross_encoder"
+    return CrossEncoderJudge(load_cross_encoder(name, config.grading.judge_max_tokens, key).predict)

@@ -1,0 +1,93 @@
+"""Have the pairs written, where a run brings none: queries for passages, or all from a few fields."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+from multigrain.config import Config
+from multigrain.data.corpus import Corpus
+from multigrain.data.held_out import split_written
+from multigrain.data.jsonl import write_records
+from multigrain.errors import DataError
+from multigrain.files import write_json, write_objects
+from multigrain.grading.query_filter import FilteredQueries, filter_queries
+from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.generation import plans
+from multigrain.pipeline.generation.answers import Answers
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import Result
+from multigrain.pipeline.stages.data import fit, keep
+from multigrain.progress import listed, say
+from multigrain.records import Document, Pair, to_json
+from multigrain.synthesis.queries import WrittenQuery
+
+
+def pairs(config: Config, run_dir: RunDir) -> Result:
+    """Ask for the pairs, and filter them before they cost negatives."""
+    answers = Answers(run_dir, run_dir.parked_pairs)
+    return (
+        _from_corpus(config, run_dir, answers)
+        if config.synthesis.mode == "corpus"
+        else _from_fields(config, run_dir, answers)
+    )
+
+
+def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
+    queries: list[WrittenQuery] = list(answers.ask(config, plans.queries(config, run_dir)))
+    written = [Pair(query.id, query.query, query.passage.text, group=query.passage.group) for query in queries]
+    filtered = _filter(config, run_dir, written, Corpus(run_dir.corpus))
+    held_out = {query.id for query in queries if query.passage.split == "held_out"}
+    train = [pair for pair in filtered.kept if pair.id not in held_out]
+    test = [pair for pair in filtered.kept if pair.id in held_out]
+    split = fit(config, replace(split_written(train, test), known=written), "data.corpus", drop_leaked=True)
+    write_records(run_dir.other_pairs, split.other)
+    counts = {
+        "train_pairs": write_records(run_dir.train_pairs, split.train),
+        "held_out_pairs": write_records(run_dir.held_out_pairs, split.held_out),
+    }
+    return _result(answers, filtered, counts)
+
+
+def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
+    found = list(answers.ask(config, plans.brainstorm(config)))
+    tasks = plans.found_tasks(config, run_dir)
+    if not tasks:
+        raise DataError("synthesis.domains", "the language model named no search task. Try another model or domain.")
+    say(f"  {len(found)} tasks named, {len(tasks)} taken: {listed(Counter(task.kind for task in tasks))}")
+    write_objects(run_dir.search_tasks, ({"task": t.text, "kind": t.kind, "field": t.field} for t in tasks))
+    written: list[Pair] = list(answers.ask(config, plans.inventions(config, tasks)))
+    documents = [Document(pair.id, pair.positive) for pair in written]
+    filtered = _filter(config, run_dir, written, documents)
+    split = replace(split_written(filtered.kept, None, config), known=written)
+    split = fit(config, split, "synthesis.domains", drop_leaked=True)
+    return _result(answers, filtered, {"tasks_taken": len(tasks), **keep(split, run_dir)})
+
+
+def _filter(config: Config, run_dir: RunDir, written: list[Pair], documents: Sequence[Document]) -> FilteredQueries:
+    filtered = filter_queries(written, documents, judge_encoder(config, run_dir), config.grading, config.seed)
+    write_objects(
+        run_dir.dropped_queries, ({**to_json(d.pair), "rule": d.rule, "value": d.value} for d in filtered.dropped)
+    )
+    rules = Counter(dropped.rule for dropped in filtered.dropped)
+    before, after = ([rank for _, rank in ranks] for ranks in (filtered.ranks, filtered.kept_ranks))
+    report = {
+        "written": len(written),
+        "kept": len(filtered.kept),
+        "dropped": dict(rules.most_common()),
+        "median_rank_before": median(before) if before else None,
+        "median_rank_after": median(after) if after else None,
+        "examples": [{"query": pair.query, "positive": pair.positive} for pair in filtered.kept[:10]],
+    }
+    write_json(run_dir.query_report, report)
+    say(f"  queries: {len(written)} written, {len(filtered.kept)} kept; dropped: {listed(rules) or 'none'}")
+    return filtered
+
+
+def _result(answers: Answers, filtered: FilteredQueries, counts: dict[str, int]) -> Result:
+    asked = {
+        "pair_requests": answers.requests,
+        "pairs_parked": answers.parked,
+        "queries_dropped": len(filtered.dropped),
+    }
+    return answers.result("pairs", {**asked, **counts})

@@ -1,0 +1,174 @@
+"""Train the model."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from multigrain.config import Config
+from multigrain.data.beir import RetrievalTask
+from multigrain.data.corpus import Corpus
+from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
+from multigrain.errors import ConfigError, DataError
+from multigrain.evaluation.evaluate import evaluate
+from multigrain.evaluation.metrics import overall
+from multigrain.evaluation.tasks import held_out_task
+from multigrain.files import digest_of, write_atomic, written_whole
+from multigrain.grading.report import what_became
+from multigrain.model.files import model_digest
+from multigrain.model.precheck import notes
+from multigrain.pipeline.generation.plans import asked_about
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import Result
+from multigrain.pipeline.stages.false_negatives import own_documents
+from multigrain.progress import say
+from multigrain.records import GradedTuple
+from multigrain.training import distributed
+from multigrain.training.schedules import phases_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from multigrain.training.curriculum import Curriculum
+    from multigrain.training.train import Held
+
+
+MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
+"""Of the held-out part, in evaluations between phases."""
+
+
+def train(config: Config, run_dir: RunDir) -> Result:
+    """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
+    distributed.joined()
+    distributed.share_of(config.training.batch_size)
+    tuples = list(read_tuples(run_dir.tuples))
+    if len(tuples) < 2 and run_dir.report.is_file():
+        raise DataError(run_dir.tuples, what_became(json.loads(run_dir.report.read_text(encoding="utf-8"))))
+    curriculum, held = _planned(config, run_dir, tuples)
+    _start_anew_if_changed(config, run_dir)
+    distributed.begin()
+    model = _trained(config, run_dir, tuples, curriculum, held)
+    with written_whole(run_dir.trained) as part:  # the exported model may share files with the one before
+        model.save_pretrained(str(part), create_model_card=False)
+    counts = {"steps": curriculum.steps, "phases": len(curriculum.phases), "tuples_per_step": curriculum.batch_size}
+    return Result(counts)
+
+
+def take_part(config: Config, run_dir: RunDir) -> None:
+    """Train beside the main process, which decides what is to be done, and writes what comes of it."""
+    tuples = list(read_tuples(run_dir.tuples))
+    _trained(config, run_dir, tuples, *_planned(config, run_dir, tuples))
+
+
+def _trained(
+    config: Config, run_dir: RunDir, tuples: list[GradedTuple], curriculum: "Curriculum", held: "Held"
+) -> "SentenceTransformer":
+    import torch
+
+    from multigrain.model.build import build_model, sees_ahead
+    from multigrain.training.train import keeping_base, train_model
+
+    torch.manual_seed(config.training_seed)  # of what an adapter begins with
+    model = build_model(config.model)
+    for note in notes(config.model):
+        say(f"  {note}")
+    favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
+    if favours_first and not sees_ahead(model[0].model):
+        say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
+    if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
+        say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
+    with keeping_base(model, config.training.base_share):
+        train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
+    return model
+
+
+def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "Held"]:
+    """What is trained on, and what is looked at in between."""
+    from multigrain.training.curriculum import hold_out, plan
+    from multigrain.training.known import known_of
+    from multigrain.training.train import Held
+
+    section = config.training
+    if section.loss == "distill" and any(graded.score is None for graded in tuples):
+        raise ConfigError(
+            "training.loss",
+            [f'found "distill"; {run_dir.tuples} has no judge scores of the positives. Run: multigrain grade --force'],
+        )
+    phases = phases_of(section, {negative.grade for graded in tuples for negative in graded.negatives})
+    trained, held = hold_out(tuples, config.training_seed) if section.is_self_paced else (tuples, [])
+    pairs = (pair for path in run_dir.pair_files() for pair in read_pairs(path))
+    curriculum = plan(
+        trained,
+        phases,
+        _batch_size(section.batch_size, len(trained)),
+        config.training_seed,
+        by_task=section.by_task,
+        first=asked_about(config, run_dir) if len(tuples) > section.pairs_seen else (),
+        known=known_of(trained, pairs, read_documents(run_dir.corpus)),
+    )
+    curriculum = replace(curriculum, false_negative_above=section.false_negative_above)
+    _say_what_is_rare(curriculum)
+    return curriculum, Held(held, _evaluation(config, run_dir) if section.evaluate else None)
+
+
+def _batch_size(wanted: int, tuples: int) -> int:
+    """What is wanted, or as many as there are tuples, dealt evenly to the processes."""
+    found = min(wanted, tuples - tuples % distributed.count())
+    if found < wanted:
+        say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
+    return found
+
+
+def _say_what_is_rare(curriculum: "Curriculum") -> None:
+    """Where few tuples have a grade, the phase is next to in-batch training."""
+    for phase in curriculum.phases:
+        for grade in sorted(set(phase.grades)):
+            count = sum(any(n.grade == grade for n in graded.negatives) for graded in curriculum.tuples)
+            if count < len(curriculum.tuples) / 2:
+                say(
+                    f'  phase "{phase.name}": {count} of {len(curriculum.tuples)} tuples have a negative of grade '
+                    f"{grade}; the others have those of the batch alone"
+                )
+
+
+def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
+    """Measures a model on a sample of the held-out part."""
+    from multigrain.model.encode import encode
+
+    held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
+    task = _sample(held_out_task(held_out, Corpus(run_dir.corpus), own), config.seed)
+
+    def measure(model: "SentenceTransformer") -> dict[str, float]:
+        scores = evaluate(task, partial(encode, model, description="held out")).scores
+        return {name: round(value, 6) for name, value in overall(scores.values()).items()}
+
+    return measure
+
+
+def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
+    """Some of the queries with their documents, among some others."""
+    draw = random.Random(f"{seed} evaluation")
+    queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
+    wanted = {document for query in queries for document in task.relevance[query]}
+    others = [document.id for document in task.documents if document.id not in wanted]
+    kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
+    documents = [document for document in task.documents if document.id in kept]
+    return replace(task, queries=queries, documents=documents, relevance={q: task.relevance[q] for q in queries})
+
+
+def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
+    """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
+    inputs = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
+    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs} {model_digest(config.model.base)}\n"
+    note = run_dir.training_fingerprint
+    noted = note.read_text(encoding="utf-8") if note.is_file() else None
+    if noted != fingerprint:
+        if noted is not None and any(run_dir.training.glob("checkpoints/*")):
+            say("  settings, data or base are not those of the checkpoint that is there: training begins anew")
+        for path in run_dir.training.glob("*"):
+            if path != run_dir.frozen:  # it knows itself what it is of
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_atomic(note, fingerprint.encode())

@@ -1,0 +1,173 @@
+"""The functions behind the command line: one for each verb that works on a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from multigrain.config import Config, as_path, config_of, run_folder_of
+from multigrain.errors import ConfigError, RunError
+from multigrain.files import full_disk_explained
+from multigrain.pipeline.generation import batch_api
+from multigrain.pipeline.preflight import require
+from multigrain.pipeline.run import run_stages
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stage_table import names_of
+from multigrain.pipeline.stages.evaluate import foresee, require_sound
+from multigrain.pipeline.stages.export import export_data as write_data
+from multigrain.pipeline.stages.export import search as search_run
+from multigrain.pipeline.stages.train import take_part
+from multigrain.records import Document
+from multigrain.training import distributed
+from multigrain.training.schedules import phases_of
+
+
+def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """All stages, those that are done already left out; returns the summary.
+
+    Args:
+        config: what to do; or the file that says so, or a run folder. So in all verbs.
+        force: redo finished stages of the run folder that this configuration would do otherwise.
+
+    Raises:
+        MultigrainError: see `multigrain.errors`.
+    """
+    config = config_of(config)
+    return run_stages(config, names_of(config), force)
+
+
+def synthesize(config: Config | str | Path, force: bool = False, retry: str | None = None) -> dict[str, Any]:
+    """Prepare the data, and have candidates written and mined; `force` does so again.
+
+    Args:
+        config: the run.
+        force: see `run`. Answers are not asked for again.
+        retry: put back the inputs that are parked for this reason (`all`: for any), and ask again.
+
+    Raises:
+        MultigrainError: see `multigrain.errors`.
+    """
+    config = config_of(config)
+    wanted = [name for name in names_of(config) if name in ("data", "pairs", "synthesize")]
+    redo = tuple(wanted[1:]) if force or retry is not None else ()
+    return run_stages(config, wanted, force, redo, retry)
+
+
+def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """Judge the candidates and make graded tuples of them; `force` does so again."""
+    return run_stages(config_of(config), ["grade"], force, redo=("grade",) if force else ())
+
+
+def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """Train the model along the curriculum; `force` does so again.
+
+    Under `torchrun` every process calls it. The main one returns the summary; the others take part in the training
+    alone, and return an empty one.
+    """
+    described = config_of(config)
+    if not distributed.is_main():
+        distributed.follow(lambda: take_part(described, RunDir(described.folder)))
+        return {}
+    with distributed.leading():
+        return run_stages(described, ["train"], force, redo=("train",) if force else ())
+
+
+def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """Measure the trained model and its base; `force` does so again.
+
+    Raises:
+        TrainingFailed: the trained model is far worse than its base.
+    """
+    described = config_of(config)
+    summary = run_stages(described, ["evaluate"], force, redo=("evaluate",) if force else ())
+    require_sound(RunDir(described.folder))
+    return summary
+
+
+def export_model(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """Write the folder that others load; `force` does so again."""
+    return run_stages(config_of(config), ["export"], force, redo=("export",) if force else ())
+
+
+def export_data(
+    folder: str | Path, form: str, out: str | Path, force: bool = False, negatives: int | None = None
+) -> str:
+    """Write a run's graded tuples in a form that another tool trains on; returns a line that says how to load it.
+
+    Args:
+        folder: the run folder, or its model's.
+        form: `hf`, `sentence-transformers`, `flagembedding` or `tevatron`; see `multigrain.export.interchange`.
+        out: the file to write, or for `hf` the folder.
+        force: replace what is there.
+        negatives: columns of negatives (`sentence-transformers` alone).
+
+    Raises:
+        RunError: the run has no graded tuples yet.
+        ConfigError: see `multigrain.export.interchange.export_data`.
+    """
+    run_dir, file = RunDir(run_folder_of(folder)), as_path(out, "a file to write")
+    if not run_dir.tuples.is_file():
+        raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
+    with full_disk_explained(file.absolute().parent):
+        return write_data(run_dir, form, file, force, negatives)
+
+
+def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
+    """The documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
+
+    Args:
+        folder: the run folder, or its model's.
+        query: what to look for.
+        k: how many documents.
+
+    Raises:
+        ConfigError: the query is no text, or k is not above 0.
+        RunError: the run has no exported model yet.
+    """
+    if not isinstance(query, str) or not query.strip():
+        raise ConfigError("search", [f"found the query {query!r}; wanted a text"])
+    if type(k) is not int or k < 1:
+        raise ConfigError("search", [f"found k = {k!r}; wanted a number of documents, from 1 on"])
+    run_dir = RunDir(run_folder_of(folder))
+    if not (run_dir.model / "modules.json").is_file():
+        raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
+    return search_run(run_dir, query, k)
+
+
+def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) -> None:
+    """All stages up to the evaluation.
+
+    Args:
+        config: the run.
+        donors: run folders whose stages are taken over where they would come out the same.
+        force: see `run`.
+    """
+    run_stages(config, [name for name in names_of(config) if name != "export"], force, donors=donors)
+
+
+def batch(config: Config, step: str, force: bool = False) -> str:
+    """One step of having the candidates written in batches, told in a few lines.
+
+    Args:
+        config: the run.
+        step: `submit`, `write`, `status` or `ingest`; `synthesize` afterwards reads what came back.
+        force: see `run`.
+
+    Raises:
+        MultigrainError: see `multigrain.errors`.
+    """
+    require(config)
+    if step in ("submit", "write"):
+        phases_of(config.training)
+        foresee(config)
+        run_stages(config, ["data"], force)
+    run_dir = RunDir(config.folder)
+    if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
+        return f"{config.folder}: no batches; --batch submit makes them"
+    with full_disk_explained(run_dir.folder), run_dir.lock():
+        steps = {
+            "submit": batch_api.submit,
+            "write": batch_api.write,
+            "status": batch_api.status,
+            "ingest": batch_api.ingest,
+        }
+        return steps[step](config, run_dir)

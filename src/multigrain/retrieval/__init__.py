@@ -1,0 +1,1 @@
+"""Find documents: BM25, and mining of hard negatives at each grade."""

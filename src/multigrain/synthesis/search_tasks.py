@@ -1,0 +1,177 @@
+"""Mode "tasks": brainstorm search tasks for a few fields, then have pairs invented for each.
+
+The two stages of *Negative Matters* (and of E5-mistral, arXiv 2401.00368). The negatives come afterwards, as for
+any pair.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+from multigrain.config import Config
+from multigrain.llm.protocol import Ask, Request
+from multigrain.llm.structured import read_object, schema_of
+from multigrain.records import Pair, folded
+from multigrain.synthesis import prompt_text
+from multigrain.synthesis.parse import TaskList, WrittenPair
+from multigrain.synthesis.prompted import Task
+from multigrain.synthesis.prompts import load_prompt
+
+STAGE = "invent"
+AT_ONCE = 8
+"""Tasks that one brainstorming asks for."""
+ROUNDS = 3
+"""Times as many tasks are asked for as are wanted: many come twice."""
+LIST_TOKENS, PAIR_TOKENS = 600, 900
+NEAR_COPY = 0.8
+"""Share of their pairs of letters (Dice) at which two tasks are the same."""
+DIFFICULTIES = ("no special knowledge", "a school education", "a degree in the subject")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of search task: what a query and its positive look like."""
+
+    name: str
+    finds: str
+    query: str
+    positive: str
+    samples: tuple[str, str]
+
+
+KINDS = (
+    Kind(
+        "short-long",
+        "long texts by a short query",
+        "a query of at most ten words",
+        "a passage of 80 to 200 words",
+        ("Find the manual page that explains an error message.", "Retrieve studies on the side effects of a medicine."),
+    ),
+    Kind(
+        "long-short",
+        "a short label or sentence for a long text",
+        "a text of 80 to 200 words",
+        "a text of at most ten words",
+        ("Name the department that a complaint should go to.", "Find the headline that fits a news article."),
+    ),
+    Kind(
+        "short-short",
+        "a short text by another short text",
+        "a query of at most ten words",
+        "a text of at most fifteen words",
+        ("Find the product that a customer asks for.", "Retrieve the abbreviation of a technical term."),
+    ),
+    Kind(
+        "long-long",
+        "a long text by another long text",
+        "a text of 80 to 200 words",
+        "a passage of 80 to 200 words",
+        ("Find earlier court decisions that resemble a case.", "Retrieve papers that rest on the same method."),
+    ),
+    Kind(
+        "symmetric",
+        "a text that says the same in other words",
+        "a sentence of 10 to 25 words",
+        "a paraphrase of it in 10 to 25 words, with hardly a word in common",
+        ("Find forum questions that ask the same.", "Retrieve sentences that are paraphrases of each other."),
+    ),
+)
+"""Four asymmetric kinds, by the lengths of query and positive, and the symmetric one."""
+BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    """What a query looks for, in a sentence: the instruction that its queries carry."""
+
+    text: str
+    kind: str
+    field: str
+
+
+def plan_brainstorm(config: Config, model: str) -> Iterator[Task[SearchTask]]:
+    """Requests for lists of tasks, for each field and kind."""
+    section = config.synthesis
+    prompt = load_prompt("brainstorm", section.prompts)
+    rounds = -(-section.tasks * ROUNDS // (AT_ONCE * len(KINDS) * max(len(section.domains), 1)))
+    for number, field, kind in product(range(rounds), section.domains, KINDS):
+        text = prompt.fill(
+            count=str(AT_ONCE),
+            field=prompt_text.one_line(field),
+            kind=kind.finds,
+            samples="\n".join(f'"{sample}"' for sample in kind.samples),
+            domain=prompt_text.domain(section),
+        )
+        read = partial(read_object, model=TaskList)
+        request = _request(config, text, model, LIST_TOKENS, number, schema_of(TaskList), prompt.version)
+
+        def make(found: TaskList, kind: str = kind.name, field: str = field) -> list[SearchTask]:
+            return [SearchTask(task, kind, field) for task in found.tasks]
+
+        yield Task(f"{field}, {kind.name}, {number + 1}", Ask(request, read), make)
+
+
+def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
+    """The first of each distinct task, as many of each field and kind as can be, at most `count`."""
+    numbers: dict[str, int] = {}
+    of_field: dict[str, list[int]] = {}
+    distinct: list[SearchTask] = []
+    for task in found:
+        letters, others = _letter_pairs(task, numbers), of_field.setdefault(task.field, [])
+        if not any(_are_same(letters, other) for other in others):
+            others.append(letters)
+            distinct.append(task)
+    places = Counter[tuple[str, str]]()
+    turns = []
+    for task in distinct:
+        turns.append((places[task.field, task.kind], task))
+        places[task.field, task.kind] += 1
+    turns.sort(key=lambda turn: turn[0])  # stable: each field and kind gives its first, then its second, ...
+    return [task for _, task in turns[:count]]
+
+
+def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Iterator[Task[Pair]]:
+    """Requests for a query and its positive, `pairs_invented_each` for each task."""
+    section = config.synthesis
+    prompt = load_prompt("pair", section.prompts)
+    for place, task in enumerate(tasks, start=1):
+        kind = BY_NAME[task.kind]
+        for number in range(1, config.pairs_invented_each + 1):
+            id = f"{place}-{number}"
+            text = prompt.fill(
+                task=task.text,
+                query_kind=kind.query,
+                positive_kind=kind.positive,
+                query_language=prompt_text.query_language(section, "English"),
+                language=prompt_text.passage_language(section, "English"),
+                difficulty=random.Random(f"{config.seed} {id}").choice(DIFFICULTIES),
+                number=str(number),
+                domain=prompt_text.domain(section),
+                examples=prompt_text.examples(section),
+            )
+            request = _request(config, text, model, PAIR_TOKENS, number, schema_of(WrittenPair), prompt.version)
+
+            def make(found: WrittenPair, id: str = id, task: SearchTask = task) -> list[Pair]:
+                return [Pair(id, found.query, found.positive, task.field, task.text, task.kind)]
+
+            yield Task(id, Ask(request, partial(read_object, model=WrittenPair)), make)
+
+
+def _request(config: Config, text: str, model: str, tokens: int, number: int, schema: str, version: str) -> Request:
+    limit, temperature, seed = config.synthesis.answer_tokens or tokens, config.llm.temperature, config.seed + number
+    version, extra = f"{STAGE} {version}", config.llm.extra
+    return Request("chat", text, model, limit, temperature, (), seed, schema, version, extra)
+
+
+def _letter_pairs(task: SearchTask, numbers: dict[str, int]) -> int:
+    """Which letters follow each other in the task: a bit for each pair, so that two tasks are compared in no time."""
+    text = folded(task.text)
+    pairs = {text[start : start + 2] for start in range(max(len(text) - 1, 1))}
+    return sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs)
+
+
+def _are_same(one: int, other: int) -> bool:
+    return 2 * (one & other).bit_count() >= NEAR_COPY * (one.bit_count() + other.bit_count())

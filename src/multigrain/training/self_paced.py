@@ -1,0 +1,86 @@
+"""When a phase of a self-paced training ends.
+
+Every few steps the margin of the model on held-out tuples is taken,
+
+    margin = mean over tuples of cos(query, positive) - cos(query, negative of the phase's grades),
+
+and the phase ends when it is no better than at the look before. What was seen and decided is written down before it
+takes effect, so a training that is resumed does again exactly what it did.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from multigrain.errors import RunError
+from multigrain.files import write_json
+from multigrain.training.curriculum import Curriculum
+
+LAG = 1
+"""The host fetches a batch ahead, so a decision takes effect one step later than it could."""
+
+
+class Pace:
+    """Decides, and remembers; `phase_at` is what the sampler asks.
+
+    Args:
+        curriculum: the plan, of whose phases the order counts, and the lengths where there is no margin.
+        every: steps between two looks.
+        record: the file of the decisions.
+        writes: whether this process writes it.
+    """
+
+    def __init__(self, curriculum: Curriculum, every: int, record: Path, *, writes: bool = True) -> None:
+        self._phases, self._bounds = curriculum.phases, curriculum.bounds
+        self._steps, self._every = curriculum.steps, every
+        self._record, self._writes = record, writes
+        looks = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+        self._looks: dict[int, tuple[int, float | None]] = {
+            look["step"]: (look["phase"], look["margin"]) for look in looks
+        }
+        """After how many steps: the phase that is to come, and the margin on the one that was."""
+
+    def phase_at(self, step: int) -> int:
+        """The place of the phase of a step (from 0).
+
+        Raises:
+            RunError: it is not decided yet: the host fetches further ahead than it did.
+        """
+        known = (step - LAG) // self._every * self._every
+        if known < self._every:
+            return 0
+        if known not in self._looks:
+            raise RunError(f"training: the batch of step {step + 1} is fetched before its phase is decided")
+        return self._looks[known][0]
+
+    def look(self, steps: int, margin_on: Callable[[int], float | None]) -> int | None:
+        """After so many steps: decide whether the next phase begins; returns it if it does.
+
+        Args:
+            steps: how many are done.
+            margin_on: measures the margin on the tuples of a phase; None where no held-out tuple has its grades.
+        """
+        if steps % self._every or steps in self._looks:
+            return None
+        phase = self.phase_at(steps - 1)
+        margin = margin_on(phase)
+        is_over = phase + 1 < len(self._phases) and (
+            self._has_stalled(steps, phase, margin) or self._must_go_on(steps, phase)
+        )
+        self._looks[steps] = phase + is_over, margin
+        if self._writes:
+            looks = [{"step": step, "phase": to_come, "margin": seen} for step, (to_come, seen) in self._looks.items()]
+            write_json(self._record, looks)
+        return phase + 1 if is_over else None
+
+    def _has_stalled(self, steps: int, phase: int, margin: float | None) -> bool:
+        if margin is None:  # then the schedule's own length holds
+            return steps >= self._bounds[phase]
+        before = self._looks.get(steps - self._every)
+        if before is None or before[1] is None or self.phase_at(steps - self._every - 1) != phase:
+            return False
+        return margin <= before[1]
+
+    def _must_go_on(self, steps: int, phase: int) -> bool:
+        """Whether the phases that are left need all steps that are left, one look each."""
+        return self._steps - steps <= (len(self._phases) - 1 - phase) * self._every

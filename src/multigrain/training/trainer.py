@@ -1,0 +1,111 @@
+"""The host's trainer, with what its log lacks, and a stop where a training has gone wrong."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformerTrainer
+from torch import nn
+
+from multigrain.errors import RunError
+from multigrain.training.batches import name_of
+from multigrain.training.checkpoints import newest_whole
+from multigrain.training.curriculum import Curriculum
+from multigrain.training.interruption import Stopping
+from multigrain.training.loss import GradedLoss
+
+EXPLODED = 10.0
+"""A loss is too large at so many times what guessing among the documents of the batch would cost."""
+
+
+class CurriculumTrainer(SentenceTransformerTrainer):
+    """The host's trainer on one curriculum.
+
+    Args:
+        curriculum: what is trained on.
+        phase_at: the place of the phase of a step (from 0).
+        stopping: when there are more checkpoints than the host's.
+        **host: what the host's trainer takes; a loss for each phase, by its name.
+    """
+
+    def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **host: Any) -> None:
+        super().__init__(**host)
+        self.curriculum, self.phase_at, self.stopping = curriculum, phase_at, stopping
+        self.add_callback(stopping)
+        self._begun = time.monotonic()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Note when it begins."""
+        self._begun = time.monotonic()
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        return loss
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        """In the main process alone, where the host's would write over each other, and without a card."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """In every process, before the main one writes the state, by which a checkpoint is known to be whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the margins of the step and the tokens that were encoded in a second; see to it that it is saved.
+
+        Raises:
+            RunError: the loss is no number, or far too large. The host saves after it has logged, so no checkpoint
+                holds what came of it.
+        """
+        if "loss" not in logs:
+            super().log(logs, start_time)
+            return
+        loss = _graded(self.loss[name_of(self.phase_at(self.state.global_step - 1))])
+        self._stop_if_broken(logs, loss)
+        tokens, interrupted, due = self._together(
+            loss.measures.tokens, self.stopping.is_interrupted, self.stopping.is_due
+        )
+        logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
+        logs["tokens_per_second"] = round(tokens / (time.monotonic() - self._begun), 1)
+        super().log(logs, start_time)
+        self.stopping.ends = bool(interrupted)
+        if interrupted or due:
+            self.control.should_save = True  # the host does so after it has logged
+
+    def _together(self, *counts: int) -> list[int]:
+        """The sums over all processes."""
+        gathered = self.accelerator.gather(torch.tensor([counts], device=self.accelerator.device))
+        sums: list[int] = gathered.sum(dim=0).tolist()
+        return sums
+
+    def _stop_if_broken(self, logs: dict[str, float], loss: GradedLoss) -> None:
+        found = {name: logs[name] for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))}
+        guessing = loss.measures.guessing * loss.measures.terms
+        if not found and logs["loss"] > EXPLODED * guessing:
+            found = {f"loss (guessing would cost {guessing:.3g})": logs["loss"]}
+        if not found:
+            return
+        step = self.state.global_step
+        good = newest_whole(Path(self.args.output_dir), self.curriculum.batch_size)
+        values = ", ".join(
+            f"{name.replace('grad_norm', 'the norm of the gradient')} is {v:g}" for name, v in found.items()
+        )
+        raise RunError(
+            f"training: {values} at step {step}, in phase "
+            f'"{self.curriculum.phases[self.phase_at(step - 1)].name}". The batch: '
+            f"{', '.join(self.curriculum.ids_at(step - 1))}. "
+            + (f"The last good checkpoint is {good}. " if good else "There is no checkpoint yet. ")
+            + "Lower training.learning_rate or raise training.temperature, or look at these tuples."
+        )
+
+
+def _graded(loss: nn.Module) -> GradedLoss:
+    """Our loss itself, which the host's MatryoshkaLoss may wrap."""
+    inner = loss if isinstance(loss, GradedLoss) else loss.loss
+    assert isinstance(inner, GradedLoss)
+    return inner

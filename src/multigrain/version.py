@@ -1,0 +1,3 @@
+"""The version of multigrain."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,226 @@
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from multigrain.config import Config, ExportSection, ModelSection
+from multigrain.errors import RunError
+from multigrain.export import model_folder
+from multigrain.export.card import Lesson, model_card
+from multigrain.export.interchange import Survey, dataset_card
+from multigrain.export.verify import verify
+from multigrain.files import written_whole
+from multigrain.model.build import build_model
+from multigrain.model.load import load_model
+from multigrain.training.schedules import phases_of
+
+SUMMARY: dict[str, Any] = {
+    "base": {"held-out": {"nDCG@10": 0.5}},
+    "trained": {"held-out": {"nDCG@10": 0.625}},
+    "difference": {"held-out": {"nDCG@10": [0.125, 0.1, 0.15]}},
+    "counts": {
+        "train_pairs": 11,
+        "held_out_pairs": 22,
+        "written": 33,
+        "mined": 44,
+        "dropped": 55,
+        "negatives": 66,
+        "tuples": 77,
+    },
+}
+
+
+NEGATIVES = {("llm", 1): 301, ("llm", 4): 302, ("mined", 2): 303}
+
+
+PROMPTS = {"query": "query: ", "document": "passage: "}
+
+
+def card_of(
+    settings: dict[str, Any] | None = None,
+    summary: dict[str, Any] = SUMMARY,
+    prompts: dict[str, str] | None = None,
+    **lesson: Any,
+) -> str:
+    config = Config.model_validate(
+        {"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}, **(settings or {})}
+    )
+    known = {"phases": phases_of(config.training), "negatives": NEGATIVES, **lesson}
+    return model_card(config, summary, prompts or {}, Lesson(**known))
+
+
+def metadata_of(card: str) -> dict[str, Any]:
+    found: dict[str, Any] = ModelCard(card).data.to_dict()
+    return found
+
+
+def test_the_card_tells_figures_data_and_schedule() -> None:
+    card = card_of()
+    assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | [+0.100, +0.150] |" in card
+    assert "| all grades | 1, 2, 3, 4 | 80 | 0.05 |" in card
+    assert "trust_remote_code=True" in card
+    assert "11 for training, 22 held out" in card
+    assert "/home/me" not in card
+    assert "mixed in" not in card
+    card = card_of({"model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}})
+    assert "trust_remote_code" not in card
+    assert "seed 7. Then 30% of the base's weights were mixed in." in card
+
+
+def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:
+    assert "Needs sentence-transformers 6.2 or newer." in card_of()
+    assert "Needs sentence-transformers 5.1 or newer." in card_of(release="5.1")
+    assert "its base was measured with its own prompts" in card_of(prompts=PROMPTS)
+    given = {"model": {"query_prompt": "query: ", "document_prompt": "passage: "}}
+    assert "its base was measured with the same prompts" in card_of(given, prompts=PROMPTS)
+
+
+def test_the_card_counts_the_negatives_that_training_could_see() -> None:
+    card = card_of()
+    assert "drew from 77 tuples (80 steps of 32 tuples each), with 906 negatives of the grades in its schedule:" in card
+    assert "| written by the language model | 301 | 0 | 0 | 302 |" in card
+    assert "| mined from the corpus, or given | 0 | 303 | 0 | 0 |" in card
+    assert "33" not in card and "44" not in card and "55" not in card  # what was written, mined and dropped
+    card = card_of({"training": {"steps": 2, "schedule": "in-batch"}}, negatives={})
+    assert "(2 steps of 32 tuples each, so 64 of them at most), and used no negatives but those of the batch" in card
+
+
+def test_the_card_tells_the_batches_as_they_were() -> None:
+    """A self-paced training, or several processes, have less than all tuples in a step."""
+    settings = {"training": {"batch_size": 128, "steps": 2, "schedule": "in-batch"}}
+    trained = {**SUMMARY, "counts": {**SUMMARY["counts"], "tuples_per_step": 60}}
+    for summary, batch in ((SUMMARY, 77), (trained, 60)):
+        card = card_of(settings, summary)
+        assert f"Batches of {batch}, learning rate" in card and f"(2 steps of {batch} tuples each)" in card
+    assert "(1 step of 60 tuples each, so 60 of them at most)" in card_of(
+        {"training": {**settings["training"], "steps": 1}}, trained
+    )
+
+
+def test_the_card_has_what_hubs_read() -> None:
+    card = card_of(languages=["en", "de"])
+    data: Any = ModelCard(card).data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2" and data.license == "apache-2.0"
+    assert data.language == ["en", "de"] and data.library_name == "sentence-transformers"
+    assert data.pipeline_tag == "sentence-similarity"
+    assert set(data.tags or []) >= {"sentence-transformers", "sentence-similarity", "feature-extraction", "multigrain"}
+    assert data.model_name == "mine"
+    (result,) = data.eval_results or []
+    assert (result.task_type, result.dataset_name, result.dataset_type) == (
+        "information-retrieval",
+        "held-out",
+        "held-out",
+    )
+    assert (result.metric_type, result.metric_name, result.metric_value) == ("cosine_ndcg@10", "nDCG@10", 0.625)
+    assert "pypi.org" not in card and "http" not in card
+    assert "pypi.org" not in dataset_card(Survey(Counter({3: 2}), has_instructions=False))
+
+
+def test_tasks_of_all_kinds_stay_apart_in_the_metadata() -> None:
+    tasks = {
+        "held-out": "nDCG@10",
+        "beir:scifact:test": "nDCG@10",
+        "sts:stsb": "Spearman",
+        "graded:x": "accuracy 1",
+        "mteb:STS17": "cosine_spearman",
+    }
+    scores = {task: {metric: 0.5} for task, metric in tasks.items()}
+    difference = {task: {metric: [0.0, None, None]} for task, metric in tasks.items()}
+    index = metadata_of(card_of(summary={**SUMMARY, "base": scores, "trained": scores, "difference": difference}))[
+        "model-index"
+    ]
+    found = {result["dataset"]["name"]: result for result in index[0]["results"]}
+    assert found.keys() == tasks.keys()
+    assert len({result["task"]["type"] for result in found.values()}) == 4
+    assert found["graded:x"]["metrics"][0]["type"] == "accuracy_1"
+    unmeasured = card_of(summary={**SUMMARY, "base": {}, "trained": {}, "difference": {}})
+    assert "model-index" not in metadata_of(unmeasured)
+
+
+@pytest.mark.parametrize(
+    ("readme", "expected"),
+    [
+        ("---\nlicense: mit\nlanguage: fr\n---\n# A model\n", {"license": "mit"}),
+        (
+            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n",
+            {"license": "other", "license_name": "mine"},
+        ),
+        ("---\nlicense: [mit, x]\n---\n", {}),
+        ("---\nlicense: {: [\n---\n", {}),
+        ("# no metadata\n", {}),
+        (None, {}),
+    ],
+)
+def test_the_licence_is_the_bases(readme: str | None, expected: dict[str, str], tmp_path: Path) -> None:
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    found = metadata_of(card_of({"model": {"base": str(tmp_path)}}))
+    assert {key: found[key] for key in found if key.startswith("license") and key != "license_link"} == expected
+    assert "base_model" not in found and str(tmp_path) not in str(found) and "language" not in found
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("org/some-model_1.5", "org/some-model_1.5"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("embedded-llm", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("models/some.gguf", None),
+        ("./absent", None),
+        ("a/b/c", None),
+    ],
+)
+def test_the_base_is_named_as_the_hub_does(base: str, name: str | None) -> None:
+    found = metadata_of(card_of({"model": {"base": base}}))
+    assert found.get("base_model") == name
+    assert found.get("license") == ("apache-2.0" if base == "embedded-llm" else None)
+
+
+def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
+    model_folder.export_model(trained, tmp_path / "model", "# card\n", ExportSection(onnx=True, int8=True))
+    onnx = {"model.onnx", "model_int8.onnx", "prompts.json", "tokenizer.json"}
+    assert {path.name for path in (tmp_path / "model" / "onnx").iterdir()} == onnx
+    seen = {finding.name: finding for finding in verify(tmp_path / "model")}
+    assert seen["ONNX"].is_good
+    build_model(ModelSection(base=str(tiny_encoder), pooling="mean")).save_pretrained(str(tmp_path / "other"))
+    shutil.copytree(tmp_path / "model" / "onnx", tmp_path / "other" / "onnx")
+    assert not next(finding for finding in verify(tmp_path / "other") if finding.name == "ONNX").is_good
+
+
+def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = tmp_path / "trained"
+    build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
+    model_folder.export_model(trained, tmp_path / "model", "# card\n", ExportSection())
+    model_folder.export_model(trained, tmp_path / "model", "# another card\n", ExportSection())
+    assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
+    texts = ["the cat", "a dog sleeps"]
+    np.testing.assert_array_equal(load_model(tmp_path / "model").encode(texts), load_model(trained).encode(texts))
+
+    monkeypatch.setattr(model_folder, "CLOSE", -1.0)
+    with pytest.raises(RunError, match="gives other vectors"):
+        model_folder.export_model(trained, tmp_path / "model", "# third card\n", ExportSection())
+    assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "trained"]
+
+
+def test_folders_beside_are_left_alone(tmp_path: Path) -> None:
+    for name in ("model.part", "model.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    (tmp_path / ".model.multigrain" / "new").mkdir(parents=True)  # of a process that was killed
+    (tmp_path / "model").write_text("not a folder")
+    with written_whole(tmp_path / "model") as part:
+        part.mkdir()
+    with pytest.raises(FileExistsError):  # noqa: PT012, SIM117 - the way out of the inner block is tried
+        with written_whole(tmp_path / "deep" / "other") as part:
+            part.mkdir()
+            part.mkdir()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "deep", "model", "model.old", "model.old/mine", "model.part", "model.part/mine",
+    ]  # fmt: skip

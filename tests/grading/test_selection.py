@@ -1,0 +1,110 @@
+import itertools
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multigrain.grading.selection import Measured, choose_rising
+from multigrain.records import Candidate, Source
+
+
+def measured(
+    grade: int, *relevance: float, asked: int = 0, source: Source = "mined", length: float = 0.0, text: str = ""
+) -> Measured:
+    return Measured(Candidate("p", asked, text or f"{grade} {relevance}", source, "m"), relevance, grade, length)
+
+
+def value_of(chain: Sequence[Measured]) -> float:
+    """The formula of the module, read again."""
+    nodes = sum(
+        10 - abs(m.length) + 0.3 * (m.candidate.source == "llm") + 0.3 * (m.candidate.grade == m.grade) for m in chain
+    )
+    steps = [*(m.relevance for m in chain), (1.0,) * len(chain[0].relevance)] if chain else []
+    gaps = sum(
+        4 * sum(min(high - low, 0.35) for low, high in zip(a, b, strict=True)) / len(a)
+        for a, b in itertools.pairwise(steps)
+    )
+    return nodes + gaps
+
+
+def rises(chain: Sequence[Measured]) -> bool:
+    return all(
+        a.grade < b.grade and all(x <= y for x, y in zip(a.relevance, b.relevance, strict=True))
+        for a, b in itertools.pairwise(chain)
+    )
+
+
+nodes = st.builds(
+    measured,
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9]),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.4]),
+    asked=st.integers(1, 4),
+    source=st.sampled_from(["llm", "mined"]),
+    length=st.floats(-1.1, 1.1),
+    text=st.text("abc", max_size=3),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(nodes, max_size=8))
+def test_no_chain_is_worth_more(candidates: list[Measured]) -> None:
+    chosen, left = choose_rising(candidates)
+    assert rises(chosen)
+    chains = (
+        chain
+        for count in range(1, 5)
+        for chain in itertools.combinations(sorted(candidates, key=lambda m: m.grade), count)
+        if rises(chain)
+    )
+    assert value_of(chosen) == pytest.approx(max(map(value_of, chains), default=0.0))
+    assert len(chosen) + len(left) == len(candidates)
+    grades = {m.grade for m in chosen}
+    assert all((rule == "surplus") == (m.grade in grades) for m, rule in left)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(nodes, max_size=10), st.randoms(), st.integers(1, 3))
+def test_several_of_a_grade_rise_together_whatever_the_order_they_come_in(
+    candidates: list[Measured], random: Random, per_grade: int
+) -> None:
+    chosen, left = choose_rising(candidates, per_grade)
+    for low, high in itertools.permutations(chosen, 2):
+        assert low.grade >= high.grade or all(a <= b for a, b in zip(low.relevance, high.relevance, strict=True))
+    counts = [[m.grade for m in chosen].count(grade) for grade in (1, 2, 3, 4)]
+    assert max(counts) <= per_grade
+    assert all((rule == "surplus") == (counts[m.grade - 1] == per_grade) for m, rule in left)
+    if len({(m.grade, m.relevance, m.candidate.text) for m in candidates}) == len(candidates):
+        assert choose_rising(random.sample(candidates, len(candidates)), per_grade) == (chosen, left)
+
+
+def test_as_many_grades_as_can_be_come_first() -> None:
+    """A short chain of fine texts loses against a long one of poor ones."""
+    fine = [measured(1, 0.1, 0.6, source="llm", asked=1), measured(4, 0.9, 0.9, source="llm", asked=4)]
+    poor = [measured(2, 0.4, 0.2, length=1.0), measured(3, 0.7, 0.3, length=-1.0)]
+    chosen, left = choose_rising([*fine, *poor])
+    assert [m.grade for m in chosen] == [2, 3, 4]
+    assert [(m.grade, rule) for m, rule in left] == [(1, "order")]
+
+
+def test_of_equals_the_one_as_long_as_the_positive() -> None:
+    short, long, even = (measured(2, 0.5, length=length, text=str(length)) for length in (-0.5, 0.6, 0.1))
+    chosen, left = choose_rising([short, long, even])
+    assert chosen == [even]
+    assert {rule for _, rule in left} == {"surplus"}
+
+
+def test_the_second_of_a_grade_may_not_cross_the_first_of_another() -> None:
+    first, hard = measured(1, 0.1, 0.2, source="llm"), measured(3, 0.7, 0.5, source="llm")
+    crossing = measured(1, 0.2, 0.6)  # less relevant than `hard` to the first judge, more to the second
+    chosen, left = choose_rising([first, hard, crossing], per_grade=2)
+    assert chosen == [first, hard]
+    assert left == [(crossing, "order")]
+    both = measured(1, 0.2, 0.4)
+    assert choose_rising([first, hard, both], per_grade=2) == ([first, hard, both], [])
+
+
+def test_nothing() -> None:
+    assert choose_rising([], per_grade=2) == ([], [])

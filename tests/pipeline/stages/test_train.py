@@ -1,0 +1,42 @@
+"""What the stage plans from the files of a run folder."""
+
+from pathlib import Path
+
+import pytest
+
+from multigrain.config import load_config
+from multigrain.data.jsonl import write_records
+from multigrain.errors import DataError
+from multigrain.files import write_json
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages.train import _planned, train
+from multigrain.records import Document, GradedTuple, Negative, Pair
+
+
+def test_what_grading_left_is_told_where_it_is_too_little(run_toml: Path) -> None:
+    config = load_config(run_toml)
+    run_dir = RunDir(config.folder)
+    write_records(run_dir.tuples, [GradedTuple("1", "q", "p", (Negative("n", 4, 0.5, "mined"),))])
+    write_json(run_dir.report, {"tuples": 1, "dropped": {"same group": 12}})
+    with pytest.raises(DataError, match='pairs with negatives: 1; candidates dropped: 12 for "same group"'):
+        train(config, run_dir)
+
+
+def test_all_pairs_of_the_input_are_known(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Held-out pairs, those that are in neither part, and the groups of the corpus; a batch is as large as can be."""
+    config = load_config(run_toml, ["training.batch_size=64"])
+    run_dir = RunDir(config.folder)
+    negatives = tuple(Negative(text, 4, 0.5, "mined") for text in ("held out", "in neither", "of the group"))
+    tuples = [GradedTuple(str(i), f"q{i}", f"p{i}", negatives, group=f"g{i}") for i in range(5)]
+    write_records(run_dir.train_pairs, [Pair("0", "q0", "p0")])
+    write_records(run_dir.held_out_pairs, [Pair("1", "Q0", "Held out")])
+    write_records(run_dir.other_pairs, [Pair("2", "q0", "in  neither")])
+    write_records(run_dir.corpus, [Document("d", "of the group", group="g1"), Document("e", "another", group="g2")])
+    curriculum, _ = _planned(config, run_dir, tuples)
+    assert curriculum.batch_size == 5
+    said = capsys.readouterr().err
+    assert said.count("5 tuples do not fill a batch of 64 (training.batch_size): batches hold 5") == 1
+    rows = {graded.id: curriculum.row(0, at, 1) for at, graded in enumerate(tuples[p] for p in curriculum.places[0])}
+    assert [d.weight for d in rows["0"].documents] == [1.0, 0.0, 0.0]  # grade 4, twice
+    assert [d.weight for d in rows["1"].documents] == [1.0, 1.0, 1.0]
+    assert len(curriculum.known.groups) == 6

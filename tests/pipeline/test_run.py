@@ -1,0 +1,385 @@
+"""Whole runs, on a tiny encoder and the scripted language model: seconds each."""
+
+import json
+import random
+import re
+import shutil
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Trainer
+
+from multigrain.cli.main import main
+from multigrain.config import load_config
+from multigrain.errors import ConfigError, LLMReplyError, RunError
+from multigrain.model.load import load_model
+from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline.check import check
+from multigrain.pipeline.verbs import run
+from tests import warm
+
+RESULTS = (
+    "data/train.jsonl",
+    "data/held_out.jsonl",
+    "data/corpus.jsonl",
+    "synthesis/candidates.jsonl",
+    "grading/tuples.jsonl",
+    "grading/dropped.jsonl",
+    "training/log.jsonl",
+    "evaluation/scores.json",
+    "evaluation/per_query.jsonl",
+    "model/model.safetensors",
+)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """The bytes of each; how fast the training went is left out."""
+    return {name: re.sub(rb'"tokens_per_second": [\d.]+, ', b"", (folder / name).read_bytes()) for name in RESULTS}
+
+
+def seconds_of(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "summary.json").read_text())["seconds"]  # type: ignore[no-any-return]
+
+
+def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    *_, table, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
+    assert table.startswith("task      metric") and "held-out  nDCG@10" in table
+    assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
+    assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
+    folder = load_config(run_toml).folder
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == {"name", "base", "trained", "difference", "items", "counts", "seconds", "tokens", "cost"}
+    assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}
+    value, low, high = summary["difference"]["held-out"]["nDCG@10"]
+    assert low <= value <= high
+    assert summary["tokens"] > 0
+    graded = json.loads((folder / "grading" / "tuples.jsonl").read_text().splitlines()[0])
+    assert set(graded) == {"id", "query", "positive", "negatives", "score"}
+    assert set(graded["negatives"][0]) == {"text", "grade", "score", "source"}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest) == stage_table.names_of(load_config(run_toml))
+    assert load_model(folder / "model").encode("the cat").shape == (32,)
+    card: Any = ModelCard.load(folder / "model" / "README.md")
+    assert "| coarse | 4 | 4 | 0.05 |" in card.text
+    tuples = map(json.loads, (folder / "grading" / "tuples.jsonl").read_text().splitlines())
+    negatives = [negative for graded in tuples for negative in graded["negatives"]]
+    hardest = Counter(negative["source"] for negative in negatives if negative["grade"] == 4)  # its phases' only one
+    assert f"| written by the language model | 0 | 0 | 0 | {hardest['llm']} |" in card.text
+    assert f"with {hardest.total()} negatives of the grades in its schedule" in card.text
+    assert {result.metric_name for result in card.data.eval_results or []} == {"nDCG@10", "MRR@10", "Recall@100"}
+    # The weights are there once, and what only a resumed training needs is gone.
+    trained, exported = (folder / place / "model.safetensors" for place in ("training/model", "model"))
+    assert exported.samefile(trained)
+    assert not (folder / "model" / "config.json").samefile(folder / "training" / "model" / "config.json")
+    assert [path for path in folder.rglob("*.safetensors") if not path.samefile(exported)] == []
+    assert sorted(path.name for path in (folder / "training").iterdir()) == [
+        *("curriculum.json", "fingerprint", "log.jsonl", "model")
+    ]
+
+    # A second time there is nothing to do, and the same figures are shown.
+    before = results(folder)
+    assert main(["run", str(run_toml)]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    assert again.err.count("done already") == len(manifest)
+    assert results(folder) == before
+
+
+def test_stages_one_by_one_equal_a_run(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml)]) == 0
+    for verb in ("synthesize", "grade", "train", "evaluate", "export"):  # one process, a stage each
+        assert main([verb, str(run_toml), "--set", f"output={tmp_path / 'other'}"]) == 0, capsys.readouterr().err
+    assert results(tmp_path / "other" / "tiny") == results(load_config(run_toml).folder)
+
+
+def test_a_stage_wants_the_one_before(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(run_toml)]) == 2
+    assert "the stage before, synthesize, is not done. Run: multigrain synthesize RUN.toml" in capsys.readouterr().err
+
+
+def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
+    run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(run_toml)]) == 0
+    folder = load_config(run_toml).folder
+    before = results(folder)
+    capsys.readouterr()
+    change = ["--set", "training.learning_rate=2e-3"]
+    assert main(["run", str(run_toml), *change]) == 2
+    assert "training.learning_rate = 0.002, in the folder 0.001" in capsys.readouterr().err
+    assert results(folder) == before
+    assert main(["run", str(run_toml), *change, "--force"]) == 0
+    err = capsys.readouterr().err
+    for stage in ("data", "synthesize", "grade"):
+        assert f"{stage}: done already" in err
+    after = results(folder)
+    assert after["model/model.safetensors"] != before["model/model.safetensors"]
+    assert after["grading/tuples.jsonl"] == before["grading/tuples.jsonl"]
+
+
+def test_one_stage_cannot_be_forced_over_changed_data(
+    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is evaluated decides what may be trained on, so the data stage would come out otherwise."""
+    assert main(["run", str(run_toml)]) == 0
+    pairs = tmp_path / "sts.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"sentence1": f"a {n}", "sentence2": "b", "score": n}) + "\n" for n in range(9))
+    )
+    change = ["--set", f'evaluation.tasks=["sts:{pairs}"]', "--force"]
+    assert main(["evaluate", str(run_toml), *change]) == 2
+    assert "data, a stage before, comes out otherwise" in (err := capsys.readouterr().err)
+    assert "Run: multigrain run RUN.toml --force" in err
+    assert main(["evaluate", str(run_toml)]) == 0  # nothing was changed
+    exported = results(load_config(run_toml).folder)["model/model.safetensors"]
+    assert main(["train", str(run_toml), "--set", "training.learning_rate=2e-3", "--force"]) == 0
+    assert results(load_config(run_toml).folder)["model/model.safetensors"] == exported  # a file of its own again
+    assert main(["compare", str(load_config(run_toml).folder)]) == 2
+    assert "the model is not measured yet" in capsys.readouterr().err
+
+
+def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = ["run", str(run_toml), "--set", "training.batch_size=1000"]
+    assert main([*large, "--set", "data.limit=1"]) == 2
+    assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
+    said = capsys.readouterr().err
+    assert "training.batch_size = 1000, and 30 pairs to train on: batches hold 30" in said
+    assert said.count("batches hold") == 2  # the stage train counts tuples
+    assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=6"]) == 0
+    assert "done already" in capsys.readouterr().err
+
+
+def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run A; begin B in the same folder and fail; run A again: the result is A's."""
+    config = load_config(run_toml)
+    run(config)
+    expected = results(config.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            verbs.synthesize(load_config(run_toml, ["synthesis.grades=[1]"]), force=True)
+    with pytest.raises(RunError, match="the stage before, synthesize, is not done"):
+        verbs.grade(config, force=True)
+    run(config, force=True)
+    assert results(config.folder) == expected
+
+
+def test_search_and_evaluation_keep_models_apart(run_toml: Path) -> None:
+    """A search between a new training and its evaluation must not lend the old model's vectors to it."""
+    config = load_config(run_toml)
+    run(config)
+    changed = load_config(run_toml, ["training.learning_rate=1e-2"])
+    verbs.train(changed, force=True)
+    verbs.search(config.folder, "where is the cat")
+    mixed = verbs.evaluate(changed)["trained"]
+    (config.folder / "search" / "vectors.bin").unlink()
+    assert verbs.evaluate(changed, force=True)["trained"] == mixed
+
+
+def test_changed_data_are_noticed(run_toml: Path) -> None:
+    run(load_config(run_toml))
+    pairs = run_toml.parent / "pairs.jsonl"
+    pairs.write_text(pairs.read_text().replace("the cat is near", "a cat is near"))
+    with pytest.raises(ConfigError, match="made from other input files"):
+        run(load_config(run_toml))
+    summary = run(load_config(run_toml), force=True)
+    assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
+    assert summary["difference"]
+
+
+def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished model is not written over because its base was fetched anew."""
+    models = {key: tmp_path / key for key in ("base", "judge")}
+    for folder in models.values():
+        shutil.copytree(load_config(run_toml).model.base, folder)
+    settings = [f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
+    config = load_config(run_toml, settings)
+    run(config)
+    for folder in models.values():
+        before = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(before + "\n")
+        with pytest.raises(ConfigError, match=f"made with other files of {folder}. .*--force"):
+            run(config)
+        assert f"made otherwise (other files of {folder})" in check(config)
+        (folder / "config.json").write_text(before)
+    (models["base"] / "config.json").write_text(before + "\n")
+    run(config, force=True)
+    manifest = json.loads((config.folder / "manifest.json").read_text())
+    for entry in manifest.values():
+        del entry["models"]
+    (config.folder / "manifest.json").write_text(json.dumps(manifest))
+    (models["base"] / "config.json").write_text(before)
+    run(config)  # of earlier versions nobody knows it
+
+
+def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -> None:
+    """Killed a moment after each of these appears; then once to the end: as if nothing had happened."""
+    undisturbed = load_config(run_toml).folder
+    finish(run_toml, undisturbed.parent)
+    killed = tmp_path / "killed"
+    draw = random.Random(1)
+    moments = (
+        "run.toml",
+        "data/corpus.jsonl",
+        "synthesis/store.sqlite",
+        "synthesis/vectors.bin",
+        "grading/dropped.jsonl",
+        "training/checkpoints/checkpoint-2",
+        "training/checkpoints/checkpoint-6",
+        "training/model",
+        "evaluation/per_query.jsonl",
+        "model.part",
+    )
+    for moment in moments:
+        process = begin(run_toml, killed)
+        while process.is_alive() and not (killed / "tiny" / moment).exists():
+            time.sleep(0.002)
+        time.sleep(draw.choice([0.0, 0.01, 0.1]))
+        process.kill()
+        process.join()
+    finish(run_toml, killed)
+    assert results(killed / "tiny") == results(undisturbed)
+
+
+def begin(run_toml: Path, output: Path) -> BaseProcess:
+    return warm.start("run", str(run_toml), "--quiet", "--set", f"output={output}")
+
+
+def finish(run_toml: Path, output: Path) -> None:
+    process = begin(run_toml, output)
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The language model fails half way; the second time only the rest is asked."""
+    from multigrain.llm.clients.scripted import ScriptedClient
+
+    asked: list[str] = []
+    answer = ScriptedClient.complete
+
+    async def failing(self: Any, request: Any) -> Any:
+        if len(asked) == 50:
+            raise RuntimeError("power cut")
+        asked.append(request.key)
+        return await answer(self, request)
+
+    monkeypatch.setattr(ScriptedClient, "complete", failing)
+    config = load_config(run_toml)
+    with pytest.raises(RuntimeError, match="power cut"):
+        verbs.synthesize(config)
+    first, asked[:] = set(asked), []
+    monkeypatch.setattr(ScriptedClient, "complete", lambda s, r: asked.append(r.key) or answer(s, r))  # type: ignore[func-returns-value]
+    counts = verbs.synthesize(config)["counts"]
+    assert counts["requests"] == counts["written"] == 120
+    assert len(asked) == counts["sent"]
+    assert len(first) + len(asked) <= 120  # several pairs may exchange the same term
+    assert not first & set(asked)
+
+
+def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
+    run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(load_config(run_toml))
+    capsys.readouterr()
+    run(load_config(run_toml, ["synthesis.domain=''"]), force=True)
+    err = capsys.readouterr().err
+    assert "synthesize ..." in err and "grade ..." in err
+    for stage in ("data", "train", "evaluate"):
+        assert f"{stage}: done already" in err
+
+
+def test_a_killed_training_says_why_it_begins_anew(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def power_cut(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_rng_state", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(load_config(run_toml))
+    assert any((load_config(run_toml).folder / "training" / "checkpoints").iterdir())
+    capsys.readouterr()
+    run(load_config(run_toml, ["training.learning_rate=2e-4"]))
+    assert "training begins anew" in capsys.readouterr().err
+
+
+def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(run_toml)
+    run(config)
+    expected = results(config.folder)
+    capsys.readouterr()
+    verbs.train(config, force=True)
+    err = capsys.readouterr().err
+    assert "train: 8 steps" in err and "begins anew" not in err  # nothing has changed
+    assert len((config.folder / "training" / "log.jsonl").read_text().splitlines()) == 8
+    run(config)
+    assert results(config.folder) == expected
+
+
+def test_deleted_files_are_made_again(run_toml: Path) -> None:
+    config = load_config(run_toml)
+    run(config)
+    expected = results(config.folder)
+    for name in ("data/corpus.jsonl", "grading/tuples.jsonl", "training/model", "evaluation/scores.json", "model"):
+        path = config.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        run(config)
+        assert results(config.folder) == expected, name
+
+
+def test_a_language_model_that_is_no_help_stops_the_run(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multigrain.llm.clients.scripted import ScriptedClient
+    from multigrain.llm.protocol import Answer
+
+    async def silent(self: Any, request: Any) -> Answer:
+        return Answer(" ", 1, 1)
+
+    monkeypatch.setattr(ScriptedClient, "complete", silent)
+    with pytest.raises(LLMReplyError, match="none of the first 16 inputs .* the model wrote nothing"):
+        run(load_config(run_toml))
+
+
+def test_search_answers_from_the_exported_model(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(load_config(run_toml))
+    folder = load_config(run_toml).folder
+    capsys.readouterr()
+    assert main(["search", str(folder), "where is the cat", "--top", "3", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    scores = [float(line.split()[0]) for line in lines[::2]]
+    assert scores == sorted(scores, reverse=True)
+    with pytest.raises(RunError, match="no exported model here"):
+        verbs.search(folder.parent, "x")
+
+
+def test_controls_of_the_curriculum_are_settings(run_toml: Path) -> None:
+    """Mined only, with in-batch negatives alone, under the host's pooling: no code, three settings."""
+    overrides = ["synthesis.limit=0", "model.pooling=mean", 'training.phases=[{name="b", grades=[], steps=2}]']
+    config = load_config(run_toml, overrides)
+    summary = run(config)
+    assert summary["counts"]["requests"] == 0
+    assert summary["counts"]["mined"] > 0
+    assert json.loads((config.folder / "training" / "curriculum.json").read_text())[0]["grades"] == []
+    assert not (config.folder / "model" / "pooling.py").exists()
+
+
+def test_too_many_parked_requests_have_their_exit_code(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(run_toml), "--set", "llm.max_requests=100"]) == 3
+    assert "13 requests have no usable answer" in capsys.readouterr().err
+    parked = (load_config(run_toml).folder / "synthesis" / "parked.jsonl").read_text().splitlines()
+    assert json.loads(parked[0])["reason"] == "budget"
+    assert "llm.max_requests = 100" in json.loads(parked[0])["detail"]
