@@ -79,37 +79,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # the same for type checkers and editors
-    from multigrain.ablation import ablate
-    from multigrain.checks import check, check_grid
     from multigrain.config import Config, ModelSection, load_config
-    from multigrain.errors import (
-        ConfigError,
-        DataError,
-        LLMError,
-        MultigrainError,
-        RunError,
-    )
-    from multigrain.evaluation.report import compare_runs
+    from multigrain.errors import ConfigError, DataError, LLMError, MultigrainError, RunError
+    from multigrain.experiments.ablate import ablate, check_grid
+    from multigrain.experiments.compare import compare_runs
+    from multigrain.export.saved_model import export_onnx, merge_model, verify_model
     from multigrain.model.build import build_model
     from multigrain.model.load import load_model
     from multigrain.model.pooling import AnchorPooling
     from multigrain.model.token_weights import explain
-    from multigrain.pipeline.verbs import (
-        evaluate,
-        export_data,
-        export_model,
-        grade,
-        run,
-        search,
-        synthesize,
-        train,
-    )
+    from multigrain.pipeline.check import check
+    from multigrain.pipeline.verbs import evaluate, export_data, export_model, grade, run, search, synthesize, train
     from multigrain.records import Document, GradedTuple, Negative, Pair
-    from multigrain.saved_model import (
-        export_onnx,
-        merge_model,
-        verify_model,
-    )
     from multigrain.training.curriculum import Curriculum
 
 

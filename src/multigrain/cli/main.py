@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multigrain.cli.exit_codes import DONE, FAILED, INTERRUPTED, PARKED, USER
 from multigrain.cli.parser import build_parser
 from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.progress import PLAIN, complain, fitted, leave_hung_up, set_mode, shortened, width_of
 from multigrain.training import distributed
-
-DONE, FAILED, USER, PARKED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from multigrain.cli.main import USER
+from multigrain.cli.exit_codes import USER
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
 from multigrain.version import __version__
