@@ -91,7 +91,7 @@ class Work:
 def _prompts(count: int) -> Iterator[str]:
     """What multigrain asks for each pair."""
     config = Config.model_validate(tomllib.loads(RUN.format(url='"http://127.0.0.1"', concurrency=CONCURRENCY)))
-    return (task.ask.request.prompt for task in plan(config, lambda: _pairs(count), count, "mock"))
+    return (task.request.prompt for task in plan(config, lambda: _pairs(count), count, "mock"))
 
 
 def _pairs(count: int) -> Iterator[Pair]:

@@ -14,7 +14,8 @@ from multigrain.llm.budget import Budget
 from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
-from multigrain.llm.protocol import Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.llm.structured import schema_of
@@ -24,9 +25,12 @@ from tests.mock_server import Behaviour, MockServer
 PROMPT = 'Query: item-{}. Answer with one JSON object and nothing else: {{"grade_1": "...", "grade_2": "..."}}'
 
 
-def asks(count: int) -> list[Ask]:
+def asks(count: int) -> list[Prompted[Any]]:
     schema, read = schema_of(answer_model((1, 2))), all_grades_reader((1, 2))
-    return [Ask(Request("chat", PROMPT.format(i), "mock", 100, 0.5, schema=schema), read) for i in range(count)]
+    return [
+        Prompted(f"p{i}", Request("chat", PROMPT.format(i), "mock", 100, 0.5, schema=schema), read)
+        for i in range(count)
+    ]
 
 
 def run(
@@ -120,7 +124,9 @@ def test_a_server_that_refuses_the_schema_keeps_its_parameters(tmp_path: Path) -
 def test_a_server_that_refuses_stop_texts_is_asked_without(tmp_path: Path, refused: tuple[str, ...]) -> None:
     server = Picky(Behaviour(latency=0))
     server.refused = refused
-    queries = [Ask(Request("chat", f"item-{i}", "mock", 8, 0.5, ("\n",)), read_query) for i in range(5)]
+    queries = [
+        Prompted(f"p{i}", Request("chat", f"item-{i}", "mock", 8, 0.5, ("\n",)), read_query) for i in range(5)
+    ]
 
     async def work() -> Tally:
         async with server:

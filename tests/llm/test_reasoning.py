@@ -15,7 +15,8 @@ from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
-from multigrain.llm.protocol import Answer, Ask, Request
+from multigrain.llm.prompted import Parked, Prompted
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.reasoning import ROOM
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
@@ -24,7 +25,6 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Candidate, Document, Pair
 from multigrain.synthesis.negatives import plan
 from multigrain.synthesis.parse import all_grades_reader, per_grade_reader, read_query
-from multigrain.synthesis.prompted import Parked, Task
 from multigrain.synthesis.queries import plan_queries
 from multigrain.synthesis.search_tasks import SearchTask, plan_brainstorm, plan_pairs
 from multigrain.synthesis.verdicts import plan_verdicts, read_rating
@@ -37,8 +37,8 @@ DRAFT = '{"grade_1": "draft"}'
 THOUGHT = "Here is my thought process:\n"
 
 
-def ask(reader: Any, kind: Any = "chat", stop: tuple[str, ...] = ()) -> Ask:
-    return Ask(Request(kind, "p", "m", 8, 0.5, stop), reader)
+def ask(reader: Any, kind: Any = "chat", stop: tuple[str, ...] = ()) -> Prompted[Any]:
+    return Prompted("p", Request(kind, "p", "m", 8, 0.5, stop), reader)
 
 
 def chat(text: str, finish_reason: str = "stop") -> Any:
@@ -202,7 +202,7 @@ class Thinking(FakeServer):
 
 def test_a_model_that_thinks_is_given_room_and_remembered(tmp_path: Path) -> None:
     world = World()
-    asks = [Ask(Request("chat", f"p{i}", "m", 8, 0.5, ("\n",)), read_query) for i in range(40)]
+    asks = [Prompted(f"p{i}", Request("chat", f"p{i}", "m", 8, 0.5, ("\n",)), read_query) for i in range(40)]
     with AnswerStore(tmp_path / "store.sqlite") as store:
         server = Thinking(world)
         server.address = "there"
@@ -217,7 +217,7 @@ def test_a_model_that_thinks_is_given_room_and_remembered(tmp_path: Path) -> Non
 
 def test_what_thinking_may_take_counts_against_the_caps(tmp_path: Path) -> None:
     world = World()
-    asks = [Ask(Request("chat", f"p{i}", "m", 8, 0.5), read_query) for i in range(40)]
+    asks = [Prompted(f"p{i}", Request("chat", f"p{i}", "m", 8, 0.5), read_query) for i in range(40)]
     with AnswerStore(tmp_path / "store.sqlite") as store:
         server = Thinking(world)
         server.dialect = Dialect("text", thinks=True)
@@ -229,8 +229,8 @@ def test_what_thinking_may_take_counts_against_the_caps(tmp_path: Path) -> None:
 
 def test_an_answer_that_an_earlier_version_could_read(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "store.sqlite") as store:
-        task = Task("p", ask(read_query), lambda query: [query])
-        key, usage = task.ask.request.key, Usage(1)
+        task = ask(read_query)
+        key, usage = task.request.key, Usage(1)
         call = store.begin_call(key, 8, usage)
         store.end_call(call, Answer("<think> Okay, the user"), usage)
         store.accept(key, call)
@@ -242,7 +242,7 @@ def test_an_estimate_knows_that_the_model_thinks(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"name": "x", "output": str(tmp_path), "data": {"pairs": "p"}}
     settings["llm"] = {"provider": "endpoint", "model": "m", "base_url": "http://localhost:1/v1"}
     config = Config.model_validate(settings)
-    tasks = [Task("p", ask(read_query), lambda query: [query])]
+    tasks = [ask(read_query)]
     before = estimate_usage(config, tasks)
     with AnswerStore(RunDir(config.folder).store) as store:
         store.learn("http://localhost:1/v1", "m", Dialect(thinks=True))
@@ -300,7 +300,7 @@ class Reasoning(MockServer):
 FORMS = ["tags", "no opening", "only without a schema", "reasoning", "reasoning_content", "parts", "hidden"]
 
 
-def all_kinds(config: Config) -> list[Task[Any]]:
+def all_kinds(config: Config) -> list[Prompted[Any]]:
     """Queries, brainstorming, pairs, negatives and verdicts, one or a few of each."""
     pair = Pair("1", "what is tea", "Tea is a drink made of leaves.")
     return [
@@ -324,7 +324,7 @@ def test_all_that_is_asked_is_answered_by_a_model_that_reasons(tmp_path: Path, f
         async with server:
             budget = Budget(LLMSection(), None, store.spent())
             client = EndpointClient(server.url, "mock")
-            return await answer_all([client], [task.ask for task in tasks], store, budget)
+            return await answer_all([client], tasks, store, budget)
 
     with AnswerStore(tmp_path / "store.sqlite") as store:
         tally = asyncio.run(work())

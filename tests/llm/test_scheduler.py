@@ -18,7 +18,7 @@ from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, 
 from multigrain.llm import job, scheduler
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Tally
-from multigrain.llm.protocol import Ask
+from multigrain.llm.prompted import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate
@@ -40,7 +40,7 @@ def budget(store: AnswerStore, **caps: float) -> Budget:
 
 def run(
     servers: FakeServer | list[FakeServer],
-    asked: list[Ask],
+    asked: list[Prompted[Any]],
     store: AnswerStore,
     concurrency: int = 4,
     **caps: float,
@@ -49,7 +49,7 @@ def run(
     return simulate(answer_all(fakes, asked, store, budget(store, **caps), concurrency))
 
 
-def state(store: AnswerStore, ask: Ask) -> str:
+def state(store: AnswerStore, ask: Prompted[Any]) -> str:
     return (store.state(ask.request.key) or ("todo", 0))[0]
 
 
@@ -171,7 +171,7 @@ def test_killed_at_any_moment(planned: list[list[str]], concurrency: int, deaths
             assert all(state(store, ask) in ("ok", "parked") for ask in asked)
 
 
-def _killed(world: World, asked: list[Ask], store: AnswerStore, concurrency: int, death: float) -> int:
+def _killed(world: World, asked: list[Prompted[Any]], store: AnswerStore, concurrency: int, death: float) -> int:
     """Run until the moment of death; returns how many requests were under way then."""
     tally = Tally()
 
@@ -367,7 +367,7 @@ def test_a_better_reader_finds_in_old_replies_what_the_first_one_missed() -> Non
         run(FakeServer(world), asks(20), store)
         assert reason(store, "p0") == "unreadable"
         sent = len(world.moments)
-        better = [Ask(ask.request, lambda answer: answer.text) for ask in asks(20)]
+        better = [Prompted(ask.input, ask.request, lambda answer: answer.text) for ask in asks(20)]
         assert run(FakeServer(world), better, store).answered == 20
         assert len(world.moments) == sent
 
@@ -423,7 +423,7 @@ def test_inputs_are_taken_as_there_is_room() -> None:
     taken = 0
     most_ahead = 0
 
-    def stream() -> Iterator[Ask]:
+    def stream() -> Iterator[Prompted[Any]]:
         nonlocal taken, most_ahead
         for ask in asks(3000):
             taken += 1
@@ -464,7 +464,7 @@ def test_a_half_dead_server_at_the_end_costs_no_input() -> None:
 def test_when_an_input_cannot_be_read_what_is_under_way_is_kept() -> None:
     world = World()
 
-    def stream() -> Iterator[Ask]:
+    def stream() -> Iterator[Prompted[Any]]:
         yield from asks(30)
         raise ValueError("line 31 is damaged")
 

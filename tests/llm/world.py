@@ -3,10 +3,12 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from multigrain.errors import LLMRefused, LLMReplyError, LLMTruncated, LLMUnavailable
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.protocol import Answer, Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 2, 5
 
@@ -127,7 +129,7 @@ def read(answer: Answer) -> str:
     return answer.text
 
 
-def asks(prompts: "list[str] | int", max_tokens: int = 8) -> list[Ask]:
+def asks(prompts: "list[str] | int", max_tokens: int = 8) -> list[Prompted[Any]]:
     """An input for each prompt."""
     names = [f"p{i}" for i in range(prompts)] if isinstance(prompts, int) else prompts
-    return [Ask(Request("chat", name, "m", max_tokens, 0.5), read) for name in names]
+    return [Prompted(name, Request("chat", name, "m", max_tokens, 0.5), read) for name in names]

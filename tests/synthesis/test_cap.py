@@ -9,11 +9,11 @@ import pytest
 
 from multigrain.config import Config, load_config
 from multigrain.data.jsonl import read_tuples, write_records
+from multigrain.data.sampling import choose
 from multigrain.pipeline import stage_table, verbs
 from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple
-from multigrain.synthesis.prompted import choose
 from multigrain.training.curriculum import plan
 from multigrain.training.schedules import phases_of
 
@@ -119,7 +119,7 @@ def test_a_raised_cap_pays_for_the_new_pairs_alone(run_toml: Path) -> None:
     verbs.synthesize(more, force=True)
     after = set(inputs(more))
     assert before < after and len(after) == 20
-    keys = {task.ask.request.key for task in plans.negatives(more, RunDir(more.folder)).tasks()}  # some are equal
+    keys = {task.request.key for task in plans.negatives(more, RunDir(more.folder)).tasks()}  # some are equal
     answered, spent = ask.spent(RunDir(more.folder))
     assert answered.calls == spent.calls == len(keys)
 

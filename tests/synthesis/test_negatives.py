@@ -4,14 +4,15 @@ from pathlib import Path
 import pytest
 
 from multigrain.config import Config
+from multigrain.data.sampling import choose
 from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.clients.scripted import MODEL, ScriptedClient
+from multigrain.llm.prompted import Parked, Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
-from multigrain.synthesis.prompted import Parked, Task, choose
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 
@@ -29,7 +30,7 @@ class SaysNothing(ScriptedClient):
         return Answer("{}", 1, 1) if "number 0" in request.prompt else await super().complete(request)
 
 
-def tasks(settings: Config, pairs: list[Pair] = PAIRS) -> list[Task[Candidate]]:
+def tasks(settings: Config, pairs: list[Pair] = PAIRS) -> list[Prompted[list[Candidate]]]:
     return list(plan(settings, lambda: pairs, len(pairs), MODEL))
 
 
@@ -37,7 +38,7 @@ def outcomes(tmp_path: Path, settings: Config, client: ScriptedClient | None = N
     with AnswerStore(tmp_path / "store.sqlite") as store:
         planned = tasks(settings)
         budget = Budget(settings.llm, None, Usage())
-        asyncio.run(answer_all([client or ScriptedClient()], [task.ask for task in planned], store, budget))
+        asyncio.run(answer_all([client or ScriptedClient()], planned, store, budget))
         return [task.outcome(store) for task in planned]
 
 
@@ -77,7 +78,7 @@ def test_what_cannot_be_read_is_parked_with_its_reason(tmp_path: Path) -> None:
 
 
 def prompts_of(pair: Pair, **synthesis: object) -> list[str]:
-    return [task.ask.request.prompt for task in tasks(config(**synthesis), [pair])]
+    return [task.request.prompt for task in tasks(config(**synthesis), [pair])]
 
 
 def test_what_a_small_model_is_shown() -> None:
@@ -114,24 +115,24 @@ def test_a_grade_that_is_mined_is_not_asked_for() -> None:
     assert requests_each(config(prompt_style="all-grades", sources=dict.fromkeys("1234", "mined"))) == 0
 
 
-def make(task: Task[Candidate]) -> list[Candidate]:
-    return task.make({int(task.ask.request.version[-10]): "x"})
+def make(task: Prompted[list[Candidate]]) -> list[Candidate]:
+    return task.parse(Answer("x"))
 
 
 def test_a_repair_asks_for_the_missing_grades_alone_and_otherwise() -> None:
     settings = config(prompt_style="per-grade")
-    first = {task.ask.request.key for task in tasks(settings)}
+    first = {task.request.key for task in tasks(settings)}
     repairs = list(plan_repairs(settings, lambda: PAIRS, {"1": [4], "3": [1, 4]}, MODEL, 1))
-    assert [(task.input, task.ask.request.version.split("@")[0][-1]) for task in repairs] == [
+    assert [(task.input, task.request.version.split("@")[0][-1]) for task in repairs] == [
         ("1", "4"),
         ("3", "1"),
         ("3", "4"),
     ]
-    assert first.isdisjoint(task.ask.request.key for task in repairs)
-    asked = [task.ask.request.prompt for task in tasks(settings)]
-    assert all(task.ask.request.prompt not in asked for task in repairs if task.ask.request.version.endswith("4"))
+    assert first.isdisjoint(task.request.key for task in repairs)
+    asked = [task.request.prompt for task in tasks(settings)]
+    assert all(task.request.prompt not in asked for task in repairs if task.request.version.endswith("4"))
     (together,) = plan_repairs(config(prompt_style="all-grades"), lambda: PAIRS, {"3": [1, 4]}, MODEL, 2)
-    assert '"grade_2"' not in together.ask.request.prompt and '"grade_4"' in together.ask.request.prompt
+    assert '"grade_2"' not in together.request.prompt and '"grade_4"' in together.request.prompt
 
 
 def test_records_say_who_wrote_what(tmp_path: Path) -> None:
@@ -142,6 +143,6 @@ def test_records_say_who_wrote_what(tmp_path: Path) -> None:
 
 
 def test_the_answer_limit_does_not_ask_anew() -> None:
-    short, long = tasks(config())[0].ask.request, tasks(config(answer_tokens=500))[0].ask.request
+    short, long = tasks(config())[0].request, tasks(config(answer_tokens=500))[0].request
     assert long.max_tokens == 500 != short.max_tokens
     assert long.key == short.key

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
+from multigrain.llm.prompted import Prompted
 from multigrain.llm.protocol import Answer
 from multigrain.records import Document
 from multigrain.synthesis.parse import read_query
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.queries import SHOWN_WORDS, WrittenQuery, plan_queries
 
 PASSAGES = [Document(f"d{number}", f"passage number {number} about tea") for number in range(24)]
@@ -22,17 +22,17 @@ def config(seed: int = 7, **synthesis: Any) -> Config:
     return Config.model_validate({"name": "x", "seed": seed, "data": {"corpus": "a"}, "synthesis": synthesis})
 
 
-def tasks(settings: Config, passages: list[Document] = PASSAGES) -> list[Task[WrittenQuery]]:
+def tasks(settings: Config, passages: list[Document] = PASSAGES) -> list[Prompted[list[WrittenQuery]]]:
     return list(plan_queries(settings, passages, "a model"))
 
 
 def written(settings: Config, passages: list[Document] = PASSAGES) -> list[WrittenQuery]:
-    return [task.make("A query")[0] for task in tasks(settings, passages)]
+    return [task.parse(Answer("A query"))[0] for task in tasks(settings, passages)]
 
 
 def only_prompt(**synthesis: Any) -> str:
     (task,) = tasks(config(**synthesis), PASSAGES[:1])
-    return task.ask.request.prompt
+    return task.request.prompt
 
 
 # Which type
@@ -76,16 +76,16 @@ def test_each_task_makes_its_own_record() -> None:
     """All tasks are planned before the first is made: what each closes over must be its own."""
     planned = tasks(config(queries_per_passage=2))
     for number, task in enumerate(planned):
-        (query,) = task.make(f"Query {number}")
+        (query,) = task.parse(Answer(f"Query {number}"))
         assert (query.id, query.query, query.passage) == (task.input, f"Query {number}", PASSAGES[number // 2])
         assert query.prompt.startswith(f"query_{query.kind}@")
-        assert task.ask.request.version == f"queries {query.prompt}"
+        assert task.request.version == f"queries {query.prompt}"
 
 
 def test_no_two_requests_have_one_key() -> None:
     """One type, several times: the seed alone tells the queries of a passage apart."""
     planned = tasks(config(query_types=["question"], queries_per_passage=4))
-    assert len({task.ask.request.key for task in planned}) == len(planned) == 96
+    assert len({task.request.key for task in planned}) == len(planned) == 96
 
 
 # What the prompt says
@@ -110,9 +110,9 @@ def test_queries_may_be_in_another_language_than_their_passages() -> None:
 def test_a_long_passage_is_cut_and_is_one_line() -> None:
     text = "\n".join(f"word{number}" for number in range(1000))
     (task,) = tasks(config(), [Document("d", text)])
-    shown = task.ask.request.prompt.splitlines()[0].split()
+    shown = task.request.prompt.splitlines()[0].split()
     assert shown == [f"word{number}" for number in range(SHOWN_WORDS)]
-    (query,) = task.make("A query")
+    (query,) = task.parse(Answer("A query"))
     assert query.passage.text == text
 
 

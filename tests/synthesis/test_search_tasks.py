@@ -6,10 +6,10 @@ import pytest
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
+from multigrain.llm.prompted import Prompted
 from multigrain.llm.protocol import Answer
 from multigrain.records import Pair
 from multigrain.synthesis.parse import TaskList, WrittenPair
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.search_tasks import (
     AT_ONCE,
     KINDS,
@@ -29,11 +29,11 @@ def config(seed: int = 7, **synthesis: object) -> Config:
     return Config.model_validate({"name": "x", "seed": seed, "data": {}, "synthesis": synthesis})
 
 
-def brainstorm(settings: Config) -> list[Task[SearchTask]]:
+def brainstorm(settings: Config) -> list[Prompted[list[SearchTask]]]:
     return list(plan_brainstorm(settings, "a model"))
 
 
-def pairs(settings: Config, tasks: list[SearchTask]) -> list[Task[Pair]]:
+def pairs(settings: Config, tasks: list[SearchTask]) -> list[Prompted[list[Pair]]]:
     return list(plan_pairs(settings, tasks, "a model"))
 
 
@@ -42,7 +42,7 @@ def pairs(settings: Config, tasks: list[SearchTask]) -> list[Task[Pair]]:
 
 def test_each_field_and_kind_is_asked_for_and_more_than_is_wanted() -> None:
     planned = brainstorm(config(tasks=40))
-    found = [task.make(TaskList(tasks=["Do."]))[0] for task in planned]
+    found = [task.parse(Answer(TaskList(tasks=["Do."]).model_dump_json()))[0] for task in planned]
     turns = Counter((task.field, task.kind) for task in found)
     assert set(turns) == {(field, kind.name) for field in ("cooking", "law") for kind in KINDS}
     assert len(set(turns.values())) == 1
@@ -59,15 +59,15 @@ def test_no_two_requests_of_a_run_have_one_key() -> None:
         SearchTask(f"{verb} {animal}.", kind.name, "law") for verb in VERBS for animal in ANIMALS for kind in KINDS
     ]
     # One text under two kinds is two tasks.
-    planned: list[Task[SearchTask] | Task[Pair]] = [*brainstorm(settings), *pairs(settings, tasks)]
-    assert len({task.ask.request.key for task in planned}) == len(planned) > 1000
+    planned: list[Prompted[list[SearchTask]] | Prompted[list[Pair]]] = [*brainstorm(settings), *pairs(settings, tasks)]
+    assert len({task.request.key for task in planned}) == len(planned) > 1000
     assert len({task.input for task in planned}) == len(planned)
 
 
 def test_field_kind_and_domain_reach_the_prompt() -> None:
     planned = brainstorm(config(domains=["Swiss\nlaw of $5 {x}"], domain="Contracts", tasks=1))
     for task, kind in zip(planned, KINDS, strict=True):
-        prompt = task.ask.request.prompt
+        prompt = task.request.prompt
         assert "in this field: Swiss law of $5 {x}." in prompt
         assert f"Each task finds {kind.finds}." in prompt
         assert "The texts are about: Contracts\n" in prompt
@@ -129,7 +129,10 @@ def test_nothing_found_is_nothing_taken() -> None:
 def test_a_pair_carries_its_task() -> None:
     tasks = [SearchTask("Find a cake.", "symmetric", "cooking"), SearchTask("Name a law.", "long-short", "law")]
     planned = pairs(config(pairs_per_task=2), tasks)
-    made = [task.make(WrittenPair(query=f"q{n}", positive=f"p{n}"))[0] for n, task in enumerate(planned)]
+    made = [
+        task.parse(Answer(WrittenPair(query=f"q{n}", positive=f"p{n}").model_dump_json()))[0]
+        for n, task in enumerate(planned)
+    ]
     assert made == [
         Pair("1-1", "q0", "p0", "cooking", "Find a cake.", "symmetric"),
         Pair("1-2", "q1", "p1", "cooking", "Find a cake.", "symmetric"),
@@ -143,19 +146,19 @@ def test_task_kind_and_languages_reach_the_prompt() -> None:
     kind = next(kind for kind in KINDS if kind.name == "long-short")
     settings = config(language="German", query_language="French", pairs_per_task=1, domain="Contracts")
     (task,) = pairs(settings, [SearchTask("Find $5 {x}.", kind.name, "law")])
-    prompt = task.ask.request.prompt
+    prompt = task.request.prompt
     assert "has this task: Find $5 {x}.\n" in prompt
     assert f"{kind.query}, in French, and {kind.positive}, in German," in prompt
     assert "The texts are about: Contracts\n" in prompt
     (plain,) = pairs(config(pairs_per_task=1), [SearchTask("Find it.", kind.name, "law")])
-    assert plain.ask.request.prompt.count("in English") == 2
+    assert plain.request.prompt.count("in English") == 2
 
 
 def test_how_hard_a_pair_is_hangs_on_the_seed() -> None:
     tasks = [SearchTask(f"Find {animal}.", "symmetric", "law") for animal in ANIMALS]
 
     def told(seed: int) -> list[str]:
-        prompts = [task.ask.request.prompt for task in pairs(config(seed), tasks)]
+        prompts = [task.request.prompt for task in pairs(config(seed), tasks)]
         return [prompt.partition("Both need ")[2].partition(" to be")[0] for prompt in prompts]
 
     assert told(7) == told(7) != told(8)
@@ -176,7 +179,7 @@ def test_how_hard_a_pair_is_hangs_on_the_seed() -> None:
 )
 def test_a_list_of_tasks_that_is_none_is_not_read(text: str) -> None:
     with pytest.raises(LLMReplyError):
-        brainstorm(config())[0].ask.read(Answer(text))
+        brainstorm(config())[0].read(Answer(text))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,6 @@ def test_a_list_of_tasks_that_is_none_is_not_read(text: str) -> None:
 def test_a_pair_that_is_none_is_not_read(text: str) -> None:
     (task,) = pairs(config(pairs_per_task=1), [SearchTask("Find it.", "symmetric", "law")])
     with pytest.raises(LLMReplyError):
-        task.ask.read(Answer(text))
-    assert task.ask.read(Answer('```json\n{"query": " a\\nb ", "positive": "c"}\n```')) == WrittenPair(
-        query="a b", positive="c"
-    )
+        task.read(Answer(text))
+    (pair,) = task.read(Answer('```json\n{"query": " a\\nb ", "positive": "c"}\n```'))
+    assert (pair.query, pair.positive) == ("a b", "c")

@@ -23,7 +23,7 @@ OTHER_NAMES: dict[str, str | None] = {
     "temperature": None,
     "stop": None,
 }
-"""Parameters that some servers refuse -> the name to try instead; None: do without. `Ask.read` cuts at stops anyway."""
+"""Parameters that some servers refuse -> the name to try instead; None: do without. `Prompted.read` cuts at stops."""
 FORMS = ("response_format", "json_schema", "json_object")
 """What a server names that refuses a rung."""
 

@@ -1,9 +1,11 @@
 """An input on its way to an answer: how often it was tried, and how it is asked next."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from multigrain.errors import LLMDeclined, LLMError, LLMReplyError, LLMTruncated
-from multigrain.llm.protocol import Answer, Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 
 TRANSPORT_TRIES = 8
 REPLY_TRIES = 4
@@ -18,7 +20,7 @@ NEW_SEED = 1_000_003
 class Job:
     """An input that has no answer yet."""
 
-    ask: Ask
+    prompted: Prompted[Any]
     key: str
     request: Request
     """As it is sent next: after bad answers with another seed or a larger limit than the input's own."""
@@ -57,7 +59,7 @@ class Job:
         else:
             self.declined |= isinstance(error, LLMDeclined)
             self.bad += 1
-            self.request = replace(self.request, seed=self.ask.request.seed + self.replies * NEW_SEED)
+            self.request = replace(self.request, seed=self.prompted.request.seed + self.replies * NEW_SEED)
 
     def forgive(self) -> None:
         """All tries are its again."""
@@ -66,19 +68,19 @@ class Job:
 
     def reopen(self) -> bool:
         """Whether a parked input is to be asked again: its answers were cut, and the limit has been raised since."""
-        if not isinstance(self.error, LLMTruncated) or self.ask.request.max_tokens <= self.longest:
+        if not isinstance(self.error, LLMTruncated) or self.prompted.request.max_tokens <= self.longest:
             return False
-        self.request = self.ask.request
+        self.request = self.prompted.request
         self.forgive()
         return True
 
 
-def reads(ask: Ask, answer: Answer) -> LLMReplyError | None:
+def reads(prompted: Prompted[Any], answer: Answer) -> LLMReplyError | None:
     """What is wrong with an answer; None if it can be used."""
     if answer.finish_reason == "content_filter":
         return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
     try:
-        ask.read(answer)
+        prompted.read(answer)
     except LLMReplyError as error:
         return error
     return None

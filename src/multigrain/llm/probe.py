@@ -8,11 +8,13 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Ledger
-from multigrain.llm.protocol import BUSY, Answer, Ask, Client, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import BUSY, Answer, Client, Request
 from multigrain.progress import say
 
 KEY = "probe"
@@ -125,7 +127,7 @@ async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send)
     free = replace(request, prompt=QUESTION, stop=stop, max_tokens=max(request.max_tokens, TOKENS))
     while True:
         try:
-            has_ended, dialect = await _try(Ask(free, lambda _: None), dialect, send)
+            has_ended, dialect = await _try(Prompted(KEY, free, lambda _: []), dialect, send)
             return replace(dialect, thinks=dialect.thinks or not has_ended)
         except LLMRefused as refused:
             other = dialect.without(refused.said or str(refused))
@@ -134,13 +136,15 @@ async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send)
             dialect = other
 
 
-def _ask_for_form(request: Request, dialect: Dialect) -> Ask:
+def _ask_for_form(request: Request, dialect: Dialect) -> Prompted[Any]:
     prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
     limit = max(request.max_tokens, TOKENS)
-    return Ask(replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit), _check_form)
+    return Prompted(
+        KEY, replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit), _check_form
+    )
 
 
-async def _try(ask: Ask, dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
+async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
     """Whether an answer can be read, in at most `TRIES` tries; an error 500 is a bad answer too.
 
     Returns:
@@ -150,14 +154,14 @@ async def _try(ask: Ask, dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
         LLMRefused: the server refuses the request in this dialect.
         LLMUnavailable: it stayed busy or away.
     """
-    probe = ask.request
+    probe = prompted.request
     started = asyncio.get_running_loop().time()
     tries = 0
     while tries < TRIES:
         try:
             answer = await send(replace(probe, seed=probe.seed + tries), dialect)
-            dialect = replace(dialect, thinks=ask.shows_thinking(answer) or dialect.thinks)
-            ask.read(answer)
+            dialect = replace(dialect, thinks=prompted.shows_thinking(answer) or dialect.thinks)
+            prompted.read(answer)
             return True, dialect
         except LLMReplyError:
             tries += 1

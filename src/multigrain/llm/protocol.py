@@ -3,11 +3,10 @@
 import hashlib
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from multigrain.errors import LLMReplyError, LLMTruncated
 from multigrain.llm import reasoning
 from multigrain.llm.dialect import Dialect
 
@@ -77,58 +76,6 @@ class Answer:
     """OpenAI's word: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
     has_thoughts: bool = False
     """Whether the server told, beside the text, that the model had reasoned; not kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request, and how its answer is read."""
-
-    request: Request
-    reader: Callable[[Answer], Any]
-    """Is given the answer alone, without reasoning; raises LLMReplyError where it is no use."""
-
-    def read(self, answer: Answer) -> Any:
-        """What the model answered.
-
-        Raises:
-            LLMTruncated: the answer was cut. Only a raw completion may be: it is a passage all the same.
-            LLMReplyError: it is no use.
-        """
-        is_raw = self.request.kind == "completion"
-        text = reasoning.answer_in(answer.text, is_raw)
-        if text is None:
-            raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
-        if answer.finish_reason == "length" and not (is_raw and text.strip()):
-            raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
-        for stop in self.request.stop:  # not every server is told, or obeys
-            text = text.lstrip().partition(stop)[0]
-        text = reasoning.unmarked(text)
-        try:
-            return self.reader(replace(answer, text=text))
-        except LLMReplyError:
-            if text.strip():
-                raise
-            raise LLMReplyError(self._why_empty(answer)) from None
-
-    def _why_empty(self, answer: Answer) -> str:
-        if answer.finish_reason in TOOL_CALLS:
-            return (
-                "the answer is empty: the model called a tool instead. Offer it none, or set "
-                'llm.extra_body = {tool_choice = "none"}'
-            )
-        if answer.has_thoughts or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
-            return (
-                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
-                "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
-                "reasoning parser suits the model"
-            )
-        return "the answer is empty: the model wrote nothing"
-
-    def shows_thinking(self, answer: Answer) -> bool:
-        """Whether the model reasoned before it answered, or was cut before it said anything."""
-        is_raw = self.request.kind == "completion"
-        is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
-        return answer.has_thoughts or is_silent or reasoning.has_reasoning(answer.text, is_raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import chain, count
+from typing import Any
 
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMUnavailable
 from multigrain.llm.budget import Budget
@@ -26,7 +27,8 @@ from multigrain.llm.dialect import Dialect
 from multigrain.llm.job import Job, reads
 from multigrain.llm.ledger import Call, Ledger, Tally
 from multigrain.llm.probe import learn_dialect
-from multigrain.llm.protocol import BUSY, Answer, Ask, Client, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import BUSY, Answer, Client, Request
 from multigrain.llm.server import Lane
 from multigrain.llm.store import AnswerStore
 from multigrain.progress import say
@@ -49,7 +51,7 @@ BUDGET = "budget"
 
 async def answer_all(
     clients: Sequence[Client],
-    asks: Iterable[Ask],
+    asks: Iterable[Prompted[Any]],
     store: AnswerStore,
     budget: Budget,
     concurrency: int = 8,
@@ -59,7 +61,7 @@ async def answer_all(
 
     Args:
         clients: one a server, not yet entered; they are entered only if anything is to be asked.
-        asks: what to ask, taken one by one as there is room.
+        asks: what to prompted, taken one by one as there is room.
         store: holds the answers of earlier runs, and receives the new ones.
         budget: what may be spent.
         concurrency: requests under way at once, at each server.
@@ -79,7 +81,7 @@ async def answer_all(
 class _Run:
     """One call of `answer_all`."""
 
-    def __init__(self, lanes: list[Lane], asks: Iterable[Ask], ledger: Ledger) -> None:
+    def __init__(self, lanes: list[Lane], asks: Iterable[Prompted[Any]], ledger: Ledger) -> None:
         self.lanes, self.ledger = lanes, ledger
         self.store, self.tally = ledger.store, ledger.tally
         self.asks, self.asks_left = iter(asks), True
@@ -169,8 +171,8 @@ class _Run:
     def _next_new(self) -> Job | None:
         """The next input that is not settled."""
         try:
-            for ask in self.asks:
-                if job := self._unsettled(ask):
+            for prompted in self.asks:
+                if job := self._unsettled(prompted):
                     self.jobs[job.key] = job
                     return job
         except Exception as error:  # say, a damaged line of the input
@@ -178,29 +180,29 @@ class _Run:
         self.asks_left = False
         return None
 
-    def _unsettled(self, ask: Ask) -> Job | None:
+    def _unsettled(self, prompted: Prompted[Any]) -> Job | None:
         """The input as it stands in the store; None if there is nothing to do for it."""
-        key = ask.request.key
+        key = prompted.request.key
         if twin := self.jobs.get(key):
             twin.times += 1
             return None
         state, forgiven = self.store.state(key) or ("new", 0)
         if state == "new" and self.is_first:
-            return Job(ask, key, ask.request)
-        job = None if state == "batched" else self._recalled(ask, key, state, forgiven)
+            return Job(prompted, key, prompted.request)
+        job = None if state == "batched" else self._recalled(prompted, key, state, forgiven)
         if job and state == "parked" and not job.reopen():
             self.tally.parked += 1
             return None
         return job
 
-    def _recalled(self, ask: Ask, key: str, state: str, forgiven: int) -> Job | None:
+    def _recalled(self, prompted: Prompted[Any], key: str, state: str, forgiven: int) -> Job | None:
         """The input with what became of its earlier tries; None if one of them serves."""
-        if state == "ok" and (answer := self.store.answer(key)) and reads(ask, answer) is None:
+        if state == "ok" and (answer := self.store.answer(key)) and reads(prompted, answer) is None:
             self.tally.answered += 1
             return None
-        job = Job(ask, key, ask.request)
+        job = Job(prompted, key, prompted.request)
         for number, (call, limit, answer) in enumerate(self.store.replies(key), start=1):
-            error = reads(ask, answer)
+            error = reads(prompted, answer)
             if error is None:  # from a batch; or the reader has learnt what it could not read before
                 self.store.accept(key, call)
                 self.tally.answered += 1
@@ -247,14 +249,14 @@ class _Run:
     def _notice_thinking(self, job: Job, lane: Lane, answer: Answer) -> None:
         """From now on the server is asked as one whose model thinks, and remembered as such."""
         known = lane.client.dialect
-        if (known and known.thinks) or not job.ask.shows_thinking(answer):
+        if (known and known.thinks) or not job.prompted.shows_thinking(answer):
             return
         lane.client.dialect = replace(known or Dialect(), thinks=True)
         if known:  # of raw completions nobody knows the rest
             self.store.learn(lane.client.address, job.request.asked_of, lane.client.dialect)
 
     def _read(self, job: Job, call: Call, answer: Answer, limit: int) -> None:
-        error = reads(job.ask, answer)
+        error = reads(job.prompted, answer)
         if error is None:
             self.store.accept(job.key, call.number)
             del self.jobs[job.key]

@@ -12,9 +12,11 @@ from typing import Any
 from multigrain.config import WRITTEN_SURPLUS, Config, config_of, described
 from multigrain.data.held_out import sample_passages, usable_negatives
 from multigrain.data.python_docs import package_roots
+from multigrain.data.sampling import choose
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.llm.budget import Usage
 from multigrain.llm.clients.factory import model_name
+from multigrain.llm.prompted import Prompted
 from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.roles import ROLES, prompt_for
@@ -29,7 +31,6 @@ from multigrain.pipeline.stages.data import read_data
 from multigrain.pipeline.stages.evaluate import foresee
 from multigrain.progress import listed
 from multigrain.synthesis.negatives import plan, requests_each
-from multigrain.synthesis.prompted import Task, choose
 from multigrain.synthesis.queries import plan_queries
 from multigrain.training.schedules import drawn, phases_of
 
@@ -90,7 +91,7 @@ class _Inputs:
 
     text: str
     """In words."""
-    tasks: Iterable[Task[Any]] = ()
+    tasks: Iterable[Prompted[Any]] = ()
     """What the language model is asked first, where that is quickly known; or a sample of it."""
     whole: Usage | None = None
     """What all take at most, where the tasks are a sample."""

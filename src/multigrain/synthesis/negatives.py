@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from multigrain.config import Config
-from multigrain.llm.protocol import Ask, Request
+from multigrain.data.sampling import choose
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.structured import schema_of
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis import parse, prompt_text
 from multigrain.synthesis.cloze import Cloze
-from multigrain.synthesis.prompted import Task, choose
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "synthesize"
@@ -36,7 +37,7 @@ def requests_each(config: Config) -> int:
     return len(_together(config, config.synthesis.grades_from("llm"))) * config.synthesis.per_grade
 
 
-def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Iterator[Task[Candidate]]:
+def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Iterator[Prompted[list[Candidate]]]:
     """All that is asked in a run, one after the other.
 
     Args:
@@ -53,7 +54,7 @@ def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Itera
 
 def plan_repairs(
     config: Config, read_pairs: ReadPairs, missing: Mapping[str, Sequence[int]], model: str, attempt: int
-) -> Iterator[Task[Candidate]]:
+) -> Iterator[Prompted[list[Candidate]]]:
     """Ask once more for the grades that stayed empty, and for no others.
 
     Args:
@@ -80,31 +81,31 @@ class Writer:
             language = self._section.language or "english"
             self._cloze = Cloze((pair.query for pair in read_pairs()), language)
 
-    def tasks(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Task[Candidate]]:
+    def tasks(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
         """What is asked about a pair; each `repeat` brings other texts."""
         for together in _together(self._config, grades):
-            ask = self._ask(pair, together, repeat)
-            yield Task(pair.id, ask, partial(_candidates, pair, ask.request))
+            request, read = self._request(pair, together, repeat)
+            yield Prompted(pair.id, request, partial(_candidates, pair, request, read))
 
-    def _ask(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
+    def _request(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
         if self._cloze is None:
             return self._all_grades(pair, grades, repeat)
         (grade,) = grades
         return self._by_cloze(self._cloze, pair, repeat) if grade == CLOZE else self._by_pattern(pair, grade, repeat)
 
-    def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> Ask:
+    def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> tuple[Request, parse.Reader]:
         prompt = self._prompts[GRADE_PROMPTS[grade - 1]]
         texts = {"query": prompt_text.one_line(pair.query), "positive": prompt_text.shortened(pair.positive)}
         text = prompt_text.domain(self._section) + prompt.pattern(prompt_text.shots(self._section, grade), **texts)
-        return Ask(self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade))
+        return self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade)
 
-    def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> Ask:
+    def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> tuple[Request, parse.Reader]:
         prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
         # When all terms have had their turn, the first is asked again, with another seed.
         term = terms[repeat % len(terms)]
         text = prompt.pattern([], term=prompt_text.one_line(term))
         request = self._completion(text, TERM_TOKENS, repeat, prompt.version)
-        return Ask(request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same))
+        return request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same)
 
     def _completion(self, text: str, tokens: int, repeat: int, version: str) -> Request:
         limit, seed = self._section.answer_tokens or tokens, self._config.seed + repeat
@@ -113,7 +114,7 @@ class Writer:
             "completion", text, self._model, limit, llm.temperature, STOP, seed, version=version, extra=llm.extra
         )
 
-    def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Ask:
+    def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
         prompt, section = self._prompts["all_grades"], self._section
         words = min(len(pair.positive.split()), prompt_text.MANY_WORDS)
         text = prompt.fill(
@@ -132,12 +133,12 @@ class Writer:
         schema, version = schema_of(parse.answer_model(grades)), f"{STAGE} {prompt.version}"
         llm, seed = self._config.llm, self._config.seed + repeat
         request = Request("chat", text, self._model, limit, llm.temperature, (), seed, schema, version, llm.extra)
-        return Ask(request, parse.all_grades_reader(grades))
+        return request, parse.all_grades_reader(grades)
 
 
-def _candidates(pair: Pair, request: Request, passages: parse.Passages) -> list[Candidate]:
+def _candidates(pair: Pair, request: Request, read: parse.Reader, answer: Answer) -> list[Candidate]:
     prompt = request.version.removeprefix(f"{STAGE} ")
-    return [Candidate(pair.id, grade, text, "llm", request.model, prompt) for grade, text in passages.items()]
+    return [Candidate(pair.id, grade, text, "llm", request.model, prompt) for grade, text in read(answer).items()]
 
 
 GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")

@@ -3,12 +3,13 @@
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from multigrain.config import Config, QueryType
-from multigrain.llm.protocol import Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 from multigrain.records import Document
 from multigrain.synthesis import parse, prompt_text
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "queries"
@@ -29,7 +30,7 @@ class WrittenQuery:
     prompt: str
 
 
-def plan_queries(config: Config, passages: Iterable[Document], model: str) -> Iterator[Task[WrittenQuery]]:
+def plan_queries(config: Config, passages: Iterable[Document], model: str) -> Iterator[Prompted[list[WrittenQuery]]]:
     """One request for each query wanted; the types take turns, from a seeded start.
 
     Args:
@@ -56,12 +57,11 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
             request = Request("chat", text, model, limit, temperature, STOP, seed, version=version, extra=extra)
             id = passage.id if section.queries_per_passage == 1 else f"{passage.id}#{number + 1}"
 
-            def make(
-                query: str, id: str = id, passage: Document = passage, kind: QueryType = kind, version: str = version
-            ) -> list[WrittenQuery]:
-                return [WrittenQuery(id, query, passage, kind, version.removeprefix(f"{STAGE} "))]
+            yield Prompted(id, request, partial(_written, id, passage, kind, prompt.version))
 
-            yield Task(id, Ask(request, parse.read_query), make)
+
+def _written(id: str, passage: Document, kind: QueryType, prompt: str, answer: Answer) -> list[WrittenQuery]:
+    return [WrittenQuery(id, parse.read_query(answer), passage, kind, prompt)]
 
 
 def _examples(config: Config) -> str:

@@ -12,12 +12,12 @@ from functools import partial
 from itertools import product
 
 from multigrain.config import Config
-from multigrain.llm.protocol import Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.structured import read_object, schema_of
 from multigrain.records import Pair, folded
 from multigrain.synthesis import prompt_text
 from multigrain.synthesis.parse import TaskList, WrittenPair
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "invent"
@@ -92,7 +92,7 @@ class SearchTask:
     field: str
 
 
-def plan_brainstorm(config: Config, model: str) -> Iterator[Task[SearchTask]]:
+def plan_brainstorm(config: Config, model: str) -> Iterator[Prompted[list[SearchTask]]]:
     """Requests for lists of tasks, for each field and kind."""
     section = config.synthesis
     prompt = load_prompt("brainstorm", section.prompts)
@@ -105,13 +105,9 @@ def plan_brainstorm(config: Config, model: str) -> Iterator[Task[SearchTask]]:
             samples="\n".join(f'"{sample}"' for sample in kind.samples),
             domain=prompt_text.domain(section),
         )
-        read = partial(read_object, model=TaskList)
         request = _request(config, text, model, LIST_TOKENS, number, schema_of(TaskList), prompt.version)
 
-        def make(found: TaskList, kind: str = kind.name, field: str = field) -> list[SearchTask]:
-            return [SearchTask(task, kind, field) for task in found.tasks]
-
-        yield Task(f"{field}, {kind.name}, {number + 1}", Ask(request, read), make)
+        yield Prompted(f"{field}, {kind.name}, {number + 1}", request, partial(_tasks_found, kind.name, field))
 
 
 def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
@@ -133,7 +129,7 @@ def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
     return [task for _, task in turns[:count]]
 
 
-def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Iterator[Task[Pair]]:
+def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Iterator[Prompted[list[Pair]]]:
     """Requests for a query and its positive, `pairs_invented_each` for each task."""
     section = config.synthesis
     prompt = load_prompt("pair", section.prompts)
@@ -154,10 +150,16 @@ def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Itera
             )
             request = _request(config, text, model, PAIR_TOKENS, number, schema_of(WrittenPair), prompt.version)
 
-            def make(found: WrittenPair, id: str = id, task: SearchTask = task) -> list[Pair]:
-                return [Pair(id, found.query, found.positive, task.field, task.text, task.kind)]
+            yield Prompted(id, request, partial(_pair_invented, id, task))
 
-            yield Task(id, Ask(request, partial(read_object, model=WrittenPair)), make)
+
+def _tasks_found(kind: str, field: str, answer: Answer) -> list[SearchTask]:
+    return [SearchTask(task, kind, field) for task in read_object(answer, TaskList).tasks]
+
+
+def _pair_invented(id: str, task: SearchTask, answer: Answer) -> list[Pair]:
+    found = read_object(answer, WrittenPair)
+    return [Pair(id, found.query, found.positive, task.field, task.text, task.kind)]
 
 
 def _request(config: Config, text: str, model: str, tokens: int, number: int, schema: str, version: str) -> Request:

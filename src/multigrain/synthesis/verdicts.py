@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
-from multigrain.llm.protocol import Answer, Ask, Request
+from multigrain.llm.prompted import Prompted
+from multigrain.llm.protocol import Answer, Request
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis import prompt_text
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
@@ -17,7 +18,7 @@ RATING_TOKENS = 64
 
 def plan_verdicts(
     config: Config, pair: Pair, candidates: Iterable[Candidate], model: str
-) -> Iterator[Task[tuple[str, str, int]]]:
+) -> Iterator[Prompted[list[tuple[str, str, int]]]]:
     """One request for each candidate of the pair; it becomes (pair's id, text, rating)."""
     prompt = load_prompt("judge", config.synthesis.prompts)
     for candidate in candidates:
@@ -30,10 +31,11 @@ def plan_verdicts(
         extra = config.llm.extra
         request = Request("chat", text, model, limit, 0.0, (), config.seed, version=version, extra=extra)
 
-        def make(rating: int, text: str = candidate.text) -> list[tuple[str, str, int]]:
-            return [(pair.id, text, rating)]
+        yield Prompted(pair.id, request, partial(_verdict, pair.id, candidate.text))
 
-        yield Task(pair.id, Ask(request, read_rating), make)
+
+def _verdict(pair_id: str, text: str, answer: Answer) -> list[tuple[str, str, int]]:
+    return [(pair_id, text, read_rating(answer))]
 
 
 _RATING = r"[\"'*_`\s]*([0-3])[\"'*_`]*(?:\s*/\s*3)?\b[\"'*_`]*"

@@ -12,12 +12,12 @@ from multigrain.errors import RunError
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import make_clients
 from multigrain.llm.ledger import Tally
+from multigrain.llm.prompted import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.pipeline.generation.plans import Work, brainstorm, found_tasks, inventions, negatives, queries
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import Meter, listed, meter
-from multigrain.synthesis.prompted import Task
 
 REFRESH = 0.25
 """Seconds between two looks at how the work stands."""
@@ -35,7 +35,7 @@ def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:
         return 0
     with AnswerStore(run_dir.store, config.synthesis.durable) as store:
         if store.has_batched():
-            batched = sum(store.is_batched(task.ask.request.key) for task in work.tasks())
+            batched = sum(store.is_batched(task.request.key) for task in work.tasks())
             if batched:
                 raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
         return asyncio.run(_ask_all(config, store, work)).sent
@@ -44,7 +44,7 @@ def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:
 async def _ask_all(config: Config, store: AnswerStore, work: Work) -> Tally:
     gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
     tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
-    asks = (task.ask for task in work.tasks())
+    asks = work.tasks()
     with meter(work.description, work.count) as progress:
         reporter = asyncio.create_task(_report(tally, budget, progress))
         try:
@@ -100,7 +100,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
             for task in _known_tasks(config, run_dir):
-                key = task.ask.request.key
+                key = task.request.key
                 parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
                 if parked == reason or (reason == "all" and parked not in ("", BATCHED)):
@@ -112,7 +112,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     return found[reason] if reason != "all" else found.total() - found[BATCHED]
 
 
-def _known_tasks(config: Config, run_dir: RunDir) -> Iterator[Task[Any]]:
+def _known_tasks(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """All that has been asked in the run, or will be next."""
     mode = config.synthesis.mode
     if mode == "corpus" and run_dir.passages.is_file():

@@ -82,7 +82,7 @@ class _Context:
     @property
     def kind(self) -> str:
         """Of all requests that are asked next."""
-        return next(plans.current(self.config, self.run_dir).tasks()).ask.request.kind
+        return next(plans.current(self.config, self.run_dir).tasks()).request.kind
 
 
 Step = Callable[[_Context], Awaitable[str]]
@@ -149,7 +149,7 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
 
 def _nothing_to_submit(context: _Context) -> str:
     todo = sum(
-        (context.store.state(task.ask.request.key) or ("todo",))[0] == "todo"
+        (context.store.state(task.request.key) or ("todo",))[0] == "todo"
         for task in plans.current(context.config, context.run_dir).tasks()
     )
     if todo:
@@ -161,7 +161,7 @@ def _unsettled(context: _Context) -> Iterator[tuple[str, Request]]:
     """Each input for which nobody has asked yet, once."""
     store = context.store
     for task in plans.current(context.config, context.run_dir).tasks():
-        request = task.ask.request
+        request = task.request
         key = request.key
         state, forgiven = store.state(key) or ("todo", 0)
         if state == "todo" and len(store.replies(key)) <= forgiven and not store.is_under_way(key):

@@ -8,13 +8,13 @@ from multigrain.config import Config
 from multigrain.llm.budget import TEMPLATE_TOKENS, Budget, Prices, Usage, prices_of
 from multigrain.llm.clients.factory import model_name
 from multigrain.llm.dialect import Dialect
+from multigrain.llm.prompted import Prompted
 from multigrain.llm.protocol import Request
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.generation.ask import spent
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
 from multigrain.synthesis.negatives import requests_each
-from multigrain.synthesis.prompted import Task
 from multigrain.synthesis.token_bound import Bound
 
 PILOT = 20
@@ -38,7 +38,7 @@ class Estimate:
     """One of those that will be sent."""
 
 
-def estimate_usage(config: Config, tasks: Iterable[Task[Any]], whole: Usage | None = None) -> Estimate | None:
+def estimate_usage(config: Config, tasks: Iterable[Prompted[Any]], whole: Usage | None = None) -> Estimate | None:
     """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
 
     Args:
@@ -53,8 +53,8 @@ def estimate_usage(config: Config, tasks: Iterable[Task[Any]], whole: Usage | No
     budget = Budget(config.llm, prices, Usage())
     likely, most, request, dialect = Usage(), Usage(), None, None
     for task in tasks:
-        dialect = dialect if request else _known_dialect(config, task.ask.request)
-        request = task.ask.request.suited(dialect)
+        dialect = dialect if request else _known_dialect(config, task.request)
+        request = task.request.suited(dialect)
         likely += _likely(request, budget.prices)
         most += budget.bound(request)
     if request is None:

@@ -8,12 +8,13 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.data.proposals import by_pair
+from multigrain.data.sampling import choose
 from multigrain.files import count_lines
 from multigrain.llm.clients.factory import model_name
+from multigrain.llm.prompted import Parked, Prompted
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
-from multigrain.synthesis.prompted import Parked, Task, choose
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
 from multigrain.synthesis.search_tasks import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.verdicts import plan_verdicts
@@ -25,7 +26,7 @@ class Work:
 
     description: str
     count: int
-    tasks: Callable[[], Iterator[Task[Any]]]
+    tasks: Callable[[], Iterator[Prompted[Any]]]
     """Each call goes through all of them once more."""
 
 
@@ -55,7 +56,7 @@ def queries(config: Config, run_dir: RunDir) -> Work:
     """Mode "corpus": what is asked to have queries written for the passages, as many as training has use for."""
     count, most = count_lines(run_dir.passages), config.passages_asked
 
-    def tasks() -> Iterator[Task[WrittenQuery]]:
+    def tasks() -> Iterator[Prompted[list[WrittenQuery]]]:
         passages = choose(read_documents(run_dir.passages), count, most, config.seed)
         return plan_queries(config, passages, model_name(config.llm))
 
@@ -65,7 +66,7 @@ def queries(config: Config, run_dir: RunDir) -> Work:
 def brainstorm(config: Config) -> Work:
     """Mode "tasks", first stage."""
 
-    def tasks() -> Iterator[Task[SearchTask]]:
+    def tasks() -> Iterator[Prompted[list[SearchTask]]]:
         return plan_brainstorm(config, model_name(config.llm))
 
     return Work("brainstorming tasks", sum(1 for _ in tasks()), tasks)
@@ -80,7 +81,7 @@ def inventions(config: Config, chosen: Sequence[SearchTask]) -> Work:
 def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Work:
     """Whether texts answer the query of their pair: (pair's id, text, rating) each."""
 
-    def tasks() -> Iterator[Task[tuple[str, str, int]]]:
+    def tasks() -> Iterator[Prompted[list[tuple[str, str, int]]]]:
         for pair, wanted in by_pair(read_pairs(run_dir.train_pairs), read_candidates(candidates)):
             if wanted:
                 yield from plan_verdicts(config, pair, wanted, model_name(config.llm))

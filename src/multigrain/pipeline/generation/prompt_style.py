@@ -7,18 +7,19 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.data.jsonl import read_pairs
+from multigrain.data.sampling import choose
 from multigrain.errors import LLMError, LLMUnavailable
 from multigrain.extras import MODEL
 from multigrain.files import count_lines, write_json
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.llm.clients.factory import model_name
+from multigrain.llm.prompted import Parked
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.generation.plans import Work
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import say
 from multigrain.records import Pair
-from multigrain.synthesis.prompted import Parked, choose
 from multigrain.synthesis.prompts import files_in
 
 PROBED = 8

@@ -1,0 +1,90 @@
+"""An input with its prompt, and what becomes of the answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.llm import reasoning
+from multigrain.llm.protocol import TOOL_CALLS, Answer, Request
+from multigrain.llm.store import AnswerStore
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An input that stays without an answer, and why."""
+
+    input: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted(Generic[R]):
+    """An input (a pair, a passage, a field), the request about it, and what its answer becomes.
+
+    Args:
+        input: the id of the input.
+        request: what the language model is sent.
+        parse: reads an answer, free of reasoning, into records; raises LLMReplyError where it is of no use.
+    """
+
+    input: str
+    request: Request
+    parse: Callable[[Answer], R]
+
+    def outcome(self, store: AnswerStore) -> "R | Parked":
+        """The records of the answer in the store, or the reason why there is none."""
+        answer = store.answer(self.request.key)
+        if answer is None:
+            reason, detail = store.parked(self.request.key) or ("unsettled", "nobody has asked yet")
+            return Parked(self.input, reason, detail)
+        try:
+            return self.read(answer)
+        except LLMReplyError as error:  # an earlier version could read it
+            return Parked(self.input, error.reason, str(error))
+
+    def read(self, answer: Answer) -> R:
+        """What an answer becomes.
+
+        Raises:
+            LLMTruncated: the answer was cut. Only a raw completion may be: it is a passage all the same.
+            LLMReplyError: it is no use.
+        """
+        is_raw = self.request.kind == "completion"
+        text = reasoning.answer_in(answer.text, is_raw)
+        if text is None:
+            raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
+        if answer.finish_reason == "length" and not (is_raw and text.strip()):
+            raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
+        for stop in self.request.stop:  # not every server is told, or obeys
+            text = text.lstrip().partition(stop)[0]
+        text = reasoning.unmarked(text)
+        try:
+            return self.parse(replace(answer, text=text))
+        except LLMReplyError:
+            if text.strip():
+                raise
+            raise LLMReplyError(self._why_empty(answer)) from None
+
+    def _why_empty(self, answer: Answer) -> str:
+        if answer.finish_reason in TOOL_CALLS:
+            return (
+                "the answer is empty: the model called a tool instead. Offer it none, or set "
+                'llm.extra_body = {tool_choice = "none"}'
+            )
+        if answer.has_thoughts or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
+            return (
+                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
+                "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
+                "reasoning parser suits the model"
+            )
+        return "the answer is empty: the model wrote nothing"
+
+    def shows_thinking(self, answer: Answer) -> bool:
+        """Whether the model reasoned before it answered, or was cut before it said anything."""
+        is_raw = self.request.kind == "completion"
+        is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
+        return answer.has_thoughts or is_silent or reasoning.has_reasoning(answer.text, is_raw)
