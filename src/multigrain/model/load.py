@@ -15,7 +15,7 @@ from torch import nn
 from multigrain.config import model_folder_of
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.files import write_json
-from multigrain.model import anchor_attention, pooling
+from multigrain.model import anchor_attention, anchor_scores, attention_tiles, pooling
 from multigrain.model.chat_template import read_plainly
 from multigrain.model.eos import see_to_padding
 from multigrain.model.files import folder_of, is_gguf, revision_of
@@ -26,7 +26,7 @@ from multigrain.model.locate import find_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
 from multigrain.model.precheck import head_fault, no_cross_encoder, transformer_of
 
-SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention))
+SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
 """The files that a saved model needs in order to load without multigrain."""
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from .anchor_attention import AnchorSettings, Form, anchor_scores_of, let_see_ahead, mark_anchor_layers
+from .anchor_attention import anchor_scores_of, let_see_ahead, mark_anchor_layers
+from .anchor_scores import AnchorSettings, Form
 
 HOOKS = "transformers.utils.output_capturing"
 SAMPLED = 64
