@@ -30,7 +30,7 @@ from multigrain.model.build import build_model
 from multigrain.model.eos import is_decoder
 from multigrain.model.integrity import positions_of
 from multigrain.model.load import load_base, load_cross_encoder, load_model
-from multigrain.model.precheck import foresee, foresee_base, foresee_cross_encoder, foresee_encoder, notes
+from multigrain.model.precheck import notes, precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.pipeline.check import check
 from multigrain.pipeline.preflight import require
 from multigrain.pipeline.verbs import run
@@ -174,7 +174,7 @@ def test_a_model_of_the_hub_with_code_of_its_own(hub: type[Hub], run_toml: Path)
 def refused(section: ModelSection, message: str) -> None:
     """By its files, and by whoever builds it without having looked."""
     with pytest.raises(MultigrainError, match=message):
-        foresee(section)
+        precheck_model(section)
     with pytest.raises(MultigrainError):
         build_model(section)
 
@@ -207,13 +207,13 @@ def test_modules_that_would_be_lost(tiny_encoder: Path, tmp_path: Path) -> None:
     modules[0]["type"] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
     (base / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ConfigError, match="begins with a StaticEmbedding; wanted a transformer"):
-        foresee(ModelSection(base=str(base)))
+        precheck_model(ModelSection(base=str(base)))
 
 
 def test_a_decoder_that_cannot_end_a_text(tmp_path: Path) -> None:
     refused(ModelSection(base=str(tiny_decoder(eos=False))), "no EOS token, which decoders need at the end of a text")
     for good in (tiny_decoder(), tiny_decoder("eos")):
-        foresee(ModelSection(base=str(good)))
+        precheck_model(ModelSection(base=str(good)))
         build_model(ModelSection(base=str(good)))
 
 
@@ -223,7 +223,7 @@ def test_targets_of_an_adapter_that_the_base_has_not(tiny_encoder: Path) -> None
     refused(section, r"lora.targets: found \['values'\]; the base has dense, key, query, value")
     for targets in (["query"], ["attention.self.query", "key"], ["0.output.dense"]):
         section = ModelSection.model_validate({"base": str(tiny_encoder), "lora": {"targets": targets}})
-        foresee(section)
+        precheck_model(section)
         build_model(section)
 
 
@@ -263,7 +263,7 @@ def test_dense_and_layer_norm_stay(pooling: Any, lora: bool, tiny_encoder: Path,
     more = [Dense(32, 48), Dense(48, 16, activation_function=torch.nn.Identity()), LayerNorm(16), Normalize()]
     base = with_modules(tiny_encoder, tmp_path / "base", *more, mode="cls")
     section = {"base": str(base), "pooling": pooling, "lora": {"rank": 2} if lora else None}
-    foresee(ModelSection.model_validate(section))
+    precheck_model(ModelSection.model_validate(section))
     model = build_model(ModelSection.model_validate(section))
     assert [type(module).__name__ for module in model][2:] == ["Dense", "Dense", "LayerNorm", "Normalize"]
     assert all(weight.requires_grad is not lora for weight in model[2].parameters())
@@ -283,9 +283,9 @@ def test_a_dense_that_does_not_fit(tiny_encoder: Path, tmp_path: Path) -> None:
     refused(ModelSection(base=str(base)), "its Dense reads vectors of 64 numbers, .* one gives 32")
     tokens = with_modules(tiny_encoder, tmp_path / "tokens", Dense(32, 16, module_input_name="token_embeddings"))
     with pytest.raises(ConfigError, match="its Dense reads the vectors of tokens"):
-        foresee(ModelSection(base=str(tokens)))
+        precheck_model(ModelSection(base=str(tokens)))
     with pytest.raises(ConfigError, match="matryoshka: found .20.; the vectors have 16 numbers"):
-        foresee(ModelSection(base=str(with_modules(tiny_encoder, tmp_path / "one", Dense(32, 16)))), [20])
+        precheck_model(ModelSection(base=str(with_modules(tiny_encoder, tmp_path / "one", Dense(32, 16)))), [20])
 
 
 def test_a_base_that_cuts_its_vectors_is_compared_alike(tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:
@@ -441,13 +441,13 @@ def test_weights_that_no_one_may_fetch(hub: type[Hub], run_toml: Path, monkeypat
 
 def test_a_gguf_file_that_is_damaged(tmp_path: Path) -> None:
     good = write_gguf(tmp_path / "good.gguf")
-    foresee(ModelSection(base=str(good)))
+    precheck_model(ModelSection(base=str(good)))
     whole, bad = good.read_bytes(), tmp_path / "bad.gguf"
     damaged = (b"GGUF" + bytes(100), whole[:20], whole[:400], whole[: len(whole) // 2], whole[:24] + b"\xff" * 500)
     for content in damaged:
         bad.write_bytes(content)
         with pytest.raises(ConfigError, match=r"^model.base: .*bad.gguf is (cut off|a GGUF file of version 0)"):
-            foresee(ModelSection(base=str(bad)))
+            precheck_model(ModelSection(base=str(bad)))
 
 
 # Is it transformers' own architecture?
@@ -464,17 +464,17 @@ def test_code_of_its_own_under_a_known_name(tiny_encoder: Path, tiny_cross_encod
     base = shutil.copytree(tiny_encoder, tmp_path / "base")
     edit(base / "config.json", auto_map={"AutoModel": "jinaai/code--modeling_bert.JinaBertModel"})
     with pytest.raises(ConfigError, match=r"model.base: .*code of its own, which multigrain does not run .*JinaBert"):
-        foresee_base(str(base))
+        precheck_base(str(base))
     with pytest.raises(ConfigError, match=r"judge_model: .*code of its own, .*JinaBertModel"):
-        foresee_encoder(str(base), "grading.judge_model")
+        precheck_encoder(str(base), "grading.judge_model")
     edit(base / "config.json", auto_map={"AutoConfig": "code.Config", "AutoModel": "code.BertModel"})
-    foresee_base(str(base))  # the code has become transformers' own
+    precheck_base(str(base))  # the code has become transformers' own
     [note] = notes(ModelSection(base=str(base), max_tokens=32))
     assert note == "the base brings code of its own (code.BertModel); the bert of transformers takes its place"
     judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
     edit(judge / "config.json", auto_map={"AutoModelForSequenceClassification": "code.JinaScores"})
     with pytest.raises(ConfigError, match=r"grading.cross_encoder: .*code of its own, .*JinaScores"):
-        foresee_cross_encoder(str(judge), "grading.cross_encoder")
+        precheck_cross_encoder(str(judge), "grading.cross_encoder")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pickle", "hub", "folder"])
@@ -530,7 +530,7 @@ def test_an_encoder_is_no_cross_encoder(tiny_encoder: Path, tiny_cross_encoder: 
     encoder = with_modules(tiny_encoder, tmp_path / "encoder", Normalize())
     for name in ("config_sentence_transformers.json", "old settings"):  # as old releases saved it, without a kind
         with pytest.raises(ConfigError, match=r"cross_encoder: .*encoder has no head that scores pairs .BertModel"):
-            foresee_cross_encoder(str(encoder), "grading.cross_encoder")
+            precheck_cross_encoder(str(encoder), "grading.cross_encoder")
         if "json" in name:
             (encoder / name).unlink()
     scorer = shutil.copytree(tiny_cross_encoder, tmp_path / "scorer")
@@ -538,7 +538,7 @@ def test_an_encoder_is_no_cross_encoder(tiny_encoder: Path, tiny_cross_encoder: 
     place = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
     (scorer / "modules.json").write_text(json.dumps([*modules, modules[0] | {"type": place, "path": "1_LogitScore"}]))
     edit(scorer / "config.json", architectures=["Qwen3ForCausalLM"])
-    foresee_cross_encoder(str(scorer), "grading.cross_encoder")
+    precheck_cross_encoder(str(scorer), "grading.cross_encoder")
 
 
 def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
@@ -546,11 +546,11 @@ def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_enco
     modules = json.loads((base / "modules.json").read_text())
     (base / "modules.json").write_text(json.dumps(modules[:1]))
     with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling .Transformer., so texts"):
-        foresee_base(str(base))
+        precheck_base(str(base))
     (base / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
     with pytest.raises(ConfigError, match="judge_model: .* modules.json lists no pooling .Transformer, Normalize."):
-        foresee_encoder(str(base), "grading.judge_model")
-    foresee_cross_encoder(str(tiny_cross_encoder), "grading.cross_encoder")
+        precheck_encoder(str(base), "grading.judge_model")
+    precheck_cross_encoder(str(tiny_cross_encoder), "grading.cross_encoder")
 
 
 def test_more_layers_that_see_ahead_than_there_are(tiny_encoder: Path) -> None:
@@ -581,7 +581,7 @@ def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: 
 def test_a_file_where_a_folder_is_wanted(tiny_encoder: Path) -> None:
     file = tiny_encoder / "model.safetensors"
     with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder, {tiny_encoder}") as caught:
-        foresee_base(str(file))
+        precheck_base(str(file))
     assert "did you mean" not in str(caught.value)
 
 

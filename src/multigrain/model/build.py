@@ -16,12 +16,14 @@ from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.chat_template import read_alike
 from multigrain.model.eos import end_in_eos, is_decoder, lasting
-from multigrain.model.files import folder_of, modules_of, revision_of
+from multigrain.model.files import folder_of, revision_of
 from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
-from multigrain.model.locate import prompts_to_train
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
-from multigrain.model.precheck import adapter_as_base, foresee_base, unfit_dense
+from multigrain.model.precheck import precheck_base
+from multigrain.model.prompts import prompts_to_train
+from multigrain.model.refusals import adapter_as_base, unfit_dense
 from multigrain.model.roles import ROLES, prompt_for
+from multigrain.model.saved_settings import modules_of
 
 HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
     "mean": "mean",
@@ -48,7 +50,7 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     if not isinstance(section, ModelSection):
         as_path(section, "a ModelSection or a base")
         section = ModelSection(base=str(section))
-    foresee_base(section.base)
+    precheck_base(section.base)
     host = load_base(section.base)
     transformer = _transformer(section, host)
     dimension = transformer.get_embedding_dimension()

@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from multigrain.errors import ConfigError, first_line
-from multigrain.model.files import folder_of, modules_of, repositories, revision_of
+from multigrain.model.files import folder_of, repositories, revision_of
+from multigrain.model.saved_settings import modules_of
 
 SMALL = (
     *("modules.json", "config.json", "config_sentence_transformers.json", "sentence_bert_config.json"),

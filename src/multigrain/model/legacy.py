@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.files import write_json
-from multigrain.model.files import modules_of, settings_of
-from multigrain.model.precheck import LEGACY_MODES
+from multigrain.model.saved_settings import LEGACY_MODES, modules_of, settings_of
 
 OLDEST = "5.1"
 """The release of sentence-transformers from which on a model with the host's own modules can be loaded."""

@@ -24,7 +24,8 @@ from multigrain.model.integrity import drawn_at_random, positions_of, unlike_its
 from multigrain.model.legacy import write_in_old_words
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
-from multigrain.model.precheck import head_fault, no_cross_encoder, transformer_of
+from multigrain.model.refusals import head_fault, no_cross_encoder
+from multigrain.model.saved_settings import transformer_of
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
 """The files that a saved model needs in order to load without multigrain."""
