@@ -28,7 +28,7 @@ from multigrain.errors import ConfigError, MultigrainError
 from multigrain.model import architectures
 from multigrain.model.build import build_model
 from multigrain.model.eos import is_decoder
-from multigrain.model.integrity import positions_of
+from multigrain.model.integrity import position_limit
 from multigrain.model.load import load_base, load_cross_encoder, load_model
 from multigrain.model.precheck import notes, precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.pipeline.check import check
@@ -344,7 +344,7 @@ def test_texts_are_cut_at_the_last_position(
 ) -> None:
     folder = saved(kind, tmp_path / kind, tiny_encoder, **options)
     long = [" ".join(["cat"] * 100)]
-    assert positions_of(load_base(str(folder))) == reads
+    assert position_limit(load_base(str(folder))) == reads
     for model in (load_base(str(folder), 600), build_model(ModelSection(base=str(folder), max_tokens=600))):
         assert model.max_seq_length == reads
         assert np.isfinite(model.encode(long)).all()

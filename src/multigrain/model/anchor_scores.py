@@ -34,7 +34,13 @@ Form = Literal["log", "linear"]
 
 @dataclass(frozen=True)
 class AnchorSettings:
-    """How scores are made: see `multigrain.model.pooling.AnchorPooling`."""
+    """The settings of `multigrain.model.pooling.AnchorPooling` that scores depend on.
+
+    Args:
+        form: "log" or "linear", as above.
+        layers: the attention layers that are looked at, counted as in a list (-1 is the last).
+        visibility_correction: divide each score by the number of tokens that see the token.
+    """
 
     form: Form = "log"
     layers: tuple[int, ...] = (-1,)

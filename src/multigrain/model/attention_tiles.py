@@ -27,7 +27,7 @@ UNSEEN = -9e3
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """How the products of queries and keys become attention.
+    """The rule by which the products of queries and keys become attention.
 
     Args:
         scale: factor on the dot products.

@@ -12,7 +12,7 @@ WANTED = f'a model\'s folder, a GGUF file, a hub name, "{EMBEDDED}" or "{EMBEDDE
 
 
 def find_base(name: str, key: str) -> str:
-    """Return the folder, GGUF file or hub name behind the setting `key`, which is `model.base` or `grading.judge_model`.
+    """Return the folder, GGUF file or hub name that the setting `key` names, such as `model.base`.
 
     Raises:
         RunError: the embedded model is not installed.

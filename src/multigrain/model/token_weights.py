@@ -1,4 +1,4 @@
-"""How much each token of a text counts in its embedding."""
+"""Shares of the tokens of a text in its embedding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "prompt", "special"]
 LEAST = 8
-"""Of what may be asked of `model.max_tokens`."""
+"""The least number that `model.max_tokens` may be."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def explain(name: str | Path, text: str, role: Role = "document") -> Explanation
 
     Raises:
         ConfigError: there is no such model, or it shows no attention.
-        RunError: the model is not whole, the text has no tokens, or nobody can tell where in the text they stand.
+        RunError: the files of the model are incomplete, the text has no tokens, or nobody can tell where in the text
+            they stand.
     """
     base = str(model_folder_of(name)) if Path(as_path(name, "a model")).is_dir() else str(name)
     model = load_model(base) if Path(base, "modules.json").is_file() else load_base(base, key="MODEL")
