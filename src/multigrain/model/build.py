@@ -15,9 +15,10 @@ from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.chat_template import copy_tokenization
+from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
 from multigrain.model.files import folder_of, revision_of
-from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
+from multigrain.model.load import UNLOADABLE, load_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
 from multigrain.model.precheck import precheck_base
 from multigrain.model.prompts import prompts_to_train

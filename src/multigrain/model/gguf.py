@@ -17,7 +17,7 @@ from multigrain.files import digest_of
 from multigrain.progress import say
 
 
-def as_folder(file: Path, key: str) -> Path:
+def convert_gguf(file: Path, key: str) -> Path:
     """Convert a GGUF file to a folder with the model in float32, written once into the user's cache.
 
     Args:
@@ -29,7 +29,7 @@ def as_folder(file: Path, key: str) -> Path:
         ConfigError: the file is no GGUF file of a model that transformers knows.
     """
     try:
-        folder = cache() / f"{file.stem}-{digest_of(file)[:16]}"
+        folder = cache_folder() / f"{file.stem}-{digest_of(file)[:16]}"
     except OSError as error:
         raise ConfigError(key, [f"{file} cannot be read: {error.strerror}"]) from error
     if not folder.is_dir():
@@ -43,7 +43,7 @@ def as_folder(file: Path, key: str) -> Path:
     return folder
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Return the folder of what can be made again: $XDG_CACHE_HOME/multigrain, ~/.cache/multigrain by default."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "multigrain")
 

@@ -1,10 +1,7 @@
 """Load models: those that multigrain saved, those that others saved, and bases that are none yet."""
 
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -14,70 +11,15 @@ from torch import nn
 
 from multigrain.config import model_folder_of
 from multigrain.errors import ConfigError, RunError, first_line
-from multigrain.files import write_json
-from multigrain.model import anchor_attention, anchor_scores, attention_tiles, pooling
-from multigrain.model.chat_template import skip_chat_template
+from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import ensure_pad_token
 from multigrain.model.files import folder_of, is_gguf, revision_of
-from multigrain.model.gguf import as_folder, cache
+from multigrain.model.gguf import cache_folder, convert_gguf
 from multigrain.model.integrity import integrity_fault, position_limit, randomly_initialized
-from multigrain.model.legacy import write_legacy_settings
 from multigrain.model.locate import find_base
-from multigrain.model.pooling import AnchorPooling, AnchorTransformer, load_magnitudes
+from multigrain.model.pooling import load_magnitudes
 from multigrain.model.refusals import head_fault, no_cross_encoder
 from multigrain.model.saved_settings import transformer_of
-
-SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
-"""The files that a saved model needs in order to load without multigrain."""
-
-
-class EmbeddingModel(SentenceTransformer):
-    """A SentenceTransformer that loads our modules without a flag, and ships them when it is saved."""
-
-    _module_classes: Mapping[str, type[nn.Module]] = {
-        f"{module}.{cls.__name__}": cls
-        for cls in (AnchorTransformer, AnchorPooling)
-        for module in (cls.__module__, cls.__module__.rpartition(".")[2])
-    }
-
-    @classmethod
-    def _load_with_module_classes(
-        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
-    ) -> Self:
-        """Load with our classes among the known ones: the trainer reloads its checkpoints by this method."""
-        classes = {**cls._module_classes, **module_classes}
-        return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
-
-    def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a model that sentence-transformers did not save, such as a language model, without a chat template."""
-        modules, settings = super()._load_default_modules(*args, **kwargs)
-        skip_chat_template(cast(Transformer, next(iter(modules))))
-        return modules, settings
-
-    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save, with the code of our modules beside `modules.json`, which then names that code.
-
-        A model without modules of ours is saved as older releases write it.
-        """
-        super().save(path, *args, **kwargs)
-        modules = json.loads((listing := Path(path, "modules.json")).read_text(encoding="utf-8"))
-        if not any(module["type"] in self._module_classes for module in modules):
-            write_legacy_settings(Path(path), self.max_seq_length)
-            return
-        for module in modules:
-            if module["type"] in self._module_classes:
-                module["type"] = ".".join(module["type"].split(".")[-2:])
-        for file in SHIPPED:
-            shutil.copy(file, path)
-        write_json(listing, modules)
-
-    def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save, and let others read the weights who may read the rest."""
-        super().save_pretrained(path, *args, **kwargs)
-        mode = Path(path, "modules.json").stat().st_mode
-        for file in Path(path).glob("*.safetensors"):
-            file.chmod(mode)
-
 
 UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
@@ -90,10 +32,10 @@ def find_folder(name: str, key: str) -> str:
     """Return the folder or hub name that transformers can load; a GGUF file is converted to a folder first.
 
     Raises:
-        RunError, ConfigError: as `find_base` and `as_folder`.
+        RunError, ConfigError: as `find_base` and `convert_gguf`.
     """
     found = find_base(name, key)
-    return str(as_folder(Path(found), key)) if is_gguf(found) else found
+    return str(convert_gguf(Path(found), key)) if is_gguf(found) else found
 
 
 def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
@@ -194,6 +136,6 @@ def _require_base(folder: Path) -> None:
     if isinstance(base, str) and Path(base).is_absolute() and not Path(base).is_dir():
         found = f"its adapter needs the model {base}, which is not there"
         advice = "Put it back, or write its new place into"
-        if Path(base).parent == cache():
+        if Path(base).parent == cache_folder():
             advice = "Make it again by: multigrain explain FILE.gguf x. Or write its new place into"
         raise RunError(f"{folder}: {found}. {advice} {file} (base_model_name_or_path).")

@@ -25,13 +25,13 @@ def find_base(name: str, key: str) -> str:
     folder = Path(name)
     if is_gguf(name):
         if not folder.is_file():
-            raise ConfigError(key, [f"{name}: no such file{_meant(name)}"])
+            raise ConfigError(key, [f"{name}: no such file{_suggestion(name)}"])
         return name
     if folder.is_file():
         raise ConfigError(key, [f"{name} is a file; wanted its folder, {folder.parent}, or another of: {WANTED}"])
     looks_like_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if looks_like_path and not folder.is_dir():
-        raise ConfigError(key, [f"{name}: no such folder{_meant(name)}; wanted {WANTED}"])
+        raise ConfigError(key, [f"{name}: no such folder{_suggestion(name)}; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
     return name
@@ -49,10 +49,10 @@ def require_model(name: str, key: str) -> None:
     try:
         fetch_settings(name, key)
     except ConfigError as error:
-        raise ConfigError(key, [f"{fault}{_meant(name)}" for fault in error.faults]) from error
+        raise ConfigError(key, [f"{fault}{_suggestion(name)}" for fault in error.faults]) from error
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     """Suggest the model that a misspelt name may mean: one of ours, or one beside where it was looked for."""
     path = Path(name)
     beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if path.name]
