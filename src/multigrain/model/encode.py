@@ -17,10 +17,10 @@ from multigrain.progress import Meter, meter
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-BATCH = 32
-BATCHES = 8
+BATCH_SIZE = 32
+BATCHES_PER_REPORT = 8
 """Batches between two reports of progress."""
-PORTION = 4 * BATCHES * BATCH
+PORTION = 4 * BATCHES_PER_REPORT * BATCH_SIZE
 """Texts whose vectors are written to the file at once."""
 
 
@@ -45,7 +45,7 @@ def encode_by_length(
     prompt: str,
     role: Role | None,
     report: Callable[[int], object],
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
 ) -> Vectors:
     """Encode texts sorted by length, so that a batch holds little padding.
 
@@ -62,8 +62,8 @@ def encode_by_length(
     """
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
-    for start in range(0, len(order), BATCHES * batch_size):
-        chunk = order[start : start + BATCHES * batch_size]
+    for start in range(0, len(order), BATCHES_PER_REPORT * batch_size):
+        chunk = order[start : start + BATCHES_PER_REPORT * batch_size]
         vectors[chunk] = model.encode(
             [texts[index] for index in chunk],
             prompt=prompt,
