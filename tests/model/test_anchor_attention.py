@@ -12,15 +12,10 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import BartConfig, BartModel, FNetConfig, FNetModel, MambaConfig, MambaModel
 
-from multigrain.model import anchor_attention
-from multigrain.model.anchor_attention import (
-    AnchorSettings,
-    AttentionRule,
-    Form,
-    anchor_scores,
-    anchor_scores_of,
-    mark_anchor_layers,
-)
+from multigrain.model import anchor_attention, attention_tiles
+from multigrain.model.anchor_attention import anchor_scores_of, mark_anchor_layers
+from multigrain.model.anchor_scores import AnchorSettings, Form, anchor_scores
+from multigrain.model.attention_tiles import AttentionRule
 from tests.model.architectures import KINDS, SIZE, batch, build
 
 PAPER = AnchorSettings()
@@ -160,7 +155,7 @@ def test_checkpointing_autocast_and_compilation_change_nothing(monkeypatch: pyte
     model.activation_checkpointing_enable()
     assert differences(gradients(model, ours, tokens, mask)) <= 1e-6
     model.activation_checkpointing_disable()
-    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", 300)
+    monkeypatch.setattr(attention_tiles, "CPU_TILE_BYTES", 300)
     assert differences(gradients(model, ours, tokens, mask)) <= 1e-6
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert differences(gradients(model, ours, tokens, mask)) <= 3e-2
@@ -190,7 +185,7 @@ def test_the_closed_form_gradient_is_the_derivative(
     form: Form, rule: AttentionRule, tile_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Query, key and bias, by finite differences; where rows see nothing at all, too."""
-    monkeypatch.setattr(anchor_attention, "CPU_TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(attention_tiles, "CPU_TILE_BYTES", tile_bytes)
     draw = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(*shape, dtype=torch.float64, generator=draw).requires_grad_()
@@ -300,7 +295,7 @@ def test_models_without_such_attention_are_refused() -> None:
 
 
 def test_shipped_files_import_nothing_of_ours() -> None:
-    from multigrain.model.load import SHIPPED
+    from multigrain.model.embedding_model import SHIPPED
 
     for path in SHIPPED:
         assert not re.search(r"^\s*(from|import) multigrain", path.read_text(), re.MULTILINE)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GPT2Tokenizer, GPTNeoXTokeni
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError
 from multigrain.model.build import build_model
-from multigrain.model.eos import end_in_eos, is_decoder, last_token, lasting, see_to_padding
+from multigrain.model.eos import end_in_eos, ensure_pad_token, is_decoder, last_token, persistent_tokenizer
 from multigrain.model.load import load_base
 from tests.conftest import WORDS
 from tests.model.decoder import BOS, EOS, PAD, tiny_decoder, tokenizer
@@ -124,12 +124,12 @@ def test_a_tokenizer_whose_class_forgets_the_ending_is_replaced(tmp_path: Path) 
     end_in_eos(given)
     given.save_pretrained(tmp_path / "forgets")
     assert ids(AutoTokenizer.from_pretrained(tmp_path / "forgets"), "cat") != ids(given, "cat")
-    kept = lasting(given)
+    kept = persistent_tokenizer(given)
     kept.save_pretrained(tmp_path / "kept")
     for text in ("cat dog", "", "cat " * 40):
         assert ids(AutoTokenizer.from_pretrained(tmp_path / "kept"), text) == ids(given, text)
     same = tokenizer("eos")
-    assert lasting(same) is same
+    assert persistent_tokenizer(same) is same
 
 
 @pytest.mark.parametrize("padding_side", ["right", "left"])
@@ -148,7 +148,7 @@ def test_padding_that_looks_like_eos_never_changes_a_vector(pooling: Any, paddin
 
 def test_there_is_always_a_token_to_pad_with() -> None:
     for given, expected in ((tokenizer(), "</s>"), (tokenizer(pad=True), "<pad>"), (tokenizer(eos=False), "<unk>")):
-        see_to_padding(given)
+        ensure_pad_token(given)
         assert given.pad_token == expected
 
 

@@ -21,7 +21,7 @@ from multigrain.errors import ConfigError, RunError
 from multigrain.extras import find_weights
 from multigrain.model import gguf as ours
 from multigrain.model.build import build_model
-from multigrain.model.gguf import as_folder, cache
+from multigrain.model.gguf import cache_folder, convert_gguf
 from tests.conftest import WORDS
 
 WIDTH, WIDE, LAYERS = 32, 64, 2
@@ -78,7 +78,7 @@ def write_gguf(path: Path, drop: str = "") -> Path:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache()
+    return cache_folder()
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def states(path: Path, texts: list[str], **options: Any) -> list[torch.Tensor]:
 
 
 def test_the_folder_gives_the_hidden_states_of_the_file(file: Path) -> None:
-    folder = as_folder(file, "model.base")
+    folder = convert_gguf(file, "model.base")
     texts = ["cat dog", "where is the fish"]
     for found, expected in zip(states(folder, texts), states(file.parent, texts, gguf_file=file.name), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -128,15 +128,15 @@ def test_the_real_file_is_a_base_that_can_be_trained() -> None:
 def test_it_is_written_once_and_anew_for_another_file(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = as_folder(file, "model.base")
+    folder = convert_gguf(file, "model.base")
     assert "tiny.gguf: is read, and written to" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(ours, "_read", lambda *_: pytest.fail("read again"))
-        assert as_folder(file, "model.base") == folder
+        assert convert_gguf(file, "model.base") == folder
     content = bytearray(file.read_bytes())
     content[-1] ^= 1  # trained a little more
     file.write_bytes(content)
-    assert as_folder(file, "model.base") != folder
+    assert convert_gguf(file, "model.base") != folder
 
 
 def broken(cut: int | None = None, content: bytes | None = None) -> Callable[[Path], Path]:
@@ -159,7 +159,7 @@ def test_a_broken_file_is_one_message_and_leaves_nothing(
 ) -> None:
     path = make(tmp_path / "broken.gguf")
     with pytest.raises(ConfigError, match=f"^model.base: {path} cannot be read") as raised:
-        as_folder(path, "model.base")
+        convert_gguf(path, "model.base")
     assert raised.value.exit_code == 2
     assert len(str(raised.value).splitlines()) == 1
     assert left_in(empty_cache) == []
@@ -181,34 +181,34 @@ def test_a_full_disk_is_not_taken_for_a_broken_file(
 
     monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", fill)
     with pytest.raises(RunError, match=r"tiny-\w+ cannot be written: .*XDG_CACHE_HOME"):
-        as_folder(file, "model.base")
+        convert_gguf(file, "model.base")
     assert left_in(empty_cache) == []
 
 
 def test_a_cache_that_cannot_be_made(file: Path, empty_cache: Path) -> None:
     empty_cache.parent.write_text("a file is in the way")
     with pytest.raises(RunError, match="cannot be written"):
-        as_folder(file, "model.base")
+        convert_gguf(file, "model.base")
 
 
 def test_the_package_that_reads_such_files_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multigrain.extras.importlib.util.find_spec", lambda _: None)
     with pytest.raises(RunError, match=r'gguf: not installed. Run: pip install "multigrain\[embedded\]"'):
-        as_folder(file, "model.base")
+        convert_gguf(file, "model.base")
 
 
 KILLED = """
 import sys, time
 from pathlib import Path
 from transformers import PreTrainedModel
-from multigrain.model.gguf import as_folder
+from multigrain.model.gguf import convert_gguf
 def stop(self, folder, **_):
     folder.mkdir()
     (folder / "half.safetensors").write_bytes(b"half")
     print("writing", flush=True)
     time.sleep(600)
 PreTrainedModel.save_pretrained = stop
-as_folder(Path(sys.argv[1]), "model.base")
+convert_gguf(Path(sys.argv[1]), "model.base")
 """
 
 
@@ -216,7 +216,7 @@ def test_a_second_process_waits_for_the_first_and_takes_over_when_it_is_killed(f
     command = [sys.executable, "-c", KILLED, str(file)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     made: list[Path] = []
-    second = threading.Thread(target=lambda: made.append(as_folder(file, "model.base")), daemon=True)
+    second = threading.Thread(target=lambda: made.append(convert_gguf(file, "model.base")), daemon=True)
     try:
         assert first.stdout is not None and first.stdout.readline() == "writing\n"
         second.start()
@@ -242,7 +242,7 @@ def test_two_at_once_write_it_once(file: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ours, "_read", slowly)
     made: list[Path] = []
-    both = [threading.Thread(target=lambda: made.append(as_folder(file, "model.base"))) for _ in range(2)]
+    both = [threading.Thread(target=lambda: made.append(convert_gguf(file, "model.base"))) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:

@@ -24,7 +24,7 @@ from multigrain.grading.query_filter import filter_queries
 from multigrain.model.build import build_model
 from multigrain.model.encode import CachedEncoder, encode
 from multigrain.model.load import load_base, load_model
-from multigrain.model.locate import prompts_of
+from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import Role, Vectors
 from multigrain.pipeline import stage_table, verbs
 from multigrain.pipeline.check import check

@@ -9,8 +9,8 @@ from torch import nn
 from multigrain.config import LoraSection, load_config
 from multigrain.pipeline.verbs import run
 from multigrain.training.train import keeping_base
+from tests.model.adapters import build
 from tests.model.decoder import tiny_decoder
-from tests.model.test_adapter import build
 
 
 def test_weights_by_hand() -> None:

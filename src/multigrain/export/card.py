@@ -18,7 +18,7 @@ from multigrain.records import GRADES
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
 
-# The folder holds the code of the pooling (pooling.py, anchor_attention.py): read it, then allow it.
+# The folder holds the code of the pooling (pooling.py and three files beside it): read it, then allow it.
 model = SentenceTransformer("PATH", trust_remote_code=True)
 ENCODE
 ```

@@ -16,8 +16,9 @@ from multigrain.errors import first_line
 from multigrain.export.onnx import CLOSE as CLOSE_ONNX
 from multigrain.export.onnx import embed
 from multigrain.model.build import sees_ahead
+from multigrain.model.embedding_model import SHIPPED
 from multigrain.model.eos import is_decoder
-from multigrain.model.load import SHIPPED, load_model
+from multigrain.model.load import load_model
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 from multigrain.model.roles import ROLES, Role, Vectors, prompt_for
 

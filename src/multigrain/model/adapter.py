@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from multigrain.config import LoraSection
 from multigrain.errors import ConfigError, RunError, first_line
-from multigrain.model.chat_template import read_alike
+from multigrain.model.chat_template import copy_tokenization
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
 
 LINEAR = (nn.Linear, Conv1D)
@@ -49,15 +49,15 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
 
 
 def _targets(model: PreTrainedModel, section: LoraSection) -> list[str] | str:
-    """The targets as they are set, or by their full names where only the last layers get an adapter.
+    """Return the targets as they are set, or by their full names where only the last layers get an adapter.
 
     The first number in a name is that of the layer.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
     names = linear
     if section.targets != "all-linear":
-        names = [name for name, _ in model.named_modules() if any(_is(name, target) for target in section.targets)]
-        unknown = [target for target in section.targets if not any(_is(name, target) for name in names)]
+        names = [name for name, _ in model.named_modules() if any(_matches(name, target) for target in section.targets)]
+        unknown = [target for target in section.targets if not any(_matches(name, target) for name in names)]
         if unknown or not names:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise ConfigError("model.lora.targets", [f"found {unknown}; the base has {known}"])
@@ -66,33 +66,36 @@ def _targets(model: PreTrainedModel, section: LoraSection) -> list[str] | str:
     layers, top = model.config.num_hidden_layers, section.top_layers
     if top > layers:
         raise ConfigError("model.lora.top_layers", [f"found {top}; the base has {layers} layers"])
-    numbers = {name: re.search(r"\.(\d+)\.", name) for name in names}
-    chosen = [name for name, number in numbers.items() if number and int(number[1]) >= layers - top]
+    chosen = []
+    for name in names:
+        number = re.search(r"\.(\d+)\.", name)
+        if number and int(number[1]) >= layers - top:
+            chosen.append(name)
     if not chosen:
         raise ConfigError("model.lora.targets", [f"found {section.targets}; the last {top} layers have none of them"])
     return chosen
 
 
-def _is(name: str, target: str) -> bool:
+def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
 def has_adapter(model: nn.Sequential) -> bool:
-    """Whether there is something to merge."""
+    """Tell whether a model has an adapter in it, which could be merged."""
     return bool(getattr(getattr(model[0], "model", None), "_hf_peft_config_loaded", False))
 
 
 def base_of(model: SentenceTransformer) -> str:
-    """The folder or hub name of the model that the adapter was trained on."""
+    """Return the folder or hub name of the model that the adapter was trained on."""
     frame: Any = model[0]
     return str(frame.model.peft_config["default"].base_model_name_or_path)
 
 
 def merge(model: SentenceTransformer) -> SentenceTransformer:
-    """The model with its adapter merged into the weights of its base, in the precision of the base, not in 4 bits.
+    """Merge the adapter of a model into the weights of its base, in the precision of the base, not in 4 bits.
 
-    The result depends on no other folder and is as fast as the base. Where nothing of ours is needed any more, the
-    host's modules take the place.
+    The result depends on no other folder and is as fast as the base. Where nothing of ours is needed any more,
+    sentence-transformers' modules take the place.
 
     Raises:
         RunError: the adapter has whole modules of its own.
@@ -107,12 +110,15 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
         frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)
     else:
         frame = Transformer(adapter.base_model_name_or_path)
-        if getattr(old, "bidirectional", False):  # an adapter that others trained has the host's module
+        if getattr(
+            old, "bidirectional", False
+        ):  # an adapter that others trained has the module of sentence-transformers
             frame.model.config.is_causal = False  # kept there, because all weights will be saved
-    read_alike(frame, old)
+    copy_tokenization(frame, old)
     frame.model.add_adapter(adapter)
     names = {name for name, parameter in frame.model.named_parameters() if parameter.requires_grad}
-    frame.model.load_state_dict({n: v for n, v in old.model.state_dict().items() if n in names}, strict=False)
+    trained = {name: weight for name, weight in old.model.state_dict().items() if name in names}
+    frame.model.load_state_dict(trained, strict=False)
     _merge_in_place(frame.model)
     merged = type(model)(
         modules=[frame, *list(model)[1:]],

@@ -1,4 +1,4 @@
-"""Which architectures transformers knows, read from its source: to import it takes seconds, and torch."""
+"""Architectures that transformers knows, read from its source: to import it takes seconds, and torch."""
 
 import importlib.util
 import re
@@ -7,26 +7,27 @@ from pathlib import Path
 
 
 def is_known(kind: str) -> bool:
-    """Whether a model of this `model_type` can be loaded without code of its own; yes where nobody can tell."""
+    """Tell whether a model of this `model_type` can be loaded without code of its own; yes where nobody can tell."""
     known = _listed("auto_mappings.py", "CONFIG_MAPPING_NAMES") | _listed("modeling_auto.py", "MODEL_MAPPING_NAMES")
     return not known or kind in known
 
 
 def is_decoder(kind: str) -> bool:
-    """Whether it was made to write, as `multigrain.model.eos.is_decoder` says of a loaded one."""
-    writes, fills = (_listed("modeling_auto.py", f"MODEL_FOR_{task}_LM_MAPPING_NAMES") for task in ("CAUSAL", "MASKED"))
+    """Tell whether a model of this `model_type` was made to write, as `multigrain.model.eos.is_decoder` does."""
+    writes = _listed("modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+    fills = _listed("modeling_auto.py", "MODEL_FOR_MASKED_LM_MAPPING_NAMES")
     return kind in writes and kind not in fills
 
 
 def is_class(name: str) -> bool:
-    """Whether transformers has a model's class of this name itself; yes where nobody can tell."""
+    """Tell whether transformers itself has a model class of this name; yes where nobody can tell."""
     source = _source("modeling_auto.py")
     return not source or f'"{name}"' in source
 
 
 @cache
 def _source(file: str) -> str:
-    """A file of transformers.models.auto; nothing where there is none."""
+    """Read a file of transformers.models.auto; nothing where there is none."""
     package = importlib.util.find_spec("transformers")
     try:
         return Path(str(package and package.origin)).with_name("models").joinpath("auto", file).read_text("utf-8")
@@ -36,6 +37,6 @@ def _source(file: str) -> str:
 
 @cache
 def _listed(file: str, mapping: str) -> frozenset[str]:
-    """The keys of a mapping in a file of transformers.models.auto."""
+    """List the keys of a mapping in a file of transformers.models.auto."""
     block = re.search(rf"^{mapping} = OrderedDict\(\n(.*?)^\)", _source(file), re.MULTILINE | re.DOTALL)
     return frozenset(re.findall(r'\(\s*"([^"]+)",', block[1])) if block else frozenset()

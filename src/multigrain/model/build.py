@@ -14,16 +14,19 @@ from multigrain.errors import ConfigError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.adapter import add_adapter, has_adapter
 from multigrain.model.anchor_attention import evaluating, let_see_ahead
-from multigrain.model.chat_template import read_alike
-from multigrain.model.eos import end_in_eos, is_decoder, lasting
-from multigrain.model.files import folder_of, modules_of, revision_of
-from multigrain.model.load import UNLOADABLE, EmbeddingModel, load_base
-from multigrain.model.locate import prompts_to_train
+from multigrain.model.chat_template import copy_tokenization
+from multigrain.model.embedding_model import EmbeddingModel
+from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
+from multigrain.model.files import folder_of, revision_of
+from multigrain.model.load import UNLOADABLE, load_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
-from multigrain.model.precheck import adapter_as_base, foresee_base, unfit_dense
+from multigrain.model.precheck import precheck_base
+from multigrain.model.prompts import prompts_to_train
+from multigrain.model.refusals import adapter_as_base, unfit_dense
 from multigrain.model.roles import ROLES, prompt_for
+from multigrain.model.saved_settings import modules_of
 
-HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
+POOLING_MODES: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
     "mean": "mean",
     "cls": "cls",
     "last": "lasttoken",
@@ -32,7 +35,7 @@ HOST_POOLINGS: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = 
 
 
 def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
-    """The base with the attention, adapter and pooling asked for, and normalised embeddings.
+    """Build a model on a base, with the attention, adapter and pooling asked for, and normalised embeddings.
 
     Every text ends in the EOS token if the base is a decoder. The base's prompts stay where there is no instruction,
     and so do what it makes of the pooled vector (Dense), and the length to which it cuts that; how it measures
@@ -48,30 +51,30 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     if not isinstance(section, ModelSection):
         as_path(section, "a ModelSection or a base")
         section = ModelSection(base=str(section))
-    foresee_base(section.base)
-    host = load_base(section.base)
-    transformer = _transformer(section, host)
+    precheck_base(section.base)
+    loaded = load_base(section.base)
+    transformer = _transformer(section, loaded)
     dimension = transformer.get_embedding_dimension()
     pooled: nn.Module
     if section.pooling == "anchor":
         pooled = AnchorPooling(dimension, section.prompt_in_pooling, **section.anchor.model_dump())
     else:
-        pooled = Pooling(dimension, HOST_POOLINGS[section.pooling], section.prompt_in_pooling)
-    prompts = prompts_to_train(section, host.prompts)
-    modules = [transformer, pooled, *_kept(section, host, dimension), Normalize()]
+        pooled = Pooling(dimension, POOLING_MODES[section.pooling], section.prompt_in_pooling)
+    prompts = prompts_to_train(section, loaded.prompts)
+    modules = [transformer, pooled, *_kept(section, loaded, dimension), Normalize()]
     try:
-        model = EmbeddingModel(modules=modules, prompts=prompts, truncate_dim=host.truncate_dim)
+        model = EmbeddingModel(modules=modules, prompts=prompts, truncate_dim=loaded.truncate_dim)
     except ValueError as error:  # the attention cannot be seen
         raise ConfigError("model.pooling", [str(error)]) from error
-    model.max_seq_length = min(section.max_tokens, host.max_seq_length or section.max_tokens)
+    model.max_seq_length = min(section.max_tokens, loaded.max_seq_length or section.max_tokens)
     check_prompts(model, model.max_seq_length, "model.max_tokens")
     return model
 
 
-def _kept(section: ModelSection, host: SentenceTransformer, dimension: int) -> list[nn.Module]:
-    """What the base makes of the pooled vector, but for the length 1 at the end; not trained beside an adapter."""
-    pooling = next((place for place, module in enumerate(host) if isinstance(module, Pooling)), len(host))
-    kept = list(host)[pooling + 1 :]
+def _kept(section: ModelSection, loaded: SentenceTransformer, dimension: int) -> list[nn.Module]:
+    """Return the base's modules after its pooling, but for a last Normalize; not trained beside an adapter."""
+    pooling = next((place for place, module in enumerate(loaded) if isinstance(module, Pooling)), len(loaded))
+    kept = list(loaded)[pooling + 1 :]
     while kept and isinstance(kept[-1], Normalize):
         kept.pop()
     wanted = next((module.in_features for module in kept if isinstance(module, Dense)), dimension)
@@ -82,10 +85,10 @@ def _kept(section: ModelSection, host: SentenceTransformer, dimension: int) -> l
     return kept
 
 
-def _transformer(section: ModelSection, host: SentenceTransformer) -> Transformer:
-    """The base itself, or in a frame of ours where the host's would forget something."""
-    base, transformer = section.base, cast(Transformer, host[0])
-    if has_adapter(host):
+def _transformer(section: ModelSection, loaded: SentenceTransformer) -> Transformer:
+    """Return the base's transformer, or ours in its place where sentence-transformers' would forget something."""
+    base, transformer = section.base, cast(Transformer, loaded[0])
+    if has_adapter(loaded):
         raise adapter_as_base(base)
     if section.pooling == "anchor" or section.lora or type(section.bidirectional) is int:
         transformer = _frame(section, transformer)
@@ -97,7 +100,7 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
     if is_decoder(transformer.model.config):
         try:
             end_in_eos(transformer.tokenizer)
-            transformer.processor = lasting(transformer.tokenizer)
+            transformer.processor = persistent_tokenizer(transformer.tokenizer)
         except ValueError as error:
             raise ConfigError("model.base", [f"{base} cannot be trained: {error}"]) from error
     if section.lora:
@@ -107,19 +110,19 @@ def _transformer(section: ModelSection, host: SentenceTransformer) -> Transforme
     return transformer
 
 
-def _frame(section: ModelSection, host: Transformer) -> AnchorTransformer:
-    """Our transformer with the base's weights, which reads texts as the host's does."""
+def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
+    """Load the base's weights into our transformer, which reads texts as the loaded one does."""
     quantize = section.lora.quantize if section.lora else None
     if quantize:
         require_extra("qlora")
-    base = host.model.name_or_path
+    base = loaded.model.name_or_path
     within = next((module["path"] for module in modules_of(folder_of(base) or Path(base))), "")
     where: dict[str, Any] = {}
     if revision := revision_of(base):
         where = {"revision": revision, "subfolder": within}
     elif within:  # older models have each module in a folder of its own
         base = str(Path(base, within))
-    host.model.to("meta")  # its weights would be there twice
+    loaded.model.to("meta")  # its weights would be there twice
     try:
         frame = AnchorTransformer(
             base,
@@ -137,12 +140,12 @@ def _frame(section: ModelSection, host: Transformer) -> AnchorTransformer:
         except ValueError as error:
             raise ConfigError("model.bidirectional", [str(error)]) from error
         frame.bidirectional = section.bidirectional
-    read_alike(frame, host)
+    copy_tokenization(frame, loaded)
     return frame
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:
-    """Whether the state of the first token changes with the last, whatever the configuration says."""
+    """Tell whether the state of the first token changes with the last, whatever the configuration says."""
     tokens = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
     with torch.no_grad(), evaluating(model):
         first = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]

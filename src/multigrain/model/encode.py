@@ -17,17 +17,17 @@ from multigrain.progress import Meter, meter
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-BATCH = 32
-BATCHES = 8
-"""Between two reports of progress."""
-PORTION = 4 * BATCHES * BATCH
-"""Texts that are kept at once."""
+BATCH_SIZE = 32
+BATCHES_PER_REPORT = 8
+"""Batches between two reports of progress."""
+PORTION = 4 * BATCHES_PER_REPORT * BATCH_SIZE
+"""Texts whose vectors are written to the file at once."""
 
 
 def encode(
     model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str, precision: Precision = "fp32"
 ) -> Vectors:
-    """(number of texts, dimension) vectors of length 1, in the order of the texts, with the model's prompt for them."""
+    """Encode texts in one role, with the model's prompt for it: (number of texts, dimension) vectors of length 1."""
     with meter(description, len(texts)) as progress:
         return _encode(model, texts, role, progress, precision)
 
@@ -45,24 +45,25 @@ def encode_by_length(
     prompt: str,
     role: Role | None,
     report: Callable[[int], object],
-    batch_size: int = BATCH,
+    batch_size: int = BATCH_SIZE,
 ) -> Vectors:
-    """(number of texts, dimension) vectors, in the order of the texts, which are sorted by length within.
-
-    So a batch holds little padding.
+    """Encode texts sorted by length, so that a batch holds little padding.
 
     Args:
         model: encodes them.
         texts: what is encoded.
         prompt: goes before each of them.
-        role: theirs, if they have one; then the vectors have length 1, else they are as the model gives them.
-        report: is told of so many more texts, now and then.
+        role: of the texts, if they have one; then the vectors have length 1, else they are as the model gives them.
+        report: called now and then with the number of texts encoded since the last call.
         batch_size: texts that are encoded at once.
+
+    Returns:
+        (number of texts, dimension), in the order of the texts as they were given.
     """
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
-    for start in range(0, len(order), BATCHES * batch_size):
-        chunk = order[start : start + BATCHES * batch_size]
+    for start in range(0, len(order), BATCHES_PER_REPORT * batch_size):
+        chunk = order[start : start + BATCHES_PER_REPORT * batch_size]
         vectors[chunk] = model.encode(
             [texts[index] for index in chunk],
             prompt=prompt,
@@ -115,7 +116,7 @@ class CachedEncoder:
         self._file = VectorFile(path, model_id)
 
     def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
-        """(number of texts, dimension) vectors of length 1, in the order of the texts."""
+        """Return (number of texts, dimension) vectors of length 1, in the order of the texts; encode those not kept."""
         prompt = prompt_for(role, self._model.prompts if self._prompts is None else self._prompts)
         keys = [key_of(text, prompt) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._file}

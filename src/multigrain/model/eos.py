@@ -1,4 +1,7 @@
-"""Decoders learn to put what they know of a text into its last token: every text has to end in the same one."""
+"""The EOS token at the end of every text of a decoder.
+
+Decoders learn to put what they know of a text into its last token: every text has to end in the same one.
+"""
 
 from tempfile import TemporaryDirectory
 
@@ -10,12 +13,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 SHORT, LONG = "a", "a " * 50
-MOST = 16
+MAX_TOKENS = 16
 """Tokens to which the long text is cut."""
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
-    """Whether the architecture was made to write: one that can fill gaps too is an encoder."""
+    """Tell whether an architecture was made to write: one that can fill gaps too is an encoder."""
     kind = config.model_type
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -40,16 +43,16 @@ def end_in_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.pad_token = ending
 
 
-def see_to_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have a token to pad with, if there is any; it is masked, so it does not matter which."""
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a token to pad with, if it has any; it is masked, so it does not matter which."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
 
 def last_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The special token in which a short text, one that is cut, and an empty one all end; None if there is none."""
-    texts = [tokenizer(text, truncation=True, max_length=MOST)["input_ids"] for text in (SHORT, LONG, "")]
-    endings = {ids[-1] if ids and len(ids) <= MOST else None for ids in texts}
+    """Return the special token in which short, cut and empty texts all end; None if there is none."""
+    texts = [tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in (SHORT, LONG, "")]
+    endings = {ids[-1] if ids and len(ids) <= MAX_TOKENS else None for ids in texts}
     last = endings.pop()
     if endings or last not in tokenizer.all_special_ids:
         return None
@@ -69,15 +72,15 @@ def _append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     backend.post_processor = ending if before is None else Sequence([before, ending])
 
 
-def lasting(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer; or where it would forget its ending when it is saved and loaded, another of the same file.
+def persistent_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return the tokenizer; or where it would forget its ending when it is saved and loaded, another of the same file.
 
     Some classes write a template of their own whenever they are made (GPT-NeoX, CodeLlama).
 
     Raises:
-        ValueError: that one would forget it too.
+        ValueError: the other would forget it too.
     """
-    if _again(tokenizer) == last_token(tokenizer):
+    if _last_token_reloaded(tokenizer) == last_token(tokenizer):
         return tokenizer
     plain: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer,
@@ -86,13 +89,13 @@ def lasting(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         model_max_length=tokenizer.model_max_length,
         **tokenizer.special_tokens_map,
     )
-    if _again(plain) != last_token(tokenizer):
+    if _last_token_reloaded(plain) != last_token(tokenizer):
         raise ValueError("its tokenizer forgets the EOS token at the end of texts when it is loaded again")
     return plain
 
 
-def _again(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The last token of texts once the tokenizer was saved and loaded."""
+def _last_token_reloaded(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the last token of texts once the tokenizer was saved and loaded."""
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return last_token(AutoTokenizer.from_pretrained(folder))

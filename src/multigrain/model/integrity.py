@@ -1,4 +1,7 @@
-"""Is a loaded model what its files hold? The libraries draw what they miss at random, and at most warn of it."""
+"""Integrity of a loaded model: is it what its files hold?
+
+The libraries draw weights that they miss at random, and at most warn of it.
+"""
 
 import re
 from pathlib import Path
@@ -12,17 +15,18 @@ from transformers import PreTrainedModel
 from multigrain.model.adapter import has_adapter
 
 
-def unlike_its_files(folder: Path, model: SentenceTransformer) -> str | None:
-    """What in the model is not as in its files; None if all is."""
-    if absent := weights_not_in(folder, model):
+def integrity_fault(folder: Path, model: SentenceTransformer) -> str | None:
+    """Say what in a loaded model is not as in its files; None if all is."""
+    if absent := missing_weights(folder, model):
         return f"{len(absent)} of the model's weights are not in its files, such as {absent[0]}"
-    if left := _layers_left_over(folder, model):
-        return f"{len(left)} weights in its files have no place in the model, such as {left[0]}; see config.json"
+    if unexpected := _unexpected_layers(folder, model):
+        found = f"{len(unexpected)} weights in its files have no place in the model, such as {unexpected[0]}"
+        return f"{found}; see config.json"
     return _length_fault(model)
 
 
-def weights_not_in(folder: Path, model: nn.Sequential) -> list[str]:
-    """The model's weights that the folder does not hold; none where it holds no safetensors at all.
+def missing_weights(folder: Path, model: nn.Sequential) -> list[str]:
+    """List the model's weights that the folder does not hold; none where it holds no safetensors at all.
 
     A file's names may have one or two modules more in front than the model's, or fewer. A pooler is of no use here, and
     often not saved.
@@ -34,8 +38,8 @@ def weights_not_in(folder: Path, model: nn.Sequential) -> list[str]:
     return [name for name in _names(model) if name not in shorter and saved.isdisjoint(_endings(name))]
 
 
-def drawn_at_random(folder: Path, model: nn.Sequential) -> list[str]:
-    """The weights of a model just loaded that its files do not hold, so that they begin at random.
+def randomly_initialized(folder: Path, model: nn.Sequential) -> list[str]:
+    """List the weights of a model just loaded that its files do not hold, so that they begin at random.
 
     Where names differ, transformers is asked: it translates those of older releases.
 
@@ -46,15 +50,15 @@ def drawn_at_random(folder: Path, model: nn.Sequential) -> list[str]:
     backbone = getattr(model[0], "model", None)
     if not isinstance(backbone, PreTrainedModel):
         return []
-    absent = weights_not_in(folder, model)
+    absent = missing_weights(folder, model)
     if has_adapter(model) or (_saved(folder) and not absent):
         return absent
     _, info = type(backbone).from_pretrained(folder, output_loading_info=True)
     return sorted(name for name in info["missing_keys"] if "pooler" not in name)
 
 
-def _layers_left_over(folder: Path, model: SentenceTransformer) -> list[str]:
-    """Weights of layers beyond the last that the model has. Other names are of heads, which it may well leave out."""
+def _unexpected_layers(folder: Path, model: SentenceTransformer) -> list[str]:
+    """List weights of layers beyond the last of the model. Other names are of heads, which it may well leave out."""
     names = set(_names(model))
     known = {ending for name in names for ending in _endings(name)}
     kinds = {re.sub(r"\d+", "#", ending) for ending in known}
@@ -66,7 +70,7 @@ def _layers_left_over(folder: Path, model: SentenceTransformer) -> list[str]:
 
 
 def _length_fault(model: SentenceTransformer) -> str | None:
-    length, positions = model.max_seq_length, positions_of(model)
+    length, positions = model.max_seq_length, position_limit(model)
     if length is not None and (type(length) is not int or length < 1):
         return f"max_seq_length: found {length!r}; wanted a number above 0"
     if length and positions is not None and positions < length:
@@ -74,22 +78,25 @@ def _length_fault(model: SentenceTransformer) -> str | None:
     return None
 
 
-def positions_of(model: nn.Sequential) -> int | None:
-    """Tokens that the model has places for; None where it counts them in another way than by a table.
+def position_limit(model: nn.Sequential) -> int | None:
+    """Return the tokens that the model has positions for; None where it has no table of positions.
 
     RoBERTa and its kin begin to count behind their padding token (positions 0 and 1 are no text's), BART behind 2.
     """
     backbone = getattr(model[0], "model", None)
-    places = [
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1) - _offset(module)
-        for name, module in (backbone.named_modules() if isinstance(backbone, nn.Module) else ())
-        if isinstance(module, nn.Embedding) and "position" in name
-    ]
-    return min(places, default=None)
+    if not isinstance(backbone, nn.Module):
+        return None
+    limits = []
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name:
+            before_first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - before_first - _offset(module))
+    return min(limits, default=None)
 
 
 def _offset(module: nn.Module) -> int:
-    return getattr(module, "offset", 0) if isinstance(getattr(module, "offset", 0), int) else 0
+    offset = getattr(module, "offset", 0)
+    return offset if isinstance(offset, int) else 0
 
 
 def _saved(folder: Path) -> set[str]:
@@ -101,7 +108,7 @@ def _saved(folder: Path) -> set[str]:
 
 
 def _names(model: nn.Sequential) -> list[str]:
-    """Of an adapter, the weights that it adds: the others are its base's."""
+    """List the weights of a model by name; of an adapter only those that it adds: the others are its base's."""
     backbone: Any = getattr(model[0], "model", None)
     if not isinstance(backbone, nn.Module):
         return []

@@ -1,8 +1,8 @@
-"""A saved model in the words of sentence-transformers 5 and transformers 4, which 6 and 5 read as well.
+"""Settings of a saved model as sentence-transformers 5 and transformers 4 write them; 6 and 5 read them as well.
 
 Older releases, and servers that read the files by themselves (TEI, vLLM), know neither the places to which modules
-moved in sentence-transformers 6, nor its compact settings of a pooling. Nothing is lost: a folder whose settings have
-no older words keeps the new ones.
+moved in sentence-transformers 6, nor its compact settings of a pooling. Nothing is lost: a folder whose settings cannot
+be said in the older form keeps the new one.
 """
 
 import json
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.files import write_json
-from multigrain.model.files import modules_of, settings_of
-from multigrain.model.precheck import LEGACY_MODES
+from multigrain.model.saved_settings import LEGACY_MODES, class_of, modules_of, settings_of
 
 OLDEST = "5.1"
-"""The release of sentence-transformers from which on a model with the host's own modules can be loaded."""
+"""The first release of sentence-transformers that loads a model with its own modules alone."""
 OLDEST_ANCHOR = "6.2"
-"""The same for anchor pooling, and whatever else brings our code."""
+"""The first release of sentence-transformers that loads anchor pooling, and whatever else brings our code."""
 PLACE = "sentence_transformers.models"
 NAMES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
 """Modules that sentence-transformers 5 has there."""
@@ -28,37 +27,40 @@ NEW_DEFAULTS: dict[str, Any] = {
 """Settings of a transformer that older releases do not know, and what they do all the same."""
 
 
-def write_in_old_words(folder: Path, max_tokens: int | None) -> None:
-    """Rewrite the settings of a saved model where all of its modules are the host's.
+def write_legacy_settings(folder: Path, max_tokens: int | None) -> None:
+    """Rewrite the settings of a saved model where all of its modules are those of sentence-transformers.
 
     Args:
         folder: the model's.
-        max_tokens: its greatest length.
+        max_tokens: tokens of a text that it reads at most.
     """
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
+    kinds = [class_of(module) for module in modules]
     if kinds[0] != "Transformer" or not {*kinds} <= {*NAMES} or (folder / "adapter_config.json").is_file():
         return
     if not _rewrite_transformer(folder, max_tokens):
         return
     for module, kind in zip(modules[1:], kinds[1:], strict=True):
         _rewrite(folder / module["path"] / "config.json", kind)
-    write_json(folder / "modules.json", [{**m, "type": f"{PLACE}.{k}"} for m, k in zip(modules, kinds, strict=True)])
+    for module, kind in zip(modules, kinds, strict=True):
+        module["type"] = f"{PLACE}.{kind}"
+    write_json(folder / "modules.json", modules)
     _rewrite_config(folder / "config.json")
     _rewrite_tokenizer(folder / "tokenizer_config.json")
 
 
 def least_release(folder: Path) -> str:
-    """The first release of sentence-transformers that loads a saved model."""
+    """Return the first release of sentence-transformers that loads a saved model."""
     modules = modules_of(folder)
-    is_in_old_words = bool(modules) and all(module["type"].startswith(f"{PLACE}.") for module in modules)
-    return OLDEST if is_in_old_words else OLDEST_ANCHOR
+    is_legacy = bool(modules) and all(module["type"].startswith(f"{PLACE}.") for module in modules)
+    return OLDEST if is_legacy else OLDEST_ANCHOR
 
 
 def _rewrite_transformer(folder: Path, max_tokens: int | None) -> bool:
-    """Whether it can be said in old words."""
+    """Rewrite the settings of the transformer; tell whether they can be said in the older form."""
     path = folder / "sentence_bert_config.json"
-    settings = {k: value for k, value in settings_of(folder, path.name).items() if NEW_DEFAULTS.get(k) != value}
+    saved = settings_of(folder, path.name)
+    settings = {name: value for name, value in saved.items() if NEW_DEFAULTS.get(name) != value}
     if not {*settings} <= {"max_seq_length", "do_lower_case"}:
         return False
     write_json(path, {"max_seq_length": max_tokens, "do_lower_case": False, **settings})
@@ -75,25 +77,27 @@ def _rewrite(path: Path, kind: str) -> None:
         # Some readers take the first setting that is true for the pooling.
         write_json(path, {"word_embedding_dimension": size, **flags, "include_prompt": with_prompt})
     elif kind == "Dense":
-        places = ("module_input_name", "module_output_name")
-        write_json(path, {k: v for k, v in settings.items() if k not in places or v != "sentence_embedding"})
+        for name in ("module_input_name", "module_output_name"):
+            if settings.get(name) == "sentence_embedding":
+                del settings[name]
+        write_json(path, settings)
 
 
 def _rewrite_config(path: Path) -> None:
-    """Say at the old place too how positions turn; transformers 4 would take its own default without a word."""
+    """Write the settings of RoPE at the old place too; transformers 4 would take its own default without a word."""
     settings = settings_of(path.parent, path.name)
-    turn = settings.get("rope_parameters")
-    if not isinstance(turn, dict) or "rope_theta" not in turn or "rope_theta" in settings:
+    rope = settings.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" not in rope or "rope_theta" in settings:
         return
-    scaling = {name: value for name, value in turn.items() if name != "rope_theta"}
-    settings["rope_theta"] = turn["rope_theta"]
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    settings["rope_theta"] = rope["rope_theta"]
     if scaling.get("rope_type", "default") != "default":
         settings["rope_scaling"] = scaling
     write_json(path, settings)
 
 
 def _rewrite_tokenizer(path: Path) -> None:
-    """Transformers 4 calls the tokenizer of any `tokenizer.json` by another name, which 5 knows too."""
+    """Name the tokenizer class as transformers 4 does, which has another name for it than 5; 5 knows both."""
     settings = settings_of(path.parent, path.name)
     if settings.get("tokenizer_class") == "TokenizersBackend":
         write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})

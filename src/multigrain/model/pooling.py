@@ -3,18 +3,19 @@
     weight_j  = score_j / sum over k of score_k
     embedding = sum over j of weight_j * H[j]
 
-with the scores of `anchor_attention` and H the final hidden states. No parameters are added.
+with score_j how much attention token j receives (`anchor_scores`), H (n, D) the final hidden states of a text of n
+tokens, and embedding (D). No parameters are added. Source: *Negative Matters* (ACL 2025).
 
-This file is shipped inside every saved model, beside `anchor_attention.py`: it may import nothing but torch,
-sentence_transformers and that file. The names of the classes are a file format. Both are in one file, because the
-host saves the code of a module beside that module's settings, and looks for it beside the first module's alone.
+This file is shipped inside every saved model, beside `anchor_attention.py` and what that imports: it may import nothing
+but torch, transformers, sentence_transformers and those files. The names of the classes are a file format. Both are in
+one file, because sentence-transformers saves the code of a module beside that module's settings, and looks for it
+beside the first module's alone.
 """
 
 import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any, Literal, get_args
 
 import torch
@@ -25,12 +26,14 @@ from torch import Tensor
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from .anchor_attention import AnchorSettings, Form, anchor_scores_of, let_see_ahead, mark_anchor_layers
+from .anchor_attention import anchor_scores_of, let_see_ahead, mark_anchor_layers
+from .anchor_scores import AnchorSettings, Form
 
 HOOKS = "transformers.utils.output_capturing"
 SAMPLED = 64
-"""Numbers of a weight by which a base is told from others."""
+"""Numbers of each weight by which a base is told from others."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""Features that a model is called with."""
 
 
 def _require_bool(**settings: Any) -> None:
@@ -40,7 +43,7 @@ def _require_bool(**settings: Any) -> None:
 
 
 class AnchorTransformer(Transformer):
-    """The host's Transformer, which also hands on the anchor scores of some attention layers.
+    """A Transformer of sentence-transformers that also hands on the anchor scores of some attention layers.
 
     Writes `token_embeddings` (B, n, D) and, once a pooling has asked for them by `hand_on_scores`, `anchor_scores`
     (B, n) into the features; both come from the same pass.
@@ -52,8 +55,8 @@ class AnchorTransformer(Transformer):
         bidirectional: whether a decoder's tokens see those after them too; a number: in so many of its last layers.
         quantize: "4bit" for the weights of a model whose adapter was trained on such (QLoRA).
         base_digest: what an adapter's base must have as `digest_of_base`.
-        model_kwargs: as the host's Transformer takes it; a `quantization_config` in it wins.
-        kwargs: as the host's Transformer takes them.
+        model_kwargs: as sentence-transformers' Transformer takes it; a `quantization_config` in it wins.
+        kwargs: as sentence-transformers' Transformer takes them.
 
     Raises:
         ValueError: a setting is none that there is, or the adapter was made for another base.
@@ -95,11 +98,11 @@ class AnchorTransformer(Transformer):
         self._places: tuple[int, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling: without the hooks that transformers puts into a model that gives attentions."""
+        """Leave out the hooks that transformers puts into a model that gives attentions: they cannot be pickled."""
         return self.__dict__ | {"_modules": {name: _without_hooks(module) for name, module in self._modules.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In another process, transformers has not heard of the model, and would not ask its layers for attentions."""
+        """Tell transformers of the model again: in another process it would not ask the layers for attentions."""
         from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -108,18 +111,29 @@ class AnchorTransformer(Transformer):
                 _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
-        """From now on, write anchor scores too."""
+        """Write anchor scores too from now on.
+
+        Raises:
+            ValueError: the model has no attention that could be seen, or no such layers.
+        """
         self._places = mark_anchor_layers(self.model, settings)
         self._anchor = settings
 
-    def _get_prompt_length(self, prompt: str, **kwargs: Any) -> int:  # noqa: ARG002 (the host's are of no matter)
-        """Read by a pooling that leaves the prompt out; the host would count a last space of the prompt as a token."""
+    def _get_prompt_length(self, prompt: str, **kwargs: Any) -> int:  # noqa: ARG002 (not needed)
+        """Count a prompt's tokens, which a pooling may leave out; sentence-transformers counts a last space too."""
         if (prompt,) not in self._prompt_length_mapping:
             self._prompt_length_mapping[prompt,] = prompt_tokens(self, prompt)
         return int(self._prompt_length_mapping[prompt,])
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the model once.
+
+        Args:
+            features: `input_ids` (B, n), `attention_mask` (B, n) and other inputs of the model.
+            kwargs: passed on to the model.
+
+        Returns:
+            The features with `token_embeddings` (B, n, D), and `anchor_scores` (B, n) if a pooling wants them.
 
         Raises:
             ValueError: anchor scores are wanted, but the input is flattened, or the model gives none, because its
@@ -153,7 +167,7 @@ class AnchorTransformer(Transformer):
 
 
 def _without_hooks(module: Any) -> Any:
-    """A copy that shares the weights; the module itself, which may be in use, stays as it is."""
+    """Copy a module, weights shared, without its hooks; the module itself, which may be in use, stays as it is."""
     clone = copy.copy(module)
     clone._modules = {name: child and _without_hooks(child) for name, child in module._modules.items()}
     hooks = module._forward_hooks.items()
@@ -164,7 +178,14 @@ def _without_hooks(module: Any) -> Any:
 
 
 def load_magnitudes(model: Any, path: str) -> None:
-    """Of a DoRA adapter; transformers saves them, but does not find them again when it loads."""
+    """Load the magnitudes of a DoRA adapter: transformers saves them, but does not find them again when it loads.
+
+    Source: arXiv 2402.09353.
+
+    Args:
+        model: with the adapter in it; any other stays as it is.
+        path: the folder or hub name of the adapter.
+    """
     adapter = getattr(model, "peft_config", {}).get("default")
     if not getattr(adapter, "use_dora", False):
         return
@@ -175,7 +196,7 @@ def load_magnitudes(model: Any, path: str) -> None:
 
 
 def digest_of_base(model: PreTrainedModel) -> str:
-    """Tells a base from others by some numbers of each of its weights, those in 4 bits left out: "dtype:digest"."""
+    """Identify a base by some numbers of each of its weights, those in 4 bits left out: "dtype:digest"."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         # A pooler that no file has is drawn anew each time.
@@ -187,18 +208,23 @@ def digest_of_base(model: PreTrainedModel) -> str:
 
 
 def _is_base(model: PreTrainedModel, expected: str) -> bool:
-    """A model that is loaded in float16 is rounded in another way than when it was told apart, and believed."""
+    """Tell whether the model is the base expected; one in float16 is rounded in another way than then, and believed."""
     dtype, digest = digest_of_base(model).split(":")
     return expected.endswith(f":{digest}") or (dtype == "float16" and not expected.startswith("float16:"))
 
 
 def prompt_tokens(transformer: Transformer, prompt: str) -> int:
-    """How many tokens at the beginning of a text are the prompt's alone, whatever text follows.
+    """Count the tokens at the beginning of a text that are the prompt's alone, whatever text follows.
 
     Many decoders read "Query: " as 3 tokens, but "Query: cat" as "Query", ":" and " cat": the prompt has 2 of these.
     """
     texts = [transformer.preprocess([prompt + text])["input_ids"][0].tolist() for text in ("", "a", "Z")]
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
+    tokens = 0
+    for column in zip(*texts, strict=False):
+        if len(set(column)) > 1:
+            break
+        tokens += 1
+    return tokens
 
 
 class AnchorPooling(Pooling):
@@ -261,14 +287,14 @@ class AnchorPooling(Pooling):
         self.detach = detach
 
     def on_model_ready(self, model: BaseModel) -> None:
-        """Ask the transformer before for the scores; the host calls this once a model is built or loaded.
+        """Ask the transformer before for the scores; sentence-transformers calls this once a model is built or loaded.
 
         Raises:
             ValueError: the module before is no AnchorTransformer, its model cannot give the scores, or its token
                 embeddings are of another size.
         """
         transformer: Any = model[0]
-        # Loaded by the host alone, the class has another import path.
+        # Loaded by sentence-transformers alone, the class has another import path.
         if not hasattr(transformer, "hand_on_scores"):
             raise ValueError(f"AnchorPooling needs an AnchorTransformer before it, found {type(transformer).__name__}")
         if (size := transformer.get_embedding_dimension()) != self.embedding_dimension:
@@ -291,7 +317,14 @@ class AnchorPooling(Pooling):
         return features
 
     def weights(self, features: dict[str, Any]) -> Tensor:
-        """(B, n), the share of each token in the embedding; each row sums to 1, or to 0 for a text without tokens."""
+        """Compute the share of each token in the embedding.
+
+        Args:
+            features: `anchor_scores` (B, n) and `attention_mask` (B, n), and `prompt_length` where there is a prompt.
+
+        Returns:
+            (B, n); each row sums to 1, or to 0 for a text without tokens.
+        """
         scores: Tensor = features["anchor_scores"]
         taking_part = self._taking_part(features)
         if taking_part is not None:
@@ -300,7 +333,7 @@ class AnchorPooling(Pooling):
         return weights.detach() if self.detach else weights
 
     def _taking_part(self, features: dict[str, Any]) -> Tensor | None:
-        """(B, n), 0 for tokens that are left out; None where all take part (the scores of padding are 0).
+        """Mark the tokens that take part: (B, n), 0 for those left out; None where all do (padding scores 0 anyway).
 
         The mask in the features stays as it is: losses that embed twice (GradCache) need it unchanged.
         """

@@ -1,4 +1,4 @@
-"""Half precision: whether the hardware can, and matrix products in it."""
+"""Matrix products in half precision (bfloat16), where the hardware can."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,7 +11,7 @@ from multigrain.progress import say
 
 
 def uses_bf16(precision: Precision, device: torch.device, key: str = "training.precision") -> bool:
-    """Whether matrix products are in half precision.
+    """Tell whether matrix products are to be in half precision.
 
     Raises:
         ConfigError: the GPU cannot.
@@ -28,6 +28,6 @@ def uses_bf16(precision: Precision, device: torch.device, key: str = "training.p
 
 
 def matrix_products(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Within it, matrix products are of this precision; everything else stays in single precision."""
+    """Compute matrix products within a block in this precision; everything else stays in single precision."""
     enabled = uses_bf16(precision, device, "evaluation.precision")
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
-"""(number of texts, dimension)"""
+"""Vectors of texts: (number of texts, dimension)."""
 
 Role = Literal["query", "document"]
 """What a text is encoded as: many models put a prompt before queries, some another one before documents."""
@@ -17,12 +17,12 @@ Embed = Callable[[Sequence[str], Role], Vectors]
 
 ROLES: tuple[Role, ...] = ("query", "document")
 PROMPT_NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""The names under which models keep the prompt of a role. The host's `encode_document` means the same three, but gives
-every model an empty "document", and so never comes to the others."""
+"""The names under which models keep the prompt of a role. In sentence-transformers, `encode_document` means
+the same three, but every model is given an empty "document", so the others are never reached."""
 
 
 def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
-    """The prompt that a model with these prompts puts before a text in this role; empty where it has none.
+    """Return the prompt that a model with these prompts puts before a text in this role; empty where it has none.
 
     >>> prompt_for("document", {"query": "query: ", "document": "", "passage": "passage: "})
     'passage: '
@@ -31,7 +31,7 @@ def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
 
 
 def with_prompts(prompts: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
-    """The prompts of a model, with those in place of its own that are not None.
+    """Return the prompts of a model, with those in place of its own that are not None.
 
     >>> with_prompts({"query": "q: ", "passage": "p: "}, None, "")
     {'query': 'q: ', 'document': ''}

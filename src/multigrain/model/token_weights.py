@@ -1,4 +1,4 @@
-"""How much each token of a text counts in its embedding."""
+"""Shares of the tokens of a text in its embedding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Kind = Literal["text", "prompt", "special"]
-LEAST = 8
-"""Of what may be asked of `model.max_tokens`."""
+MIN_TOKENS = 8
+"""The least number that `model.max_tokens` may be."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,15 @@ def explain(name: str | Path, text: str, role: Role = "document") -> Explanation
 
     Raises:
         ConfigError: there is no such model, or it shows no attention.
-        RunError: the model is not whole, the text has no tokens, or nobody can tell where in the text they stand.
+        RunError: the files of the model are incomplete, the text has no tokens, or nobody can tell where in the text
+            they stand.
     """
     base = str(model_folder_of(name)) if Path(as_path(name, "a model")).is_dir() else str(name)
     model = load_model(base) if Path(base, "modules.json").is_file() else load_base(base, key="MODEL")
     is_own = len(model) > 1 and isinstance(model[1], AnchorPooling)
     if not is_own:
         length = model.max_seq_length or 512
-        model = build_model(ModelSection(base=base, max_tokens=max(length, LEAST)))
+        model = build_model(ModelSection(base=base, max_tokens=max(length, MIN_TOKENS)))
         model.max_seq_length = length
     prompt = prompt_for(role, model.prompts)
     return Explanation(prompt + text, _tokens(model, text, prompt), is_own)

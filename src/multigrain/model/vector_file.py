@@ -22,11 +22,11 @@ KEY_BYTES = 16
 KEYS_AT_ONCE = 8192
 """Records whose keys are read at once."""
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""How a system says that a file may not be written."""
+"""Errors by which a system says that a file may not be written."""
 
 
 def key_of(text: str, prompt: str = "") -> bytes:
-    """The 16 bytes by which the vector of a text, encoded with a prompt, is found."""
+    """Return the 16 bytes by which the vector of a text, encoded with a prompt, is found."""
     digest = hashlib.blake2b(text.encode(), digest_size=KEY_BYTES)
     if prompt:
         digest.update(b"\xff" + prompt.encode())  # a byte that UTF-8 has not
@@ -61,7 +61,7 @@ class VectorFile:
         return key in self._rows
 
     def read(self, keys: Sequence[bytes]) -> Vectors:
-        """(number of keys, dimension) vectors, in the order of the keys.
+        """Return (number of keys, dimension) vectors, in the order of the keys.
 
         Raises:
             KeyError: a key is not in the file.
@@ -113,7 +113,7 @@ class VectorFile:
             self._rows[key] = row
 
     def _keys(self) -> Iterator[bytes]:
-        """The keys of all whole records; their vectors are read past, not mapped, so that they take no memory."""
+        """Yield the keys of all complete records; the vectors are read past, not mapped, so they take no memory."""
         assert self._file is not None
         left = self._count()
         while left:
@@ -122,12 +122,12 @@ class VectorFile:
             left -= len(records)
 
     def _count(self) -> int:
-        """Whole records in the file."""
+        """Count the complete records in the file."""
         assert self._file is not None
         return (os.fstat(self._file.fileno()).st_size - self._header) // self._record.itemsize
 
     def _writable(self, dimension: int) -> np.dtype[Any]:
-        """Make sure that there is a file to append to; the type of its records."""
+        """Make sure that there is a file to append to; return the type of its records."""
         header = json.dumps({"model": self._model_id, "dimension": dimension}).encode() + b"\n"
         try:
             if self._file is None:
@@ -160,7 +160,7 @@ def _temporary_copy(file: IO[bytes] | None, header: bytes) -> IO[bytes]:
 
 @contextmanager
 def _locked(file: IO[bytes] | None) -> Iterator[IO[bytes]]:
-    """Two processes may append to one file (a search beside a run)."""
+    """Hold the file alone: two processes may append to one file (a search beside a run)."""
     assert file is not None
     fcntl.flock(file, fcntl.LOCK_EX)
     try:

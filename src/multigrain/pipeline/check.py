@@ -17,8 +17,8 @@ from multigrain.data.sources import PYTHON_DOCS
 from multigrain.llm.budget import Usage
 from multigrain.llm.clients.factory import model_name
 from multigrain.llm.prompted import Prompted
-from multigrain.model.locate import prompts_of, prompts_to_train
 from multigrain.model.precheck import length_note, notes
+from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import ROLES, prompt_for
 from multigrain.pipeline.forecast import Size, batch_of, forecast
 from multigrain.pipeline.generation import plans

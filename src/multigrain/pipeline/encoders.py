@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from multigrain.config import Config, Precision
 from multigrain.model.files import model_digest
-from multigrain.model.locate import prompts_of
+from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import Embed, with_prompts
 from multigrain.pipeline.run_dir import RunDir
 

@@ -16,7 +16,7 @@ from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
 from multigrain.model.files import EMBEDDED_LLM
 from multigrain.model.locate import find_base
-from multigrain.model.precheck import LAYERS, SIZES
+from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
 from multigrain.training.schedules import phases_of
 
 EMBEDDED_REQUESTS = 1.25
@@ -151,7 +151,9 @@ def _work(model: str) -> int | None:
         return SMOLLM
     try:
         settings = json.loads(Path(find_base(model, "model"), "config.json").read_text(encoding="utf-8"))
-        layers, width = (next(settings[name] for name in names if name in settings) for names in (LAYERS, SIZES))
+        layers, width = (
+            next(settings[name] for name in names if name in settings) for names in (LAYER_COUNTS, HIDDEN_SIZES)
+        )
         return int(layers * width**2)
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
         return None

@@ -13,7 +13,7 @@ from multigrain.extras import find_weights, require_engine, require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
-from multigrain.model.precheck import foresee, foresee_cross_encoder, foresee_encoder
+from multigrain.model.precheck import precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.synthesis.prompts import check_folder
 
 
@@ -36,10 +36,10 @@ def require(config: Config, llm: bool = True) -> None:
             near = get_close_matches(unknown[0], packages, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
             raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
-    foresee(config.model, config.training.matryoshka)
-    foresee_encoder(config.grading.judge_model, "grading.judge_model")
+    precheck_model(config.model, config.training.matryoshka)
+    precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
-        foresee_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
+        precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
     _require_packages(config)
     _require_place(config.folder)
     if config.synthesis.prompts:

@@ -18,8 +18,8 @@ from multigrain.config import TrainingSection
 from multigrain.errors import RunError, first_line
 from multigrain.files import write_json
 from multigrain.model.build import check_prompts
-from multigrain.model.precheck import vectors_too_short
 from multigrain.model.precision import uses_bf16
+from multigrain.model.refusals import vectors_too_short
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
 from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts, token_rows

@@ -17,8 +17,8 @@ from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.files import folder_of
-from multigrain.model.precheck import own_pooling
 from multigrain.model.roles import ROLES, Embed, with_prompts
+from multigrain.model.saved_settings import own_pooling
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result

@@ -10,7 +10,7 @@ from multigrain.config import Config, PhaseSection
 from multigrain.data.corpus import Corpus
 from multigrain.data.jsonl import read_tuples
 from multigrain.model.legacy import least_release
-from multigrain.model.locate import prompts_of
+from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import prompt_for
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.run_dir import RunDir

@@ -1,0 +1,69 @@
+"""The SentenceTransformer that knows our modules, and ships their code when it is saved."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import nn
+
+from multigrain.files import write_json
+from multigrain.model import anchor_attention, anchor_scores, attention_tiles, pooling
+from multigrain.model.chat_template import skip_chat_template
+from multigrain.model.legacy import write_legacy_settings
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+
+SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
+"""The files that a saved model needs in order to load without multigrain."""
+
+
+class EmbeddingModel(SentenceTransformer):
+    """A SentenceTransformer that loads our modules without a flag, and ships them when it is saved."""
+
+    _module_classes: Mapping[str, type[nn.Module]] = {
+        f"{module}.{cls.__name__}": cls
+        for cls in (AnchorTransformer, AnchorPooling)
+        for module in (cls.__module__, cls.__module__.rpartition(".")[2])
+    }
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
+    ) -> Self:
+        """Load with our classes among the known ones: the trainer reloads its checkpoints by this method."""
+        classes = {**cls._module_classes, **module_classes}
+        return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
+
+    def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a model that sentence-transformers did not save, such as a language model, without a chat template."""
+        modules, settings = super()._load_default_modules(*args, **kwargs)
+        skip_chat_template(cast(Transformer, next(iter(modules))))
+        return modules, settings
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save, with the code of our modules beside `modules.json`, which then names that code.
+
+        A model without modules of ours is saved as older releases write it.
+        """
+        super().save(path, *args, **kwargs)
+        listing = Path(path, "modules.json")
+        modules = json.loads(listing.read_text(encoding="utf-8"))
+        if not any(module["type"] in self._module_classes for module in modules):
+            write_legacy_settings(Path(path), self.max_seq_length)
+            return
+        for module in modules:
+            if module["type"] in self._module_classes:
+                module["type"] = ".".join(module["type"].split(".")[-2:])
+        for file in SHIPPED:
+            shutil.copy(file, path)
+        write_json(listing, modules)
+
+    def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save, and let others read the weights who may read the rest."""
+        super().save_pretrained(path, *args, **kwargs)
+        mode = Path(path, "modules.json").stat().st_mode
+        for file in Path(path).glob("*.safetensors"):
+            file.chmod(mode)

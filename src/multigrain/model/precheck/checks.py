@@ -1,0 +1,113 @@
+"""Checks of a base, an encoder and a cross-encoder by their files. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from multigrain.config import ModelSection
+from multigrain.errors import ConfigError
+from multigrain.model.files import folder_of, is_gguf, revision_of
+from multigrain.model.gguf_header import gguf_fault
+from multigrain.model.locate import require_model
+from multigrain.model.precheck.loading import loading_faults, pooling_fault
+from multigrain.model.precheck.training import eos_faults, module_faults, section_faults
+from multigrain.model.refusals import adapter_as_base, head_fault, no_cross_encoder, vectors_too_short
+from multigrain.model.saved_settings import (
+    SENTENCE_TRANSFORMERS_FILE,
+    modules_of,
+    settings_of,
+    transformer_of,
+    vector_length,
+)
+
+
+def precheck_model(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
+    """Check by its files that a base can have all that is asked for.
+
+    Of GGUF files nothing is known before, but whether they are complete.
+
+    Args:
+        section: the model.
+        dimensions: lengths to which its vectors are to be cut (training.matryoshka).
+
+    Raises:
+        ConfigError: there is no such base, it cannot be loaded or trained, or cannot have what is asked for.
+        RunError: the embedded model is not installed.
+    """
+    precheck_base(section.base)
+    folder = folder_of(section.base)
+    if folder is None:
+        return
+    inner = transformer_of(folder)
+    if faults := section_faults(section, inner):
+        raise ConfigError("model", faults)
+    size = vector_length(folder, settings_of(inner, "config.json"))
+    if size and (too_long := [dimension for dimension in dimensions if dimension > size]):
+        raise vectors_too_short(too_long, size)
+
+
+def precheck_base(name: str) -> None:
+    """Check that a base is there, and is such as can be trained, whatever is made of it.
+
+    Raises:
+        ConfigError: it is not.
+        RunError: the embedded model is not installed.
+    """
+    precheck_encoder(name, "model.base")
+    folder = folder_of(name)
+    if folder is None:
+        return
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise adapter_as_base(str(folder))
+    if faults := [*module_faults(folder), *eos_faults(transformer_of(folder))]:
+        raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
+
+
+def precheck_encoder(name: str, key: str) -> None:
+    """Check that an embedding model is there, and can be loaded without running code that comes with it.
+
+    Raises:
+        ConfigError: it is not, or cannot; names the setting `key`.
+        RunError: the embedded model is not installed.
+    """
+    _precheck_files(name, key, "AutoModel")
+    if (folder := folder_of(name)) and (fault := pooling_fault(folder)):
+        raise ConfigError(key, [f"{name} cannot be loaded: {fault}"])
+
+
+def precheck_cross_encoder(name: str, key: str) -> None:
+    """Check that a model that scores pairs is there, and has one score.
+
+    Raises:
+        ConfigError: it is not there, cannot be loaded, or is another kind of model; names the setting `key`.
+        RunError: the embedded model is not installed.
+    """
+    _precheck_files(name, key, "AutoModelForSequenceClassification")
+    folder = folder_of(name)
+    if folder is None or (len(modules_of(folder)) > 1 and _model_type(folder) == "CrossEncoder"):
+        return
+    config = settings_of(transformer_of(folder), "config.json")
+    scores = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+    if fault := head_fault(config.get("architectures") or [], scores):
+        raise no_cross_encoder(name, key, fault)
+
+
+def _precheck_files(name: str, key: str, loader: str) -> None:
+    """Check that a model is there, and its files are such as the class `loader` of transformers can load.
+
+    Raises:
+        ConfigError: it is not, or they are not; names the setting `key`.
+        RunError: the embedded model is not installed.
+    """
+    require_model(name, key)
+    if is_gguf(name) and (fault := gguf_fault(Path(name))):
+        raise ConfigError(key, [f"{name} {fault}"])
+    is_all_here = revision_of(name) is None or constants.is_offline_mode()
+    if (folder := folder_of(name)) and (faults := [*loading_faults(folder, is_all_here, loader)]):
+        raise ConfigError(key, [f"{name} cannot be loaded: {fault}" for fault in faults])
+
+
+def _model_type(folder: Path) -> str:
+    """Return the kind of model that sentence-transformers saved; old releases, and others, write none."""
+    return str(settings_of(folder, SENTENCE_TRANSFORMERS_FILE).get("model_type", "SentenceTransformer"))

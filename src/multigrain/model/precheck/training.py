@@ -1,0 +1,151 @@
+"""Faults for which a base could not be trained, or not as the settings ask, as far as its files tell. No torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from multigrain.config import LoraSection, ModelSection
+from multigrain.model.architectures import is_decoder
+from multigrain.model.prompts import prompts_of, prompts_to_train
+from multigrain.model.refusals import unfit_dense
+from multigrain.model.roles import ROLES, prompt_for
+from multigrain.model.saved_settings import (
+    HIDDEN_SIZES,
+    LAYER_COUNTS,
+    class_of,
+    dense_settings,
+    first_number,
+    modules_of,
+    settings_of,
+    transformer_of,
+)
+from multigrain.model.weight_files import shapes_in
+
+POOLINGS = ("Pooling", "AnchorPooling")
+KEPT = ("Dense", "LayerNorm", "Dropout")
+"""Modules after the pooling that stay in the model that is trained."""
+NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers that have no EOS token unless their settings name one."""
+
+
+def module_faults(folder: Path) -> Iterator[str]:
+    """Find modules that have no place in what is trained: transformer, pooling, then those that are kept."""
+    kinds = [class_of(module) for module in modules_of(folder)]
+    if kinds and not kinds[0].endswith("Transformer"):
+        yield f"it begins with a {kinds[0]}; wanted a transformer"
+    pooling = next((place for place, kind in enumerate(kinds) if kind in POOLINGS), len(kinds))
+    after = (*KEPT, "Normalize")
+    if lost := [*kinds[1:pooling], *(kind for kind in kinds[pooling + 1 :] if kind not in after)]:
+        yield f"it has modules that would be lost: {', '.join(lost)}"
+    yield from _dense_faults(folder)
+
+
+def _dense_faults(folder: Path) -> Iterator[str]:
+    size = first_number(settings_of(transformer_of(folder), "config.json"), HIDDEN_SIZES)
+    for settings in dense_settings(folder):
+        if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+            yield "its Dense reads the vectors of tokens, not that of the text"
+        activation = str(settings.get("activation_function", "torch."))
+        if not activation.startswith("torch."):
+            yield f"its Dense has code of its own ({activation}), which multigrain does not run"
+        if size and settings.get("in_features", size) != size:
+            yield unfit_dense(settings["in_features"], size)
+        size = settings.get("out_features")
+
+
+def eos_faults(inner: Path) -> Iterator[str]:
+    """Find out that the texts of a decoder cannot end in a special token.
+
+    They have to end in one: the one that they end in already, or the EOS token.
+
+    Args:
+        inner: the folder of the transformer.
+    """
+    tokenizer, settings = _tokenizer(inner), settings_of(inner, "tokenizer_config.json")
+    if tokenizer is None or not is_decoder(str(settings_of(inner, "config.json").get("model_type"))):
+        return
+    special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    ends_so = all(special.intersection(tokenizer.encode(text).ids[-1:]) for text in ("a", ""))
+    has_eos = settings.get("eos_token") or settings_of(inner, "special_tokens_map.json").get("eos_token")
+    if not ends_so and not has_eos and settings.get("tokenizer_class") in NO_DEFAULTS:
+        yield "its tokenizer has no EOS token, which decoders need at the end of a text"
+
+
+def section_faults(section: ModelSection, inner: Path) -> list[str]:
+    """Find the settings that a base cannot have.
+
+    Args:
+        section: the model that is asked for.
+        inner: the folder of the base's transformer.
+    """
+    faults = [*_layer_faults(section, inner), *_prompt_faults(section, inner)]
+    if section.lora:
+        faults += _target_faults(section.lora, inner)
+    return faults
+
+
+def _layer_faults(section: ModelSection, inner: Path) -> Iterator[str]:
+    layers = first_number(settings_of(inner, "config.json"), LAYER_COUNTS)
+    if layers is None:
+        return
+    for layer in section.anchor.layers:
+        if section.pooling == "anchor" and not -layers <= layer < layers:
+            yield f"anchor.layers: there is no attention layer {layer}; the base has {layers}"
+    if type(section.bidirectional) is int and section.bidirectional > layers:
+        yield f"bidirectional: found {section.bidirectional}; the base has {layers} layers"
+    if section.lora and (top := section.lora.top_layers or 0) > layers:
+        yield f"lora.top_layers: found {top}; the base has {layers} layers"
+
+
+def _prompt_faults(section: ModelSection, inner: Path) -> Iterator[str]:
+    tokenizer = _tokenizer(inner)
+    if tokenizer is None:
+        return
+    prompts = prompts_to_train(section, prompts_of(section.base) or {})
+    given = dict.fromkeys(prompt_for(role, prompts) for role in ROLES)
+    for prompt in filter(None, given):
+        length = len(tokenizer.encode(prompt).ids)
+        if length >= section.max_tokens:
+            found = f"{section.max_tokens} tokens are read, and the prompt {prompt!r} alone takes {length}"
+            yield f"max_tokens: {found}; raise it"
+
+
+def _target_faults(section: LoraSection, inner: Path) -> list[str]:
+    """Find targets of an adapter that are none of the modules whose weights the files have."""
+    shapes: dict[str, list[int]] = {}
+    for file in inner.glob("*.safetensors"):
+        shapes |= shapes_in(file)
+    if section.targets == "all-linear" or not shapes:
+        return []
+    parts: set[str] = set()
+    for name in shapes:
+        parts.update(_modules_around(name))
+    unknown = [target for target in section.targets if f".{target}" not in parts]
+    linear = {name.split(".")[-2] for name, shape in shapes.items() if name.endswith(".weight") and len(shape) > 1}
+    known = ", ".join(sorted(name for name in linear if "embedding" not in name))
+    return [f"lora.targets: found {unknown}; the base has {known}"] if unknown else []
+
+
+def _modules_around(name: str) -> Iterator[str]:
+    """List all names, with a dot in front, by which the modules can be meant that a weight is in.
+
+    >>> list(_modules_around("layer.0.query.weight"))
+    ['.query', '.0.query', '.layer.0.query', '.0', '.layer.0', '.layer']
+    """
+    parts = name.split(".")[:-1]
+    for end in range(len(parts), 0, -1):
+        for start in range(end - 1, -1, -1):
+            yield "." + ".".join(parts[start:end])
+
+
+def _tokenizer(inner: Path) -> Any | None:
+    """Read the tokenizer in a folder; None where there is none, or no fast one."""
+    try:
+        tokenizer: Any = Tokenizer.from_file(str(inner / "tokenizer.json"))
+    except Exception:  # the library raises no narrower one
+        return None
+    tokenizer.no_padding()  # some files pad every text to a length, or cut it
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,133 @@
+"""Settings of a saved model, read from its JSON files without loading it. No torch.
+
+What cannot be read counts as absent here: loading the model will say what is wrong with it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
+"""Where a model keeps its prompts, among other things."""
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""Names that architectures have for the number of their layers."""
+HIDDEN_SIZES = ("hidden_size", "n_embd", "dim", "d_model")
+"""Names that architectures have for the length of their vectors."""
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where the transformer of sentence-transformers keeps its own settings."""
+PADDING_OFFSET = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod"),
+    *("mpnet", "longformer", "luke", "esm", "markuplm", "lilt"),
+)
+"""Architectures that count the positions of tokens from the one behind their padding token."""
+ABSOLUTE = ("bert", "distilbert", "electra", "albert", "mobilebert", "convbert", "ernie", "nystromformer")
+"""Others that have a table of positions, beyond which a text cannot go whatever length the model was saved with."""
+LEGACY_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""What sentence-transformers before 6 wrote of a pooling, and what it is called since."""
+MODES = {"cls": "cls", "mean": "mean", "weightedmean": "weighted", "lasttoken": "last"}
+"""Poolings of sentence-transformers that `model.pooling` offers, and their names there."""
+
+
+def modules_of(folder: Path) -> list[dict[str, str]]:
+    """List the modules in `modules.json`, each with its type and its path; none where there is no good list."""
+    try:
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return [{"type": str(module["type"]), "path": str(module.get("path") or "")} for module in listed]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def class_of(module: dict[str, str]) -> str:
+    """Return the name of a module's class.
+
+    >>> class_of({"type": "sentence_transformers.models.Dense", "path": "2_Dense"})
+    'Dense'
+    """
+    return module["type"].rpartition(".")[2]
+
+
+def settings_of(folder: Path | None, *names: str) -> dict[str, Any]:
+    """Read the first of these JSON files that is there; give nothing if none is, or it is damaged."""
+    if folder is None:
+        return {}
+    return next((read_settings(folder / name) for name in names if (folder / name).is_file()), {})
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON file of settings; give nothing if it is damaged, or holds no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def first_number(config: dict[str, Any], names: Sequence[str]) -> int | None:
+    """Return the first whole number that a configuration has under one of these names."""
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+
+def transformer_of(folder: Path) -> Path:
+    """Return the folder of a model's transformer: older models have each module in a folder of its own."""
+    return folder / next((module["path"] for module in modules_of(folder)), "")
+
+
+def dense_settings(folder: Path) -> list[dict[str, Any]]:
+    """Read the settings of a model's Dense modules, in order."""
+    dense = [module for module in modules_of(folder) if class_of(module) == "Dense"]
+    return [settings_of(folder / module["path"], "config.json") for module in dense]
+
+
+def vector_length(folder: Path, config: dict[str, Any]) -> int | None:
+    """Return the length of a model's vectors before they are cut; None where its files do not say it.
+
+    Args:
+        folder: the model's.
+        config: of its transformer.
+    """
+    last = next((settings.get("out_features") for settings in reversed(dense_settings(folder))), None)
+    return last if isinstance(last, int) else first_number(config, HIDDEN_SIZES)
+
+
+def own_pooling(folder: Path) -> str | None:
+    """Name the pooling of a saved model, as `model.pooling` does where it offers it; None where nothing says it."""
+    place = next((module["path"] for module in modules_of(folder) if class_of(module) == "Pooling"), None)
+    if place is None:
+        return None
+    settings = settings_of(folder / place, "config.json")
+    legacy = [name for name, is_on in settings.items() if name.startswith("pooling_mode_") and is_on is True]
+    modes = settings.get("pooling_mode") or [LEGACY_MODES.get(name, name) for name in legacy]
+    modes = [modes] if isinstance(modes, str) else [str(mode) for mode in modes]
+    return " and ".join(MODES.get(mode, mode) for mode in modes) or None
+
+
+def token_limit(inner: Path) -> int | None:
+    """Return the tokens of a text that a model reads at most: the length it was saved with, within its positions.
+
+    This is what loading will find.
+
+    Args:
+        inner: the folder of its transformer.
+    """
+    config = settings_of(inner, "config.json")
+    kind, positions = config.get("model_type"), config.get("max_position_embeddings", -1)
+    saved = settings_of(inner, *SENTENCE_CONFIGS).get("max_seq_length")
+    lengths = [saved] if saved else [settings_of(inner, "tokenizer_config.json").get("model_max_length"), positions]
+    if kind in ABSOLUTE and config.get("position_embedding_type", "absolute") == "absolute":
+        lengths.append(positions)
+    if kind in PADDING_OFFSET and isinstance(positions, int):
+        padding = config.get("pad_token_id")
+        padding = padding if isinstance(padding, int) and kind != "mpnet" else 1
+        lengths.append(positions - padding - 1)
+    return min((int(length) for length in lengths if isinstance(length, int | float) and length > 0), default=None)

@@ -1,0 +1,44 @@
+"""Saved models with something special, or something wrong, about them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    Transformer,
+)
+
+from multigrain.config import ModelSection
+from multigrain.errors import MultigrainError
+from multigrain.model.build import build_model
+from multigrain.model.precheck import precheck_model
+
+TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def with_modules(tiny_encoder: Path, folder: Path, *modules: Any, mode: Any = "mean", **options: Any) -> Path:
+    """A base with more than a transformer and a pooling."""
+    torch.manual_seed(1)
+    begin = [Transformer(str(tiny_encoder)), Pooling(32, mode)]
+    SentenceTransformer(modules=[*begin, *modules], **options).save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def refused(section: ModelSection, message: str) -> None:
+    """By its files, and by whoever builds it without having looked."""
+    with pytest.raises(MultigrainError, match=message):
+        precheck_model(section)
+    with pytest.raises(MultigrainError):
+        build_model(section)
