@@ -99,9 +99,8 @@ def by_phase(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def tuples() -> list[GradedTuple]:
     draw = random.Random(SEED)
-    rows = [
-        json.loads(line) for line in (DATA_SETS / "snli_small" / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = (DATA_SETS / "snli_small" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     premises = list({row["query"]: row for row in rows}.values())
     draw.shuffle(premises)
     texts = [row["query"] for row in premises]
@@ -126,9 +125,8 @@ def similarity(model: SentenceTransformer) -> float | None:
     """Return Spearman's correlation on STS-B dev, or None without the data."""
     if not (DATA_SETS / "stsb").is_dir():
         return None
-    rows = [
-        json.loads(line) for line in (DATA_SETS / "stsb" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[:400]
-    ]
+    lines = (DATA_SETS / "stsb" / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[:400]]
     one = encode(model, [row["sentence1"] for row in rows], "document", "STS-B")
     other = encode(model, [row["sentence2"] for row in rows], "document", "STS-B")
     return round(float(spearmanr((one * other).sum(axis=1), [row["score"] for row in rows]).statistic), 4)

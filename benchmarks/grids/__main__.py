@@ -5,8 +5,8 @@
 A grid is a file benchmarks/CLAIM/NAME.toml, and CLAIM/NAME is what it is called: curriculum/snli. The runs that the
 grids vary lie in this folder. Grids that want a GPU are run by name alone: pooling/smollm2-all-layers.
 
-Interrupt it whenever you like: the same command goes on. A grid's table goes into benchmarks/CLAIM/results, with what it
-was measured with and what it took, and into docs/results.md; a recipe is compared with sentence-transformers' own
+Interrupt it whenever you like: the same command goes on. A grid's table goes into benchmarks/CLAIM/results, with what
+it was measured with and what it took, and into docs/results.md; a recipe is compared with sentence-transformers' own
 trainer (stock.py) too. Needs MULTIGRAIN_DATA (see data.py).
 """
 
