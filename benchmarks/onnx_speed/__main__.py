@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.onnx_speed [--models minilm smollm2] [--again]
 
-Four ways to embed with the same model under anchor pooling, one thread each: `torch` (sentence-transformers'
-modules in eval mode, without gradient), `onnx` and `int8` (the two graphs of `export_onnx`), and for comparison `dynamic`: onnxruntime's
-dynamic quantisation of all products, per channel, which `int8` is not made with. For each batch size and length they
-run in turn in one process, round after round; `speedup` is the median of torch's processor time over theirs within a
-round, with quartiles. Random tokens, no padding, tokenizing left out. SmolLM2 is bidirectional, and not trained.
+Four ways to embed with the same model under anchor pooling, one thread each: `torch` (sentence-transformers' modules in
+eval mode, without gradient), `onnx` and `int8` (the two graphs of `export_onnx`), and for comparison `dynamic`:
+onnxruntime's dynamic quantisation of all products, per channel, which `int8` is not made with. For each batch size and
+length they run in turn in one process, round after round; `speedup` is the median of torch's processor time over theirs
+within a round, with quartiles. Random tokens, no padding, tokenizing left out. SmolLM2 is bidirectional, and not
+trained.
 
 Parity: vectors of STS-B sentences against torch's, each alone and in batches of 32 as they come. The largest
 difference of a number, and the lowest, 5 % and median cosine.

@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.pooling_speed [--models minilm smollm2] [--rounds 9]
     python -m benchmarks.pooling_speed --models mistral-7b --device cuda
 
-Three ways to pool the same model: `mean` (sentence-transformers' Transformer and Pooling), `anchor` (multigrain's),
-and `naive` (eager attention, the weights of all layers kept, scores from the last). For each model, length and mode (forward, or a
-training step with backward) the three run in turn in one process, round after round; the figure is the median of the
-ratios to mean within a round, with quartiles. The peak of memory is taken in a process for each way: resident set
-while it runs (`peak_mb`), and how much of that came on top of the loaded model (`extra_mb`).
+Three ways to pool the same model: `mean` (sentence-transformers' Transformer and Pooling), `anchor` (multigrain's), and
+`naive` (eager attention, the weights of all layers kept, scores from the last). For each model, length and mode
+(forward, or a training step with backward) the three run in turn in one process, round after round; the figure is the
+median of the ratios to mean within a round, with quartiles. The peak of memory is taken in a process for each way:
+resident set while it runs (`peak_mb`), and how much of that came on top of the loaded model (`extra_mb`).
 
 No padding, random tokens and, beyond 512 tokens, random position embeddings for MiniLM. SmolLM2 is bidirectional.
 `mistral-7b` has the shape of Mistral-7B with random weights, in bfloat16. Writes benchmarks/results/pooling.json after
