@@ -33,8 +33,8 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 	$(BIN)/lint-imports
 	$(BIN)/typos
 
-bench: $(VENV)/installed-dev  ## run the grids of benchmarks/ablations (some ten hours)
-	$(BIN)/python -m benchmarks.ablations
+bench: $(VENV)/installed-dev  ## run the grids of benchmarks (some ten hours)
+	$(BIN)/python -m benchmarks.grids
 
 docs: $(VENV)/installed  ## print the command-line reference
 	@for verb in quickstart check synthesize grade train evaluate export run compare ablate export-data search explain merge export-onnx; do \

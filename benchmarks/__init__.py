@@ -1,1 +1,1 @@
-"""One script for each claim, with its results as JSON."""
+"""The benchmarks: one folder for each claim, with its script or grids and its results. See README.md."""

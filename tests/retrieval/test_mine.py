@@ -186,7 +186,7 @@ def test_equivalence_with_brute_force(blocks: None) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from benchmarks.mining_memory import data, mining, timed, write_run
+from benchmarks.mining_memory.stages import data, mining, timed, write_run
 for documents in (10_000, 45_000):
     config = write_run(Path(sys.argv[1], str(documents)), documents, queries=100, words=5, padding=" " + 2000 * "x")
     assert timed(data, config, 256)["documents"] == documents

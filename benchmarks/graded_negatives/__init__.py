@@ -1,0 +1,1 @@
+"""Are the grades real, and the negatives negatives?"""

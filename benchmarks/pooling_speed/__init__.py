@@ -1,0 +1,1 @@
+"""What does anchor pooling cost beside mean pooling?"""

@@ -1,0 +1,1 @@
+"""How fast is a step of training beside sentence-transformers' own trainer?"""
