@@ -22,8 +22,8 @@ from benchmarks.environment import environment, parser_of, require_commit
 from benchmarks.pages import around, put_into
 from multigrain.errors import MultigrainError
 from multigrain.experiments.ablate import ablate
+from multigrain.experiments.arms import Arm, compare
 from multigrain.experiments.compare import BASE, SEED
-from multigrain.experiments.comparison import Arm, compare
 from multigrain.experiments.grid import Grid
 from multigrain.experiments.results import read_run
 from multigrain.experiments.tables import tables

@@ -7,9 +7,9 @@ from typing import Any
 from multigrain.config import as_path, run_folder_of
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import ConfigError, DataError, RunError
-from multigrain.experiments.comparison import Arm, Comparison, compare
+from multigrain.experiments.arms import Arm, Comparison, compare
 from multigrain.experiments.plots import write_plots
-from multigrain.experiments.results import Measured, read_run
+from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import to_markdown
 from multigrain.extras import require_extra
 from multigrain.files import atomic_folder, full_disk_explained, write_atomic, write_json
@@ -105,7 +105,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def bases_of(bases: Mapping[str, Measured]) -> list[Arm]:
+def bases_of(bases: Mapping[str, RunScores]) -> list[Arm]:
     """The models before training, by run or arm: one, if the tasks that all have found no difference."""
     first, *others = bases.values()
     shared = [task for task in first.scores if all(task in other.scores for other in others)]
