@@ -12,15 +12,15 @@ import pytest
 from multigrain.cli.main import main
 from multigrain.errors import RunError
 from multigrain.experiments import compare as command
-from multigrain.experiments.comparison import Arm, compare
-from multigrain.experiments.results import Measured, read_run
+from multigrain.experiments.arms import Arm, compare
+from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import for_terminal, to_markdown
 
 
-def measured(scores: list[float], task: str = "t") -> Measured:
+def measured(scores: list[float], task: str = "t") -> RunScores:
     items = {str(number): {"nDCG@10": score, "MRR@10": score / 2} for number, score in enumerate(scores)}
     mean = sum(scores) / len(scores)
-    return Measured({task: items}, {task: {"nDCG@10": mean, "MRR@10": mean / 2}})
+    return RunScores({task: items}, {task: {"nDCG@10": mean, "MRR@10": mean / 2}})
 
 
 def test_a_table_by_hand() -> None:
@@ -53,9 +53,9 @@ def test_p_values_are_corrected_together() -> None:
 
 
 def test_a_rank_correlation_and_a_score_alone() -> None:
-    def training(shift: float) -> Measured:
+    def training(shift: float) -> RunScores:
         items = {str(n): {"cosine": n * shift % 7, "gold": float(n)} for n in range(20)}
-        return Measured({"sts:x": items}, {"sts:x": {"Spearman": shift / 10}, "mteb:X": {"main score": shift}})
+        return RunScores({"sts:x": items}, {"sts:x": {"Spearman": shift / 10}, "mteb:X": {"main score": shift}})
 
     comparison = compare([Arm("a", [training(1.0)]), Arm("b", [training(0.3)])], seed=1)
     cell = comparison.tasks["sts:x"]["Spearman"]["b"]

@@ -22,6 +22,12 @@ from multigrain.config.load import (
     validated,
 )
 from multigrain.config.model import AnchorSection, LoraSection, ModelSection, described
+from multigrain.config.out import (
+    require_extendable_folder,
+    require_free_file,
+    require_free_form,
+    require_replaceable_folder,
+)
 from multigrain.config.paths import (
     MODEL,
     RUN_FILE,
@@ -78,6 +84,10 @@ __all__ = [
     "model_folder_of",
     "read_settings",
     "read_toml",
+    "require_extendable_folder",
+    "require_free_file",
+    "require_free_form",
+    "require_replaceable_folder",
     "resolve_paths",
     "run_folder_of",
     "trained_folder_of",

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from multigrain.config import as_path
 from multigrain.errors import ConfigError, MultigrainError, RunError
+from multigrain.experiments.arms import Arm, Comparison, compare
 from multigrain.experiments.compare import SEED, bases_of, training_log, write_table
-from multigrain.experiments.comparison import Arm, Comparison, compare
 from multigrain.experiments.grid import Cell, Grid
 from multigrain.experiments.plots import write_plots
 from multigrain.experiments.results import read_run, tuned_score

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multigrain.config import as_path, run_folder_of
+from multigrain.config import as_path, require_extendable_folder, run_folder_of
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import ConfigError, DataError, RunError
-from multigrain.experiments.comparison import Arm, Comparison, compare
+from multigrain.experiments.arms import Arm, Comparison, compare
 from multigrain.experiments.plots import write_plots
-from multigrain.experiments.results import Measured, read_run
+from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import to_markdown
 from multigrain.extras import require_extra
 from multigrain.files import atomic_folder, full_disk_explained, write_atomic, write_json
@@ -17,7 +17,7 @@ from multigrain.progress import say
 
 BASE = "base, not trained"
 SEED = 7
-"""Of the resamples."""
+"""Seed of the bootstrap resamples and of the randomisation test."""
 
 
 def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> str:
@@ -38,17 +38,21 @@ def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | N
 def compared_runs(
     folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False
 ) -> Comparison:
-    """The same, as figures."""
+    """Compare as `compare_runs` does; return the figures instead of text."""
     several = [folders] if isinstance(folders, str | Path) else folders
     return _compared([run_folder_of(place) for place in several], _free(out, force))
 
 
 def _free(out: str | Path | None, force: bool) -> Path | None:
-    """The folder to write, if it may be written."""
+    """Return the folder to write, or None where none is asked for.
+
+    Raises:
+        ConfigError: something is there that may not be written to.
+        RunError: matplotlib is not installed.
+    """
     folder = None if out is None else as_path(out, "a folder to write")
-    if folder is not None and folder.exists() and not (force and folder.is_dir()):
-        raise ConfigError("--out", [f"{folder} exists; give another name{', or --force' if folder.is_dir() else ''}"])
     if folder is not None:
+        require_extendable_folder(folder, force)
         require_extra("plots")
     return folder
 
@@ -105,7 +109,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def bases_of(bases: Mapping[str, Measured]) -> list[Arm]:
+def bases_of(bases: Mapping[str, RunScores]) -> list[Arm]:
     """The models before training, by run or arm: one, if the tasks that all have found no difference."""
     first, *others = bases.values()
     shared = [task for task in first.scores if all(task in other.scores for other in others)]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import ORDER, margin_of
-from multigrain.experiments.comparison import ArmScore, Comparison
-from multigrain.experiments.results import Measured
+from multigrain.experiments.arms import ArmScore, Comparison
+from multigrain.experiments.results import RunScores
 from multigrain.extras import require_extra
 from multigrain.records import GRADES
 
@@ -24,7 +24,7 @@ BEFORE, AFTER = "#9aa0a6", "#1a73e8"
 def write_plots(
     comparison: Comparison,
     trainings: Mapping[str, Sequence[dict[str, Any]]],
-    graded: Mapping[str, tuple[Measured, Measured]],
+    graded: Mapping[str, tuple[RunScores, RunScores]],
     folder: Path,
 ) -> None:
     """Draw what there is to draw.

@@ -16,7 +16,7 @@ from multigrain.pipeline.run_dir import RunDir
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunScores:
     """What one training was measured as: task -> item -> metric -> value; and the tasks' metrics.
 
     A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text. `documents` are
@@ -29,7 +29,7 @@ class Measured:
     documents: dict[str, int] = field(default_factory=dict)
 
 
-def read_run(folder: Path) -> tuple[Measured, Measured]:
+def read_run(folder: Path) -> tuple[RunScores, RunScores]:
     """Base and trained model of a run, as they were measured.
 
     Raises:
@@ -56,11 +56,11 @@ def tuned_score(folder: Path) -> float:
     return next(iter(metrics.values()))
 
 
-def _read_run(folder: Path) -> tuple[Measured, Measured]:
+def _read_run(folder: Path) -> tuple[RunScores, RunScores]:
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     texts: dict[str, dict[str, str]] = {}
     documents = dict(scores.get("documents", {}))
-    base, trained = (Measured({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
+    base, trained = (RunScores({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
     for line, item in read_objects(folder / "per_query.jsonl"):
         try:
             texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])

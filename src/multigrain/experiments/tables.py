@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from multigrain.experiments.comparison import ArmScore, Comparison
+from multigrain.experiments.arms import ArmScore, Comparison
 from multigrain.progress import PLAIN, columns, interval, named, shortened
 
 TEXT_WIDTH = 110

@@ -12,7 +12,7 @@ from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.legacy import OLDEST_ANCHOR
 from multigrain.model.locate import find_base
 from multigrain.model.roles import ROLES, prompt_for
-from multigrain.progress import counted, interval
+from multigrain.progress import DIFFERENCE_HEAD, counted, difference_rows
 from multigrain.records import GRADES
 
 WITH_CODE = """```python
@@ -221,14 +221,10 @@ So the model was trained and measured; its base was measured with {"the same" if
 
 
 def results_table(summary: dict[str, Any]) -> str:
-    """The figures of all tasks as a Markdown table."""
-    lines = ["| task | metric | base | trained | difference | 95 % interval |", "| --- | --- | --- | --- | --- | --- |"]
-    for task, difference in summary["difference"].items():
-        for metric, (value, low, high) in difference.items():
-            base, trained = summary["base"][task][metric], summary["trained"][task][metric]
-            lines.append(
-                f"| {_shown(task)} | {metric} | {base:.3f} | {trained:.3f} | {value:+.3f} | {interval(low, high)} |"
-            )
+    """Return the figures of all tasks as a Markdown table."""
+    lines = [f"| {' | '.join(DIFFERENCE_HEAD)} |", "|" + " --- |" * len(DIFFERENCE_HEAD)]
+    shown = [row._replace(task=_shown(row.task)) for row in difference_rows(summary)]
+    lines += [f"| {' | '.join(row)} |" for row in shown]
     return "\n".join(lines)
 
 

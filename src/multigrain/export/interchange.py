@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from multigrain.config import require_free_form
 from multigrain.errors import ConfigError
 from multigrain.files import atomic_file, atomic_folder, write_atomic, write_objects
 from multigrain.progress import counted
@@ -84,7 +85,7 @@ def export_data(tuples: Tuples, form: str, out: Path, force: bool = False, negat
         force: replace what is there. Other files in the folder stay.
         negatives: columns of negatives (`sentence-transformers` alone). By default the number of columns in which
             most negatives find a place. A tuple with more of them gives its hardest, one with fewer is left out,
-            because the host cannot train on an empty cell.
+            because sentence-transformers cannot train on an empty cell.
 
     Raises:
         ConfigError: there is no such form, the path exists or is not one for this form, or no tuple could be written.
@@ -94,7 +95,7 @@ def export_data(tuples: Tuples, form: str, out: Path, force: bool = False, negat
     chosen = FORMS[form]
     if negatives is not None and form != COLUMNS:
         raise ConfigError("--negatives", [f"is for {COLUMNS}; {form} takes all negatives. Leave it out"])
-    _check_path(out, form, chosen.suffixes, force)
+    require_free_form(out, form, chosen.suffixes, force)
     survey = _survey(tuples())
     if form == COLUMNS:
         survey = replace(survey, least=negatives or survey.most_kept())
@@ -112,17 +113,6 @@ def _told(survey: Survey, form: str) -> str:
     hint = "; --negatives 1 keeps all that have any" if form == COLUMNS and survey.least > 1 else ""
     fewer = f" ({counted(left_out, 'tuples')} with fewer left out{hint})" if left_out else ""
     return f"{counted(survey.written, 'tuples')}, {each}{fewer}"
-
-
-def _check_path(out: Path, form: str, suffixes: tuple[str, ...], force: bool) -> None:
-    if suffixes and out.suffix not in suffixes:
-        raise ConfigError("--out", [f'found "{out}"; for {form} the name must end in {" or ".join(suffixes)}'])
-    if suffixes and out.is_dir():
-        raise ConfigError("--out", [f"{out} is a folder; {form} is one file. Give the name of a file"])
-    if not suffixes and out.exists() and not out.is_dir():
-        raise ConfigError("--out", [f"{out} is a file; {form} is a folder. Give the name of a folder"])
-    if not force and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise ConfigError("--out", [f"{out} exists already. Give another path, or --force to replace it"])
 
 
 def _survey(tuples: Iterator[GradedTuple]) -> Survey:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrain.config import as_path, model_folder_of, trained_folder_of
-from multigrain.errors import ConfigError
+from multigrain.config import as_path, model_folder_of, require_free_file, require_replaceable_folder, trained_folder_of
 from multigrain.files import full_disk_explained, write_atomic
 from multigrain.model.roles import Role
 
@@ -52,7 +51,7 @@ def explain_text(
 
     file = None if out is None else as_path(out, "a file to write")
     if file is not None:
-        _may_write_file(file, force)
+        require_free_file(file, force)
     rendered = render(explain(name, text, role), form)
     if file is None:
         return rendered
@@ -72,7 +71,7 @@ def merge_model(source: str | Path, out: str | Path, force: bool = False) -> str
 
     folder, given = as_path(out, "a folder to write"), as_path(source, "a model's folder")
     model = trained_folder_of(given)  # what a run has exported is merged already
-    _may_write_folder(folder, force, "modules.json")
+    require_replaceable_folder(folder, force, ours="modules.json")
     with full_disk_explained(folder.absolute().parent):
         return merge_model(model, folder)
 
@@ -95,31 +94,7 @@ def export_onnx(source: str | Path, out: str | Path | None = None, int8: bool = 
 
     model = model_folder_of(source)
     folder = model / "onnx" if out is None else as_path(out, "a folder to write")
-    _may_write_folder(folder, force, "prompts.json", "modules.json")
+    require_replaceable_folder(folder, force, ours="prompts.json", others="modules.json")
     with full_disk_explained(folder.absolute().parent):
         export_onnx(load_model(model), folder, int8)
     return f"{folder}: written"
-
-
-def _may_write_file(out: Path, force: bool) -> None:
-    if not out.absolute().parent.is_dir():
-        raise ConfigError("--out", [f"{out}: there is no folder {out.parent}"])
-    if out.is_dir():
-        raise ConfigError("--out", [f"{out} is a folder; give the name of a file"])
-    if out.exists() and not force:
-        raise ConfigError("--out", [f"{out} exists; give another name, or --force"])
-
-
-def _may_write_folder(out: Path, force: bool, ours: str, others: str | None = None) -> None:
-    """With force, a folder may be replaced that is empty, or one of its kind: it holds `ours`, and not `others`."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError("--out", [f"{out} is a file; give the name of a folder"])
-    if not force:
-        raise ConfigError("--out", [f"{out} exists; give another name, or --force"])
-    names = {path.name for path in out.iterdir()}
-    if names and (ours not in names or others in names):
-        raise ConfigError("--out", [f"{out} holds other things (not {ours} alone); give another name"])
-    if Path.cwd().is_relative_to(out.resolve()):
-        raise ConfigError("--out", [f"{out} is where you are; give another name"])

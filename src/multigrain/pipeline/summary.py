@@ -5,7 +5,7 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.progress import PLAIN, columns, interval, listed, shortened
+from multigrain.progress import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
 
 FEW = 20
 """Items of which a resample says little about others."""
@@ -54,12 +54,7 @@ def _counts(summary: dict[str, Any]) -> str:
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    rows = [("task", "metric", "base", "trained", "difference", "95 % interval")]
-    for task, difference in summary["difference"].items():
-        for metric, (value, low, high) in difference.items():
-            base, trained = summary["base"][task][metric], summary["trained"][task][metric]
-            figures = (f"{base:.3f}", f"{trained:.3f}", f"{value:+.3f}", interval(low, high))
-            rows.append((task, metric, *figures))
+    rows = [DIFFERENCE_HEAD, *difference_rows(summary)]
     few = [
         f"{task}: {count} items are few; do not trust the interval"
         for task, count in summary["items"].items()

@@ -19,7 +19,7 @@ from multigrain.evaluation.significance import (
     randomisation_test,
     sample_of,
 )
-from multigrain.experiments.results import Measured
+from multigrain.experiments.results import RunScores
 
 MOVED = 5
 """Items shown that gained, and as many that lost."""
@@ -30,7 +30,7 @@ class Arm:
     """A name, and its trainings."""
 
     name: str
-    trainings: list[Measured]
+    trainings: list[RunScores]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _require_same_items(arms: Sequence[Arm], task: str) -> None:
         raise RunError(f"{task}: measured on different items ({counts}). Measure all on the same data.")
 
 
-def _identities(training: Measured, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
+def _identities(training: RunScores, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
     """What must be the same for items to be the same: id, text, what people say of them, and their metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
