@@ -21,7 +21,7 @@ from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
-from multigrain.progress import complain, counted, listed, meter, say, set_mode
+from multigrain.progress import complain, counted, leave_hung_up, listed, meter, say, set_mode
 
 FAILING = {
     "parked": 3, "under_way": 64, "requests": 4711, "tokens": 1234567,
@@ -206,3 +206,17 @@ def test_tokens_never_go_down(tmp_path: Path) -> None:
             shown.append(ledger.tally.spent.tokens)
         assert ledger.budget.spent == ledger.tally.spent == Usage(6, 9, 12)
     assert shown == sorted(shown) and shown[-1] == 21
+
+
+def test_a_terminal_that_is_gone_is_left(tmp_path: Path) -> None:
+    """Whatever is written to it would be an error; other places stay as they are."""
+    master, slave = os.openpty()
+    log = tmp_path / "log"
+    kept = os.open(log, os.O_WRONLY | os.O_CREAT)
+    leave_hung_up((slave, kept))
+    assert os.isatty(slave)
+    os.close(master)
+    leave_hung_up((slave, kept))
+    assert os.write(slave, b"lost") == os.write(kept, b"kept") == log.stat().st_size
+    os.close(slave)
+    os.close(kept)

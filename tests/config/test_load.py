@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from multigrain.config import load_config
+from multigrain.errors import ConfigError
+from tests.config.text import GOOD, faults, load
+
+
+def test_an_example_says_where_its_data_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MULTIGRAIN_DATA", raising=False)
+    with pytest.raises(ConfigError, match="MULTIGRAIN_DATA is not set") as caught:
+        load_config(Path(__file__).parents[2] / "examples" / "scifact.toml")
+    assert "set it to the folder that the path goes on from" in caught.value.faults[0]
+    assert str(caught.value).count("BEIR/datasets/scifact.zip, to be unpacked there") == 1
+    assert [fault.partition(": the environment variable")[0] for fault in caught.value.faults] == [
+        "data.pairs", "evaluation.tasks",
+    ]  # fmt: skip
+
+
+def test_what_is_no_toml(tmp_path: Path) -> None:
+    assert "not TOML" in faults(tmp_path, "name = \n")[0]
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "training.batch_size=64", "model.pooling=mean", "data.held_out=0.2")
+    assert (config.training.batch_size, config.model.pooling, config.data.held_out) == (64, "mean", 0.2)
+    assert "section.key=value" in faults(tmp_path, GOOD, "training.batch_size 64")[0]
+
+
+def test_input_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "/data")
+    text = 'name = "x"\n[data]\npairs = "beir:${SOMEWHERE}/scifact:train"\ncorpus = "corpus.jsonl"\n'
+    config = load(tmp_path, text)
+    assert config.data.pairs == "beir:/data/scifact:train"
+    assert config.data.corpus == str(tmp_path / "corpus.jsonl")
+    monkeypatch.delenv("SOMEWHERE")
+    assert "the environment variable SOMEWHERE is not set" in faults(tmp_path, text)[0]

@@ -1,0 +1,35 @@
+import tomllib
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigrain.config import QUICKSTART, Config, differences, load_config
+from multigrain.pipeline.run_dir import to_toml
+from tests.config.text import GOOD, load
+
+
+def test_fingerprint_depends_on_the_sections_named_alone(tmp_path: Path) -> None:
+    one, other = load(tmp_path, GOOD), load(tmp_path, GOOD, "training.batch_size=64")
+    assert one.fingerprint("data", "model") == other.fingerprint("data", "model")
+    assert one.fingerprint("training") != other.fingerprint("training")
+
+
+def test_quickstart_survives_the_run_folder() -> None:
+    config = load_config(QUICKSTART)
+    assert differences(tomllib.loads(to_toml(config)), config) == []
+
+
+@given(st.text(min_size=1), st.floats(0.001, 0.3, allow_nan=False), st.integers(2, 512))
+def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int) -> None:
+    settings = {
+        "name": "x",
+        "data": {"pairs": "a.jsonl"},
+        "training": {
+            "batch_size": batch,
+            "learning_rate": rate,
+            "phases": [{"name": phase, "grades": [1, 4], "steps": 3}],
+        },
+    }
+    config = Config.model_validate(settings)
+    assert Config.model_validate(tomllib.loads(to_toml(config))) == config
