@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigrain.config import Config
-from multigrain.data.held_out import near_queries, prepare, split_by_share, split_by_source
+from multigrain.data.held_out import split_by_share, split_by_source
+from multigrain.data.near_queries import near_queries
+from multigrain.data.split_data import prepare
 from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.records import Pair
