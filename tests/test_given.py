@@ -9,9 +9,10 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
-from multigrain.data.held_out import Documents, SplitData, usable_negatives
+from multigrain.data.candidates_by_pair import by_pair
+from multigrain.data.documents import Documents
 from multigrain.data.jsonl import read_objects
-from multigrain.data.proposals import by_pair
+from multigrain.data.split_data import SplitData, usable_negatives
 from multigrain.errors import ConfigError, RunError
 from multigrain.pipeline import verbs
 from multigrain.records import Candidate, Pair

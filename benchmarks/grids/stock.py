@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from sentence_transformers.util import mine_hard_negatives
 
 from multigrain.config import Config
-from multigrain.data.held_out import SplitData
+from multigrain.data.split_data import SplitData
 from multigrain.experiments.grid import Cell, Grid
 from multigrain.experiments.results import tuned_score
 from multigrain.files import write_json

@@ -125,7 +125,7 @@ def folded(text: str) -> str:
 
 
 def _in_usual_width(found: re.Match[str]) -> str:
-    """Of this block alone: elsewhere the same form would make 10 of 1 and a superscript 0."""
+    """Normalize the width of this block alone: elsewhere the same form would make 10 of 1 and a superscript 0."""
     return unicodedata.normalize("NFKC", found[0])
 
 
@@ -183,9 +183,18 @@ FALSE_NEGATIVE = 5
 
 
 def grade_of(relative: float, bounds: Sequence[float]) -> int:
-    """The grade 1..4 of a relative relevance, or `FALSE_NEGATIVE`.
+    """Return the grade 1..4 of a relative relevance, or `FALSE_NEGATIVE`.
 
     >>> [grade_of(r, (0.35, 0.6, 0.8, 0.95)) for r in (-0.1, 0.35, 0.79, 0.8, 0.95)]
     [1, 2, 3, 4, 5]
     """
     return bisect_right(bounds, relative) + 1
+
+
+def band_of(grade: int, bounds: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest relative relevance of a grade 1..4, and the one at which the next grade begins.
+
+    >>> band_of(2, (0.35, 0.6, 0.8, 0.95))
+    (0.35, 0.6)
+    """
+    return (-inf, *bounds)[grade - 1], bounds[grade - 1]

@@ -14,8 +14,8 @@ from datasets import Dataset, DatasetDict
 from datasets.data_files import DataFilesDict, get_data_patterns
 
 from multigrain.config import Config
-from multigrain.data.held_out import prepare
 from multigrain.data.sources import files_of, read_documents, read_pairs, read_source
+from multigrain.data.split_data import prepare
 from multigrain.errors import DataError
 
 Write = Callable[[str, list[dict[str, Any]]], Path]

@@ -1,18 +1,13 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.config import Config
-from multigrain.data.held_out import near_queries, prepare, split_by_share, split_by_source
+from multigrain.data.held_out import split_by_share, split_by_source
 from multigrain.errors import ConfigError, DataError
-from multigrain.evaluation.tasks import held_out_task
 from multigrain.records import Pair
 
 letters = st.sampled_from("abcdefgh")
@@ -56,42 +51,6 @@ def test_a_group_that_is_larger_than_the_share_is_left_out_alone() -> None:
         assert not [pair for pair in held_out if pair.query == "the same"]
 
 
-NEAR = [
-    ("How do I reset my password?", "how do i reset my  password"),
-    ("How do I reset my password?", "\u201cHow do I reset my password\u201d"),
-    ("what is \uff21\uff22\uff23", "What is ABC?"),
-    ("symptoms of measles", "measles: symptoms of?"),
-    ("Does aspirin lower the risk of a stroke in women", "Does aspirin lower risk of a stroke in women"),
-    ("\u4ec0\u4e48\u662f\u7cd6\u5c3f\u75c5\uff1f", "\u4ec0\u4e48\u662f\u7cd6\u5c3f\u75c5"),
-    ("???", "???"),
-]
-FAR = [
-    ("What are the symptoms of measles?", "What are the symptoms of mumps?"),
-    ("What is vitamin B?", "What is vitamin C?"),
-    ("what is C++", "what is C#"),
-    ("what happened in the long and cold winter of 1984", "what happened in the long and cold winter of 1985"),
-    ("what is diabetes", "what is diabetes insipidus"),
-    ("???", "!!!"),
-]
-
-
-@pytest.mark.parametrize("queries", NEAR)
-def test_queries_that_nearly_equal_each_other(queries: tuple[str, str]) -> None:
-    for order in (queries, queries[::-1]):
-        assert set(map(frozenset, near_queries([Pair(q, q, q) for q in order]))) == {frozenset({0, 1})}
-    others = [Pair(str(i), f"question {i} on another matter", f"answer {i}") for i in range(18)]
-    for seed in range(5):
-        pairs = [*others, *(Pair(f"near {i}", query, f"near answer {i}") for i, query in enumerate(queries))]
-        train, held_out = split_by_share(pairs, 0.5, seed)
-        assert sum(pair.id.startswith("near") for pair in train) in (0, 2)
-        assert len(held_out) == 10
-
-
-@pytest.mark.parametrize("queries", FAR)
-def test_queries_that_do_not(queries: tuple[str, str]) -> None:
-    assert near_queries([Pair(query, query, query) for query in queries]) == []
-
-
 def test_what_cannot_be_kept_together_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """All queries have the same words: the split is made all the same."""
     words = "what does the old cat do here".split()
@@ -124,114 +83,3 @@ def test_a_held_out_source_leaves_no_trace_in_training() -> None:
         split_by_source(pairs, ["a", "b"])
     with pytest.raises(DataError, match="1 held-out queries are also in training .* pair 2 of b and pair 4 of a"):
         split_by_source([*pairs, Pair("4", "q2", "p4", "a")], ["b"])
-
-
-def config(pairs: Path, **data: Any) -> Config:
-    return Config.model_validate({"name": "x", "data": {"pairs": str(pairs), **data}})
-
-
-Write = Callable[[str, list[dict[str, Any]]], Path]
-PAIRS = [{"id": str(i), "query": f"query {i}", "positive": f"answer {i}", "source": "ab"[i % 2]} for i in range(20)]
-
-
-def test_held_out_sources_have_documents_of_their_own(write_jsonl: Write) -> None:
-    split = prepare(config(write_jsonl("pairs.jsonl", PAIRS), held_out=["b"], limit=4))
-    assert (len(split.train), len(split.held_out)) == (4, 10)
-    assert [d.split for d in split.documents] == ["train"] * 4 + ["held_out"] * 10
-
-
-def test_positives_must_be_in_the_corpus(write_jsonl: Write) -> None:
-    pairs = write_jsonl("pairs.jsonl", PAIRS)
-    documents = [{"id": str(i), "text": f"Answer  {i}"} for i in range(19)]
-    with pytest.raises(DataError, match=r"positives of 1 pairs are not in the corpus \(first: 19\)"):
-        prepare(config(pairs, corpus=str(write_jsonl("corpus.jsonl", documents))))
-    documents.append({"id": "x", "title": "Answer", "text": "19"})
-    split = prepare(config(pairs, corpus=str(write_jsonl("corpus.jsonl", documents))))
-    assert len(split.documents) == 20
-
-
-def test_the_corpus_has_each_text_once_and_is_read_anew(write_jsonl: Write) -> None:
-    pairs = write_jsonl("pairs.jsonl", PAIRS)
-    texts = [*(f"Answer  {i}" for i in range(20)), "answer 3", "another", "ANSWER 4", "Another "]
-    corpus = write_jsonl("corpus.jsonl", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
-    split = prepare(config(pairs, corpus=str(corpus), held_out=0.2))
-    held_out = {pair.id for pair in split.held_out}
-    assert len(held_out) == 4
-    expected = [(str(i), "held_out" if str(i) in held_out else "both") for i in range(20)]
-    for _ in range(2):
-        assert [(d.id, d.split) for d in split.documents] == [*expected, ("21", "both")]
-    assert len(split.documents) == 21
-
-
-def test_pairs_that_say_nothing_are_no_pairs(write_jsonl: Write) -> None:
-    same = [{"id": "1", "query": "the same", "positive": "The  same"}]
-    with pytest.raises(DataError, match="no pairs are left"):
-        prepare(config(write_jsonl("pairs.jsonl", same)))
-
-
-def test_pairs_that_say_nothing_are_counted_and_stay_documents(
-    write_jsonl: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
-    same = [{"id": f"s{i}", "query": f"term {i}", "positive": f"Term  {i}", "source": "ab"[i]} for i in range(2)]
-    pairs = write_jsonl("pairs.jsonl", [*same, *PAIRS])
-    split = prepare(config(pairs, held_out=0.0))
-    assert "2 pairs are left out: the positive is the query itself (first: s0)" in capsys.readouterr().err
-    assert len(split.train) == len(PAIRS)
-    assert sorted(document.id for document in split.documents) == sorted(row["id"] for row in [*same, *PAIRS])
-    assert len(split.documents) == len(PAIRS) + 2
-    by_id = {document.id: document.split for document in prepare(config(pairs, held_out=["b"])).documents}
-    assert (by_id["s0"], by_id["s1"]) == ("train", "held_out")
-
-
-def test_pairs_whose_positive_is_held_out_with_a_source_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    split_by_source([Pair("1", "q1", "p", "a"), Pair("2", "q2", "p", "b"), Pair("3", "q3", "r", "a")], ["b"])
-    assert "1 pairs are not trained on: their positive is held out" in capsys.readouterr().err
-
-
-TITLED = [{"id": f"d{i}", "title": f"Title {i}", "text": f"answer {i}"} for i in range(20)]
-
-
-@pytest.mark.parametrize("corpus", ["corpus.jsonl", "beir"])
-def test_a_positive_without_its_documents_title_gets_it(
-    write_jsonl: Write, tmp_path: Path, corpus: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Then mining, training and evaluation know it for the document; and given negatives look like it."""
-    rows = [dict(row, negatives=[f"answer {(n + 1) % 20}", "no document"]) for n, row in enumerate(PAIRS)]
-    rows[0]["positive"] = "title 0 Answer 0"
-    rows.append({"id": "again", "query": "another query", "positive": "answer 0", "source": "a"})
-    write_jsonl("corpus.jsonl", [{"_id": d["id"], **d} for d in TITLED])
-    source = f"beir:{tmp_path}" if corpus == "beir" else str(tmp_path / corpus)
-    split = prepare(config(write_jsonl("pairs.jsonl", rows), corpus=source, held_out=0.5))
-    assert "have a title in the corpus: it is put before them" in capsys.readouterr().err
-    texts = {document.text: document for document in split.documents}
-    assert len(split.documents) == len(texts) == 20
-    for pair in (pair for pair in (*split.train, *split.held_out) if pair.id != "0"):
-        assert pair.positive in texts
-    assert {texts[pair.positive].split for pair in split.held_out if pair.id != "0"} == {"held_out"}
-    sides = [[pair.id for pair in part if pair.id in ("0", "again")] for part in (split.train, split.held_out)]
-    assert [] in sides, "a document's pairs stay on one side, however it was written"
-    assert {given.text for given in split.given} == {*texts, "no document"}
-    task = held_out_task(split.held_out, split.documents)
-    relevant = {id for found in task.relevance.values() for id in found}
-    assert relevant == {document.id for document in split.documents if document.split == "held_out"}
-
-
-def test_a_negative_that_is_the_positive_but_for_the_title(write_jsonl: Write) -> None:
-    corpus = write_jsonl("corpus.jsonl", TITLED)
-    pairs = write_jsonl("pairs.jsonl", [{"query": "q", "positive": "Title 1 answer 1", "negatives": ["answer 1", "x"]}])
-    split = prepare(config(pairs, corpus=str(corpus), held_out=0.0))
-    assert [given.text for given in split.given] == ["x"]
-
-
-def test_documents_that_repeat_a_text_are_counted(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = write_jsonl("corpus.jsonl", [{"id": 1, "text": "p"}, {"id": 2, "text": "P "}, {"id": 3, "text": "x"}])
-    pairs = write_jsonl("pairs.jsonl", [{"query": "q", "positive": "p"}])
-    assert len(prepare(config(pairs, corpus=str(corpus), held_out=0.0)).documents) == 2
-    assert "1 documents of the corpus repeat the text of another: read once" in capsys.readouterr().err
-
-
-def test_real_scifact_splits_by_claim(real_data: Callable[[str], Path]) -> None:
-    split = prepare(config(Path(f"beir:{real_data('scifact')}:train"), held_out=0.2))
-    assert len(split.train) + len(split.held_out) == 919
-    assert len(split.documents) == 5183
-    assert not {p.query for p in split.train} & {p.query for p in split.held_out}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.data.jsonl import read_objects, text_field
+from multigrain.data.field_checks import text_field
+from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
 from multigrain.files import write_atomic, write_objects
 

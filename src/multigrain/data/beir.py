@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from multigrain.data.field_checks import optional_text, text_field, whole
 from multigrain.data.fields import titled
-from multigrain.data.jsonl import optional_text, read_objects, text_field, whole
+from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
 from multigrain.progress import say
 from multigrain.records import Document, Pair

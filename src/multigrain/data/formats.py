@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from multigrain.data.field_checks import names_of
 from multigrain.data.fields import (
     BY_ROWS,
     ID_NAMES,
@@ -29,7 +30,6 @@ from multigrain.data.fields import (
     text_of,
     texts_of,
 )
-from multigrain.data.jsonl import names_of
 from multigrain.data.rows import Row
 from multigrain.errors import DataError
 from multigrain.progress import say

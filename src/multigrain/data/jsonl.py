@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from multigrain.data.field_checks import is_absent
 from multigrain.errors import DataError
 from multigrain.files import to_line, write_objects
 from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
@@ -28,10 +28,6 @@ TABLES = {
 }
 """How pandas reads what is no JSON, by the end of the name."""
 JSON_LINES = 'Give a file of JSON lines: one object a line, such as {"query": "...", "positive": "..."}.'
-MOST_NAMES = 20
-"""Fields that a message lists."""
-EXACT = 2**53
-"""Above it several whole numbers become the same float."""
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -153,7 +149,7 @@ def _is_json(text: str) -> bool:
 
 
 def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line on which it begins, object) of each object of an array, or of objects that go over several lines."""
+    """Yield (first line, object) for each object of an array, or for objects that go over several lines."""
     text = _whole(path)
     place = _after(text, 0)
     is_array = text[place] == "["
@@ -186,7 +182,7 @@ def _whole(path: Path) -> str:
 
 
 def _after(text: str, place: int) -> int:
-    """Where the next value begins."""
+    """Return where the next value begins."""
     found = _BETWEEN.match(text, place)
     assert found is not None  # it matches nothing, too
     return found.end()
@@ -213,59 +209,3 @@ def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
         value = json.loads(to_line(value))
     fields: dict[str, Any] = value
     return fields
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a field holds nothing: null, or NaN, which is what tables have in an empty cell."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def whole(value: Any) -> Any:
-    """The value; as a whole number where it is one that a table made a float, because its column has an empty cell.
-
-    >>> whole(3.0), whole(0.5), whole("3.0")
-    (3, 0.5, '3.0')
-    """
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
-    return int(value) if is_whole else value
-
-
-def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:
-    """The field as text, which is empty where the field is absent.
-
-    Raises:
-        DataError: the field holds something else.
-    """
-    value = fields.get(key)
-    if is_absent(value):
-        return ""
-    if not isinstance(value, str):
-        raise DataError(where, no_text(key, value), line)
-    return value
-
-
-def names_of(fields: dict[str, Any]) -> str:
-    """The names of the fields, as a message lists them."""
-    named = ", ".join(f'"{name}"' for name in list(fields)[:MOST_NAMES]) or "none"
-    return f"{named} and {len(fields) - MOST_NAMES} more" if len(fields) > MOST_NAMES else named
-
-
-def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
-    """The field as non-empty text.
-
-    Raises:
-        DataError: the field is missing, not text, or blank.
-    """
-    if key not in fields:
-        raise DataError(path, f'no field "{key}"; fields found: {names_of(fields)}.', line)
-    value = fields[key]
-    if not isinstance(value, str):
-        raise DataError(path, no_text(key, value), line)
-    if not value.strip():
-        raise DataError(path, f'field "{key}" is empty; wanted text.', line)
-    return value.strip()
-
-
-def no_text(key: str, value: Any) -> str:
-    """What is said of a field that holds something else than text."""
-    return f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.'

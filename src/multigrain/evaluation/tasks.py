@@ -16,7 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 from multigrain.data.beir import RetrievalTask, read_beir_task
-from multigrain.data.jsonl import read_objects, read_tuples, text_field
+from multigrain.data.field_checks import text_field
+from multigrain.data.jsonl import read_objects, read_tuples
 from multigrain.data.sources import beir_parts
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Document, GradedTuple, Pair, folded

@@ -36,7 +36,7 @@ from multigrain.config import (
     resolve_paths,
     validated,
 )
-from multigrain.data.held_out import sample_passages
+from multigrain.data.passages import sample_passages
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.tasks import HELD_OUT

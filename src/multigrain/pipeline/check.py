@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from multigrain.config import WRITTEN_SURPLUS, Config, config_of, described
-from multigrain.data.held_out import sample_passages, usable_negatives
+from multigrain.data.passages import sample_passages
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sampling import choose
 from multigrain.data.sources import PYTHON_DOCS
+from multigrain.data.split_data import usable_negatives
 from multigrain.llm.budget import Usage
 from multigrain.llm.clients.factory import model_name
 from multigrain.llm.prompted import Prompted

@@ -22,7 +22,7 @@ from multigrain.config import MiningSection
 from multigrain.data.false_negatives import FalseNegatives
 from multigrain.model.roles import Embed, Vectors
 from multigrain.progress import Meter, meter
-from multigrain.records import Candidate, Document, Pair
+from multigrain.records import Candidate, Document, Pair, band_of
 
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""
@@ -131,7 +131,7 @@ def _choose(
     grades = sorted(set(mining.grades))
     choice: dict[str, _Best] = {method: _Best(len(pairs), grades, mining.per_grade) for method in mining.methods}
     shares = _shares(pairs, embed)
-    bands = [_band(grade, bounds) for grade in grades]
+    bands = [band_of(grade, bounds) for grade in grades]
     offers: list[Callable[[_Block], None]] = []
     if "embedding" in choice:
         salts = _salts(pairs, seed)
@@ -250,11 +250,6 @@ def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int,
 def _block(members: list[tuple[int, Document]], embed: Embed, known: FalseNegatives) -> _Block:
     numbers, texts = np.array([number for number, _ in members]), [document.text for _, document in members]
     return _Block(numbers, embed(texts, "document"), known.classes_of(texts))
-
-
-def _band(grade: int, bounds: Sequence[float]) -> tuple[float, float]:
-    """From where (inclusive) to where relative relevance means this grade."""
-    return (-np.inf, *bounds)[grade - 1], bounds[grade - 1]
 
 
 def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.data.candidates_by_pair import by_pair
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs
-from multigrain.data.proposals import by_pair
 from multigrain.data.sampling import choose
 from multigrain.files import count_lines
 from multigrain.llm.clients.factory import model_name

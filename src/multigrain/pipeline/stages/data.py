@@ -4,16 +4,10 @@ import json
 from dataclasses import replace
 
 from multigrain.config import Config
-from multigrain.data.held_out import (
-    SHOWN,
-    SplitData,
-    prepare,
-    require_groups,
-    sample_passages,
-    split_by_share,
-    usable_negatives,
-)
+from multigrain.data.held_out import SHOWN, require_groups, split_by_share
 from multigrain.data.jsonl import write_records
+from multigrain.data.passages import sample_passages
+from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
 from multigrain.pipeline.run_dir import RunDir

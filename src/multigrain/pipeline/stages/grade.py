@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from multigrain.config import Config
+from multigrain.data.candidates_by_pair import by_pair
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, write_records
-from multigrain.data.proposals import by_pair
 from multigrain.errors import LLMError, LLMReplyError
 from multigrain.files import atomic_file, count_lines, to_line, write_json
 from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate

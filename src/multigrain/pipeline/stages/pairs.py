@@ -7,8 +7,8 @@ from statistics import median
 
 from multigrain.config import Config
 from multigrain.data.corpus import Corpus
-from multigrain.data.held_out import split_written
 from multigrain.data.jsonl import write_records
+from multigrain.data.split_data import split_written
 from multigrain.errors import DataError
 from multigrain.files import write_json, write_objects
 from multigrain.grading.query_filter import FilteredQueries, filter_queries

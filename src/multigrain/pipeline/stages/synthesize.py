@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from multigrain.config import Config
+from multigrain.data.candidates_by_pair import by_pair
 from multigrain.data.corpus import Corpus
 from multigrain.data.jsonl import read_candidates, read_pairs
-from multigrain.data.proposals import by_pair
 from multigrain.files import atomic_file, to_line
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans

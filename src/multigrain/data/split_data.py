@@ -1,0 +1,115 @@
+"""Prepare the data of a run: read the pairs and the corpus, check them, and split them."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from multigrain.config import Config
+from multigrain.data.documents import Documents
+from multigrain.data.held_out import split_by_share, split_by_source
+from multigrain.data.positives_in_corpus import as_in_corpus
+from multigrain.data.sources import Source, corpus_of, read_documents, read_source
+from multigrain.errors import DataError
+from multigrain.progress import say
+from multigrain.records import Candidate, Document, Pair, Split, folded, identity
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """A run's pairs and documents, and the negatives that came with the pairs.
+
+    A held-out query is never trained on, and a held-out positive is never mined as a negative.
+    """
+
+    train: list[Pair]
+    held_out: list[Pair]
+    documents: Documents
+    given: list[Candidate] = field(default_factory=list)
+    """As read, for all pairs: see `usable_negatives`."""
+    known: list[Pair] = field(default_factory=list)
+    """All that the input says of what answers which query."""
+
+    @property
+    def other(self) -> list[Pair]:
+        """The known pairs that are in neither part: what answers a query there is no negative of it either."""
+        ids = {pair.id for pair in (*self.train, *self.held_out)}
+        return [pair for pair in self.known if pair.id not in ids]
+
+
+def prepare(config: Config) -> SplitData:
+    """Read the pairs and the corpus that `[data]` names, and split them.
+
+    Raises:
+        DataError: see `read_source` and `read_documents`; or positives missing from the corpus; or nothing left.
+        ConfigError: a source to hold out does not exist.
+    """
+    assert config.data.pairs is not None  # the configuration has checked it
+    source, same = _set_apart(read_source(config.data.pairs), config.data.pairs)
+    if corpus := corpus_of(config.data.pairs, config.data.corpus):
+        source, count = as_in_corpus(source, corpus)
+    pairs = source.pairs
+    held_out = config.data.held_out
+    if isinstance(held_out, list):
+        train, test = split_by_source(pairs, held_out)
+    else:
+        train, test = split_by_share(pairs, held_out, config.seed)
+    if config.data.limit is not None and len(train) > config.data.limit:
+        kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
+        train = [pair for index, pair in enumerate(train) if index in kept]
+    sources = held_out if isinstance(held_out, list) else []
+    keys = frozenset(identity(p.positive) for p in (*test, *(p for p in same if p.source in sources)))
+    if corpus:
+        documents = Documents(partial(read_documents, corpus), keys, count)
+    else:
+        documents = _positives([*train, *same], test, keys, "train" if isinstance(held_out, list) else "both")
+    return SplitData(train, test, documents, source.given, [*pairs, *same, *source.own])
+
+
+def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
+    """The source without the pairs whose positive is the query, from which nothing can be learnt; and those pairs.
+
+    Raises:
+        DataError: no other pairs are left.
+    """
+    same = [pair for pair in source.pairs if _is_its_own_answer(pair)]
+    ids = {pair.id for pair in same}
+    pairs = [pair for pair in source.pairs if pair.id not in ids]
+    if not pairs:
+        raise DataError(where, "no pairs are left: in every pair the positive equals the query.")
+    if same:
+        say(f"  {len(same)} pairs are left out: the positive is the query itself (first: {same[0].id})")
+    return replace(source, pairs=pairs, given=[given for given in source.given if given.pair_id not in ids]), same
+
+
+def _is_its_own_answer(pair: Pair) -> bool:
+    """Whether the positive is the query; the first words tell most others apart, at a tenth of the cost."""
+    first, other = (text.split(None, 1)[:1] for text in (pair.query, pair.positive))
+    return folded("".join(first)) == folded("".join(other)) and folded(pair.query) == folded(pair.positive)
+
+
+def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
+    """Pairs that a language model wrote, with their positives as the corpus; without `test` a share is held out."""
+    if test is None:
+        assert config is not None and isinstance(config.data.held_out, float)
+        train, test = split_by_share(train, config.data.held_out, config.seed)
+    return SplitData(train, test, _positives(train, test, frozenset(identity(p.positive) for p in test), "both"))
+
+
+def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
+    """The given negatives in the order of the training pairs; and how many must not be used: their text is held out."""
+    held_out = {folded(text) for pair in split.held_out for text in (pair.query, pair.positive)}
+    places = {pair.id: place for place, pair in enumerate(split.train)}
+    given = [candidate for candidate in split.given if candidate.pair_id in places]
+    given.sort(key=lambda candidate: places[candidate.pair_id])
+    usable = [candidate for candidate in given if folded(candidate.text) not in held_out]
+    return usable, len(given) - len(usable)
+
+
+def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], side: Split) -> Documents:
+    """The positives as corpus; `side` says who may look at those that are not held out."""
+
+    def read() -> Iterator[Document]:
+        return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
+
+    return Documents(read, held_out, len({identity(pair.positive) for pair in (*train, *test)}))
