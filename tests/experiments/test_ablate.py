@@ -320,7 +320,7 @@ def test_a_damaged_cell_is_done_anew(grid_toml: Path, name: str) -> None:
 def test_other_prompts_make_another_cell(grid_toml: Path, run_toml: Path) -> None:
     prompts = run_toml.with_name("prompts")
     prompts.mkdir()
-    (prompts / "all_grades.txt").write_text((files("multigrain") / "prompts" / "all_grades.txt").read_text())
+    (prompts / "all_grades.txt").write_text((files("multigrain.synthesis") / "prompts" / "all_grades.txt").read_text())
     run_toml.write_text(run_toml.read_text().replace("[synthesis]", f'[synthesis]\nprompts = "{prompts}"'))
     cell = Grid(grid_toml).cells({})[0]
     before = cell.fingerprint

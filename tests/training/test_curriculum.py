@@ -11,7 +11,7 @@ from multigrain.errors import DataError
 from multigrain.records import Document as Passage
 from multigrain.records import GradedTuple, Negative, Pair
 from multigrain.training.curriculum import POSITIVE, Curriculum, Document, Row, hold_out, plan
-from multigrain.training.known import known_of
+from multigrain.training.in_batch_false_negatives import known_false_negatives
 
 
 def graded(index: int, grades: tuple[int, ...], query: str | None = None, task: str | None = None) -> GradedTuple:
@@ -270,7 +270,7 @@ def test_known_pairs_that_are_not_trained_on_count_too() -> None:
     own = GradedTuple("0", "q", "p0", (Negative("Hidden  answer", 3, 0.9, "mined"), Negative("n", 1, 0.1, "mined")))
     mined = GradedTuple("1", "r", "p1", (Negative("hidden answer", 4, 0.9, "mined"),))
     tuples = [own, mined, *(graded(i, (1,)) for i in range(2, 6))]
-    known = known_of(tuples, [Pair("a", "Q", "HIDDEN answer"), Pair("b", "of nobody", "n")])
+    known = known_false_negatives(tuples, [Pair("a", "Q", "HIDDEN answer"), Pair("b", "of nobody", "n")])
     curriculum = plan(tuples, phases([1, 3], steps=40), 2, known=known)
     assert not any({0, 1} == set(batch) for batch in curriculum.places.tolist())
     row = next(row for batch in rows(curriculum) for row in batch if row.id == "0")
@@ -285,13 +285,13 @@ def test_tuples_of_one_group_are_no_negatives_of_each_other() -> None:
     tuples[0] = replace(tuples[0], negatives=(Negative("of intent 1", 1, 0.2, "mined"),))
     apart = plan(tuples, phases([], steps=20), 4)
     assert all(len({tuples[place].group for place in batch}) == 4 for batch in apart.places)
-    known = known_of(tuples, [Pair("x", "?", "of intent 1", group="intent 1")])
+    known = known_false_negatives(tuples, [Pair("x", "?", "of intent 1", group="intent 1")])
     together = plan(tuples, phases([1], steps=1), 30, known=known)
     at = together.places[0].tolist()
     same = {(mine, row, 0) for mine in range(30) for row in range(30) if at[mine] % 6 == at[row] % 6 and mine != row}
     negative = {(mine, at.index(0), 1) for mine in range(30) if at[mine] % 6 == 1}
     assert false_as_planned(together, 0) == same | negative
-    assert known_of(tuples, (), [Passage("d", "OF intent 1", group="intent 1")]).groups == known.groups
+    assert known_false_negatives(tuples, (), [Passage("d", "OF intent 1", group="intent 1")]).groups == known.groups
 
 
 def test_groups_have_their_share_of_a_batch() -> None:

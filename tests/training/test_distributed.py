@@ -34,7 +34,7 @@ from multigrain.training import distributed
 from multigrain.training.curriculum import hold_out, plan
 from multigrain.training.loss import Encoding, GradedLoss
 from multigrain.training.schedules import phases_of
-from multigrain.training.train import Held, train_model, without_dropout
+from multigrain.training.train import HeldOut, train_model, without_dropout
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
 from tests.training.test_train import Signalled, tuples, with_callback
@@ -95,7 +95,7 @@ def train_case(case: str, encoder: Path, folder: Path) -> None:
     trained, held = hold_out(uneven_tuples(), 7) if section.is_self_paced else (uneven_tuples(), [])
     planned = plan(trained, phases_of(section, (1, 2, 4)), section.batch_size)
     model = new_model(case, encoder)
-    looked = Held(held, lambda given: {"norm": float(next(given.parameters()).detach().norm())})
+    looked = HeldOut(held, lambda given: {"norm": float(next(given.parameters()).detach().norm())})
     train_model(model, planned, section, folder, 7, looked)
     if distributed.is_main():
         torch.save(model.state_dict(), folder / "weights.pt")

@@ -17,7 +17,8 @@ from multigrain.errors import RunError
 from multigrain.model.build import build_model
 from multigrain.model.pooling import AnchorTransformer
 from multigrain.training import frozen_cache
-from multigrain.training.frozen_cache import FrozenStates, frozen_depth
+from multigrain.training.frozen_cache import FrozenStates
+from multigrain.training.frozen_layers import frozen_depth, layers_of
 from tests.model import architectures
 from tests.model.decoder import tiny_decoder, tokenizer
 
@@ -53,7 +54,7 @@ def without_dropout(model: SentenceTransformer) -> SentenceTransformer:
 
 
 def layers(model: SentenceTransformer) -> list[Any]:
-    return frozen_cache._layers(model)
+    return layers_of(model)
 
 
 def rows(features: dict[str, Any]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from multigrain.config import PhaseSection
 from multigrain.errors import RunError
 from multigrain.records import GradedTuple
 from multigrain.training.curriculum import Curriculum, plan
-from multigrain.training.self_paced import Pace
+from multigrain.training.self_paced import SelfPacedSchedule
 
 
 def curriculum(steps: int = 30, count: int = 3) -> Curriculum:
@@ -15,7 +15,7 @@ def curriculum(steps: int = 30, count: int = 3) -> Curriculum:
     return plan([GradedTuple(str(i), f"q{i}", f"p{i}", ()) for i in range(4)], sections, 2)
 
 
-def follow(pace: Pace, margins: dict[int, float], steps: int) -> list[int]:
+def follow(pace: SelfPacedSchedule, margins: dict[int, float], steps: int) -> list[int]:
     """The phase of each step, asked when the host would: one step ahead."""
     phases = [pace.phase_at(0)]
     for done in range(1, steps + 1):
@@ -27,7 +27,7 @@ def follow(pace: Pace, margins: dict[int, float], steps: int) -> list[int]:
 
 def test_a_phase_ends_when_its_margin_no_longer_grows(tmp_path: Path) -> None:
     margins = {5: 0.1, 10: 0.2, 15: 0.2, 20: -0.3, 25: -0.3, 30: 0.0}
-    phases = follow(Pace(curriculum(), 5, tmp_path / "pace.json"), margins, 30)
+    phases = follow(SelfPacedSchedule(curriculum(), 5, tmp_path / "pace.json"), margins, 30)
     # 0.2 after step 15 is not better: phase 1 from the step after the next. Its first look (20) has nothing to compare
     # with, and must make room for the last phase; the step that the host has fetched already is still of phase 1.
     assert phases == [0] * 16 + [1] * 10 + [2] * 4
@@ -36,21 +36,23 @@ def test_a_phase_ends_when_its_margin_no_longer_grows(tmp_path: Path) -> None:
 
 
 def test_every_phase_has_its_look_even_if_the_first_never_stalls(tmp_path: Path) -> None:
-    phases = follow(Pace(curriculum(), 5, tmp_path / "pace.json"), {i: i / 10 for i in range(31)}, 30)
+    phases = follow(SelfPacedSchedule(curriculum(), 5, tmp_path / "pace.json"), {i: i / 10 for i in range(31)}, 30)
     assert [phases.count(phase) for phase in (0, 1, 2)] == [21, 5, 4]
 
 
 def test_decisions_are_replayed_not_taken_again(tmp_path: Path) -> None:
     record = tmp_path / "pace.json"
-    first = follow(Pace(curriculum(), 5, record), {5: 0.2, 10: 0.1, 15: 0.5, 20: 0.4, 25: 0.3, 30: 0.2}, 30)
+    first = follow(
+        SelfPacedSchedule(curriculum(), 5, record), {5: 0.2, 10: 0.1, 15: 0.5, 20: 0.4, 25: 0.3, 30: 0.2}, 30
+    )
     kept = record.read_bytes()
-    again = follow(Pace(curriculum(), 5, record), {}, 30)  # a margin that is asked for is a KeyError
+    again = follow(SelfPacedSchedule(curriculum(), 5, record), {}, 30)  # a margin that is asked for is a KeyError
     assert first == again
     assert record.read_bytes() == kept
 
 
 def test_without_a_margin_the_schedules_own_lengths_hold(tmp_path: Path) -> None:
-    pace = Pace(curriculum(), 5, tmp_path / "pace.json")
+    pace = SelfPacedSchedule(curriculum(), 5, tmp_path / "pace.json")
     phases = [pace.phase_at(0)]
     for done in range(1, 30):
         phases.append(pace.phase_at(done))
@@ -59,7 +61,7 @@ def test_without_a_margin_the_schedules_own_lengths_hold(tmp_path: Path) -> None
 
 
 def test_a_host_that_fetches_too_far_ahead_is_found_out(tmp_path: Path) -> None:
-    pace = Pace(curriculum(), 5, tmp_path / "pace.json")
+    pace = SelfPacedSchedule(curriculum(), 5, tmp_path / "pace.json")
     assert pace.phase_at(5) == 0
     with pytest.raises(RunError, match="the batch of step 7 is fetched before its phase is decided"):
         pace.phase_at(6)

@@ -27,7 +27,7 @@ from multigrain.training.curriculum import Curriculum, hold_out, plan
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
 from multigrain.training.schedules import phases_of
-from multigrain.training.train import Held, train_model, without_dropout
+from multigrain.training.train import HeldOut, train_model, without_dropout
 from multigrain.training.trainer import CurriculumTrainer
 from tests.conftest import WORDS, small_pairs
 from tests.model.decoder import tiny_decoder
@@ -79,13 +79,13 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def with_callback(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:
-    looks = train._looks
+    evaluation_callback = train._evaluation_callback
 
     def added(trainer: CurriculumTrainer, *more: Any) -> TrainerCallback:
         trainer.add_callback(callback)
-        return looks(trainer, *more)
+        return evaluation_callback(trainer, *more)
 
-    monkeypatch.setattr(train, "_looks", added)
+    monkeypatch.setattr(train, "_evaluation_callback", added)
 
 
 def train_until_cut(
@@ -94,7 +94,7 @@ def train_until_cut(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     planned: Curriculum | None = None,
-    held: Held = Held(),  # noqa: B008
+    held: HeldOut = HeldOut(),  # noqa: B008
 ) -> None:
     """Train as Ctrl-C at the fifth step would leave it."""
 
@@ -230,7 +230,7 @@ def test_a_self_paced_training_that_was_cut_takes_the_same_decisions(
     section = TrainingSection(schedule="self-paced", pace_every=2, steps=14, batch_size=4, checkpoint_every=4)
     trained, held = hold_out(tuples(), 7)
     planned = plan(trained, phases_of(section, (1, 2, 4)), 4)
-    looked = Held(held, lambda given: {"norm": float(next(given.parameters()).norm())})
+    looked = HeldOut(held, lambda given: {"norm": float(next(given.parameters()).norm())})
     whole = model(tiny_encoder)
     train_model(whole, planned, section, tmp_path / "whole", 7, looked)
     train_until_cut(model(tiny_encoder), section, tmp_path / "cut", monkeypatch, planned, looked)
@@ -293,7 +293,9 @@ def test_the_numbers_of_the_log_go_to_tensorboard_too(tiny_encoder: Path, tmp_pa
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     section = SECTION.model_copy(update={"report_to": ["tensorboard"]})
-    train_model(model(tiny_encoder), curriculum(), section, tmp_path, 7, Held(evaluate=lambda given: {"nDCG@10": 0.5}))
+    train_model(
+        model(tiny_encoder), curriculum(), section, tmp_path, 7, HeldOut(evaluate=lambda given: {"nDCG@10": 0.5})
+    )
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     steps = [line for line in log_of(tmp_path) if "loss" in line]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx([step["loss"] for step in steps])

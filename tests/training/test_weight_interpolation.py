@@ -8,7 +8,7 @@ from torch import nn
 
 from multigrain.config import LoraSection, load_config
 from multigrain.pipeline.verbs import run
-from multigrain.training.train import keeping_base
+from multigrain.training.weight_interpolation import interpolated_with_base
 from tests.model.adapters import build
 from tests.model.decoder import tiny_decoder
 
@@ -18,10 +18,10 @@ def test_weights_by_hand() -> None:
     model.bias.requires_grad_(False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0], [2.0]]))
-    with keeping_base(model, 0.25), torch.no_grad():
+    with interpolated_with_base(model, 0.25), torch.no_grad():
         model.weight.copy_(torch.tensor([[5.0], [-2.0]]))
     assert model.weight.flatten().tolist() == [4.0, -1.0]
-    with keeping_base(model, 0), torch.no_grad():
+    with interpolated_with_base(model, 0), torch.no_grad():
         model.weight.copy_(torch.tensor([[5.0], [-2.0]]))
     assert model.weight.flatten().tolist() == [5.0, -2.0]
 
@@ -29,7 +29,7 @@ def test_weights_by_hand() -> None:
 def test_what_an_adapter_adds_is_scaled() -> None:
     model = build(tiny_decoder(), LoraSection(rank=4, dropout=0))
     layer: Any = next(m for m in model.modules() if hasattr(m, "get_delta_weight"))
-    with keeping_base(model, 0.5), torch.no_grad():
+    with interpolated_with_base(model, 0.5), torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(generator=torch.Generator().manual_seed(len(name)))

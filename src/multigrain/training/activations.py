@@ -15,6 +15,10 @@ class ActivationBudget:
 
     What they take is measured, so it holds for any model; on this step's micro-batches alone, so that a resumed
     training decides alike.
+
+    Args:
+        limit: bytes that may be kept.
+        counted: addresses of storages that are in memory anyway, such as the weights.
     """
 
     def __init__(self, limit: int, counted: set[int]) -> None:
@@ -23,13 +27,13 @@ class ActivationBudget:
         self._counted = set(counted)
 
     def has_room_for(self, batch: Features) -> bool:
-        """Whether the graph of this micro-batch can be kept."""
+        """Return whether there is room to keep the graph of this micro-batch."""
         tokens: int = batch["attention_mask"].numel()
         return self._left > self._per_token * tokens
 
     @contextmanager
     def measured(self, batch: Features) -> Iterator[None]:
-        """Inside, what is saved for the backward pass is counted."""
+        """Count, in the block, what is saved for the backward pass of this micro-batch."""
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -46,7 +50,13 @@ class ActivationBudget:
 
 @dataclass(frozen=True)
 class KeptGraphs:
-    """The micro-batches of a group whose graph is kept, by number."""
+    """The embeddings, with their graph, of those micro-batches of a group that are kept for the backward pass.
+
+    Attributes:
+        memory: the room for them, shared by all groups of a step.
+        is_last: whether the group is the last of the step.
+        graphs: embeddings by the number of the micro-batch.
+    """
 
     memory: ActivationBudget
     is_last: bool

@@ -1,4 +1,4 @@
-"""The planned curriculum as the host's datasets and sampler.
+"""The planned curriculum as sentence-transformers' datasets and sampler.
 
 Each phase is a dataset of the same row numbers: row `step * batch_size + position`, as that phase sees it. Texts are
 looked up when a batch is fetched, so a row of a long training takes some bytes and not its texts. Columns: query,
@@ -20,26 +20,26 @@ from multigrain.config import PhaseSection
 from multigrain.model.roles import ROLES, Role, prompt_for
 from multigrain.records import GradedTuple
 from multigrain.training.curriculum import Curriculum
-from multigrain.training.known import texts_of
+from multigrain.training.in_batch_false_negatives import texts_of
 
 PhaseAt = Callable[[int], int]
 """The place of the phase that a step (from 0) belongs to."""
 
 
 def name_of(phase: int) -> str:
-    """What the host calls a phase; our own name may hold what it takes for a path, or be that of a method."""
+    """Return the name of a phase's dataset and loss; the user's own name may look like a path or a method to torch."""
     return f"phase_{phase}"
 
 
 def to_datasets(curriculum: Curriculum) -> DatasetDict:
-    """One dataset for each phase."""
+    """Return one dataset for each phase."""
     numbers = Dataset.from_dict({"row": np.arange(curriculum.steps * curriculum.batch_size)})
     phases = range(len(curriculum.phases))
     return DatasetDict({name_of(phase): numbers.with_transform(_Rows(curriculum, phase)) for phase in phases})
 
 
 class _Rows:
-    """Row numbers to columns."""
+    """The transform of a phase's dataset: from row numbers to columns."""
 
     def __init__(self, curriculum: Curriculum, phase: int) -> None:
         self._curriculum, self._phase = curriculum, phase
@@ -52,14 +52,16 @@ class _Rows:
         columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
         for index, name in enumerate(column_names(curriculum.phases[self._phase])[1:]):
             columns[name] = [row.documents[index].text for row in rows]
-        columns["label"] = [
-            [(d.grade, d.score, d.weight, *others) for d, others in zip(row.documents, false[step][at], strict=True)]
-            for row, (step, at) in zip(rows, places, strict=True)
-        ]
+        columns["label"] = []
+        for row, (step, position) in zip(rows, places, strict=True):
+            labels = []
+            for document, false_rows in zip(row.documents, false[step][position], strict=True):
+                labels.append((document.grade, document.score, document.weight, *false_rows))
+            columns["label"].append(labels)
         return columns
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The host's datasets pickle this for a fingerprint alone; a million tuples would take minutes each time."""
+        """Pickle no tuples: `datasets` pickles this for a fingerprint alone, and a million would take minutes."""
         return (_Rows._never, (self._curriculum.seed, self._phase))
 
     @staticmethod
@@ -68,14 +70,15 @@ class _Rows:
 
 
 def column_names(section: PhaseSection) -> list[str]:
-    """The text columns of a phase."""
+    """Return the names of the text columns of a phase."""
     count = 1 if section.one_at_a_time else len(section.grades)
     return ["query", "positive", *(f"negative_{index + 1}" for index in range(count))]
 
 
 def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, str] | None:
-    """The prompt of each column, so that texts are trained on as they will be encoded."""
-    query, document = (prompt_for(role, model.prompts) for role in ROLES)
+    """Return the prompt of each column, so that texts are trained on as they will be encoded."""
+    query = prompt_for("query", model.prompts)
+    document = prompt_for("document", model.prompts)
     if not query and not document:
         return None
     names = max((column_names(section) for section in curriculum.phases), key=len)
@@ -83,22 +86,22 @@ def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, 
 
 
 class RowsOfPhase(DefaultBatchSampler):
-    """What the host wants for each dataset; `StepSampler` alone decides what comes when."""
+    """The sampler that sentence-transformers wants for each dataset; `StepSampler` alone decides what comes when."""
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_host: Any) -> None:
         super().__init__(range(len(dataset)), batch_size=batch_size, drop_last=drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of row numbers, as they lie."""
+        """Yield batches of row numbers, in order."""
         return BatchSampler.__iter__(self)
 
 
 class StepSampler(MultiDatasetDefaultBatchSampler):
     """The batches of all steps in order, each from the dataset of the phase that the step belongs to.
 
-    With W processes the host deals a batch to each in turn, so a step is W batches in a row from one phase: processes
-    that met different numbers of columns in a step would wait for each other for ever. The order is a pure function of
-    the step and the phases, so a resumed training skips ahead exactly.
+    With W processes, accelerate deals a batch to each in turn, so a step is W batches in a row from one phase:
+    processes that met different numbers of columns in a step would wait for each other for ever. The order is a pure
+    function of the step and the phases, so a resumed training skips ahead exactly.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
         self.rows_of_phase = dataset.cumulative_sizes[0]
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of row numbers in the concatenated dataset."""
+        """Yield batches of row numbers in the concatenated dataset."""
         for step in range(self.rows_of_phase // self.step_size):
             start = self.phase_at(step) * self.rows_of_phase + step * self.step_size
             for begin in range(start, start + self.step_size, self.batch_size):
@@ -128,15 +131,16 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
 
 
 def step_sampler(batch_size: int, world_size: int, phase_at: PhaseAt) -> Any:
-    """What the host's `multi_dataset_batch_sampler` argument takes."""
+    """Return what the training argument `multi_dataset_batch_sampler` takes."""
     return partial(StepSampler, batch_size=batch_size, world_size=world_size, phase_at=phase_at)
 
 
 CHUNK = 256
+"""Texts that are tokenized at once."""
 
 
 def token_rows(model: SentenceTransformer, curriculum: Curriculum) -> Iterator[list[int]]:
-    """The token ids of every text of the curriculum, as training reads it; texts may come twice."""
+    """Yield the token ids of every text of the curriculum, as training reads it; texts may come twice."""
     for role in ROLES:
         texts = sorted({text for graded in curriculum.tuples for text in _texts(graded, role)})
         for start in range(0, len(texts), CHUNK):

@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: the log is written, and the model looked at."""
+"""Callbacks of the trainer: the log of the training, and evaluations on held-out tuples between its steps."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ from multigrain.progress import Meter, say
 from multigrain.records import GradedTuple
 from multigrain.training.batches import PhaseAt
 from multigrain.training.curriculum import Curriculum
-from multigrain.training.self_paced import Pace
+from multigrain.training.self_paced import SelfPacedSchedule
 
 REMEMBERED = 32
-"""Entries of the log that the host keeps."""
+"""Entries of the log that transformers keeps."""
 FIRST = 20
 """Steps at whose loss is looked to see whether there is anything to learn ..."""
 IN_A_ROW = 5
@@ -94,8 +94,8 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         return self._curriculum.phases[self._phase_at(max(0, int(entry["step"]) - 1))].name
 
 
-class Looks(TrainerCallback):  # type: ignore[misc]
-    """Looks at the model: at the pace of a self-paced training, and where a phase ends.
+class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
+    """Evaluate the model: before training, where a phase ends, and every few steps of a self-paced training.
 
     Args:
         phase_at: the place of the phase of a step.
@@ -107,14 +107,14 @@ class Looks(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         phase_at: PhaseAt,
-        pace: Pace | None,
+        pace: SelfPacedSchedule | None,
         margin_on: Callable[[int], float | None],
         evaluate: Callable[[], None] | None,
     ) -> None:
         self._phase_at, self._pace, self._margin_on, self._evaluate = phase_at, pace, margin_on, evaluate
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Where the model stands before it is trained."""
+        """Evaluate the model before it is trained."""
         if self._evaluate and state.global_step == 0:
             self._evaluate()
 
@@ -134,7 +134,7 @@ class Looks(TrainerCallback):  # type: ignore[misc]
 
 
 def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float | None:
-    """The mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades.
+    """Return the mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades.
 
     None where there are none.
     """
@@ -146,10 +146,10 @@ def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: 
     ]
     if not triplets:
         return None
-    queries, positives, negatives = (list(texts) for texts in zip(*triplets, strict=True))
-    vectors = _encode(model, queries, "query")
-    difference = _encode(model, positives, "document") - _encode(model, negatives, "document")
-    return float((vectors * difference).sum(axis=1).mean())
+    queries = _encode(model, [query for query, _, _ in triplets], "query")
+    positives = _encode(model, [positive for _, positive, _ in triplets], "document")
+    negatives = _encode(model, [negative for _, _, negative in triplets], "document")
+    return float((queries * (positives - negatives)).sum(axis=1).mean())
 
 
 def _encode(model: SentenceTransformer, texts: Sequence[str], role: Role) -> Vectors:

@@ -9,10 +9,10 @@ import math
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ from multigrain.config import PhaseSection
 from multigrain.errors import DataError
 from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative, folded, identity
-from multigrain.training.known import Known, known_of, texts_of
+from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
+from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 
 MOST_HELD = 256
 """Queries that are held out."""
-WAITING = 8
-"""For tuples that can stand in a batch, so many times its size are looked at, both among those that wait and others."""
 POSITIVE = 5
 """The grade of a positive among those of the negatives."""
 
@@ -57,11 +56,11 @@ class Curriculum:
     phases: tuple[PhaseSection, ...]
     tuples: Sequence[GradedTuple]
     places: NDArray[np.int32]
-    """(S, B) which of the tuples."""
+    """(S, B): the place in `tuples` of each tuple of each step."""
     turns: NDArray[np.int32]
-    """(S, B) how often that tuple came before."""
+    """(S, B): how often that tuple came in earlier steps."""
     seed: int
-    known: Known
+    known: InBatchFalseNegatives
     false_negative_above: float | None = None
 
     @property
@@ -126,7 +125,7 @@ class Curriculum:
         return limit is not None and negative.score >= limit * (1.0 if graded.score is None else graded.score)
 
     def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
-        """(B, 1 + k, W) for each query of a step and each column, the rows whose document is no negative of it.
+        """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of those documents.
 
         Such a document is known to answer the query, is the query itself, or is of the tuple's group. Where there are
         fewer than W, -1 stands for none.
@@ -145,7 +144,7 @@ class Curriculum:
         return [[cell + [-1] * (width - len(cell)) for cell in row] for row in cells]
 
     def _places_of(self, rows: Sequence[Sequence[Document]]) -> dict[bytes | str | None, list[tuple[int, int]]]:
-        """Where (row, column) the documents are that count, by their identity and by their groups."""
+        """Index the places (row, column) of the documents with a weight, by their identity and by their groups."""
         at: dict[bytes | str | None, list[tuple[int, int]]] = {}
         for row, documents in enumerate(rows):
             for column, document in enumerate(documents):
@@ -157,7 +156,7 @@ class Curriculum:
 
     @cached_property
     def _orders(self) -> dict[int, list[int]]:
-        """For each phase with one grade at a time, which of its grades comes when: each as often, in random order."""
+        """Draw the order of the grades of each phase that trains one grade at a time: each as often, shuffled."""
         orders = {}
         for index, section in enumerate(self.phases):
             if section.one_at_a_time:
@@ -178,7 +177,7 @@ def plan(
     seed: int = 7,
     *,
     by_task: bool = True,
-    known: Known | None = None,
+    known: InBatchFalseNegatives | None = None,
     first: Collection[str] = (),
 ) -> Curriculum:
     """Draw up every batch of the training.
@@ -203,18 +202,21 @@ def plan(
         if folded(graded.positive) in {folded(negative.text) for negative in graded.negatives}:
             raise DataError("training", f"the positive of tuple {graded.id} is one of its negatives too; take it out")
     batch_size = min(batch_size, len(tuples))
-    if (distinct := min(_distinct(tuples), len({t.group or t.id for t in tuples}))) < 2 or batch_size < 2:
-        raise _too_few(min(distinct, batch_size))
-    known = known or known_of(tuples)
-    pools = [
-        _Pool(tuples, places, batch_size, known.answers, random.Random(f"{seed} {name}"))
-        for name, places in _groups(tuples, batch_size, by_task)
-    ]
-    for pool in pools:
+    groups = {graded.group or graded.id for graded in tuples}
+    largest = min(distinct_pairs(tuples), len(groups), batch_size)
+    if largest < 2:
+        raise _too_few(largest)
+    known = known or known_false_negatives(tuples)
+    pools: list[TuplePool] = []
+    for name, places_of_task in tasks_of(tuples, batch_size, by_task):
+        shuffler = random.Random(f"{seed} {name}")
+        pool = TuplePool(tuples, places_of_task, batch_size, answers=known.answers, shuffler=shuffler)
         pool.begin_with(first)
+        pools.append(pool)
     used: Counter[int] = Counter()
     steps = sum(phase.steps or 0 for phase in phases)
-    places, turns = (np.empty((steps, batch_size), np.int32) for _ in range(2))
+    places = np.empty((steps, batch_size), np.int32)
+    turns = np.empty((steps, batch_size), np.int32)
     for step in range(steps):
         # The pool that is furthest behind its share comes next.
         pool = max(pools, key=lambda pool: (step + 1) * pool.size / len(tuples) - pool.batches)
@@ -234,134 +236,6 @@ def hold_out(tuples: Sequence[GradedTuple], seed: int) -> tuple[list[GradedTuple
     for query, graded in zip(query_of, tuples, strict=True):
         parts[query in held].append(graded)
     return parts
-
-
-def _groups(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
-    """The places of the tuples by task; those of tasks too small to fill a batch are together under ""."""
-    groups: dict[str, list[int]] = {"": []}
-    for place, graded in enumerate(tuples):
-        groups.setdefault((by_task and graded.task) or "", []).append(place)
-    for name in list(groups):
-        if name and _distinct([tuples[place] for place in groups[name]]) < 2 * batch_size:
-            groups[""] += groups.pop(name)
-    if len(groups) > 1 and _distinct([tuples[place] for place in groups[""]]) < batch_size:
-        rest = groups.pop("")  # too few for a batch of their own
-        groups[max(groups, key=lambda name: len(groups[name]))] += rest
-    return [(name, group) for name, group in groups.items() if group]
-
-
-def _distinct(tuples: Sequence[GradedTuple]) -> int:
-    return min(len({identity(t.query) for t in tuples}), len({identity(t.positive) for t in tuples}))
-
-
-class _Pool:
-    """Tuples that may stand in one batch, without end."""
-
-    def __init__(
-        self,
-        tuples: Sequence[GradedTuple],
-        places: Sequence[int],
-        batch_size: int,
-        answers: Mapping[bytes, frozenset[bytes]],
-        shuffler: random.Random,
-    ) -> None:
-        self.size, self.batches = len(places), 0
-        self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
-        groups = Counter(group for place in places if (group := tuples[place].group))
-        self._shares = {group: math.ceil(batch_size * count / len(places)) for group, count in groups.items()}
-        self._order, self._shuffler = list(places), shuffler
-        self._next = len(places)
-        self._waiting: dict[int, _Keys] = {}
-
-    def begin_with(self, first: Collection[str]) -> None:
-        """Shuffle the tuples for the first time, those with these ids before the others."""
-        self._shuffler.shuffle(self._order)
-        self._order.sort(key=lambda place: self._tuples[place].id not in first)
-        self._next = 0
-
-    def batch(self) -> list[int]:
-        """The places of the next tuples that can stand together; the others wait for a later batch."""
-        self.batches += 1
-        batch = _NextBatch(self._answers, self._shares)
-        most = min(WAITING * self._batch_size, 2 * self.size)  # then every tuple has come by
-        for place, keys in list(islice(self._waiting.items(), most)):
-            if len(batch.places) < self._batch_size and batch.takes(place, keys):
-                del self._waiting[place]
-        drawn = 0
-        while len(batch.places) < self._batch_size and drawn < most:
-            place, drawn = self._draw(), drawn + 1
-            if place not in self._waiting and not batch.takes(place, keys := _keys_of(self._tuples[place])):
-                self._waiting[place] = keys
-        return self._filled(batch.places)
-
-    def _filled(self, batch: list[int]) -> list[int]:
-        """The batch with such as cannot stand beside all others, if it is not full."""
-        missing = self._batch_size - len(batch)
-        for place in list(islice((place for place in self._waiting if place not in batch), missing)):
-            del self._waiting[place]
-            batch.append(place)
-        while len(batch) < self._batch_size:
-            if (place := self._draw()) not in batch:
-                batch.append(place)
-        return batch
-
-    def _draw(self) -> int:
-        if self._next == len(self._order):
-            self._shuffler.shuffle(self._order)
-            self._next = 0
-        self._next += 1
-        return self._order[self._next - 1]
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """By what a tuple is compared with others."""
-
-    query: bytes
-    positive: bytes
-    documents: frozenset[bytes]
-    group: str | None
-
-
-def _keys_of(graded: GradedTuple) -> _Keys:
-    documents = [identity(text) for text in texts_of(graded)]
-    return _Keys(identity(graded.query), documents[0], frozenset(documents), graded.group)
-
-
-class _NextBatch:
-    """Tuples that can stand together.
-
-    Args:
-        answers: all positives of each query that has several.
-        shares: how many of each group there may be.
-    """
-
-    def __init__(self, answers: Mapping[bytes, frozenset[bytes]], shares: Mapping[str, int]) -> None:
-        self._answers, self._shares = answers, shares
-        self.places: list[int] = []
-        self._queries: set[bytes] = set()
-        self._documents: set[bytes] = set()
-        self._positives: set[bytes] = set()
-        self._all_answers: set[bytes] = set()
-        self._groups: Counter[str] = Counter()
-
-    def takes(self, place: int, keys: _Keys) -> bool:
-        """Add a tuple, if it can stand with the others."""
-        if keys.query in self._queries or keys.positive in self._positives:
-            return False
-        if keys.group and self._groups[keys.group] >= self._shares[keys.group]:
-            return False
-        others = self._answers.get(keys.query, frozenset()) - {keys.positive}
-        if not others.isdisjoint(self._documents) or not keys.documents.isdisjoint(self._all_answers):
-            return False
-        self.places.append(place)
-        self._queries.add(keys.query)
-        self._positives.add(keys.positive)
-        self._documents |= keys.documents
-        self._all_answers |= others
-        if keys.group:
-            self._groups[keys.group] += 1
-        return True
 
 
 def _too_few(found: int) -> DataError:

@@ -8,49 +8,41 @@ Letters: B texts, n tokens, D the size of a token's hidden state.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from multigrain.errors import RunError
 from multigrain.files import atomic_file, full_disk_explained
 from multigrain.model.anchor_attention import evaluating
 from multigrain.progress import meter
+from multigrain.training.frozen_layers import frozen_depth, hidden_size, input_of, layers_of, starting_from
 
 STATES, INDEX = "states.npy", "index.npz"
 BATCH_TOKENS = 4096
 TOLERANCE = 1e-3
 """How far, for its length, half of the states may be from what they are on another machine."""
-_UNLIKE = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)
-"""What a model may raise whose layers give each other more than a tensor."""
 
 Rows = list[tuple[int, ...]]
 Index = dict[str, np.ndarray[Any, Any]]
 
 
-def frozen_depth(model: SentenceTransformer) -> int:
-    """How many of the lowest layers can be left out: below, nothing is trained, dropped out or looked at by a pooling.
+class StoredStates(NamedTuple):
+    """The two files of a folder: the texts with their lengths, and the states (all tokens, D) in their order."""
 
-    0 where there is nothing to gain, and for the few architectures whose layers give each other more than one tensor.
-    Dropout counts in whatever mode the model is, because training will put it in force.
-    """
-    layers = _layers(model)
-    inside = {id(module) for layer in layers for module in layer.modules()}
-    if not layers or any(_drops(module) for module in model[0].modules() if id(module) not in inside):
-        return 0
-    depth = next((i for i, layer in enumerate(layers) if _is_moving(layer)), len(layers) - 1)
-    return depth if depth and _is_enough(model, layers, depth) else 0
+    texts: Index
+    states: np.ndarray[Any, Any]
 
 
 class FrozenStates:
-    """What the frozen layers give for each text that `compute` was given.
+    """The output of the frozen layers, kept on disk, for each text that `compute` was given.
 
     Args:
         model: what is trained; the layers below `frozen_depth(model)` are left out while the states are in use.
@@ -63,18 +55,18 @@ class FrozenStates:
     def __init__(self, model: SentenceTransformer, folder: Path) -> None:
         stored = _open(folder)
         depth = frozen_depth(model)
-        if stored is None or not depth or not _are_of(model, depth, *stored):
+        if stored is None or not depth or not _are_of(model, depth, stored):
             raise _of_another(folder, "there are no whole states of this model's frozen layers")
         index, self._states = stored
-        self._folder, self._layers = folder, _layers(model)[:depth]
+        self._folder, self._layers = folder, layers_of(model)[:depth]
         ends = np.cumsum(index["lengths"]).tolist()
         self._begins = {index["ids"][a:b].tobytes(): a for a, b in zip([0, *ends], ends, strict=False)}
 
     @staticmethod
     def fits(model: SentenceTransformer, token_rows: Iterable[Sequence[int]], limit: int) -> bool:
-        """Whether what `compute` writes for these texts takes at most so many bytes of disk."""
+        """Return whether the states of these texts take at most `limit` bytes of disk."""
         tokens = accumulate(map(len, token_rows))
-        return all(4 * count * _width(model) <= limit for count in tokens)
+        return all(4 * count * hidden_size(model) <= limit for count in tokens)
 
     @staticmethod
     def compute(model: SentenceTransformer, token_rows: Iterable[Sequence[int]], folder: Path) -> None:
@@ -96,8 +88,8 @@ class FrozenStates:
         rows = _distinct(token_rows)
         index = _index(rows, depth)
         stored = _open(folder)
-        is_asked_for = stored and all(np.array_equal(stored[0][name], index[name]) for name in index)
-        if stored and is_asked_for and _are_of(model, depth, *stored):
+        is_asked_for = stored and all(np.array_equal(stored.texts[name], index[name]) for name in index)
+        if stored and is_asked_for and _are_of(model, depth, stored):
             return
         with full_disk_explained(folder):
             _write(model, rows, index, folder)
@@ -111,11 +103,12 @@ class FrozenStates:
         Raises:
             RunError: there are no states of one of the texts.
         """
-        return _starting_from(self._layers, self._padded(features))
+        return starting_from(self._layers, self._padded(features))
 
     def _padded(self, features: dict[str, Any]) -> Tensor:
-        """(B, n, D), 0 for padding."""
-        tokens, mask = (features[name].cpu().numpy() for name in ("input_ids", "attention_mask"))
+        """Return the states of the texts, (B, n, D), 0 for padding."""
+        tokens = features["input_ids"].cpu().numpy()
+        mask = features["attention_mask"].cpu().numpy()
         padded = np.zeros((*tokens.shape, self._states.shape[1]), np.float32)
         for states, ids, valid in zip(padded, tokens, mask.astype(bool), strict=True):
             states[valid] = self._of(ids[valid])
@@ -134,120 +127,27 @@ def _of_another(folder: Path, found: str) -> RunError:
     return RunError(f"{folder}: {found}: it is of another training. Remove it, then give the same command again.")
 
 
-def _layers(model: SentenceTransformer) -> list[Any]:
-    """From the embeddings up; none if the architecture has no list of them."""
-    backbone: Any = model.transformers_model
-    count = getattr(backbone.config.get_text_config(), "num_hidden_layers", 0)
-    lists = (module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
-    return list(next(lists, ()))
-
-
-def _width(model: SentenceTransformer) -> int:
-    transformer: Any = model[0]
-    return int(transformer.get_embedding_dimension())
-
-
-def _is_moving(layer: nn.Module) -> bool:
-    """Whether a step needs the layer, for what it gives or for its attention."""
-    modules = list(layer.modules())
-    looked_at = any(getattr(module, "anchor", None) is not None for module in modules)
-    return looked_at or any(map(_drops, modules)) or any(weight.requires_grad for weight in layer.parameters())
-
-
-def _drops(module: nn.Module) -> bool:
-    """Many attention layers have no module for dropout, only its rate."""
-    rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
-    return any(rates) or (isinstance(module, nn.Dropout) and module.p > 0)
-
-
-def _is_enough(model: SentenceTransformer, layers: list[Any], depth: int) -> bool:
-    """Whether nothing before the layer is trained, and the model gives the same from this layer's input alone.
-
-    It is tried on a text, because not every architecture shows what its layers share (biases of positions, keys).
-    """
-    tokens = torch.tensor([[5, 6, 7]], device=model.device)
-    features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    with torch.enable_grad(), evaluating(model):
-        states = _input_of(layers[depth], model, features)
-        if states is None or states.requires_grad:
-            return False
-        whole = model[0](dict(features))
-        try:
-            with _starting_from(layers[:depth], states):
-                rest = model[0](dict(features))
-        except _UNLIKE:
-            return False
-    return all(torch.allclose(whole[name], rest[name]) for name in whole if isinstance(whole[name], Tensor))
-
-
-class _Reached(Exception):
-    """The forward pass has come to the layer; what is above is of no use."""
-
-    def __init__(self, states: Tensor) -> None:
-        self.states = states
-
-
-def _input_of(layer: nn.Module, model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor | None:
-    """(B, n, D); None if the layer is not called."""
-
-    def stop(_layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        raise _Reached(given[0] if given else named["hidden_states"])
-
-    hook = layer.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        model[0](dict(features))
-    except _Reached as reached:
-        return reached.states
-    finally:
-        hook.remove()
-    return None
-
-
-@contextmanager
-def _starting_from(layers: list[Any], states: Tensor) -> Iterator[None]:
-    """Inside, the last of the layers gives the states, and none computes anything.
-
-    An attribute of the object goes before its class's method, which also is where gradient checkpointing hangs; no
-    name in the model's state changes.
-    """
-
-    def hand_on(hidden_states: Tensor, *_given: Any, **_named: Any) -> Tensor:
-        return hidden_states
-
-    def begin(hidden_states: Tensor, *_given: Any, **_named: Any) -> Tensor:
-        return states.to(hidden_states)
-
-    before = [vars(layer).get("forward") for layer in layers]
-    try:
-        for layer in layers:
-            layer.forward = begin if layer is layers[0] else hand_on
-        yield
-    finally:
-        for layer, forward in zip(layers, before, strict=True):
-            vars(layer).pop("forward", None)
-            if forward is not None:  # another library's
-                layer.forward = forward
-
-
 def _distinct(token_rows: Iterable[Sequence[int]]) -> Rows:
-    """In the order in which they are computed and kept."""
+    """Return each distinct text once, shortest first: the order in which they are computed and kept."""
     rows = {tuple(map(int, row)) for row in token_rows if len(row)}
     return sorted(rows, key=lambda row: (len(row), row))
 
 
 def _batches(rows: Rows) -> Iterator[Rows]:
-    """Texts of the same length, so that there is no padding to change the last bits."""
+    """Yield texts of the same length, so that there is no padding to change the last bits."""
     for length, group in groupby(rows, len):
-        alike, size = list(group), max(1, BATCH_TOKENS // length)
-        yield from (alike[begin : begin + size] for begin in range(0, len(alike), size))
+        alike = list(group)
+        size = max(1, BATCH_TOKENS // length)
+        for begin in range(0, len(alike), size):
+            yield alike[begin : begin + size]
 
 
 def _computed(model: SentenceTransformer, depth: int, rows: Rows) -> np.ndarray[Any, Any]:
-    """(all tokens, D) for texts of the same length."""
+    """Compute the states of texts of the same length, (all tokens, D)."""
     tokens = torch.tensor(rows, device=model.device)
     features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     with torch.no_grad(), evaluating(model):
-        states = _input_of(_layers(model)[depth], model, features)
+        states = input_of(layers_of(model)[depth], model, features)
     assert states is not None
     return np.asarray(states.float().flatten(0, 1).cpu().numpy(), "<f4")
 
@@ -261,7 +161,7 @@ def _write(model: SentenceTransformer, rows: Rows, index: Index, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     for name in (INDEX, STATES):  # the index first: what is there is no longer whole
         (folder / name).unlink(missing_ok=True)
-    shape = (len(index["ids"]), _width(model))
+    shape = (len(index["ids"]), hidden_size(model))
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     # Written, not mapped: a full disk would end the process at a mapped page, without an error.
     with (folder / STATES).open("wb") as file, meter("frozen layers", len(rows)) as progress:
@@ -275,20 +175,21 @@ def _write(model: SentenceTransformer, rows: Rows, index: Index, folder: Path) -
         np.savez(file, **index)  # type: ignore[arg-type]  # the stub takes them for an option
 
 
-def _open(folder: Path) -> tuple[Index, np.ndarray[Any, Any]] | None:
-    """What `compute` wrote, or None if it is not whole."""
+def _open(folder: Path) -> StoredStates | None:
+    """Open what `compute` wrote; None if it is missing or incomplete."""
     try:
         with np.load(folder / INDEX) as file:
             index = {name: file[name] for name in ("ids", "lengths", "depth")}
         states = np.load(folder / STATES, mmap_mode="r")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    return (index, states) if len(index["ids"]) == len(states) else None
+    return StoredStates(index, states) if len(index["ids"]) == len(states) else None
 
 
-def _are_of(model: SentenceTransformer, depth: int, index: Index, states: np.ndarray[Any, Any]) -> bool:
-    """Whether the model has the same frozen layers, and attention: those of the longest text are computed again."""
-    if depth != index["depth"] or states.shape[1] != _width(model):
+def _are_of(model: SentenceTransformer, depth: int, stored: StoredStates) -> bool:
+    """Return whether the states are of this model's frozen layers: those of the longest text are computed again."""
+    index, states = stored
+    if depth != index["depth"] or states.shape[1] != hidden_size(model):
         return False
     length = int(index["lengths"][-1])
     again = _computed(model, depth, [tuple(index["ids"][-length:].tolist())])

@@ -1,4 +1,19 @@
-"""The batch of all processes, and its similarities without false negatives."""
+"""The batch of all processes, and its similarities without false negatives.
+
+Letters: N queries of all processes, B of this one, R of a part of these, k negatives a query, M = (1 + k) * N
+documents, d dimensions, W false negatives at most in a cell.
+
+The labels (N, 1 + k, 3 + W) say for each query and each of its documents:
+
+                     GRADE  SCORE  WEIGHT |  false negatives (W rows of the batch, -1 for none)
+    positive           5     0.93    1.0  |   7   -1     the positives of row 7 ...
+    negative_1         4     0.61    1.0  |  -1   -1
+    negative_2         2     0.20    0.5  |   3    7     ... and the negatives_2 of rows 3 and 7 are no negatives
+                       |      |       |                  of this query
+                       |      |       multiplies exp s(q, d); 0: the document counts for nobody
+                       |      what the judge of the grading said; nan: nothing
+                       0: there is no document of this grade, and its weight is 0
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +28,12 @@ from multigrain.training.objectives import LEFT_OUT, Similarities
 from multigrain.training.unique_texts import Texts
 
 GRADE, SCORE, WEIGHT = range(3)
-"""Of the last axis of the labels."""
+"""Indices on the last axis of the labels; false negatives follow."""
 
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """What `calculate_loss` needs beside the embeddings."""
+    """The texts and labels of this process: what `calculate_loss` needs beside the embeddings."""
 
     texts: Texts
     labels: Tensor | None
@@ -31,15 +46,15 @@ class GatheredBatch:
     vectors: Tensor
     """(2 + k, N, d): queries, positives, negatives."""
     identities: Tensor
-    """(2 + k, N) of the texts."""
+    """(2 + k, N): a number for each distinct text."""
     labels: Tensor
-    """(N, 1 + k, 3 + W)"""
+    """(N, 1 + k, 3 + W): see the module."""
     offset: int
     temperature: float
 
     @staticmethod
     def gathered(local: Tensor, batch: LocalBatch, temperature: float) -> "GatheredBatch":
-        """From (2 + k, B, d) embeddings of this process, which may be the only one."""
+        """Gather the batch from the embeddings (2 + k, B, d) of each process, which may be the only one."""
         columns, size = local.shape[:2]
         labels = full_labels(batch.labels, size, columns - 1, local)
         identities = batch.texts.identities[batch.texts.places]
@@ -50,7 +65,7 @@ class GatheredBatch:
         return GatheredBatch(vectors, identities, all_gather(labels), get_rank() * size, temperature)
 
     def similarities(self, vectors: Tensor, rows: range, backwards: bool) -> tuple[Similarities, Tensor | None]:
-        """Those of some rows of this process, and of their positives to all queries."""
+        """Compare some queries with all documents, and if `backwards` is set their positives with all queries."""
         mine = torch.arange(self.offset + rows.start, self.offset + rows.stop, device=vectors.device)
         unit = normalize(vectors, dim=-1)
         columns, size, _ = unit.shape
@@ -63,12 +78,20 @@ class GatheredBatch:
         counted = (to_all + weights.T.reshape(1, -1).log()).masked_fill(false, LEFT_OUT)
         grades, scores = self.labels[mine][..., GRADE], self.labels[mine][..., SCORE]
         own_weights = weights[mine].masked_fill(false.gather(1, own), 0.0)
-        similarities = Similarities(counted, to_own[:, 0], to_own, grades, scores, own_weights, self.temperature)
+        similarities = Similarities(
+            to_all=counted,
+            to_positive=to_own[:, 0],
+            to_own=to_own,
+            grades=grades,
+            scores=scores,
+            weights=own_weights,
+            temperature=self.temperature,
+        )
         return similarities, self._to_queries(unit, mine) if backwards else None
 
     @cached_property
     def _positives(self) -> tuple[Tensor, Tensor]:
-        """(queries, documents) whether a document is a positive of the query in any row; and which query each row has.
+        """Return which documents are positives of which query, in any row (queries, M), and the query of each row.
 
         Equal queries are one query here, and equal documents one document.
         """
@@ -83,7 +106,7 @@ class GatheredBatch:
         return table[:, place], query_of
 
     def _false(self, mine: Tensor) -> Tensor:
-        """(R, M) whether a document is a positive of the query, in whatever row, or the query itself, or is told so."""
+        """Mark the false negatives, (R, M): the query's positives in any row, itself, and what the labels name."""
         is_positive, query_of = self._positives
         documents = self.identities[1:].reshape(1, -1)
         return (
@@ -93,7 +116,7 @@ class GatheredBatch:
         )
 
     def _told(self, labels: Tensor) -> Tensor:
-        """(Q, C * N) whether the labels of some queries and columns say that a document is no negative of the query."""
+        """Mark the false negatives that the labels (Q, C, 3 + W) of some queries and columns name, (Q, C * N)."""
         rows = labels[..., WEIGHT + 1 :].long()
         queries, columns, _ = rows.shape
         size = len(self.labels)
@@ -101,7 +124,7 @@ class GatheredBatch:
         return table.scatter(2, rows % (size + 1), True)[..., :size].flatten(1)  # -1 is the last, which is no row
 
     def _to_queries(self, unit: Tensor, mine: Tensor) -> Tensor:
-        """(R, N) similarities of positives to queries, those left out whose positive it is too."""
+        """Compare positives with all queries, (R, N), but for the queries whose positive it is too."""
         is_positive, query_of = self._positives
         scores = unit[1][mine] @ unit[0].T / self.temperature
         false = (is_positive[:, mine][query_of] | self._told(self.labels[:, :1])[:, mine]).T.scatter(
@@ -111,20 +134,20 @@ class GatheredBatch:
 
     @torch.no_grad()
     def margins(self) -> dict[int, float]:
-        """For each grade, over all processes: the mean of cos(query, positive) - cos(query, own negative)."""
+        """Return for each grade, over all processes, the mean of cos(query, positive) - cos(query, own negative)."""
         unit = normalize(self.vectors, dim=-1)
         cosines = (unit[:1] * unit[1:]).sum(dim=-1).T  # (N, 1 + k)
         margins = cosines[:, :1] - cosines[:, 1:]
         grades = self.labels[:, 1:, GRADE]
-        return {
-            int(grade): round(float(margins[grades == grade].mean()), 6)
-            for grade in torch.unique(grades).tolist()
-            if grade > 0
-        }
+        mean_of_grade = {}
+        for grade in torch.unique(grades).tolist():
+            if grade > 0:
+                mean_of_grade[int(grade)] = round(float(margins[grades == grade].mean()), 6)
+        return mean_of_grade
 
 
 def full_labels(labels: Tensor | None, size: int, documents: int, like: Tensor) -> Tensor:
-    """(B, 1 + k, 3 + W); without labels every document counts in full."""
+    """Return the labels (B, 1 + k, 3 + W), checked; without labels every document counts in full."""
     if labels is None:
         return torch.tensor([0.0, float("nan"), 1.0], device=like.device).expand(size, documents, 3).contiguous()
     if labels.shape[:2] != (size, documents) or labels.shape[2:] < (3,):

@@ -1,7 +1,7 @@
-"""The contrastive loss over graded negatives, through the host's contracts.
+"""GradedLoss: a contrastive loss over graded negatives, for the trainer of sentence-transformers.
 
-It takes the columns query, positive, negative_1 .. negative_k as the host's other losses do, and composes with the
-host's trainer, MatryoshkaLoss and several processes. What it adds to MultipleNegativesRankingLoss:
+It takes the columns query, positive, negative_1 .. negative_k as other losses do, and composes with
+SentenceTransformerTrainer, MatryoshkaLoss and several processes. What it adds to MultipleNegativesRankingLoss:
 
 * labels of shape (B, 1 + k, 3 + W): the grade, judge score and weight of the positive and of each negative, then up to
   W rows of the batch, of all processes, whose document in that column is no negative of the query (-1: none);
@@ -37,7 +37,7 @@ ROWS = 512
 
 @dataclass(frozen=True)
 class Encoding:
-    """How texts are encoded in training.
+    """The settings of encoding texts in training: speed and memory, not the result.
 
     Attributes:
         micro_batch_tokens: tokens that are encoded at once.
@@ -54,16 +54,16 @@ class Encoding:
 
 @dataclass
 class Measures:
-    """What the last batch was like: for the log."""
+    """The figures of the last batch, for the log."""
 
     texts: int = 0
-    """In all places of the batch."""
+    """Texts in all places of the batch."""
     encoded: int = 0
-    """Distinct ones."""
+    """Distinct texts."""
     tokens: int = 0
-    """Of the distinct ones."""
+    """Tokens of the distinct texts."""
     guessing: float = 0.0
-    """What the loss would be if all documents were equally near."""
+    """The loss if all documents were equally near."""
     terms: int = 0
     """How often the loss was taken: once for each length of MatryoshkaLoss."""
     margins: dict[int, float] = field(default_factory=dict)
@@ -71,25 +71,65 @@ class Measures:
 
 
 class GradedLoss(CachedLossMixin, nn.Module):
-    """InfoNCE over graded negatives, or another of `multigrain.training.objectives`.
+    """Train on graded negatives, without false in-batch negatives, in batches larger than the memory.
+
+    For each query, the loss tells its positive from all documents of the batch, of all processes: with s = cos / T,
+
+        infonce = -log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) ),
+
+    where d is any positive or negative of the batch that is not known to answer q, and w(d) its weight. The other
+    objectives add what grades or judge scores say about the query's own negatives (`multigrain.training.objectives`).
 
     Args:
-        model: what is trained.
-        temperature: T, which divides the cosines.
-        objective: its name in `OBJECTIVES`.
-        symmetric: average with the same from the positives to the queries of the batch (infonce).
-        encoding: how texts are encoded.
+        model: the model to train.
+        temperature: T, which divides the cosines; the inverse of MultipleNegativesRankingLoss' `scale`.
+        objective: one of `OBJECTIVES`: "infonce", "listwise" or "distill".
+        symmetric: average with InfoNCE from each positive to the queries of the batch.
+        encoding: how texts are encoded; it changes speed and memory, not the loss.
 
     Raises:
         ValueError: the temperature is not above 0, or there is no such objective.
 
+    Inputs:
+        +------------------------------------------------+--------------------------------------------------+
+        | Texts                                          | Labels                                           |
+        +================================================+==================================================+
+        | (query, positive) pairs                        | none                                             |
+        +------------------------------------------------+--------------------------------------------------+
+        | (query, positive, negative_1 .. negative_k)    | none, or (B, 1 + k, 3 + W): grade, judge score   |
+        |                                                | and weight of each document, then false          |
+        |                                                | negatives (drawn in `training.gathered`)         |
+        +------------------------------------------------+--------------------------------------------------+
+
+    Relations:
+        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss (with `symmetric`,
+          MultipleNegativesSymmetricRankingLoss).
+        - CachedMultipleNegativesRankingLoss encodes every text twice; here those that fit in memory, once.
+        - MatryoshkaLoss wraps it as it wraps those.
+
+    Recommendations:
+        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a judge.
+        - Let `encoding.activation_bytes` be as large as memory allows.
+
     Example:
-        >>> from sentence_transformers import SentenceTransformerTrainer  # doctest: +SKIP
-        >>> SentenceTransformerTrainer(model, train_dataset=rows, loss=GradedLoss(model))  # doctest: +SKIP
+        >>> from datasets import Dataset  # doctest: +SKIP
+        >>> from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer  # doctest: +SKIP
+        >>> model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> rows = Dataset.from_dict({  # doctest: +SKIP
+        ...     "query": ["How tall is Everest?", "Who wrote Emma?"],
+        ...     "positive": ["Everest is 8,849 m high.", "Jane Austen wrote Emma."],
+        ...     "negative_1": ["Everest was climbed in 1953.", "Emma is a novel of 1815."],
+        ...     "label": [[(5, 0.9, 1.0), (3, 0.6, 1.0)], [(5, 0.9, 1.0), (3, 0.5, 1.0)]],
+        ... })
+        >>> loss = GradedLoss(model, objective="listwise")  # doctest: +SKIP
+        >>> SentenceTransformerTrainer(model, train_dataset=rows, loss=loss).train()  # doctest: +SKIP
+
+    References:
+        van den Oord et al. 2018 (InfoNCE), arXiv 1807.03748; Gao et al. 2021 (GradCache), arXiv 2101.06983.
     """
 
     show_progress_bar = False
-    mini_batch_size = 1  # the host's name; what counts is mini_batch_num_tokens
+    mini_batch_size = 1  # sentence-transformers' name; what counts is mini_batch_num_tokens
 
     def __init__(
         self,
@@ -116,7 +156,15 @@ class GradedLoss(CachedLossMixin, nn.Module):
         self.measures = Measures()
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
-        """The mean loss of the batch; see the module for the shapes."""
+        """Return the mean loss of the batch.
+
+        Args:
+            sentence_features: the tokenized columns, of B texts each.
+            labels: (B, 1 + k, 3 + W), as drawn in `multigrain.training.gathered`; None: every document counts in full.
+
+        Raises:
+            ValueError: there is but one column, or the labels have another shape.
+        """
         texts = distinct(list(sentence_features), self._padding_side, self._pad_token)
         if len(texts.places) < 2:
             raise ValueError(f"found {len(texts.places)} column; wanted query, positive and any number of negatives")
@@ -133,7 +181,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         random_states: list[RandContext | None] | None = None,
         ranges: list[tuple[int, int]] | None = None,
     ) -> Iterator[tuple[Tensor, RandContext | None]]:
-        """Encode one micro-batch after the other, as the host asks: first `with_grad` off, then for backward on.
+        """Encode one micro-batch after the other: first with `with_grad` off, then on for the backward pass.
 
         The first time, micro-batches are kept with their graph as long as there is room, and found the second time.
         """
@@ -161,9 +209,9 @@ class GradedLoss(CachedLossMixin, nn.Module):
                         yield self._encode(batch), state
 
     def _may_keep(self, kept: "KeptGraphs", is_last_range: bool, batch: Features) -> bool:
-        """Whether there is room.
+        """Return whether to keep the graph of this micro-batch.
 
-        Where there are several processes, the host brings them together in the very last backward pass, after a
+        With several processes, sentence-transformers sums their gradients in the very last backward pass, after a
         forward pass of its own; so that micro-batch is never kept.
         """
         if get_world_size() > 1 and ((kept.is_last and is_last_range) or not self._is_replicated):
@@ -189,7 +237,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
     def calculate_loss(  # type: ignore[override]
         self, reps: list[list[Tensor]], labels: "LocalBatch", *, with_backward: bool = False
     ) -> Tensor:
-        """The loss, from the embeddings of the distinct texts; the host's name, which its MatryoshkaLoss wraps."""
+        """Return the loss, from the embeddings of the distinct texts. MatryoshkaLoss wraps it, by this name."""
         local = torch.cat([vectors for group in reps for vectors in group])[labels.texts.places]
         everything = GatheredBatch.gathered(local, labels, self.temperature)
         leaf = everything.vectors.detach().requires_grad_(with_backward)
@@ -209,7 +257,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         return total
 
     def _loss_of(self, everything: "GatheredBatch", vectors: Tensor, rows: range) -> Tensor:
-        """The sum of the losses of some queries of this process."""
+        """Return the sum of the losses of some queries of this process."""
         similarities, backwards = everything.similarities(vectors, rows, self.symmetric)
         value = self._objective(similarities)
         if backwards is not None:
@@ -217,5 +265,5 @@ class GradedLoss(CachedLossMixin, nn.Module):
         return value.sum()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the host writes on a model's card."""
+        """Return the settings that a model card shows."""
         return {"temperature": self.temperature, "objective": self.objective_name, "symmetric": self.symmetric}

@@ -1,4 +1,4 @@
-r"""What is asked of the embeddings of a batch: functions of similarities, one value for each query.
+r"""The training objectives: functions of the similarities in a batch, one loss value for each query.
 
 For the queries q_1 .. q_R of this process, and the M documents of all processes (the positives, and the negatives that
 came with them), with similarities s(q, d) = cos(q, d) / T and a weight w(d) of each document:
@@ -6,7 +6,7 @@ came with them), with similarities s(q, d) = cos(q, d) / T and a weight w(d) of 
     infonce   -log( exp s(q,p) / (exp s(q,p) + sum over d not left out of w(d) exp s(q,d)) )
 
               with the in-batch and the own negatives (van den Oord et al. 2018, arXiv 1807.03748); with all weights 1
-              and nothing left out it is the host's MultipleNegativesRankingLoss.
+              and nothing left out it is sentence-transformers' MultipleNegativesRankingLoss.
 
     listwise  the mean of infonce and, with weight w(n), for each own negative n of a grade above the lowest,
               -log( exp s(q,n) / (exp s(q,n) + sum over own negatives d of lower grade of w(d) exp s(q,d)) )
@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 LEFT_OUT = float("-inf")
+"""The similarity of a document that does not count."""
 
 
 @dataclass(frozen=True)
 class Similarities:
-    """What the objectives look at, for R queries of this process, of which each has k own negatives."""
+    """The similarities that an objective compares, for R queries of this process with k own negatives each."""
 
     to_all: Tensor
     """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count."""
@@ -49,12 +50,83 @@ class Similarities:
 
 
 def infonce(batch: Similarities) -> Tensor:
-    """(R,) see the module."""
+    """Tell the positive from all documents of the batch: InfoNCE, a cross entropy over similarities.
+
+    `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`, see the module.
+
+    Args:
+        batch: the similarities. `to_all` and `to_positive` are used.
+
+    Returns:
+        (R,) the loss of each query.
+
+    Inputs:
+        +------------------------------------------------+------------------------------+
+        | Texts                                          | Labels                       |
+        +================================================+==============================+
+        | (query, positive) pairs                        | none                         |
+        | (query, positive, negative_1 .. negative_k)    | none, or grade, score and    |
+        |                                                | weight of each document      |
+        +------------------------------------------------+------------------------------+
+
+    Relations:
+        - With all weights 1 and nothing left out it is MultipleNegativesRankingLoss with scale 1 / T.
+        - `listwise` and `distill` are this plus what they say about the own negatives.
+
+    Recommendations:
+        - Use large batches: each other tuple is one more negative.
+        - With negatives of one grade in a step, it is all there is: `listwise` is the same.
+
+    Example:
+        >>> cosines = torch.tensor([[0.5, 0.5]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, torch.tensor([[5, 1]]), cosines, torch.ones(1, 2), 1.0)
+        >>> round(float(infonce(row)), 4)  # two documents as near: log 2
+        0.6931
+
+    References:
+        van den Oord et al. 2018, *Representation learning with contrastive predictive coding*, arXiv 1807.03748.
+    """
     return torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
 
 
 def listwise(batch: Similarities) -> Tensor:
-    """(R,) see the module."""
+    """Rank the documents by grade: the positive before all, then each negative before those of lower grades.
+
+    The mean of `infonce` and, with weight w(n), for each own negative n above the lowest grade,
+    `-log( exp s(q,n) / (exp s(q,n) + sum over own d of lower grade of w(d) exp s(q,d)) )`, see the module.
+
+    Args:
+        batch: the similarities. `scores` are not used.
+
+    Returns:
+        (R,) the loss of each query.
+
+    Inputs:
+        +------------------------------------------------+------------------------------+
+        | Texts                                          | Labels                       |
+        +================================================+==============================+
+        | (query, positive, negative_1 .. negative_k)    | grade and weight of each     |
+        |                                                | document; score: nan         |
+        +------------------------------------------------+------------------------------+
+
+    Relations:
+        - With negatives of one grade it is `infonce`.
+        - `distill` follows the judge's scores, this the order of the grades alone.
+
+    Recommendations:
+        - Use phases that bring several grades in one step.
+
+    Example:
+        >>> cosines = torch.tensor([[0.5, 0.5, 0.5]])
+        >>> grades = torch.tensor([[5, 4, 1]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, grades, cosines, torch.ones(1, 3), 1.0)
+        >>> round(float(listwise(row)), 4)  # (log 3 + log 2) / 2
+        0.8959
+
+    References:
+        Xia et al. 2008, *Listwise approach to learning to rank* (ListMLE); Hoffmann et al. 2022, *Ranking info noise
+        contrastive estimation* (RINCE), arXiv 2201.11736.
+    """
     own = batch.to_own[:, 1:]
     grades = batch.grades[:, 1:]
     present = (batch.weights[:, 1:] > 0) & (grades > 0)
@@ -70,7 +142,43 @@ def listwise(batch: Similarities) -> Tensor:
 
 
 def distill(batch: Similarities) -> Tensor:
-    """(R,) see the module."""
+    """Add to `infonce` the divergence of the model's similarities from the judge's scores.
+
+    `infonce + KL( softmax(judge scores / T) || softmax(s) )` over the positive and the own negatives, see the module.
+
+    Args:
+        batch: the similarities. `grades` are not used.
+
+    Returns:
+        (R,) the loss of each query.
+
+    Raises:
+        ValueError: a document with a weight has no judge score.
+
+    Inputs:
+        +------------------------------------------------+------------------------------+
+        | Texts                                          | Labels                       |
+        +================================================+==============================+
+        | (query, positive, negative_1 .. negative_k)    | score and weight of each     |
+        |                                                | document                     |
+        +------------------------------------------------+------------------------------+
+
+    Relations:
+        - Where the model agrees with the judge it is `infonce`.
+        - DistillKLDivLoss has the second part alone.
+
+    Recommendations:
+        - The judge must see more than the model does (a cross-encoder, a language model), on a scale like cosines.
+
+    Example:
+        >>> cosines = torch.tensor([[0.5, 0.5]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, torch.tensor([[5, 1]]), cosines, torch.ones(1, 2), 1.0)
+        >>> round(float(distill(row)), 4)  # the judge agrees: infonce alone
+        0.6931
+
+    References:
+        Wang et al. 2022, *Text embeddings by weakly-supervised contrastive pre-training* (E5), arXiv 2212.03533.
+    """
     absent = batch.weights <= 0
     if batch.scores[~absent].isnan().any():
         raise ValueError("distill wants the judge's score of every document that has a weight, in the labels")
@@ -81,3 +189,4 @@ def distill(batch: Similarities) -> Tensor:
 
 
 OBJECTIVES = {"infonce": infonce, "listwise": listwise, "distill": distill}
+"""The objectives by the name that `training.loss` has for them."""

@@ -1,4 +1,4 @@
-"""When a phase of a self-paced training ends.
+"""Self-paced training: decide from margins on held-out tuples when a phase ends.
 
 Every few steps the margin of the model on held-out tuples is taken,
 
@@ -17,11 +17,11 @@ from multigrain.files import write_json
 from multigrain.training.curriculum import Curriculum
 
 LAG = 1
-"""The host fetches a batch ahead, so a decision takes effect one step later than it could."""
+"""transformers fetches a batch ahead, so a decision takes effect one step later than it could."""
 
 
-class Pace:
-    """Decides, and remembers; `phase_at` is what the sampler asks.
+class SelfPacedSchedule:
+    """The phases of a self-paced training: decides when one ends, and remembers it for the sampler (`phase_at`).
 
     Args:
         curriculum: the plan, of whose phases the order counts, and the lengths where there is no margin.
@@ -44,7 +44,7 @@ class Pace:
         """The place of the phase of a step (from 0).
 
         Raises:
-            RunError: it is not decided yet: the host fetches further ahead than it did.
+            RunError: it is not decided yet: transformers fetches further ahead than it did.
         """
         known = (step - LAG) // self._every * self._every
         if known < self._every:
@@ -82,5 +82,5 @@ class Pace:
         return margin <= before[1]
 
     def _must_go_on(self, steps: int, phase: int) -> bool:
-        """Whether the phases that are left need all steps that are left, one look each."""
+        """Return whether the phases that are left need all steps that are left, one look each."""
         return self._steps - steps <= (len(self._phases) - 1 - phase) * self._every

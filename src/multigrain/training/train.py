@@ -1,4 +1,4 @@
-"""Train the model along the curriculum, with the host's trainer."""
+"""Train the model along the curriculum, with sentence-transformers' trainer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,15 @@ from multigrain.model.refusals import vectors_too_short
 from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
 from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts, token_rows
-from multigrain.training.callbacks import Looks, TrainingLog, margin_on
+from multigrain.training.callbacks import EvaluationCallback, TrainingLog, margin_on
 from multigrain.training.checkpoints import last_checkpoint
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.distributed import are_on_cpu, from_main, is_main, joined, share_of
-from multigrain.training.frozen_cache import FrozenStates, frozen_depth
+from multigrain.training.frozen_cache import FrozenStates
+from multigrain.training.frozen_layers import frozen_depth
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import Encoding, GradedLoss
-from multigrain.training.self_paced import Pace
+from multigrain.training.self_paced import SelfPacedSchedule
 from multigrain.training.trainer import CurriculumTrainer
 
 WARMUP_SHARE = 0.1
@@ -43,8 +44,8 @@ and 16,384 are equally fast for a decoder of 30 layers, and 16,384 take twice th
 
 
 @dataclass(frozen=True)
-class Held:
-    """What is not trained on, but looked at in between.
+class HeldOut:
+    """The held-out tuples and the evaluation between the steps of a training.
 
     Attributes:
         tuples: by whose margins a self-paced training decides.
@@ -61,7 +62,7 @@ def train_model(
     section: TrainingSection,
     folder: Path,
     seed: int,
-    held: Held = Held(),
+    held: HeldOut = HeldOut(),
 ) -> None:
     """Train in place. A training that was interrupted goes on from its last whole checkpoint, exactly.
 
@@ -87,13 +88,17 @@ def train_model(
         model.max_seq_length = min(section.max_tokens, full_length)
     if not section.dropout:
         without_dropout(model)
-    pace = Pace(curriculum, section.pace_every, folder / "pace.json", writes=writes) if section.is_self_paced else None
+    pace = (
+        SelfPacedSchedule(curriculum, section.pace_every, folder / "pace.json", writes=writes)
+        if section.is_self_paced
+        else None
+    )
     phase_at = pace.phase_at if pace else curriculum.phase_at
     with _memory_explained():
         trainer = _trainer(model, curriculum, section, folder, seed, phase_at)
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
-            trainer.add_callback(_looks(trainer, pace, held))
+            trainer.add_callback(_evaluation_callback(trainer, pace, held))
             processes = trainer.args.world_size
             checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", curriculum.batch_size, processes))
             with trainer.stopping.postponed():
@@ -133,7 +138,7 @@ def _trainer(
     if "tensorboard" in section.report_to and is_main():
         from torch.utils.tensorboard import SummaryWriter  # of a package that not everybody has
 
-        writer: Any = SummaryWriter(str(folder / "tensorboard"))  # the host would put it among the checkpoints
+        writer: Any = SummaryWriter(str(folder / "tensorboard"))  # transformers would put it among the checkpoints
         trainer.add_callback(TensorBoardCallback(writer))
     return trainer
 
@@ -168,11 +173,11 @@ def _arguments(
         seed=seed,
         report_to=[name for name in section.report_to if name != "tensorboard"],
         disable_tqdm=True,
-        dataloader_drop_last=True,  # there is no rest; the host wants to hear it
+        dataloader_drop_last=True,  # there is no rest; transformers wants to hear it
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=are_on_cpu(),
     )
-    if arguments.n_gpu > 1:  # the host would let them share a batch as if it were one process's
+    if arguments.n_gpu > 1:  # transformers would let them share a batch as if it were one process's
         say(
             f"  one of {arguments.n_gpu} GPUs is used; for all of them: "
             f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
@@ -192,7 +197,7 @@ def _encoding(model: SentenceTransformer, curriculum: Curriculum, section: Train
 def _frozen(
     model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path
 ) -> FrozenStates | None:
-    """The output of the layers that are not trained, if it is of use and there is room for it.
+    """Return the output of the layers that are not trained, if it is of use and there is room for it.
 
     In single precision always: the states of a decoder are too large in some places for half precision.
     """
@@ -211,7 +216,7 @@ def _frozen(
 def _losses(
     model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, encoding: Encoding
 ) -> dict[str, nn.Module]:
-    """One for each phase, which differ in their temperature.
+    """Return one loss for each phase, at its temperature.
 
     Where the model cuts its vectors, the cut ones are trained too: they are what everybody will see.
     """
@@ -228,8 +233,10 @@ def _losses(
     return losses
 
 
-def _looks(trainer: CurriculumTrainer, pace: Pace | None, held: Held) -> Looks:
-    """By the model of the main process; the others follow what it found."""
+def _evaluation_callback(
+    trainer: CurriculumTrainer, pace: SelfPacedSchedule | None, held: HeldOut
+) -> EvaluationCallback:
+    """Return the callback that evaluates the model of the main process; the others follow what it found."""
 
     def margin(phase: int) -> float | None:
         return from_main(lambda: margin_on(trainer.model, held.tuples, trainer.curriculum.phases[phase]))
@@ -239,7 +246,7 @@ def _looks(trainer: CurriculumTrainer, pace: Pace | None, held: Held) -> Looks:
         trainer.model.train()
         trainer.log({f"held_out_{name}": value for name, value in found.items()})
 
-    return Looks(trainer.phase_at, pace, margin, evaluate if held.evaluate else None)
+    return EvaluationCallback(trainer.phase_at, pace, margin, evaluate if held.evaluate else None)
 
 
 @contextmanager
@@ -257,22 +264,3 @@ def _memory_explained() -> Iterator[None]:
             "and keeps next to nothing), then training.micro_batch_tokens, and give the same command again: it goes on "
             "from the last checkpoint. If that is not enough, lower training.max_tokens; that trains anew."
         ) from error
-
-
-@contextmanager
-def keeping_base(model: nn.Module, share: float) -> Iterator[None]:
-    """When the block ends, each weight that was trained in it is share * before + (1 - share) * after.
-
-    Source: WiSE-FT (arXiv 2109.01903), a soup of two models. What an adapter adds is a product of two matrices, of
-    which the second begins with zeros; that one alone is moved, so that all it adds is multiplied by 1 - share.
-
-    Args:
-        model: is trained in the block.
-        share: from 0, which changes nothing, to 1, which undoes the training.
-    """
-    moved = [p for name, p in model.named_parameters() if p.requires_grad and "lora_A" not in name] if share else []
-    before = [parameter.detach().clone() for parameter in moved]
-    yield
-    with torch.no_grad():
-        for parameter, old in zip(moved, before, strict=True):
-            parameter.lerp_(old.to(parameter), share)

@@ -1,4 +1,4 @@
-"""The host's trainer, with what its log lacks, and a stop where a training has gone wrong."""
+"""sentence-transformers' trainer, with what its log lacks, and a stop where a training has gone wrong."""
 
 import math
 import time
@@ -21,13 +21,13 @@ EXPLODED = 10.0
 
 
 class CurriculumTrainer(SentenceTransformerTrainer):
-    """The host's trainer on one curriculum.
+    """sentence-transformers' trainer on one curriculum.
 
     Args:
         curriculum: what is trained on.
         phase_at: the place of the phase of a step (from 0).
-        stopping: when there are more checkpoints than the host's.
-        **host: what the host's trainer takes; a loss for each phase, by its name.
+        stopping: when there are more checkpoints than sentence-transformers'.
+        **host: what sentence-transformers' trainer takes; a loss for each phase, by its name.
     """
 
     def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **host: Any) -> None:
@@ -43,15 +43,15 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         return loss
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+        """Add none: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
-        """In the main process alone, where the host's would write over each other, and without a card."""
+        """Save in the main process alone, and without a card: several processes would overwrite each other's files."""
         if self.args.should_save:
             self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """In every process, before the main one writes the state, by which a checkpoint is known to be whole."""
+        """Wait until every process has saved its own: the state, written last, marks a checkpoint as complete."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
@@ -59,7 +59,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         """Add the margins of the step and the tokens that were encoded in a second; see to it that it is saved.
 
         Raises:
-            RunError: the loss is no number, or far too large. The host saves after it has logged, so no checkpoint
+            RunError: the loss is no number, or far too large. transformers saves after it has logged, so no checkpoint
                 holds what came of it.
         """
         if "loss" not in logs:
@@ -75,7 +75,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         super().log(logs, start_time)
         self.stopping.ends = bool(interrupted)
         if interrupted or due:
-            self.control.should_save = True  # the host does so after it has logged
+            self.control.should_save = True  # transformers does so after it has logged
 
     def _together(self, *counts: int) -> list[int]:
         """The sums over all processes."""
@@ -105,7 +105,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
 
 
 def _graded(loss: nn.Module) -> GradedLoss:
-    """Our loss itself, which the host's MatryoshkaLoss may wrap."""
+    """Our loss itself, which sentence-transformers' MatryoshkaLoss may wrap."""
     inner = loss if isinstance(loss, GradedLoss) else loss.loss
     assert isinstance(inner, GradedLoss)
     return inner

@@ -1,8 +1,8 @@
 """The distinct texts of a batch: each is encoded once, those of like length together.
 
-The host tokenizes a batch column by column and pads each to its longest text. Here the columns are taken apart again:
-a text that stands in several places (a passage that is the positive of one query and a negative of another) is one
-row, and rows are sorted by length, so that a run of rows holds next to no padding.
+sentence-transformers tokenizes a batch column by column and pads each to its longest text. Here the columns are taken
+apart again: a text that stands in several places (a passage that is the positive of one query and a negative of
+another) is one row, and rows are sorted by length, so that a run of rows holds next to no padding.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Features = dict[str, Any]
-"""What the host's tokenizing gives a module: `input_ids` and `attention_mask` of shape (rows, tokens), and more."""
+"""The tokenized texts that a module is given: `input_ids` and `attention_mask` (rows, tokens), and more."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token
     """Take the columns of a batch apart.
 
     Args:
-        columns: what the host hands to a loss.
+        columns: what sentence-transformers hands to a loss.
         padding_side: where the rows of `groups` are padded.
         pad_token: with what.
     """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from multigrain.training.curriculum import Curriculum
-    from multigrain.training.train import Held
+    from multigrain.training.train import HeldOut
 
 
 MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
@@ -64,12 +64,13 @@ def take_part(config: Config, run_dir: RunDir) -> None:
 
 
 def _trained(
-    config: Config, run_dir: RunDir, tuples: list[GradedTuple], curriculum: "Curriculum", held: "Held"
+    config: Config, run_dir: RunDir, tuples: list[GradedTuple], curriculum: "Curriculum", held: "HeldOut"
 ) -> "SentenceTransformer":
     import torch
 
     from multigrain.model.build import build_model, sees_ahead
-    from multigrain.training.train import keeping_base, train_model
+    from multigrain.training.train import train_model
+    from multigrain.training.weight_interpolation import interpolated_with_base
 
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
@@ -80,16 +81,16 @@ def _trained(
         say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
-    with keeping_base(model, config.training.base_share):
+    with interpolated_with_base(model, config.training.base_share):
         train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
     return model
 
 
-def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "Held"]:
+def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "HeldOut"]:
     """What is trained on, and what is looked at in between."""
     from multigrain.training.curriculum import hold_out, plan
-    from multigrain.training.known import known_of
-    from multigrain.training.train import Held
+    from multigrain.training.in_batch_false_negatives import known_false_negatives
+    from multigrain.training.train import HeldOut
 
     section = config.training
     if section.loss == "distill" and any(graded.score is None for graded in tuples):
@@ -107,11 +108,11 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         config.training_seed,
         by_task=section.by_task,
         first=asked_about(config, run_dir) if len(tuples) > section.pairs_seen else (),
-        known=known_of(trained, pairs, read_documents(run_dir.corpus)),
+        known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
     )
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above)
     _say_what_is_rare(curriculum)
-    return curriculum, Held(held, _evaluation(config, run_dir) if section.evaluate else None)
+    return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
 
 
 def _batch_size(wanted: int, tuples: int) -> int:

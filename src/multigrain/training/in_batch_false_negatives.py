@@ -1,4 +1,9 @@
-"""What is known to be no negative of a query: its answers, and the texts of its group."""
+"""In-batch false negatives: which other tuples' documents in a batch are known to be no negatives of a query.
+
+`multigrain.data.false_negatives.FalseNegatives` judges texts of the corpus before there are tuples: is this candidate a
+negative of that pair? It keeps 16 bytes a text, because it sees the whole corpus. This module looks at the texts of the
+tuples alone, and keeps sets by `identity`, with which a batch is planned and its columns are compared.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +13,8 @@ from multigrain.records import Document, GradedTuple, Pair, identity
 
 
 @dataclass(frozen=True)
-class Known:
-    """Of the queries and documents of the tuples; texts are named by their `identity`."""
+class InBatchFalseNegatives:
+    """The known relations between the texts of the tuples; each text is named by its `identity`."""
 
     answers: Mapping[bytes, frozenset[bytes]]
     """All known positives of each query that has several."""
@@ -17,8 +22,10 @@ class Known:
     """The groups of each document that has any."""
 
 
-def known_of(tuples: Sequence[GradedTuple], pairs: Iterable[Pair] = (), documents: Iterable[Document] = ()) -> Known:
-    """What the tuples themselves say, and what more the input says about their texts.
+def known_false_negatives(
+    tuples: Sequence[GradedTuple], pairs: Iterable[Pair] = (), documents: Iterable[Document] = ()
+) -> InBatchFalseNegatives:
+    """Collect what the tuples themselves and the rest of the input say about the texts of the tuples.
 
     Args:
         tuples: what is trained on.
@@ -39,12 +46,12 @@ def known_of(tuples: Sequence[GradedTuple], pairs: Iterable[Pair] = (), document
     for document in documents if groups else ():
         if document.group:
             groups.get(identity(document.text), set()).add(document.group)
-    return Known(
+    return InBatchFalseNegatives(
         {query: frozenset(texts) for query, texts in answers.items() if len(texts) > 1},
         {text: frozenset(names) for text, names in groups.items() if names},
     )
 
 
 def texts_of(graded: GradedTuple) -> list[str]:
-    """The documents of a tuple."""
+    """Return the documents of a tuple: its positive, then its negatives."""
     return [graded.positive, *(negative.text for negative in graded.negatives)]

@@ -1,0 +1,168 @@
+"""Batch planning: which tuples stand together in a batch, so that it holds no false negatives.
+
+A `TuplePool` shuffles the tuples of one task and deals them out. `NextBatch` decides whether one more tuple can join a
+batch. A tuple that cannot waits for a later batch; only if nothing else is left, it stands beside what it conflicts
+with, and the loss leaves the false negatives out (`Curriculum.false_at`).
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from multigrain.records import GradedTuple, identity
+from multigrain.training.in_batch_false_negatives import texts_of
+
+WAITING = 8
+"""For tuples that can stand in a batch, so many times its size are looked at, both among those that wait and others."""
+
+
+def tasks_of(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
+    """Part the places of the tuples by task; tasks too small to fill a batch are together under ""."""
+    groups: dict[str, list[int]] = {"": []}
+    for place, graded in enumerate(tuples):
+        groups.setdefault((by_task and graded.task) or "", []).append(place)
+    for name in list(groups):
+        if name and distinct_pairs([tuples[place] for place in groups[name]]) < 2 * batch_size:
+            groups[""] += groups.pop(name)
+    if len(groups) > 1 and distinct_pairs([tuples[place] for place in groups[""]]) < batch_size:
+        rest = groups.pop("")  # too few for a batch of their own
+        groups[max(groups, key=lambda name: len(groups[name]))] += rest
+    return [(name, group) for name, group in groups.items() if group]
+
+
+def distinct_pairs(tuples: Sequence[GradedTuple]) -> int:
+    """Return an upper bound of the tuples in one batch: the distinct queries or positives, whichever are fewer."""
+    queries = {identity(graded.query) for graded in tuples}
+    positives = {identity(graded.positive) for graded in tuples}
+    return min(len(queries), len(positives))
+
+
+class TuplePool:
+    """An endless supply of batches from the tuples of one task.
+
+    Args:
+        tuples: all that are trained on.
+        places: which of them are in this pool.
+        batch_size: tuples of one batch.
+        answers: all known positives of each query that has several, by `identity`.
+        shuffler: draws the order, anew each time the tuples are used up.
+    """
+
+    def __init__(
+        self,
+        tuples: Sequence[GradedTuple],
+        places: Sequence[int],
+        batch_size: int,
+        *,
+        answers: Mapping[bytes, frozenset[bytes]],
+        shuffler: random.Random,
+    ) -> None:
+        self.size, self.batches = len(places), 0
+        self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
+        groups = Counter(tuples[place].group for place in places)
+        self._shares: dict[str, int] = {}
+        for group, count in groups.items():
+            if group:
+                self._shares[group] = math.ceil(batch_size * count / len(places))
+        self._order, self._shuffler = list(places), shuffler
+        self._next = len(places)
+        self._waiting: dict[int, TupleKeys] = {}
+
+    def begin_with(self, first: Collection[str]) -> None:
+        """Shuffle the tuples for the first time, those with these ids before the others."""
+        self._shuffler.shuffle(self._order)
+        self._order.sort(key=lambda place: self._tuples[place].id not in first)
+        self._next = 0
+
+    def batch(self) -> list[int]:
+        """Return the places of the next tuples that can stand together; the others wait for a later batch."""
+        self.batches += 1
+        batch = NextBatch(self._answers, self._shares)
+        most = min(WAITING * self._batch_size, 2 * self.size)  # then every tuple has come by
+        for place, keys in list(islice(self._waiting.items(), most)):
+            if len(batch.places) < self._batch_size and batch.takes(place, keys):
+                del self._waiting[place]
+        drawn = 0
+        while len(batch.places) < self._batch_size and drawn < most:
+            place = self._draw()
+            drawn += 1
+            if place in self._waiting:
+                continue
+            keys = keys_of(self._tuples[place])
+            if not batch.takes(place, keys):
+                self._waiting[place] = keys
+        return self._filled(batch.places)
+
+    def _filled(self, batch: list[int]) -> list[int]:
+        """Fill up the batch with tuples that conflict with some of it, if there are no others."""
+        missing = self._batch_size - len(batch)
+        unused = (place for place in self._waiting if place not in batch)
+        for place in list(islice(unused, missing)):
+            del self._waiting[place]
+            batch.append(place)
+        while len(batch) < self._batch_size:
+            if (place := self._draw()) not in batch:
+                batch.append(place)
+        return batch
+
+    def _draw(self) -> int:
+        if self._next == len(self._order):
+            self._shuffler.shuffle(self._order)
+            self._next = 0
+        self._next += 1
+        return self._order[self._next - 1]
+
+
+@dataclass(frozen=True)
+class TupleKeys:
+    """The texts (by `identity`) and the group of a tuple, by which it is compared with others."""
+
+    query: bytes
+    positive: bytes
+    documents: frozenset[bytes]
+    group: str | None
+
+
+def keys_of(graded: GradedTuple) -> TupleKeys:
+    """Return what the tuple is compared with others by."""
+    documents = [identity(text) for text in texts_of(graded)]
+    return TupleKeys(identity(graded.query), documents[0], frozenset(documents), graded.group)
+
+
+class NextBatch:
+    """A batch under way: tuples none of which has a document that answers the query of another.
+
+    Args:
+        answers: all positives of each query that has several.
+        shares: how many of each group there may be.
+    """
+
+    def __init__(self, answers: Mapping[bytes, frozenset[bytes]], shares: Mapping[str, int]) -> None:
+        self._answers, self._shares = answers, shares
+        self.places: list[int] = []
+        self._queries: set[bytes] = set()
+        self._documents: set[bytes] = set()
+        self._positives: set[bytes] = set()
+        self._all_answers: set[bytes] = set()
+        self._groups: Counter[str] = Counter()
+
+    def takes(self, place: int, keys: TupleKeys) -> bool:
+        """Add a tuple, if it can stand with the others."""
+        if keys.query in self._queries or keys.positive in self._positives:
+            return False
+        if keys.group and self._groups[keys.group] >= self._shares[keys.group]:
+            return False
+        others = self._answers.get(keys.query, frozenset()) - {keys.positive}
+        if not others.isdisjoint(self._documents) or not keys.documents.isdisjoint(self._all_answers):
+            return False
+        self.places.append(place)
+        self._queries.add(keys.query)
+        self._positives.add(keys.positive)
+        self._documents |= keys.documents
+        self._all_answers |= others
+        if keys.group:
+            self._groups[keys.group] += 1
+        return True
