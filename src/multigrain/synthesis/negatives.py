@@ -37,7 +37,9 @@ def requests_each(config: Config) -> int:
     return len(_together(config, config.synthesis.grades_from("llm"))) * config.synthesis.per_grade
 
 
-def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Iterator[Prompted[list[Candidate]]]:
+def plan_negatives(
+    config: Config, read_pairs: ReadPairs, count: int, model: str
+) -> Iterator[Prompted[list[Candidate]]]:
     """All that is asked in a run, one after the other.
 
     Args:
@@ -49,7 +51,7 @@ def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Itera
     writer = Writer(config, read_pairs, model)
     for pair in choose(read_pairs(), count, config.pairs_asked, config.seed):
         for repeat in range(config.synthesis.per_grade):
-            yield from writer.tasks(pair, config.synthesis.grades_from("llm"), repeat)
+            yield from writer.prompts(pair, config.synthesis.grades_from("llm"), repeat)
 
 
 def plan_repairs(
@@ -67,7 +69,7 @@ def plan_repairs(
     writer = Writer(config, read_pairs, model)
     for pair in read_pairs():
         if grades := missing.get(pair.id):
-            yield from writer.tasks(pair, grades, config.synthesis.per_grade + attempt - 1)
+            yield from writer.prompts(pair, grades, config.synthesis.per_grade + attempt - 1)
 
 
 class Writer:
@@ -81,7 +83,7 @@ class Writer:
             language = self._section.language or "english"
             self._cloze = Cloze((pair.query for pair in read_pairs()), language)
 
-    def tasks(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
+    def prompts(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
         """What is asked about a pair; each `repeat` brings other texts."""
         for together in _together(self._config, grades):
             request, read = self._request(pair, together, repeat)

@@ -11,10 +11,9 @@ from multigrain.config import Config, ModelSection, TrainingSection
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.jsonl import read_pairs
-from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import TrainingFailed
 from multigrain.evaluation.evaluate import Evaluation
-from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.files import folder_of
 from multigrain.model.precheck import own_pooling
@@ -138,25 +137,6 @@ def _half_lost(scores: Mapping[str, Any]) -> str | None:
             return None
         lost.append(f"{task}: {metric} was {before:.3f} before training, and is {after:.3f}")
     return "; ".join(lost)
-
-
-def foresee(config: Config) -> None:
-    """Make sure that the tasks can be read, and that mteb has those that it is asked for: better now than after hours.
-
-    The stage `data` reads them too, but where pairs are written it comes after the first request.
-
-    Raises:
-        ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
-        DataError: see `multigrain.evaluation.tasks.load_task`.
-    """
-    if config.data.pairs in (None, PYTHON_DOCS):
-        for name in config.evaluation.tasks:
-            if name != HELD_OUT and not name.startswith(MTEB):
-                load_queries(name, [])
-    if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
-        from multigrain.evaluation.mteb_tasks import check_names
-
-        check_names(names)
 
 
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:

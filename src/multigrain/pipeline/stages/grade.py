@@ -19,7 +19,7 @@ from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
-from multigrain.pipeline.generation.prompt_style import decide
+from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.false_negatives import false_negatives_of
@@ -34,7 +34,7 @@ CALIBRATED_ON = 32
 
 def grade(config: Config, run_dir: RunDir) -> Result:
     """Write `tuples.jsonl`, `dropped.jsonl` and `report.json`."""
-    config = decide(config, run_dir)
+    config = with_decided_style(config, run_dir)
     answers = Answers(run_dir, run_dir.parked_repairs)
     work = _Work(config, run_dir, answers)
     if "llm" in config.grading.judge:
@@ -69,7 +69,7 @@ class _Work:
         self._embed = judge_encoder(config, run_dir)
         self._known = false_negatives_of(run_dir)
         self._judges = judges(config, self._embed, run_dir)
-        self._repairs: list[plans.Work] = []
+        self._repairs: list[plans.Plan] = []
         self._calibration: Calibration | None = None
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._suspected: set[tuple[str, str]] = set()
@@ -85,7 +85,7 @@ class _Work:
         grader = self._grader()
         self.report = Report(list(grader.judges), config.seed)
         self.missing = {}
-        grades, writes_for = config.synthesis.grades_from("llm"), plans.asked_about(config, run_dir)
+        grades, writes_for = config.synthesis.grades_from("llm"), plans.ids_to_write_for(config, run_dir)
         with (
             atomic_file(run_dir.tuples) as tuples,
             atomic_file(run_dir.dropped) as dropped,
@@ -191,12 +191,7 @@ class _Work:
     def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
         run_dir = self._run_dir
         repaired = (
-            (
-                candidate
-                for outcome in plans.outcomes(run_dir, work)
-                if isinstance(outcome, list)
-                for candidate in outcome
-            )
+            (candidate for outcome in work.outcomes(run_dir) if isinstance(outcome, list) for candidate in outcome)
             for work in self._repairs
         )
         stream = by_pair(read_pairs(run_dir.train_pairs), read_candidates(run_dir.candidates), *repaired)
