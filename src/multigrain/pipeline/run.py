@@ -18,7 +18,7 @@ from multigrain.pipeline.reuse import adopt, inherit
 from multigrain.pipeline.run_dir import RunDir, StageRecord
 from multigrain.pipeline.stage import Stage
 from multigrain.pipeline.stage_table import SHARED, names_of, stages_of
-from multigrain.pipeline.stages.evaluate import require_sound
+from multigrain.pipeline.stages.soundness import require_sound
 from multigrain.pipeline.summary import summarize
 from multigrain.progress import counted, listed, say
 from multigrain.version import __version__
