@@ -17,7 +17,7 @@ from multigrain.data.jsonl import read_candidates, read_pairs, read_tuples
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import write_json
 from multigrain.model.load import load_base
-from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline import freshness, verbs
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
@@ -147,7 +147,7 @@ def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
     verbs.synthesize(config)
     run_dir = RunDir(config.folder)
     run_dir.other_pairs.unlink()
-    assert stage_table.finished(config, run_dir)[0] == "data"
+    assert freshness.finished(config, run_dir)[0] == "data"
     verbs.synthesize(config)
     assert not run_dir.other_pairs.exists()
     assert len(false_negatives_of(run_dir).pairs) == 30

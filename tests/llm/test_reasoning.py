@@ -23,7 +23,7 @@ from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.generation.estimate import estimate_usage
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Candidate, Document, Pair
-from multigrain.synthesis.negatives import plan
+from multigrain.synthesis.negatives import plan_negatives
 from multigrain.synthesis.parse import all_grades_reader, per_grade_reader, read_query
 from multigrain.synthesis.queries import plan_queries
 from multigrain.synthesis.search_tasks import SearchTask, plan_brainstorm, plan_pairs
@@ -307,7 +307,7 @@ def all_kinds(config: Config) -> list[Prompted[Any]]:
         *plan_queries(config, [Document("d", pair.positive)], "mock"),
         *plan_brainstorm(config, "mock"),
         *plan_pairs(config, [SearchTask("Find tea.", "short-long", "tea")], "mock"),
-        *plan(config, lambda: [pair], 1, "mock"),
+        *plan_negatives(config, lambda: [pair], 1, "mock"),
         *plan_verdicts(config, pair, [Candidate("1", 1, "Coffee.", "llm", "mock", "p")], "mock"),
     ]
 

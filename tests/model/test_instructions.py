@@ -26,7 +26,7 @@ from multigrain.model.encode import CachedEncoder, encode
 from multigrain.model.load import load_base, load_model
 from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import Role, Vectors
-from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline import freshness, verbs
 from multigrain.pipeline.check import check
 from multigrain.pipeline.encoders import base_encoder, judge_encoder, trained_encoder
 from multigrain.pipeline.preflight import require
@@ -282,11 +282,11 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     assert json.dumps(instruction) in card and "`encode_document` nothing" in card
 
     # A prompt of the base that changes is another base.
-    before = stage_table.finished(config, run_dir)
+    before = freshness.finished(config, run_dir)
     settings = prompted / "config_sentence_transformers.json"
     original = settings.read_text()
     settings.write_text(original.replace(PASSAGE, "big "))
-    assert set(before) - set(stage_table.finished(config, run_dir)) >= {"synthesize", "grade", "train", "evaluate"}
+    assert set(before) - set(freshness.finished(config, run_dir)) >= {"synthesize", "grade", "train", "evaluate"}
     settings.write_text(original)
 
 

@@ -17,7 +17,7 @@ from multigrain.pipeline.check import check
 from multigrain.pipeline.forecast import Size, forecast
 from multigrain.pipeline.generation.estimate import estimate_usage, usage_bound
 from multigrain.records import Pair
-from multigrain.synthesis.negatives import plan
+from multigrain.synthesis.negatives import plan_negatives
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
 
@@ -68,10 +68,10 @@ def test_check_takes_seconds_for_a_hundred_thousand_pairs(tmp_path: Path) -> Non
 def test_a_sample_tells_what_all_requests_take(synthesis: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [*texts(300), Pair("long", "q " * 500, "word " * 9000), Pair("wide", "\0\ud800 ä", "ä\u3000é\0" * 300)]
     settings = config(synthesis=synthesis)
-    everything = list(plan(settings, lambda: pairs, len(pairs), "m"))
+    everything = list(plan_negatives(settings, lambda: pairs, len(pairs), "m"))
     exact = estimate_usage(settings, everything)
     bound = usage_bound(settings, pairs)
-    few = estimate_usage(settings, plan(settings, lambda: pairs[:100], 100, "m"), bound)
+    few = estimate_usage(settings, plan_negatives(settings, lambda: pairs[:100], 100, "m"), bound)
     assert exact is not None and few is not None
     assert few.most.calls == exact.most.calls == len(everything)
     assert few.likely.tokens == pytest.approx(exact.likely.tokens, rel=0.05)
@@ -85,7 +85,7 @@ def test_a_prompt_that_names_a_text_twice_is_bounded_too(tmp_path: Path) -> None
     (tmp_path / "grade_2.txt").write_text("$positive and $positive and $query:\n$passage")
     settings = config(synthesis={"prompts": str(tmp_path), "prompt_style": "per-grade", "grades": [2]})
     pairs = texts(20, words=10)
-    exact = estimate_usage(settings, plan(settings, lambda: pairs, 20, "m"))
+    exact = estimate_usage(settings, plan_negatives(settings, lambda: pairs, 20, "m"))
     assert exact is not None
     assert exact.most.prompt_tokens <= usage_bound(settings, pairs).prompt_tokens <= 1.1 * exact.most.prompt_tokens
 

@@ -10,7 +10,7 @@ import pytest
 from multigrain.config import Config, load_config
 from multigrain.data.jsonl import read_tuples, write_records
 from multigrain.data.sampling import choose
-from multigrain.pipeline import stage_table, verbs
+from multigrain.pipeline import freshness, verbs
 from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple
@@ -22,11 +22,11 @@ SHORT = ["training.batch_size=4", "training.phases=[]"]
 
 
 def asked(config: Config) -> set[str]:
-    return plans.asked_about(config, RunDir(config.folder))
+    return plans.ids_to_write_for(config, RunDir(config.folder))
 
 
 def inputs(config: Config) -> list[str]:
-    return [task.input for task in plans.negatives(config, RunDir(config.folder)).tasks()]
+    return [prompted.input for prompted in plans.negatives(config, RunDir(config.folder)).prompts()]
 
 
 def test_a_larger_sample_holds_the_smaller_one() -> None:
@@ -104,10 +104,10 @@ def test_other_steps_redo_what_is_asked_only_where_they_cut_it(run_toml: Path) -
     run_dir = RunDir(config.folder)
     done = ["data", "synthesize", "grade"]
     longer = load_config(run_toml, [*SHORT, "training.steps=80"])
-    assert stage_table.finished(longer, run_dir) == done and not stage_table.is_outdated(longer, run_dir)
+    assert freshness.finished(longer, run_dir) == done and not freshness.freshness_of(longer, run_dir).is_outdated
     shorter = load_config(run_toml, [*SHORT, "training.steps=3"])
-    assert stage_table.finished(shorter, run_dir) == ["data"] and stage_table.is_outdated(shorter, run_dir)
-    assert stage_table.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
+    assert freshness.finished(shorter, run_dir) == ["data"] and freshness.freshness_of(shorter, run_dir).is_outdated
+    assert freshness.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
         "data"
     ]
 
@@ -119,7 +119,7 @@ def test_a_raised_cap_pays_for_the_new_pairs_alone(run_toml: Path) -> None:
     verbs.synthesize(more, force=True)
     after = set(inputs(more))
     assert before < after and len(after) == 20
-    keys = {task.request.key for task in plans.negatives(more, RunDir(more.folder)).tasks()}  # some are equal
+    keys = {prompted.request.key for prompted in plans.negatives(more, RunDir(more.folder)).prompts()}  # some are equal
     answered, spent = ask.spent(RunDir(more.folder))
     assert answered.calls == spent.calls == len(keys)
 
@@ -137,8 +137,8 @@ def test_queries_are_written_for_as_many_passages_as_training_has_use_for(tmp_pa
     run_dir = RunDir(tmp_path / "x")
     documents = [Document(str(n), f"passage {n}", "held_out" if n % 5 == 0 else "both") for n in range(100)]
     write_records(run_dir.passages, documents)
-    work = plans.queries(Config.model_validate(settings), run_dir)
-    assert work.count == len(list(work.tasks())) == 30  # 2 * 3 * 4 / 0.8
+    query_plan = plans.queries(Config.model_validate(settings), run_dir)
+    assert query_plan.count == len(list(query_plan.prompts())) == 30  # 2 * 3 * 4 / 0.8
     settings["synthesis"] = {"mode": "corpus", "queries_per_passage": 3}
     assert plans.queries(Config.model_validate(settings), run_dir).count == 30
     settings["training"] = {"steps": 30}

@@ -12,7 +12,7 @@ from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
+from multigrain.synthesis.negatives import plan_negatives, plan_repairs, requests_each
 
 PAIRS = [Pair(str(i), f"what is the word number {i} of the list", f"it is the word number {i}") for i in range(6)]
 
@@ -31,7 +31,7 @@ class SaysNothing(ScriptedClient):
 
 
 def tasks(settings: Config, pairs: list[Pair] = PAIRS) -> list[Prompted[list[Candidate]]]:
-    return list(plan(settings, lambda: pairs, len(pairs), MODEL))
+    return list(plan_negatives(settings, lambda: pairs, len(pairs), MODEL))
 
 
 def outcomes(tmp_path: Path, settings: Config, client: ScriptedClient | None = None) -> list[list[Candidate] | Parked]:

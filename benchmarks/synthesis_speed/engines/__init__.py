@@ -24,7 +24,7 @@ from benchmarks.shared.process_tree import ProcessTree
 from multigrain.config import Config
 from multigrain.data.jsonl import read_objects
 from multigrain.records import Pair
-from multigrain.synthesis.negatives import plan
+from multigrain.synthesis.negatives import plan_negatives
 from multigrain.version import __version__
 
 HERE = Path(__file__).parent
@@ -91,7 +91,7 @@ class Work:
 def _prompts(count: int) -> Iterator[str]:
     """Yield the prompt of multigrain for each pair."""
     config = Config.model_validate(tomllib.loads(RUN.format(url='"http://127.0.0.1"', concurrency=CONCURRENCY)))
-    return (task.request.prompt for task in plan(config, lambda: _pairs(count), count, "mock"))
+    return (prompted.request.prompt for prompted in plan_negatives(config, lambda: _pairs(count), count, "mock"))
 
 
 def _pairs(count: int) -> Iterator[Pair]:

@@ -42,11 +42,10 @@ from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.experiments.results import read_run
 from multigrain.experiments.settings import Ablation, folder_of
-from multigrain.pipeline import stage_table
-from multigrain.pipeline.preflight import require
+from multigrain.pipeline.freshness import inputs_digest
+from multigrain.pipeline.preflight import require, require_tasks
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.data import read_data
-from multigrain.pipeline.stages.evaluate import foresee
 from multigrain.progress import named
 
 
@@ -72,7 +71,7 @@ class Cell:
     def fingerprint(self) -> str:
         """A digest of all that decides the outcome, but for our own code."""
         settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
-        return Config.digest([settings, stage_table.inputs_digest(self.config)])
+        return Config.digest([settings, inputs_digest(self.config)])
 
     @property
     def is_done(self) -> bool:
@@ -134,7 +133,7 @@ class Grid:
         cells = [*self.all_tuning_cells(), *self.cells(self.last_tuned)]
         each = {(repr(cell.config.data), repr(cell.config.evaluation.tasks)): cell.config for cell in cells}
         for config in each.values():
-            foresee(config)
+            require_tasks(config)
             if config.synthesis.mode == "corpus":
                 sample_passages(config)
             elif config.synthesis.mode == "negatives" and config.data.pairs != PYTHON_DOCS:

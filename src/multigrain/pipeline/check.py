@@ -22,16 +22,16 @@ from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import ROLES, prompt_for
 from multigrain.pipeline.forecast import Size, batch_of, forecast
+from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.estimate import BYTES_PER_TOKEN, Estimate, estimate_usage, usage_bound
-from multigrain.pipeline.generation.prompt_style import decided
-from multigrain.pipeline.preflight import require, uses_llm
+from multigrain.pipeline.generation.prompt_style import with_known_style
+from multigrain.pipeline.preflight import require_inputs, uses_llm
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stage_table import changed_models, finished, is_outdated, names_of
+from multigrain.pipeline.stage_table import names_of
 from multigrain.pipeline.stages.data import read_data
-from multigrain.pipeline.stages.evaluate import foresee
 from multigrain.progress import listed
-from multigrain.synthesis.negatives import plan, requests_each
+from multigrain.synthesis.negatives import plan_negatives, requests_each
 from multigrain.synthesis.queries import plan_queries
 from multigrain.training.schedules import drawn, phases_of
 
@@ -48,16 +48,15 @@ def check(config: Config | str | Path) -> str:
         config: what to do; or the file that says so, or a run folder.
 
     Raises:
-        MultigrainError: what `require` and `prepare` raise.
+        MultigrainError: see `require_inputs` and `multigrain.data.held_out.prepare`.
     """
     config = config_of(config)
-    require(config)
-    foresee(config)
+    require_inputs(config)
     done, state = _state(config)
-    config = decided(config, RunDir(config.folder))
+    config = with_known_style(config, RunDir(config.folder))
     with _uncollected():
         inputs = _inputs(config)
-    estimate = estimate_usage(config, inputs.tasks, inputs.whole)
+    estimate = estimate_usage(config, inputs.prompts, inputs.most)
     lines = [f"{config.name}: configuration is good", f"  data        {inputs.text}", f"  llm         {_llm(config)}"]
     lines += _asking(config, estimate)
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
@@ -92,10 +91,10 @@ class _Inputs:
 
     text: str
     """In words."""
-    tasks: Iterable[Prompted[Any]] = ()
+    prompts: Iterable[Prompted[Any]] = ()
     """What the language model is asked first, where that is quickly known; or a sample of it."""
-    whole: Usage | None = None
-    """What all take at most, where the tasks are a sample."""
+    most: Usage | None = None
+    """What all prompts take at most, where `prompts` is a sample."""
     size: Size | None = None
 
 
@@ -106,7 +105,7 @@ def _inputs(config: Config) -> _Inputs:
         section, each = config.synthesis, config.pairs_invented_each
         pairs = round(section.tasks * each * (1 - float(config.data.held_out)) / WRITTEN_SURPLUS)  # type: ignore[arg-type]
         counts = f"{section.tasks} tasks with {each} pairs each, in {', '.join(section.domains)}"
-        return _Inputs(counts, plans.brainstorm(config).tasks(), size=Size(pairs, pairs, WRITTEN_TOKENS))
+        return _Inputs(counts, plans.brainstorm(config).prompts(), size=Size(pairs, pairs, WRITTEN_TOKENS))
     if config.data.pairs == PYTHON_DOCS:
         return _Inputs(f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}")
     return _pairs(config)
@@ -135,10 +134,10 @@ def _pairs(config: Config) -> _Inputs:
     few = list(choose(train, count, min(SAMPLE, config.pairs_asked), config.seed))
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
-    tasks = plan(config, lambda: source, number, model_name(config.llm))
+    prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
     asked = list(choose(train, count, config.pairs_asked, config.seed))
-    whole = usage_bound(config, asked) if len(asked) > len(few) else None
-    return _Inputs(counts, tasks if few else (), whole, size)
+    most = usage_bound(config, asked) if len(asked) > len(few) else None
+    return _Inputs(counts, prompts if few else (), most, size)
 
 
 def _tokens(texts: Iterable[str]) -> int:
@@ -251,8 +250,9 @@ def _state(config: Config) -> tuple[list[str], str]:
         return [], "new"
     done = finished(config, run_dir)
     todo = [name for name in names_of(config) if name not in done]
-    if is_outdated(config, run_dir):
-        models = [f"other files of {name}" for name in changed_models(config, run_dir)]
+    freshness = freshness_of(config, run_dir)
+    if freshness.is_outdated:
+        models = [f"other files of {name}" for name in freshness.changed_models]
         changed = "; ".join(run_dir.changed(config) or models) or "input files"
         return done, f"made otherwise ({changed}); give another name, or --force"
     return done, f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""What every run needs, asked for before the first long stage begins. No torch."""
+"""Make sure that what a run needs is there, before the first long stage begins. No torch."""
 
 import os
 from difflib import get_close_matches
@@ -8,17 +8,36 @@ from multigrain.config import Config, LLMSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError
-from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_names, load_queries
 from multigrain.extras import find_weights, require_engine, require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.precheck import precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.synthesis.prompts import check_folder
+from multigrain.training.schedules import phases_of
+
+
+def require_inputs(config: Config, asks: bool = True, evaluates: bool = True) -> None:
+    """Make sure that what the stages of a run need is there, and that its tasks can be read.
+
+    Args:
+        config: the run.
+        asks: whether a stage to be done may ask the language model.
+        evaluates: whether the evaluation is to be done.
+
+    Raises:
+        MultigrainError: see `require`, `phases_of` and `require_tasks`.
+    """
+    require(config, llm=asks)
+    if asks:
+        phases_of(config.training)  # as if all grades will be there; whether they are is known too late
+    if asks or evaluates:
+        require_tasks(config)
 
 
 def require(config: Config, llm: bool = True) -> None:
-    """Make sure that what every run needs is there, before the first long stage begins.
+    """Make sure that packages, models, the run folder and the language model are there.
 
     Args:
         config: the run.
@@ -30,12 +49,7 @@ def require(config: Config, llm: bool = True) -> None:
         RunError: a part of the embedded default, or a package of an extra, is not installed.
         DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
     """
-    if config.data.pairs == PYTHON_DOCS and isinstance(config.data.held_out, list):
-        packages = [name for name, _ in package_roots()]
-        if unknown := [name for name in config.data.held_out if name not in packages]:
-            near = get_close_matches(unknown[0], packages, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
-            raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
+    _require_held_out_packages(config)
     precheck_model(config.model, config.training.matryoshka)
     precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
@@ -49,21 +63,51 @@ def require(config: Config, llm: bool = True) -> None:
     _require_evaluation(config)
 
 
+def require_tasks(config: Config) -> None:
+    """Make sure that the tasks of the evaluation can be read, and that mteb has those that it is asked for.
+
+    The stage `data` reads them too, but where pairs are written it comes after the first request.
+
+    Raises:
+        ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
+        DataError: see `multigrain.evaluation.tasks.load_task`.
+    """
+    if config.data.pairs in (None, PYTHON_DOCS):
+        for name in config.evaluation.tasks:
+            if name != HELD_OUT and not name.startswith(MTEB):
+                load_queries(name, [])
+    if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
+        from multigrain.evaluation.mteb_tasks import check_names as check_mteb_names
+
+        check_mteb_names(names)
+
+
 def uses_llm(config: Config) -> bool:
-    """Whether a language model is asked for anything: to write, or to judge."""
+    """Whether a language model is asked for anything, to write or to judge."""
     writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
     return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
 
 
+def _require_held_out_packages(config: Config) -> None:
+    """Make sure that the Python packages whose documentation is held out are installed."""
+    if config.data.pairs != PYTHON_DOCS or not isinstance(config.data.held_out, list):
+        return
+    packages = [name for name, _ in package_roots()]
+    if unknown := [name for name in config.data.held_out if name not in packages]:
+        near = get_close_matches(unknown[0], packages, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
+        raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
+
+
 def _require_place(folder: Path) -> None:
-    """That the run folder can be made, or written to if it is there."""
+    """Make sure that the run folder can be made, or written to if it is there."""
     place = folder.absolute()
     while not os.path.lexists(place):
         place = place.parent
-    inside = (
-        [path for path in place.iterdir() if path.is_dir()] if place == folder.absolute() and place.is_dir() else []
-    )
-    for path in (place, *inside):
+    places = [place]
+    if place == folder.absolute() and place.is_dir():
+        places += [path for path in place.iterdir() if path.is_dir()]
+    for path in places:
         fault = "is no folder" if not path.is_dir() else "cannot be written to"
         if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
             raise ConfigError("output", [f"{path} {fault}, and the run folder is {folder}; choose another output"])
@@ -83,7 +127,7 @@ def _require_evaluation(config: Config) -> None:
 
 
 def _require_packages(config: Config) -> None:
-    """Those of extras; training for hours first, and missing them then, would be unkind."""
+    """Make sure that the packages of extras are there: to miss them after hours of training would be unkind."""
     if config.export.onnx:
         require_extra("onnx")
     if config.model.lora and config.model.lora.quantize:

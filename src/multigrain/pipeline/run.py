@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,21 @@ from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.files import full_disk_explained, write_json
 from multigrain.model.files import model_digest
+from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
-from multigrain.pipeline.generation.prompt_style import decided
-from multigrain.pipeline.preflight import require
+from multigrain.pipeline.generation.prompt_style import with_known_style
+from multigrain.pipeline.preflight import require_inputs
 from multigrain.pipeline.reuse import adopt, inherit
 from multigrain.pipeline.run_dir import RunDir, StageRecord
-from multigrain.pipeline.stage_table import SHARED, Stage, changed_models, finished, is_outdated, names_of, stages_of
-from multigrain.pipeline.stages.evaluate import foresee, require_sound
+from multigrain.pipeline.stage import Stage
+from multigrain.pipeline.stage_table import SHARED, names_of, stages_of
+from multigrain.pipeline.stages.soundness import require_sound
 from multigrain.pipeline.summary import summarize
 from multigrain.progress import counted, listed, say
-from multigrain.training.schedules import phases_of
 from multigrain.version import __version__
+
+ASKING = ("pairs", "synthesize", "grade")
+"""The stages that may ask a language model."""
 
 
 def run_stages(
@@ -43,42 +47,54 @@ def run_stages(
 
     Raises:
         RunError: a stage before them is not done.
-        MultigrainError: what `require`, `foresee` and the stages raise.
+        MultigrainError: see `require_inputs` and the stages.
     """
     run_dir = RunDir(config.folder)
     done = finished(config, run_dir)
-    asks = {"pairs", "synthesize", "grade"} & {*names} - ({*done} - {*redo})
-    require(config, llm=bool(asks))
-    if asks:
-        phases_of(config.training)  # as if all grades will be there; whether they are is known too late
-    if asks or "evaluate" in {*names} - ({*done} - {*redo}):
-        foresee(config)
+    to_do = {*names} - ({*done} - {*redo})
+    require_inputs(config, asks=not to_do.isdisjoint(ASKING), evaluates="evaluate" in to_do)
     with full_disk_explained(run_dir.folder), run_dir.lock():
         inherit([RunDir(folder) for folder in donors], config, run_dir)
-        outdated = is_outdated(config, run_dir)
-        names_in_order = names_of(config)
-        before = names_in_order[: names_in_order.index(names[0])]
-        if (missing := [name for name in before if name not in done]) and (force or not outdated):
-            raise _stage_before(config, missing[0], outdated)
-        run_dir.claim(config, force or not outdated, changed_models(config, run_dir))
+        _claim(config, run_dir, names[0], done, force)
         if retry is not None:
-            say(f"put back: {counted(ask.retry(decided(config, run_dir), run_dir, retry), 'inputs')}")
+            count = ask.retry(with_known_style(config, run_dir), run_dir, retry)
+            say(f"put back: {counted(count, 'inputs')}")
         for stage in stages_of(config):
-            if stage.name not in names:
-                continue
-            if stage.is_done(config, run_dir) and stage.name not in redo:
-                say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
-            elif donor := _donor(stage, config, run_dir, donors):
-                files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
-                adopt(stage.name, files, donor, run_dir)
-                say(f"{stage.name}: as in {donor.folder}")
-            else:
-                if stage.name in redo and stage.name == "train":  # its checkpoints would end the new training at once
-                    run_dir.training_fingerprint.unlink(missing_ok=True)
-                _run_stage(stage, config, run_dir)
+            if stage.name in names:
+                _bring_about(stage, config, run_dir, stage.name in redo, donors)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)
         return summary
+
+
+def _claim(config: Config, run_dir: RunDir, first: str, done: Collection[str], force: bool) -> None:
+    """Make the folder this configuration's own.
+
+    Raises:
+        RunError: a stage before the first that is wanted is not done.
+        ConfigError: the folder is made otherwise, and `force` is off.
+    """
+    freshness = freshness_of(config, run_dir)
+    may_claim = force or not freshness.is_outdated
+    names = names_of(config)
+    missing = [name for name in names[: names.index(first)] if name not in done]
+    if missing and may_claim:
+        raise _stage_before(config, missing[0], freshness.is_outdated)
+    run_dir.claim(config, may_claim, freshness.changed_models)
+
+
+def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, donors: Sequence[Path]) -> None:
+    """Leave a stage as it is where it is done, or else take it over from another run, or else run it."""
+    if stage.is_done(config, run_dir) and not again:
+        say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
+    elif donor := _donor(stage, config, run_dir, donors):
+        files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
+        adopt(stage.name, files, donor, run_dir)
+        say(f"{stage.name}: as in {donor.folder}")
+    else:
+        if again and stage.name == "train":  # its checkpoints would end the new training at once
+            run_dir.training_fingerprint.unlink(missing_ok=True)
+        _run_stage(stage, config, run_dir)
 
 
 def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
@@ -93,8 +109,16 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     models = {name: model_digest(name) for name in stage.models(config)}
     result = stage.work(config, run_dir)
     seconds = round(time.monotonic() - started, 1)
-    spent = (result.counts, result.tokens, result.cost)
-    entry = StageRecord(fingerprint, __version__, config.seed, seconds, *spent, models)
+    entry = StageRecord(
+        fingerprint=fingerprint,
+        version=__version__,
+        seed=config.seed,
+        seconds=seconds,
+        counts=result.counts,
+        tokens=result.tokens,
+        cost=result.cost,
+        models=models,
+    )
     run_dir.record(stage.name, entry)
     if stage.name == "train":  # nothing goes on from its checkpoints any more
         shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
@@ -102,14 +126,12 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
 
 
 def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]) -> RunDir | None:
-    """The first folder that has the stage done as it would be done here; trained models are taken from nobody."""
+    """Return the first folder that has the stage done as it would be done here; no trained models are taken over."""
     if stage.name not in SHARED:
         return None
     fingerprint = stage.fingerprint(config, run_dir)
     for donor in map(RunDir, donors):
-        entry = donor.stages().get(stage.name)
-        files = stage.writes(config, donor)
-        if entry is not None and entry.fingerprint == fingerprint and all(path.exists() for path in files):
+        if stage.has_result(config, donor) and stage.has_fingerprint(fingerprint, donor):
             return donor
     return None
 

@@ -8,24 +8,23 @@ from multigrain.config import Config, as_path, config_of, run_folder_of
 from multigrain.errors import ConfigError, RunError
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.generation import batch_api
-from multigrain.pipeline.preflight import require
+from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
-from multigrain.pipeline.stages.evaluate import foresee, require_sound
 from multigrain.pipeline.stages.export import export_data as write_data
 from multigrain.pipeline.stages.export import search as search_run
+from multigrain.pipeline.stages.soundness import require_sound
 from multigrain.pipeline.stages.train import take_part
 from multigrain.records import Document
 from multigrain.training import distributed
-from multigrain.training.schedules import phases_of
 
 
 def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """All stages, those that are done already left out; returns the summary.
+    """Run all stages but those that are done already, and return the summary.
 
     Args:
-        config: what to do; or the file that says so, or a run folder. So in all verbs.
+        config: what to do; or the file that says so, or a run folder. The other verbs take the same.
         force: redo finished stages of the run folder that this configuration would do otherwise.
 
     Raises:
@@ -49,7 +48,7 @@ def synthesize(config: Config | str | Path, force: bool = False, retry: str | No
     config = config_of(config)
     wanted = [name for name in names_of(config) if name in ("data", "pairs", "synthesize")]
     redo = tuple(wanted[1:]) if force or retry is not None else ()
-    return run_stages(config, wanted, force, redo, retry)
+    return run_stages(config, wanted, force, redo=redo, retry=retry)
 
 
 def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def export_data(
 
 
 def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
-    """The documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
+    """Return the documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
 
     Args:
         folder: the run folder, or its model's.
@@ -134,7 +133,7 @@ def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Docu
 
 
 def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) -> None:
-    """All stages up to the evaluation.
+    """Run all stages up to the evaluation.
 
     Args:
         config: the run.
@@ -145,7 +144,7 @@ def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) ->
 
 
 def batch(config: Config, step: str, force: bool = False) -> str:
-    """One step of having the candidates written in batches, told in a few lines.
+    """Do one step of having the candidates written in batches, and tell of it in a few lines.
 
     Args:
         config: the run.
@@ -155,19 +154,19 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
-    require(config)
     if step in ("submit", "write"):
-        phases_of(config.training)
-        foresee(config)
+        require_inputs(config)
         run_stages(config, ["data"], force)
+    else:
+        require(config)
     run_dir = RunDir(config.folder)
     if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
         return f"{config.folder}: no batches; --batch submit makes them"
+    steps = {
+        "submit": batch_api.submit,
+        "write": batch_api.write,
+        "status": batch_api.status,
+        "ingest": batch_api.ingest,
+    }
     with full_disk_explained(run_dir.folder), run_dir.lock():
-        steps = {
-            "submit": batch_api.submit,
-            "write": batch_api.write,
-            "status": batch_api.status,
-            "ingest": batch_api.ingest,
-        }
         return steps[step](config, run_dir)

@@ -33,12 +33,14 @@ ReadPairs = Callable[[], Iterable[Pair]]
 
 
 def requests_each(config: Config) -> int:
-    """How many requests are made for each pair: one for each grade or one for all, `per_grade` times."""
+    """Return how many requests are made for each pair: one for each grade or one for all, `per_grade` times."""
     return len(_together(config, config.synthesis.grades_from("llm"))) * config.synthesis.per_grade
 
 
-def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Iterator[Prompted[list[Candidate]]]:
-    """All that is asked in a run, one after the other.
+def plan_negatives(
+    config: Config, read_pairs: ReadPairs, count: int, model: str
+) -> Iterator[Prompted[list[Candidate]]]:
+    """Yield a prompt for each request of a run, pair by pair.
 
     Args:
         config: the run, with the prompt style decided.
@@ -49,13 +51,13 @@ def plan(config: Config, read_pairs: ReadPairs, count: int, model: str) -> Itera
     writer = Writer(config, read_pairs, model)
     for pair in choose(read_pairs(), count, config.pairs_asked, config.seed):
         for repeat in range(config.synthesis.per_grade):
-            yield from writer.tasks(pair, config.synthesis.grades_from("llm"), repeat)
+            yield from writer.prompts(pair, config.synthesis.grades_from("llm"), repeat)
 
 
 def plan_repairs(
     config: Config, read_pairs: ReadPairs, missing: Mapping[str, Sequence[int]], model: str, attempt: int
 ) -> Iterator[Prompted[list[Candidate]]]:
-    """Ask once more for the grades that stayed empty, and for no others.
+    """Yield prompts for the grades that stayed empty, and for no others.
 
     Args:
         config: the run, with the prompt style decided.
@@ -67,11 +69,11 @@ def plan_repairs(
     writer = Writer(config, read_pairs, model)
     for pair in read_pairs():
         if grades := missing.get(pair.id):
-            yield from writer.tasks(pair, grades, config.synthesis.per_grade + attempt - 1)
+            yield from writer.prompts(pair, grades, config.synthesis.per_grade + attempt - 1)
 
 
 class Writer:
-    """Knows how a grade is asked for, in the style of the run."""
+    """Writes the prompts for grades, in the style of the run."""
 
     def __init__(self, config: Config, read_pairs: ReadPairs, model: str) -> None:
         self._config, self._section, self._model = config, config.synthesis, model
@@ -81,8 +83,8 @@ class Writer:
             language = self._section.language or "english"
             self._cloze = Cloze((pair.query for pair in read_pairs()), language)
 
-    def tasks(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
-        """What is asked about a pair; each `repeat` brings other texts."""
+    def prompts(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
+        """Yield the prompts about a pair; each `repeat` brings other texts."""
         for together in _together(self._config, grades):
             request, read = self._request(pair, together, repeat)
             yield Prompted(pair.id, request, partial(_candidates, pair, request, read))
@@ -108,10 +110,16 @@ class Writer:
         return request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same)
 
     def _completion(self, text: str, tokens: int, repeat: int, version: str) -> Request:
-        limit, seed = self._section.answer_tokens or tokens, self._config.seed + repeat
-        llm, version = self._config.llm, f"{STAGE} {version}"
         return Request(
-            "completion", text, self._model, limit, llm.temperature, STOP, seed, version=version, extra=llm.extra
+            kind="completion",
+            prompt=text,
+            model=self._model,
+            max_tokens=self._section.answer_tokens or tokens,
+            temperature=self._config.llm.temperature,
+            stop=STOP,
+            seed=self._config.seed + repeat,
+            version=f"{STAGE} {version}",
+            extra=self._config.llm.extra,
         )
 
     def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
@@ -130,9 +138,17 @@ class Writer:
         )
         needed = len(grades) * words * TOKENS_PER_WORD
         limit = section.answer_tokens or min(max(needed, SMALLEST_ANSWER), LARGEST_ANSWER)
-        schema, version = schema_of(parse.answer_model(grades)), f"{STAGE} {prompt.version}"
-        llm, seed = self._config.llm, self._config.seed + repeat
-        request = Request("chat", text, self._model, limit, llm.temperature, (), seed, schema, version, llm.extra)
+        request = Request(
+            kind="chat",
+            prompt=text,
+            model=self._model,
+            max_tokens=limit,
+            temperature=self._config.llm.temperature,
+            seed=self._config.seed + repeat,
+            schema=schema_of(parse.answer_model(grades)),
+            version=f"{STAGE} {prompt.version}",
+            extra=self._config.llm.extra,
+        )
         return request, parse.all_grades_reader(grades)
 
 

@@ -1,4 +1,4 @@
-"""From a model's answer to texts. Nothing is guessed: what cannot be read is an error."""
+"""Read texts out of a model's answers. Nothing is guessed: what cannot be read is an error."""
 
 import re
 from collections.abc import Callable
@@ -30,13 +30,13 @@ OPENING = re.compile(
 """What small models say before they say it."""
 
 Passages = dict[int, str]
-"""By grade."""
+"""Texts by grade."""
 Reader = Callable[[Answer], Passages]
 
 
 @cache
 def per_grade_reader(grade: int) -> Reader:
-    """Reads raw completions: the passage as it stands, also where it was cut at the limit, as the positive was."""
+    """Return a reader of raw completions: the passage as it stands, even where it was cut at the limit."""
 
     def read(answer: Answer) -> Passages:
         return {grade: _written(answer)}
@@ -45,7 +45,7 @@ def per_grade_reader(grade: int) -> Reader:
 
 
 def cloze_reader(grade: int, positive: str, term: str, is_same: Callable[[str, str], bool]) -> Reader:
-    """Reads the name of another term, and puts it in place of the one in the positive."""
+    """Return a reader that takes the name of another term, and puts it in place of the one in the positive."""
 
     def read(answer: Answer) -> Passages:
         other = _written(answer).strip(" .;,->\"'")
@@ -58,7 +58,7 @@ def cloze_reader(grade: int, positive: str, term: str, is_same: Callable[[str, s
 
 @cache
 def all_grades_reader(grades: tuple[int, ...]) -> Reader:
-    """Reads JSON objects with a field `grade_N` for each grade."""
+    """Return a reader of JSON objects with a field `grade_N` for each grade."""
     model = answer_model(grades)
 
     def read(answer: Answer) -> Passages:
@@ -69,7 +69,7 @@ def all_grades_reader(grades: tuple[int, ...]) -> Reader:
 
 
 def read_query(answer: Answer) -> str:
-    """A query in one line, without quotes and without the words that lead to it."""
+    """Return a query in one line, without quotes and without the words that lead to it."""
     query = OPENING.sub("", _written(answer).strip("\"'` ")).strip("\"'` ")
     if not query:
         raise LLMReplyError(f'found "{answer.text[:80]}"; wanted a query')
@@ -92,7 +92,7 @@ Passage = Annotated[str, AfterValidator(_not_blank)]
 
 
 class TaskList(BaseModel):
-    """What brainstorming brings."""
+    """The search tasks that one brainstorming brings."""
 
     model_config = ConfigDict(strict=True)
     tasks: list[Passage] = Field(min_length=1)
@@ -108,7 +108,7 @@ class WrittenPair(BaseModel):
 
 @cache
 def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
-    """The object that is asked for: one named text for each grade."""
+    """Return the model of the object that is asked for: one named text for each grade."""
     fields: dict[str, Any] = {
         f"grade_{grade}": (Passage, Field(description=f"A passage {MEANINGS[grade]}.")) for grade in grades
     }

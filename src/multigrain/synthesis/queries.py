@@ -16,7 +16,7 @@ STAGE = "queries"
 QUERY_TOKENS = 64
 STOP = ("\n",)
 SHOWN_WORDS = 150
-"""Of the passage. Small models lose the thread in more, and read 300 tokens a second on two cores."""
+"""Words of a passage that are shown. Small models lose the thread in more, and read 300 tokens a second on 2 cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class WrittenQuery:
 
 
 def plan_queries(config: Config, passages: Iterable[Document], model: str) -> Iterator[Prompted[list[WrittenQuery]]]:
-    """One request for each query wanted; the types take turns, from a seeded start.
+    """Yield a prompt for each query wanted; the types take turns, from a seeded start.
 
     Args:
         config: the run.
@@ -51,10 +51,17 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
                 domain=prompt_text.domain(section),
                 examples=_examples(config),
             )
-            seed, version = config.seed + number, f"{STAGE} {prompt.version}"
-            limit, temperature = section.answer_tokens or QUERY_TOKENS, config.llm.temperature
-            extra = config.llm.extra
-            request = Request("chat", text, model, limit, temperature, STOP, seed, version=version, extra=extra)
+            request = Request(
+                kind="chat",
+                prompt=text,
+                model=model,
+                max_tokens=section.answer_tokens or QUERY_TOKENS,
+                temperature=config.llm.temperature,
+                stop=STOP,
+                seed=config.seed + number,
+                version=f"{STAGE} {prompt.version}",
+                extra=config.llm.extra,
+            )
             id = passage.id if section.queries_per_passage == 1 else f"{passage.id}#{number + 1}"
 
             yield Prompted(id, request, partial(_written, id, passage, kind, prompt.version))

@@ -85,7 +85,7 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """What a query looks for, in a sentence: the instruction that its queries carry."""
+    """A search task: a sentence that says what its queries look for, and that they carry as their instruction."""
 
     text: str
     kind: str
@@ -93,7 +93,7 @@ class SearchTask:
 
 
 def plan_brainstorm(config: Config, model: str) -> Iterator[Prompted[list[SearchTask]]]:
-    """Requests for lists of tasks, for each field and kind."""
+    """Yield prompts for lists of tasks, for each field and kind."""
     section = config.synthesis
     prompt = load_prompt("brainstorm", section.prompts)
     rounds = -(-section.tasks * ROUNDS // (AT_ONCE * len(KINDS) * max(len(section.domains), 1)))
@@ -105,13 +105,20 @@ def plan_brainstorm(config: Config, model: str) -> Iterator[Prompted[list[Search
             samples="\n".join(f'"{sample}"' for sample in kind.samples),
             domain=prompt_text.domain(section),
         )
-        request = _request(config, text, model, LIST_TOKENS, number, schema_of(TaskList), prompt.version)
-
+        request = _request(
+            config,
+            text,
+            model=model,
+            tokens=LIST_TOKENS,
+            number=number,
+            schema=schema_of(TaskList),
+            version=prompt.version,
+        )
         yield Prompted(f"{field}, {kind.name}, {number + 1}", request, partial(_tasks_found, kind.name, field))
 
 
 def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
-    """The first of each distinct task, as many of each field and kind as can be, at most `count`."""
+    """Return the first of each distinct task, as many of each field and kind as can be, at most `count`."""
     numbers: dict[str, int] = {}
     of_field: dict[str, list[int]] = {}
     distinct: list[SearchTask] = []
@@ -130,7 +137,7 @@ def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
 
 
 def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Iterator[Prompted[list[Pair]]]:
-    """Requests for a query and its positive, `pairs_invented_each` for each task."""
+    """Yield prompts for a query and its positive, `pairs_invented_each` for each task."""
     section = config.synthesis
     prompt = load_prompt("pair", section.prompts)
     for place, task in enumerate(tasks, start=1):
@@ -148,8 +155,15 @@ def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Itera
                 domain=prompt_text.domain(section),
                 examples=prompt_text.examples(section),
             )
-            request = _request(config, text, model, PAIR_TOKENS, number, schema_of(WrittenPair), prompt.version)
-
+            request = _request(
+                config,
+                text,
+                model=model,
+                tokens=PAIR_TOKENS,
+                number=number,
+                schema=schema_of(WrittenPair),
+                version=prompt.version,
+            )
             yield Prompted(id, request, partial(_pair_invented, id, task))
 
 
@@ -159,13 +173,30 @@ def _tasks_found(kind: str, field: str, answer: Answer) -> list[SearchTask]:
 
 def _pair_invented(id: str, task: SearchTask, answer: Answer) -> list[Pair]:
     found = read_object(answer, WrittenPair)
-    return [Pair(id, found.query, found.positive, task.field, task.text, task.kind)]
+    return [
+        Pair(
+            id=id,
+            query=found.query,
+            positive=found.positive,
+            source=task.field,
+            instruction=task.text,
+            task=task.kind,
+        )
+    ]
 
 
-def _request(config: Config, text: str, model: str, tokens: int, number: int, schema: str, version: str) -> Request:
-    limit, temperature, seed = config.synthesis.answer_tokens or tokens, config.llm.temperature, config.seed + number
-    version, extra = f"{STAGE} {version}", config.llm.extra
-    return Request("chat", text, model, limit, temperature, (), seed, schema, version, extra)
+def _request(config: Config, text: str, *, model: str, tokens: int, number: int, schema: str, version: str) -> Request:
+    return Request(
+        kind="chat",
+        prompt=text,
+        model=model,
+        max_tokens=config.synthesis.answer_tokens or tokens,
+        temperature=config.llm.temperature,
+        seed=config.seed + number,
+        schema=schema,
+        version=f"{STAGE} {version}",
+        extra=config.llm.extra,
+    )
 
 
 def _letter_pairs(task: SearchTask, numbers: dict[str, int]) -> int:

@@ -45,7 +45,7 @@ class Bound:
     def _requests(self, query: str, positive: str) -> list[Request]:
         repeats = range(self._config.synthesis.per_grade)
         pair = Pair("", query, positive)
-        return [task.request for n in repeats for task in self._writer.tasks(pair, self._grades, n)]
+        return [prompted.request for n in repeats for prompted in self._writer.prompts(pair, self._grades, n)]
 
     def _sent(self, query: str, positive: str) -> int:
         return sum(_bytes(request.prompt + (request.schema or "")) for request in self._requests(query, positive))

@@ -19,7 +19,7 @@ RATING_TOKENS = 64
 def plan_verdicts(
     config: Config, pair: Pair, candidates: Iterable[Candidate], model: str
 ) -> Iterator[Prompted[list[tuple[str, str, int]]]]:
-    """One request for each candidate of the pair; it becomes (pair's id, text, rating)."""
+    """Yield a prompt for each candidate of the pair; its answer becomes (pair's id, text, rating)."""
     prompt = load_prompt("judge", config.synthesis.prompts)
     for candidate in candidates:
         text = prompt.fill(
@@ -27,9 +27,16 @@ def plan_verdicts(
             passage=prompt_text.shortened(candidate.text, prompt_text.MANY_WORDS),
             domain=prompt_text.domain(config.synthesis),
         )
-        limit, version = config.synthesis.answer_tokens or RATING_TOKENS, f"{STAGE} {prompt.version}"
-        extra = config.llm.extra
-        request = Request("chat", text, model, limit, 0.0, (), config.seed, version=version, extra=extra)
+        request = Request(
+            kind="chat",
+            prompt=text,
+            model=model,
+            max_tokens=config.synthesis.answer_tokens or RATING_TOKENS,
+            temperature=0.0,
+            seed=config.seed,
+            version=f"{STAGE} {prompt.version}",
+            extra=config.llm.extra,
+        )
 
         yield Prompted(pair.id, request, partial(_verdict, pair.id, candidate.text))
 
@@ -44,7 +51,7 @@ _LABELLED = re.compile(rf"\b(?:rating|score)[\"'*_`]*\s*(?:is|[:=])(?:{_RATING}(
 
 
 def read_rating(answer: Answer) -> int:
-    """The rating in an answer, such as `2`, `Rating: 2`, `**2**` or `{"rating": 2}`.
+    """Return the rating in an answer, such as `2`, `Rating: 2`, `**2**` or `{"rating": 2}`.
 
     Explanations beside it are allowed; two different ratings, and numbers that are none, are not.
 

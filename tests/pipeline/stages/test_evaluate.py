@@ -19,7 +19,7 @@ from multigrain.model.load import load_model
 from multigrain.model.roles import Embed
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stages.evaluate import _half_lost, _one_vector, other_pooling, require_sound
+from multigrain.pipeline.stages.soundness import collapse_fault, lost_score_fault, pooling_cause, require_sound
 from multigrain.pipeline.summary import render
 from multigrain.records import Pair
 from tests.conftest import small_pairs
@@ -134,7 +134,7 @@ def test_when_a_training_has_lost_too_much(
         scores["base"][name], scores["trained"][name] = {"nDCG@10": before}, {"nDCG@10": after}
         scores["difference"][name] = {"nDCG@10": [after - before, None if high is None else -1.0, high]}
         scores["items"][name] = items
-    assert bool(_half_lost(scores)) is is_lost
+    assert bool(lost_score_fault(scores)) is is_lost
 
 
 def test_vectors_that_are_no_numbers_are_told(tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_vectors_that_are_no_numbers_are_told(tmp_path: Path) -> None:
 
     pairs = [Pair(str(i), f"q{i}", f"p{i}") for i in range(3)]
     with pytest.raises(TrainingFailed, match="its vectors are no numbers. Most likely training.learning_rate"):
-        _one_vector(embed(0.5), embed(float("nan")), pairs, RunDir(tmp_path))
-    assert _one_vector(embed(0.5), embed(0.5), pairs, RunDir(tmp_path)) is None  # the base is no better
+        collapse_fault(embed(0.5), embed(float("nan")), pairs, RunDir(tmp_path))
+    assert collapse_fault(embed(0.5), embed(0.5), pairs, RunDir(tmp_path)) is None  # the base is no better
 
 
 def test_another_pooling_than_the_base_has_is_named_before_the_learning_rate(run_toml: Path, tmp_path: Path) -> None:
     def told(pooling: str, base: Path) -> str:
         config = load_config(run_toml, [f"model.pooling={pooling}", f"model.base={base}"])
         run_dir = RunDir(config.folder)
-        write_json(run_dir.scores, {"fault": "half is lost", "cause": other_pooling(config.model)})
+        write_json(run_dir.scores, {"fault": "half is lost", "cause": pooling_cause(config.model)})
         with pytest.raises(TrainingFailed) as caught:
             require_sound(run_dir)
         return str(caught.value)

@@ -10,8 +10,8 @@ from multigrain.config import Config
 from multigrain.errors import LLMReplyError
 from multigrain.files import atomic_file, to_line
 from multigrain.llm.prompted import Parked
-from multigrain.pipeline.generation import ask, plans
-from multigrain.pipeline.generation.plans import Work
+from multigrain.pipeline.generation import ask
+from multigrain.pipeline.generation.plans import Plan
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.progress import say
@@ -32,17 +32,17 @@ class Answers:
         self._run_dir, self._path = run_dir, parked_path
         self._parked: list[Parked] = []
 
-    def ask(self, config: Config, work: Work) -> Iterator[Any]:
+    def ask(self, config: Config, plan: Plan) -> Iterator[Any]:
         """Have all inputs answered or parked, and yield the records of the answers in the order of the inputs.
 
         Raises:
             LLMReplyError: not one of the inputs has a usable answer.
         """
-        self.sent += ask.ask_all(config, self._run_dir, work)
+        self.sent += ask.ask_all(config, self._run_dir, plan)
         reasons: Counter[str] = Counter()
         details: dict[str, str] = {}
         answered = 0
-        for outcome in plans.outcomes(self._run_dir, work):
+        for outcome in plan.outcomes(self._run_dir):
             self.requests += 1
             if isinstance(outcome, Parked):
                 self._parked.append(outcome)

@@ -15,7 +15,14 @@ from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
-from multigrain.pipeline.generation.plans import Work, brainstorm, found_tasks, inventions, negatives, queries
+from multigrain.pipeline.generation.plans import (
+    Plan,
+    brainstorm,
+    brainstormed_tasks,
+    negatives,
+    queries,
+    synthetic_pairs,
+)
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import Meter, listed, meter
 
@@ -24,31 +31,31 @@ REFRESH = 0.25
 BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
 
 
-def ask_all(config: Config, run_dir: RunDir, work: Work) -> int:
+def ask_all(config: Config, run_dir: RunDir, plan: Plan) -> int:
     """Have each input answered or parked; returns how many requests went out.
 
     Raises:
         RunError: some inputs are in a batch.
         ConfigError, LLMRefused, LLMUnavailable: see `answer_all`.
     """
-    if not work.count:
+    if not plan.count:
         return 0
     with AnswerStore(run_dir.store, config.synthesis.durable) as store:
         if store.has_batched():
-            batched = sum(store.is_batched(task.request.key) for task in work.tasks())
+            batched = sum(store.is_batched(prompted.request.key) for prompted in plan.prompts())
             if batched:
                 raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
-        return asyncio.run(_ask_all(config, store, work)).sent
+        return asyncio.run(_ask_all(config, store, plan)).sent
 
 
-async def _ask_all(config: Config, store: AnswerStore, work: Work) -> Tally:
+async def _ask_all(config: Config, store: AnswerStore, plan: Plan) -> Tally:
     gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
     tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
-    asks = work.tasks()
-    with meter(work.description, work.count) as progress:
+    prompts = plan.prompts()
+    with meter(plan.description, plan.count) as progress:
         reporter = asyncio.create_task(_report(tally, budget, progress))
         try:
-            await answer_all(make_clients(config.llm), asks, store, budget, config.llm.max_concurrency, tally)
+            await answer_all(make_clients(config.llm), prompts, store, budget, config.llm.max_concurrency, tally)
         finally:
             reporter.cancel()
             progress.reach(tally.answered + tally.parked, _fields(tally, budget))
@@ -99,8 +106,8 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     found: Counter[str] = Counter()
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
-            for task in _known_tasks(config, run_dir):
-                key = task.request.key
+            for prompted in _known_prompts(config, run_dir):
+                key = prompted.request.key
                 parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
                 if parked == reason or (reason == "all" and parked not in ("", BATCHED)):
@@ -112,13 +119,13 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     return found[reason] if reason != "all" else found.total() - found[BATCHED]
 
 
-def _known_tasks(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
+def _known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """All that has been asked in the run, or will be next."""
     mode = config.synthesis.mode
     if mode == "corpus" and run_dir.passages.is_file():
-        yield from queries(config, run_dir).tasks()
+        yield from queries(config, run_dir).prompts()
     if mode == "tasks":
-        yield from brainstorm(config).tasks()
-        yield from inventions(config, found_tasks(config, run_dir)).tasks()
+        yield from brainstorm(config).prompts()
+        yield from synthetic_pairs(config, brainstormed_tasks(config, run_dir)).prompts()
     if run_dir.train_pairs.is_file():
-        yield from negatives(config, run_dir).tasks()
+        yield from negatives(config, run_dir).prompts()

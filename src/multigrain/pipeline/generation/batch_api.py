@@ -24,7 +24,7 @@ from multigrain.llm.probe import learn_dialect
 from multigrain.llm.protocol import Request
 from multigrain.llm.store import AnswerStore, Batch
 from multigrain.pipeline.generation import plans
-from multigrain.pipeline.generation.prompt_style import assume
+from multigrain.pipeline.generation.prompt_style import with_assumed_style
 from multigrain.pipeline.run_dir import RunDir
 
 WRITTEN, INGESTED = "written", "ingested"
@@ -82,7 +82,7 @@ class _Context:
     @property
     def kind(self) -> str:
         """Of all requests that are asked next."""
-        return next(plans.current(self.config, self.run_dir).tasks()).request.kind
+        return next(plans.next_plan(self.config, self.run_dir).prompts()).request.kind
 
 
 Step = Callable[[_Context], Awaitable[str]]
@@ -92,7 +92,7 @@ def _with_server(config: Config, run_dir: RunDir, step: Step, connect: bool = Tr
     """Do a step with the store open, and with the server if it is needed."""
     if config.llm.provider != "endpoint":
         raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; only an endpoint takes batches'])
-    config = assume(config, run_dir)
+    config = with_assumed_style(config, run_dir)
     (client, *_) = make_clients(config.llm)
     assert isinstance(client, EndpointClient)
 
@@ -149,8 +149,8 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
 
 def _nothing_to_submit(context: _Context) -> str:
     todo = sum(
-        (context.store.state(task.request.key) or ("todo",))[0] == "todo"
-        for task in plans.current(context.config, context.run_dir).tasks()
+        (context.store.state(prompted.request.key) or ("todo",))[0] == "todo"
+        for prompted in plans.next_plan(context.config, context.run_dir).prompts()
     )
     if todo:
         return f"nothing to submit: {todo} inputs have replies already. Now give: multigrain synthesize RUN.toml"
@@ -160,8 +160,8 @@ def _nothing_to_submit(context: _Context) -> str:
 def _unsettled(context: _Context) -> Iterator[tuple[str, Request]]:
     """Each input for which nobody has asked yet, once."""
     store = context.store
-    for task in plans.current(context.config, context.run_dir).tasks():
-        request = task.request
+    for prompted in plans.next_plan(context.config, context.run_dir).prompts():
+        request = prompted.request
         key = request.key
         state, forgiven = store.state(key) or ("todo", 0)
         if state == "todo" and len(store.replies(key)) <= forgiven and not store.is_under_way(key):

@@ -18,14 +18,14 @@ from multigrain.synthesis.negatives import requests_each
 from multigrain.synthesis.token_bound import Bound
 
 PILOT = 20
-"""Answered calls by which a whole run can be judged."""
+"""Answered calls from which the cost of a whole run can be told."""
 BYTES_PER_TOKEN = 4
-"""Of English text; other languages have fewer."""
+"""Bytes of a token of English text; other languages have fewer."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking all of a run's inputs takes, judged before anything is spent."""
+    """An estimate of what asking all of a run's inputs takes."""
 
     likely: Usage
     most: Usage
@@ -33,28 +33,29 @@ class Estimate:
     is_priced: bool
     basis: str
     so_far: dict[str, float]
-    """Spent in the run folder already."""
+    """What was spent in the run folder already."""
     prompt: str
-    """One of those that will be sent."""
+    """One of the prompts that will be sent."""
 
 
-def estimate_usage(config: Config, tasks: Iterable[Prompted[Any]], whole: Usage | None = None) -> Estimate | None:
-    """Judge what these inputs take: by what the calls took that were answered already, or by the prompts.
+def estimate_usage(config: Config, prompts: Iterable[Prompted[Any]], whole: Usage | None = None) -> Estimate | None:
+    """Estimate what these prompts take: by what the calls took that were answered already, or by the prompts.
 
     Args:
         config: the run.
-        tasks: all of them, or a sample.
-        whole: where they are a sample, what all take at most; see `bound`.
+        prompts: all of them, or a sample.
+        whole: where they are a sample, what all take at most; see `usage_bound`.
 
     Returns:
         None if nothing is asked.
     """
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
-    likely, most, request, dialect = Usage(), Usage(), None, None
-    for task in tasks:
-        dialect = dialect if request else _known_dialect(config, task.request)
-        request = task.request.suited(dialect)
+    likely, most = Usage(), Usage()
+    request = dialect = None
+    for prompted in prompts:
+        dialect = dialect if request else _known_dialect(config, prompted.request)
+        request = prompted.request.suited(dialect)
         likely += _likely(request, budget.prices)
         most += budget.bound(request)
     if request is None:
@@ -66,12 +67,18 @@ def estimate_usage(config: Config, tasks: Iterable[Prompted[Any]], whole: Usage 
     if answered.calls >= PILOT:
         likely = answered.times(most.calls / answered.calls)
         basis = f"the {answered.calls} calls that were answered already"
-    fields = {"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)}
-    return Estimate(likely, most, prices is not None, basis, fields, request.prompt)
+    return Estimate(
+        likely=likely,
+        most=most,
+        is_priced=prices is not None,
+        basis=basis,
+        so_far={"calls": so_far.calls, "tokens": so_far.tokens, "dollars": round(so_far.cost, 4)},
+        prompt=request.prompt,
+    )
 
 
 def _known_dialect(config: Config, request: Request) -> Dialect | None:
-    """What an earlier command has learnt of the (first) server: whether its model thinks, and needs room for it."""
+    """Return what an earlier command has learnt of the first server: whether its model reasons."""
     store = RunDir(config.folder).store
     if not store.is_file() or not config.llm.base_url:
         return None
@@ -80,7 +87,7 @@ def _known_dialect(config: Config, request: Request) -> Dialect | None:
 
 
 def usage_bound(config: Config, pairs: Sequence[Pair]) -> Usage:
-    """The most that all requests about these pairs may take, if each is answered at its first try."""
+    """Return the most that all requests about these pairs may take, if each is answered at its first try."""
     calls = len(pairs) * requests_each(config)
     prompt_bytes, answer_tokens = Bound(config, model_name(config.llm)).of(pairs)
     tokens = prompt_bytes + calls * TEMPLATE_TOKENS, answer_tokens

@@ -1,7 +1,8 @@
-"""What is asked at each step of a run."""
+"""Plan what the language model is asked at each step of a run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,115 +15,122 @@ from multigrain.llm.clients.factory import model_name
 from multigrain.llm.prompted import Parked, Prompted
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.synthesis.negatives import plan, plan_repairs, requests_each
+from multigrain.records import Candidate, Pair
+from multigrain.synthesis.negatives import plan_negatives, plan_repairs, requests_each
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
 from multigrain.synthesis.search_tasks import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
 from multigrain.synthesis.verdicts import plan_verdicts
 
 
 @dataclass(frozen=True)
-class Work:
-    """Inputs that are asked about together."""
+class Plan:
+    """Inputs that the language model is asked about together.
+
+    Args:
+        description: what the progress bar says.
+        count: how many prompts there are.
+        prompts: gives all of them, anew with each call.
+    """
 
     description: str
     count: int
-    tasks: Callable[[], Iterator[Prompted[Any]]]
-    """Each call goes through all of them once more."""
+    prompts: Callable[[], Iterator[Prompted[Any]]]
+
+    def outcomes(self, run_dir: RunDir) -> Iterator[list[Any] | Parked]:
+        """Yield what came of each input, in their order: its records, or why there are none."""
+        if not self.count:
+            return
+        with AnswerStore(run_dir.store) as store:
+            for prompted in self.prompts():
+                yield prompted.outcome(store)
 
 
-def negatives(config: Config, run_dir: RunDir) -> Work:
-    """All that is asked to have the negatives written; the pairs are read one by one."""
-    if config.synthesis.limit == 0:
-        return Work("writing negatives", 0, lambda: iter(()))
-    pairs = count_lines(run_dir.train_pairs)
-    return Work(
-        "writing negatives",
-        count_requests(config, pairs),
-        lambda: plan(config, lambda: read_pairs(run_dir.train_pairs), pairs, model_name(config.llm)),
-    )
+def negatives(config: Config, run_dir: RunDir) -> Plan:
+    """Plan the negatives of the training pairs, which are read one by one."""
+    pairs = count_lines(run_dir.train_pairs) if config.synthesis.limit != 0 else 0
+
+    def prompts() -> Iterator[Prompted[list[Candidate]]]:
+        if not pairs:
+            return iter(())
+        return plan_negatives(config, partial(read_pairs, run_dir.train_pairs), pairs, model_name(config.llm))
+
+    return Plan("writing negatives", requests_each(config) * min(config.pairs_asked, pairs), prompts)
 
 
-def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]], attempt: int) -> Work:
-    """What is asked once more, for grades that stayed empty."""
+def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]], attempt: int) -> Plan:
+    """Plan another attempt at the grades that stayed empty, which are given by the id of their pair."""
+
+    def prompts() -> Iterator[Prompted[list[Candidate]]]:
+        return plan_repairs(config, partial(read_pairs, run_dir.train_pairs), missing, model_name(config.llm), attempt)
+
     together = config.prompt_style == "all-grades"
-    return Work(
-        f"repairing negatives ({attempt})",
-        len(missing) if together else sum(len(grades) for grades in missing.values()),
-        lambda: plan_repairs(config, lambda: read_pairs(run_dir.train_pairs), missing, model_name(config.llm), attempt),
-    )
+    count = len(missing) if together else sum(len(grades) for grades in missing.values())
+    return Plan(f"repairing negatives ({attempt})", count, prompts)
 
 
-def queries(config: Config, run_dir: RunDir) -> Work:
-    """Mode "corpus": what is asked to have queries written for the passages, as many as training has use for."""
+def queries(config: Config, run_dir: RunDir) -> Plan:
+    """Plan the queries of passages (mode "corpus"), of as many as training has use for."""
     count, most = count_lines(run_dir.passages), config.passages_asked
 
-    def tasks() -> Iterator[Prompted[list[WrittenQuery]]]:
+    def prompts() -> Iterator[Prompted[list[WrittenQuery]]]:
         passages = choose(read_documents(run_dir.passages), count, most, config.seed)
         return plan_queries(config, passages, model_name(config.llm))
 
-    return Work("writing queries", min(count, most) * config.synthesis.queries_per_passage, tasks)
+    return Plan("writing queries", min(count, most) * config.synthesis.queries_per_passage, prompts)
 
 
-def brainstorm(config: Config) -> Work:
-    """Mode "tasks", first stage."""
+def brainstorm(config: Config) -> Plan:
+    """Plan the brainstorming of search tasks (mode "tasks", first step)."""
 
-    def tasks() -> Iterator[Prompted[list[SearchTask]]]:
+    def prompts() -> Iterator[Prompted[list[SearchTask]]]:
         return plan_brainstorm(config, model_name(config.llm))
 
-    return Work("brainstorming tasks", sum(1 for _ in tasks()), tasks)
+    return Plan("brainstorming tasks", sum(1 for _ in prompts()), prompts)
 
 
-def inventions(config: Config, chosen: Sequence[SearchTask]) -> Work:
-    """Mode "tasks", second stage: pairs for the tasks."""
-    count = len(chosen) * config.pairs_invented_each
-    return Work("inventing pairs", count, lambda: plan_pairs(config, chosen, model_name(config.llm)))
+def synthetic_pairs(config: Config, chosen: Sequence[SearchTask]) -> Plan:
+    """Plan pairs for the chosen search tasks (mode "tasks", second step)."""
+
+    def prompts() -> Iterator[Prompted[list[Pair]]]:
+        return plan_pairs(config, chosen, model_name(config.llm))
+
+    return Plan("inventing pairs", len(chosen) * config.pairs_invented_each, prompts)
 
 
-def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Work:
-    """Whether texts answer the query of their pair: (pair's id, text, rating) each."""
+def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Plan:
+    """Plan verdicts on whether candidates answer the query of their pair: (pair's id, text, rating) each."""
 
-    def tasks() -> Iterator[Prompted[list[tuple[str, str, int]]]]:
+    def prompts() -> Iterator[Prompted[list[tuple[str, str, int]]]]:
         for pair, wanted in by_pair(read_pairs(run_dir.train_pairs), read_candidates(candidates)):
             if wanted:
                 yield from plan_verdicts(config, pair, wanted, model_name(config.llm))
 
-    return Work("asking whether they answer", count_lines(candidates), tasks)
+    return Plan("asking whether they answer", count_lines(candidates), prompts)
 
 
-def current(config: Config, run_dir: RunDir) -> Work:
-    """What is to be asked next: for the pairs as long as the run has none, then for the negatives."""
+def next_plan(config: Config, run_dir: RunDir) -> Plan:
+    """Plan what comes next: the pairs as long as the run has none, then their negatives."""
     mode = config.synthesis.mode
     if mode == "negatives" or "pairs" in run_dir.stages():
         return negatives(config, run_dir)
     if mode == "corpus":
         return queries(config, run_dir)
-    chosen = found_tasks(config, run_dir)
-    return inventions(config, chosen) if chosen else brainstorm(config)
+    chosen = brainstormed_tasks(config, run_dir)
+    return synthetic_pairs(config, chosen) if chosen else brainstorm(config)
 
 
-def found_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
-    """Mode "tasks": those to invent pairs for, as far as the brainstorming has come."""
-    found = (outcome for outcome in outcomes(run_dir, brainstorm(config)) if not isinstance(outcome, Parked))
-    return choose_tasks((task for tasks in found for task in tasks), config.synthesis.tasks)
+def brainstormed_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
+    """Return the search tasks to invent pairs for (mode "tasks"), as far as the brainstorming has come."""
+    found: list[SearchTask] = []
+    for outcome in brainstorm(config).outcomes(run_dir):
+        if not isinstance(outcome, Parked):
+            found += outcome
+    return choose_tasks(found, config.synthesis.tasks)
 
 
-def count_requests(config: Config, pairs: int) -> int:
-    """How many requests these pairs make."""
-    return requests_each(config) * min(config.pairs_asked, pairs)
-
-
-def asked_about(config: Config, run_dir: RunDir) -> set[str]:
-    """The ids of the pairs that the language model writes negatives for."""
+def ids_to_write_for(config: Config, run_dir: RunDir) -> set[str]:
+    """Return the ids of the pairs that the language model writes negatives for."""
     if not requests_each(config):
         return set()
     count = count_lines(run_dir.train_pairs)
     return {pair.id for pair in choose(read_pairs(run_dir.train_pairs), count, config.pairs_asked, config.seed)}
-
-
-def outcomes(run_dir: RunDir, work: Work) -> Iterator[list[Any] | Parked]:
-    """What came of each input, in their order: its records, or why there are none."""
-    if not work.count:
-        return
-    with AnswerStore(run_dir.store) as store:
-        for task in work.tasks():
-            yield task.outcome(store)

@@ -1,4 +1,4 @@
-"""Which prompt style suits the language model: known, or found by trying both on a few pairs."""
+"""Decide on the prompt style that suits the language model: a known one, or the better one on a few pairs."""
 
 import json
 from itertools import pairwise
@@ -16,22 +16,22 @@ from multigrain.llm.clients.factory import model_name
 from multigrain.llm.prompted import Parked
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import ask, plans
-from multigrain.pipeline.generation.plans import Work
+from multigrain.pipeline.generation.plans import Plan
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import say
 from multigrain.records import Pair
 from multigrain.synthesis.prompts import files_in
 
 PROBED = 8
-"""Pairs."""
+"""Pairs that both styles write for."""
 STYLES = ("all-grades", "per-grade")
 """Of equal ones the first is taken: it needs fewer requests."""
 KNOWN = {MODEL: "per-grade"}
 """Models by name, with what a probe finds for them; the embedded one would need four minutes for it."""
 
 
-def decide(config: Config, run_dir: RunDir) -> Config:
-    """The configuration with its prompt style decided: `auto` by a probe, once for each run folder.
+def with_decided_style(config: Config, run_dir: RunDir) -> Config:
+    """Return the configuration with its prompt style decided: `auto` by a probe, once for each run folder.
 
     Both styles write for the same few pairs, and the judge measures: how often does relevance rise from grade to
     grade, and stay below the positive's? What the chosen style has written is not asked for again.
@@ -39,14 +39,14 @@ def decide(config: Config, run_dir: RunDir) -> Config:
     Raises:
         LLMError: the model cannot be asked, or in neither style. Nothing is decided then.
     """
-    known = decided(config, run_dir)
+    known = with_known_style(config, run_dir)
     if known.synthesis.prompt_style != "auto":
         return known
     rates: dict[str, float] = {}
     failures: list[LLMError] = []
     for style in STYLES:
         try:
-            rates[style] = _order_rate(with_style(config, style), run_dir)
+            rates[style] = _order_rate(_with_style(config, style), run_dir)
         except LLMUnavailable:  # says nothing about the style
             raise
         except LLMError as error:
@@ -59,36 +59,39 @@ def decide(config: Config, run_dir: RunDir) -> Config:
     _note(config, run_dir, style, rates)
     told = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
     say(f"  prompt style: {style} (grades in the right order on {PROBED} pairs: {told})")
-    return with_style(config, style)
+    return _with_style(config, style)
 
 
-def decided(config: Config, run_dir: RunDir) -> Config:
-    """The same, without asking anybody: the style stays `auto` where no probe has been made, and one is needed.
+def with_known_style(config: Config, run_dir: RunDir) -> Config:
+    """Return the configuration with the prompt style that is known without a probe; if none is, it stays `auto`.
 
     A folder that was begun in a style stays with it, whatever is known of the model since.
     """
     if config.synthesis.prompt_style != "auto":
         return config
     if config.synthesis.limit == 0 or not config.synthesis.grades_from("llm"):
-        return with_style(config, config.prompt_style)
+        return _with_style(config, config.prompt_style)
     if run_dir.style.is_file():
         noted: dict[str, Any] = json.loads(run_dir.style.read_text(encoding="utf-8"))
         if noted["asked"] == _question(config):
-            return with_style(config, noted["style"])
+            return _with_style(config, noted["style"])
     known = KNOWN.get(model_name(config.llm))
-    return with_style(config, known) if known else config
+    return _with_style(config, known) if known else config
 
 
-def assume(config: Config, run_dir: RunDir) -> Config:
-    """The same where nobody shall be asked, as for batches: `auto` becomes the likely style, and stays it."""
-    known = decided(config, run_dir)
+def with_assumed_style(config: Config, run_dir: RunDir) -> Config:
+    """Return the configuration with the likely style in place of `auto`, for batches, which allow no probe.
+
+    The run folder then stays with it.
+    """
+    known = with_known_style(config, run_dir)
     if known.synthesis.prompt_style != "auto":
         return known
     _note(config, run_dir, config.prompt_style, {})
-    return with_style(config, config.prompt_style)
+    return _with_style(config, config.prompt_style)
 
 
-def with_style(config: Config, style: str) -> Config:
+def _with_style(config: Config, style: str) -> Config:
     """The configuration with this style."""
     return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"prompt_style": style})})
 
@@ -98,22 +101,23 @@ def _note(config: Config, run_dir: RunDir, style: str, rates: dict[str, float]) 
 
 
 def _question(config: Config) -> str:
-    """What the probe depends on."""
+    """Return a digest of what the result of a probe depends on: model, provider, language and prompts."""
     prompts = "".join(path.read_text(encoding="utf-8") for path in files_in(config.synthesis.prompts))
     asked = [model_name(config.llm), config.llm.provider, config.synthesis.language, prompts]
     return config.digest([*asked, config.llm.extra] if config.llm.extra else asked)
 
 
 def _order_rate(config: Config, run_dir: RunDir) -> float:
-    """Share of the steps from grade to grade, and from the last to the positive, in which relevance rises."""
+    """Return the share of steps, from grade to grade and from the last to the positive, in which relevance rises."""
     count = count_lines(run_dir.train_pairs)
     probed = min(PROBED, config.pairs_asked)  # of those that are asked about
     sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))
-    tasks = [task for task in plans.negatives(config, run_dir).tasks() if task.input in {pair.id for pair in sample}]
-    work = Work(f"trying {config.prompt_style}", len(tasks), lambda: iter(tasks))
-    ask.ask_all(config, run_dir, work)
+    ids = {pair.id for pair in sample}
+    prompts = [prompted for prompted in plans.negatives(config, run_dir).prompts() if prompted.input in ids]
+    plan = Plan(f"trying {config.prompt_style}", len(prompts), lambda: iter(prompts))
+    ask.ask_all(config, run_dir, plan)
     written: dict[str, dict[int, str]] = {pair.id: {} for pair in sample}
-    for outcome in plans.outcomes(run_dir, work):
+    for outcome in plan.outcomes(run_dir):
         if not isinstance(outcome, Parked):
             for candidate in outcome:
                 written[candidate.pair_id].setdefault(candidate.grade, candidate.text)
@@ -123,12 +127,14 @@ def _order_rate(config: Config, run_dir: RunDir) -> float:
 
 
 def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: list[int], config: Config) -> float:
-    """A grade that was not written counts as out of order."""
-    known = [texts[grade] for grade in grades if grade in texts]
-    own, *scores = judge.scores([(pair.query, text) for text in (pair.positive, *known)])
-    relevance = dict(zip((grade for grade in grades if grade in texts), scores, strict=True))
-    steps = [
-        low in relevance and high in relevance and relevance[low] < relevance[high] for low, high in pairwise(grades)
-    ]
+    """Return the share of rising steps for one pair; a grade that was not written counts as out of order."""
+    written = [grade for grade in grades if grade in texts]
+    passages = [pair.positive, *(texts[grade] for grade in written)]
+    own, *scores = judge.scores([(pair.query, passage) for passage in passages])
+    relevance = dict(zip(written, scores, strict=True))
+    steps: list[bool] = []
+    for low, high in pairwise(grades):
+        steps.append(low in relevance and high in relevance and relevance[low] < relevance[high])
     last = relevance.get(grades[-1])
-    return fmean([*steps, last is not None and last < config.grading.false_negative_above * own])
+    steps.append(last is not None and last < config.grading.false_negative_above * own)
+    return fmean(steps)

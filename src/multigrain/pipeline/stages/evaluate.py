@@ -1,38 +1,25 @@
-"""Measure the trained model beside its base, and tell when the training has spoiled it."""
+"""Measure the trained model beside its base."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from multigrain.config import Config, ModelSection, TrainingSection
+from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus import Corpus
 from multigrain.data.jsonl import read_pairs
-from multigrain.data.sources import PYTHON_DOCS
-from multigrain.errors import TrainingFailed
 from multigrain.evaluation.evaluate import Evaluation
-from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_queries, load_task
+from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
-from multigrain.model.files import folder_of
-from multigrain.model.roles import ROLES, Embed, with_prompts
-from multigrain.model.saved_settings import own_pooling
+from multigrain.model.roles import with_prompts
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.false_negatives import own_documents
-from multigrain.records import Pair
+from multigrain.pipeline.stages.soundness import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 
-SAMPLE = 32
-"""Pairs by whose texts is seen whether all vectors have become one."""
-ONE_VECTOR, MANY = 1e-4, 1e-2
-"""The largest 1 - cosine between two texts: below the one all vectors are the same, above the other they are not."""
-TINY = 0.05
-"""A base that scores less has nothing to lose."""
-FEWEST = 5
-"""Items of which half may not be lost by chance."""
+MAIN_SCORE = "main score"
+"""What the main score of a task of mteb is called in a table."""
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
@@ -45,7 +32,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed = base_encoder(config, run_dir)
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
-    fault = _one_vector(base_embed, trained_embed, (held_out or train_pairs)[:SAMPLE], run_dir)
+    fault = collapse_fault(base_embed, trained_embed, (held_out or train_pairs)[:COMPARED], run_dir)
     items: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
@@ -61,102 +48,10 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             examples += choose_examples(task, base, trained, config.seed)
     write_objects(run_dir.per_query, items)
     write_json(run_dir.examples, examples)
-    write_json(run_dir.scores, {**scores, "fault": fault or _half_lost(scores), "cause": other_pooling(config.model)})
+    scores["fault"] = fault or lost_score_fault(scores)
+    scores["cause"] = pooling_cause(config.model)
+    write_json(run_dir.scores, scores)
     return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
-
-
-def require_sound(run_dir: RunDir) -> None:
-    """Make sure that the training has not spoiled the model, by what was measured.
-
-    Raises:
-        TrainingFailed: it has.
-    """
-    known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
-    if fault := known.get("fault"):
-        told = f"{fault}. The figures are in {run_dir.scores.parent}, and nothing is exported"
-        raise _failed(run_dir, told, known.get("cause"))
-
-
-def _failed(run_dir: RunDir, fault: str, cause: str | None = None) -> TrainingFailed:
-    """What to say of a spoiled model; `cause` is what may have spoiled it before the first step."""
-    rate = f"training.learning_rate is too high (by default it is {TrainingSection().learning_rate:g})"
-    if cause:
-        worse = f"{run_dir.folder}: the trained model is far worse than its base: {fault}. Most likely {cause}"
-        return TrainingFailed(f"{worse} If that is not it, {rate}. Give the same command again with --force.")
-    return TrainingFailed(
-        f"{run_dir.folder}: the training has spoiled the model: {fault}. Most likely {rate}. "
-        "Lower it, and give the same command again with --force."
-    )
-
-
-def other_pooling(section: ModelSection) -> str | None:
-    """What to say where the model begins with another pooling than its base is measured with; anchor's begins as mean.
-
-    A base that names no pooling is measured with the mean, as sentence-transformers loads it.
-    """
-    folder = folder_of(section.base)
-    own = (folder and own_pooling(folder)) or "mean"
-    if own == section.pooling or (own, section.pooling) == ("mean", "anchor"):
-        return None
-    return (
-        f'model.pooling = "{section.pooling}" is the cause: the base pools by {own}, so training began with other '
-        "vectors than those that the base is measured by. Take the base's pooling, or train for longer."
-    )
-
-
-def _one_vector(base: Embed, trained: Embed, pairs: Sequence[Pair], run_dir: RunDir) -> str | None:
-    """What is to be said where the trained model gives all texts the same vector, and the base does not.
-
-    Raises:
-        TrainingFailed: its vectors are no numbers, so nothing can be measured.
-    """
-    spread = _spread(trained, pairs)
-    if not np.isfinite(spread):
-        raise _failed(run_dir, "its vectors are no numbers")
-    if spread >= ONE_VECTOR or _spread(base, pairs) < MANY:
-        return None
-    return f"all texts have the same vector (the cosine between any two is above {1 - ONE_VECTOR:g})"
-
-
-def _spread(embed: Embed, pairs: Sequence[Pair]) -> float:
-    """The largest 1 - cosine between two queries, or two positives."""
-    texts = {"query": [pair.query for pair in pairs], "document": [pair.positive for pair in pairs]}
-    vectors = [embed(texts[role], role) for role in ROLES]
-    return float(np.max([1 - (each @ each.T).min() for each in vectors]))
-
-
-def _half_lost(scores: Mapping[str, Any]) -> str | None:
-    """What is to be said where more than half of the base's score is lost, surely: held out, or else on every task."""
-    tasks = [HELD_OUT] if HELD_OUT in scores["base"] else list(scores["base"])
-    lost = []
-    for task in tasks:
-        metric, before = next(iter(scores["base"][task].items()))
-        after, (_, _, high) = scores["trained"][task][metric], scores["difference"][task][metric]
-        if before < TINY or after >= before / 2 or (high is not None and high >= 0):
-            return None
-        if scores["items"].get(task, FEWEST) < FEWEST:
-            return None
-        lost.append(f"{task}: {metric} was {before:.3f} before training, and is {after:.3f}")
-    return "; ".join(lost)
-
-
-def foresee(config: Config) -> None:
-    """Make sure that the tasks can be read, and that mteb has those that it is asked for: better now than after hours.
-
-    The stage `data` reads them too, but where pairs are written it comes after the first request.
-
-    Raises:
-        ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
-        DataError: see `multigrain.evaluation.tasks.load_task`.
-    """
-    if config.data.pairs in (None, PYTHON_DOCS):
-        for name in config.evaluation.tasks:
-            if name != HELD_OUT and not name.startswith(MTEB):
-                load_queries(name, [])
-    if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
-        from multigrain.evaluation.mteb_tasks import check_names
-
-        check_names(names)
 
 
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -165,7 +60,7 @@ def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> dict[str, Any]:
-    """The task's metrics, and the differences with their intervals."""
+    """Return the task's metrics of both models, and their differences with confidence intervals."""
     from multigrain.evaluation.metrics import overall
     from multigrain.evaluation.significance import ids_of, paired_bootstrap, sample_of
 
@@ -173,12 +68,16 @@ def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> d
     differences = {}
     for metric in before:
         ids = ids_of(base.scores, metric)
-        one, other = (sample_of([side.scores], metric, ids) for side in (base, trained))
-        differences[metric] = paired_bootstrap(one, other, seed)
-    documents = {task.name: base.documents} if isinstance(task, RetrievalTask) else {}
-    results = {"base": before, "trained": after, "difference": differences}
-    items = {task.name: len(base.scores)}
-    return {"documents": documents, "items": items, **{side: {task.name: result} for side, result in results.items()}}
+        base_sample = sample_of([base.scores], metric, ids)
+        trained_sample = sample_of([trained.scores], metric, ids)
+        differences[metric] = paired_bootstrap(base_sample, trained_sample, seed)
+    return {
+        "documents": {task.name: base.documents} if isinstance(task, RetrievalTask) else {},
+        "items": {task.name: len(base.scores)},
+        "base": {task.name: before},
+        "trained": {task.name: after},
+        "difference": {task.name: differences},
+    }
 
 
 def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[str, Any]]:
@@ -188,7 +87,7 @@ def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[s
 
 
 def _texts(task: Task) -> dict[str, str]:
-    """What each item is, for people."""
+    """Return the text that stands for each item in the tables, by the item's id."""
     if isinstance(task, RetrievalTask):
         return task.queries
     if isinstance(task, GradedTask):
@@ -197,22 +96,22 @@ def _texts(task: Task) -> dict[str, str]:
 
 
 def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, Any]:
-    """The main score of each task; there is nothing by which it could have an interval."""
+    """Return the main score of each task; there is nothing by which it could have an interval."""
     from multigrain.evaluation.mteb_tasks import measure
     from multigrain.model.load import load_base, load_model
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
     base = load_base(config.model.base, config.model.max_tokens, "model.base")
     base.prompts = {**with_prompts(base.prompts, config.model.query_prompt, config.model.document_prompt)}
-    sides = [
-        {f"{MTEB}{task}": {"main score": score} for task, score in measure(name, model, results, data).items()}
-        for model, results in (
-            (base, run_dir.mteb("base")),
-            (load_model(run_dir.trained), run_dir.mteb("trained")),
-        )
-    ]
-    differences = {
-        task: {metric: [sides[1][task][metric] - value, None, None] for metric, value in metrics.items()}
-        for task, metrics in sides[0].items()
-    }
-    return {"base": sides[0], "trained": sides[1], "difference": differences}
+    trained = load_model(run_dir.trained)
+    base_scores = _main_scores(measure(name, base, run_dir.mteb("base"), data))
+    trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data))
+    differences: dict[str, dict[str, Any]] = {}
+    for task, scores in base_scores.items():
+        gain = trained_scores[task][MAIN_SCORE] - scores[MAIN_SCORE]
+        differences[task] = {MAIN_SCORE: [gain, None, None]}
+    return {"base": base_scores, "trained": trained_scores, "difference": differences}
+
+
+def _main_scores(measured: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    return {f"{MTEB}{task}": {MAIN_SCORE: score} for task, score in measured.items()}

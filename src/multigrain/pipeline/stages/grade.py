@@ -19,7 +19,7 @@ from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
-from multigrain.pipeline.generation.prompt_style import decide
+from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.false_negatives import false_negatives_of
@@ -34,20 +34,20 @@ CALIBRATED_ON = 32
 
 def grade(config: Config, run_dir: RunDir) -> Result:
     """Write `tuples.jsonl`, `dropped.jsonl` and `report.json`."""
-    config = decide(config, run_dir)
+    config = with_decided_style(config, run_dir)
     answers = Answers(run_dir, run_dir.parked_repairs)
-    work = _Work(config, run_dir, answers)
+    grading = _Grading(config, run_dir, answers)
     if "llm" in config.grading.judge:
-        work.ask_whether_they_answer()
-    work.grade()
+        grading.ask_whether_they_answer()
+    grading.grade()
     for attempt in range(1, config.grading.repairs + 1):
-        if not work.missing:
+        if not grading.missing:
             break
-        work.repair(attempt)
+        grading.repair(attempt)
         if "llm" in config.grading.judge:
-            work.ask_whether_they_answer()
-        work.grade()
-    report = work.report.result()
+            grading.ask_whether_they_answer()
+        grading.grade()
+    report = grading.report.result()
     write_json(run_dir.report, report)
     for line in render(report).splitlines():
         say(f"  {line}")
@@ -58,18 +58,18 @@ def grade(config: Config, run_dir: RunDir) -> Result:
         say(f"  warning: {what_became(report)}")
     dropped = sum(report["dropped"].values())
     counts = {"tuples": report["tuples"], "negatives": report["negatives"], "dropped": dropped}
-    return answers.result("grade", counts | {name: count for name, count in work.asked.items() if count})
+    return answers.result("grade", counts | {name: count for name, count in grading.asked.items() if count})
 
 
-class _Work:
-    """What goes on from one pass over the candidates to the next."""
+class _Grading:
+    """The passes over the candidates of a run, and what one pass leaves to the next."""
 
     def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
         self._known = false_negatives_of(run_dir)
         self._judges = judges(config, self._embed, run_dir)
-        self._repairs: list[plans.Work] = []
+        self._repairs: list[plans.Plan] = []
         self._calibration: Calibration | None = None
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._suspected: set[tuple[str, str]] = set()
@@ -85,7 +85,7 @@ class _Work:
         grader = self._grader()
         self.report = Report(list(grader.judges), config.seed)
         self.missing = {}
-        grades, writes_for = config.synthesis.grades_from("llm"), plans.asked_about(config, run_dir)
+        grades, writes_for = config.synthesis.grades_from("llm"), plans.ids_to_write_for(config, run_dir)
         with (
             atomic_file(run_dir.tuples) as tuples,
             atomic_file(run_dir.dropped) as dropped,
@@ -99,17 +99,17 @@ class _Work:
                 self._note_missing(block, graded, grades, writes_for)
 
     def repair(self, attempt: int) -> None:
-        """Ask for what is missing."""
-        work = plans.repairs(self._config, self._run_dir, self.missing, attempt)
-        say(f"  {work.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
-        self.asked["repairs"] += work.count
+        """Ask once more for the grades that stayed empty."""
+        plan = plans.repairs(self._config, self._run_dir, self.missing, attempt)
+        say(f"  {plan.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
+        self.asked["repairs"] += plan.count
         try:
-            for _ in self._answers.ask(self._config, work):
+            for _ in self._answers.ask(self._config, plan):
                 pass
         except LLMError as error:  # what was written and mined is there all the same
             say(f"  warning: nothing is repaired: {error}")
             return
-        self._repairs.append(work)
+        self._repairs.append(plan)
 
     def ask_whether_they_answer(self) -> None:
         """Have a language model look at the candidates that are nearly as relevant as the positive, or more.
@@ -136,7 +136,7 @@ class _Work:
         return None
 
     def _calibrate(self) -> Calibration:
-        """On positives, and on what is least relevant."""
+        """Calibrate the language model on positives, and on what is least relevant."""
         positives: list[Candidate] = []
         negatives: list[Candidate] = []
         for (pair, _), _, measured in self._measured():
@@ -158,12 +158,12 @@ class _Work:
         return calibrate(*rated)
 
     def _rated(self, candidates: Path) -> Iterator[tuple[str, str, int]]:
-        work = plans.verdicts(self._config, self._run_dir, candidates)
-        self.asked["verdicts"] += work.count
-        yield from self._answers.ask(self._config, work)
+        plan = plans.verdicts(self._config, self._run_dir, candidates)
+        self.asked["verdicts"] += plan.count
+        yield from self._answers.ask(self._config, plan)
 
     def _suspects(self) -> Iterator[Candidate]:
-        """Those that nobody has been asked about."""
+        """Yield the suspects that the language model has not been asked about yet."""
         hardest = self._config.grading.bands[-1]
         for _, _, measured in self._measured():
             for m in measured:
@@ -190,15 +190,7 @@ class _Work:
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
         run_dir = self._run_dir
-        repaired = (
-            (
-                candidate
-                for outcome in plans.outcomes(run_dir, work)
-                if isinstance(outcome, list)
-                for candidate in outcome
-            )
-            for work in self._repairs
-        )
+        repaired = [_candidates_of(plan, run_dir) for plan in self._repairs]
         stream = by_pair(read_pairs(run_dir.train_pairs), read_candidates(run_dir.candidates), *repaired)
         while block := list(islice(stream, BLOCK)):
             yield block
@@ -215,8 +207,14 @@ class _Work:
                 self.missing[pair.id] = empty
 
 
+def _candidates_of(plan: plans.Plan, run_dir: RunDir) -> Iterator[Candidate]:
+    for outcome in plan.outcomes(run_dir):
+        if isinstance(outcome, list):
+            yield from outcome
+
+
 def judges(config: Config, embed: Embed, run_dir: RunDir) -> dict[str, Judge]:
-    """Those that measure, by name; where a language model alone is named, it is the embedding."""
+    """Return the judges that measure, by name; where a language model alone is named, it is the embedding."""
     names = [name for name in config.grading.judge if name != "llm"] or ["embedding"]
     return {name: _judge(name, config, embed, run_dir) for name in names}
 

@@ -51,12 +51,12 @@ def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
 
 def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     found = list(answers.ask(config, plans.brainstorm(config)))
-    tasks = plans.found_tasks(config, run_dir)
+    tasks = plans.brainstormed_tasks(config, run_dir)
     if not tasks:
         raise DataError("synthesis.domains", "the language model named no search task. Try another model or domain.")
     say(f"  {len(found)} tasks named, {len(tasks)} taken: {listed(Counter(task.kind for task in tasks))}")
     write_objects(run_dir.search_tasks, ({"task": t.text, "kind": t.kind, "field": t.field} for t in tasks))
-    written: list[Pair] = list(answers.ask(config, plans.inventions(config, tasks)))
+    written: list[Pair] = list(answers.ask(config, plans.synthetic_pairs(config, tasks)))
     documents = [Document(pair.id, pair.positive) for pair in written]
     filtered = _filter(config, run_dir, written, documents)
     split = replace(split_written(filtered.kept, None, config), known=written)

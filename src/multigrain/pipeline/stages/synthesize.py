@@ -11,7 +11,7 @@ from multigrain.files import atomic_file, to_line
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
-from multigrain.pipeline.generation.prompt_style import decide
+from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.false_negatives import false_negatives_of
@@ -20,7 +20,7 @@ from multigrain.records import GIVEN, Candidate, to_json
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
     """Write `candidates.jsonl`, by pair: the written candidates, then the mined ones, then the given ones."""
-    config = decide(config, run_dir)
+    config = with_decided_style(config, run_dir)
     answers = Answers(run_dir, run_dir.parked)
     counts: Counter[str] = Counter(written=0, mined=0)
     written: Iterator[Candidate] = answers.ask(config, plans.negatives(config, run_dir))

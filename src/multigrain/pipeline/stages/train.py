@@ -20,7 +20,7 @@ from multigrain.files import digest_of, write_atomic, written_whole
 from multigrain.grading.report import what_became
 from multigrain.model.files import model_digest
 from multigrain.model.precheck import notes
-from multigrain.pipeline.generation.plans import asked_about
+from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.false_negatives import own_documents
@@ -107,7 +107,7 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         _batch_size(section.batch_size, len(trained)),
         config.training_seed,
         by_task=section.by_task,
-        first=asked_about(config, run_dir) if len(tuples) > section.pairs_seen else (),
+        first=ids_to_write_for(config, run_dir) if len(tuples) > section.pairs_seen else (),
         known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
     )
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above)

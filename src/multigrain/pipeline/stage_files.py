@@ -1,0 +1,190 @@
+"""The files and models that each stage of a run reads, the files that it writes, and how training cuts its inputs."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from multigrain.config import Config
+from multigrain.data.sources import files_of
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
+from multigrain.files import count_lines
+from multigrain.model.files import model_files
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.synthesis.prompts import files_in
+
+# data
+
+
+def data_reads(config: Config, _run_dir: RunDir) -> list[Path]:
+    """Return the user's own files."""
+    return _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks])
+
+
+def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the files of pairs, or of passages; in mode "tasks" there is nothing to read, so nothing is written."""
+    if config.synthesis.mode == "tasks":
+        return []
+    if config.synthesis.mode == "corpus":
+        return [run_dir.passages, run_dir.corpus]
+    files = [run_dir.train_pairs, run_dir.held_out_pairs, run_dir.corpus, run_dir.given]
+    return files + _present(run_dir.other_pairs)
+
+
+# pairs
+
+
+def has_pairs_written(config: Config) -> bool:
+    """Whether the language model writes the pairs of the run."""
+    return config.synthesis.mode != "negatives"
+
+
+def pairs_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the passages, if there are any, and what decides how the language model is asked."""
+    passages = [run_dir.passages, run_dir.corpus] if config.synthesis.mode == "corpus" else []
+    return passages + prompting_files(config)
+
+
+def pairs_writes(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the files of pairs; in mode "tasks" the corpus too, which is their positives."""
+    files = [run_dir.train_pairs, run_dir.held_out_pairs, *_present(run_dir.other_pairs)]
+    if config.synthesis.mode == "tasks":
+        files.append(run_dir.corpus)
+    return files
+
+
+def pairs_cut(config: Config, run_dir: RunDir) -> str:
+    """Return how training cuts the passages that get queries, or the pairs of each search task."""
+    if config.synthesis.mode == "corpus":
+        return _cut(config.passages_asked, wanted=_count_records(run_dir.passages))
+    return _cut(config.pairs_invented_each, wanted=config.synthesis.pairs_per_task)
+
+
+# synthesize and grade
+
+
+def synthesize_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the pairs, their corpus and given negatives, and what decides how the language model is asked."""
+    return [*run_dir.pair_files(), run_dir.corpus, run_dir.given, *prompting_files(config)]
+
+
+def synthesize_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the candidates, and the inputs without an answer."""
+    return [run_dir.candidates, run_dir.parked]
+
+
+def grade_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the pairs, the candidates, what decides how the language model is asked, and the cross-encoder."""
+    files = [*run_dir.pair_files(), run_dir.corpus, run_dir.candidates]
+    return files + prompting_files(config) + _cross_encoder_files(config)
+
+
+def grade_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the graded tuples, the dropped candidates, and the report."""
+    return [run_dir.tuples, run_dir.dropped, run_dir.report]
+
+
+def negatives_cut(config: Config, run_dir: RunDir) -> str:
+    """Return how training cuts the pairs that get negatives."""
+    limit = config.synthesis.limit
+    count = _count_records(run_dir.train_pairs)
+    return _cut(config.pairs_asked, wanted=count if limit is None else min(limit, count))
+
+
+def judge_model(config: Config) -> list[str]:
+    """Return the embedding model that judges and mines."""
+    return [config.grading.judge_model]
+
+
+def grading_models(config: Config) -> list[str]:
+    """Return the models that judge candidates."""
+    cross_encoder = config.grading.cross_encoder
+    return [config.grading.judge_model, cross_encoder] if cross_encoder else [config.grading.judge_model]
+
+
+# train, evaluate, export
+
+
+def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the tuples, the pairs, and the base."""
+    return [run_dir.tuples, *run_dir.pair_files(), *model_files(config.model.base)]
+
+
+def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the trained model, and the curriculum along which it was trained."""
+    return [run_dir.trained, run_dir.curriculum]
+
+
+def evaluate_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return both models, the pairs and their corpus, and the tasks."""
+    models = [*model_files(str(run_dir.trained)), *model_files(config.model.base)]
+    return [*models, *run_dir.pair_files(), run_dir.corpus, *_input_files(config.evaluation.tasks)]
+
+
+def evaluate_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the scores, by task and by query, and examples of searches."""
+    return [run_dir.scores, run_dir.per_query, run_dir.examples]
+
+
+def export_reads(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the trained model and its scores."""
+    return [*model_files(str(run_dir.trained)), run_dir.scores]
+
+
+def export_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the exported model."""
+    return [run_dir.model]
+
+
+def base_model(config: Config) -> list[str]:
+    """Return the model that is trained."""
+    return [config.model.base]
+
+
+# what several stages share
+
+
+def prompting_files(config: Config) -> list[Path]:
+    """Return what decides how a language model is asked, and how its texts are judged: prompts and judge."""
+    return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
+
+
+def _cross_encoder_files(config: Config) -> list[Path]:
+    grading = config.grading
+    return model_files(grading.cross_encoder) if grading.cross_encoder and "cross-encoder" in grading.judge else []
+
+
+def _input_files(sources: Iterable[str | None]) -> list[Path]:
+    files: list[Path] = []
+    for source in sources:
+        if source:
+            files += _files_of_source(source)
+    return files
+
+
+def _files_of_source(source: str) -> list[Path]:
+    if source == HELD_OUT or source.startswith(MTEB):
+        return []
+    return files_of_task(source) or files_of(source)
+
+
+def _present(path: Path) -> list[Path]:
+    """Return a file that run folders of earlier versions do not have, where it is there."""
+    return [path] if path.is_file() else []
+
+
+def _cut(asked: int, wanted: int) -> str:
+    return f"asked {asked}" if asked < wanted else ""
+
+
+def _count_records(path: Path) -> int:
+    """Return how many records a file holds, counted once while it stays the same; none where it is not there yet."""
+    try:
+        state = path.stat()
+        return _lines_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return 0
+
+
+@cache
+def _lines_at(path: Path, _inode: int, _changed: int, _size: int) -> int:
+    return count_lines(path)
