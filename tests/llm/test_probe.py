@@ -124,9 +124,7 @@ def test_a_server_that_refuses_the_schema_keeps_its_parameters(tmp_path: Path) -
 def test_a_server_that_refuses_stop_texts_is_asked_without(tmp_path: Path, refused: tuple[str, ...]) -> None:
     server = Picky(Behaviour(latency=0))
     server.refused = refused
-    queries = [
-        Prompted(f"p{i}", Request("chat", f"item-{i}", "mock", 8, 0.5, ("\n",)), read_query) for i in range(5)
-    ]
+    queries = [Prompted(f"p{i}", Request("chat", f"item-{i}", "mock", 8, 0.5, ("\n",)), read_query) for i in range(5)]
 
     async def work() -> Tally:
         async with server:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm import job, scheduler
+from multigrain.llm import job, queue, revival
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted import Prompted
@@ -198,7 +198,7 @@ def test_a_dead_server_burns_no_attempt() -> None:
         in_outage = Counter(prompt for moment, prompt in world.moments if 2 <= moment < 32)
         assert sum(in_outage.values()) < 40  # those under way, and the few until the breaker opened
         last = max(moment for moment, _ in world.moments)
-        assert last < 32 + scheduler.LONGEST_PAUSE + 5
+        assert last < 32 + revival.LONGEST_PAUSE + 5
 
 
 def test_a_server_that_only_looks_alive_burns_no_attempt() -> None:
@@ -433,7 +433,7 @@ def test_inputs_are_taken_as_there_is_room() -> None:
     with new_store() as store:
         tally = simulate(answer_all([FakeServer(world)], stream(), store, budget(store), 4))
         assert tally.answered == 3000
-    assert most_ahead <= 4 * (scheduler.WAITING + 2)
+    assert most_ahead <= 4 * (queue.WAITING + 2)
 
 
 def test_the_bound_covers_every_tokenizer() -> None:

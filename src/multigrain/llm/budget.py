@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError
-from multigrain.llm.protocol import Answer, Request, is_loopback
+from multigrain.llm.loopback import is_loopback
+from multigrain.llm.protocol import Answer, Request
 
 TEMPLATE_TOKENS = 64
 """Room for what a server puts around a prompt."""
