@@ -7,14 +7,14 @@ from multigrain.llm.store.database import Database
 
 @dataclass(frozen=True)
 class Batch:
-    """What is known of a batch."""
+    """A file of requests, and what became of it."""
 
     name: str
     requests: int
     file_id: str | None = None
-    """Of the uploaded requests."""
+    """The server's id of the uploaded file."""
     batch_id: str | None = None
-    """The server's; None where the files are carried by hand."""
+    """The server's id of the batch; None where the files are carried by hand."""
     state: str = "written"
     """`written`, the server's word, or `ingested`."""
 
@@ -27,24 +27,24 @@ class Batches(Database):
         self._write("insert or replace into batches values (?, ?, ?, ?, ?)", *astuple(batch))
 
     def batches(self) -> list[Batch]:
-        """All batches, the oldest first."""
+        """Return all batches, the oldest first."""
         rows = self._database.execute("select name, requests, file_id, batch_id, state from batches order by name")
         return [Batch(*row) for row in rows]
 
     def calls_in(self, batch: str) -> dict[str, int]:
-        """The calls of a batch that have not come back, by the keys of their inputs."""
+        """Return the calls of a batch that have not come back, by the keys of their inputs."""
         rows = self._database.execute(
             "select key, id from calls where batch = ? and state in ('under way', 'lost')", (batch,)
         )
         return dict(rows.fetchall())
 
     def is_batched(self, key: str, batch: str | None = None) -> bool:
-        """Whether the input is in this batch (or in any)."""
+        """Tell whether the input is in this batch (or in any)."""
         found = self._database.execute(
             "select 1 from inputs where key = ? and state = 'batched' and reason = coalesce(?, reason)", (key, batch)
         )
         return found.fetchone() is not None
 
     def has_batched(self) -> bool:
-        """Whether any input is in a batch."""
+        """Tell whether any input is in a batch."""
         return self._database.execute("select 1 from inputs where state = 'batched'").fetchone() is not None

@@ -13,7 +13,7 @@ class Calls(Database):
         self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
 
     def is_under_way(self, key: str) -> bool:
-        """Whether a call for the input is under way."""
+        """Tell whether a call for the input is under way."""
         found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
         return found is not None
 
@@ -28,7 +28,7 @@ class Calls(Database):
         return cursor.lastrowid
 
     def bound(self, call: int) -> Usage:
-        """What was reserved for a call under way."""
+        """Return what was reserved for a call under way."""
         row = self._database.execute(
             "select prompt_tokens, completion_tokens, cost from calls where id = ?", (call,)
         ).fetchone()
@@ -51,7 +51,7 @@ class Calls(Database):
         )
 
     def replies(self, key: str) -> list[tuple[int, int, Answer]]:
-        """(call, token limit, reply) for each reply to the input, the oldest first."""
+        """Return (call, token limit, reply) for each reply to the input, the oldest first."""
         rows = self._database.execute(
             "select id, max_tokens, reply, prompt_tokens, completion_tokens, finish_reason from calls "
             "where key = ? and state = 'answered' order by id",
@@ -60,11 +60,11 @@ class Calls(Database):
         return [(call, limit, Answer(*answer)) for call, limit, *answer in rows]
 
     def spent(self) -> Usage:
-        """What all calls took, or may have taken."""
+        """Sum up what all calls took, or may have taken."""
         return self._usage("")
 
     def answered(self) -> Usage:
-        """What the calls took that were answered."""
+        """Sum up what the answered calls took."""
         return self._usage("where state = 'answered'")
 
     def _usage(self, condition: str) -> Usage:

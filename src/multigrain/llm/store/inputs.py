@@ -11,14 +11,14 @@ class Inputs(Database):
     """The table `inputs`, with the answers of the calls that settled them."""
 
     def state(self, key: str) -> tuple[str, int] | None:
-        """(`todo`, `ok`, `parked` or `batched`, replies that came before it was put back); None if never settled."""
+        """Return (`todo`, `ok`, `parked` or `batched`, replies before it was put back); None if never settled."""
         row: tuple[str, int] | None = self._database.execute(
             "select state, forgiven from inputs where key = ?", (key,)
         ).fetchone()
         return row
 
     def answer(self, key: str) -> Answer | None:
-        """The answer that settled the input, if one did."""
+        """Return the answer that settled the input, if one did."""
         row = self._database.execute(
             "select reply, prompt_tokens, completion_tokens, finish_reason from calls "
             "where id = (select call from inputs where key = ? and state = 'ok')",
@@ -27,7 +27,7 @@ class Inputs(Database):
         return Answer(*row) if row else None
 
     def parked(self, key: str) -> tuple[str, str] | None:
-        """(reason, detail) of an input that stays without an answer."""
+        """Return (reason, detail) of an input that stays without an answer."""
         row: tuple[str, str] | None = self._database.execute(
             "select reason, detail from inputs where key = ? and state = 'parked'", (key,)
         ).fetchone()

@@ -8,7 +8,7 @@ class Servers(Database):
     """The table `dialects`."""
 
     def dialect(self, address: str, model: str) -> Dialect | None:
-        """What was learnt about a server and model."""
+        """Return what was learnt about a server and model."""
         row = self._database.execute(
             "select dialect from dialects where address = ? and model = ?", (address, model)
         ).fetchone()
