@@ -25,7 +25,7 @@ from tests.mock_server import Behaviour, MockServer
 PROMPT = 'Query: item-{}. Answer with one JSON object and nothing else: {{"grade_1": "...", "grade_2": "..."}}'
 
 
-def asks(count: int) -> list[Prompted[Any]]:
+def inputs(count: int) -> list[Prompted[Any]]:
     schema, read = schema_of(answer_model((1, 2))), all_grades_reader((1, 2))
     return [
         Prompted(f"p{i}", Request("chat", PROMPT.format(i), "mock", 100, 0.5, schema=schema), read)
@@ -40,7 +40,7 @@ def run(
         async with server:
             with AnswerStore(path) as store:
                 budget = Budget(LLMSection.model_validate(caps), None, store.spent())
-                return await answer_all([EndpointClient(server.url, "mock")], asks(count), store, budget)
+                return await answer_all([EndpointClient(server.url, "mock")], inputs(count), store, budget)
 
     tally = asyncio.run(work())
     with AnswerStore(path) as store:

@@ -134,7 +134,7 @@ def test_words_before_reasoning_that_never_ends_are_no_answer(before: str) -> No
 def test_marks_around_an_answer_are_no_part_of_it(text: str) -> None:
     assert ask(read_query, stop=("\n",)).read(Answer(text)) == "How long?"
     if "think" not in text and "my response" not in text:
-        assert not ask(read_query).shows_thinking(Answer(text))
+        assert not ask(read_query).shows_reasoning(Answer(text))
 
 
 def test_a_chat_answer_that_reaches_its_limit_is_cut() -> None:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm import job, scheduler
+from multigrain.llm import job, queue, revival
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate
-from tests.llm.world import FakeServer, World, asks
+from tests.llm.world import FakeServer, World, inputs
 
 FATES = ["good", "error", "cut", "html", "busy", "rejected", "garbled", "truncated", "declined", "silent about usage"]
 PRICES = Prices(0.001, 0.01)
@@ -49,14 +49,14 @@ def run(
     return simulate(answer_all(fakes, asked, store, budget(store, **caps), concurrency))
 
 
-def state(store: AnswerStore, ask: Prompted[Any]) -> str:
-    return (store.state(ask.request.key) or ("todo", 0))[0]
+def state(store: AnswerStore, prompted: Prompted[Any]) -> str:
+    return (store.state(prompted.request.key) or ("todo", 0))[0]
 
 
 def reason(store: AnswerStore, prompt: str) -> str:
-    (ask,) = asks([prompt])
-    parked = store.parked(ask.request.key)
-    return parked[0] if parked else state(store, ask)
+    (prompted,) = inputs([prompt])
+    parked = store.parked(prompted.request.key)
+    return parked[0] if parked else state(store, prompted)
 
 
 def reasons(store: AnswerStore) -> dict[str, int]:
@@ -88,7 +88,7 @@ def test_no_input_is_lost_or_doubled(
 ) -> None:
     """Whatever happens, each input ends with an answer or a reason, and no answer is paid for twice."""
     world = World({f"p{i}": plan for i, plan in enumerate(planned)})
-    asked = asks(len(planned)) * (2 if twice else 1)
+    asked = inputs(len(planned)) * (2 if twice else 1)
     with new_store() as store:
         fakes = make(world)
         tally = Tally()
@@ -96,9 +96,9 @@ def test_no_input_is_lost_or_doubled(
             simulate(answer_all(fakes, asked, store, budget(store), concurrency, tally))
         except LLMError:  # all inputs were bad, or nobody answered for a quarter of an hour: the rest is still to do
             assert tally.answered == 0 or isinstance(fakes, list)
-            assert all(state(store, ask) in ("todo", "ok", "parked") for ask in asked)
+            assert all(state(store, prompted) in ("todo", "ok", "parked") for prompted in asked)
             return
-        states = {ask.request.prompt: state(store, ask) for ask in asked}
+        states = {prompted.request.prompt: state(store, prompted) for prompted in asked}
         assert set(states.values()) <= {"ok", "parked"}
         times = 2 if twice else 1
         assert tally.answered == times * sum(value == "ok" for value in states.values())
@@ -133,7 +133,7 @@ def test_caps_are_never_passed(
     with new_store() as store:
         for _ in range(2):  # the second command has no more to spend than the first one left
             try:
-                run(make(world), asks(len(planned)), store, concurrency, **caps)
+                run(make(world), inputs(len(planned)), store, concurrency, **caps)
             except LLMError:
                 return
             assert requests is None or len(world.moments) <= requests
@@ -141,9 +141,9 @@ def test_caps_are_never_passed(
             assert cost is None or store.spent().cost <= cost + 1e-9
             if None in (requests, tokens, cost):
                 continue
-            for ask in asks(len(planned)):
-                if reason(store, ask.request.prompt) == "budget":
-                    store.put_back(ask.request.key)
+            for prompted in inputs(len(planned)):
+                if reason(store, prompted.request.prompt) == "budget":
+                    store.put_back(prompted.request.key)
 
 
 @settings(deadline=None, max_examples=100)
@@ -151,7 +151,7 @@ def test_caps_are_never_passed(
 def test_killed_at_any_moment(planned: list[list[str]], concurrency: int, deaths: list[float]) -> None:
     """After a kill -9, at most the requests that were under way are paid for twice, and all is as if undisturbed."""
     plans_of = {f"p{i}": plan for i, plan in enumerate(planned)}
-    asked = asks(len(planned))
+    asked = inputs(len(planned))
     with tempfile.TemporaryDirectory() as folder:
         world = World(plans_of)
         path = Path(folder, "store.sqlite")
@@ -161,14 +161,14 @@ def test_killed_at_any_moment(planned: list[list[str]], concurrency: int, deaths
             before = Counter(world.answered)
             store._database.close()  # without commit, as the kernel does it
             with AnswerStore(path) as again:
-                unknown = [p for p in before if before[p] and state(again, *asks([p])) != "ok"]
+                unknown = [p for p in before if before[p] and state(again, *inputs([p])) != "ok"]
             assert len(unknown) <= under_way <= concurrency
         with AnswerStore(path) as store:
             try:
                 run(FakeServer(world), asked, store, concurrency)
             except LLMError:
                 return
-            assert all(state(store, ask) in ("ok", "parked") for ask in asked)
+            assert all(state(store, prompted) in ("ok", "parked") for prompted in asked)
 
 
 def _killed(world: World, asked: list[Prompted[Any]], store: AnswerStore, concurrency: int, death: float) -> int:
@@ -193,18 +193,18 @@ def test_a_dead_server_burns_no_attempt() -> None:
     """Dead for 30 s in the middle, as if pulled from the network: all inputs are answered, no try is lost."""
     world = World()
     with new_store() as store:
-        tally = run(FakeServer(world, outages=((2.0, 32.0),)), asks(400), store, concurrency=8)
+        tally = run(FakeServer(world, outages=((2.0, 32.0),)), inputs(400), store, concurrency=8)
         assert (tally.answered, tally.parked) == (400, 0)
         in_outage = Counter(prompt for moment, prompt in world.moments if 2 <= moment < 32)
         assert sum(in_outage.values()) < 40  # those under way, and the few until the breaker opened
         last = max(moment for moment, _ in world.moments)
-        assert last < 32 + scheduler.LONGEST_PAUSE + 5
+        assert last < 32 + revival.LONGEST_PAUSE + 5
 
 
 def test_a_server_that_only_looks_alive_burns_no_attempt() -> None:
     world = World()
     with new_store() as store:
-        tally = run(FakeServer(world, outages=((2.0, 200.0),), half_dead=True), asks(400), store, concurrency=8)
+        tally = run(FakeServer(world, outages=((2.0, 200.0),), half_dead=True), inputs(400), store, concurrency=8)
         assert (tally.answered, tally.parked) == (400, 0)
 
 
@@ -212,7 +212,7 @@ def test_of_two_servers_one_may_die() -> None:
     world = World()
     fakes = [FakeServer(world, outages=((1.0, 10_000.0),)), FakeServer(world)]
     with new_store() as store:
-        tally = run(fakes, asks(200), store)
+        tally = run(fakes, inputs(200), store)
         assert (tally.answered, tally.parked) == (200, 0)
         assert max(moment for moment, _ in world.moments) < 60
 
@@ -222,7 +222,7 @@ def test_the_least_loaded_server_gets_the_next_request() -> None:
     worlds = World(), World()
     fakes = [FakeServer(worlds[0], latency=0.1), FakeServer(worlds[1], latency=0.3)]
     with new_store() as store:
-        run(fakes, asks(400), store)
+        run(fakes, inputs(400), store)
     fast, slow = (len(world.moments) for world in worlds)
     assert 2.5 < fast / slow < 3.5
 
@@ -230,7 +230,7 @@ def test_the_least_loaded_server_gets_the_next_request() -> None:
 def test_inputs_that_always_fail_are_parked_also_at_the_end() -> None:
     world = World({f"p{i}": ["error"] * 99 for i in range(280, 300)})
     with new_store() as store:
-        tally = run(FakeServer(world), asks(300), store)
+        tally = run(FakeServer(world), inputs(300), store)
         assert (tally.answered, tally.parked) == (280, 20)
         assert reasons(store) == {"transport": 20}
         assert max(world.sent.values()) <= 2 * job.TRANSPORT_TRIES
@@ -240,7 +240,7 @@ def test_inputs_that_always_fail_are_parked_also_at_the_end() -> None:
 def test_a_waiting_input_holds_no_slot() -> None:
     world = World({"p0": ["busy"]})
     with new_store() as store:
-        run(FakeServer(world, retry_after=100.0), asks(20), store, concurrency=2)
+        run(FakeServer(world, retry_after=100.0), inputs(20), store, concurrency=2)
     first, *others, last = world.moments
     assert first[1] == last[1] == "p0"
     assert last[0] >= 100  # Retry-After is obeyed
@@ -251,7 +251,7 @@ def test_concurrency_follows_what_the_server_takes() -> None:
     world = World()
     server = FakeServer(world, capacity=4)
     with new_store() as store:
-        tally = run(server, asks(1000), store, concurrency=64)
+        tally = run(server, inputs(1000), store, concurrency=64)
         assert tally.answered == 1000
         seconds = max(moment for moment, _ in world.moments)
         assert seconds < 1.6 * 1000 * 0.1 / 4
@@ -262,7 +262,7 @@ def test_a_few_refusals_for_overload_cut_nothing() -> None:
     """T19 of our peers: a cut for each 429 brings one of them to a standstill under 5 % of them."""
     world = World({f"p{i}": ["busy"] for i in range(0, 2000, 20)})
     with new_store() as store:
-        run(FakeServer(world), asks(2000), store, concurrency=64)
+        run(FakeServer(world), inputs(2000), store, concurrency=64)
     assert max(moment for moment, _ in world.moments) < 2000 * 0.1 / 64 / 0.6
 
 
@@ -281,7 +281,7 @@ def test_a_strict_rate_limit_is_endured() -> None:
             return await super().complete(request)
 
     with new_store() as store:
-        tally = run(Strict(World()), asks(50), store, concurrency=16)
+        tally = run(Strict(World()), inputs(50), store, concurrency=16)
         assert (tally.answered, tally.parked) == (50, 0)
         assert tally.sent < 50 * 12
 
@@ -300,7 +300,7 @@ def test_a_server_that_is_busy_at_its_start_is_waited_for(retry_after: float | N
 
     world = World()
     with new_store() as store:
-        tally = run(Starting(world), asks(40), store, concurrency=16)
+        tally = run(Starting(world), inputs(40), store, concurrency=16)
         assert (tally.answered, tally.parked) == (40, 0)
     assert sum(moment < 20 for moment, _ in world.moments) < 300
     assert max(moment for moment, _ in world.moments) < 40
@@ -309,7 +309,7 @@ def test_a_server_that_is_busy_at_its_start_is_waited_for(retry_after: float | N
 def test_a_bad_answer_is_asked_again_with_another_seed_and_a_cut_one_with_a_larger_limit() -> None:
     world = World({"p0": ["garbled", "garbled"], "p1": ["truncated", "truncated"]})
     with new_store() as store:
-        assert run(FakeServer(world), asks(2), store, concurrency=1).answered == 2
+        assert run(FakeServer(world), inputs(2), store, concurrency=1).answered == 2
     seeds = [request.seed for request in world.requests if request.prompt == "p0"]
     assert len(set(seeds)) == 3
     assert seeds[0] == 0
@@ -329,7 +329,7 @@ def test_each_budget_of_tries_is_its_own_and_each_end_has_its_reason() -> None:
         }
     )
     with new_store() as store:
-        run(FakeServer(world), asks(100), store)
+        run(FakeServer(world), inputs(100), store)
         found = [reason(store, f"p{i}") for i in range(7)]
     assert found == ["unreadable", "length", "declined", "rejected", "transport", "ok", "ok"]
     assert [world.sent[f"p{i}"] for i in range(4)] == [job.REPLY_TRIES, job.CUT_TRIES, 1, 1]
@@ -338,12 +338,12 @@ def test_each_budget_of_tries_is_its_own_and_each_end_has_its_reason() -> None:
 def test_what_was_cut_and_only_that_is_redone_under_a_larger_limit() -> None:
     world = World({"p0": ["truncated"] * 3})
     with new_store() as store:
-        run(FakeServer(world), asks(20), store)
+        run(FakeServer(world), inputs(20), store)
         assert reason(store, "p0") == "length"
         sent = len(world.moments)
-        run(FakeServer(world), asks(20, max_tokens=32), store)  # had been tried: 8, 16, 32
+        run(FakeServer(world), inputs(20, max_tokens=32), store)  # had been tried: 8, 16, 32
         assert len(world.moments) == sent
-        run(FakeServer(world), asks(20, max_tokens=100), store)
+        run(FakeServer(world), inputs(20, max_tokens=100), store)
         assert [(r.prompt, r.max_tokens) for r in world.requests[sent:]] == [("p0", 100)]
         assert reason(store, "p0") == "ok"
 
@@ -351,12 +351,12 @@ def test_what_was_cut_and_only_that_is_redone_under_a_larger_limit() -> None:
 def test_parked_inputs_stay_parked_until_they_are_put_back() -> None:
     world = World({"p0": ["garbled"] * job.REPLY_TRIES})
     with new_store() as store:
-        run(FakeServer(world), asks(20), store)
+        run(FakeServer(world), inputs(20), store)
         sent = len(world.moments)
-        again = run(FakeServer(world), asks(20), store)
+        again = run(FakeServer(world), inputs(20), store)
         assert (again.sent, again.answered, again.parked) == (0, 19, 1)
-        store.put_back(asks(["p0"])[0].request.key)
-        assert run(FakeServer(world), asks(20), store).answered == 20
+        store.put_back(inputs(["p0"])[0].request.key)
+        assert run(FakeServer(world), inputs(20), store).answered == 20
         assert len(world.moments) == sent + 1
         assert world.requests[-1].seed not in [r.seed for r in world.requests[:-1]]  # not the same question once more
 
@@ -364,23 +364,23 @@ def test_parked_inputs_stay_parked_until_they_are_put_back() -> None:
 def test_a_better_reader_finds_in_old_replies_what_the_first_one_missed() -> None:
     world = World({"p0": ["garbled"] * 99})
     with new_store() as store:
-        run(FakeServer(world), asks(20), store)
+        run(FakeServer(world), inputs(20), store)
         assert reason(store, "p0") == "unreadable"
         sent = len(world.moments)
-        better = [Prompted(ask.input, ask.request, lambda answer: answer.text) for ask in asks(20)]
+        better = [Prompted(prompted.input, prompted.request, lambda answer: answer.text) for prompted in inputs(20)]
         assert run(FakeServer(world), better, store).answered == 20
         assert len(world.moments) == sent
 
 
 def test_nothing_to_ask_enters_no_server() -> None:
     with new_store() as store:
-        run(FakeServer(World()), asks(5), store)
+        run(FakeServer(World()), inputs(5), store)
 
         class Absent(FakeServer):
             async def __aenter__(self) -> FakeServer:
                 raise AssertionError("nobody needs it")
 
-        assert run(Absent(World()), asks(5), store).sent == 0
+        assert run(Absent(World()), inputs(5), store).sent == 0
 
 
 @pytest.mark.parametrize("before", [0, 5])
@@ -388,7 +388,7 @@ def test_a_refused_key_stops_everything(before: int) -> None:
     world = World({f"p{i}": ["forbidden"] * 99 for i in range(before, 200)})
     with new_store() as store:
         with pytest.raises(LLMRefused, match="wrong key"):
-            run(FakeServer(world), asks(200), store)
+            run(FakeServer(world), inputs(200), store)
         assert reasons(store) == {}  # nobody's fault but the key's
     assert len(world.moments) < 60
 
@@ -396,7 +396,7 @@ def test_a_refused_key_stops_everything(before: int) -> None:
 def test_one_refusal_in_the_middle_stops_nothing() -> None:
     world = World({"p50": ["forbidden"]})
     with new_store() as store:
-        assert run(FakeServer(world), asks(100), store).answered == 100
+        assert run(FakeServer(world), inputs(100), store).answered == 100
 
 
 @pytest.mark.parametrize(("fate", "error"), [("garbled", LLMReplyError), ("rejected", LLMRefused), ("html", LLMError)])
@@ -404,7 +404,7 @@ def test_what_never_works_is_not_tried_to_the_end(fate: str, error: type[LLMErro
     world = World({f"p{i}": [fate] * 99 for i in range(1000)})
     with new_store() as store:
         with pytest.raises(error):
-            run(FakeServer(world), asks(1000), store)
+            run(FakeServer(world), inputs(1000), store)
         assert reasons(store) == {}  # once it is mended, the same command asks them
     assert len(world.moments) < 200
 
@@ -413,7 +413,7 @@ def test_all_servers_dead_for_good() -> None:
     fakes = [FakeServer(World(), outages=((5.0, 1e9),)) for _ in range(2)]
     with new_store() as store:
         with pytest.raises(LLMUnavailable, match="the same command goes on"):
-            run(fakes, asks(1000), store)
+            run(fakes, inputs(1000), store)
         assert reasons(store) == {}
 
 
@@ -425,21 +425,21 @@ def test_inputs_are_taken_as_there_is_room() -> None:
 
     def stream() -> Iterator[Prompted[Any]]:
         nonlocal taken, most_ahead
-        for ask in asks(3000):
+        for prompted in inputs(3000):
             taken += 1
             most_ahead = max(most_ahead, taken - len(world.answered))
-            yield ask
+            yield prompted
 
     with new_store() as store:
         tally = simulate(answer_all([FakeServer(world)], stream(), store, budget(store), 4))
         assert tally.answered == 3000
-    assert most_ahead <= 4 * (scheduler.WAITING + 2)
+    assert most_ahead <= 4 * (queue.WAITING + 2)
 
 
 def test_the_bound_covers_every_tokenizer() -> None:
-    (ask,) = asks(["héllo 😀" * 50], max_tokens=10)
+    (prompted,) = inputs(["héllo 😀" * 50], max_tokens=10)
     with new_store() as store:
-        bound = budget(store).bound(ask.request)
+        bound = budget(store).bound(prompted.request)
     assert bound.prompt_tokens >= len(("héllo 😀" * 50).encode())
     assert bound == Usage(1, bound.prompt_tokens, 10, bound.prompt_tokens * 0.001 + 10 * 0.01)
 
@@ -447,17 +447,17 @@ def test_the_bound_covers_every_tokenizer() -> None:
 def test_a_cap_and_a_busy_server_together_do_not_hang() -> None:
     """What did not fit waits for what is under way; when that only meets 429, it has to go on all the same."""
     world = World({f"p{i}": ["busy"] * 3 for i in range(6)})
-    (ask, *_) = asks(1)
+    (prompted, *_) = inputs(1)
     with new_store() as store:
-        cap = int(1.9 * budget(store).bound(ask.request).tokens)
-        tally = run(FakeServer(world), asks(6), store, concurrency=2, max_tokens=cap)
+        cap = int(1.9 * budget(store).bound(prompted.request).tokens)
+        tally = run(FakeServer(world), inputs(6), store, concurrency=2, max_tokens=cap)
         assert tally.answered + tally.parked == 6
 
 
 def test_a_half_dead_server_at_the_end_costs_no_input() -> None:
     world = World()
     with new_store() as store:
-        tally = run(FakeServer(world, outages=((0.15, 30.0),), half_dead=True), asks(32), store, concurrency=16)
+        tally = run(FakeServer(world, outages=((0.15, 30.0),), half_dead=True), inputs(32), store, concurrency=16)
         assert (tally.answered, tally.parked) == (32, 0)
 
 
@@ -465,13 +465,13 @@ def test_when_an_input_cannot_be_read_what_is_under_way_is_kept() -> None:
     world = World()
 
     def stream() -> Iterator[Prompted[Any]]:
-        yield from asks(30)
+        yield from inputs(30)
         raise ValueError("line 31 is damaged")
 
     with new_store() as store:
         with pytest.raises(ValueError, match="line 31"):
             simulate(answer_all([FakeServer(world)], stream(), store, budget(store), 16))
-        assert sum(state(store, ask) == "ok" for ask in asks(30)) == sum(world.answered.values()) > 0
+        assert sum(state(store, prompted) == "ok" for prompted in inputs(30)) == sum(world.answered.values()) > 0
         assert store.spent().tokens == world.billed
 
 
@@ -481,22 +481,22 @@ def test_one_of_several_servers_is_away_at_the_start() -> None:
             raise ConfigError("llm.base_url", ["nobody there"])
 
     with new_store() as store:
-        assert run([Absent(World()), FakeServer(World())], asks(20), store).answered == 20
+        assert run([Absent(World()), FakeServer(World())], inputs(20), store).answered == 20
     with new_store() as store, pytest.raises(ConfigError, match="nobody there"):
-        run([Absent(World()), Absent(World())], asks(20), store)
+        run([Absent(World()), Absent(World())], inputs(20), store)
 
 
 def test_too_long_prompts_are_no_sign_of_a_wrong_key() -> None:
     world = World({**{f"p{i}": ["rejected"] for i in range(30, 50)}, "p50": ["forbidden"]})
     with new_store() as store:
-        tally = run(FakeServer(world), asks(100), store)
+        tally = run(FakeServer(world), inputs(100), store)
         assert (tally.answered, tally.parked) == (80, 20)
 
 
 def test_a_server_that_asks_everybody_to_wait_is_left_alone() -> None:
     world = World({f"p{i}": ["busy"] for i in range(1000)})
     with new_store() as store:
-        run(FakeServer(world, retry_after=60.0), asks(1000), store, concurrency=64)
+        run(FakeServer(world, retry_after=60.0), inputs(1000), store, concurrency=64)
     early = [moment for moment, _ in world.moments if moment < 60]
     assert len(early) <= 2 * 64
 
@@ -520,5 +520,5 @@ def test_nothing_is_left_uncommitted_while_a_server_is_waited_for() -> None:
     with new_store() as store:
         server = Watching(world, outages=((1.0, 20.0),), half_dead=True)
         server.store = store
-        run(server, asks(100), store, concurrency=1)
+        run(server, inputs(100), store, concurrency=1)
     assert not any(seen)

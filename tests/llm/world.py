@@ -129,7 +129,7 @@ def read(answer: Answer) -> str:
     return answer.text
 
 
-def asks(prompts: "list[str] | int", max_tokens: int = 8) -> list[Prompted[Any]]:
+def inputs(prompts: "list[str] | int", max_tokens: int = 8) -> list[Prompted[Any]]:
     """An input for each prompt."""
     names = [f"p{i}" for i in range(prompts)] if isinstance(prompts, int) else prompts
     return [Prompted(name, Request("chat", name, "m", max_tokens, 0.5), read) for name in names]

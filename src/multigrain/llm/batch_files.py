@@ -15,7 +15,8 @@ import aiohttp
 
 from multigrain.errors import LLMError, LLMReplyError, LLMUnavailable
 from multigrain.files import atomic_file
-from multigrain.llm.clients.endpoint import EndpointClient, encode, request_body
+from multigrain.llm.clients.endpoint import EndpointClient
+from multigrain.llm.clients.request_body import encode, request_body
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.reply import read_answer
@@ -40,8 +41,9 @@ def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Di
     keys, size = [], 0
     with atomic_file(path) as file:
         for key, request in requests:
-            where, body = request_body(request, dialect)
-            line = encode({"custom_id": key, "method": "POST", "url": f"/v1/{where}", "body": body}) + b"\n"
+            body = request_body(request, dialect)
+            entry = {"custom_id": key, "method": "POST", "url": f"/v1/{body.path}", "body": body.fields}
+            line = encode(entry) + b"\n"
             file.write(line)
             keys.append(key)
             size += len(line)
@@ -78,13 +80,13 @@ async def upload(client: EndpointClient, path: Path) -> str:
     form = aiohttp.FormData({"purpose": "batch"})
     with path.open("rb") as file:
         form.add_field("file", file, filename=path.name, content_type="application/jsonl")
-        return _id(await client.call("POST", "files", form))
+        return _id(await client.http.call("POST", "files", form))
 
 
 async def find(client: EndpointClient, file_id: str) -> str | None:
     """The id of the batch that the server has of this file already; all that it keeps are looked through."""
     seen: set[str] = set()
-    page = await client.call("GET", f"batches?limit={PAGE}")
+    page = await client.http.call("GET", f"batches?limit={PAGE}")
     while batches := [batch for batch in _entries(page) if _id(batch) not in seen]:
         for batch in batches:
             if batch.get("input_file_id") == file_id:
@@ -92,7 +94,7 @@ async def find(client: EndpointClient, file_id: str) -> str | None:
         seen.update(map(_id, batches))
         if page.get("has_more") is False:
             break
-        page = await client.call("GET", f"batches?limit={PAGE}&after={quote(_id(batches[-1]), safe='')}")
+        page = await client.http.call("GET", f"batches?limit={PAGE}&after={quote(_id(batches[-1]), safe='')}")
     return None
 
 
@@ -104,12 +106,12 @@ async def start(client: EndpointClient, file_id: str, kind: str) -> str:
     """Have the server begin; returns the batch's id."""
     where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
     wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW}
-    return _id(await client.call("POST", "batches", encode(wanted)))
+    return _id(await client.http.call("POST", "batches", encode(wanted)))
 
 
 async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
     """The server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`."""
-    state = await client.call("GET", f"batches/{batch_id}")
+    state = await client.http.call("GET", f"batches/{batch_id}")
     if not isinstance(state, dict) or not isinstance(state.get("status"), str):
         raise LLMReplyError(f"{client.address}: not the record of a batch: {json.dumps(state)[:120]}")
     return state
@@ -118,7 +120,7 @@ async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
 async def download(client: EndpointClient, file_id: str, path: Path) -> None:
     """Fetch a file from the server."""
     with atomic_file(path) as file:
-        async for part in client.stream(f"files/{file_id}/content"):
+        async for part in client.http.stream(f"files/{file_id}/content"):
             file.write(part)
 
 

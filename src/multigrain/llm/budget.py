@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError
-from multigrain.llm.protocol import Answer, Request, is_loopback
+from multigrain.llm.loopback import is_loopback
+from multigrain.llm.protocol import Answer, Request
 
 TEMPLATE_TOKENS = 64
 """Room for what a server puts around a prompt."""
@@ -19,7 +20,7 @@ TEMPLATE_TOKENS = 64
 
 @dataclass(frozen=True)
 class Prices:
-    """In dollars per token."""
+    """Dollars per token."""
 
     input: float = 0.0
     output: float = 0.0
@@ -40,7 +41,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Of prompts and answers."""
+        """Tokens of prompts and answers together."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -53,10 +54,12 @@ class Usage:
 
     def times(self, factor: float) -> "Usage":
         """So many times as much, in whole calls and tokens."""
-        calls, prompt_tokens, completion_tokens = (
-            round(factor * count) for count in (self.calls, self.prompt_tokens, self.completion_tokens)
+        return Usage(
+            calls=round(factor * self.calls),
+            prompt_tokens=round(factor * self.prompt_tokens),
+            completion_tokens=round(factor * self.completion_tokens),
+            cost=factor * self.cost,
         )
-        return Usage(calls, prompt_tokens, completion_tokens, factor * self.cost)
 
     def __sub__(self, other: "Usage") -> "Usage":
         return self + Usage(-other.calls, -other.prompt_tokens, -other.completion_tokens, -other.cost)

@@ -30,7 +30,7 @@ FORMS = ("response_format", "json_schema", "json_object")
 
 @dataclass(frozen=True)
 class Dialect:
-    """What one server understands for one model."""
+    """Parameters and forms that one server understands for one model."""
 
     rung: Rung = "json_schema"
     renamed: tuple[tuple[str, str | None], ...] = ()
@@ -68,12 +68,12 @@ class Dialect:
         return replace(self, rung=RUNGS[index]) if index < len(RUNGS) else None
 
     def to_json(self) -> str:
-        """As `from_json` reads it."""
+        """Write the dialect as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """As `to_json` wrote it."""
+        """Read a dialect that `to_json` wrote."""
         fields = json.loads(text)
         renamed = tuple((name, other) for name, other in fields["renamed"])
         return cls(fields["rung"], renamed, fields.get("thinks"))

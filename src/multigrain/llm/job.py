@@ -5,7 +5,7 @@ from typing import Any
 
 from multigrain.errors import LLMDeclined, LLMError, LLMReplyError, LLMTruncated
 from multigrain.llm.prompted import Prompted
-from multigrain.llm.protocol import Answer, Request
+from multigrain.llm.protocol import Request
 
 TRANSPORT_TRIES = 8
 REPLY_TRIES = 4
@@ -73,14 +73,3 @@ class Job:
         self.request = self.prompted.request
         self.forgive()
         return True
-
-
-def reads(prompted: Prompted[Any], answer: Answer) -> LLMReplyError | None:
-    """What is wrong with an answer; None if it can be used."""
-    if answer.finish_reason == "content_filter":
-        return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
-    try:
-        prompted.read(answer)
-    except LLMReplyError as error:
-        return error
-    return None

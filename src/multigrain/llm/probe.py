@@ -8,13 +8,14 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.prompted import Prompted
-from multigrain.llm.protocol import BUSY, Answer, Client, Request
+from multigrain.llm.protocol import Answer, Client, Request
 from multigrain.progress import say
 
 KEY = "probe"
@@ -37,7 +38,6 @@ TOKENS = 1024
 LONGEST_WAIT = 1.0
 PATIENCE, PATIENCE_IF_BUSY = 60.0, 900.0
 """Seconds without an answer; the second, where the server at least says that it is busy."""
-BROKEN = 500
 
 Send = Callable[[Request, Dialect], Awaitable[Answer]]
 
@@ -160,15 +160,15 @@ async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[b
     while tries < TRIES:
         try:
             answer = await send(replace(probe, seed=probe.seed + tries), dialect)
-            dialect = replace(dialect, thinks=prompted.shows_thinking(answer) or dialect.thinks)
+            dialect = replace(dialect, thinks=prompted.shows_reasoning(answer) or dialect.thinks)
             prompted.read(answer)
             return True, dialect
         except LLMReplyError:
             tries += 1
         except LLMUnavailable as error:
-            tries += error.status == BROKEN
+            tries += error.status == HTTPStatus.INTERNAL_SERVER_ERROR
             waited = asyncio.get_running_loop().time() - started
-            patience = PATIENCE_IF_BUSY if error.status == BUSY else PATIENCE
+            patience = PATIENCE_IF_BUSY if error.status == HTTPStatus.TOO_MANY_REQUESTS else PATIENCE
             if waited > patience:
                 said = f"{error} No answer for {patience:g} s; once it is mended, the same command goes on."
                 raise LLMUnavailable(said, error.status) from None

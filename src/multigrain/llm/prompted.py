@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from multigrain.errors import LLMReplyError, LLMTruncated
+from multigrain.errors import LLMDeclined, LLMReplyError, LLMTruncated
 from multigrain.llm import reasoning
 from multigrain.llm.protocol import TOOL_CALLS, Answer, Request
 from multigrain.llm.store import AnswerStore
@@ -83,7 +83,17 @@ class Prompted(Generic[R]):
             )
         return "the answer is empty: the model wrote nothing"
 
-    def shows_thinking(self, answer: Answer) -> bool:
+    def fault_in(self, answer: Answer) -> LLMReplyError | None:
+        """Say what is wrong with an answer; None if it can be used."""
+        if answer.finish_reason == "content_filter":
+            return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
+        try:
+            self.read(answer)
+        except LLMReplyError as error:
+            return error
+        return None
+
+    def shows_reasoning(self, answer: Answer) -> bool:
         """Whether the model reasoned before it answered, or was cut before it said anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()

@@ -1,10 +1,8 @@
 """What a language model is asked, what it answers, and the protocol between."""
 
 import hashlib
-import ipaddress
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from multigrain.llm import reasoning
@@ -78,17 +76,6 @@ class Answer:
     """Whether the server told, beside the text, that the model had reasoned; not kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What goes along with each request to a server, beside its body."""
-
-    headers: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    """Added to the address."""
-    secrets: frozenset[str] = frozenset()
-    """What among them no message may show."""
-
-
 class Client(Protocol):
     """Whoever can answer requests. Clients are async context managers; entering connects and checks."""
 
@@ -123,14 +110,3 @@ class Client(Protocol):
         Raises:
             LLMUnavailable: it never will again.
         """
-
-
-BUSY = 429
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

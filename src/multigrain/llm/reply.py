@@ -97,9 +97,13 @@ def read_answer(reply: Any) -> Answer:
         finish_reason = "length"
     if not text and any(message.get(name) for name in TOOL_FIELDS):
         finish_reason = TOOL_CALLS[0]
-    prompt_tokens, completion_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
-    has_thoughts = _has_thoughts(message) or _has_hidden_thoughts(usage)
-    return Answer(encodable(text), prompt_tokens, completion_tokens, encodable(finish_reason), has_thoughts)
+    return Answer(
+        text=encodable(text),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        finish_reason=encodable(finish_reason),
+        has_thoughts=_has_thoughts(message) or _has_hidden_thoughts(usage),
+    )
 
 
 def _text(content: Any) -> str:

@@ -15,7 +15,7 @@ BREAK_AFTER = 8
 
 
 @dataclass
-class Lane:
+class Server:
     """The state of one server.
 
     Attributes:

@@ -310,7 +310,7 @@ def test_what_goes_along_with_each_request(monkeypatch: pytest.MonkeyPatch) -> N
                 with pytest.raises(LLMRefused) as caught:
                     await client.complete(replace(request, seed=1))
                 assert "secret" not in str(caught.value) + caught.value.said + repr(client)
-                await client.call("GET", "batches?limit=2")
+                await client.http.call("GET", "batches?limit=2")
                 return await client.complete(request)
         finally:
             await runner.cleanup()
@@ -602,7 +602,7 @@ def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.Monke
             with pytest.raises(LLMReplyError, match="not JSON"):
                 await ask(url)
             assert not seen
-            assert "pass" not in str(vars(EndpointClient("http://llm.example/v1", "m"))["_proxy"])
+            assert "pass" not in str(vars(EndpointClient("http://llm.example/v1", "m").http)["_proxy"])
             monkeypatch.setenv("https_proxy", address)
             with pytest.raises(ConfigError, match="403"):
                 await ask("https://llm.example/v1", key="key")

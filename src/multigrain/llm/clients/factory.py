@@ -7,7 +7,8 @@ from multigrain import extras
 from multigrain.config import VARIABLE, LLMSection
 from multigrain.errors import ConfigError
 from multigrain.llm.clients import scripted
-from multigrain.llm.protocol import Client, Extras
+from multigrain.llm.clients.http_extras import HTTPExtras
+from multigrain.llm.protocol import Client
 
 
 def make_clients(section: LLMSection) -> list[Client]:
@@ -44,7 +45,7 @@ def api_key(section: LLMSection) -> str | None:
     return key
 
 
-def extras_of(section: LLMSection) -> Extras:
+def extras_of(section: LLMSection) -> HTTPExtras:
     """Headers and query of the section, with the values of the environment variables that they name.
 
     Raises:
@@ -66,7 +67,7 @@ def extras_of(section: LLMSection) -> Extras:
 
     headers = {name: filled(f"llm.extra_headers.{name}", text) for name, text in section.extra_headers.items()}
     query = {name: filled(f"llm.query.{name}", text) for name, text in section.query.items()}
-    return Extras(headers, query, frozenset(secrets))
+    return HTTPExtras(headers, query, frozenset(secrets))
 
 
 def model_name(section: LLMSection) -> str:

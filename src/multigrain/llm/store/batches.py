@@ -1,0 +1,50 @@
+"""Batches: files of requests that were handed over together."""
+
+from dataclasses import astuple, dataclass
+
+from multigrain.llm.store.database import Database
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A file of requests, and what became of it."""
+
+    name: str
+    requests: int
+    file_id: str | None = None
+    """The server's id of the uploaded file."""
+    batch_id: str | None = None
+    """The server's id of the batch; None where the files are carried by hand."""
+    state: str = "written"
+    """`written`, the server's word, or `ingested`."""
+
+
+class Batches(Database):
+    """The table `batches`, with the calls and inputs that are in them."""
+
+    def save_batch(self, batch: Batch) -> None:
+        """Keep what is known of a batch."""
+        self._write("insert or replace into batches values (?, ?, ?, ?, ?)", *astuple(batch))
+
+    def batches(self) -> list[Batch]:
+        """Return all batches, the oldest first."""
+        rows = self._database.execute("select name, requests, file_id, batch_id, state from batches order by name")
+        return [Batch(*row) for row in rows]
+
+    def calls_in(self, batch: str) -> dict[str, int]:
+        """Return the calls of a batch that have not come back, by the keys of their inputs."""
+        rows = self._database.execute(
+            "select key, id from calls where batch = ? and state in ('under way', 'lost')", (batch,)
+        )
+        return dict(rows.fetchall())
+
+    def is_batched(self, key: str, batch: str | None = None) -> bool:
+        """Tell whether the input is in this batch (or in any)."""
+        found = self._database.execute(
+            "select 1 from inputs where key = ? and state = 'batched' and reason = coalesce(?, reason)", (key, batch)
+        )
+        return found.fetchone() is not None
+
+    def has_batched(self) -> bool:
+        """Tell whether any input is in a batch."""
+        return self._database.execute("select 1 from inputs where state = 'batched'").fetchone() is not None

@@ -1,0 +1,75 @@
+"""Calls: what went out, what came back, and what it took."""
+
+from multigrain.llm.budget import Usage
+from multigrain.llm.protocol import Answer
+from multigrain.llm.store.database import Database
+
+
+class Calls(Database):
+    """The table `calls`."""
+
+    def mark_lost(self) -> None:
+        """Note that whoever had calls under way is gone, and will not hear of them; only for who holds the folder."""
+        self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
+
+    def is_under_way(self, key: str) -> bool:
+        """Tell whether a call for the input is under way."""
+        found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
+        return found is not None
+
+    def begin_call(self, key: str, max_tokens: int, bound: Usage, batch: str | None = None) -> int:
+        """Note that a request goes out (in a batch), and what it may take; returns the call's number."""
+        cursor = self._write(
+            "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost, batch) "
+            "values (?, 'under way', ?, ?, ?, ?, ?)",
+            *(key, max_tokens, bound.prompt_tokens, bound.completion_tokens, bound.cost, batch),
+        )
+        assert cursor.lastrowid
+        return cursor.lastrowid
+
+    def bound(self, call: int) -> Usage:
+        """Return what was reserved for a call under way."""
+        row = self._database.execute(
+            "select prompt_tokens, completion_tokens, cost from calls where id = ?", (call,)
+        ).fetchone()
+        return Usage(1, *row)
+
+    def end_call(self, call: int, answer: Answer, usage: Usage) -> None:
+        """Keep what came back, readable or not, and what it took."""
+        self._write(
+            "update calls set state = 'answered', reply = ?, finish_reason = ?, prompt_tokens = ?, "
+            "completion_tokens = ?, cost = ? where id = ?",
+            *(answer.text, answer.finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cost, call),
+        )
+
+    def fail_call(self, call: int, error: str, usage: Usage) -> None:
+        """Keep why nothing came back, and what it may have taken."""
+        self._write(
+            "update calls set state = 'failed', error = ?, prompt_tokens = ?, completion_tokens = ?, cost = ? "
+            "where id = ?",
+            *(error, usage.prompt_tokens, usage.completion_tokens, usage.cost, call),
+        )
+
+    def replies(self, key: str) -> list[tuple[int, int, Answer]]:
+        """Return (call, token limit, reply) for each reply to the input, the oldest first."""
+        rows = self._database.execute(
+            "select id, max_tokens, reply, prompt_tokens, completion_tokens, finish_reason from calls "
+            "where key = ? and state = 'answered' order by id",
+            (key,),
+        )
+        return [(call, limit, Answer(*answer)) for call, limit, *answer in rows]
+
+    def spent(self) -> Usage:
+        """Sum up what all calls took, or may have taken."""
+        return self._usage("")
+
+    def answered(self) -> Usage:
+        """Sum up what the answered calls took."""
+        return self._usage("where state = 'answered'")
+
+    def _usage(self, condition: str) -> Usage:
+        row = self._database.execute(
+            "select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "  # noqa: S608
+            f"coalesce(sum(cost), 0.0) from calls {condition}"
+        ).fetchone()
+        return Usage(*row)

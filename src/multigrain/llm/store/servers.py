@@ -1,0 +1,19 @@
+"""Servers: what was learnt about each."""
+
+from multigrain.llm.dialect import Dialect
+from multigrain.llm.store.database import Database
+
+
+class Servers(Database):
+    """The table `dialects`."""
+
+    def dialect(self, address: str, model: str) -> Dialect | None:
+        """Return what was learnt about a server and model."""
+        row = self._database.execute(
+            "select dialect from dialects where address = ? and model = ?", (address, model)
+        ).fetchone()
+        return Dialect.from_json(row[0]) if row else None
+
+    def learn(self, address: str, model: str, dialect: Dialect) -> None:
+        """Keep what was learnt about a server and model."""
+        self._write("insert or replace into dialects values (?, ?, ?)", address, model, dialect.to_json())
