@@ -54,7 +54,8 @@ def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
         id = text_field(fields, "_id", path, line)
         if id in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        title, text = (optional_text(fields, name, path, line) for name in ("title", "text"))
+        title = optional_text(fields, "title", path, line)
+        text = optional_text(fields, "text", path, line)
         if whole := titled(title, text):
             ids.add(id)
             yield Document(id, whole), text
@@ -127,7 +128,7 @@ def judged(
 
 
 def _dangling(relevance: dict[str, dict[str, int]], queries: Mapping[str, str], missing: set[str]) -> str:
-    """What to say of the judgements whose query or document is not there; nothing if there are none."""
+    """Return what to say of the judgements whose query or document is not there; nothing if there are none."""
     pairs = [(query, document) for query, found in relevance.items() for document in found]
     lost = [(query, document) for query, document in pairs if query not in queries or document in missing]
     if not lost:
@@ -138,7 +139,7 @@ def _dangling(relevance: dict[str, dict[str, int]], queries: Mapping[str, str], 
 
 
 def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
-    """For each query the id of the document that is the query itself: its own, as in BEIR and mteb.
+    """Return for each query the id of the document that is the query itself: its own, as in BEIR and mteb.
 
     Where a document of the query's id is judged relevant, the ids only happen to be the same.
     """

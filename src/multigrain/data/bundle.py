@@ -21,7 +21,7 @@ JUDGEMENTS = ("relevant_docs", "qrels")
 
 
 def is_bundle(fields: dict[str, Any]) -> bool:
-    """Whether a row is such an object."""
+    """Return whether a row is such an object."""
     has_judgements = any(isinstance(fields.get(name), dict) for name in JUDGEMENTS)
     return has_judgements and all(isinstance(fields.get(name), dict) for name in ("queries", "corpus"))
 
@@ -52,7 +52,9 @@ def bundle_passages(row: Row) -> Iterator[tuple[Document, str]]:
     """
     for id, found in row.fields["corpus"].items():
         fields = found if isinstance(found, dict) else {"text": found}
-        title, text = (optional_text(fields, name, f'{row.where}, document "{id}"') for name in ("title", "text"))
+        where = f'{row.where}, document "{id}"'
+        title = optional_text(fields, "title", where)
+        text = optional_text(fields, "text", where)
         if whole := titled(title, text):
             yield Document(id, whole), text
 

@@ -27,7 +27,7 @@ class _Head:
         self._next = next(self._rest, None)
 
     def take(self, pair_id: str) -> Iterator[Candidate]:
-        """Those that come next, as far as they belong to the pair."""
+        """Yield the next candidates, as far as they belong to the pair."""
         while self._next is not None and self._next.pair_id == pair_id:
             yield self._next
             self._next = next(self._rest, None)

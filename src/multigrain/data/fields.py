@@ -81,7 +81,7 @@ def _negative(row: Row, name: str, item: Any) -> Given:
 
 
 def text_or_blank(row: Row, name: str, value: Any) -> str:
-    """The same, but what holds nothing is an empty text."""
+    """Return the text as `text_of` does, but an empty one where the field holds nothing."""
     is_blank = is_absent(value) or (isinstance(value, str) and not value.strip())
     return "" if is_blank else text_of(row, name, value)
 
@@ -97,7 +97,8 @@ def passages_of(row: Row, name: str) -> list[tuple[str | None, str]]:
 
 
 def _text_of_passage(row: Row, passage: dict[str, Any]) -> str:
-    title, text = (optional_text(passage, part, row.where) for part in ("title", "text"))
+    title = optional_text(passage, "title", row.where)
+    text = optional_text(passage, "text", row.where)
     return "" if is_absent(passage.get("text")) else encodable(titled(title, text))
 
 
@@ -107,7 +108,7 @@ def titled(title: str, text: str) -> str:
 
 
 def labels_of(row: Row, count: int) -> list[bool]:
-    """For each of the texts whether it is a positive."""
+    """Return for each of the texts whether it is a positive."""
     name = next((name for name in ("labels", "label", "scores") if name in row.fields), "label")
     if name == "scores":
         return [index == 0 for index in range(count)]
@@ -122,14 +123,14 @@ def labels_of(row: Row, count: int) -> list[bool]:
 
 
 def has_empty_label(fields: dict[str, Any]) -> bool:
-    """Whether there is a field for a label, and nothing in it."""
+    """Return whether there is a field for a label, and nothing in it."""
     value = _label(fields)
     is_empty = is_absent(value) or (isinstance(value, str) and not value.strip())
     return is_empty and bool(fields.keys() & {"label", "labels"})
 
 
 def is_named(fields: dict[str, Any]) -> bool:
-    """Whether the label is the name of a class, such as an intent, and so a group; a number may be a score."""
+    """Return whether the label names a class, such as an intent, and so a group; a number may be a score."""
     value = _label(fields)
     return isinstance(value, str) and bool(value.strip()) and not _is_number(value)
 
@@ -159,8 +160,11 @@ def group_of(row: Row) -> str | None:
 
 def id_of(row: Row) -> str | None:
     """The id under one of its names, or None where the row has none (it is then named by its number)."""
-    found = ((name, row.fields.get(name)) for name in ID_NAMES)
-    return next((_named(row, name, id) for name, id in found if not is_absent(id)), None)
+    for name in ID_NAMES:
+        id = row.fields.get(name)
+        if not is_absent(id):
+            return _named(row, name, id)
+    return None
 
 
 def _named(row: Row, name: str, id: Any) -> str | None:

@@ -106,7 +106,7 @@ def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
 
 
 def recognise(row: Row) -> Form:
-    """How the rows that look like this one are read.
+    """Return how the rows that look like this one are read.
 
     Raises:
         DataError: no form has these fields, or more than one.
@@ -158,7 +158,7 @@ def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
 
 
 def _is_table(fields: dict[str, Any]) -> bool:
-    """As pandas writes one: its columns by name, its rows by index, or in parts."""
+    """Return whether it is a table as pandas writes one: columns by name, rows by index, or in parts."""
     if not all(isinstance(value, dict) for value in fields.values()):
         return fields.keys() >= {"columns", "data"}
     return len({tuple(value) for value in fields.values()}) == 1
@@ -196,12 +196,16 @@ def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Ex
     left_out = 0
     for found in grouped.values():
         row, first = found[0]
-        positives = tuple(dict.fromkeys(positive for _, example in found for positive in example.positives))
-        negatives = tuple(negative for _, example in found for negative in example.negatives)
-        group = next((example.group for _, example in found if example.positives), None)  # a negative's is its own
-        if positives:
-            yield row, replace(first, positives=positives, negatives=negatives, group=group)
-        left_out += not positives
+        positives: dict[tuple[str | None, str], None] = {}  # an ordered set
+        negatives: list[Given] = []
+        for _, example in found:
+            positives.update(dict.fromkeys(example.positives))
+            negatives += example.negatives
+        if not positives:
+            left_out += 1
+            continue
+        group = next(example.group for _, example in found if example.positives)  # a negative's is its own
+        yield row, replace(first, positives=tuple(positives), negatives=tuple(negatives), group=group)
     if left_out:
         say(f"  {left_out} queries have no positive, and are left out")
 
@@ -210,8 +214,12 @@ def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Ex
 
 
 def _read_columns(row: Row, query: str, text: str) -> Example:
-    negatives = [n for name in row.fields if NEGATIVE_NAME.fullmatch(name) for n in negatives_of(row, name)]
-    return _example(row, query, [(None, positive) for positive in texts_of(row, text)], negatives)
+    negatives: list[Given] = []
+    for name in row.fields:
+        if NEGATIVE_NAME.fullmatch(name):
+            negatives += negatives_of(row, name)
+    positives = [(None, positive) for positive in texts_of(row, text)]
+    return _example(row, query, positives, negatives)
 
 
 def _read_flagembedding(row: Row, query: str, text: str) -> Example:
@@ -232,8 +240,13 @@ def _read_labels(row: Row, query: str, text: str) -> Example:
     """One text with its label, or a list of texts with their labels, or with scores and the positive first."""
     texts = texts_of(row, text)
     labels = labels_of(row, len(texts))
-    positives = [(None, text) for text, is_positive in zip(texts, labels, strict=True) if is_positive]
-    negatives = [Given(text) for text, is_positive in zip(texts, labels, strict=True) if not is_positive]
+    positives: list[tuple[str | None, str]] = []
+    negatives: list[Given] = []
+    for each, is_positive in zip(texts, labels, strict=True):
+        if is_positive:
+            positives.append((None, each))
+        else:
+            negatives.append(Given(each))
     return _example(row, query, positives, negatives)
 
 
@@ -245,12 +258,12 @@ def _example(
     instruction: str = "instruction",
 ) -> Example:
     return Example(
-        text_of(row, query, row.fields.get(query)),
-        tuple(positives),
-        tuple(negatives),
-        id_of(row),
-        optional_of(row, "source"),
-        optional_of(row, instruction),
-        optional_of(row, "task"),
-        group_of(row),
+        query=text_of(row, query, row.fields.get(query)),
+        positives=tuple(positives),
+        negatives=tuple(negatives),
+        id=id_of(row),
+        source=optional_of(row, "source"),
+        instruction=optional_of(row, instruction),
+        task=optional_of(row, "task"),
+        group=group_of(row),
     )

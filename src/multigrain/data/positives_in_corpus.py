@@ -10,7 +10,7 @@ from multigrain.records import identity
 
 @dataclass(frozen=True)
 class _Corpus:
-    """What a corpus says of the texts that are looked for.
+    """The findings of a corpus about the texts that are looked for.
 
     Attributes:
         texts: the `identity` of each document's text.

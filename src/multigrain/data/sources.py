@@ -22,7 +22,7 @@ PYTHON_DOCS = "python-docs"
 
 @dataclass(frozen=True)
 class Source:
-    """What a source of pairs holds: the pairs, and the negatives that came with them."""
+    """The content of a source of pairs: the pairs, and the negatives that came with them."""
 
     pairs: list[Pair]
     given: list[Candidate] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Source:
 
 
 def read_source(source: str) -> Source:
-    """What a file or folder (see `multigrain.data.formats`), `beir:FOLDER:SPLIT` or `python-docs` holds.
+    """Read a file or folder (see `multigrain.data.formats`), `beir:FOLDER:SPLIT` or `python-docs`.
 
     Raises:
         DataError: a file is missing or wrong (names file and line), or holds no pair.
@@ -161,7 +161,15 @@ class _Pairs:
         own = example.id or str(row.number)
         for index, (name, text) in enumerate(example.positives):
             id = own if len(example.positives) == 1 else f"{own}/{name or index}"
-            pair = Pair(id, example.query, text, example.source, example.instruction, example.task, example.group)
+            pair = Pair(
+                id=id,
+                query=example.query,
+                positive=text,
+                source=example.source,
+                instruction=example.instruction,
+                task=example.task,
+                group=example.group,
+            )
             id = self._id(row, own, pair, bool(example.negatives))
             self.by_id.setdefault(id, pair if pair.id == id else replace(pair, id=id))
             self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]

@@ -58,7 +58,8 @@ def prepare(config: Config) -> SplitData:
         kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
         train = [pair for index, pair in enumerate(train) if index in kept]
     sources = held_out if isinstance(held_out, list) else []
-    keys = frozenset(identity(p.positive) for p in (*test, *(p for p in same if p.source in sources)))
+    unseen = [*test, *(pair for pair in same if pair.source in sources)]
+    keys = frozenset(identity(pair.positive) for pair in unseen)
     if corpus:
         documents = Documents(partial(read_documents, corpus), keys, count)
     else:
@@ -83,9 +84,14 @@ def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
 
 
 def _is_its_own_answer(pair: Pair) -> bool:
-    """Whether the positive is the query; the first words tell most others apart, at a tenth of the cost."""
-    first, other = (text.split(None, 1)[:1] for text in (pair.query, pair.positive))
-    return folded("".join(first)) == folded("".join(other)) and folded(pair.query) == folded(pair.positive)
+    """Return whether the positive is the query; the first words tell most others apart, at a tenth of the cost."""
+    if folded(_first_word(pair.query)) != folded(_first_word(pair.positive)):
+        return False
+    return folded(pair.query) == folded(pair.positive)
+
+
+def _first_word(text: str) -> str:
+    return "".join(text.split(None, 1)[:1])
 
 
 def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
@@ -93,7 +99,8 @@ def split_written(train: list[Pair], test: list[Pair] | None, config: Config | N
     if test is None:
         assert config is not None and isinstance(config.data.held_out, float)
         train, test = split_by_share(train, config.data.held_out, config.seed)
-    return SplitData(train, test, _positives(train, test, frozenset(identity(p.positive) for p in test), "both"))
+    keys = frozenset(identity(pair.positive) for pair in test)
+    return SplitData(train, test, _positives(train, test, keys, "both"))
 
 
 def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
@@ -107,9 +114,12 @@ def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
 
 
 def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], side: Split) -> Documents:
-    """The positives as corpus; `side` says who may look at those that are not held out."""
+    """Return the positives as the corpus; `side` says who may look at those that are not held out."""
 
     def read() -> Iterator[Document]:
-        return (Document(p.id, p.positive, s) for pairs, s in ((train, side), (test, "both")) for p in pairs)
+        for pair in train:
+            yield Document(pair.id, pair.positive, side)
+        for pair in test:
+            yield Document(pair.id, pair.positive, "both")
 
     return Documents(read, held_out, len({identity(pair.positive) for pair in (*train, *test)}))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from multigrain.retrieval.bm25 import Words, statistics_of
 
@@ -26,7 +27,7 @@ class Bm25Judge:
         """The BM25 of each (query, text)."""
         if not pairs:
             return []
-        distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+        distinct = list(dict.fromkeys(chain.from_iterable(pairs)))
         ids, names = self._words(distinct)
         words = {text: [names[number] for number in found] for text, found in zip(distinct, ids, strict=True)}
         counts = {text: Counter(words[text]) for text in dict.fromkeys(text for _, text in pairs)}

@@ -17,7 +17,7 @@ FEWEST_KNOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """From which rating on a passage counts as answering, and how well that tells what is known."""
+    """The rating from which on a passage counts as answering, and how well that tells what is known."""
 
     threshold: int
     accuracy: float
@@ -27,11 +27,11 @@ class Calibration:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the judge tells enough, on enough passages, to drop negatives by it."""
+        """Return whether the judge tells enough, on enough passages, to drop negatives by it."""
         return self.accuracy >= USABLE and self.known >= FEWEST_KNOWN
 
     def answers(self, rating: int) -> bool:
-        """Whether a passage of this rating counts as answering: as a negative, it would be a false one."""
+        """Return whether a passage of this rating counts as answering: as a negative, it would be a false one."""
         return rating >= self.threshold
 
 

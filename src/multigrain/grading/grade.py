@@ -99,28 +99,28 @@ class Grader:
             chosen += kept
             result.dropped.extend(Dropped(m.candidate, rule, float(m.grade)) for m, rule in left)
             if chosen:
-                negatives = tuple(
-                    Negative(m.candidate.text, m.grade, round(m.relevance[0] * own, 4), m.candidate.source)
-                    for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0]))
-                )
-                fields = (pair.instruction, pair.task, round(own, 4), pair.group)
-                result.tuples.append(GradedTuple(pair.id, pair.query, pair.positive, negatives, *fields))
+                result.tuples.append(_tuple_of(pair, chosen, own))
         places = {pair.id: place for place, (pair, _) in enumerate(proposals)}
         result.dropped.sort(key=lambda dropped: places[dropped.candidate.pair_id])
         return result
 
     def measure(self, proposals: Sequence[Proposal], result: Graded) -> list[tuple[Proposal, float, list[Measured]]]:
-        """What passes the rules, with its relevance and grade, and the positive's own score; `result` gets the rest."""
+        """Return what passes the rules, measured, and the positive's own score; `result` gets the rest."""
         passed = [(pair, self._by_rules(pair, candidates, result)) for pair, candidates in proposals]
         passed = self._without_synonyms(passed, result)
-        asked = [(pair.query, text) for pair, c in passed for text in (pair.positive, *(x.text for x in c))]
-        scores = [iter(judge.scores(asked)) for judge in self.judges.values()]
+        asked: list[tuple[str, str]] = []
+        for pair, candidates in passed:
+            asked.append((pair.query, pair.positive))
+            asked += [(pair.query, candidate.text) for candidate in candidates]
+        scores = [iter(judge.scores(asked)) for judge in self.judges.values()]  # read in the same order below
         found = []
         for pair, candidates in passed:
             own = [next(row) for row in scores]
             rows = [[next(row) for row in scores] for _ in candidates]
-            told = [(c, row) for c, row in zip(candidates, rows, strict=True) if own[0] > 0 or self._is_kept(c)]
-            measured = [self._measured(pair, c, own, row) for c, row in told]
+            measured = []
+            for candidate, row in zip(candidates, rows, strict=True):
+                if own[0] > 0 or self._is_kept(candidate):
+                    measured.append(self._measured(pair, candidate, own, row))
             if own[0] > 0:
                 result.measured.extend(measured)
             else:  # then no share of it means anything
@@ -152,12 +152,11 @@ class Grader:
 
     def _without_synonyms(self, proposals: Sequence[Proposal], result: Graded) -> list[Proposal]:
         """Drop the texts that say what the positive says, in which only a word stands for another of its meaning."""
-        exchanges = {
-            (pair.id, candidate.text): terms
-            for pair, candidates in proposals
-            for candidate in candidates
-            if self._is_written(candidate) and (terms := exchanged_terms(candidate.text, pair.positive))
-        }
+        exchanges: dict[tuple[str, str], tuple[str, str]] = {}
+        for pair, candidates in proposals:
+            for candidate in filter(self._is_written, candidates):
+                if terms := exchanged_terms(candidate.text, pair.positive):
+                    exchanges[pair.id, candidate.text] = terms
         if not exchanges:
             return list(proposals)
         first = next(iter(self.judges.values()))
@@ -186,14 +185,14 @@ class Grader:
         return Measured(candidate, tuple(shares), grade, length, bool(verdict))
 
     def _is_kept(self, candidate: Candidate) -> bool:
-        """Whether it stays what it came as."""
+        """Return whether the candidate keeps the grade that it came with."""
         return self.section.keep_given and candidate.model == GIVEN
 
     def _is_written(self, candidate: Candidate) -> bool:
         return candidate.source == "llm" and not self._is_kept(candidate)
 
     def _beside(self, filled: Set[int], measured: Sequence[Measured], result: Graded) -> list[Measured]:
-        """Those that are to be chosen among, where some grades are filled already."""
+        """Return those that are to be chosen among, where some grades are filled already."""
         others = [m for m in measured if not self._is_kept(m.candidate)]
         result.dropped.extend(Dropped(m.candidate, "surplus", float(m.grade)) for m in others if m.grade in filled)
         return [m for m in others if m.grade not in filled]
@@ -217,6 +216,24 @@ class Grader:
             else:
                 admitted.append(m)
         return admitted
+
+
+def _tuple_of(pair: Pair, chosen: list[Measured], own: float) -> GradedTuple:
+    """Put the pair and its chosen negatives together; `own` is the score of the positive."""
+    negatives = []
+    for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0])):
+        score = round(m.relevance[0] * own, 4)
+        negatives.append(Negative(m.candidate.text, m.grade, score, m.candidate.source))
+    return GradedTuple(
+        id=pair.id,
+        query=pair.query,
+        positive=pair.positive,
+        negatives=tuple(negatives),
+        instruction=pair.instruction,
+        task=pair.task,
+        score=round(own, 4),
+        group=pair.group,
+    )
 
 
 def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:

@@ -21,7 +21,7 @@ class Judge(Protocol):
     """Measures relevance."""
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """How relevant each text is to its query, in the order of the (query, text) pairs; higher is more."""
+        """Return how relevant each text is to its query, in the order of the (query, text) pairs; higher is more."""
 
 
 class EmbeddingJudge:
@@ -40,20 +40,22 @@ class EmbeddingJudge:
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The cosine of each (query, text)."""
-        asked: list[tuple[tuple[Role, str], tuple[Role, str]]] = [
-            (("query", query), ("document", text)) for query, text in pairs
-        ]
-        self._know([member for pair in asked for member in pair])
-        rows = np.array([(self._row[query], self._row[text]) for query, text in asked], dtype=np.intp).reshape(-1, 2)
-        parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        return [score for part in parts for score in self._cosines(part).tolist()]
+        asked: list[tuple[Role, str]] = []  # query, text, query, text ...
+        for query, text in pairs:
+            asked += [("query", query), ("document", text)]
+        self._know(asked)
+        rows = np.array([self._row[member] for member in asked], dtype=np.intp).reshape(-1, 2)
+        scores: list[float] = []
+        for start in range(0, len(rows), CHUNK):
+            scores += self._cosines(rows[start : start + CHUNK]).tolist()
+        return scores
 
     def relevance(self, query: str, text: str) -> float:
         """The cosine of one query and text."""
         return self.scores([(query, text)])[0]
 
     def _cosines(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(number of pairs, 2) rows to (number of pairs,) dot products."""
+        """Return the dot products, (pairs,), of the vectors in these rows, (pairs, 2)."""
         cosines: NDArray[np.float32] = np.einsum("pd,pd->p", self._vectors[rows[:, 0]], self._vectors[rows[:, 1]])
         return cosines
 

@@ -44,7 +44,7 @@ def language_of(text: str) -> tuple[str, float] | None:
 
 
 def is_other_language(text: str, like: str) -> bool:
-    """Whether `text` is certainly not in the language of `like`.
+    """Return whether `text` is certainly not in the language of `like`.
 
     It is not if its letters are of another script, or if both languages are certain and that of `like` is
     ruled out for `text`. Lists, code, numbers, names and short texts are in no other language.
@@ -61,7 +61,7 @@ def is_other_language(text: str, like: str) -> bool:
 
 
 def _is_other_script(text: str, like: str) -> bool:
-    """Whether `like` is nearly all in one script, and most of `text` in others."""
+    """Return whether `like` is nearly all in one script, and most of `text` in others."""
     own, found = _scripts(like), _scripts(text)
     if min(len(own), len(found)) < FEWEST_LETTERS // 3:  # a letter of a script tells more than one of a language
         return False
@@ -109,7 +109,7 @@ REFUSAL = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as a language model begins that declines; what stands further in is not looked at.
+    """Return whether a text begins as a refusal of a language model; what stands further in is not looked at.
 
     >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I'm sorry I was late, she said.")
     (True, False)

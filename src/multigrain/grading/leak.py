@@ -51,7 +51,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What the surface gives away. Accuracies are balanced: 0.5 is chance."""
+    """The leak of the surface: what it gives away. Accuracies are balanced: 0.5 is chance."""
 
     accuracy: float
     tuples: int
@@ -62,7 +62,7 @@ class Leak:
 
     @property
     def is_found(self) -> bool:
-        """Whether somebody should be warned."""
+        """Return whether somebody should be warned."""
         return self.accuracy > LIMIT
 
 
@@ -92,14 +92,26 @@ def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: in
     return Leak(_balanced(called, is_positive), groups, telling, by_label)
 
 
-def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> tuple[int, list[Sample], Flags]:
-    """How many tuples have both sides; their samples, or those of a draw; which of these are positive."""
+class _Common(NamedTuple):
+    """The texts of tuples that have a positive and a negative."""
+
+    groups: int
+    """How many tuples."""
+    samples: list[Sample]
+    is_positive: Flags
+    """(samples)"""
+
+
+def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> _Common:
+    """Find the tuples that have both sides; of more than `MOST_TUPLES` draw some."""
     groups = sorted({sample.group for sample in positives} & {sample.group for sample in negatives})
     if len(groups) > MOST_TUPLES:
         groups = np.random.default_rng(seed).choice(groups, MOST_TUPLES, replace=False).tolist()
     wanted = set(groups)
-    kept = [[sample for sample in side if sample.group in wanted] for side in (positives, negatives)]
-    return len(groups), kept[0] + kept[1], np.arange(sum(map(len, kept))) < len(kept[0])
+    kept = [sample for sample in positives if sample.group in wanted]
+    others = [sample for sample in negatives if sample.group in wanted]
+    samples = kept + others
+    return _Common(len(groups), samples, is_positive=np.arange(len(samples)) < len(kept))
 
 
 def _folds(groups: list[str], seed: int) -> NDArray[np.int64]:
@@ -110,7 +122,7 @@ def _folds(groups: list[str], seed: int) -> NDArray[np.int64]:
 
 
 def _called(classifier: Any, rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> Flags:
-    """What each text is called by a classifier that was trained on the other folds."""
+    """Return what each text is called by a classifier that was trained on the other folds."""
     called = np.zeros(len(rows), dtype=bool)
     for fold in range(FOLDS):
         test = folds == fold
@@ -143,8 +155,9 @@ def _telling(rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> tuple[
     for number, name in enumerate(FEATURES):
         column = rows[:, [number]]
         accuracy = _balanced(_called(tree, column, is_positive, folds), is_positive)
-        means = (round(float(column[side].mean()), 3) for side in (is_positive, ~is_positive))
-        features.append(Feature(name, accuracy, *means))
+        positive = round(float(column[is_positive].mean()), 3)
+        negative = round(float(column[~is_positive].mean()), 3)
+        features.append(Feature(name, accuracy, positive, negative))
     return tuple(sorted(features, key=lambda feature: -feature.accuracy)[:TELLING])
 
 

@@ -51,7 +51,7 @@ class DroppedQuery:
 
 @dataclass(frozen=True)
 class FilteredQueries:
-    """What is kept, what was dropped and why, and the rank of the own passage of all queries that passed the rules."""
+    """The queries kept, those dropped and why, and the rank of its own passage for each that passed the rules."""
 
     kept: list[Pair]
     dropped: list[DroppedQuery]
@@ -59,7 +59,7 @@ class FilteredQueries:
 
     @property
     def kept_ranks(self) -> list[tuple[Pair, int]]:
-        """Those of the queries that are kept."""
+        """The ranks of the queries that are kept."""
         kept = {pair.id for pair in self.kept}
         return [(pair, rank) for pair, rank in self.ranks if pair.id in kept]
 
@@ -149,7 +149,7 @@ def _by_rules(pairs: Sequence[Pair], dropped: list[DroppedQuery]) -> list[Pair]:
 
 
 def _without_stereotypes(pairs: Sequence[Pair], dropped: list[DroppedQuery], seed: int) -> list[Pair]:
-    """Of the queries that begin alike, as many as variety allows, drawn by seed."""
+    """Keep of the queries that begin alike as many as variety allows, drawn by seed."""
     most = max(OPENING_FEWEST, int(OPENING_SHARE * len(pairs)))
     counts: Counter[str] = Counter()
     away: set[int] = set()
@@ -163,7 +163,7 @@ def _without_stereotypes(pairs: Sequence[Pair], dropped: list[DroppedQuery], see
 
 
 def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Embed) -> tuple[list[int], list[int]]:
-    """For each pair the rank of its own passage among all documents (1 = nearest), and how many fit nearly as well."""
+    """Rank each pair's own passage among all documents (1 = nearest), and count those that fit nearly as well."""
     if not pairs:
         return [], []
     queries = embed([pair.query for pair in pairs], "query")

@@ -174,7 +174,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def leak_warning(report: dict[str, Any]) -> str | None:
-    """What to say where a model could learn the style of negatives instead of their meaning."""
+    """Return what to say where a model could learn the style of negatives instead of their meaning."""
     leak = report["leak"]
     if not leak or leak["accuracy"] <= LIMIT:
         return None
@@ -190,7 +190,7 @@ def leak_warning(report: dict[str, Any]) -> str | None:
 
 
 def what_became(report: dict[str, Any]) -> str:
-    """What became of the candidates, where hardly a pair has negatives."""
+    """Say what became of the candidates, where hardly a pair has negatives."""
     found, dropped = f"pairs with negatives: {report['tuples']}", report["dropped"]
     if not dropped:
         return f"{found}; no candidates were proposed. See synthesis.limit and mining.enabled."

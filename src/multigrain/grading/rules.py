@@ -67,7 +67,7 @@ def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Itera
 
 
 def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
-    """What happens to language models alone."""
+    """Yield what happens to language models alone."""
     words = words_in(text)
     yield "too short", words if words < min(FEWEST_WORDS, SHORTEST * words_in(positive)) else None
     # Where positives have such labels, as in lists of questions and answers, they are no echo.
@@ -80,7 +80,7 @@ def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
 
 
 def words_in(text: str) -> float:
-    """How many words a text has; in scripts that write no spaces two characters count as one.
+    """Return how many words a text has; in scripts that write no spaces two characters count as one.
 
     >>> words_in("cats sleep at night"), words_in("\u732b\u5728\u591c\u91cc\u7761\u89c9")  # Chinese, six characters
     (4.0, 3.0)
@@ -95,8 +95,11 @@ def length_against(text: str, positive: str, longest: int) -> float:
     Of both at most `longest` words count: a model that reads no more cannot learn from the rest. Labels and titles of
     up to `FEWEST_WORDS` words are all as long as each other.
     """
-    own, wanted = (max(min(words_in(each), longest), FEWEST_WORDS) for each in (text, positive))
-    return math.log(own / wanted)
+    return math.log(_counted(text, longest) / _counted(positive, longest))
+
+
+def _counted(text: str, longest: int) -> float:
+    return max(min(words_in(text), longest), FEWEST_WORDS)
 
 
 def _likeness(text: str, other: str) -> float | None:
@@ -116,7 +119,7 @@ def _likeness(text: str, other: str) -> float | None:
 
 
 def _nested(words: Counter[str], others: Counter[str]) -> bool:
-    """Whether none of the words is oftener among the first than among the others."""
+    """Return whether none of the words is oftener among the first than among the others."""
     return words.keys() <= others.keys() and words <= others
 
 

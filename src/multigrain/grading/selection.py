@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from multigrain.records import Candidate
 
@@ -35,16 +36,22 @@ class Measured:
 
     @property
     def value(self) -> float:
-        """What it is worth, whatever stands beside it."""
+        """Return what it is worth, whatever stands beside it."""
         written = WRITTEN if self.candidate.source == "llm" else 0.0
         asked = ASKED if self.candidate.grade == self.grade else 0.0
         return FILLED - abs(self.length) + written + asked
 
 
-def choose_rising(
-    candidates: Sequence[Measured], per_grade: int = 1
-) -> tuple[list[Measured], list[tuple[Measured, str]]]:
-    """The chosen ones; and the others, each with "surplus" (its grade is filled) or "order" (it is not).
+class Choice(NamedTuple):
+    """The chosen candidates and the others."""
+
+    chosen: list[Measured]
+    left: list[tuple[Measured, str]]
+    """Each with "surplus" (its grade is filled) or "order" (it is not)."""
+
+
+def choose_rising(candidates: Sequence[Measured], per_grade: int = 1) -> Choice:
+    """Choose up to `per_grade` candidates of each grade, such that no judge finds them out of order.
 
     For more than one of a grade, paths are taken one after the other; no judge finds their union out of order either.
     """
@@ -56,7 +63,7 @@ def choose_rising(
         taken = set(map(id, path))
         left = [m for m in left if id(m) not in taken]
     filled = Counter(m.grade for m in chosen)
-    return chosen, [(m, "surplus" if filled[m.grade] == per_grade else "order") for m in left]
+    return Choice(chosen, [(m, "surplus" if filled[m.grade] == per_grade else "order") for m in left])
 
 
 def _best_path(nodes: Sequence[Measured]) -> list[Measured]:
@@ -73,9 +80,10 @@ def _best_path(nodes: Sequence[Measured]) -> list[Measured]:
         before.append(place)
     if not nodes:
         return []
-    ends = [
-        value + _gap(node.relevance, (1.0,) * len(node.relevance)) for value, node in zip(values, nodes, strict=True)
-    ]
+    ends = []
+    for value, node in zip(values, nodes, strict=True):
+        positive = (1.0,) * len(node.relevance)
+        ends.append(value + _gap(node.relevance, positive))
     place = ends.index(max(ends))
     path = []
     while place is not None:

@@ -76,7 +76,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _count(signs: Counter[str], kind: Callable[[str], bool]) -> int:
-    """How many characters are of a kind; asking each distinct one once is what makes it fast."""
+    """Count the characters of a kind; asking each distinct one once is what makes it fast."""
     return sum(count for sign, count in signs.items() if kind(sign))
 
 

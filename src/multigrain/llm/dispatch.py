@@ -7,10 +7,10 @@ from typing import Protocol
 
 from multigrain.errors import LLMError
 from multigrain.llm.job import Job
+from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Call, Ledger
 from multigrain.llm.outcomes import Outcomes
 from multigrain.llm.protocol import Request
-from multigrain.llm.queue import JobQueue
 from multigrain.llm.server import Server
 
 

@@ -14,9 +14,9 @@ from http import HTTPStatus
 from multigrain.errors import LLMError, LLMRefused, LLMUnavailable
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.job import Job
+from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Call, Ledger
 from multigrain.llm.protocol import Answer
-from multigrain.llm.queue import JobQueue
 from multigrain.llm.server import Server
 from multigrain.progress import say
 

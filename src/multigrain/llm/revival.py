@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from multigrain.errors import LLMError, LLMUnavailable
 from multigrain.llm.dispatch import Dispatcher
+from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.outcomes import Outcomes
-from multigrain.llm.queue import JobQueue
 from multigrain.llm.server import Server
 from multigrain.progress import say
 

@@ -18,12 +18,12 @@ from typing import Any
 from multigrain.errors import ConfigError, LLMUnavailable
 from multigrain.llm.budget import Budget
 from multigrain.llm.dispatch import Dispatcher
+from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Ledger, Tally
 from multigrain.llm.outcomes import Outcomes
 from multigrain.llm.probe import learn_dialect
 from multigrain.llm.prompted import Prompted
 from multigrain.llm.protocol import Client, Request
-from multigrain.llm.queue import JobQueue
 from multigrain.llm.revival import Revival
 from multigrain.llm.server import Server
 from multigrain.llm.store import AnswerStore

@@ -46,7 +46,7 @@ class Words:
             self._stemmer = None
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-        """For each text the numbers of its words, and the words that the numbers stand for."""
+        """Return for each text the numbers of its words, and the words that the numbers stand for."""
         found = bm25s.tokenize(list(texts), stopwords=self._stop_words, stemmer=self._stemmer, show_progress=False)
         words = [""] * len(found.vocab)
         for word, number in found.vocab.items():
@@ -60,7 +60,7 @@ K1, B = 1.5, 0.75
 
 @dataclass(frozen=True)
 class Statistics:
-    """What BM25 wants to know of a corpus."""
+    """The statistics of a corpus that BM25 needs."""
 
     documents: int
     length: float
@@ -98,7 +98,7 @@ def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words
 def nearest_by_words(
     queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
 ) -> NDArray[np.int64]:
-    r"""For each query the `depth` documents of the highest BM25, best first.
+    r"""Return for each query the `depth` documents of the highest BM25, best first.
 
         BM25(q, d) = \sum_{w in q} idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|)),   k1 = 1.5, b = 0.75
 

@@ -12,8 +12,9 @@ is chosen for them, whatever the number of documents:
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def mine_candidates(
     mining: MiningSection = MiningSection(),  # noqa: B008 (it is frozen)
     seed: int = 7,
 ) -> Iterator[Candidate]:
-    r"""For each pair, grade and method, up to `per_grade` documents whose relative relevance lies in the grade's band.
+    r"""Mine up to `per_grade` documents for each pair, grade and method, from the grade's band of relative relevance.
 
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
     "embedding" draws from the whole band at random, by seed, pair and place in the corpus, so that neither the order
@@ -100,7 +101,7 @@ class _Best:
         best[pairs[kept], rank[kept]] = keys[kept]
 
     def of_pair(self, pair: int) -> Iterator[tuple[int, int]]:
-        """(grade, document's number) of all that is kept for the pair."""
+        """Yield (grade, document's number) of all that is kept for the pair."""
         for grade, keys in zip(self.grades, self.keys[:, pair], strict=True):
             for key in keys[keys != self.NONE]:
                 yield grade, int(key) & 0xFFFFFFFF
@@ -118,6 +119,18 @@ class _Block:
     """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
 
 
+@dataclass(frozen=True)
+class _Targets:
+    """What documents are measured against: the pairs, and the bands of relative relevance that mean the grades."""
+
+    shares: Vectors
+    """(pairs, dimension), see `_shares`."""
+    classes: Numbers
+    """(pairs, classes of a pair), see `FalseNegatives.classes`."""
+    bands: Sequence[tuple[float, float]]
+    """(lowest, first above) of each grade wanted."""
+
+
 def _choose(
     known: FalseNegatives,
     documents: Sequence[Document],
@@ -126,19 +139,16 @@ def _choose(
     mining: MiningSection,
     seed: int,
 ) -> dict[str, _Best]:
-    """What each method keeps."""
+    """Return the best documents by method."""
     pairs, classes = known.pairs, known.classes()
     grades = sorted(set(mining.grades))
     choice: dict[str, _Best] = {method: _Best(len(pairs), grades, mining.per_grade) for method in mining.methods}
-    shares = _shares(pairs, embed)
-    bands = [band_of(grade, bounds) for grade in grades]
+    targets = _Targets(_shares(pairs, embed), classes, [band_of(grade, bounds) for grade in grades])
     offers: list[Callable[[_Block], None]] = []
     if "embedding" in choice:
-        salts = _salts(pairs, seed)
-        offers.append(lambda block: _offer_all(choice["embedding"], block, shares, classes, bands, salts))
+        offers.append(partial(_offer_all, choice["embedding"], targets, _salts(pairs, seed)))
     if BM25 in choice:
-        hits = _hits(pairs, documents, mining.language)
-        offers.append(lambda block: _offer_hits(choice[BM25], block, shares, classes, bands, hits))
+        offers.append(partial(_offer_hits, choice[BM25], targets, _hits(pairs, documents, mining.language)))
     with meter("mining", len(documents)) as progress:
         stream = _open(documents, progress)
         while members := list(islice(stream, BLOCK)):
@@ -149,7 +159,7 @@ def _choose(
 
 
 def _shares(pairs: Sequence[Pair], embed: Embed) -> Vectors:
-    """(pairs, dimension): a dot product with a document's vector is the document's relative relevance.
+    """Return (pairs, dimension): the dot product with a document's vector is its relative relevance.
 
     Where the positive is irrelevant it is not a number, and so in no band.
     """
@@ -158,26 +168,19 @@ def _shares(pairs: Sequence[Pair], embed: Embed) -> Vectors:
     return queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
 
 
-def _offer_all(
-    best: _Best,
-    block: _Block,
-    shares: Vectors,
-    classes: Numbers,
-    bands: Sequence[tuple[float, float]],
-    salts: NDArray[np.uint32],
-) -> None:
-    """Every document, at a random key.
+def _offer_all(best: _Best, targets: _Targets, salts: NDArray[np.uint32], block: _Block) -> None:
+    """Offer every document of the block, at a random key.
 
     The key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
     multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
     """
     ranks = _scattered(block.numbers)
-    for start in range(0, len(shares), PAIRS):
+    for start in range(0, len(targets.shares), PAIRS):
         rows = slice(start, start + PAIRS)
-        relative = shares[rows] @ block.vectors.T
-        _bar(relative, classes[rows], *block.barred)
+        relative = targets.shares[rows] @ block.vectors.T
+        _bar(relative, targets.classes[rows], *block.barred)
         keys = salts[rows, None] * ranks
-        for place, (low, high) in enumerate(bands):
+        for place, (low, high) in enumerate(targets.bands):
             last = (best.keys[place, rows, -1:] >> 32).astype(np.uint32)
             inside = (relative >= low) & (relative < high) & (keys <= last)
             row, column = np.divmod(np.flatnonzero(inside), inside.shape[1])  # ten times the speed of nonzero
@@ -195,23 +198,27 @@ def _bar(relative: Vectors, classes: Numbers, columns: Numbers, barred: Numbers)
             relative[grid[row]] = np.inf
 
 
-def _offer_hits(
-    best: _Best,
-    block: _Block,
-    shares: Vectors,
-    classes: Numbers,
-    bands: Sequence[tuple[float, float]],
-    hits: "_Hits",
-) -> None:
-    """What BM25 found, at its rank."""
+def _offer_hits(best: _Best, targets: _Targets, hits: "_Hits", block: _Block) -> None:
+    """Offer the documents of the block that BM25 found, at their rank."""
     pairs, ranks, columns = hits.among(block.numbers)
-    relative = np.einsum("cd,cd->c", shares[pairs], block.vectors[columns])
-    width = len(block.numbers)
-    barred_columns, of_columns = block.barred
-    barred = np.isin(classes[pairs] * width + columns[:, None], of_columns * width + barred_columns).any(axis=1)
-    for place, (low, high) in enumerate(bands):
+    relative = np.einsum("cd,cd->c", targets.shares[pairs], block.vectors[columns])
+    width = len(block.numbers)  # class * width + column is a number for each (class, document)
+    barred_columns, barred_classes = block.barred
+    own = targets.classes[pairs] * width + columns[:, None]
+    barred = np.isin(own, barred_classes * width + barred_columns).any(axis=1)
+    for place, (low, high) in enumerate(targets.bands):
         inside = (relative >= low) & (relative < high) & ~barred
         best.offer(place, pairs[inside], _packed(ranks[inside], block.numbers[columns[inside]]))
+
+
+class _Found(NamedTuple):
+    """The hits of BM25 among some documents, (hits) each."""
+
+    pairs: Numbers
+    ranks: Numbers
+    """0 is the best."""
+    columns: Numbers
+    """The places of the documents among those that were asked about."""
 
 
 class _Hits:
@@ -222,11 +229,11 @@ class _Hits:
         self._order = np.argsort(nearest, axis=None, kind="stable")
         self._numbers = nearest.ravel()[self._order]
 
-    def among(self, numbers: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Pairs, ranks (0 is the best), and columns in `numbers`, of the hits among these documents."""
+    def among(self, numbers: Numbers) -> _Found:
+        """Return the hits among the documents of these numbers, which rise."""
         first, last = np.searchsorted(self._numbers, (numbers[0], numbers[-1] + 1))
         pairs, ranks = np.divmod(self._order[first:last], self._depth)
-        return pairs, ranks, np.searchsorted(numbers, self._numbers[first:last])
+        return _Found(pairs, ranks, columns=np.searchsorted(numbers, self._numbers[first:last]))
 
 
 def _hits(pairs: Sequence[Pair], documents: Sequence[Document], language: str) -> _Hits:
@@ -248,7 +255,8 @@ def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int,
 
 
 def _block(members: list[tuple[int, Document]], embed: Embed, known: FalseNegatives) -> _Block:
-    numbers, texts = np.array([number for number, _ in members]), [document.text for _, document in members]
+    numbers = np.array([number for number, _ in members])
+    texts = [document.text for _, document in members]
     return _Block(numbers, embed(texts, "document"), known.classes_of(texts))
 
 

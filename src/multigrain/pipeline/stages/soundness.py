@@ -10,8 +10,8 @@ from multigrain.config import ModelSection, TrainingSection
 from multigrain.errors import TrainingFailed
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.model.files import folder_of
-from multigrain.model.saved_settings import own_pooling
 from multigrain.model.roles import ROLES, Embed
+from multigrain.model.saved_settings import own_pooling
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
 

@@ -2,7 +2,7 @@
 
 from dataclasses import astuple, dataclass
 
-from multigrain.llm.store.database import Database
+from multigrain.llm.store_database import Database
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Inputs: which are settled, and how."""
 
 from multigrain.llm.protocol import Answer
-from multigrain.llm.store.database import Database
+from multigrain.llm.store_database import Database
 
 BATCHED = "batched"
 """The state of an input that is in a batch."""

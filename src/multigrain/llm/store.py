@@ -11,10 +11,10 @@ Raw replies are kept apart from what is read in them: a better reader finds in t
 missed, and nothing is paid for twice.
 """
 
-from multigrain.llm.store.batches import Batch, Batches
-from multigrain.llm.store.calls import Calls
-from multigrain.llm.store.inputs import BATCHED, Inputs
-from multigrain.llm.store.servers import Servers
+from multigrain.llm.store_batches import Batch, Batches
+from multigrain.llm.store_calls import Calls
+from multigrain.llm.store_inputs import BATCHED, Inputs
+from multigrain.llm.store_servers import Servers
 
 __all__ = ["BATCHED", "AnswerStore", "Batch"]
 

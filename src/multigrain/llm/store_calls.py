@@ -2,7 +2,7 @@
 
 from multigrain.llm.budget import Usage
 from multigrain.llm.protocol import Answer
-from multigrain.llm.store.database import Database
+from multigrain.llm.store_database import Database
 
 
 class Calls(Database):

@@ -1,7 +1,7 @@
 """Servers: what was learnt about each."""
 
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.store.database import Database
+from multigrain.llm.store_database import Database
 
 
 class Servers(Database):
