@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from multigrain.config import LLMSection
 from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, LLMUnavailable
-from multigrain.llm import job, queue, revival
+from multigrain.llm import job, job_queue, revival
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted import Prompted
@@ -433,7 +433,7 @@ def test_inputs_are_taken_as_there_is_room() -> None:
     with new_store() as store:
         tally = simulate(answer_all([FakeServer(world)], stream(), store, budget(store), 4))
         assert tally.answered == 3000
-    assert most_ahead <= 4 * (queue.WAITING + 2)
+    assert most_ahead <= 4 * (job_queue.WAITING + 2)
 
 
 def test_the_bound_covers_every_tokenizer() -> None:
