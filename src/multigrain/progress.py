@@ -158,7 +158,7 @@ class _Lines:
         self.reach(self.done + steps, self.fields)
 
     def reach(self, done: int, fields: dict[str, object]) -> None:
-        if self.begun is None:  # what was done before the meter ran says nothing about the pace
+        if self.begun is None:  # what was done before the meter ran says nothing about the speed
             self.begun = done
         self.done, self.fields = done, fields
         if time.monotonic() - self.printed >= self.every:
@@ -178,9 +178,9 @@ class _Lines:
         self._print(seconds, rate, left)
 
     def _print(self, seconds: float, rate: float, left: float | None) -> None:
-        pace = (f", {rate:.0f}/s" if rate >= 10 else f", {rate:.2g}/s") + (f", {left:.0f} s left" if left else "")
+        speed = (f", {rate:.0f}/s" if rate >= 10 else f", {rate:.2g}/s") + (f", {left:.0f} s left" if left else "")
         fields = f" ({listed(self.fields)})" if self.fields else ""
-        _print(f"{self.description} {self.done}/{self.total} {seconds:.0f} s{pace}{fields}")
+        _print(f"{self.description} {self.done}/{self.total} {seconds:.0f} s{speed}{fields}")
 
 
 class _Json(_Lines):
@@ -191,8 +191,8 @@ class _Json(_Lines):
 
     def _print(self, seconds: float, rate: float, left: float | None) -> None:
         counts = {"work": self.description, "done": self.done, "total": self.total}
-        pace = {"seconds": round(seconds, 1), "rate": round(rate, 2), "left": None if left is None else round(left)}
-        _print(json.dumps({**counts, **pace, **self.fields}, ensure_ascii=False))
+        speed = {"seconds": round(seconds, 1), "rate": round(rate, 2), "left": None if left is None else round(left)}
+        _print(json.dumps({**counts, **speed, **self.fields}, ensure_ascii=False))
 
 
 class _Bar:

@@ -173,8 +173,8 @@ def _failure(work: Callable[[], Any]) -> str:
 
 def fork_groups(encoder: Path, folder: Path) -> None:
     """One group after the other."""
-    tiny_decoder("eos")  # where there are several processes, the host lets the main one alone save a model
-    gc.freeze()  # the host collects after each training
+    tiny_decoder("eos")  # where there are several processes, transformers lets the main one alone save a model
+    gc.freeze()  # transformers collects after each training
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     for count in GROUPS:
         (folder / str(count)).mkdir()

@@ -1,4 +1,4 @@
-"""The loss beside the host's, by hand, and in all the ways in which a batch can be split."""
+"""The loss beside that of sentence-transformers, by hand, and in all the ways in which a batch can be split."""
 
 import random
 from pathlib import Path

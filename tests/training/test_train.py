@@ -257,7 +257,7 @@ def test_a_self_paced_training_that_was_cut_takes_the_same_decisions(
 def test_a_kill_while_a_checkpoint_is_written_costs_that_checkpoint_alone(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
-    """The host writes the model, then the optimizer, how it draws, and its state; stop before the later ones."""
+    """transformers writes the model, then the optimizer, how it draws, and its state; stop before the later ones."""
     expected = model(tiny_encoder)
     train_model(expected, curriculum(), SECTION, tmp_path / "whole", seed=7)
     if stop == "state":

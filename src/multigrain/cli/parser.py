@@ -180,7 +180,7 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     elif name != "quickstart":
         verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
     if name == "synthesize":
-        _add_asking(verb)
+        _add_generation(verb)
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
@@ -260,7 +260,7 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--force", action="store_true", help="write into a folder that is there")
 
 
-def _add_asking(verb: argparse.ArgumentParser) -> None:
+def _add_generation(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, SYNTHESIZE_EPILOG)
     way = verb.add_mutually_exclusive_group()
     way.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')

@@ -64,7 +64,7 @@ KEYS: dict[str, str] = {
 """Our settings, each with its usual names; a name that is usual in one section alone stands with its section."""
 
 _STEPS = "training goes by training.steps (one epoch: pairs / batch_size), and phases may have steps of their own"
-_PACE = (
+_SELF_PACED = (
     'there is none; training.schedule = "self-paced" ends phases that teach no more, and training.evaluate = true '
     "measures after each"
 )
@@ -81,7 +81,7 @@ _OF_THE_SERVER = (
 )
 ABSENT: dict[str, str] = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "num_train_epochs", "max_epochs"), _STEPS),
-    **dict.fromkeys(("early_stopping", "patience", "early_stopping_patience", "load_best_model_at_end"), _PACE),
+    **dict.fromkeys(("early_stopping", "patience", "early_stopping_patience", "load_best_model_at_end"), _SELF_PACED),
     **dict.fromkeys(
         ("warmup", "warmup_steps", "warmup_ratio", "scheduler", "lr_scheduler", "lr_scheduler_type"), _WARMUP
     ),

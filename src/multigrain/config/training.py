@@ -96,7 +96,7 @@ class TrainingSection(Section):
     matryoshka: list[Dimension] = []
     """Train the first so many numbers of the vectors too, so that they can be cut to that length."""
     base_share: float = Field(0.0, ge=0, lt=1)
-    """Share of the base in the weights that are saved (a soup of both models): less is forgotten, for less gain."""
+    """Share of the base in the weights that are saved (WiSE-FT, arXiv 2109.01903): less is forgotten, for less gain."""
     dropout: bool = False
     """Keep the base's own dropout. Without it a step is faster, and does not depend on how a batch is split."""
     precision: Precision = "fp32"

@@ -112,9 +112,9 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
         batch_size: int,
         world_size: int,
         phase_at: PhaseAt,
-        **host: Any,
+        **sampler_arguments: Any,
     ) -> None:
-        super().__init__(dataset, batch_samplers, **host)
+        super().__init__(dataset, batch_samplers, **sampler_arguments)
         self.step_size, self.world_size, self.phase_at = batch_size, world_size, phase_at
         self.batch_size = batch_size // world_size  # accelerate takes shorter ones for a rest
         self.rows_of_phase = dataset.cumulative_sizes[0]

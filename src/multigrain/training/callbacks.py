@@ -99,7 +99,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         phase_at: the place of the phase of a step.
-        pace: decides where phases end, by `margin_on` of a phase.
+        schedule: decides where phases end, by `margin_on` of a phase.
         margin_on: measures.
         evaluate: is called before training and after each phase; logs what it finds.
     """
@@ -107,11 +107,11 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         phase_at: PhaseAt,
-        pace: SelfPacedSchedule | None,
+        schedule: SelfPacedSchedule | None,
         margin_on: Callable[[int], float | None],
         evaluate: Callable[[], None] | None,
     ) -> None:
-        self._phase_at, self._pace, self._margin_on, self._evaluate = phase_at, pace, margin_on, evaluate
+        self._phase_at, self._schedule, self._margin_on, self._evaluate = phase_at, schedule, margin_on, evaluate
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluate the model before it is trained."""
@@ -120,8 +120,8 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether the phase is over."""
-        if self._pace and state.global_step < state.max_steps:
-            follows = self._pace.look(state.global_step, self._margin_on)
+        if self._schedule and state.global_step < state.max_steps:
+            follows = self._schedule.check(state.global_step, self._margin_on)
             if follows is not None:
                 say(f"  the next phase begins after step {state.global_step + 1}")
 

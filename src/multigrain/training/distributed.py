@@ -33,7 +33,7 @@ DIVIDING = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
 """Ways to divide a model among processes. Each forward pass is then one of all of them, and here they differ in how
-many they need: distinct texts in micro-batches, and looks at the model between steps by the main process alone."""
+many they need: distinct texts in micro-batches, and evaluations between steps by the main process alone."""
 
 _are_waiting = False
 """Whether the other processes wait for the main one's word."""

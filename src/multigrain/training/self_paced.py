@@ -4,7 +4,7 @@ Every few steps the margin of the model on held-out tuples is taken,
 
     margin = mean over tuples of cos(query, positive) - cos(query, negative of the phase's grades),
 
-and the phase ends when it is no better than at the look before. What was seen and decided is written down before it
+and the phase ends when it is no better than at the check before. What was seen and decided is written down before it
 takes effect, so a training that is resumed does again exactly what it did.
 """
 
@@ -25,7 +25,7 @@ class SelfPacedSchedule:
 
     Args:
         curriculum: the plan, of whose phases the order counts, and the lengths where there is no margin.
-        every: steps between two looks.
+        every: steps between two checks.
         record: the file of the decisions.
         writes: whether this process writes it.
     """
@@ -34,9 +34,9 @@ class SelfPacedSchedule:
         self._phases, self._bounds = curriculum.phases, curriculum.bounds
         self._steps, self._every = curriculum.steps, every
         self._record, self._writes = record, writes
-        looks = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
-        self._looks: dict[int, tuple[int, float | None]] = {
-            look["step"]: (look["phase"], look["margin"]) for look in looks
+        checks = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else []
+        self._checks: dict[int, tuple[int, float | None]] = {
+            check["step"]: (check["phase"], check["margin"]) for check in checks
         }
         """After how many steps: the phase that is to come, and the margin on the one that was."""
 
@@ -49,38 +49,40 @@ class SelfPacedSchedule:
         known = (step - LAG) // self._every * self._every
         if known < self._every:
             return 0
-        if known not in self._looks:
+        if known not in self._checks:
             raise RunError(f"training: the batch of step {step + 1} is fetched before its phase is decided")
-        return self._looks[known][0]
+        return self._checks[known][0]
 
-    def look(self, steps: int, margin_on: Callable[[int], float | None]) -> int | None:
+    def check(self, steps: int, margin_on: Callable[[int], float | None]) -> int | None:
         """After so many steps: decide whether the next phase begins; returns it if it does.
 
         Args:
             steps: how many are done.
             margin_on: measures the margin on the tuples of a phase; None where no held-out tuple has its grades.
         """
-        if steps % self._every or steps in self._looks:
+        if steps % self._every or steps in self._checks:
             return None
         phase = self.phase_at(steps - 1)
         margin = margin_on(phase)
         is_over = phase + 1 < len(self._phases) and (
             self._has_stalled(steps, phase, margin) or self._must_go_on(steps, phase)
         )
-        self._looks[steps] = phase + is_over, margin
+        self._checks[steps] = phase + is_over, margin
         if self._writes:
-            looks = [{"step": step, "phase": to_come, "margin": seen} for step, (to_come, seen) in self._looks.items()]
-            write_json(self._record, looks)
+            checks = [
+                {"step": step, "phase": to_come, "margin": seen} for step, (to_come, seen) in self._checks.items()
+            ]
+            write_json(self._record, checks)
         return phase + 1 if is_over else None
 
     def _has_stalled(self, steps: int, phase: int, margin: float | None) -> bool:
         if margin is None:  # then the schedule's own length holds
             return steps >= self._bounds[phase]
-        before = self._looks.get(steps - self._every)
+        before = self._checks.get(steps - self._every)
         if before is None or before[1] is None or self.phase_at(steps - self._every - 1) != phase:
             return False
         return margin <= before[1]
 
     def _must_go_on(self, steps: int, phase: int) -> bool:
-        """Return whether the phases that are left need all steps that are left, one look each."""
+        """Return whether the phases that are left need all steps that are left, one check each."""
         return self._steps - steps <= (len(self._phases) - 1 - phase) * self._every

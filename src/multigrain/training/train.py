@@ -62,7 +62,7 @@ def train_model(
     section: TrainingSection,
     folder: Path,
     seed: int,
-    held: HeldOut = HeldOut(),
+    held_out: HeldOut = HeldOut(),
 ) -> None:
     """Train in place. A training that was interrupted goes on from its last whole checkpoint, exactly.
 
@@ -72,7 +72,7 @@ def train_model(
         section: the settings.
         folder: receives curriculum.json, log.jsonl and checkpoints/.
         seed: of whatever is drawn in training (dropout).
-        held: what is looked at in between.
+        held_out: the held-out tuples, and what is measured on them between steps.
 
     Raises:
         ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be dealt to the
@@ -88,17 +88,17 @@ def train_model(
         model.max_seq_length = min(section.max_tokens, full_length)
     if not section.dropout:
         without_dropout(model)
-    pace = (
+    schedule = (
         SelfPacedSchedule(curriculum, section.pace_every, folder / "pace.json", writes=writes)
         if section.is_self_paced
         else None
     )
-    phase_at = pace.phase_at if pace else curriculum.phase_at
+    phase_at = schedule.phase_at if schedule else curriculum.phase_at
     with _memory_explained():
         trainer = _trainer(model, curriculum, section, folder, seed, phase_at)
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
-            trainer.add_callback(_evaluation_callback(trainer, pace, held))
+            trainer.add_callback(_evaluation_callback(trainer, schedule, held_out))
             processes = trainer.args.world_size
             checkpoint = from_main(lambda: last_checkpoint(folder / "checkpoints", curriculum.batch_size, processes))
             with trainer.stopping.postponed():
@@ -234,19 +234,19 @@ def _losses(
 
 
 def _evaluation_callback(
-    trainer: CurriculumTrainer, pace: SelfPacedSchedule | None, held: HeldOut
+    trainer: CurriculumTrainer, schedule: SelfPacedSchedule | None, held_out: HeldOut
 ) -> EvaluationCallback:
     """Return the callback that evaluates the model of the main process; the others follow what it found."""
 
     def margin(phase: int) -> float | None:
-        return from_main(lambda: margin_on(trainer.model, held.tuples, trainer.curriculum.phases[phase]))
+        return from_main(lambda: margin_on(trainer.model, held_out.tuples, trainer.curriculum.phases[phase]))
 
     def evaluate() -> None:
-        found = from_main(lambda: held.evaluate(trainer.model) if held.evaluate else {})
+        found = from_main(lambda: held_out.evaluate(trainer.model) if held_out.evaluate else {})
         trainer.model.train()
         trainer.log({f"held_out_{name}": value for name, value in found.items()})
 
-    return EvaluationCallback(trainer.phase_at, pace, margin, evaluate if held.evaluate else None)
+    return EvaluationCallback(trainer.phase_at, schedule, margin, evaluate if held_out.evaluate else None)
 
 
 @contextmanager

@@ -27,11 +27,11 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         curriculum: what is trained on.
         phase_at: the place of the phase of a step (from 0).
         stopping: when there are more checkpoints than sentence-transformers'.
-        **host: what sentence-transformers' trainer takes; a loss for each phase, by its name.
+        **trainer_arguments: what sentence-transformers' trainer takes; a loss for each phase, by its name.
     """
 
-    def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **host: Any) -> None:
-        super().__init__(**host)
+    def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **trainer_arguments: Any) -> None:
+        super().__init__(**trainer_arguments)
         self.curriculum, self.phase_at, self.stopping = curriculum, phase_at, stopping
         self.add_callback(stopping)
         self._begun = time.monotonic()
