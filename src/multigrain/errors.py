@@ -21,7 +21,7 @@ LONGEST_MESSAGE = 600
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, without the pages of advice that may follow."""
+    """Return the first line of a library's message, without the pages of advice that may follow."""
     if isinstance(error, KeyError):
         return f"there is no {error}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

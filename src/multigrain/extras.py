@@ -1,4 +1,4 @@
-"""What is installed apart: packages that only some settings need, and the weights of the embedded language model."""
+"""Optional packages, and the weights of the embedded language model."""
 
 import hashlib
 import importlib.util

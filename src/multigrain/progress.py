@@ -1,4 +1,4 @@
-"""What is said on the terminal: progress, messages, and text that fits its width."""
+"""Progress, messages and tables on the terminal."""
 
 import json
 import sys
@@ -261,7 +261,7 @@ def width_of(stream: TextIO) -> int | None:
 
 
 def is_live(stream: TextIO) -> bool:
-    """Whether the stream is a terminal on which a line can be drawn over; a log of CI keeps them all."""
+    """Return whether the stream is a terminal on which a line can be drawn over; a log of CI keeps them all."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") and not os.environ.get("CI")
 
 

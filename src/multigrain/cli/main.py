@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _beside_the_main_process(arguments: Sequence[str] | None) -> int:
-    """The same, but the results, and how to use the command line, are the main process's to print."""
+    """Run the verb in a process beside the main one, which alone prints results and help."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, even where it waits for the others in a library
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         with redirect_stderr(nowhere):
@@ -88,7 +88,7 @@ def _perform(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Of a run, a grid or a model, by what lies there."""
+    """Check a run, a grid or a model, by what the path holds."""
     place = as_path(options.run, "a run's file or run folder, a grid's file, or a model's folder")
     if place.is_dir() and not (place / RUN_FILE).is_file():
         return _verify(place, options.set)
@@ -212,7 +212,7 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
 
 def _print(text: str) -> None:
-    """To stdout; on a terminal, lines break between words."""
+    """Print to stdout; on a terminal, lines break between words."""
     print(fitted(text, width_of(sys.stdout)))
 
 
@@ -221,7 +221,7 @@ def _width() -> int:
 
 
 def _explain(error: Exception) -> int:
-    """One clear message, and the exit code that goes with it."""
+    """Print one clear message, and return its exit code."""
     message, code = f"{type(error).__name__}: {error}\n(--debug shows where)", FAILED
     if isinstance(error, MultigrainError):
         message, code = str(error), error.exit_code
@@ -233,7 +233,7 @@ def _explain(error: Exception) -> int:
 
 
 def _keep_libraries_quiet(debug: bool) -> None:
-    """Their warnings and bars would drown ours."""
+    """Silence warnings and bars of libraries, which would drown ours."""
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

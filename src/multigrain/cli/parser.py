@@ -166,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
-    """What the verb works on, and what it alone takes."""
+    """Add what the verb works on, and the options that it alone takes."""
     adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
         "search": _add_search,
         "export-data": _add_export_data,

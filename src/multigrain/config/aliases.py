@@ -1,4 +1,4 @@
-"""What other tools call our settings: whoever writes such a name is told ours."""
+"""Names of settings in other tools, so that an error can name ours."""
 
 from collections.abc import Collection
 
@@ -140,7 +140,7 @@ def key_for(name: str, section: str) -> str | None:
 
 
 def absent(name: str, section: str) -> str | None:
-    """What we have in place of a setting that others have, in this section or in any."""
+    """Return our replacement for a setting of other tools, in this section or in any."""
     return ABSENT.get(f"{section}.{_plain(name)}", ABSENT.get(_plain(name)))
 
 

@@ -1,4 +1,4 @@
-"""What all sections share: strict types, no unknown keys, frozen."""
+"""The base class of all sections: strict types, no unknown keys, frozen."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _paths_are_text(cls, value: Any) -> Any:
-        """In Python a setting may be a `Path` too."""
+        """Accept a `Path` for any text, for callers in Python."""
         texts = [_text(part) for part in value] if isinstance(value, list) else value
         return _text(texts)
 

@@ -8,16 +8,16 @@ from multigrain.config.base import Section
 
 
 class DataSection(Section):
-    """Where the pairs and the corpus come from, and what is held out."""
+    """Settings of the data: pairs, corpus, and what is held out."""
 
     pairs: str | None = Field(None, min_length=1)
-    """`beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in one of the forms of docs/interchange.md; none
-    where the language model writes the pairs too (`synthesis.mode`)."""
+    """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in a form of docs/interchange.md.
+    None where the language model writes the pairs (`synthesis.mode`)."""
     corpus: str | None = None
-    """`FILE.jsonl` or `beir:FOLDER`; by default the corpus that `pairs` brings, else the positives."""
+    """Source of the corpus: `FILE.jsonl` or `beir:FOLDER`. The default is the corpus of `pairs`, else the positives."""
     held_out: Annotated[float, Field(ge=0, lt=1)] | list[str] = 0.1
     """Share of the queries to hold out, or the sources (for `python-docs`: packages) to hold out whole."""
     limit: int | None = Field(None, ge=1)
-    """Most training pairs to keep (a seeded sample)."""
+    """Largest number of training pairs; a seeded sample is kept."""
     drop_leaked: bool = False
-    """Train without the pairs whose query the evaluation asks too, instead of refusing them."""
+    """Whether pairs whose query the evaluation asks too are left out. By default they are an error."""

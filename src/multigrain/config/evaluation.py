@@ -6,23 +6,26 @@ from multigrain.config.base import Precision, Section
 
 
 class EvaluationSection(Section):
-    """What the trained model and its base are measured on."""
+    """Settings of the evaluation of the trained model and of its base."""
 
     tasks: list[str] = Field(["held-out"], min_length=1)
-    """`held-out`, `beir:FOLDER:SPLIT`, `sts:FILE`, `graded:FILE` or `mteb:NAME`; see docs/evaluation.md."""
+    """Tasks: Tasks: `held-out`, `beir:FOLDER:SPLIT`, `sts:FILE`, `graded:FILE` or `mteb:NAME`; see
+    docs/evaluation.md."""
     precision: Precision = "fp32"
-    """`bf16`: encode in half precision (about 1.6 times as fast on a CPU that can); `auto`: where the hardware can."""
+    """Precision of encoding. `bf16` is about 1.6 times as fast on a CPU that supports it; `auto` decides by the
+    hardware."""
     mteb_data: str | None = None
-    """A folder with data sets of the hub, as OWNER/NAME, for `mteb:` tasks where the hub cannot be reached."""
+    """Folder with data sets of the hub, as OWNER/NAME, for `mteb:` tasks where the hub cannot be reached."""
 
 
 class ExportSection(Section):
-    """What is written beside the model that sentence-transformers loads."""
+    """Settings of what is exported beside the model."""
 
     onnx: bool = False
-    """`model/onnx`: one graph from token ids to the embedding. Needs `pip install "multigrain[onnx]"`."""
+    """Whether to write `model/onnx`: one graph from token ids to the embedding. Needs `pip install
+    "multigrain[onnx]"`."""
     int8: bool = False
-    """The graph in 8 bits too."""
+    """Whether to write the graph in 8 bits too."""
 
     @model_validator(mode="after")
     def _int8_is_onnx(self) -> "ExportSection":

@@ -59,7 +59,7 @@ def _value_meant(found: Any, allowed: list[str]) -> str:
 
 
 def _share_meant(key: str, found: Any) -> str:
-    """Of what may be a percentage."""
+    """Suggest a share where a percentage was given."""
     number = re.fullmatch(r"(\d+(?:\.\d+)?) ?%?", str(found))
     if key != "data.held_out" or not number:
         return ""

@@ -8,33 +8,34 @@ from multigrain.config.base import Section
 
 
 class GradingSection(Section):
-    """How relevance is measured and cut into grades."""
+    """Settings of grading: how relevance is measured and cut into grades."""
 
     judge: list[Literal["embedding", "cross-encoder", "bm25", "llm"]] = Field(["embedding", "bm25"], min_length=1)
-    """One or several. The first measures the grades; all must agree on the order, and that nothing is as relevant as
-    the positive. `llm` measures nothing: it is asked whether the most relevant candidates answer the query."""
+    """Judges of relevance. The first measures the grades. All must agree on the order, and that no negative is as
+    relevant as the positive. `llm` measures nothing; it is asked whether the most relevant candidates answer the
+    query."""
     judge_model: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines, and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
     query_prompt: str | None = None
-    """What the judge's model reads before queries in place of its own prompt (see `model.query_prompt`)."""
+    """Prompt of the judge's model before queries, in place of its own (see `model.query_prompt`)."""
     document_prompt: str | None = None
-    """The same before documents."""
+    """Prompt of the judge's model before documents, in place of its own."""
     cross_encoder: str | None = None
     """The model of the judge `cross-encoder`."""
     bands: list[Annotated[float, Field(gt=0)]] = Field([0.3, 0.5, 0.7], min_length=3, max_length=3)
     """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
     false_negative_above: float = Field(0.95, gt=0)
     keep_given: bool = False
-    """Negatives that came with their pairs keep the grades that they came with; only the others are judged."""
+    """Whether negatives that came with their pairs keep their grades; then only the others are judged."""
     length_ratio: float = Field(3.0, gt=1)
-    """How many times as long as its positive, or as short, a negative may be, in words."""
+    """Largest ratio, in words, between the lengths of a negative and of its positive."""
     repairs: int = Field(2, ge=0, le=8)
-    """Times that the language model is asked once more for a grade that stayed empty."""
+    """Rounds in which the language model is asked again for grades that stayed empty."""
     round_trip: int = Field(3, ge=1)
-    """A written query must find its own passage among so many first documents of the corpus."""
+    """Rank up to which a written query must find its own passage in the corpus."""
     most_answers: int = Field(5, ge=1)
-    """A written query that fits more documents of the corpus nearly as well as its own passage is dropped."""
+    """Largest number of documents that may fit a written query nearly as well as its own passage."""
 
     @field_validator("judge", mode="before")
     @classmethod
@@ -55,5 +56,5 @@ class GradingSection(Section):
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """The four bounds that `multigrain.records.grade_of` takes."""
+        """The four bounds for `multigrain.records.grade_of`."""
         return (*self.bands, self.false_negative_above)

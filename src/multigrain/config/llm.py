@@ -11,14 +11,14 @@ from multigrain.config.base import Section
 
 
 class PricesSection(Section):
-    """What the language model costs, in dollars per million tokens."""
+    """Prices of the language model, in dollars per million tokens."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
 
 
 def _server(url: str) -> str:
-    """The address without a slash at its end.
+    """Return the address without a slash at its end.
 
     Raises:
         ValueError: it is none, or carries a login or a query: keys come from the environment.
@@ -52,32 +52,34 @@ VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)
 
 
 class LLMSection(Section):
-    """Which language model writes candidates, and how it is spoken to."""
+    """Settings of the language model that writes candidates."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
     base_url: list[str] = []
-    """Of an OpenAI-compatible server, such as `https://api.example.com/v1`; or of several with the same model."""
+    """Address of an OpenAI-compatible server, such as `https://api.example.com/v1`, or of several with the same
+    model."""
     model: str | None = None
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     temperature: float = Field(0.7, ge=0, le=2)
     max_concurrency: int = Field(8, ge=1)
-    """Requests under way at once, at each server."""
+    """Largest number of concurrent requests at each server."""
     max_requests: int | None = Field(None, ge=0)
-    """The caps hold for the run folder, however many commands fill it; they are never passed."""
+    """Largest number of requests. The three caps hold for the run folder, over all commands, and are never exceeded."""
     max_tokens: int | None = Field(None, ge=0)
-    """Of all prompts and answers together."""
+    """Largest number of tokens of prompts and answers together."""
     max_cost: float | None = Field(None, ge=0)
-    """In dollars."""
+    """Largest cost in dollars."""
     prices: PricesSection | None = None
-    """By default those that the package `genai-prices` lists; nothing for a server on this machine."""
+    """Prices of the model. The default is what the package `genai-prices` lists, and nothing for a server on this
+    machine."""
     timeout: float = Field(120, gt=0, le=86_400)
-    """Seconds that one request may take."""
+    """Longest time for one request, in seconds."""
     extra_body: dict[str, Any] = {}
     """Further fields of each request, such as `{ chat_template_kwargs = { enable_thinking = false } }`."""
     extra_headers: dict[str, str] = {}
     """Further headers, such as `{ api-key = "$MY_KEY" }`: `$NAME` and `${NAME}` stand for environment variables."""
     query: dict[str, str] = {}
-    """Added to each address, such as `{ api-version = "2024-10-21" }`; with variables, as in headers."""
+    """Parameters of each address, such as `{ api-version = "2024-10-21" }`, with variables as in headers."""
 
     @property
     def extra(self) -> str:

@@ -149,7 +149,7 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _origin(value: str) -> str:
-    """Where the data may come from that a path begins to name."""
+    """Say where the data of an unresolved path may come from."""
     advice = "set it to the folder that the path goes on from, or write the path itself"
     if not (beir := re.fullmatch(r"beir:\$\{?\w+\}?/(\w[\w-]*)(:\w+)?", value)):
         return advice

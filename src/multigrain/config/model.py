@@ -8,57 +8,58 @@ from multigrain.config.base import Section
 
 
 class AnchorSection(Section):
-    """How anchor pooling weighs tokens; the defaults are the paper's."""
+    """Settings of anchor-token-aware pooling. The defaults are those of the paper."""
 
     form: Literal["log", "linear"] = "log"
-    """`linear` does not damp the tokens that take most of the attention."""
+    """How attention becomes a weight. `linear` does not damp the tokens that take most of it."""
     layers: list[int] = Field([-1], min_length=1)
-    """The attention layers that are looked at, counted as in a list: -1 is the last."""
+    """Attention layers that give the weights, counted as in a list: -1 is the last."""
     exclude_first: bool = False
-    """Leave out the first token, which takes half of the attention in an untrained causal model."""
+    """Whether the first token is left out; it takes half of the attention in an untrained causal model."""
     visibility_correction: bool = False
-    """Divide the score of each token by the number of tokens that see it: a causal mask favours early ones."""
+    """Whether the score of a token is divided by the number of tokens that see it. A causal mask favours early
+    tokens."""
     detach: bool = False
-    """Let no gradient flow through the weights."""
+    """Whether gradients stop at the weights."""
 
 
 class LoraSection(Section):
-    """A low-rank adapter is trained in place of all weights."""
+    """Settings of a low-rank adapter (LoRA, arXiv 2106.09685), trained in place of all weights."""
 
     rank: int = Field(16, ge=1)
     alpha: int | None = Field(None, ge=1)
-    """What the adapter adds is multiplied by alpha / rank; by default 2."""
+    """Numerator of the adapter's scale alpha / rank. By default the scale is 2."""
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the modules that get an adapter, such as `["q_proj", "v_proj"]`."""
     dora: bool = False
-    """Weight-decomposed adapters (arXiv 2402.09353)."""
+    """Whether the adapter is weight-decomposed (DoRA, arXiv 2402.09353)."""
     top_layers: int | None = Field(None, ge=1)
-    """Only the last N layers get an adapter."""
+    """Number of last layers that get an adapter. The default is all."""
     quantize: Literal["4bit"] | None = None
-    """Keep the frozen weights in 4 bits while training (QLoRA); needs `pip install "multigrain[qlora]"`."""
+    """Whether frozen weights are kept in 4 bits in training (QLoRA). Needs `pip install "multigrain[qlora]"`."""
 
 
 class ModelSection(Section):
-    """The model that is trained."""
+    """Settings of the model that is trained."""
 
     base: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a hub name."""
     pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
     anchor: AnchorSection = AnchorSection()
     bidirectional: bool | Annotated[int, Field(ge=1)] = False
-    """Let the tokens of a decoder see those after them too, as encoders do; a number: in so many of its last layers,
-    which is the way where only these are trained (lora.top_layers)."""
+    """Whether the tokens of a decoder attend to later ones, as in an encoder. A number limits this to as many last
+    layers, which suits `lora.top_layers`."""
     lora: LoraSection | None = None
     max_tokens: int = Field(256, ge=8)
     instruction: str | None = Field(None, min_length=1)
-    """What queries look for, in a sentence such as "Given a claim, find documents that refute it": queries then begin
-    with it, documents with nothing. By default the base's own prompts, if it has any."""
+    """What queries look for, in a sentence such as "Given a claim, find documents that refute it". Queries then begin
+    with it, and documents with nothing. The default is the prompts of the base, if it has any."""
     query_prompt: str | None = None
-    """What goes before queries in place of the base's own prompt, such as "query: " of E5, whose files do not say it.
-    The base is measured with it too."""
+    """Prompt before queries in place of the base's own, such as "query: " for E5, whose files do not name it. The base
+    is measured with it too."""
     document_prompt: str | None = None
-    """The same before documents, such as "passage: "."""
+    """Prompt before documents in place of the base's own, such as "passage: "."""
     prompt_in_pooling: bool = True
     """Whether the tokens of a prompt take part in the pooling; they are attended to in any case."""
 
@@ -83,7 +84,7 @@ class ModelSection(Section):
 
 
 def described(section: ModelSection) -> str:
-    """What is made of the base, in words."""
+    """Describe in words what is made of the base."""
     words = [f"{section.pooling} pooling", f"{section.max_tokens} tokens"]
     if section.bidirectional:
         words.append("bidirectional" if section.bidirectional is True else f"top {section.bidirectional} bidirectional")

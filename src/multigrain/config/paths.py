@@ -1,4 +1,4 @@
-"""Which file or folder a path means: a run's file, its run folder, or the folder of its model."""
+"""Resolve what a path means: the file of a run, its run folder, or the folder of its model."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ TRAINED = "training/model"
 
 
 def as_path(value: str | Path, wanted: str) -> Path:
-    """What a caller gave as the place of something; `~` is the home folder.
+    """Return a path that a caller gave, with `~` as the home folder.
 
     Raises:
         TypeError: it is neither text nor a path.
@@ -28,7 +28,7 @@ def as_path(value: str | Path, wanted: str) -> Path:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a run was begun there."""
+    """Return whether a run was begun in the folder."""
     return (folder / RUN_FILE).is_file() and any((folder / name).is_file() for name in ("manifest.json", ".lock"))
 
 

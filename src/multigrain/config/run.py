@@ -41,14 +41,14 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
         "report_to",
     },
 }
-"""Settings that may change without anything being done again."""
+"""Settings that may change without any stage being run again."""
 
 WRITTEN_SURPLUS = 2
-"""Queries that are asked for, for each that training can see: the filters drop up to half of them."""
+"""Queries that are requested for each one that training can see, because filters drop up to half of them."""
 
 
 class Config(Section):
-    """A whole run."""
+    """All settings of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(7, ge=0, lt=2**32)
@@ -70,41 +70,41 @@ class Config(Section):
 
     @property
     def training_seed(self) -> int:
-        """That of the training: its own, else the run's."""
+        """Seed of the training: its own, else that of the run."""
         return self.seed if self.training.seed is None else self.training.seed
 
     @property
     def pairs_asked(self) -> int:
-        """Most training pairs that the language model is asked about: no more than training can see."""
+        """Largest number of training pairs that the language model is asked about: no more than training can see."""
         seen, limit = self.training.pairs_seen, self.synthesis.limit
         return seen if limit is None else min(limit, seen)
 
     @property
     def passages_asked(self) -> int:
-        """Mode "corpus": most passages that get queries, those that are held out included."""
+        """Largest number of passages that get queries in mode `corpus`, held-out ones included."""
         return math.ceil(self._texts_written / self.synthesis.queries_per_passage)
 
     @property
     def pairs_invented_each(self) -> int:
-        """Mode "tasks": the pairs that are asked for each search task; at least one."""
+        """Pairs that are requested for each search task in mode `tasks`; at least one."""
         return min(self.synthesis.pairs_per_task, math.ceil(self._texts_written / self.synthesis.tasks))
 
     @property
     def _texts_written(self) -> int:
-        """Queries, or pairs, of which enough are left for training when some are held out and others dropped."""
+        """Queries or pairs to write, so that enough are left for training when some are held out and others dropped."""
         share = self.data.held_out
         assert isinstance(share, int | float)  # sources cannot be held out of what is still to be written
         return math.ceil(WRITTEN_SURPLUS * self.training.pairs_seen / (1 - share))
 
     @property
     def prompt_style(self) -> Literal["per-grade", "all-grades"]:
-        """The style in force; for `auto`, the one that is likely before anybody has tried."""
+        """Prompt style in force. For `auto`, the likely one before a probe."""
         if self.synthesis.prompt_style != "auto":
             return self.synthesis.prompt_style
         return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
 
     def fingerprint(self, *sections: str) -> str:
-        """A digest of the sections named, and of nothing else.
+        """Digest the named sections, and nothing else.
 
         Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
         which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
@@ -121,7 +121,7 @@ class Config(Section):
 
     @staticmethod
     def digest(value: Any) -> str:
-        """The same for the same JSON value."""
+        """Digest a JSON value: equal values have equal digests."""
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
     @model_validator(mode="after")
@@ -152,7 +152,7 @@ class Config(Section):
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:
-    """The settings that matter in which a saved configuration differs from this one, one line each."""
+    """List the settings in which a saved configuration differs from this one, one line each, neutral ones left out."""
     neutral = tuple(f"{section}.{key}" for section, keys in OUTCOME_NEUTRAL.items() for key in keys)
     old, new = _flatten(saved), _flatten(config.model_dump(exclude_none=True))
     return [

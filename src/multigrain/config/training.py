@@ -8,23 +8,23 @@ from multigrain.config.base import Dimension, Grade, Precision, Section, Share
 
 
 class PhaseSection(Section):
-    """A part of the schedule; no grades means in-batch negatives alone."""
+    """One phase of the schedule. A phase without grades trains with in-batch negatives alone."""
 
     name: str = Field(min_length=1)
     grades: list[Grade]
-    """A step has one negative of each; a grade that is named twice has two."""
+    """Grades of the negatives of a step: one negative for each. A grade that is named twice gives two."""
     steps: int | None = Field(None, ge=1)
-    """By default the phase's share of training.steps."""
+    """Optimizer steps of the phase. The default is its share of `training.steps`."""
     share: float | None = Field(None, gt=0, le=1000)
-    """Of the steps that phases without a number of steps have among them; by default they have equal shares."""
+    """Share of the steps that are left to the phases without `steps`. By default these phases have equal shares."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it."""
     weights: list[Share] | None = None
-    """How much a negative of each of the grades counts, from 0 to 1; by default 1."""
+    """Weight of a negative of each grade in the loss, from 0 to 1. The default is 1."""
     weights_end: list[Share] | None = None
-    """The same at the end of the phase; in between the weights move evenly."""
+    """Weight of each grade at the end of the phase. The weights move linearly from `weights` to it."""
     one_at_a_time: bool = False
-    """A step has negatives of one of the grades, in random order, each as often as the others."""
+    """Whether a step has negatives of one grade alone. Grades come in random order, each equally often."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PhaseSection":
@@ -53,7 +53,7 @@ DEFAULT_STEPS = 80
 
 
 class TrainingSection(Section):
-    """How the model is trained."""
+    """Settings of the training: schedule, loss, optimizer, memory and log."""
 
     schedule: Literal[
         "coarse-to-fine",
@@ -69,56 +69,61 @@ class TrainingSection(Section):
         "annealed",
         "self-paced",
     ] = "all-at-once"
-    """Which grades of negatives training meets when; see `multigrain.training.schedules`. Or give `phases`."""
+    """Preset for the order in which training meets the grades; see `multigrain.training.schedules`. `phases` replaces
+    it."""
     seed: int | None = Field(None, ge=0, lt=2**32)
-    """Of the order of the tuples, of the negatives that are drawn, and of what an adapter begins with; by default the
-    run's. Trainings that differ in it alone share data, synthesis and grading: see `multigrain ablate`."""
+    """Seed of the order of the tuples, the draw of negatives, and the first weights of an adapter. The default is the
+    seed of the run. Trainings that differ in this seed alone share data, synthesis and grading; see `multigrain
+    ablate`."""
     steps: int = Field(DEFAULT_STEPS, ge=1)
-    """Optimiser steps of the whole schedule."""
+    """Optimizer steps of the whole schedule."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it; a phase may have its own."""
     phases: list[PhaseSection] = []
-    """A schedule of your own (with `schedule = "self-paced"`: one whose phases end when they have taught enough)."""
+    """Phases of your own. With `schedule = "self-paced"` each ends when its margin grows no more."""
     pace_every: int = Field(10, ge=2)
-    """Self-paced: steps between two looks at the held-out tuples."""
+    """Steps between two evaluations on the held-out tuples, with `schedule = "self-paced"`."""
     batch_size: int = Field(32, ge=2)
     """Tuples of one step, over all processes."""
     by_task: bool = True
     """A batch holds tuples of one task, where tuples have tasks and there are enough of them."""
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
-    """See `multigrain.training.objectives`."""
+    """Loss over the graded negatives; see `multigrain.training.objectives`."""
     symmetric: bool = False
-    """Positives must find their queries too."""
+    """Whether the loss also asks that each positive finds its query."""
     false_negative_above: float | None = Field(None, gt=0)
-    """Negatives whose judge score is at least this share of the positive's do not count; grading did so already with
-    the last of grading.bounds, so this is for trying stricter limits."""
+    """Share of the positive's judge score from which a negative is taken for a false negative and left out of the loss.
+    Grading drops them already by `grading.false_negative_above`; this is for trying a stricter limit."""
     matryoshka: list[Dimension] = []
-    """Train the first so many numbers of the vectors too, so that they can be cut to that length."""
+    """Lengths at which shortened vectors are trained too (Matryoshka, arXiv 2205.13147), so that users can cut them."""
     base_share: float = Field(0.0, ge=0, lt=1)
     """Share of the base in the weights that are saved (WiSE-FT, arXiv 2109.01903): less is forgotten, for less gain."""
     dropout: bool = False
-    """Keep the base's own dropout. Without it a step is faster, and does not depend on how a batch is split."""
+    """Whether the base keeps its own dropout. Without it a step is faster, and independent of how a batch is split."""
     precision: Precision = "fp32"
-    """`bf16`: matrix products in half precision (about 1.6 times as fast on a CPU that can, more on a GPU); `auto`:
-    where the hardware can."""
+    """Precision of matrix products. `bf16` is about 1.6 times as fast on a CPU that supports it, and more on a GPU;
+    `auto` takes it where the hardware supports it."""
     max_tokens: int | None = Field(None, ge=8)
-    """Cut texts to this length in training alone; by default model.max_tokens."""
+    """Longest text in training, in tokens. The default is `model.max_tokens`."""
     micro_batch_tokens: int | None = Field(None, ge=1)
-    """Tokens that are encoded at once, texts of like length together; by default 1,024 on a CPU, 4,096 on a GPU."""
+    """Tokens of a micro-batch; texts of similar length go together. The default is 1,024 on a CPU and 4,096 on a
+    GPU."""
     activation_gb: float = Field(2.0, ge=0)
-    """Memory for what the backward pass needs. Texts beyond it are encoded twice (GradCache): as exact, but slower."""
+    """Memory in GB for activations that the backward pass needs. Texts beyond it are encoded twice (GradCache,
+    arXiv 2101.06983), which is as exact, and slower."""
     frozen_cache_gb: float = Field(4.0, ge=0)
-    """Disk space for the output of layers that are not trained (model.lora.top_layers), computed once for each text;
-    if it takes more, it is computed at each step."""
+    """Disk space in GB for the output of frozen layers (`model.lora.top_layers`), computed once for each text. Where it
+    would take more, it is computed at each step."""
     checkpoint_every: int = Field(20, ge=1)
     """Steps between checkpoints."""
     checkpoint_minutes: float = Field(5.0, gt=0)
-    """And the longest time between them. Ctrl-C, SIGTERM and SIGHUP leave one too, when the step under way is done."""
+    """Longest time between two checkpoints, in minutes. Ctrl-C, SIGTERM and SIGHUP also leave one, after the step
+    under way."""
     evaluate: bool = False
-    """Measure the model on held-out pairs before training and after each phase."""
+    """Whether the model is measured on held-out pairs before training and after each phase."""
     report_to: list[Literal["tensorboard", "wandb"]] = []
-    """Where the training log goes besides training/log.jsonl."""
+    """Services that receive the training log besides `training/log.jsonl`."""
 
     @field_validator("phases")
     @classmethod
@@ -143,16 +148,16 @@ class TrainingSection(Section):
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole schedule, the numbers that phases bring included."""
+        """Optimizer steps of the whole schedule, those that phases bring included."""
         given = [phase.steps for phase in self.phases if phase.steps is not None]
         return sum(given) if given and len(given) == len(self.phases) else self.steps
 
     @property
     def pairs_seen(self) -> int:
-        """Most pairs that training can meet: one in each place of each batch."""
+        """Largest number of pairs that training can meet: steps times batch size."""
         return self.total_steps * self.batch_size
 
     @property
     def is_self_paced(self) -> bool:
-        """Whether phases end when the model gets no better at them."""
+        """Whether a phase ends when its margin grows no more."""
         return self.schedule == "self-paced"

@@ -29,8 +29,8 @@ def find_base(name: str, key: str) -> str:
         return name
     if folder.is_file():
         raise ConfigError(key, [f"{name} is a file; wanted its folder, {folder.parent}, or another of: {WANTED}"])
-    looks_like_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    if looks_like_path and not folder.is_dir():
+    is_path_like = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if is_path_like and not folder.is_dir():
         raise ConfigError(key, [f"{name}: no such folder{_suggestion(name)}; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
         raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])

@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from."""
+"""Find the checkpoint from which a training goes on."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _state(checkpoint: Path) -> dict[str, Any] | None:
-    """What the main process writes last."""
+    """Files that the main process writes last."""
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def _processes(state: dict[str, Any], batch_size: int) -> int:
 
 
 def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
-    """Whether the other processes have written too (how they draw random numbers), and nothing is cut."""
+    """Return whether the other processes have written their random states too, and no file is cut."""
     count = _processes(state, batch_size)
     names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
     zips = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *names)]
@@ -75,7 +75,7 @@ def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
 
 
 def _is_uncut(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says: a power cut leaves it shorter."""
+    """Return whether a safetensors file is as long as its header says; a power cut leaves it shorter."""
     try:
         with safe_open(path, "np"):
             return True

@@ -40,17 +40,17 @@ _are_waiting = False
 
 
 def count() -> int:
-    """How many were started together."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def is_main() -> bool:
-    """Whether this is the one that speaks and writes."""
+    """Return whether this is the main process, which alone prints and writes."""
     return count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def share_of(batch_size: int) -> int:
-    """How many tuples of a step each process has.
+    """Return how many tuples of a step each process has.
 
     Raises:
         ConfigError: they cannot be dealt evenly.
@@ -62,7 +62,7 @@ def share_of(batch_size: int) -> int:
 
 
 def are_on_cpu() -> bool:
-    """Whether there are several and nothing else to compute on; they must be told so, or each sees itself alone."""
+    """Return whether there are several processes and no GPU; accelerate must be told so, or each sees itself alone."""
     import torch
 
     return count() > 1 and not torch.accelerator.is_available()
@@ -92,7 +92,7 @@ def joined() -> "PartialState":
 
 
 def from_main(find: Callable[[], T]) -> T:
-    """What the main process finds, in every process.
+    """Return in every process what the main process finds.
 
     Raises:
         MultigrainError: what the main process raises, in every process.
@@ -112,7 +112,7 @@ def from_main(find: Callable[[], T]) -> T:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """In the main process, around all that it does: unless it calls `begin`, the others end as it does."""
+    """Wrap all that the main process does: unless it calls `begin`, the others end as it does."""
     global _are_waiting  # noqa: PLW0603 (there is one group of processes)
     _are_waiting = count() > 1
     try:
@@ -135,7 +135,7 @@ def begin() -> None:
 
 
 def follow(take_part: Callable[[], None]) -> None:
-    """In the other processes: wait for the main one, and take part if there is something to do.
+    """Wait for the main process, and take part if there is something to do.
 
     Raises:
         MultigrainError: what the main process raised before, or this one in its part.
@@ -147,7 +147,7 @@ def follow(take_part: Callable[[], None]) -> None:
 
 
 def is_first_to_tell() -> bool:
-    """Whether nobody has told the user yet what went wrong; the main process comes first."""
+    """Return whether nobody has told the user yet what went wrong; the main process comes first."""
     if count() == 1:
         return True
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # documented there
@@ -176,7 +176,7 @@ def _wait_for_main(store: Any) -> None:
 
 
 def _tell(found: Any = None, error: Exception | None = None) -> None:
-    """To the other processes; an error as its exit code and text, for not every error survives pickling."""
+    """Send to the other processes; an error goes as exit code and text, for not every error survives pickling."""
     from accelerate.utils import broadcast_object_list
 
     code = error.exit_code if isinstance(error, MultigrainError) else 1

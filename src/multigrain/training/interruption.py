@@ -1,4 +1,4 @@
-"""When a training writes a checkpoint beside the usual ones: when it is interrupted, and when much time has passed.
+"""Checkpoints beside the regular ones: on an interruption, and after much time.
 
 Processes that train together must do so at the same step, so they tell each other at the end of each.
 """
@@ -39,12 +39,12 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether this process was told to stop."""
+        """Return whether this process was told to stop."""
         return self._interrupted is not None
 
     @property
     def is_due(self) -> bool:
-        """Whether the last checkpoint is too old."""
+        """Return whether the last checkpoint is too old."""
         return time.monotonic() - self._saved >= self._seconds
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """In the block, the first of `SIGNALS` ends the training after the step under way, a second at once.
+        """Within the block, end the training on the first of `SIGNALS` after the step under way, on a second at once.
 
         Signals that are ignored stay so, and one that would end the process ends it, once there is a checkpoint.
 

@@ -75,7 +75,7 @@ def _moved(features: Features, device: str | torch.device) -> Features:
 
 
 def _kind(column: Features) -> str:
-    """What must be equal for two columns to be encoded together, such as the length of the prompt."""
+    """Return what must be equal for two columns to be encoded together, such as the length of the prompt."""
     rows, width = column["input_ids"].shape
     others = {
         key: value.tolist() if torch.is_tensor(value) else value
