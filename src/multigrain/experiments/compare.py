@@ -77,7 +77,7 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
         say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
-        with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
+        with full_disk_explained(out.absolute().parent), atomic_folder(out, keep_others=True) as folder:
             write_table(comparison, folder)
             write_plots(comparison, logs, runs, folder)
         say(f"{out}: table.md, table.json, and pictures (metric-*.svg, training.svg)")

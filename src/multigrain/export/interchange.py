@@ -139,7 +139,7 @@ def _write_hf(out: Path, tuples: Iterable[GradedTuple], survey: Survey) -> None:
             *(("instruction", text), ("task", text), *([("group", text)] if survey.has_groups else [])),
         ]
     )
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, keep_others=True) as folder:
         with atomic_file(folder / PARQUET) as file:
             _write_parquet(file, schema, (_hf_row(graded, schema.names) for graded in tuples))
         write_atomic(folder / "README.md", dataset_card(survey).encode())

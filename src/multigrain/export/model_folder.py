@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from multigrain.config import ExportSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.export.onnx import export_onnx
-from multigrain.files import link_or_copy, write_atomic, written_whole
+from multigrain.files import atomic_folder, link_or_copy, write_atomic
 from multigrain.model.adapter import base_of, has_adapter, merge
 from multigrain.model.load import load_model
 from multigrain.progress import say
@@ -30,7 +30,7 @@ def export_model(trained: Path, folder: Path, card: str, section: ExportSection)
     Raises:
         RunError: what was written does not give the vectors of the trained model; or see `export_onnx`.
     """
-    with written_whole(folder) as part:
+    with atomic_folder(folder) as part:
         _write_whole(load_model(trained), trained, part)
         write_atomic(part / "README.md", card.encode())
         if section.onnx:
@@ -50,7 +50,7 @@ def merge_model(source: Path, folder: Path) -> str:
     needed = {source.resolve(): "the adapter itself", Path(base_of(model)).resolve(): "the adapter's base"}
     if used := needed.get(folder.resolve()):
         raise ConfigError("--out", [f"{folder} is the folder of {used}; give another name"])
-    with written_whole(folder) as part:
+    with atomic_folder(folder) as part:
         cosine = _write_whole(model, source, part)
     return f"{folder}: merged; cosine to the vectors of {source}: {cosine:.6f}"
 
@@ -66,7 +66,7 @@ def _write_whole(model: SentenceTransformer, source: Path, part: Path) -> float:
     if has_adapter(model):
         merge(model).save_pretrained(str(part), create_model_card=False)
     else:
-        shutil.copytree(source, part, copy_function=_copy)
+        shutil.copytree(source, part, copy_function=_copy, dirs_exist_ok=True)
     vectors, written = (loaded.encode(PROBE, normalize_embeddings=True) for loaded in (model, load_model(part)))
     cosine = float((written * vectors).sum(1).min())
     backbone: Any = model[0].model

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from multigrain.errors import RunError, first_line
 from multigrain.extras import require_extra
-from multigrain.files import write_json, written_whole
+from multigrain.files import atomic_folder, write_json
 from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.anchor_attention import evaluating
 from multigrain.model.roles import ROLES, Vectors, prompt_for
@@ -76,8 +76,7 @@ def export_onnx(model: SentenceTransformer, folder: Path, int8: bool = False) ->
     _check_pooling(model)
     say("  writing the graph (a minute for a decoder of 30 layers) ...")
     model = _in_float32(merge(model) if has_adapter(model) else model)
-    with written_whole(folder) as part, evaluating(model), _quiet():
-        part.mkdir()
+    with atomic_folder(folder) as part, evaluating(model), _quiet():
         _write_tokenizer(model, part / "tokenizer.json")
         write_json(part / "prompts.json", {role: prompt_for(role, model.prompts) for role in ROLES})
         _write_graph(model, part / "model.onnx")
