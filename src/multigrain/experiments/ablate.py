@@ -14,8 +14,9 @@ from typing import Any, Literal
 from multigrain.config import as_path
 from multigrain.errors import ConfigError, MultigrainError, RunError
 from multigrain.experiments.arms import Arm, Comparison, compare
+from multigrain.experiments.cells import Cell
 from multigrain.experiments.compare import SEED, bases_of, training_log, write_table
-from multigrain.experiments.grid import Cell, Grid
+from multigrain.experiments.grid import Grid
 from multigrain.experiments.plots import write_plots
 from multigrain.experiments.results import read_run, tuned_score
 from multigrain.experiments.tables import tables
