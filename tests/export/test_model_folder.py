@@ -11,7 +11,8 @@ from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import model_folder
 from multigrain.export.card import Lesson, model_card
-from multigrain.export.interchange import Survey, dataset_card
+from multigrain.export.dataset_card import dataset_card
+from multigrain.export.tuple_survey import Survey
 from multigrain.export.verify import verify
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
