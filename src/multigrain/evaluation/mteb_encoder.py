@@ -59,7 +59,7 @@ class Encoder:
         role: Role | None = prompt_type.value if prompt_type else None
         texts = [text for batch in inputs for text in batch["text"]]
         prompt = prompt_for(role, self.model.prompts) if role else self._prompt_of(task_metadata)
-        return encode_by_length(self.model, texts, prompt, role, self.report, batch_size)
+        return encode_by_length(self.model, texts, prompt, role=role, report=self.report, batch_size=batch_size)
 
     def _prompt_of(self, task: "TaskMetadata") -> str:
         """Return the prompt of a text that is neither query nor document."""
