@@ -76,7 +76,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: str) -> "Figure":
-    """Draw each arm's value, the interval of its difference from the baseline around it, and small dots for its trainings."""
+    """Draw each arm's value, the interval of its difference from the baseline, and its trainings as small dots."""
     figure, axes = _figure(1.2 + 0.35 * len(scores))
     names = list(scores)[::-1]
     for row, name in enumerate(names):

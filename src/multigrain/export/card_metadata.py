@@ -13,16 +13,18 @@ HUB_NAMES = {
     EMBEDDED: "sentence-transformers/all-MiniLM-L6-v2",
     EMBEDDED_LLM: "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
+"""The names on the hub of the models that multigrain brings."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "multigrain"]
 TASK_TYPES = {"sts:": "semantic-similarity", "graded:": "reranking", "mteb:": "sentence-similarity"}
-"""By the beginning of a task's name; all others are searches. Words as in sentence-transformers' cards."""
+"""Task types by the beginning of a task's name; all others are searches. Words as in sentence-transformers' cards."""
 METRIC_TYPES = {
     "nDCG@10": "cosine_ndcg@10",
     "MRR@10": "cosine_mrr@10",
     "Recall@100": "cosine_recall@100",
     "Spearman": "spearman_cosine",
 }
+"""The names of our metrics on the hub."""
 
 
 def card_metadata(config: Config, summary: dict[str, Any], languages: Sequence[str]) -> str:
