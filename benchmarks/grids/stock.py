@@ -23,7 +23,8 @@ from sentence_transformers.util import mine_hard_negatives
 
 from multigrain.config import Config
 from multigrain.data.split_data import SplitData
-from multigrain.experiments.grid import Cell, Grid
+from multigrain.experiments.cells import Cell
+from multigrain.experiments.grid import Grid
 from multigrain.experiments.results import tuned_score
 from multigrain.files import write_json
 from multigrain.model.load import load_base

@@ -1,4 +1,4 @@
-"""Write files and folders whole, name them by digest, and explain a full disk."""
+"""Write files and folders atomically, digest files, and explain a full disk."""
 
 import errno
 import hashlib
@@ -15,14 +15,14 @@ from multigrain.errors import MultigrainError, RunError
 
 
 def count_lines(path: Path) -> int:
-    """How many records a file holds."""
+    """Return the number of lines of a file, which is that of its records."""
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, of which a reader sees the old content or the whole new one, never a part."""
+    """Give a file to write; a reader of `path` sees all of the old content or all of the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -36,26 +36,61 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name, or whose files take their places, when all of it is there."""
-    out = out.resolve()
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+def atomic_folder(out: Path, *, keep_others: bool = False) -> Iterator[Path]:
+    """Give an empty folder to fill, and put it in the place of `out` when the block ends well.
+
+    While the block runs, and if it raises, `out` stays as it was. One process at a time may write a folder. What a
+    killed one left beside `out` goes away, and what it had moved aside comes back.
+
+    Without `keep_others` the new folder replaces the old one by two renames: `out` is all old or all new, and between
+    the two renames it is absent. A symbolic link is replaced, and what it points to stays.
+
+    With `keep_others` the files move into the folder that is there, one by one: each of them is all old or all new,
+    and files of other names stay. A symbolic link is followed.
+
+    Args:
+        out: the folder to write; its parents are made.
+        keep_others: keep the files in `out` that the block does not write.
+
+    Yields:
+        An empty folder beside `out`, on the same disk.
+    """
+    out = out.resolve() if keep_others else out.absolute()
+    beside = out.with_name(f".{out.name}.multigrain")
+    new, old = beside / "new", beside / "old"
+    _put_back(old, out)  # a process was killed between the two renames
+    shutil.rmtree(beside, ignore_errors=True)
+    new.mkdir(parents=True)
     try:
-        part.mkdir(parents=True)
-        yield part
-        if not out.exists():
-            part.rename(out)
-            return
-        for path in [path for path in part.rglob("*") if path.is_file()]:
-            place = out / path.relative_to(part)
-            place.parent.mkdir(exist_ok=True)
-            path.replace(place)
+        yield new
+        if keep_others and out.exists():
+            _move_files(new, out)
+        else:
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _put_back(old, out)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put_back(old: Path, out: Path) -> None:
+    """Give the old folder its name again, unless a new one has it."""
+    if old.exists() and not out.exists():
+        old.rename(out)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move each file of `source` to its place below `target`, over the file that is there."""
+    files = [path for path in source.rglob("*") if path.is_file()]
+    for path in files:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a whole file at once."""
+    """Write the content of a file atomically."""
     with atomic_file(path) as file:
         file.write(content)
 
@@ -76,18 +111,28 @@ def write_objects(path: Path, objects: Iterable[dict[str, Any]]) -> int:
 
 
 def to_line(fields: dict[str, Any]) -> bytes:
-    """One object as one line."""
+    """Return one object as one line of JSON."""
     return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", errors="replace")
 
 
 SIGNS = ("No space left", "File too large")
+"""What the messages of a full disk say."""
 LEAST_FREE = 2**20
 """Bytes of free disk below which a failure is put down to the disk."""
 
 
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Libraries wrap "disk full" in errors of their own: look through the chain, then at the disk."""
+    """Turn an error that a full disk caused into one that says so.
+
+    Libraries wrap "disk full" in errors of their own. So look through the chain of causes, then at the disk.
+
+    Args:
+        folder: is on the disk that the block writes to.
+
+    Raises:
+        RunError: the block failed because the disk is full.
+    """
     try:
         yield
     except MultigrainError:
@@ -122,7 +167,9 @@ def _is_full_disk(error: Exception, folder: Path) -> bool:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces, and once while it stays the same: stages ask for it again and again.
+    """Return the SHA-256 of a file as hexadecimal digits.
+
+    The file is read in pieces, and once while it stays the same: stages ask for its digest again and again.
 
     Raises:
         OSError: it cannot be read.
@@ -135,26 +182,3 @@ def digest_of(path: Path) -> str:
 def _digest_at(path: Path, _inode: int, _changed: int, _size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to make and fill, beside `folder`, whose name it takes when the block ends well; else it goes away.
-
-    What had the name before goes away when the new one is in its place. What a killed process left beside, under a
-    name of ours, goes away too.
-    """
-    folder = folder.absolute()
-    beside = folder.with_name(f".{folder.name}.multigrain")
-    part, old = beside / "new", beside / "old"
-    if old.exists() and not folder.exists():  # killed between the two
-        old.rename(folder)
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield part
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

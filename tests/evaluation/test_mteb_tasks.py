@@ -27,7 +27,8 @@ from tests.conftest import WORDS, small_pairs
 mteb = pytest.importorskip("mteb")
 datasets = pytest.importorskip("datasets")
 
-from multigrain.evaluation.mteb_tasks import Encoder, measure, model_meta  # noqa: E402
+from multigrain.evaluation.mteb_encoder import Encoder  # noqa: E402
+from multigrain.evaluation.mteb_tasks import measure, model_meta  # noqa: E402
 
 INSTRUCTION = "find the animal in the garden"
 Rows = list[dict[str, Any]]

@@ -18,8 +18,9 @@ from multigrain.cli.parser import DATA_FORMS
 from multigrain.config import load_config
 from multigrain.data.sources import read_source
 from multigrain.errors import ConfigError, RunError
-from multigrain.export import interchange
-from multigrain.export.interchange import FORMS, export_data
+from multigrain.export import dataset_card
+from multigrain.export.interchange import export_data
+from multigrain.export.tuple_forms import FORMS
 from multigrain.pipeline.verbs import export_data as export_data_of_run
 from multigrain.pipeline.verbs import grade, synthesize
 from multigrain.records import GradedTuple, Negative, folded
@@ -266,4 +267,4 @@ def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(999, "n<1K"), (1000, "1K<n<10K"), (10**8, "n>100M")])
 def test_size_categories(rows: int, expected: str) -> None:
-    assert interchange._size_category(rows) == expected
+    assert dataset_card._size_category(rows) == expected

@@ -11,9 +11,9 @@ from multigrain.config import Config, ExportSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import model_folder
 from multigrain.export.card import Lesson, model_card
-from multigrain.export.interchange import Survey, dataset_card
+from multigrain.export.dataset_card import dataset_card
+from multigrain.export.tuple_survey import Survey
 from multigrain.export.verify import verify
-from multigrain.files import written_whole
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
 from multigrain.training.schedules import phases_of
@@ -207,20 +207,3 @@ def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, mon
         model_folder.export_model(trained, tmp_path / "model", "# third card\n", ExportSection())
     assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "trained"]
-
-
-def test_folders_beside_are_left_alone(tmp_path: Path) -> None:
-    for name in ("model.part", "model.old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "mine").touch()
-    (tmp_path / ".model.multigrain" / "new").mkdir(parents=True)  # of a process that was killed
-    (tmp_path / "model").write_text("not a folder")
-    with written_whole(tmp_path / "model") as part:
-        part.mkdir()
-    with pytest.raises(FileExistsError):  # noqa: PT012, SIM117 - the way out of the inner block is tried
-        with written_whole(tmp_path / "deep" / "other") as part:
-            part.mkdir()
-            part.mkdir()
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
-        "deep", "model", "model.old", "model.old/mine", "model.part", "model.part/mine",
-    ]  # fmt: skip

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from multigrain.config import LoraSection, ModelSection
 from multigrain.errors import RunError
 from multigrain.export import onnx as exporter
+from multigrain.export import onnx_graph
 from multigrain.export.onnx import export_onnx
 from multigrain.model.build import build_model
 from multigrain.model.roles import Vectors
@@ -157,7 +158,7 @@ def test_a_large_graph_keeps_its_weights_beside_it_and_can_be_moved(
 ) -> None:
     """And no exporter says a word, or sets up a log of its own."""
     handlers, level = list(logging.root.handlers), logging.root.level
-    monkeypatch.setattr(exporter, "LARGE", 0)
+    monkeypatch.setattr(onnx_graph, "LARGE", 0)
     export_onnx(tiny, tmp_path / "onnx", int8=True)
     assert capfd.readouterr() == ("", "  writing the graph (a minute for a decoder of 30 layers) ...\n")
     assert (logging.root.handlers, logging.root.level) == (handlers, level)
@@ -203,7 +204,7 @@ def test_what_cannot_be_exported(
     """Each error says what to do, and the folder that was there stays whole."""
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(exporter, "_write_graph", lambda model, path: path.write_bytes(before["model.onnx"]))
+        patch.setattr(exporter, "write_graph", lambda model, path: path.write_bytes(before["model.onnx"]))
         patch.setattr(exporter, "CLOSE", 1e-12)
         with pytest.raises(RunError, match=r"differ from the model's by .*e-\d\d; wanted 1e-12.* Please report this"):
             export_onnx(tiny, exported)

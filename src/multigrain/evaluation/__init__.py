@@ -1,1 +1,1 @@
-"""How good is the trained model, and how sure are we?"""
+"""Measure models on tasks, and say how sure the differences are."""

@@ -1,9 +1,9 @@
 """Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import nlargest
-from itertools import count, islice, pairwise
+from itertools import islice, pairwise
 from statistics import fmean
 
 import numpy as np
@@ -23,7 +23,13 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of each item; of a search the best documents (ids, best first) for each query, and how many it had."""
+    """What came of measuring a model on a task.
+
+    Attributes:
+        scores: of each item.
+        rankings: of a search, the ids of the best documents for each query, best first.
+        documents: of a search, how many were searched.
+    """
 
     scores: Scores
     rankings: dict[str, list[str]] = field(default_factory=dict)
@@ -31,7 +37,7 @@ class Evaluation:
 
 
 def evaluate(task: Task, embed: Embed) -> Evaluation:
-    """Measure the model behind `embed` on a task."""
+    """Measure the model behind `embed` on a task, item by item."""
     if isinstance(task, SimilarityTask):
         return Evaluation(_similarities(task, embed))
     if isinstance(task, GradedTask):
@@ -41,15 +47,27 @@ def evaluate(task: Task, embed: Embed) -> Evaluation:
 
 def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
     queries = embed(list(task.queries.values()), "query")
-    numbers = count()
-    documents = (document for document, _ in zip(task.documents, numbers, strict=False))  # counted as they go by
-    found = nearest(queries, documents, embed, DEPTH + bool(task.own))
-    rankings = {
-        query: [id for _, id in best if id != task.own.get(query)][:DEPTH]
-        for query, best in zip(task.queries, found, strict=True)
-    }
+    searched = _Counted(task.documents)
+    found = nearest(queries, searched, embed, DEPTH + bool(task.own))
+    rankings: dict[str, list[str]] = {}
+    for query, best in zip(task.queries, found, strict=True):
+        own = task.own.get(query)
+        rankings[query] = [id for _, id in best if id != own][:DEPTH]
     scores = {query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}
-    return Evaluation(scores, rankings, next(numbers))
+    return Evaluation(scores, rankings, searched.seen)
+
+
+class _Counted:
+    """Documents that are counted as they go by."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = documents
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self.seen += 1
+            yield document
 
 
 def _score(ranking: list[str], judged: dict[str, int]) -> dict[str, float]:
@@ -59,7 +77,7 @@ def _score(ranking: list[str], judged: dict[str, int]) -> dict[str, float]:
 def nearest(
     queries: Vectors, documents: Iterable[Document], embed: Embed, k: int, block: int = BLOCK
 ) -> list[list[tuple[float, str]]]:
-    """For each query the k documents of the highest cosine, best first, as (cosine, id).
+    """Find the k documents of the highest cosine for each query, best first, as (cosine, id).
 
     Of documents with the same cosine the greater id comes first, as in trec_eval.
 
@@ -77,14 +95,14 @@ def nearest(
         vectors = embed([document.text for document in portion], "document")
         for start in range(0, len(queries), 256):  # so that the similarities take little memory
             similarity = queries[start : start + 256] @ vectors.T
-            for row, values in enumerate(similarity, start):
-                candidates = _above(values, k)
-                best[row] = nlargest(k, [*best[row], *((float(values[c]), ids[c]) for c in candidates)])
+            for row, cosines in enumerate(similarity, start):
+                candidates = [(float(cosines[place]), ids[place]) for place in _greatest(cosines, k)]
+                best[row] = nlargest(k, [*best[row], *candidates])
     return best
 
 
-def _above(values: Vectors, k: int) -> list[int]:
-    """The places of all values that are no smaller than the k-th greatest."""
+def _greatest(values: Vectors, k: int) -> list[int]:
+    """Return the places of all values that are no smaller than the k-th greatest."""
     if len(values) <= k:
         return list(range(len(values)))
     places: list[int] = np.flatnonzero(values >= np.partition(values, -k)[-k]).tolist()
@@ -92,13 +110,15 @@ def _above(values: Vectors, k: int) -> list[int]:
 
 
 def _similarities(task: SimilarityTask, embed: Embed) -> Scores:
-    """The cosine of each pair beside the score that people gave; neither sentence is a query."""
-    first, second = embed(task.first, "document"), embed(task.second, "document")
+    """Return the cosine of each pair beside the score that people gave; neither sentence is a query."""
+    first = embed(task.first, "document")
+    second = embed(task.second, "document")
     cosines = (first * second).sum(axis=1)
-    return {
-        str(number): {COSINE: float(cosine), GOLD: score}
-        for number, (cosine, score) in enumerate(zip(cosines, task.scores, strict=True), start=1)
-    }
+    scores: Scores = {}
+    for cosine, score in zip(cosines, task.scores, strict=True):
+        number = str(len(scores) + 1)
+        scores[number] = {COSINE: float(cosine), GOLD: score}
+    return scores
 
 
 def _orders(task: GradedTask, embed: Embed) -> Scores:
@@ -114,13 +134,21 @@ def _orders(task: GradedTask, embed: Embed) -> Scores:
 
 
 def _order(graded: GradedTuple, cosines: Vectors) -> dict[str, float]:
-    """How well the cosines (positive first) agree with the grades; a grade's cosine is the mean of its negatives'."""
+    """Score how well the cosines agree with the grades; a grade's cosine is the mean of its negatives'.
+
+    Args:
+        graded: one tuple.
+        cosines: (1 + negatives,) of the query with the positive, then with each negative.
+    """
     by_grade: dict[int, list[float]] = {}
     for negative, cosine in zip(graded.negatives, cosines[1:], strict=True):
         by_grade.setdefault(negative.grade, []).append(float(cosine))
     means = {grade: fmean(by_grade[grade]) for grade in sorted(by_grade)}
     positive = float(cosines[0])
     rising = [*means.values(), positive]
-    order = {ORDER: float(all(low < high for low, high in pairwise(rising)))}
-    accuracies = {accuracy_of(g): fmean(positive > cosine for cosine in by_grade[g]) for g in means}
-    return order | accuracies | {margin_of(g): positive - mean for g, mean in means.items()}
+    scores = {ORDER: float(all(low < high for low, high in pairwise(rising)))}
+    for grade in means:
+        scores[accuracy_of(grade)] = fmean(positive > cosine for cosine in by_grade[grade])
+    for grade, mean in means.items():
+        scores[margin_of(grade)] = positive - mean
+    return scores

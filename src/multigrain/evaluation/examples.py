@@ -8,13 +8,16 @@ from multigrain.evaluation.evaluate import Evaluation
 
 EXAMPLES = 5
 SHOWN = 3
+"""Documents shown of each ranking."""
 
 
 def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, seed: int) -> list[dict[str, Any]]:
-    """A random sample (by seed, not by merit) of the queries for which the best document changed."""
+    """Draw a random sample (by seed, not by merit) of the queries for which the best document changed."""
     changed = [query for query in task.queries if base.rankings[query][:1] != trained.rankings[query][:1]]
     chosen = random.Random(seed).sample(changed, min(EXAMPLES, len(changed)))
-    shown = {id for query in chosen for side in (base, trained) for id in side.rankings[query][:SHOWN]}
+    shown: set[str] = set()
+    for query in chosen:
+        shown |= {*base.rankings[query][:SHOWN], *trained.rankings[query][:SHOWN]}
     texts = {document.id: document.text for document in task.documents if document.id in shown}
     return [
         {
@@ -31,7 +34,7 @@ def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, 
 
 
 def _rank(ranking: list[str], relevance: dict[str, int]) -> int | None:
-    """Rank, from 1, of the first relevant document; None where it is not among those retrieved."""
+    """Return the rank, from 1, of the first relevant document; None where it is not among those retrieved."""
     return next((rank for rank, id in enumerate(ranking, start=1) if relevance.get(id, 0) > 0), None)
 
 

@@ -14,26 +14,48 @@ Values = NDArray[np.float64]
 
 NDCG, MRR, RECALL = "nDCG@10", "MRR@10", "Recall@100"
 ORDER = "order"
-"""1 where a tuple's positive is nearest to the query, and its grades follow, higher ones nearer (by their mean)."""
+"""Name of the metric that is 1 where a tuple's positive is nearest to the query, and its grades follow in their order.
+
+Higher grades are nearer; the cosine of a grade is the mean of its negatives'.
+"""
 COSINE, GOLD, SPEARMAN = "cosine", "gold", "Spearman"
+"""Names of a pair's own figures, its cosine and the score that people gave; and of the metric of all pairs."""
 DEPTH = 100
 """Documents of a ranking that the metrics look at."""
 
 
 def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, float]:
-    """All metrics of one ranking.
+    """Return all metrics of one ranking.
 
     Args:
         ranking: relevance of the documents retrieved, best first, at least the first `DEPTH` of them.
         judged: relevance of all judged documents of the query.
+
+    >>> score_ranking([0, 1], [1, 1])  # the relevant one is second, and one is not found
+    {'nDCG@10': 0.38685280723454163, 'MRR@10': 0.5, 'Recall@100': 0.5}
     """
-    return {NDCG: ndcg(ranking, judged, 10), MRR: reciprocal_rank(ranking, 10), RECALL: recall(ranking, judged, 100)}
+    return {
+        NDCG: ndcg(ranking, judged, 10),
+        MRR: reciprocal_rank(ranking, 10),
+        RECALL: recall(ranking, judged, 100),
+    }
 
 
 def ndcg(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Discounted cumulative gain over that of the best ranking: sum of rel_i / log2(i + 1), i from 1 to k.
+    """Return the normalised discounted cumulative gain of a ranking (Järvelin and Kekäläinen, 2002), from 0 to 1.
 
-    Relevance below 0 counts as 0, as in trec_eval.
+        DCG@k = sum over ranks i from 1 to k of rel_i / log2(i + 1)
+        nDCG@k = DCG@k of the ranking / DCG@k of the best ranking of all judged documents
+
+    As in trec_eval, the gain is the relevance itself, and a relevance below 0 counts as 0. A query without a relevant
+    document has 0.
+
+    Args:
+        ranking: relevance of the documents retrieved, best first.
+        judged: relevance of all judged documents of the query.
+        k: ranks that are looked at.
+
+    The one relevant document is second: DCG = 1 / log2(3) = 0.6309, and 1 / log2(2) = 1 would be best.
 
     >>> round(ndcg([0, 1], [1], 10), 4)
     0.6309
@@ -47,28 +69,54 @@ def _dcg(gains: Sequence[int]) -> float:
 
 
 def reciprocal_rank(ranking: Sequence[int], k: int) -> float:
-    """1 / rank of the first relevant document among the first k, else 0."""
-    return next((1 / (position + 1) for position, gain in enumerate(ranking[:k]) if gain > 0), 0.0)
+    """Return 1 / rank of the first relevant document among the first k, else 0; their mean is MRR (Voorhees, 1999).
+
+    The first relevant document is third:
+
+    >>> round(reciprocal_rank([0, 0, 1, 1], 10), 4)
+    0.3333
+    """
+    for rank, gain in enumerate(ranking[:k], start=1):
+        if gain > 0:
+            return 1 / rank
+    return 0.0
 
 
 def recall(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Share of the relevant documents that are among the first k."""
+    """Return the share of the relevant documents that are among the first k; 0 where none is relevant.
+
+    Of two relevant documents one is among the first two:
+
+    >>> recall([1, 0, 1], [1, 1], 2)
+    0.5
+    """
     relevant = sum(gain > 0 for gain in judged)
     return sum(gain > 0 for gain in ranking[:k]) / relevant if relevant else 0.0
 
 
 def accuracy_of(grade: int) -> str:
-    """The share of a tuple's negatives of the grade that are farther from the query than its positive."""
+    """Return the name of the metric: the share of a tuple's negatives of the grade that the positive is nearer than.
+
+    Positive 0.8, negatives of the grade 0.7 and 0.9, all by their cosine to the query: accuracy 0.5.
+    """
     return f"accuracy {grade}"
 
 
 def margin_of(grade: int) -> str:
-    """By how much the positive's cosine is above the mean of the negatives' of the grade."""
+    """Return the name of the metric: the positive's cosine less the mean cosine of the negatives of the grade.
+
+    Positive 0.8, negatives of the grade 0.5 and 0.7, all by their cosine to the query: margin 0.2.
+    """
     return f"margin {grade}"
 
 
 def spearman(one: ArrayLike, other: ArrayLike) -> float:
-    """Rank correlation, ties sharing their mean rank; 0 where one of both is constant.
+    """Return the rank correlation (Spearman, 1904), from -1 to 1; 0 where one of both is constant.
+
+    It is Pearson's correlation of the ranks; ties share their mean rank. Without ties it is
+    1 - 6 sum d_i^2 / (n (n^2 - 1)), where d_i is the difference between the ranks of item i.
+
+    The ranks differ by 0, 1 and 1: 1 - 6 * 2 / (3 * 8) = 0.5.
 
     >>> round(spearman([1, 2, 3], [1, 3, 2]), 4)
     0.5
@@ -77,7 +125,11 @@ def spearman(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def ranks(values: ArrayLike) -> Values:
-    """Ranks along the last axis, less their mean; ties share theirs."""
+    """Return ranks along the last axis, less their mean; ties share theirs.
+
+    >>> ranks([0.3, 0.1, 0.3]).tolist()
+    [0.5, -1.0, 0.5]
+    """
     from scipy.stats import rankdata
 
     found: Values = rankdata(values, axis=-1)
@@ -86,19 +138,33 @@ def ranks(values: ArrayLike) -> Values:
 
 
 def correlation(one: Values, other: Values) -> Values:
-    """Of centred values, along the last axis; 0 where one of both is constant."""
+    """Return Pearson's correlation of centred values along the last axis: (..., N) and (..., N) to (...).
+
+        sum x_i y_i / sqrt(sum x_i^2 * sum y_i^2)
+
+    It is 0 where one of both is constant.
+    """
     norm = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
     product: Values = (one * other).sum(axis=-1) / np.where(norm == 0, 1, norm)
     return product
 
 
 def overall(items: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of a task: means over its items (those that have the metric), or a rank correlation."""
+    """Return the metrics of a task: means over its items (those that have the metric), or a rank correlation.
+
+    >>> overall([{"order": 1.0, "margin 2": 0.5}, {"order": 0.0, "margin 1": 0.25}])
+    {'order': 0.5, 'margin 1': 0.25, 'margin 2': 0.5}
+    """
     listed = list(items)
     if listed and GOLD in listed[0]:
-        return {SPEARMAN: spearman([item[COSINE] for item in listed], [item[GOLD] for item in listed])}
-    names = list(dict.fromkeys(name for item in listed for name in item))
-    if ORDER in names:
+        cosines = [item[COSINE] for item in listed]
+        scores_by_people = [item[GOLD] for item in listed]
+        return {SPEARMAN: spearman(cosines, scores_by_people)}
+    values: dict[str, list[float]] = {}
+    for item in listed:
+        for name, value in item.items():
+            values.setdefault(name, []).append(value)
+    names = list(values)
+    if ORDER in values:
         names.sort(key=lambda name: (name != ORDER, name))  # the grades come as the tuples have them
-    values = {name: [item[name] for item in listed if name in item] for name in names}
-    return {name: sum(found) / len(found) for name, found in values.items()}
+    return {name: sum(values[name]) / len(values[name]) for name in names}

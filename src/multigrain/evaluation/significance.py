@@ -14,10 +14,11 @@ from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, Values, correl
 RESAMPLES = 10_000
 LEVEL = 0.95
 CHUNK = 200
+"""Resamples that are in memory at once."""
 
 
 class Difference(NamedTuple):
-    """By how much one model is above another, and the ends of the 95 % interval."""
+    """A difference between two models, and the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -26,7 +27,13 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric of one model: (S, N) values, of S trainings that differ in their seed, on N items.
+    """The values of one metric of one model.
+
+    Letters: S trainings that differ in their seed, N items, R resamples.
+
+    Attributes:
+        values: (S, N).
+        gold: (N,) scores by people, or None.
 
     The metric of the whole is the mean; or, where `gold` has (N,) scores by people, the rank correlation with these,
     as the mean over the trainings.
@@ -37,18 +44,18 @@ class Sample:
 
     @classmethod
     def of(cls, values: ArrayLike, gold: ArrayLike | None = None) -> "Sample":
-        """From (N,) or (S, N) values."""
+        """Make a sample of (N,) or (S, N) values."""
         known = None if gold is None else np.asarray(gold, dtype=np.float64)
         return cls(np.atleast_2d(np.asarray(values, dtype=np.float64)), known)
 
     def each(self) -> list[float]:
-        """The metric of each training."""
+        """Return the metric of each training."""
         everything = np.arange(self.values.shape[1])[None]
         return [float(value) for value in _statistic(self, everything)[:, 0]]
 
 
 def paired_bootstrap(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> Difference:
-    """Difference after - before, and the ends of its 95 % percentile interval.
+    """Return the difference after - before, and the ends of its 95 % percentile interval.
 
     Items are drawn with replacement, each with both of its scores, so what makes an item easy for both models
     cancels out (Efron and Tibshirani, 1993). Where there are several trainings of a model, these are drawn with
@@ -71,14 +78,15 @@ def _value(sample: Sample) -> float:
 
 
 def _drawn(one: Sample, other: Sample, count: int, random: np.random.Generator) -> Values:
-    """The difference in each of CHUNK resamples."""
+    """Return the difference in each of CHUNK resamples, (CHUNK,)."""
     items = random.integers(count, size=(CHUNK, count))
-    before, after = (_over_trainings(_statistic(sample, items), random) for sample in (one, other))
+    before = _over_trainings(_statistic(one, items), random)
+    after = _over_trainings(_statistic(other, items), random)
     return after - before
 
 
 def _over_trainings(values: Values, random: np.random.Generator) -> Values:
-    """(S, R) values to the (R,) means over S trainings, which are drawn with replacement for each resample."""
+    """Return means over trainings, which are drawn with replacement for each resample: (S, R) to (R,)."""
     trainings, resamples = values.shape
     drawn = random.integers(trainings, size=(trainings, resamples))
     means: Values = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
@@ -86,7 +94,7 @@ def _over_trainings(values: Values, random: np.random.Generator) -> Values:
 
 
 def _statistic(sample: Sample, items: NDArray[np.int64]) -> Values:
-    """(S, R) values of the metric: of each training, on R draws of items, (R, N)."""
+    """Return the metric of each training on R draws of items: items (R, N) to (S, R)."""
     if sample.gold is None:
         means: Values = np.stack([row[items].mean(axis=1) for row in sample.values])
         return means
@@ -96,7 +104,7 @@ def _statistic(sample: Sample, items: NDArray[np.int64]) -> Values:
 
 
 def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> float:
-    """Two-sided p of the hypothesis that it makes no difference which of both models scores an item.
+    """Return the two-sided p of the hypothesis that it makes no difference which of both models scores an item.
 
     For each of 10,000 draws the scores of a random half of the items are exchanged between the models, and p is the
     share of draws (the observed one among them) whose difference is as large as the observed one (Noreen, 1989;
@@ -104,7 +112,8 @@ def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, se
     the ranks of the item's cosines, each among those of its training. So p is about items alone: it takes the
     trainings as they are.
     """
-    one, other = (_exchangeable(_sample(values)) for values in (before, after))
+    one = _exchangeable(_sample(before))
+    other = _exchangeable(_sample(after))
     count = math.lcm(len(one.values), len(other.values))
     pairs = list(zip(_repeated(one.values, count), _repeated(other.values, count), strict=True))
     random = np.random.default_rng(seed)
@@ -124,22 +133,35 @@ def _exchangeable(sample: Sample) -> Sample:
 
 
 def _repeated(values: Values, count: int) -> Values:
-    """(S, N) values over and over, to (count, N)."""
+    """Repeat trainings until there are `count`: (S, N) to (count, N)."""
     return np.tile(values, (count // len(values), 1))
 
 
 def _swapped(one: Values, other: Values, gold: Values | None, swapped: NDArray[np.bool_]) -> Values:
-    """The differences between two trainings after exchanging the items that are marked."""
+    """Return the differences between two trainings after exchanging the items that are marked.
+
+    Args:
+        one: (N,) values of a training of one model.
+        other: (N,) values of a training of the other.
+        gold: (N,) centred ranks of the scores by people, or None.
+        swapped: (R, N) marks.
+
+    Returns:
+        (R,) differences.
+    """
     if gold is None:
         signs = np.where(swapped, -1.0, 1.0)
         means: Values = signs @ (other - one) / len(one)
         return means
-    after, before = (correlation(ranks(np.where(swapped, x, y)), gold) for x, y in ((one, other), (other, one)))
+    after = correlation(ranks(np.where(swapped, one, other)), gold)
+    before = correlation(ranks(np.where(swapped, other, one)), gold)
     return after - before
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values, corrected for being many (Holm, 1979), in their order.
+    """Return the p values, corrected for being many (Holm, 1979), in their order.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; none becomes smaller than the one before it.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -153,11 +175,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def sample_of(trainings: Sequence[Scores], metric: str, ids: Sequence[str]) -> Sample:
-    """One metric of all trainings, on the items with these ids."""
-    values = [[scores[id][COSINE if metric == SPEARMAN else metric] for id in ids] for scores in trainings]
-    return Sample.of(values, [trainings[0][id][GOLD] for id in ids] if metric == SPEARMAN else None)
+    """Return one metric of all trainings, on the items with these ids."""
+    own = COSINE if metric == SPEARMAN else metric
+    values = [[scores[id][own] for id in ids] for scores in trainings]
+    gold = [trainings[0][id][GOLD] for id in ids] if metric == SPEARMAN else None
+    return Sample.of(values, gold)
 
 
 def ids_of(scores: Scores, metric: str) -> list[str]:
-    """The items that have the metric."""
+    """Return the ids of the items that have the metric."""
     return [id for id, item in scores.items() if metric == SPEARMAN or metric in item]

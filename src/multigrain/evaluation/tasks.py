@@ -1,4 +1,4 @@
-"""What models are measured on: searches, pairs of sentences with a score, graded tuples.
+"""The tasks that models are measured on: searches, pairs of sentences with a score, graded tuples.
 
     held-out             the run's held-out queries, over its corpus
     beir:FOLDER:SPLIT    a BEIR folder
@@ -10,9 +10,8 @@ No torch.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from multigrain.data.beir import RetrievalTask, read_beir_task
@@ -50,7 +49,7 @@ Task = RetrievalTask | SimilarityTask | GradedTask
 
 
 def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> Task:
-    """The task behind a name in `evaluation.tasks`, but for those of mteb.
+    """Load the task behind a name in `evaluation.tasks`, but for those of mteb.
 
     Args:
         name: see above.
@@ -71,7 +70,7 @@ def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], o
 
 
 def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
-    """The task behind a name, as far as its queries; "held-out" is without its documents.
+    """Load the task behind a name, as far as its queries; "held-out" is without its documents.
 
     Raises:
         DataError: see `load_task`.
@@ -82,12 +81,16 @@ def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
 
 
 def files_of_task(name: str) -> list[Path]:
-    """The file of `sts:FILE` and `graded:FILE`."""
+    """Return the file of `sts:FILE` and `graded:FILE`; none for other tasks."""
     return [Path(name.partition(":")[2])] if name.startswith((STS, GRADED)) else []
 
 
 def name_of(name: str) -> str:
-    """What the task is called in tables: that of a file goes by its name alone, that of a run by the run's."""
+    """Return what the task is called in tables: that of a file goes by its name alone, that of a run by the run's.
+
+    >>> name_of("sts:/data/sickr.jsonl"), name_of("graded:runs/x/grading/tuples.jsonl")
+    ('sts:sickr', 'graded:x/tuples')
+    """
     if name.startswith((STS, GRADED)):
         form, _, file = name.partition(":")
         path = Path(file)
@@ -158,20 +161,37 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
         )
     searched = _Searched(documents)
     queries = _queries(pairs)
-    ids = {folded(query): id for id, query in queries.items()}
-    itself = {query: folded(pair.positive) for pair in own if (query := folded(pair.query)) in ids}
-    wanted = {*(folded(pair.positive) for pair in pairs), *itself.values()}
-    id_by_text = {text: document.id for document in searched if (text := folded(document.text)) in wanted}
+    query_ids = {folded(query): id for id, query in queries.items()}
+    itself: dict[str, str] = {}  # the text of the document that is the query, by the query
+    for pair in own:
+        if folded(pair.query) in query_ids:
+            itself[folded(pair.query)] = folded(pair.positive)
+    positives = {folded(pair.positive) for pair in pairs}
+    document_ids = _ids_by_text(searched, positives.union(itself.values()))
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
-        relevance.setdefault(ids[folded(pair.query)], {})[id_by_text[folded(pair.positive)]] = 1
-    found = {ids[query]: id_by_text[text] for query, text in itself.items() if text in id_by_text}
-    left_out = {query: id for query, id in found.items() if id not in relevance[query]}
+        relevant = relevance.setdefault(query_ids[folded(pair.query)], {})
+        relevant[document_ids[folded(pair.positive)]] = 1
+    left_out: dict[str, str] = {}
+    for query, text in itself.items():
+        query_id = query_ids[query]
+        if text in document_ids and document_ids[text] not in relevance[query_id]:
+            left_out[query_id] = document_ids[text]
     return RetrievalTask(HELD_OUT, queries, searched, relevance, left_out)
 
 
+def _ids_by_text(documents: Iterable[Document], wanted: Collection[str]) -> dict[str, str]:
+    """Return the ids of the documents with these folded texts; of several with one text, the last one's."""
+    ids: dict[str, str] = {}
+    for document in documents:
+        text = folded(document.text)
+        if text in wanted:
+            ids[text] = document.id
+    return ids
+
+
 def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
-    """Each distinct query, by the id of its first pair."""
+    """Return each distinct query, by the id of its first pair."""
     first: dict[str, Pair] = {}
     for pair in pairs:
         first.setdefault(folded(pair.query), pair)
@@ -179,7 +199,7 @@ def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def read_similarity_task(path: Path) -> SimilarityTask:
-    """The pairs of a file.
+    """Read the pairs of a file.
 
     Raises:
         DataError: the file is missing or wrong (names file and line), or holds fewer than two different scores.
@@ -198,7 +218,7 @@ def read_similarity_task(path: Path) -> SimilarityTask:
 
 
 def read_graded_task(path: Path) -> GradedTask:
-    """The tuples of a file, those without negatives left out.
+    """Read the tuples of a file, those without negatives left out.
 
     Raises:
         DataError: the file is missing or wrong, or no tuple has a negative.
@@ -212,8 +232,8 @@ def read_graded_task(path: Path) -> GradedTask:
     return GradedTask(name_of(f"{GRADED}{path}"), tuples)
 
 
-def _asked(task: Task) -> dict[str, str]:
-    """The queries of a task, by id: those that training must not have seen."""
+def _queries_of(task: Task) -> dict[str, str]:
+    """Return the queries of a task, by id: those that training must not have seen."""
     if isinstance(task, RetrievalTask):
         return task.queries
     return {graded.id: graded.query for graded in task.tuples} if isinstance(task, GradedTask) else {}
@@ -226,21 +246,26 @@ def check_unseen(task: Task, train: Sequence[Pair]) -> None:
         DataError: names the first that were.
     """
     seen = {folded(pair.query): pair.id for pair in train}
-    leaked = [(id, seen[folded(text)]) for id, text in _asked(task).items() if folded(text) in seen]
+    leaked = [(id, seen[folded(text)]) for id, text in _queries_of(task).items() if folded(text) in seen]
     if leaked:
+        query_id, pair_id = leaked[0]
         raise DataError(
             task.name,
-            f"{len(leaked)} of its queries are also in the training pairs (query {leaked[0][0]} is that of pair "
-            f"{leaked[0][1]}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
+            f"{len(leaked)} of its queries are also in the training pairs (query {query_id} is that of pair "
+            f"{pair_id}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
         )
 
 
 def without_queries_of(task: Task, train: Sequence[Pair]) -> list[Pair]:
-    """The pairs whose query the task does not ask."""
-    asked = {folded(query) for query in _asked(task).values()}
+    """Return the pairs whose query the task does not ask."""
+    asked = {folded(query) for query in _queries_of(task).values()}
     return [pair for pair in train if folded(pair.query) not in asked]
 
 
 def texts_of(task: GradedTask) -> list[str]:
-    """Positive and negatives of each tuple, one tuple after another."""
-    return list(chain.from_iterable((g.positive, *(n.text for n in g.negatives)) for g in task.tuples))
+    """Return positive and negatives of each tuple, one tuple after another."""
+    texts: list[str] = []
+    for graded in task.tuples:
+        texts.append(graded.positive)
+        texts += [negative.text for negative in graded.negatives]
+    return texts

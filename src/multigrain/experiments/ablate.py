@@ -14,10 +14,11 @@ from typing import Any, Literal
 from multigrain.config import as_path
 from multigrain.errors import ConfigError, MultigrainError, RunError
 from multigrain.experiments.arms import Arm, Comparison, compare
+from multigrain.experiments.cells import Cell
 from multigrain.experiments.compare import SEED, bases_of, training_log, write_table
-from multigrain.experiments.grid import Cell, Grid
+from multigrain.experiments.grid import Grid
 from multigrain.experiments.plots import write_plots
-from multigrain.experiments.results import read_run, tuned_score
+from multigrain.experiments.results import RunScores, read_run, tuned_score
 from multigrain.experiments.tables import tables
 from multigrain.extras import require_extra
 from multigrain.files import write_json
@@ -45,7 +46,11 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
 
 
 def compared(path: str | Path, force: bool = False) -> tuple[Comparison, list[str]]:
-    """The same, the tables as figures."""
+    """Train and measure as `ablate` does; return the figures instead of tables.
+
+    Raises:
+        MultigrainError: see `ablate`.
+    """
     require_extra("plots")
     grid = Grid(as_path(path, "an ABLATION.toml"))
     if caveat := grid.caveat:
@@ -57,15 +62,20 @@ def compared(path: str | Path, force: bool = False) -> tuple[Comparison, list[st
 
 
 def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
-    work = _Work(grid, force)
-    tuned = {arm: value for arm in grid.ablation.arms if (value := work.choose(arm)) is not None}
-    cells = [cell for cell in grid.cells(tuned) if cell.arm not in work.not_tuned]
+    runner = _CellRunner(grid, force)
+    tuned: dict[str, Any] = {}
+    for arm in grid.ablation.arms:
+        value = runner.choose(arm)
+        if value is not None:
+            tuned[arm] = value
+    cells = [cell for cell in grid.cells(tuned) if cell.arm not in runner.not_tuned]
     comparison = None
     for _, cells_of_seed in groupby(cells, key=lambda cell: cell.label):
-        if "new" in [work.do(cell) for cell in cells_of_seed]:
+        outcomes = [runner.do(cell) for cell in cells_of_seed]
+        if "new" in outcomes:
             comparison = _write_table(grid, cells, tuned)
     if not any(cell.is_done for cell in cells):
-        raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(work.failures)}")
+        raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(runner.failures)}")
     for folder in grid.donors:  # linked from one to the next, so that one takes the space of all
         if folder != grid.run_folder and not grid.ablation.keep_models:
             shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
@@ -74,14 +84,15 @@ def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
     logs = {arm: training_log(folder) for arm, folder in first.items()}
     write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
     say(f"{grid.folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
-    return comparison, work.failures
+    return comparison, runner.failures
 
 
-class _Work:
-    """Does cells one after another, and tells how far the grid is."""
+class _CellRunner:
+    """The cells one after another, and how far the grid is."""
 
     def __init__(self, grid: Grid, force: bool) -> None:
-        self._grid, self._force = grid, force
+        self._grid = grid
+        self._force = force
         self._total = len(grid.all_tuning_cells()) + len(grid.cells({}))
         self._seen = 0
         self._seconds: list[float] = []
@@ -90,15 +101,19 @@ class _Work:
         """Arms of which a value could not be tried: nothing of them is reported."""
 
     def choose(self, arm: str) -> Any:
-        """The value of the tuned setting with which the arm is best; none where nothing is tuned, or a value failed."""
-        tried = [(value, cell, self.do(cell)) for value, cell in self._grid.tuning_cells(arm)]
-        if any(outcome == "failed" for *_, outcome in tried):
+        """Return the value of the tuned setting with which the arm is best.
+
+        It is None where nothing is tuned, or a value could not be tried.
+        """
+        cells = self._grid.tuning_cells(arm)
+        outcomes = [self.do(cell) for _, cell in cells]
+        if "failed" in outcomes:
             self.not_tuned.add(arm)
-        if not tried or arm in self.not_tuned:
-            return None
-        value, best = max(((value, tuned_score(cell.folder)) for value, cell, _ in tried), key=lambda pair: pair[1])
         tune = self._grid.ablation.tune
-        assert tune is not None
+        if tune is None or arm in self.not_tuned:
+            return None
+        scores = [(value, tuned_score(cell.folder)) for value, cell in cells]
+        value, best = max(scores, key=lambda scored: scored[1])
         say(f"{arm}: {tune.key} = {value} ({best:.4f} on {tune.task})")
         return value
 
@@ -116,8 +131,9 @@ class _Work:
         say(f"cell {self._seen} of {self._total}: {cell.arm} ({cell.label}){rest}")
         started = time.monotonic()
         _clear(cell)
+        donors = [folder for folder in self._grid.donors if folder != cell.folder]
         try:
-            verbs.measure(cell.config, [d for d in self._grid.donors if d != cell.folder], self._force)
+            verbs.measure(cell.config, donors, self._force)
         except MultigrainError as error:
             self.failures.append(f"{cell.arm} ({cell.label}): {error}")
             say(f"  failed: {error}")
@@ -161,20 +177,27 @@ def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Co
 
 
 def seeds_of(grid: Grid, done: Sequence[Cell]) -> dict[str, Any]:
-    """All that was drawn by: of the run, of each arm's trainings in their order, of tuning, and of the intervals."""
+    """Return all seeds: of the run, of each arm's trainings in their order, of tuning, and of the intervals."""
     trainings: dict[str, list[int]] = {}
     for cell in done:
         trainings.setdefault(cell.arm, []).append(cell.config.training_seed)
-    tuning = {"tuning": grid.ablation.tune.seed} if grid.ablation.tune else {}
-    return {"run": done[0].config.seed, "trainings": trainings, **tuning, "resamples": SEED}
+    seeds: dict[str, Any] = {"run": done[0].config.seed, "trainings": trainings}
+    if grid.ablation.tune:
+        seeds["tuning"] = grid.ablation.tune.seed
+    seeds["resamples"] = SEED
+    return seeds
 
 
 def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
-    measured = [(cell.arm, *read_run(cell.folder)) for cell in done]
-    bases = {arm: base for arm, base, _ in reversed(measured)}
-    arms = bases_of({arm: bases[arm] for arm in grid.ablation.arms if arm in bases})
-    trainings = {name: [trained for arm, _, trained in measured if arm == name] for name in grid.ablation.arms}
-    arms += [Arm(name, found) for name, found in trainings.items() if found]
+    bases: dict[str, RunScores] = {}
+    trainings: dict[str, list[RunScores]] = {}
+    for cell in done:
+        base, trained = read_run(cell.folder)
+        bases.setdefault(cell.arm, base)
+        trainings.setdefault(cell.arm, []).append(trained)
+    measured = [name for name in grid.ablation.arms if name in bases]
+    arms = bases_of({name: bases[name] for name in measured})
+    arms += [Arm(name, trainings[name]) for name in measured]
     baseline = grid.ablation.baseline or next(iter(grid.ablation.arms))
     arms.sort(key=lambda arm: arm.name != baseline)
     if arms[0].name != baseline:
@@ -212,7 +235,7 @@ def check_grid(path: str | Path) -> str:
 
 
 def _require_steps(path: Path, cells: Iterable[Cell]) -> None:
-    """That the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
+    """Make sure that the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
 
     Raises:
         ConfigError: names the first arm whose steps do not.

@@ -27,7 +27,7 @@ MOVED = 5
 
 @dataclass(frozen=True)
 class Arm:
-    """A name, and its trainings."""
+    """A way of making a model: its name, and its trainings."""
 
     name: str
     trainings: list[RunScores]
@@ -35,13 +35,19 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmScore:
-    """One metric of one arm on one task; the difference is from the baseline's."""
+    """One metric of one arm on one task.
+
+    Attributes:
+        value: the mean over trainings.
+        each: the metric of each training.
+        difference: from the baseline.
+        p: of the randomisation test, corrected for the number of differences in the table (Holm).
+    """
 
     value: float
     each: list[float]
     difference: Difference | None = None
     p: float | None = None
-    """Of the randomisation test, corrected for the number of differences in the table (Holm)."""
 
     @property
     def spread(self) -> float | None:
@@ -51,41 +57,52 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Task -> metric -> arm -> score; of each task the first metric is the one that is tested."""
+    """All arms on all tasks.
+
+    Attributes:
+        baseline: the name of the arm that the others are compared with.
+        tasks: task -> metric -> arm -> score; of each task the first metric is the one that is tested.
+        moved: task -> arm -> the items that gained most against the baseline, and those that lost most.
+    """
 
     baseline: str
     tasks: dict[str, dict[str, dict[str, ArmScore]]]
     moved: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
-    """Task -> arm -> the items that gained most against the baseline, and those that lost most."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the comparison as plain values."""
         return asdict(self)
 
 
 def compare(arms: Sequence[Arm], seed: int) -> Comparison:
-    """All arms on all tasks that they have in common, against the first.
+    """Compare all arms with the first, on all tasks that they have in common.
 
     Raises:
         RunError: there is no such task, or a task has other items in one arm than in another.
     """
     first = arms[0].trainings[0]
-    shared = [task for task in first.scores if all(task in t.scores for arm in arms for t in arm.trainings)]
+    trainings = [training for arm in arms for training in arm.trainings]
+    shared = [task for task in first.scores if all(task in training.scores for training in trainings)]
     if not shared:
         names = "; ".join(f"{arm.name}: {', '.join(arm.trainings[0].scores) or 'none'}" for arm in arms)
         raise RunError(f"there is no task that all were measured on; nothing to compare. Tasks of {names}")
     for task in shared:
         _require_same_items(arms, task)
     tasks = {task: _task(arms, task, seed) for task in shared}
-    moved = {
-        task: {arm.name: _moved(arms[0], arm, task, first.texts.get(task, {})) for arm in arms[1:]}
-        for task in shared
-        if task in first.items
-    }
+    moved: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for task in shared:
+        if task in first.items:
+            texts = first.texts.get(task, {})
+            moved[task] = {arm.name: _moved(arms[0], arm, task, texts) for arm in arms[1:]}
     return Comparison(arms[0].name, _with_p(tasks, arms, seed), moved)
 
 
 def _require_same_items(arms: Sequence[Arm], task: str) -> None:
+    """Make sure that all trainings were measured on the same items.
+
+    Raises:
+        RunError: they were not, or they searched corpora of different sizes.
+    """
     measured = [(arm, training) for arm in arms for training in arm.trainings]
     sizes = {training.documents[task]: arm.name for arm, training in measured if task in training.documents}
     if len(sizes) > 1:
@@ -99,7 +116,7 @@ def _require_same_items(arms: Sequence[Arm], task: str) -> None:
 
 
 def _identities(training: RunScores, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
-    """What must be the same for items to be the same: id, text, what people say of them, and their metrics."""
+    """Return what makes items the same: id, text, what people say of them, and the names of their metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
     return frozenset((id, texts.get(id, id), item.get(GOLD), frozenset(item)) for id, item in items.items())
@@ -123,32 +140,41 @@ def _score(baseline: Arm, arm: Arm, task: str, metric: str, seed: int) -> ArmSco
 
 
 def _samples(baseline: Arm, arm: Arm, task: str, metric: str) -> tuple[Sample, Sample]:
-    """Of both, item by item in the same order."""
+    """Return the values of both arms, item by item in the same order."""
     ids = ids_of(baseline.trainings[0].items[task], metric)
-    one, other = (sample_of([t.items[task] for t in side.trainings], metric, ids) for side in (baseline, arm))
-    return one, other
+    before = [training.items[task] for training in baseline.trainings]
+    after = [training.items[task] for training in arm.trainings]
+    return sample_of(before, metric, ids), sample_of(after, metric, ids)
 
 
 def _with_p(
     tasks: dict[str, dict[str, dict[str, ArmScore]]], arms: Sequence[Arm], seed: int
 ) -> dict[str, dict[str, dict[str, ArmScore]]]:
-    """The same with p values for the first metric of each task, corrected for all of them together."""
-    tested = [(task, next(iter(metrics)), arm) for task, metrics in tasks.items() for arm in arms[1:]]
-    tested = [(task, metric, arm) for task, metric, arm in tested if task in arm.trainings[0].items]
-    raw = [randomisation_test(*_samples(arms[0], arm, task, metric), seed) for task, metric, arm in tested]
-    for (task, metric, arm), p in zip(tested, holm(raw), strict=True):
-        tasks[task][metric][arm.name] = replace(tasks[task][metric][arm.name], p=p)
+    """Add p values for the first metric of each task, corrected for all of them together."""
+    tested: list[tuple[str, str, Arm]] = []
+    p_values: list[float] = []
+    for task, metrics in tasks.items():
+        metric = next(iter(metrics))
+        for arm in arms[1:]:
+            if task in arm.trainings[0].items:
+                before, after = _samples(arms[0], arm, task, metric)
+                tested.append((task, metric, arm))
+                p_values.append(randomisation_test(before, after, seed))
+    for (task, metric, arm), p in zip(tested, holm(p_values), strict=True):
+        scores = tasks[task][metric]
+        scores[arm.name] = replace(scores[arm.name], p=p)
     return tasks
 
 
 def _moved(baseline: Arm, arm: Arm, task: str, texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The items whose first metric changed most, by the mean over trainings: gains first, then losses."""
+    """Return the items whose first metric changed most, by the mean over trainings: gains first, then losses."""
     metric = next(iter(baseline.trainings[0].scores[task]))
     if metric == SPEARMAN:
         return []  # a pair has no score of its own
-    before, after = (_means(side, task, metric) for side in (baseline, arm))
+    before = _means(baseline, task, metric)
+    after = _means(arm, task, metric)
     gain = {id: after[id] - before[id] for id in before}
-    order = sorted(gain, key=lambda query: -gain[query])
+    order = sorted(gain, key=lambda item: -gain[item])
     gained = [id for id in order[:MOVED] if gain[id] > 0]
     lost = [id for id in reversed(order[-MOVED:]) if gain[id] < 0]
     return [
@@ -159,4 +185,8 @@ def _moved(baseline: Arm, arm: Arm, task: str, texts: Mapping[str, str]) -> list
 
 def _means(arm: Arm, task: str, metric: str) -> dict[str, float]:
     trainings = [training.items[task] for training in arm.trainings]
-    return {id: fmean(t[id][metric] for t in trainings) for id, item in trainings[0].items() if metric in item}
+    means: dict[str, float] = {}
+    for id, item in trainings[0].items():
+        if metric in item:
+            means[id] = fmean(items[id][metric] for items in trainings)
+    return means

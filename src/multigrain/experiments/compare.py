@@ -73,11 +73,14 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
     bases = bases_of({name: base for name, (base, _) in runs.items()})
     comparison = compare([arms[0], *bases, *arms[1:]], SEED)
-    if left_out := {task for _, trained in runs.values() for task in trained.scores} - comparison.tasks.keys():
+    measured: set[str] = set()
+    for _, trained in runs.values():
+        measured |= trained.scores.keys()
+    if left_out := measured - comparison.tasks.keys():
         say(f"left out, because some runs were not measured on it: {', '.join(sorted(left_out))}")
     if out is not None:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
-        with full_disk_explained(out.absolute().parent), atomic_folder(out) as folder:
+        with full_disk_explained(out.absolute().parent), atomic_folder(out, keep_others=True) as folder:
             write_table(comparison, folder)
             write_plots(comparison, logs, runs, folder)
         say(f"{out}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
@@ -91,7 +94,7 @@ def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
+    """Read the lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
     try:
         lines = [line for _, line in read_objects(folder / "training" / "log.jsonl")]
         return lines if all(isinstance(line.get("step"), int) for line in lines) else []
@@ -100,7 +103,7 @@ def training_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many as tell them apart."""
+    """Return the last part of each path, or as many parts as tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(part[-length:]) for part in parts]
@@ -110,7 +113,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def bases_of(bases: Mapping[str, RunScores]) -> list[Arm]:
-    """The models before training, by run or arm: one, if the tasks that all have found no difference."""
+    """Return the models before training, by run or arm: one, if the tasks that all have found no difference."""
     first, *others = bases.values()
     shared = [task for task in first.scores if all(task in other.scores for other in others)]
     if all(other.scores[task] == first.scores[task] for other in others for task in shared):

@@ -65,7 +65,7 @@ def _figure(height: float, width: float = 7) -> "tuple[Figure, Axes]":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    """In each format; without a date, so that the same figures give the same file."""
+    """Write a figure in each format; without a date, so that the same figures give the same file."""
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: str) -> "Figure":
-    """Each arm's value, and the interval of its difference from the baseline around it; small dots are trainings."""
+    """Draw each arm's value, the interval of its difference from the baseline, and its trainings as small dots."""
     figure, axes = _figure(1.2 + 0.35 * len(scores))
     names = list(scores)[::-1]
     for row, name in enumerate(names):
@@ -93,7 +93,7 @@ def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: st
 
 
 def _trainings(logs: Mapping[str, Sequence[dict[str, Any]]]) -> "Figure":
-    """Loss by step, one line an arm; the phases of the first are marked."""
+    """Draw the loss by step, one line an arm; the phases of the first are marked."""
     figure, axes = _figure(3.5)
     for arm, log in logs.items():
         lines = [line for line in log if "loss" in line]
@@ -108,12 +108,16 @@ def _trainings(logs: Mapping[str, Sequence[dict[str, Any]]]) -> "Figure":
     return figure
 
 
+def _values(scores: Scores, metric: str) -> list[float]:
+    return [item[metric] for item in scores.values() if metric in item]
+
+
 def _separation(arm: str, base: Scores, trained: Scores) -> "Figure":
-    """How far the negatives of each grade are below the positive, before and after."""
+    """Draw how far the negatives of each grade are below the positive, before and after."""
     figure, axes = _figure(3.2, 5)
-    grades = [g for g in GRADES if any(margin_of(g) in item for item in base.values())]
+    grades = [grade for grade in GRADES if any(margin_of(grade) in item for item in base.values())]
     for shift, color, scores in ((-0.18, BEFORE, base), (0.18, AFTER, trained)):
-        margins = [[item[margin_of(g)] for item in scores.values() if margin_of(g) in item] for g in grades]
+        margins = [_values(scores, margin_of(grade)) for grade in grades]
         places = [place + shift for place in range(len(grades))]
         axes.boxplot(
             margins, positions=places, widths=0.3, showfliers=False, patch_artist=True,

@@ -17,10 +17,13 @@ from multigrain.pipeline.run_dir import RunDir
 
 @dataclass(frozen=True)
 class RunScores:
-    """What one training was measured as: task -> item -> metric -> value; and the tasks' metrics.
+    """The scores of one training.
 
-    A task may have metrics alone. `texts` are what the items are, for people: task -> item -> text. `documents` are
-    how many were searched, task -> number; runs of older versions do not say.
+    Attributes:
+        items: task -> item -> metric -> value. A task may have metrics of the whole alone.
+        scores: task -> metric -> value of the whole task.
+        texts: what the items are, for people: task -> item -> text.
+        documents: how many were searched: task -> number. Runs of older versions do not say.
     """
 
     items: dict[str, Scores]
@@ -30,7 +33,7 @@ class RunScores:
 
 
 def read_run(folder: Path) -> tuple[RunScores, RunScores]:
-    """Base and trained model of a run, as they were measured.
+    """Read the scores of base and trained model of a run.
 
     Raises:
         RunError: nothing is measured in the folder, or not the model that it holds now, or its files are damaged.
@@ -50,7 +53,7 @@ def read_run(folder: Path) -> tuple[RunScores, RunScores]:
 
 
 def tuned_score(folder: Path) -> float:
-    """The first metric of the one task of a run: that by which settings are chosen."""
+    """Return the first metric of the one task of a run: that by which settings are chosen."""
     _, trained = read_run(folder)
     (metrics,) = trained.scores.values()
     return next(iter(metrics.values()))
@@ -60,23 +63,24 @@ def _read_run(folder: Path) -> tuple[RunScores, RunScores]:
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     texts: dict[str, dict[str, str]] = {}
     documents = dict(scores.get("documents", {}))
-    base, trained = (RunScores({}, dict(scores[side]), texts, documents) for side in ("base", "trained"))
+    base = RunScores({}, dict(scores["base"]), texts, documents)
+    trained = RunScores({}, dict(scores["trained"]), texts, documents)
     for line, item in read_objects(folder / "per_query.jsonl"):
         try:
             texts.setdefault(item["task"], {})[item["query"]] = item.get("text", item["query"])
-            for side, of in (("base", base), ("trained", trained)):
-                of.items.setdefault(item["task"], {})[item["query"]] = _numbers(item[side])
+            base.items.setdefault(item["task"], {})[item["query"]] = _numbers(item["base"])
+            trained.items.setdefault(item["task"], {})[item["query"]] = _numbers(item["trained"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(folder / "per_query.jsonl", f"{type(error).__name__}: {error}", line) from None
-    for of in (base, trained):
-        for task, metrics in of.scores.items():
-            of.scores[task] = _numbers(metrics)
-            if not task.startswith(MTEB):  # a score alone
-                _require_whole(metrics, of.items.get(task, {}))
+    for side in (base, trained):
+        for task, metrics in side.scores.items():
+            side.scores[task] = _numbers(metrics)
+            if not task.startswith(MTEB):  # which has a score alone
+                _require_all_items(metrics, side.items.get(task, {}))
     return base, trained
 
 
-def _require_whole(metrics: Mapping[str, float], items: Scores) -> None:
+def _require_all_items(metrics: Mapping[str, float], items: Scores) -> None:
     """Make sure that the items are those of which the metrics were made.
 
     Raises:
@@ -88,7 +92,7 @@ def _require_whole(metrics: Mapping[str, float], items: Scores) -> None:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """The same, if it is what it should be.
+    """Return the metrics as a dictionary of their own, if each is a number.
 
     Raises:
         ValueError: it is not.

@@ -13,14 +13,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class TuneSection(Section):
-    """How one setting of each arm is chosen."""
+    """The setting that is chosen for each arm, and by what."""
 
     key: str = Field("training.learning_rate", pattern=r"^[a-z]+\.[a-z_]+$")
     values: list[Any] = Field(min_length=2)
     task: str
     """The value is taken whose training is best by the first metric of this task."""
     seed: Seed = 0
-    """Of these trainings."""
+    """Seed of the trainings by which the value is chosen."""
 
     @model_validator(mode="after")
     def _is_a_choice(self) -> "TuneSection":
@@ -34,7 +34,7 @@ class TuneSection(Section):
 
 
 class Ablation(Section):
-    """What is varied."""
+    """The arms of a grid, its seeds, and what is tuned."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run: str
@@ -79,5 +79,9 @@ class Ablation(Section):
 
 
 def folder_of(arm: str) -> str:
-    """The name of an arm's folder."""
+    """Return the name of an arm's folder.
+
+    >>> folder_of("only four")
+    'only_four'
+    """
     return arm.replace(" ", "_")

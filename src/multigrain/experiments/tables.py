@@ -1,17 +1,18 @@
 """A comparison as text: Markdown tables, and columns for a terminal."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from multigrain.experiments.arms import ArmScore, Comparison
 from multigrain.progress import PLAIN, columns, interval, named, shortened
 
 TEXT_WIDTH = 110
 GAP = len("0.123 ± 0.012  ")
-"""What a column of figures takes at least."""
+"""Characters that a column of figures takes at least."""
 
 
 def tables(comparison: Comparison) -> str:
-    """A table for each task: arms as rows, metrics as columns, then the first metric against the baseline."""
+    """Return a table for each task: arms as rows, metrics as columns, then the first metric against the baseline."""
     return "\n\n".join(
         "\n".join([f"### {task}", "", *_table(comparison.baseline, metrics)])
         for task, metrics in comparison.tasks.items()
@@ -19,12 +20,12 @@ def tables(comparison: Comparison) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The tables, and then the items that moved most."""
+    """Return the tables, and then the items that moved most."""
     return "\n\n".join([tables(comparison), *_moves(comparison, TEXT_WIDTH)])
 
 
 def for_terminal(comparison: Comparison, width: int = PLAIN) -> str:
-    """The tables for somebody who sees the end of a text first: below the items that moved most, and in columns."""
+    """Return the tables in columns, below the items that moved most: a terminal shows the end of a text first."""
     blocks = [
         "\n".join([f"{task}: differences from {named([comparison.baseline])}", *_lines(comparison, metrics, width)])
         for task, metrics in comparison.tasks.items()
@@ -36,9 +37,13 @@ def _moves(comparison: Comparison, width: int) -> Iterator[str]:
     for task, arms in comparison.moved.items():
         for arm, moved in arms.items():
             if moved:
-                heads = [f"- {m['before']:.3f} -> {m['after']:.3f}  " for m in moved]
-                lines = [head + shortened(m["text"], width - len(head)) for head, m in zip(heads, moved, strict=True)]
+                lines = [_move(item, width) for item in moved]
                 yield "\n".join([f"Moved most on {task}, {comparison.baseline} -> {arm}:", "", *lines])
+
+
+def _move(item: Mapping[str, Any], width: int) -> str:
+    head = f"- {item['before']:.3f} -> {item['after']:.3f}  "
+    return head + shortened(item["text"], width - len(head))
 
 
 def _table(baseline: str, metrics: Mapping[str, Mapping[str, ArmScore]]) -> Iterator[str]:
@@ -53,7 +58,7 @@ def _table(baseline: str, metrics: Mapping[str, Mapping[str, ArmScore]]) -> Iter
 
 
 def _lines(comparison: Comparison, metrics: Mapping[str, Mapping[str, ArmScore]], width: int) -> Iterator[str]:
-    """The first metric with all that is known of it, then the others, as many beside each other as find a place."""
+    """Yield the first metric with all that is known of it, then the others, as many side by side as find a place."""
     first, *others = metrics
     scores = metrics[first]
     rows = [("arm", first, "difference", "95 % interval", "p (Holm)", "seeds")]
@@ -61,12 +66,17 @@ def _lines(comparison: Comparison, metrics: Mapping[str, Mapping[str, ArmScore]]
         figures = (_value(score), *_difference(score, scores[comparison.baseline]), str(len(score.each)))
         rows.append((_plain(arm), *figures))
     yield from columns(rows)
-    names = max(map(len, (_plain(arm) for arm in scores)))
-    beside = max(1, (width - names) // max(GAP, *(len(name) + 2 for name in metrics)))
+    width_of_names = max(len(_plain(arm)) for arm in scores)
+    width_of_figures = max(GAP, *(len(name) + 2 for name in metrics))
+    beside = max(1, (width - width_of_names) // width_of_figures)
     for start in range(0, len(others), beside):
         part = others[start : start + beside]
-        values = [[_plain(arm), *(_value(metrics[name][arm]) for name in part)] for arm in scores]
-        yield from ("", *columns([["arm", *part], *values]))
+        table = [["arm", *part]]
+        for arm in scores:
+            figures = [_value(metrics[name][arm]) for name in part]
+            table.append([_plain(arm), *figures])
+        yield ""
+        yield from columns(table)
 
 
 def _value(score: ArmScore) -> str:
@@ -74,7 +84,7 @@ def _value(score: ArmScore) -> str:
 
 
 def _difference(score: ArmScore, baseline: ArmScore) -> tuple[str, str, str]:
-    """The difference, its interval and its p."""
+    """Return three cells: the difference, its interval and its p."""
     if score is baseline:
         return "", "", ""
     if score.difference is None:  # a task that has a score alone: there is nothing that could be drawn
@@ -84,5 +94,5 @@ def _difference(score: ArmScore, baseline: ArmScore) -> tuple[str, str, str]:
 
 
 def _plain(name: str) -> str:
-    """A name that breaks no table."""
+    """Return a name that breaks no table."""
     return " ".join(name.replace("|", "/").split())

@@ -1,10 +1,10 @@
-"""Token weights for a terminal, for machines, and as a page."""
+"""Render token weights for a terminal, for machines, and as a page."""
 
 import html
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -22,7 +22,7 @@ OTHER = "So anchor pooling would weigh the tokens; the model itself pools otherw
 
 
 def render(explanation: Explanation, form: Form) -> str:
-    """The explanation in one of its forms; that for a terminal has colours if stdout is one."""
+    """Return the explanation in one of its forms; that for a terminal has colours if stdout is one."""
     if form == "json":
         return json.dumps(_fields(explanation), ensure_ascii=False, indent=2)
     if form == "html":
@@ -45,10 +45,11 @@ def _fields(explanation: Explanation) -> dict[str, object]:
 
 def _terminal(explanation: Explanation) -> RenderableType:
     text = Text()
-    for before, shown, token, strength in _pieces(explanation):
-        red, green, blue = (int(value * strength) for value in COLOUR)
-        ink = "black" if strength > 0.5 else "white"
-        text.append(before).append(shown, f"{'italic ' * (token.kind != 'text')}{ink} on rgb({red},{green},{blue})")
+    for piece in _pieces(explanation):
+        red, green, blue = [int(value * piece.strength) for value in COLOUR]
+        ink = "black" if piece.strength > 0.5 else "white"
+        slant = "" if piece.token.kind == "text" else "italic "
+        text.append(piece.before).append(piece.shown, f"{slant}{ink} on rgb({red},{green},{blue})")
     parts: list[RenderableType] = [text, Text(), _table(explanation)]
     if not explanation.is_own:
         parts.append(Text(OTHER))
@@ -59,22 +60,41 @@ def _terminal(explanation: Explanation) -> RenderableType:
 
 def _table(explanation: Explanation) -> Table:
     table = Table("token", "share", "times the even share", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for shown, token, strength in _heaviest(explanation)[:SHOWN]:
-        bar = "█" * round(BAR * strength)
-        table.add_row(Text(shown), f"{token.weight:.1%}", Text(f"{token.weight * len(explanation.tokens):4.1f} {bar}"))
+    for piece in _heaviest(explanation)[:SHOWN]:
+        weight = piece.token.weight
+        bar = "█" * round(BAR * piece.strength)
+        table.add_row(Text(piece.named), f"{weight:.1%}", Text(f"{weight * len(explanation.tokens):4.1f} {bar}"))
     return table
 
 
-def _heaviest(explanation: Explanation) -> list[tuple[str, TokenWeight, float]]:
-    """The tokens in falling order of their weight, with how they are shown and their share of the greatest weight."""
-    pieces = [
-        (shown if shown.strip() else token.token, token, strength) for _, shown, token, strength in _pieces(explanation)
-    ]
-    return sorted(pieces, key=lambda piece: -piece[-1])
+class _Piece(NamedTuple):
+    """A token in its text.
+
+    Attributes:
+        before: what stands before the token and belongs to none.
+        shown: its characters in the text.
+        token: the token, with its weight.
+        strength: its share of the greatest weight.
+    """
+
+    before: str
+    shown: str
+    token: TokenWeight
+    strength: float
+
+    @property
+    def named(self) -> str:
+        """What the token is called in a table, also if its characters are blank."""
+        return self.shown if self.shown.strip() else self.token.token
 
 
-def _pieces(explanation: Explanation) -> Iterator[tuple[str, str, TokenWeight, float]]:
-    """What stands before each token and belongs to none, how it is shown, it, and its share of the greatest weight.
+def _heaviest(explanation: Explanation) -> list[_Piece]:
+    """Return the tokens in falling order of their weight."""
+    return sorted(_pieces(explanation), key=lambda piece: -piece.strength)
+
+
+def _pieces(explanation: Explanation) -> Iterator[_Piece]:
+    """Cut the text into its tokens.
 
     A character may be several tokens (an emoji often is): it is shown with the first of them.
     """
@@ -84,7 +104,7 @@ def _pieces(explanation: Explanation) -> Iterator[tuple[str, str, TokenWeight, f
         shown = token.token if token.kind == "special" else explanation.given[max(seen, token.start) : token.end]
         before = "" if token.kind == "special" else explanation.given[seen : token.start]
         seen = max(seen, token.end)
-        yield before, shown, token, token.weight / greatest
+        yield _Piece(before, shown, token, strength=token.weight / greatest)
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -120,19 +140,21 @@ td i {{ display: inline-block; height: .7rem; background: rgb({colour}); }}
 
 def _page(explanation: Explanation) -> str:
     colour = ",".join(map(str, COLOUR))
-    text = "".join(_span(colour, *piece) for piece in _pieces(explanation))
+    text = "".join(_span(colour, piece) for piece in _pieces(explanation))
     if explanation.unread:
         text += f' <span class="unread" title="not read: too long">{html.escape(explanation.unread)}</span>'
     note = "" if explanation.is_own else OTHER
-    rows = [
-        f"<tr><td>{html.escape(shown)}<td>{token.weight:.2%}<td>{token.weight * len(explanation.tokens):.1f} "
-        f'<i style="width:{12 * strength:.2f}rem"></i>'
-        for shown, token, strength in _heaviest(explanation)
-    ]
+    rows: list[str] = []
+    for piece in _heaviest(explanation):
+        weight = piece.token.weight
+        figures = f"<td>{weight:.2%}<td>{weight * len(explanation.tokens):.1f} "
+        bar = f'<i style="width:{12 * piece.strength:.2f}rem"></i>'
+        rows.append(f"<tr><td>{html.escape(piece.named)}{figures}{bar}")
     return PAGE.format(colour=colour, note=note, text=text, rows="\n".join(rows))
 
 
-def _span(colour: str, before: str, shown: str, token: TokenWeight, strength: float) -> str:
-    style = f"background:rgba({colour},{strength:.3f})"
-    span = f'<span class="{token.kind}" title="{token.weight:.2%}" style="{style}">{html.escape(shown)}</span>'
-    return html.escape(before) + span
+def _span(colour: str, piece: _Piece) -> str:
+    token = piece.token
+    style = f"background:rgba({colour},{piece.strength:.3f})"
+    span = f'<span class="{token.kind}" title="{token.weight:.2%}" style="{style}">{html.escape(piece.shown)}</span>'
+    return html.escape(piece.before) + span

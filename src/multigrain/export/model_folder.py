@@ -1,4 +1,4 @@
-"""Write folders that others load."""
+"""Write a trained model as a folder that others load, its adapter merged."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from multigrain.config import ExportSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.export.onnx import export_onnx
-from multigrain.files import link_or_copy, write_atomic, written_whole
+from multigrain.files import atomic_folder, link_or_copy, write_atomic
 from multigrain.model.adapter import base_of, has_adapter, merge
 from multigrain.model.load import load_model
 from multigrain.progress import say
@@ -30,8 +30,8 @@ def export_model(trained: Path, folder: Path, card: str, section: ExportSection)
     Raises:
         RunError: what was written does not give the vectors of the trained model; or see `export_onnx`.
     """
-    with written_whole(folder) as part:
-        _write_whole(load_model(trained), trained, part)
+    with atomic_folder(folder) as part:
+        _write_merged(load_model(trained), trained, part)
         write_atomic(part / "README.md", card.encode())
         if section.onnx:
             export_onnx(load_model(part), part / "onnx", section.int8)
@@ -50,24 +50,29 @@ def merge_model(source: Path, folder: Path) -> str:
     needed = {source.resolve(): "the adapter itself", Path(base_of(model)).resolve(): "the adapter's base"}
     if used := needed.get(folder.resolve()):
         raise ConfigError("--out", [f"{folder} is the folder of {used}; give another name"])
-    with written_whole(folder) as part:
-        cosine = _write_whole(model, source, part)
+    with atomic_folder(folder) as part:
+        cosine = _write_merged(model, source, part)
     return f"{folder}: merged; cosine to the vectors of {source}: {cosine:.6f}"
 
 
 def _copy(source: str, target: str) -> None:
-    """The weights are most of a model, so both folders share them."""
+    """Copy a file; both folders share the weights, which are most of a model."""
     copy = link_or_copy if source.endswith((".safetensors", ".bin")) else shutil.copy2
     copy(source, target)
 
 
-def _write_whole(model: SentenceTransformer, source: Path, part: Path) -> float:
-    """A folder that needs no other; returns the lowest cosine between its vectors and those of the source."""
+def _write_merged(model: SentenceTransformer, source: Path, part: Path) -> float:
+    """Write a folder that needs no other; return the lowest cosine between its vectors and those of the source.
+
+    Raises:
+        RunError: what was written gives other vectors.
+    """
     if has_adapter(model):
         merge(model).save_pretrained(str(part), create_model_card=False)
     else:
-        shutil.copytree(source, part, copy_function=_copy)
-    vectors, written = (loaded.encode(PROBE, normalize_embeddings=True) for loaded in (model, load_model(part)))
+        shutil.copytree(source, part, copy_function=_copy, dirs_exist_ok=True)
+    vectors = model.encode(PROBE, normalize_embeddings=True)
+    written = load_model(part).encode(PROBE, normalize_embeddings=True)
     cosine = float((written * vectors).sum(1).min())
     backbone: Any = model[0].model
     is_same = cosine > ALIKE if backbone.dtype.itemsize < 4 else np.abs(written - vectors).max() <= CLOSE

@@ -1,4 +1,4 @@
-"""What is done with a saved model outside of any run: look whether it is right, explain it, write it in other forms."""
+"""Verify, explain, merge and export a saved model, outside of any run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def verify_model(folder: str | Path) -> tuple[str, bool]:
-    """Whether a model does what it says: a report, and whether all is as it should be.
+    """Look whether a model does what it says; return a report, and whether all is as it should be.
 
     Raises:
         RunError: it cannot be loaded.
@@ -32,7 +32,7 @@ def explain_text(
     out: str | Path | None = None,
     force: bool = False,
 ) -> str:
-    """How much each token of a text counts in its embedding, in one of three forms.
+    """Tell how much each token of a text counts in its embedding, in one of three forms.
 
     Args:
         name: a model's folder, or whatever `model.base` may be.

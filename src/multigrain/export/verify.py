@@ -31,7 +31,13 @@ CLOSE, ROUNDED = 1e-5, 2e-2
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, whether it is as it should be, and what was seen."""
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        is_good: whether it is as it should be.
+        seen: what was seen, in words.
+    """
 
     name: str
     is_good: bool
@@ -48,7 +54,7 @@ def verify(folder: Path) -> list[Finding]:
 
 
 def render(folder: Path, findings: list[Finding]) -> str:
-    """A line for each finding."""
+    """Return the findings as text, a line for each."""
     good = sum(finding.is_good for finding in findings)
     lines = [f"{folder}: {good} of {len(findings)} are as they should be"]
     lines += [f"  {'good' if found.is_good else 'BAD '}  {found.name:<16}{found.seen}" for found in findings]
@@ -56,30 +62,30 @@ def render(folder: Path, findings: list[Finding]) -> str:
 
 
 def _findings(model: SentenceTransformer, folder: Path) -> Iterator[Finding]:
-    for name, look in _looks(model, folder).items():
+    for name, check in _checks(model, folder).items():
         try:
-            yield look()
+            yield check()
         except Exception as error:  # whatever breaks here breaks for the user too
             yield Finding(name, False, first_line(error))
 
 
-def _looks(model: SentenceTransformer, folder: Path) -> dict[str, Callable[[], Finding]]:
-    """What there is to be looked at in such a model, by name."""
+def _checks(model: SentenceTransformer, folder: Path) -> dict[str, Callable[[], Finding]]:
+    """Return the checks that such a model needs, by name."""
     backbone = getattr(model[0], "model", None)
-    looks: dict[str, Callable[[], Finding]] = {"vectors": lambda: _vectors(model)}
+    checks: dict[str, Callable[[], Finding]] = {"vectors": lambda: _vectors(model)}
     if backbone is not None:
-        looks["attention"] = lambda: _attention(model, backbone)
+        checks["attention"] = lambda: _attention(model, backbone)
         if is_decoder(backbone.config):
-            looks["EOS"] = lambda: _eos(model)
+            checks["EOS"] = lambda: _eos(model)
     for role in ROLES:
         if prompt_for(role, model.prompts):
-            looks[f"{role} prompt"] = partial(_prompt, model, role)
-    looks |= {"padding": lambda: _padding(model), "reload": lambda: _reload(model)}
+            checks[f"{role} prompt"] = partial(_prompt, model, role)
+    checks |= {"padding": lambda: _padding(model), "reload": lambda: _reload(model)}
     if any(type(module) in (AnchorTransformer, AnchorPooling) for module in model):
-        looks["code"] = lambda: _code(folder)
+        checks["code"] = lambda: _code(folder)
     if (folder / "onnx" / "model.onnx").is_file() and find_spec("onnxruntime"):
-        looks["ONNX"] = lambda: _onnx(model, folder / "onnx")
-    return looks
+        checks["ONNX"] = lambda: _onnx(model, folder / "onnx")
+    return checks
 
 
 def _encode(model: SentenceTransformer, texts: list[str] = TEXTS, **options: Any) -> Vectors:
@@ -98,8 +104,9 @@ def _vectors(model: SentenceTransformer) -> Finding:
 
 
 def _attention(model: SentenceTransformer, backbone: Any) -> Finding:
-    """The configuration is asked what it says, two tokens what is true."""
-    config, ahead = backbone.config, sees_ahead(backbone)
+    """Compare what the configuration says with what two tokens show."""
+    config = backbone.config
+    ahead = sees_ahead(backbone)
     said = (getattr(config, "use_bidirectional_attention", False), getattr(model[0], "bidirectional", False))
     says_ahead = not is_decoder(config) or not getattr(config, "is_causal", True) or any(said)
     kinds = {True: "bidirectional", False: "causal"}
@@ -112,22 +119,25 @@ def _attention(model: SentenceTransformer, backbone: Any) -> Finding:
 
 
 def _eos(model: SentenceTransformer) -> Finding:
-    """As the model is really fed: the host may put texts into a template of its own."""
+    """Look at the tokens that the model is really fed: sentence-transformers may put texts into a template."""
     features: Any = model.preprocess([*TEXTS, "", "word " * (model.max_seq_length or 512)])
-    pairs = zip(features["input_ids"], features["attention_mask"], strict=True)
-    last = {int(ids[mask.bool()][-1]) if mask.any() else None for ids, mask in pairs}
+    last: set[int | None] = set()
+    for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True):
+        last.add(int(ids[mask.bool()][-1]) if mask.any() else None)
     if len(last) == 1 and last <= set(model.tokenizer.all_special_ids):
         return Finding("EOS", True, f"every text ends in {model.tokenizer.decode(list(last))}, also one that is cut")
     return Finding("EOS", False, f"not every text ends in {model.tokenizer.eos_token}, as texts of a decoder should")
 
 
 def _prompt(model: SentenceTransformer, role: Role) -> Finding:
-    """Whether the host's own call for this role does what training and evaluation did."""
+    """Look whether sentence-transformers' own call for this role does what training and evaluation did."""
     prompt = prompt_for(role, model.prompts)
     encode = model.encode_query if role == "query" else model.encode_document
     found = np.asarray(encode(TEXTS, normalize_embeddings=True, show_progress_bar=False))
-    name, close = f"{role} prompt", _tolerance(model)
-    if (tokens := len(model.tokenizer(prompt)["input_ids"])) >= (model.max_seq_length or tokens + 1):
+    name = f"{role} prompt"
+    close = _tolerance(model)
+    tokens = len(model.tokenizer(prompt)["input_ids"])
+    if model.max_seq_length and tokens >= model.max_seq_length:
         return Finding(name, False, f"its {tokens} tokens fill the {model.max_seq_length} that are read")
     if np.abs(found - _encode(model, prompt=prompt)).max() > close:
         return Finding(name, False, f"encode_{role} does not put {prompt!r} before a text")
@@ -165,7 +175,7 @@ def _tolerance(model: SentenceTransformer) -> float:
 
 
 def _code(folder: Path) -> Finding:
-    """The folder's own code is not run here: that is for whoever loads the model without multigrain, having read it."""
+    """Compare the folder's own code with ours; it is not run here, for whoever loads it has to read it first."""
     for file in SHIPPED:
         own = folder / file.name
         if not own.is_file():

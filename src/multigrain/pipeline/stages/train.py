@@ -16,7 +16,7 @@ from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
-from multigrain.files import digest_of, write_atomic, written_whole
+from multigrain.files import atomic_folder, digest_of, write_atomic
 from multigrain.grading.report import what_became
 from multigrain.model.files import model_digest
 from multigrain.model.precheck import notes
@@ -51,7 +51,7 @@ def train(config: Config, run_dir: RunDir) -> Result:
     _start_anew_if_changed(config, run_dir)
     distributed.begin()
     model = _trained(config, run_dir, tuples, curriculum, held)
-    with written_whole(run_dir.trained) as part:  # the exported model may share files with the one before
+    with atomic_folder(run_dir.trained) as part:  # the exported model may share files with the one before
         model.save_pretrained(str(part), create_model_card=False)
     counts = {"steps": curriculum.steps, "phases": len(curriculum.phases), "tuples_per_step": curriculum.batch_size}
     return Result(counts)

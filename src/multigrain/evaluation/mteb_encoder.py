@@ -1,0 +1,144 @@
+"""A model of ours as the package mteb wants one: encoder, similarities, and what is written about the model.
+
+Neither torch nor mteb is imported before a model is there.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multigrain.model.encode import encode_by_length
+from multigrain.model.roles import Role, Vectors, prompt_for
+
+if TYPE_CHECKING:
+    from mteb import TaskMetadata
+    from mteb.models import ModelMeta
+    from mteb.types import Array, PromptType
+    from sentence_transformers import SentenceTransformer
+
+
+class Encoder:
+    """A model as mteb asks for it (mteb's `EncoderProtocol`).
+
+    Args:
+        model: encodes the texts.
+        source: the folder or hub name that it is from.
+    """
+
+    def __init__(self, model: "SentenceTransformer", source: str) -> None:
+        self.model = model
+        self.mteb_model_meta = _meta_of(model, source)
+        self.report: Callable[[int], object] = _ignore
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, list[str]]],
+        *,
+        task_metadata: "TaskMetadata",
+        hf_split: str,  # noqa: ARG002
+        hf_subset: str,  # noqa: ARG002
+        prompt_type: "PromptType | None" = None,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,  # noqa: ARG002
+    ) -> Vectors:
+        """Return the vectors of texts, (number of texts, dimension); those of queries and documents have length 1.
+
+        Other vectors are as the model gives them, for classifiers and clusterings are fitted to them.
+
+        Args:
+            inputs: batches of texts, in the form that mteb gives them.
+            task_metadata: decides the prompt where a text is neither query nor document.
+            hf_split: not looked at, nor `hf_subset`.
+            hf_subset: see `hf_split`.
+            prompt_type: query, document or neither.
+            batch_size: texts that are encoded at once.
+            show_progress_bar: not looked at: progress goes to `report`.
+        """
+        role: Role | None = prompt_type.value if prompt_type else None
+        texts = [text for batch in inputs for text in batch["text"]]
+        prompt = prompt_for(role, self.model.prompts) if role else self._prompt_of(task_metadata)
+        return encode_by_length(self.model, texts, prompt, role=role, report=self.report, batch_size=batch_size)
+
+    def _prompt_of(self, task: "TaskMetadata") -> str:
+        """Return the prompt of a text that is neither query nor document."""
+        names = task.name, task.type, self.model.default_prompt_name
+        found = (self.model.prompts.get(name) for name in names if name is not None)
+        return next((prompt for prompt in found if prompt is not None), "")
+
+    def similarity(self, embeddings1: "Array", embeddings2: "Array") -> "Array":
+        """Return the cosines of each vector with each other one: (A, d) and (B, d) to (A, B)."""
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: "Array", embeddings2: "Array") -> "Array":
+        """Return the cosines of vectors pair by pair: (A, d) and (A, d) to (A,)."""
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+def _ignore(texts: int) -> None:
+    """Report nothing: nobody follows the progress of a model that mteb runs."""
+
+
+def load(folder: Path, name: str, revision: str | None = None, device: str | None = None) -> Encoder:  # noqa: ARG001
+    """Load a model for mteb, which gives the name and the revision that it knows already."""
+    from multigrain.model.load import load_model
+
+    model = load_model(folder)
+    return Encoder(model if device is None else model.to(device), str(folder))
+
+
+def _meta_of(model: "SentenceTransformer", source: str) -> "ModelMeta":
+    """Describe a model to mteb, which finds the results of the same model again by its name and revision."""
+    from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    known = {
+        "name": _name_of(source),
+        "revision": _digest_of(model),
+        "n_parameters": parameters,
+        "max_tokens": model.max_seq_length,
+        "embed_dim": model.get_embedding_dimension(),
+        "framework": ["Sentence Transformers", "PyTorch"],
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "use_instructions": any(model.prompts.values()),
+    }
+    return ModelMeta.create_empty(known)
+
+
+def source_of(model: "SentenceTransformer") -> str:
+    """Return the folder or hub name that a model was loaded from, as far as it knows."""
+    return str(getattr(model.transformers_model, "name_or_path", "") or "unnamed")
+
+
+def _name_of(source: str) -> str:
+    """Return OWNER/NAME, as mteb wants it: the name on the hub, that of the run for its model, or that of the folder.
+
+    >>> _name_of("intfloat/e5-small"), _name_of("/data/runs/x/training/model")
+    ('intfloat/e5-small', 'multigrain/x')
+    """
+    folder = Path(source)
+    if source.count("/") == 1 and not folder.is_absolute() and not folder.exists():
+        return source
+    own_parts = [part for part in folder.resolve().parts if part not in ("training", "model")]
+    return f"multigrain/{own_parts[-1]}"
+
+
+def _digest_of(model: "SentenceTransformer") -> str:
+    """Return a digest that tells a model from others: of its weights, and of all settings that change its vectors."""
+    import torch
+
+    config = getattr(model.transformers_model, "config", None)
+    settings = {} if config is None else config.to_dict()
+    unrelated = {"_name_or_path", "transformers_version"}
+    settings = {key: value for key, value in settings.items() if key not in unrelated}
+    described = [repr(model), model.prompts, model.default_prompt_name, model.max_seq_length, settings]
+    digest = hashlib.sha256(json.dumps(described, default=str, sort_keys=True).encode())
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:40]

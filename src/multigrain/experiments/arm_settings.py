@@ -1,0 +1,87 @@
+"""The settings of each arm of a grid: those of the run, with the arm's own in them."""
+
+from pathlib import Path
+from typing import Any
+
+from multigrain.config import resolve_paths, validated
+from multigrain.errors import ConfigError
+from multigrain.evaluation.tasks import HELD_OUT
+from multigrain.progress import named
+
+Settings = dict[str, Any]
+"""Settings as TOML has them: tables, and values in them."""
+
+
+def settings_of_arms(path: Path, run: Settings, arms: dict[str, Settings]) -> dict[str, Settings]:
+    """Return the settings of each arm, checked. The paths in `arms` are made absolute, in place.
+
+    Args:
+        path: the grid's TOML file, to which the paths in its arms are relative.
+        run: the settings of the run that the arms vary.
+        arms: each arm's own settings.
+
+    Raises:
+        ConfigError: with every fault of the arms, or the first reason why they could not be compared.
+    """
+    settings: dict[str, Settings] = {}
+    faults: list[str] = []
+    for name, own in arms.items():
+        faults += [f"arms.{name}.{fault}" for fault in resolve_paths(own, path.parent)]
+        settings[name] = merged(run, own)
+        try:
+            validated(settings[name], name)
+        except ConfigError as error:
+            faults += [f"arms.{name}.{fault}" for fault in error.faults]
+    if faults:
+        raise ConfigError(path, faults)
+    _require_comparable(path, settings)
+    return settings
+
+
+def _require_comparable(path: Path, arms: dict[str, Settings]) -> None:
+    """Make sure that all arms are measured on the same: better now than after hours of training."""
+    measured_on = {name: _measured_on(settings) for name, settings in arms.items()}
+    first = next(iter(arms))
+    for name, decisive in measured_on.items():
+        for key, value in decisive.items():
+            if value != measured_on[first][key]:
+                fault = f"arms.{name}: {key} differs from that of {named([first])}, so they could not be compared"
+                raise ConfigError(path, [fault])
+
+
+def _measured_on(settings: Settings) -> Settings:
+    """Return the settings that decide which items a run is measured on.
+
+    Without a corpus, the training pairs are searched too, so what limits them counts as well.
+    """
+    tasks = settings.get("evaluation", {}).get("tasks", [HELD_OUT])
+    decisive: Settings = {"evaluation.tasks": tasks}
+    if HELD_OUT in tasks:
+        of_training = ("limit", "drop_leaked") if "corpus" in settings["data"] else ()
+        decisive["data"] = {key: value for key, value in settings["data"].items() if key not in of_training}
+    return decisive
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """Return the settings with single values set.
+
+    >>> with_values({"training": {"steps": 3}}, {"training.seed": 1})
+    {'training': {'steps': 3, 'seed': 1}}
+    """
+    for key, value in values.items():
+        section, name = key.split(".")
+        settings = merged(settings, {section: {name: value}})
+    return settings
+
+
+def merged(settings: Settings, changes: Settings) -> Settings:
+    """Return the settings with the changes in them: tables are merged, anything else is replaced.
+
+    >>> merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
+    {'a': {'b': 3, 'c': 2}, 'd': [2]}
+    """
+    result = dict(settings)
+    for key, value in changes.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
