@@ -106,11 +106,11 @@ class Outcomes:
     def _notice_reasoning(self, job: Job, server: Server, answer: Answer) -> None:
         """Remember that the model reasons, where an answer shows it first."""
         known = server.client.dialect
-        if (known and known.thinks) or not job.prompted.shows_reasoning(answer):
+        if (known and known.is_reasoning_model) or not job.prompted.shows_reasoning(answer):
             return
-        server.client.dialect = replace(known or Dialect(), thinks=True)
+        server.client.dialect = replace(known or Dialect(), is_reasoning_model=True)
         if known:  # of raw completions nobody knows the rest
-            self._store.learn(server.client.address, job.request.asked_of, server.client.dialect)
+            self._store.learn(server.client.address, job.request.dialect_key, server.client.dialect)
 
     def _busy(self, job: Job, server: Server, error: LLMUnavailable, now: float) -> None:
         job.busy += 1

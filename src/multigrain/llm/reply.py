@@ -17,7 +17,7 @@ END = "[DONE]"
 """The last event of a stream."""
 CUT = {"max_tokens", "model_length", "max_output_tokens"}
 """What some servers say for `length`."""
-THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
+REASONING_FIELDS = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
 """Fields of a message that are no answer."""
 
 
@@ -61,7 +61,7 @@ def _joined(events: Iterator[Any]) -> Any:
         choice = _first(event.get("choices"))
         part = next((choice[name] for name in ("delta", "message") if isinstance(choice.get(name), dict)), choice)
         text += _text(part.get("content") or part.get("text"))
-        thoughts |= _has_thoughts(part)
+        thoughts |= _has_reasoning(part)
         last |= {key: value for key, value in {**event, **choice, **part}.items() if value is not None}
     if "finish_reason" not in last:
         raise LLMReplyError(f"the stream of events breaks off after: {text[-80:]!r}", billed=True)
@@ -102,7 +102,7 @@ def read_answer(reply: Any) -> Answer:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         finish_reason=encodable(finish_reason),
-        has_thoughts=_has_thoughts(message) or _has_hidden_thoughts(usage),
+        has_reasoning=_has_reasoning(message) or _has_hidden_reasoning(usage),
     )
 
 
@@ -128,12 +128,12 @@ def _refusal(message: dict[str, Any]) -> str | None:
     return next((text for text in (message.get("refusal"), *said) if isinstance(text, str) and text), None)
 
 
-def _has_thoughts(message: dict[str, Any]) -> bool:
+def _has_reasoning(message: dict[str, Any]) -> bool:
     kinds = [part.get("type") for part in _parts(message.get("content")) if isinstance(part, dict)]
-    return any(message.get(name) for name in THOUGHTS) or any(kind in THOUGHTS for kind in kinds)
+    return any(message.get(name) for name in REASONING_FIELDS) or any(kind in REASONING_FIELDS for kind in kinds)
 
 
-def _has_hidden_thoughts(usage: dict[str, Any]) -> bool:
+def _has_hidden_reasoning(usage: dict[str, Any]) -> bool:
     details = usage.get("completion_tokens_details")
     return isinstance(details, dict) and bool(_count(details.get("reasoning_tokens")))
 

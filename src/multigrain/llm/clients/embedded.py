@@ -31,7 +31,7 @@ class EmbeddedClient:
         self._process: subprocess.Popen[str] | None = None
         self._endpoint: EndpointClient | None = None
         self.address = "the embedded LLM"
-        self.dialect: Dialect | None = Dialect(thinks=False)  # as a probe finds it
+        self.dialect: Dialect | None = Dialect(is_reasoning_model=False)  # as a probe finds it
 
     async def __aenter__(self) -> Self:
         """Start the server and wait until it is ready."""
