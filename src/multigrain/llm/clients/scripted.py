@@ -1,4 +1,4 @@
-"""A double for tests and documentation: a client that answers at once, by a fixed recipe, from no model."""
+"""A client for tests and documentation that answers at once, by a fixed recipe, without a model."""
 
 import json
 import random
@@ -18,7 +18,7 @@ LENGTH = 14
 
 
 class ScriptedClient:
-    """The higher the grade asked for, the more words of the query the passage repeats."""
+    """A client whose passages repeat more words of the query, the higher the grade asked for."""
 
     address = "the scripted LLM"
     dialect: Dialect | None = Dialect("text")
@@ -40,7 +40,7 @@ class ScriptedClient:
 
 
 def _reply(request: Request) -> str:
-    """What is asked for is told by the name of the prompt."""
+    """Write the answer that the name of the prompt asks for."""
     prompt = request.version.split()[-1].partition("@")[0]
     text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
     if prompt.startswith("grade_"):
