@@ -13,6 +13,7 @@ WORDS = (
     "candle harbor meadow timber saddle lantern orchard pepper ribbon marble feather anchor barrel cotton desert"
 ).split()
 CLOZE = 4
+"""The grade whose negatives are made by cloze: the answer is only another term."""
 LENGTH = 14
 """Words of a passage."""
 
@@ -52,7 +53,8 @@ def _reply(request: Request) -> str:
     if prompt == "brainstorm":
         return json.dumps({"tasks": [f"Find the {words}." for words in _invented(request, 8, 4)]})
     if prompt == "pair":
-        ((query, positive),) = zip(_invented(request, 1, 8), _invented(request, 1, 2 * LENGTH), strict=True)
+        (query,) = _invented(request, 1, 8)
+        (positive,) = _invented(request, 1, 2 * LENGTH)
         words = f"{query} {positive}".split()
         return json.dumps({"query": query, "positive": " ".join(random.Random(query).sample(words, len(words)))})
     if prompt == "judge":
