@@ -46,3 +46,10 @@ def test_a_cap_is_reached_by_what_is_reserved_too(caps: dict[str, float], expect
     budget = Budget(section(**caps), Prices(), Usage(2, 10, 10, 2.0))
     obstacle = budget.obstacle(Usage(1, 10, 5, 1.5))
     assert (obstacle is None) if expected is None else (obstacle and expected in obstacle)
+
+
+def test_the_bound_covers_every_tokenizer() -> None:
+    prompt = "héllo 😀" * 50
+    bound = Budget(LLMSection(), Prices(0.001, 0.01), Usage()).bound(Request("chat", prompt, "m", 10, 0.5))
+    assert bound.prompt_tokens >= len(prompt.encode())
+    assert bound == Usage(1, bound.prompt_tokens, 10, bound.prompt_tokens * 0.001 + 10 * 0.01)

@@ -135,7 +135,7 @@ def test_a_server_that_refuses_stop_texts_is_asked_without(tmp_path: Path, refus
         tally = asyncio.run(work())
         known = store.dialect(server.url, "mock")
     assert (tally.answered, tally.parked) == (5, 0)
-    assert known and ("stop", None) in known.renamed and not known.thinks
+    assert known and ("stop", None) in known.renamed and not known.is_reasoning_model
 
 
 def test_one_probe_for_a_server_and_model(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted import Parked, Prompted
 from multigrain.llm.protocol import Answer, Request
-from multigrain.llm.reasoning import ROOM
+from multigrain.llm.reasoning import REASONING_TOKENS
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.generation.estimate import estimate_usage
@@ -171,7 +171,7 @@ def test_nothing_after_the_reasoning_is_no_answer() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Answer("", has_thoughts=True), "empty: the model wrote only reasoning.*llm.extra_body.*reasoning parser"),
+        (Answer("", has_reasoning=True), "empty: the model wrote only reasoning.*llm.extra_body.*reasoning parser"),
         (Answer(f"<think>{DRAFT}</think>\n"), "empty: the model wrote only reasoning.*llm.extra_body"),
         (Answer("", finish_reason="tool_calls"), "empty: the model called a tool instead.*llm.extra_body"),
         (Answer(" \n"), "empty: the model wrote nothing"),
@@ -183,7 +183,7 @@ def test_a_message_says_why_an_answer_is_empty(answer: Answer, said: str) -> Non
             ask(reader).read(answer)
 
 
-# How a model that thinks is asked
+# How a reasoning model is asked
 
 
 class Thinking(FakeServer):
@@ -200,7 +200,7 @@ class Thinking(FakeServer):
         return Answer("<think>\nOkay, the user\n</think>\nGood\n")
 
 
-def test_a_model_that_thinks_is_given_room_and_remembered(tmp_path: Path) -> None:
+def test_a_reasoning_model_is_given_room_and_remembered(tmp_path: Path) -> None:
     world = World()
     asks = [Prompted(f"p{i}", Request("chat", f"p{i}", "m", 8, 0.5, ("\n",)), read_query) for i in range(40)]
     with AnswerStore(tmp_path / "store.sqlite") as store:
@@ -210,7 +210,7 @@ def test_a_model_that_thinks_is_given_room_and_remembered(tmp_path: Path) -> Non
         assert simulate(answer_all([server], asks, store, budget, 4)).answered == 40
         first = [request for request in world.requests if request.stop]
         assert len(first) <= 2 * 4 and len(world.requests) == 40 + len(first)
-        assert store.dialect("there", "m") == Dialect("text", thinks=True)
+        assert store.dialect("there", "m") == Dialect("text", is_reasoning_model=True)
         answer = store.answer(asks[0].request.key)
         assert answer and answer.text.startswith("<think>")  # kept as it came
 
@@ -220,7 +220,7 @@ def test_what_thinking_may_take_counts_against_the_caps(tmp_path: Path) -> None:
     asks = [Prompted(f"p{i}", Request("chat", f"p{i}", "m", 8, 0.5), read_query) for i in range(40)]
     with AnswerStore(tmp_path / "store.sqlite") as store:
         server = Thinking(world)
-        server.dialect = Dialect("text", thinks=True)
+        server.dialect = Dialect("text", is_reasoning_model=True)
         budget = Budget(LLMSection(max_tokens=10_000), None, store.spent())
         tally = simulate(answer_all([server], asks, store, budget, 4))
         assert tally.answered + tally.parked == 40
@@ -238,27 +238,26 @@ def test_an_answer_that_an_earlier_version_could_read(tmp_path: Path) -> None:
         assert isinstance(outcome, Parked) and outcome.reason == "length"
 
 
-def test_an_estimate_knows_that_the_model_thinks(tmp_path: Path) -> None:
+def test_an_estimate_knows_that_the_model_reasons(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"name": "x", "output": str(tmp_path), "data": {"pairs": "p"}}
     settings["llm"] = {"provider": "endpoint", "model": "m", "base_url": "http://localhost:1/v1"}
     config = Config.model_validate(settings)
     tasks = [ask(read_query)]
     before = estimate_usage(config, tasks)
     with AnswerStore(RunDir(config.folder).store) as store:
-        store.learn("http://localhost:1/v1", "m", Dialect(thinks=True))
+        store.learn("http://localhost:1/v1", "m", Dialect(is_reasoning_model=True))
     after = estimate_usage(config, tasks)
     assert before and after
-    assert after.most.completion_tokens == before.most.completion_tokens + ROOM
+    assert after.most.completion_tokens == before.most.completion_tokens + REASONING_TOKENS
 
 
 def test_room_is_given_once() -> None:
-    limits = [
-        replace(ask(read_query).request, max_tokens=limit).suited(Dialect(thinks=True)).max_tokens for limit in LIMITS
-    ]
-    assert limits == [ROOM + 64, ROOM + 8000, 2 * ROOM + 128]
+    dialect, request = Dialect(is_reasoning_model=True), ask(read_query).request
+    limits = [replace(request, max_tokens=limit).suited(dialect).max_tokens for limit in LIMITS]
+    assert limits == [REASONING_TOKENS + 64, REASONING_TOKENS + 8000, 2 * REASONING_TOKENS + 128]
 
 
-LIMITS = 64, 8000, 2 * ROOM + 128
+LIMITS = 64, 8000, 2 * REASONING_TOKENS + 128
 
 
 class Reasoning(MockServer):
@@ -332,5 +331,5 @@ def test_all_that_is_asked_is_answered_by_a_model_that_reasons(tmp_path: Path, f
         assert tally.sent == len(tasks) + (2 if form == "only without a schema" else 1)  # the probe
         assert not any("draft" in str(task.outcome(store)) or "Okay" in str(task.outcome(store)) for task in tasks)
         known = store.dialect(server.url, "mock")
-    assert known and known.thinks
+    assert known and known.is_reasoning_model
     assert not any("\n" in body.get("stop", ()) for body in server.asked)

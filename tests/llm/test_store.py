@@ -9,14 +9,10 @@ import pytest
 from multigrain.errors import RunError
 from multigrain.llm.budget import Usage
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.protocol import Answer, Request
+from multigrain.llm.protocol import Answer
 from multigrain.llm.store import AnswerStore
 
 BOUND = Usage(1, 100, 10, 0.5)
-
-
-def request(**changes: object) -> Request:
-    return Request(**{"kind": "chat", "prompt": "p", "model": "m", "max_tokens": 5, "temperature": 0.5, **changes})  # type: ignore[arg-type]
 
 
 def settle(store: AnswerStore, key: str, text: str = "text") -> int:
@@ -24,25 +20,6 @@ def settle(store: AnswerStore, key: str, text: str = "text") -> int:
     store.end_call(call, Answer(text, 3, 4, "stop"), Usage(1, 3, 4, 0.1))
     store.accept(key, call)
     return call
-
-
-def test_whatever_determines_the_answer_is_in_the_key_and_nothing_else() -> None:
-    others = [
-        request(**changes)
-        for changes in (
-            {"kind": "completion"},
-            {"prompt": "q"},
-            {"model": "n"},
-            {"temperature": 0.6},
-            {"seed": 1},
-            {"stop": ("\n",)},
-            {"schema": "{}"},
-            {"version": "synthesize 2"},
-        )
-    ]
-    assert len({r.key for r in [request(), *others]}) == len(others) + 1
-    assert request(max_tokens=6).key == request().key  # what came whole is whole under any limit
-    assert request(prompt="\ud800\0" * 9).key  # whatever a prompt holds
 
 
 def test_an_answer_survives_with_what_it_took(tmp_path: Path) -> None:

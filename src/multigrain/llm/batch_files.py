@@ -1,8 +1,8 @@
-"""The Batch API: requests in files, answered within a day at half the price, or offline by `vllm run-batch`.
+"""Files of the Batch API: requests that are answered within a day at half the price, or offline by `vllm run-batch`.
 
 A batch is a file of requests in OpenAI's format, `NAME.jsonl`, whose `custom_id` is the input's key; its answers come
-in `NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other they are
-carried by hand.
+in `NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other server
+they are carried by hand.
 """
 
 import json
@@ -22,21 +22,25 @@ from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.reply import read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
-"""OpenAI takes no more in one file."""
+"""Most that OpenAI takes in one file."""
 WINDOW = "24h"
+"""Time in which the server has to answer a batch; OpenAI knows no other."""
 PAGE = 100
-"""Batches that a server lists at once."""
+"""Batches on one page of a server's list."""
 ENDED = ("completed", "failed", "expired", "cancelled")
 """States of a batch that will not change again."""
 
 
 def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Dialect) -> list[str]:
-    """Write the first of the requests, as many as a file may hold; returns their keys.
+    """Write the first of the requests, as many as a file may hold.
 
     Args:
-        requests: (key, request); those not written are left in the iterator.
+        requests: (key, request) pairs; an iterator keeps those that are not written.
         path: the file.
-        dialect: the server's.
+        dialect: of the server.
+
+    Returns:
+        The keys of the requests that were written.
     """
     keys, size = [], 0
     with atomic_file(path) as file:
@@ -53,7 +57,7 @@ def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Di
 
 
 def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
-    """(key, answer or why there is none) for each line of an output or error file; damaged lines are nobody's."""
+    """Yield (key, answer or error) for each line of an output or error file; damaged lines are skipped."""
     if not path.is_file():
         return
     for line in path.open("rb"):
@@ -76,7 +80,7 @@ def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
 
 
 async def upload(client: EndpointClient, path: Path) -> str:
-    """Give the file to the server; returns its id there."""
+    """Upload a file of requests; return the id that the server gives it."""
     form = aiohttp.FormData({"purpose": "batch"})
     with path.open("rb") as file:
         form.add_field("file", file, filename=path.name, content_type="application/jsonl")
@@ -84,7 +88,7 @@ async def upload(client: EndpointClient, path: Path) -> str:
 
 
 async def find(client: EndpointClient, file_id: str) -> str | None:
-    """The id of the batch that the server has of this file already; all that it keeps are looked through."""
+    """Search all batches that the server keeps for the one of this file; return its id, or None."""
     seen: set[str] = set()
     page = await client.http.call("GET", f"batches?limit={PAGE}")
     while batches := [batch for batch in _entries(page) if _id(batch) not in seen]:
@@ -103,14 +107,18 @@ def _entries(page: Any) -> list[Any]:
 
 
 async def start(client: EndpointClient, file_id: str, kind: str) -> str:
-    """Have the server begin; returns the batch's id."""
+    """Start a batch on the server; return its id."""
     where = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
     wanted = {"input_file_id": file_id, "endpoint": where, "completion_window": WINDOW}
     return _id(await client.http.call("POST", "batches", encode(wanted)))
 
 
 async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
-    """The server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`."""
+    """Return the server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`.
+
+    Raises:
+        LLMReplyError: the reply is no such record.
+    """
     state = await client.http.call("GET", f"batches/{batch_id}")
     if not isinstance(state, dict) or not isinstance(state.get("status"), str):
         raise LLMReplyError(f"{client.address}: not the record of a batch: {json.dumps(state)[:120]}")

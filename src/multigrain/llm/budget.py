@@ -1,9 +1,9 @@
-"""What calls cost, and the caps that are never passed.
+"""Cost of the calls, and the caps that it never passes.
 
 Before a call is sent, an upper bound of its cost is reserved: as many prompt tokens as the prompt has bytes (no
 tokenizer makes more of them, a chat template adds a few), and as many completion tokens as the request allows. A call
-whose bound would pass a cap is not sent. When the answer comes, what it really took replaces the bound; a call that
-broke off, and may have been charged for, keeps it.
+whose bound would pass a cap is not sent. When the answer comes, its actual usage replaces the bound; a call that broke
+off, and may have been charged for, keeps the bound.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from multigrain.llm.loopback import is_loopback
 from multigrain.llm.protocol import Answer, Request
 
 TEMPLATE_TOKENS = 64
-"""Room for what a server puts around a prompt."""
+"""Prompt tokens reserved for the chat template that the server puts around a prompt."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Prices:
     output: float = 0.0
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of a call."""
+        """Return the price of a call, in dollars."""
         return prompt_tokens * self.input + completion_tokens * self.output
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What calls took, or may take at most."""
+    """Calls, tokens and dollars that were used, or may be used at most."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -41,7 +41,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompts and answers together."""
+        """Sum of the tokens of prompts and answers."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -53,7 +53,7 @@ class Usage:
         )
 
     def times(self, factor: float) -> "Usage":
-        """So many times as much, in whole calls and tokens."""
+        """Scale the usage; calls and tokens are rounded."""
         return Usage(
             calls=round(factor * self.calls),
             prompt_tokens=round(factor * self.prompt_tokens),
@@ -66,15 +66,15 @@ class Usage:
 
 
 class Budget:
-    """The caps of `[llm]`, and what was spent against them so far, calls under way included.
+    """The caps of `[llm]`, and the usage that counts against them so far, calls under way included.
 
     Args:
         section: its `max_requests`, `max_tokens` and `max_cost` hold for the run folder, however many commands fill it.
-        prices: None where nobody knows them.
-        spent: by earlier commands.
+        prices: None where they are unknown.
+        spent: usage of earlier commands.
 
     Raises:
-        ConfigError: the cost has a cap, and nobody knows the prices.
+        ConfigError: the cost has a cap, and the prices are unknown.
     """
 
     def __init__(self, section: LLMSection, prices: Prices | None, spent: Usage) -> None:
@@ -86,19 +86,19 @@ class Budget:
         self.spent = spent
 
     def bound(self, request: Request) -> Usage:
-        """The most that the call may take."""
+        """Return the most that a call may use."""
         text = request.prompt + (request.schema or "") + request.extra
         prompt_tokens = len(text.encode("utf-8", "replace")) + TEMPLATE_TOKENS
         return self._usage(prompt_tokens, request.max_tokens)
 
     def actual(self, answer: Answer, bound: Usage) -> Usage:
-        """What the call took; where the server does not tell, what it may have taken."""
+        """Return the usage of a call that was answered: by the server's count, or else by the bound."""
         prompt = bound.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens
         completion = bound.completion_tokens if answer.completion_tokens is None else answer.completion_tokens
         return self._usage(prompt, completion)
 
     def obstacle(self, bound: Usage) -> str | None:
-        """The cap that the call would pass, as text; None if there is room."""
+        """Name the cap that a call with this bound would pass; None if there is room."""
         after = self.spent + bound
         for name, value in (("requests", after.calls), ("tokens", after.tokens), ("cost", after.cost)):
             cap = self._caps[name]
@@ -111,10 +111,12 @@ class Budget:
 
 
 def prices_of(section: LLMSection) -> Prices | None:
-    """The prices in force: the section's, or those that `genai-prices` lists; nothing on this machine.
+    """Return the prices in force: the section's own, or those that `genai-prices` lists.
+
+    Servers on this machine cost nothing.
 
     Returns:
-        The highest among the servers; None where one is not known.
+        The highest prices among the servers; None if those of one server are unknown.
     """
     if section.prices is not None:
         return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
@@ -128,6 +130,7 @@ def prices_of(section: LLMSection) -> Prices | None:
 
 
 def _listed(url: str, model: str) -> Prices | None:
+    """Look the prices of a model at an address up; None if they are unknown."""
     if is_loopback(urlsplit(url).hostname or ""):
         return Prices()
     from genai_prices import Usage as Tokens  # a large table: loaded where it is needed

@@ -1,4 +1,4 @@
-"""How a server is spoken to: how it can be held to a JSON schema, and which parameters it takes.
+"""Dialects of servers: how each can be held to a JSON schema, and which parameters it takes.
 
 "OpenAI-compatible" servers differ. A *rung* is a way to ask for JSON, the strictest first:
 
@@ -11,7 +11,7 @@ Whatever the rung, answers are validated here: servers exist that accept a schem
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 Rung = Literal["json_schema", "json_object", "text"]
@@ -23,9 +23,12 @@ OTHER_NAMES: dict[str, str | None] = {
     "temperature": None,
     "stop": None,
 }
-"""Parameters that some servers refuse -> the name to try instead; None: do without. `Prompted.read` cuts at stops."""
+"""Parameters that some servers refuse, with the name to try instead; None: send none.
+
+Without `stop`, `Prompted.read` cuts the answer itself.
+"""
 FORMS = ("response_format", "json_schema", "json_object")
-"""What a server names that refuses a rung."""
+"""Words by which a server that refuses a rung names it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class Dialect:
 
     rung: Rung = "json_schema"
     renamed: tuple[tuple[str, str | None], ...] = ()
-    """Parameters with the names that they have here; None: not sent."""
-    thinks: bool | None = None
+    """Parameters with the names that this server has for them; None: not sent."""
+    is_reasoning_model: bool | None = None
     """Whether the model reasons before it answers; None: it has not shown it, and was not asked without a schema."""
 
     def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
-        """The body of a request as this server takes it."""
+        """Return the body of a request as this server takes it."""
         if schema is not None and self.rung == "json_schema":
             wanted = {"name": "answer", "strict": True, "schema": json.loads(schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
@@ -52,28 +55,31 @@ class Dialect:
         return body
 
     def without(self, message: str) -> Self | None:
-        """The dialect to try after a refusal that names a parameter; None if it names none.
+        """Return the dialect to try after a refusal that names a parameter; None if it names none.
 
-        Of several, the first that is named: servers go on to say what they take instead, or what they were sent.
+        Of several names in the message, the first counts: servers go on to say what they take instead, or what they
+        were sent.
         """
         known = dict(self.renamed)
         names = [name for name in OTHER_NAMES if name not in known]
         found = re.search(rf"\b(?:{'|'.join([*names, *FORMS])})\b", message)
         name = found[0] if found else None
-        return replace(self, renamed=(*self.renamed, (name, OTHER_NAMES[name]))) if name in OTHER_NAMES else None
+        if name not in OTHER_NAMES:
+            return None
+        return replace(self, renamed=(*self.renamed, (name, OTHER_NAMES[name])))
 
     def lower(self) -> Self | None:
-        """The dialect one rung down; None at the bottom."""
+        """Return the dialect one rung down; None at the bottom."""
         index = RUNGS.index(self.rung) + 1
         return replace(self, rung=RUNGS[index]) if index < len(RUNGS) else None
 
     def to_json(self) -> str:
         """Write the dialect as JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps({"rung": self.rung, "renamed": self.renamed, "thinks": self.is_reasoning_model})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read a dialect that `to_json` wrote."""
         fields = json.loads(text)
         renamed = tuple((name, other) for name, other in fields["renamed"])
-        return cls(fields["rung"], renamed, fields.get("thinks"))
+        return cls(fields["rung"], renamed, is_reasoning_model=fields.get("thinks"))

@@ -1,4 +1,4 @@
-"""The inputs that have no answer yet: taken one by one, and kept while they wait for another try."""
+"""Queue of the inputs that have no answer yet: taken one by one, and kept while they wait for another try."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from multigrain.llm.ledger import Ledger
 from multigrain.llm.prompted import Prompted
 
 WAITING = 8
-"""Inputs, for each request that may be under way, that may wait for another try before no new input is taken."""
+"""Inputs that may wait for another try before no new one is taken, for each request that may be under way."""
 
 
 class JobQueue:
@@ -43,17 +43,17 @@ class JobQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no input waits, and no new one will come."""
+        """Tell whether no input waits, and no new one will come."""
         return not self._waiting and not self.has_new
 
     @property
     def takes_new(self) -> bool:
-        """Whether so few inputs wait that a new one may be taken."""
+        """Tell whether so few inputs wait that a new one may be taken."""
         return len(self._waiting) < self._most_waiting
 
     @property
     def next_due(self) -> float | None:
-        """The moment of the next try; None if no input waits."""
+        """Moment of the next try, by the event loop's clock; None if no input waits."""
         return self._waiting[0][0] if self._waiting else None
 
     def wait(self, job: Job, until: float) -> None:
@@ -116,7 +116,7 @@ class JobQueue:
         job = Job(prompted, key, prompted.request)
         for number, (call, limit, answer) in enumerate(self._store.replies(key), start=1):
             fault = prompted.fault_in(answer)
-            if fault is None:  # from a batch; or the reader has learnt what it could not read before
+            if fault is None:  # it came in a batch, or an earlier version could not read it
                 self._store.accept(key, call)
                 self._tally.answered += 1
                 return None

@@ -1,4 +1,4 @@
-"""Books every call: in the store before it goes out, in the budget, and in the tally that progress shows."""
+"""Booking of every call: in the store before it is sent, in the budget, and in the tally that progress shows."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,22 +11,28 @@ from multigrain.llm.store import AnswerStore
 
 @dataclass
 class Tally:
-    """How the work stands: what progress shows."""
+    """Counts that progress shows.
+
+    Attributes:
+        answered: inputs with an answer, from the store or a call.
+        parked: inputs that stay without an answer.
+        under_way: requests that are sent and not answered yet.
+        sent: requests that this command has sent; the other answers were in the store.
+        spent: usage of those requests that have ended; one under way may use less than its bound.
+        errors: failed calls and unusable answers, by kind.
+    """
 
     answered: int = 0
     parked: int = 0
     under_way: int = 0
     sent: int = 0
-    """Requests that went out now; other answers were in the store."""
     spent: Usage = field(default_factory=Usage)
-    """By those of these requests that have ended; what is under way may take less than it is booked with."""
     errors: Counter[str] = field(default_factory=Counter)
-    """Failed calls, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that is on its way."""
+    """A request under way: its number in the store, and the most that it may use."""
 
     number: int
     bound: Usage
@@ -34,10 +40,10 @@ class Call:
 
 @dataclass
 class Ledger:
-    """Store, budget and tally of one piece of work.
+    """Store, budget and tally of one `answer_all`.
 
     Attributes:
-        obstacle: the cap that kept the last request from going out, as text.
+        obstacle: the cap that kept the last request from being sent, as text; None if it was sent.
     """
 
     store: AnswerStore
@@ -46,9 +52,10 @@ class Ledger:
     obstacle: str | None = None
 
     def begin(self, key: str, request: Request, batch: str | None = None) -> Call | None:
-        """Book a request at the most that it may take; None if it might pass a cap, and must not go out.
+        """Book a request at its bound, the most that it may use. Commit the store before the request is sent.
 
-        It must be committed before it goes out.
+        Returns:
+            The call; None if the request might pass a cap, and must not be sent.
         """
         bound = self.budget.bound(request)
         self.obstacle = self.budget.obstacle(bound)
@@ -59,13 +66,13 @@ class Ledger:
         return Call(self.store.begin_call(key, request.max_tokens, bound, batch), bound)
 
     def end(self, call: Call, answer: Answer) -> None:
-        """Keep what came back, and book what it took instead of the bound."""
+        """Keep an answer, and book its usage instead of the bound."""
         usage = self.budget.actual(answer, call.bound)
         self.store.end_call(call.number, answer, usage)
         self._settle(call, usage)
 
     def fail(self, call: Call, error: LLMError) -> None:
-        """Keep why nothing came back; the bound stays booked if the call may have been charged for."""
+        """Keep the reason why no answer came; the bound stays booked if the call may have been charged for."""
         usage = call.bound if error.billed else Usage(calls=1)
         self.store.fail_call(call.number, str(error), usage)
         self.count(error)

@@ -1,4 +1,4 @@
-"""What becomes of an input after each call: it is answered, waits for another try, or is parked.
+"""Outcome of each call for its input: it is answered, waits for another try, or is parked.
 
 busy (429)       a random wait (full jitter), or as long as the server says (`Retry-After`), if that is longer
 no answer        a random wait; counted against the input only if the server answers others meanwhile
@@ -23,7 +23,7 @@ from multigrain.progress import say
 FIRST_WAIT, LONGEST_WAIT = 0.2, 8.0
 """Seconds. The wait after n others is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
 HOPELESS_AFTER = 16
-"""Inputs without a usable answer, before any has one, after which the next ones are not worth sending."""
+"""Inputs without a usable answer, if no input has one, after which the work stops."""
 BUDGET = "budget"
 """The reason of inputs that were not sent because a cap was reached."""
 REQUEST_FAULTS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -70,7 +70,7 @@ class Outcomes:
         """Note that a call brought no answer.
 
         Returns:
-            Whether the server is to be taken for dead from now on.
+            Whether the server is taken for dead from now on.
         """
         job.error = error
         now = asyncio.get_running_loop().time()
@@ -106,11 +106,11 @@ class Outcomes:
     def _notice_reasoning(self, job: Job, server: Server, answer: Answer) -> None:
         """Remember that the model reasons, where an answer shows it first."""
         known = server.client.dialect
-        if (known and known.thinks) or not job.prompted.shows_reasoning(answer):
+        if (known and known.is_reasoning_model) or not job.prompted.shows_reasoning(answer):
             return
-        server.client.dialect = replace(known or Dialect(), thinks=True)
+        server.client.dialect = replace(known or Dialect(), is_reasoning_model=True)
         if known:  # of raw completions nobody knows the rest
-            self._store.learn(server.client.address, job.request.asked_of, server.client.dialect)
+            self._store.learn(server.client.address, job.request.dialect_key, server.client.dialect)
 
     def _busy(self, job: Job, server: Server, error: LLMUnavailable, now: float) -> None:
         job.busy += 1

@@ -1,6 +1,6 @@
-"""Find out how a server is spoken to: a tiny question whose answer has the right form only if it was held to it.
+"""A probe of a server's dialect: a tiny question whose answer has the right form only if the server enforces it.
 
-The answer also shows whether the model thinks first, before a limit or a stop text made for short answers cuts it.
+The answer also shows whether the model reasons first, before a token limit or a stop text for short answers cuts it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from multigrain.llm.protocol import Answer, Client, Request
 from multigrain.progress import say
 
 KEY = "probe"
-"""Under which calls that serve no input are booked."""
+"""Key of the calls that serve no input."""
 QUESTION = "Name a colour. Answer in JSON."
 SCHEMA = {
     "type": "object",
@@ -27,28 +27,36 @@ SCHEMA = {
     "required": ["colour_wanted"],
     "additionalProperties": False,
 }
-"""The question does not name the field, so a server that takes a schema and ignores it gives itself away."""
-SHAPE = 'Use this form: {"colour_wanted": "..."}'
+"""Schema of the answer.
+
+The question does not name the field, so a server that takes a schema and ignores it gives itself away.
+"""
+FORM_HINT = 'Use this form: {"colour_wanted": "..."}'
 UNUSED_STOP = "<<<END>>>"
-"""Stops no answer: a real stop text, such as the end of a line, would cut short a model that thinks."""
+"""Stop text that ends no answer: a real one, such as the end of a line, would cut a reasoning model short."""
 TRIES = 3
-"""For each dialect."""
+"""Questions in each dialect."""
 TOKENS = 1024
-"""At least: a model that thinks has to come to its answer, or to show that it does."""
+"""Smallest token limit of a probe: a reasoning model has to come to its answer, or to show that it reasons."""
 LONGEST_WAIT = 1.0
+"""Seconds between two tries, unless the server asks for more; the wait is drawn from 0 to this."""
 PATIENCE, PATIENCE_IF_BUSY = 60.0, 900.0
-"""Seconds without an answer; the second, where the server at least says that it is busy."""
+"""Seconds without an answer after which the probe fails; the second, where the server says that it is busy (429)."""
 
 Send = Callable[[Request, Dialect], Awaitable[Answer]]
+"""A function that sends a request in a dialect, and raises as `Client.complete` does."""
 
 
 async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dialect:
-    """How an entered client's server is spoken to: as it or the store knows, or as a probe finds out.
+    """Set the dialect of a client: the one that it or the store knows, or else the one that a probe finds.
 
     Args:
-        client: its `dialect` is set.
+        client: entered.
         request: one of those that will be sent later.
-        ledger: the probe's calls are booked like any others.
+        ledger: books the calls of the probe like any others.
+
+    Returns:
+        The dialect.
 
     Raises:
         LLMRefused, LLMUnavailable: see `find_dialect`.
@@ -59,18 +67,18 @@ async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dia
     def send(asked: Request, dialect: Dialect) -> Awaitable[Answer]:
         return _send(client, ledger, asked, dialect)
 
-    known = ledger.store.dialect(client.address, request.asked_of)
+    known = ledger.store.dialect(client.address, request.dialect_key)
     dialect = known or await find_dialect(request, send)
-    if request.schema is None and dialect.thinks is None:
-        dialect = await _see_whether_it_thinks(request, dialect, send)
+    if request.schema is None and dialect.is_reasoning_model is None:
+        dialect = await _learn_whether_it_reasons(request, dialect, send)
     if dialect != known and not ledger.obstacle:
-        ledger.store.learn(client.address, request.asked_of, dialect)
+        ledger.store.learn(client.address, request.dialect_key, dialect)
     client.dialect = dialect
     return dialect
 
 
 async def _send(client: Client, ledger: Ledger, request: Request, dialect: Dialect) -> Answer:
-    """One call that serves no input, within the caps like any other."""
+    """Send a request that serves no input, within the caps like any other."""
     request = request.suited(dialect)
     call = ledger.begin(KEY, request)
     if call is None:
@@ -93,14 +101,14 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
 
     Args:
         request: one of those that will be sent later; model and limits are taken from it.
-        send: sends a request in a dialect; raises as `Client.complete` does.
+        send: sends the question.
 
     Returns:
         The dialect; the lowest one if none brought the right form (every answer is validated anyway).
 
     Raises:
         LLMRefused: the server refuses whatever is tried.
-        LLMUnavailable: it is busy or away, which says nothing about what it understands.
+        LLMUnavailable: the server is busy or away, which says nothing about what it understands.
     """
     dialect = Dialect()
     while True:
@@ -118,8 +126,8 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
         dialect = lower
 
 
-async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send) -> Dialect:
-    """A schema keeps some models from it, so they are asked without one. Who never comes to an end thinks.
+async def _learn_whether_it_reasons(request: Request, dialect: Dialect, send: Send) -> Dialect:
+    """Ask without a schema, which keeps some models from reasoning. A model that never comes to an end reasons.
 
     A stop text goes along where one will later, so that a server that takes none says so.
     """
@@ -127,8 +135,8 @@ async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send)
     free = replace(request, prompt=QUESTION, stop=stop, max_tokens=max(request.max_tokens, TOKENS))
     while True:
         try:
-            has_ended, dialect = await _try(Prompted(KEY, free, lambda _: []), dialect, send)
-            return replace(dialect, thinks=dialect.thinks or not has_ended)
+            has_ended, dialect = await _try(Prompted(KEY, free, _accept_any), dialect, send)
+            return replace(dialect, is_reasoning_model=dialect.is_reasoning_model or not has_ended)
         except LLMRefused as refused:
             other = dialect.without(refused.said or str(refused))
             if other is None or refused.status not in (400, 422):
@@ -137,22 +145,21 @@ async def _see_whether_it_thinks(request: Request, dialect: Dialect, send: Send)
 
 
 def _ask_for_form(request: Request, dialect: Dialect) -> Prompted[Any]:
-    prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {SHAPE}"
+    prompt = QUESTION if dialect.rung == "json_schema" else f"{QUESTION} {FORM_HINT}"
     limit = max(request.max_tokens, TOKENS)
-    return Prompted(
-        KEY, replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit), _check_form
-    )
+    question = replace(request, prompt=prompt, schema=json.dumps(SCHEMA), stop=(), max_tokens=limit)
+    return Prompted(KEY, question, _check_form)
 
 
 async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[bool, Dialect]:
-    """Whether an answer can be read, in at most `TRIES` tries; an error 500 is a bad answer too.
+    """Ask until an answer can be read, in at most `TRIES` tries; an error 500 counts as a bad answer.
 
     Returns:
-        That, and the dialect with what else the answers showed: whether the model thinks.
+        Whether one could be read, and the dialect, which now says whether an answer showed reasoning.
 
     Raises:
         LLMRefused: the server refuses the request in this dialect.
-        LLMUnavailable: it stayed busy or away.
+        LLMUnavailable: the server stayed busy or away.
     """
     probe = prompted.request
     started = asyncio.get_running_loop().time()
@@ -160,7 +167,8 @@ async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[b
     while tries < TRIES:
         try:
             answer = await send(replace(probe, seed=probe.seed + tries), dialect)
-            dialect = replace(dialect, thinks=prompted.shows_reasoning(answer) or dialect.thinks)
+            if prompted.shows_reasoning(answer):
+                dialect = replace(dialect, is_reasoning_model=True)
             prompted.read(answer)
             return True, dialect
         except LLMReplyError:
@@ -181,6 +189,10 @@ async def _pause(error: LLMUnavailable) -> None:
     if pause > LONGEST_WAIT:
         say(f"the server asks to wait {pause:.0f} s ({error})")
     await asyncio.sleep(pause)
+
+
+def _accept_any(_answer: Answer) -> None:
+    """Read nothing: any answer that was not cut will do."""
 
 
 def _check_form(answer: Answer) -> None:

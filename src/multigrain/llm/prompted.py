@@ -1,4 +1,4 @@
-"""An input with its prompt, and what becomes of the answer."""
+"""An input with its request, and the reading of its answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An input that stays without an answer, and why."""
+    """An input that stays without an answer, and the reason."""
 
     input: str
     reason: str
@@ -23,12 +23,12 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Prompted(Generic[R]):
-    """An input (a pair, a passage, a field), the request about it, and what its answer becomes.
+    """An input (a pair, a passage, a field), the request about it, and the reader of its answer.
 
     Args:
         input: the id of the input.
-        request: what the language model is sent.
-        parse: reads an answer, free of reasoning, into records; raises LLMReplyError where it is of no use.
+        request: sent to the language model.
+        parse: reads an answer, freed of its reasoning, into records; raises LLMReplyError if it is of no use.
     """
 
     input: str
@@ -36,7 +36,7 @@ class Prompted(Generic[R]):
     parse: Callable[[Answer], R]
 
     def outcome(self, store: AnswerStore) -> "R | Parked":
-        """The records of the answer in the store, or the reason why there is none."""
+        """Return the records of the answer in the store, or the reason why there is none."""
         answer = store.answer(self.request.key)
         if answer is None:
             reason, detail = store.parked(self.request.key) or ("unsettled", "nobody has asked yet")
@@ -47,11 +47,11 @@ class Prompted(Generic[R]):
             return Parked(self.input, error.reason, str(error))
 
     def read(self, answer: Answer) -> R:
-        """What an answer becomes.
+        """Read an answer into records.
 
         Raises:
-            LLMTruncated: the answer was cut. Only a raw completion may be: it is a passage all the same.
-            LLMReplyError: it is no use.
+            LLMTruncated: the answer was cut. Only a raw completion may be cut: it is a passage all the same.
+            LLMReplyError: the answer is of no use.
         """
         is_raw = self.request.kind == "completion"
         text = reasoning.answer_in(answer.text, is_raw)
@@ -75,7 +75,7 @@ class Prompted(Generic[R]):
                 "the answer is empty: the model called a tool instead. Offer it none, or set "
                 'llm.extra_body = {tool_choice = "none"}'
             )
-        if answer.has_thoughts or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
+        if answer.has_reasoning or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
             return (
                 "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
                 "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
@@ -84,7 +84,7 @@ class Prompted(Generic[R]):
         return "the answer is empty: the model wrote nothing"
 
     def fault_in(self, answer: Answer) -> LLMReplyError | None:
-        """Say what is wrong with an answer; None if it can be used."""
+        """Return the error that describes what is wrong with an answer; None if it can be used."""
         if answer.finish_reason == "content_filter":
             return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
         try:
@@ -94,7 +94,7 @@ class Prompted(Generic[R]):
         return None
 
     def shows_reasoning(self, answer: Answer) -> bool:
-        """Whether the model reasoned before it answered, or was cut before it said anything."""
+        """Tell whether the model reasoned before it answered, or was cut before it wrote anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
-        return answer.has_thoughts or is_silent or reasoning.has_reasoning(answer.text, is_raw)
+        return answer.has_reasoning or is_silent or reasoning.has_reasoning(answer.text, is_raw)

@@ -1,4 +1,4 @@
-"""What a language model is asked, what it answers, and the protocol between."""
+"""Requests to a language model, its answers, and the protocol that every client follows."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from multigrain.llm import reasoning
 from multigrain.llm.dialect import Dialect
 
 TOOL_CALLS = ("tool_calls", "function_call")
-"""Why an answer ended that holds no text."""
+"""Finish reasons of an answer that calls a tool and holds no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +42,51 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The same for the same input, in any run and any process.
+        """Hash of everything that determines the answer, equal in every run and process.
 
-        `max_tokens` is left out: an answer that came whole is the same under a larger limit.
+        `max_tokens` is left out: an answer that was not cut is the same under a larger limit.
         """
         known = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
-        parts = (*known, self.extra) if self.extra else known  # as it was before there were further fields
+        parts = (*known, self.extra) if self.extra else known  # without `extra`, keys are as in older stores
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
     @property
-    def asked_of(self) -> str:
-        """Under which name what is learnt of a server is kept: the model's, with further fields, which may route."""
+    def dialect_key(self) -> str:
+        """Name under which the store keeps a server's dialect: the model, and `extra`, which may choose a provider."""
         return f"{self.model} {self.extra}".rstrip()
 
     def suited(self, dialect: Dialect | None) -> "Request":
-        """As it is sent: a model that thinks has room for its thoughts, and is not stopped at the first line's end."""
-        if dialect is None or not dialect.thinks:
+        """Return the request as it is sent: a reasoning model gets tokens to reason with, and no stop texts.
+
+        A stop text, such as the end of a line, would end the reasoning before the answer begins.
+        """
+        if dialect is None or not dialect.is_reasoning_model:
             return self
-        has_room = self.max_tokens >= 2 * reasoning.ROOM  # say, after an answer that was cut
-        return replace(self, max_tokens=self.max_tokens + (0 if has_room else reasoning.ROOM), stop=())
+        has_room = self.max_tokens >= 2 * reasoning.REASONING_TOKENS  # say, after an answer that was cut
+        further_tokens = 0 if has_room else reasoning.REASONING_TOKENS
+        return replace(self, max_tokens=self.max_tokens + further_tokens, stop=())
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text that came back, and what it cost. Tokens are None where the server does not tell."""
+    """The text that came back, and the tokens that it took, which are None where the server does not tell."""
 
     text: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish_reason: str = "stop"
     """OpenAI's word: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
-    has_thoughts: bool = False
-    """Whether the server told, beside the text, that the model had reasoned; not kept."""
+    has_reasoning: bool = False
+    """Whether the server said, beside the text, that the model had reasoned; the store does not keep it."""
 
 
 class Client(Protocol):
-    """Whoever can answer requests. Clients are async context managers; entering connects and checks."""
+    """A language model that answers requests. Clients are async context managers: entering connects and checks."""
 
     address: str
-    """Where it is, for messages; what was learnt about it is kept under this name."""
+    """Address of the server, for messages; the store keeps its dialect under this name."""
     dialect: Dialect | None
-    """How it is spoken to; None as long as nobody knows."""
+    """Dialect of the server; None until it is known."""
 
     async def __aenter__(self) -> "Client":
         """Connect.
@@ -93,20 +97,20 @@ class Client(Protocol):
         """
 
     async def __aexit__(self, *error: object) -> None:
-        """Disconnect; whatever was started is stopped."""
+        """Disconnect, and stop whatever was started."""
 
     async def complete(self, request: Request) -> Answer:
         """Answer one request; several may be under way at once.
 
         Raises:
-            LLMUnavailable: try again later.
-            LLMRefused: trying again is no use.
-            LLMReplyError: an answer came, but no usable one.
+            LLMUnavailable: the server is busy or away; a later try may succeed.
+            LLMRefused: the server refuses the request; another try is of no use.
+            LLMReplyError: an answer came, but it cannot be used.
         """
 
     async def is_alive(self) -> bool:
-        """Whether the server answers at all, found without a request that costs.
+        """Tell whether the server answers at all, without a request that costs.
 
         Raises:
-            LLMUnavailable: it never will again.
+            LLMUnavailable: the server is gone for good.
         """

@@ -1,16 +1,16 @@
-"""What many models write before they answer: their reasoning, told by its tags, and never taken for the answer.
+"""Reasoning that many models write before they answer: found by its tags, and never taken for the answer.
 
 Known are the tags of DeepSeek, Qwen and GLM (`<think>`), of Gemini, EXAONE, Seed and Kimi, of Mistral (`[THINK]`), of
 Cohere, OpenThinker, Gemma and Apertus, the phrases of Granite, and the channels of gpt-oss. Where the chat template has
-written the opening tag, the answer holds the closing one alone.
+written the opening tag, the answer holds only the closing one.
 """
 
 import json
 import re
 from collections.abc import Iterator
 
-ROOM = 4096
-"""Tokens for its thoughts that a model which thinks gets on top of those for its answer."""
+REASONING_TOKENS = 4096
+"""Tokens that a reasoning model gets for its reasoning, on top of those for its answer."""
 
 _NAME = (
     r"(?:seed:)?(?:(?:internal|inner)[_-])?"
@@ -29,7 +29,7 @@ _CLOSING = (
 )
 _TAGS = re.compile(
     rf"(?P<closing>{_CLOSING})"
-    # Not in the middle of a sentence, which may be about such a tag, unless the thought follows on its heels.
+    # Not in the middle of a sentence, which may be about such a tag, unless text follows the tag at once.
     rf"|(?P<opening>(?:^|(?<=[.!?:)}}>\]▷`]))[ \t]*{_OPENING}|{_OPENING}(?=[\w{{\n]))"
     r"|(?P<object>\{)",
     re.IGNORECASE | re.MULTILINE,
@@ -42,39 +42,45 @@ _MARKS = re.compile(
     r"|END_OF_TURN_TOKEN|assistant_end|user)\|>)\s*){1,4}\Z",
     re.IGNORECASE,
 )
-"""What models, or servers that leave in what they should not, put around the answer itself."""
+"""Marks that models put around the answer itself, and special tokens that some servers leave in."""
 _MOST_FAILURES = 500
-"""Braces that begin no object, after which none is tried any more: each try may read the whole text."""
+"""Braces that begin no object after which no further brace is tried: each try may read the whole text."""
 _DECODER = json.JSONDecoder()
 
 
 def answer_in(text: str, is_raw: bool = False) -> str | None:
-    """The text after the last closing tag of reasoning, or the whole where there is none.
+    """Return the text after the last closing tag of reasoning, or all of it where there is no such tag.
 
-    Tags in a JSON object are part of its texts. An object alone, with nothing but reasoning behind it, is the answer.
+    Tags inside a JSON object belong to its texts. A JSON object with only reasoning after it is the answer.
 
     Args:
         text: what the model wrote.
-        is_raw: it goes on from a text of ours, without a chat template: then only what begins with a tag is reasoning.
+        is_raw: whether the text is a raw completion, without a chat template; then it holds reasoning only if it begins
+            with an opening tag.
 
     Returns:
-        None where the reasoning never ends.
+        The answer; None where the reasoning never ends.
+
+    Example:
+        >>> answer_in("<think>Leaves, or a drink?</think>A drink.")
+        'A drink.'
     """
     rest = _rest(text, is_raw)
     return None if rest is None else unmarked(rest)
 
 
 def has_reasoning(text: str, is_raw: bool = False) -> bool:
-    """Whether some of it is reasoning; see `answer_in`."""
+    """Tell whether some of a text is reasoning; see `answer_in` for `is_raw`."""
     return _rest(text, is_raw) != text
 
 
 def unmarked(text: str) -> str:
-    """The text without the marks around it: of an answer, a box, or the end of a turn."""
+    """Return a text without the marks around it: those of an answer, a box, or the end of a turn."""
     return _MARKS.sub("", text)
 
 
 def _rest(text: str, is_raw: bool) -> str | None:
+    """Return the text without its reasoning, with all marks; None where the reasoning never ends."""
     if is_raw and not _BEGINNING.match(text):
         return text
     start, opened, before = 0, -1, ""
@@ -91,7 +97,7 @@ def _rest(text: str, is_raw: bool) -> str | None:
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
-    """The tags of reasoning that stand in no JSON object."""
+    """Yield the tags of reasoning that stand in no JSON object."""
     position = failures = 0
     while tag := _TAGS.search(text, position):
         position = tag.end()
@@ -104,7 +110,7 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
 
 
 def _end_of_object(text: str, start: int) -> int | None:
-    """Where the JSON object ends that begins there; None if none does."""
+    """Return the end of the JSON object that begins at `start`; None if there is none."""
     try:
         return _DECODER.raw_decode(text, start)[1]
     except (ValueError, RecursionError):
@@ -112,6 +118,6 @@ def _end_of_object(text: str, start: int) -> int | None:
 
 
 def _is_object(text: str) -> bool:
-    """Whether the text is one JSON object, in a fence or not."""
+    """Tell whether a text is one JSON object, in a fence or not."""
     bare = re.sub(r"\A\s*```\w*\s*|\s*```\s*\Z", "", unmarked(text)).strip()
     return bare.startswith("{") and _end_of_object(bare, 0) == len(bare)

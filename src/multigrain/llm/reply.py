@@ -1,4 +1,4 @@
-"""From the body of a response to an answer: OpenAI's form, and what servers have made of it."""
+"""Answers in the bodies of responses: OpenAI's form, and the forms that servers have made of it."""
 
 import json
 import re
@@ -10,22 +10,22 @@ from multigrain.llm.protocol import TOOL_CALLS, Answer
 from multigrain.records import encodable
 
 MOST_TOKENS = 10**9
-"""A server that counts more in one answer does not count."""
+"""Most tokens of one answer; a larger count of a server is ignored."""
 TOOL_FIELDS = ("tool_calls", "function_call")
 """Fields of a message that calls a tool."""
 END = "[DONE]"
 """The last event of a stream."""
 CUT = {"max_tokens", "model_length", "max_output_tokens"}
-"""What some servers say for `length`."""
-THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
-"""Fields of a message that are no answer."""
+"""Finish reasons that some servers use for `length`."""
+REASONING_FIELDS = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
+"""Fields and part types of a message that hold reasoning, not the answer."""
 
 
 def json_in(body: bytes) -> Any:
-    """The JSON value of a body; server-sent events, which some send unasked, are put together to one.
+    """Parse the JSON value of a body; server-sent events, which some servers send unasked, are joined into one.
 
     Raises:
-        ValueError, RecursionError: it is neither.
+        ValueError, RecursionError: the body is neither.
         LLMReplyError: the events break off.
     """
     if re.match(rb"\s*(?:data|event|id|retry)?:", body):
@@ -50,8 +50,10 @@ def _value(data: str) -> Any:
 
 
 def _joined(events: Iterator[Any]) -> Any:
-    """The answer whose parts these are; an error among them stands for the whole."""
-    text, thoughts, last = "", False, dict[str, Any]()
+    """Join the parts of a streamed answer; an error among them takes the place of the answer."""
+    text, has_reasoning = "", False
+    last: dict[str, Any] = {}
+    """The last value of each field."""
     for event in events:
         if event == END:
             last.setdefault("finish_reason", "stop")
@@ -61,11 +63,11 @@ def _joined(events: Iterator[Any]) -> Any:
         choice = _first(event.get("choices"))
         part = next((choice[name] for name in ("delta", "message") if isinstance(choice.get(name), dict)), choice)
         text += _text(part.get("content") or part.get("text"))
-        thoughts |= _has_thoughts(part)
+        has_reasoning |= _has_reasoning(part)
         last |= {key: value for key, value in {**event, **choice, **part}.items() if value is not None}
     if "finish_reason" not in last:
         raise LLMReplyError(f"the stream of events breaks off after: {text[-80:]!r}", billed=True)
-    message = {"content": text, "reasoning": thoughts, "refusal": last.get("refusal")}
+    message = {"content": text, "reasoning": has_reasoning, "refusal": last.get("refusal")}
     message |= {name: last.get(name) for name in TOOL_FIELDS}
     return {"choices": [{"message": message, "finish_reason": last["finish_reason"]}], "usage": last.get("usage")}
 
@@ -76,10 +78,10 @@ def _first(choices: Any) -> dict[str, Any]:
 
 
 def read_answer(reply: Any) -> Answer:
-    """The answer in the body of a response.
+    """Read the answer in the JSON value of a response.
 
     Raises:
-        LLMReplyError: there is none.
+        LLMReplyError: it holds no answer.
     """
     try:
         choice, usage = reply["choices"][0], reply.get("usage")
@@ -102,12 +104,12 @@ def read_answer(reply: Any) -> Answer:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         finish_reason=encodable(finish_reason),
-        has_thoughts=_has_thoughts(message) or _has_hidden_thoughts(usage),
+        has_reasoning=_has_reasoning(message) or _has_hidden_reasoning(usage),
     )
 
 
 def _text(content: Any) -> str:
-    """A text, or the texts of one part or of a list of them; parts of another type are no answer."""
+    """Return a text, or join the texts of one part or of a list of parts; parts of another type are no answer."""
     return content if isinstance(content, str) else "".join(_part(part) for part in _parts(content))
 
 
@@ -128,12 +130,12 @@ def _refusal(message: dict[str, Any]) -> str | None:
     return next((text for text in (message.get("refusal"), *said) if isinstance(text, str) and text), None)
 
 
-def _has_thoughts(message: dict[str, Any]) -> bool:
+def _has_reasoning(message: dict[str, Any]) -> bool:
     kinds = [part.get("type") for part in _parts(message.get("content")) if isinstance(part, dict)]
-    return any(message.get(name) for name in THOUGHTS) or any(kind in THOUGHTS for kind in kinds)
+    return any(message.get(name) for name in REASONING_FIELDS) or any(kind in REASONING_FIELDS for kind in kinds)
 
 
-def _has_hidden_thoughts(usage: dict[str, Any]) -> bool:
+def _has_hidden_reasoning(usage: dict[str, Any]) -> bool:
     details = usage.get("completion_tokens_details")
     return isinstance(details, dict) and bool(_count(details.get("reasoning_tokens")))
 

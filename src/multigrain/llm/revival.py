@@ -1,4 +1,4 @@
-"""Servers that are taken for dead: left alone, looked after, and tried again with one input (a circuit breaker)."""
+"""Circuit breaker: a server that is taken for dead is tried with one input at a time, until it answers again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 GIVE_UP_AFTER, GIVE_UP_AT_FIRST = 900.0, 60.0
 """Seconds without an answer from any server; the second, where none has answered anything yet."""
 SUSPECT_AFTER = 60.0
-"""Seconds after which a server that looks alive, but answers none of the last inputs, is believed."""
+"""Seconds after which the last inputs, not a server that looks alive, are taken for the cause of the failures."""
 
 
 class Revival:
@@ -28,7 +28,7 @@ class Revival:
         dispatcher: sends the input with which a server is tried.
         queue: where this input comes from.
         outcomes: told if no server comes back.
-        ledger: its store is committed before the input goes out.
+        ledger: its store is committed before the input is sent.
         wake: set when a server is back.
     """
 
@@ -84,7 +84,7 @@ class Revival:
         job = self._queue.pop_new()
         if job is None and self._queue.next_due is not None:
             if asyncio.get_running_loop().time() - server.silent_since > SUSPECT_AFTER:
-                server.charge_suspects()  # it is they
+                server.charge_suspects()  # the inputs are the cause
                 return True
             job = self._queue.pop_waiting()
         if job is None:

@@ -1,13 +1,13 @@
 """Send many requests: as many at once as the servers take, each answer kept at once, no input lost without a reason.
 
     scheduler    connects to the servers, and works until every input is settled
-    queue        the inputs that have no answer yet; a waiting input holds no slot
-    dispatch     what goes out
-    outcomes     what comes back, and what becomes of the input
+    job_queue    the inputs that have no answer yet; a waiting input holds no slot
+    dispatch     the sending of requests
+    outcomes     the settling of inputs by answers and errors
     revival      servers that failed, and are tried again
 
-Inputs are streamed: in memory are only those under way and those that wait for another try, and while too many wait,
-no new one is taken. Whatever stops everything, what is under way is waited for: it is paid for.
+Inputs are streamed: only those under way and those that wait for another try are in memory, and while too many wait,
+no new one is taken. Whatever stops the work, the requests under way are waited for: they are paid for.
 """
 
 import asyncio
@@ -55,7 +55,9 @@ async def answer_all(
         ConfigError: nobody answers at any address.
         LLMRefused: a key, address or model is refused, or every request.
         LLMReplyError: no input had a usable answer.
-        LLMUnavailable: all servers are dead. In each case what was answered is in the store.
+        LLMUnavailable: all servers are dead.
+
+    Whatever is raised, all answers so far are in the store.
     """
     ledger = Ledger(store, budget, tally or Tally())
     servers = [Server(client, concurrency) for client in clients]
@@ -97,7 +99,7 @@ class _Scheduler:
             raise self._failure
 
     async def _connect(self, entered: AsyncExitStack, request: Request) -> None:
-        """Connect to the servers; of several, those that are not there are done without."""
+        """Connect to the servers; if only some of them are absent, go on without those."""
 
         async def connect(server: Server) -> None:
             await entered.enter_async_context(server.client)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from multigrain.llm.protocol import Client
 
 BUSY_SHARE, CUT, GROWTH = 0.2, 0.75, 1 / 16
-"""Where more than this share of a window's requests met 429, the limit is cut to so much; else it grows by one and this
-share of itself."""
+"""Control of the limit, at the end of each window of requests.
+
+If more than `BUSY_SHARE` of them met 429, the limit is multiplied by `CUT`; else it grows by one, plus `GROWTH` times
+itself.
+"""
 SMALLEST_WINDOW = 8
-"""Outcomes after which the share is looked at; with a higher limit, that many."""
+"""Requests in a window, or as many as the limit if that is larger."""
 BREAK_AFTER = 8
 """Failures in a row after which a server is taken for dead."""
 
@@ -19,14 +22,17 @@ class Server:
     """The state of one server.
 
     Attributes:
-        client: how it is reached.
-        most: requests that it may ever have under way at once.
-        limit: that it may have now.
-        under_way: that it has.
+        client: sends the requests.
+        most: requests that may ever be under way at once.
+        limit: requests that may be under way at once now.
+        under_way: requests that are under way.
         is_up: whether requests are sent to it.
-        held_until: moment before which none is sent, although it is up.
-        latency: seconds that an answer takes, on the way.
-        failures_in_row: since it last answered anything.
+        held_until: moment before which no request is sent, although it is up.
+        latency: seconds that an answer takes, as a moving average.
+        failures_in_row: failed calls since it last answered anything.
+        outages: times in a row that it was taken for dead, without an answer between them.
+        told_until: moment until which the server wants to be left alone, as the user has been told.
+        silent_since: moment at which the first of those outages began.
     """
 
     client: Client
@@ -38,11 +44,8 @@ class Server:
     latency: float = 0.0
     failures_in_row: int = 0
     outages: int = 0
-    """Times in a row that it was taken for dead, without an answer between them."""
     told_until: float = 0.0
-    """The user knows that the server wants to be left alone until then."""
     silent_since: float = 0.0
-    """When the first of these began."""
     _suspects: list[Callable[[], None]] = field(default_factory=list)
     _outcomes: int = 0
     _busy: int = 0
@@ -53,19 +56,19 @@ class Server:
 
     @property
     def load(self) -> float:
-        """Share of the limit that is under way."""
+        """Share of the limit that is in use."""
         return self.under_way / self.limit
 
     def has_room(self, now: float) -> bool:
-        """Whether a request may be sent now."""
+        """Tell whether a request may be sent now."""
         return self.is_up and self.under_way < self.limit and self.held_until <= now
 
     def answered(self, now: float, seconds: float | None = None) -> None:
-        """Something came back, so the failures before it were the inputs' own: charge them.
+        """Note that the server answered or refused: the failures before were the inputs' own, and are charged to them.
 
         Args:
             now: the moment.
-            seconds: that a whole answer took.
+            seconds: time that the answer took; None for a refusal.
         """
         self.outages = 0
         if seconds is not None:
@@ -75,7 +78,7 @@ class Server:
         self._count(now, busy=False)
 
     def busy(self, now: float, pause: float, was_asked: bool) -> None:
-        """The server said that it has too much to do (429).
+        """Note that the server has too much to do (429).
 
         Args:
             now: the moment.
@@ -88,10 +91,13 @@ class Server:
             self.held_until = max(self.held_until, now + pause)
 
     def failed(self, charge: Callable[[], None]) -> bool:
-        """The server did not answer. Returns whether it is to be taken for dead from now on.
+        """Note that the server did not answer.
 
         Args:
             charge: counts the failure against the input; called once it is clear that the server was not to blame.
+
+        Returns:
+            Whether the server is taken for dead from now on.
         """
         self._suspects.append(charge)
         self.failures_in_row += 1
@@ -104,7 +110,7 @@ class Server:
         self._suspects.clear()
 
     def revive(self) -> None:
-        """The server is back; what failed meanwhile was its fault alone."""
+        """Note that the server is back: the failures meanwhile were its fault alone."""
         self._suspects.clear()
         self.is_up, self.failures_in_row = True, 0
 

@@ -20,9 +20,11 @@ __all__ = ["BATCHED", "AnswerStore", "Batch"]
 
 
 class AnswerStore(Calls, Inputs, Batches, Servers):
-    """Inputs by request key, with the calls that were made for them, their batches, and what was learnt of servers.
+    """Inputs by request key, with the calls that were made for them, their batches, and the dialects of servers.
 
-    See `Database` for how it is opened, and `Calls`, `Inputs`, `Batches` and `Servers` for each table.
+    The statements are in four classes, one for each table, and the store inherits from all of them: they share one
+    connection and one transaction, an input and its calls change together, and a caller need not know which table
+    holds what it wants. See `Database` for how the store is opened.
 
     Example:
         >>> with AnswerStore(path) as store:  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Batches: files of requests that were handed over together."""
+"""Batches: files of requests that were handed over as one."""
 
 from dataclasses import astuple, dataclass
 
@@ -7,7 +7,7 @@ from multigrain.llm.store_database import Database
 
 @dataclass(frozen=True)
 class Batch:
-    """A file of requests, and what became of it."""
+    """A file of requests, and its state at the server."""
 
     name: str
     requests: int
@@ -16,14 +16,14 @@ class Batch:
     batch_id: str | None = None
     """The server's id of the batch; None where the files are carried by hand."""
     state: str = "written"
-    """`written`, the server's word, or `ingested`."""
+    """`written`, a status of the server, or `ingested`."""
 
 
 class Batches(Database):
     """The table `batches`, with the calls and inputs that are in them."""
 
     def save_batch(self, batch: Batch) -> None:
-        """Keep what is known of a batch."""
+        """Keep a batch, in place of what was known of it before."""
         self._write("insert or replace into batches values (?, ?, ?, ?, ?)", *astuple(batch))
 
     def batches(self) -> list[Batch]:

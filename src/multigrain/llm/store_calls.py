@@ -1,4 +1,4 @@
-"""Calls: what went out, what came back, and what it took."""
+"""Calls: the requests that were sent, their replies, and their usage."""
 
 from multigrain.llm.budget import Usage
 from multigrain.llm.protocol import Answer
@@ -9,7 +9,7 @@ class Calls(Database):
     """The table `calls`."""
 
     def mark_lost(self) -> None:
-        """Note that whoever had calls under way is gone, and will not hear of them; only for who holds the folder."""
+        """Mark the calls under way as lost: the process that made them is gone. Hold the lock of the folder first."""
         self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
 
     def is_under_way(self, key: str) -> bool:
@@ -18,7 +18,7 @@ class Calls(Database):
         return found is not None
 
     def begin_call(self, key: str, max_tokens: int, bound: Usage, batch: str | None = None) -> int:
-        """Note that a request goes out (in a batch), and what it may take; returns the call's number."""
+        """Note that a request is sent, alone or in a batch, with the most that it may use; return the call's number."""
         cursor = self._write(
             "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost, batch) "
             "values (?, 'under way', ?, ?, ?, ?, ?)",
@@ -35,7 +35,7 @@ class Calls(Database):
         return Usage(1, *row)
 
     def end_call(self, call: int, answer: Answer, usage: Usage) -> None:
-        """Keep what came back, readable or not, and what it took."""
+        """Keep the reply, readable or not, and its usage."""
         self._write(
             "update calls set state = 'answered', reply = ?, finish_reason = ?, prompt_tokens = ?, "
             "completion_tokens = ?, cost = ? where id = ?",
@@ -43,7 +43,7 @@ class Calls(Database):
         )
 
     def fail_call(self, call: int, error: str, usage: Usage) -> None:
-        """Keep why nothing came back, and what it may have taken."""
+        """Keep the reason why no reply came, and the usage that may have been charged for."""
         self._write(
             "update calls set state = 'failed', error = ?, prompt_tokens = ?, completion_tokens = ?, cost = ? "
             "where id = ?",
@@ -60,11 +60,11 @@ class Calls(Database):
         return [(call, limit, Answer(*answer)) for call, limit, *answer in rows]
 
     def spent(self) -> Usage:
-        """Sum up what all calls took, or may have taken."""
+        """Sum up the usage of all calls; one without a reply counts with its bound."""
         return self._usage("")
 
     def answered(self) -> Usage:
-        """Sum up what the answered calls took."""
+        """Sum up the usage of the answered calls."""
         return self._usage("where state = 'answered'")
 
     def _usage(self, condition: str) -> Usage:

@@ -1,4 +1,4 @@
-"""The file: its tables, and transactions."""
+"""The SQLite file of the store: its tables and its transactions."""
 
 import sqlite3
 from pathlib import Path
@@ -42,14 +42,14 @@ create table if not exists dialects (
 class Database:
     """A SQLite file with the tables of the store.
 
-    Nothing is on disk before `commit`; whoever sends requests commits first.
+    Nothing is on disk before `commit`, so commit before a request is sent.
 
     Args:
-        path: the file; made if it is not there.
-        durable: every commit reaches the disk (survives a power cut, not only kill -9).
+        path: the file; created if it does not exist.
+        durable: whether every commit reaches the disk, and so survives a power cut, not only kill -9.
 
     Raises:
-        RunError: the file is no store, or another program has locked it.
+        RunError: the file is no store, or another process has locked it.
     """
 
     def __init__(self, path: Path, durable: bool = False) -> None:
@@ -85,11 +85,12 @@ class Database:
         )
 
     def commit(self) -> None:
-        """Let everything written so far survive."""
+        """Write everything so far to the file."""
         if self._database.in_transaction:
             self._database.execute("commit")
 
     def _write(self, statement: str, *values: object) -> sqlite3.Cursor:
+        """Execute a statement that changes something, in the transaction that the next `commit` ends."""
         if not self._database.in_transaction:
             self._database.execute("begin immediate")
         return self._database.execute(statement, values)

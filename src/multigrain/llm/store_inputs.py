@@ -1,4 +1,4 @@
-"""Inputs: which are settled, and how."""
+"""Inputs: which of them are settled, and how."""
 
 from multigrain.llm.protocol import Answer
 from multigrain.llm.store_database import Database
@@ -42,7 +42,7 @@ class Inputs(Database):
         self._settle(key, "parked", reason, detail)
 
     def lend(self, key: str, batch: str) -> None:
-        """Note that the input is in a batch, and not to be sent by anybody else."""
+        """Note that an input is in a batch, and not to be sent otherwise."""
         self._settle(key, "batched", batch, None)
 
     def _settle(self, key: str, state: str, reason: str, detail: str | None) -> None:
@@ -53,11 +53,11 @@ class Inputs(Database):
         )
 
     def give_back(self, key: str) -> None:
-        """Make an input `todo` again that was in a batch; what came back for it counts."""
+        """Make an input `todo` again that was in a batch; its replies count as tries."""
         self._write("update inputs set state = 'todo', reason = null where key = ?", key)
 
     def put_back(self, key: str) -> None:
-        """Make an input `todo` again, with all its tries; what is under way for it may come back or not."""
+        """Make an input `todo` again, with all its tries; its calls under way count as lost."""
         self._write("update calls set state = 'lost' where key = ? and state = 'under way'", key)
         self._write(
             "update inputs set state = 'todo', call = null, reason = null, detail = null, forgiven = "

@@ -1,7 +1,7 @@
 """Structured answers: from a pydantic model to the JSON schema that is sent, and from the answer back to the model.
 
-Answers are read strictly first, then without the fence or the words around them, then by `json-repair`; whatever comes
-out is validated. A text that breaks off is never repaired: half a passage would look like a whole one.
+Answers are read strictly first, then without the fence or the words around them, then by `json-repair`; the result is
+always validated. A text that breaks off is never repaired: half a passage would look like a complete one.
 """
 
 import json
@@ -16,28 +16,30 @@ from multigrain.llm.protocol import Answer
 Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST = 2**16
-"""Characters; a longer text is no answer to a request for a few passages."""
+"""Most characters of an answer; a longer text is no answer to a request for a few passages."""
 UNSENT = {"title", "minLength", "maxLength", "pattern", "default"}
-"""Keywords that some servers refuse in a strict schema; the model checks them here."""
+"""Keywords that some servers refuse in a strict schema; validation here applies them all the same."""
 
 
 @cache
 def schema_of(model: type[BaseModel]) -> str:
-    """The JSON schema of a model of flat fields, as strict servers want it: all required, nothing else allowed."""
-    schema = model.model_json_schema()
-    fields = {
-        name: {keyword: value for keyword, value in field.items() if keyword not in UNSENT}
-        for name, field in schema["properties"].items()
-    }
+    """Return the JSON schema of a model of flat fields, as strict servers want it: all required, no others allowed."""
+    fields = {}
+    for name, field in model.model_json_schema()["properties"].items():
+        fields[name] = {keyword: value for keyword, value in field.items() if keyword not in UNSENT}
     strict = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     return json.dumps(strict, ensure_ascii=False)
 
 
 def read_object(answer: Answer, model: type[Model]) -> Model:
-    """The object in an answer.
+    """Read the object in an answer.
+
+    Args:
+        answer: freed of its reasoning.
+        model: the object's class.
 
     Raises:
-        LLMReplyError: there is no such object in it.
+        LLMReplyError: the answer holds no such object.
     """
     try:
         return model.model_validate_json(answer.text)
@@ -67,13 +69,13 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _repaired(text: str) -> Any:
-    """What a person would take slightly wrong JSON for: a comma too many, quotes of another kind."""
+    """Read slightly wrong JSON as a person would: a comma too many, quotes of another kind."""
     from json_repair import repair_json
 
-    whole = text.rstrip("` \n\t\r")
-    if not whole.endswith("}"):
+    bare = text.rstrip("` \n\t\r")
+    if not bare.endswith("}"):
         raise LLMReplyError("the answer breaks off in the middle of a JSON object")
     try:
-        return repair_json(whole, return_objects=True, skip_json_loads=True)
+        return repair_json(bare, return_objects=True, skip_json_loads=True)
     except Exception as error:  # whatever a guess at broken text may raise
         raise LLMReplyError(f"the answer is not JSON ({type(error).__name__})") from None

@@ -19,19 +19,22 @@ from multigrain.llm.dialect import Dialect
 from multigrain.llm.protocol import Answer, Request
 
 START_SECONDS = 60.0
+"""Seconds that the server may take to load the model."""
 STOP_SECONDS = 5.0
+"""Seconds that the server may take to end before it is killed."""
 SLOTS = 8
+"""Requests that the server answers at once."""
 
 
 class EmbeddedClient:
-    """Starts the server when entered, stops it when left, and speaks to it as to any endpoint."""
+    """A client that starts its server when entered, and stops it when left."""
 
     def __init__(self, timeout: float = 120) -> None:
         self._timeout = timeout
         self._process: subprocess.Popen[str] | None = None
         self._endpoint: EndpointClient | None = None
         self.address = "the embedded LLM"
-        self.dialect: Dialect | None = Dialect(thinks=False)  # as a probe finds it
+        self.dialect: Dialect | None = Dialect(is_reasoning_model=False)  # as a probe finds it
 
     async def __aenter__(self) -> Self:
         """Start the server and wait until it is ready."""
@@ -52,7 +55,7 @@ class EmbeddedClient:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Stop the server: politely, then for certain."""
+        """Stop the server; kill it if it does not end by itself."""
         if self._endpoint:
             await self._endpoint.__aexit__()
         if self._process:
@@ -97,7 +100,7 @@ class EmbeddedClient:
 
     @staticmethod
     def _stop(process: subprocess.Popen[str]) -> None:
-        """Closing its input tells the child to end; a request in flight can make it hang, so then kill."""
+        """Close the input of the child, which tells it to end; kill it if a request under way makes it hang."""
         assert process.stdin and process.stdout
         process.stdin.close()
         try:

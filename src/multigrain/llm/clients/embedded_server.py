@@ -1,4 +1,4 @@
-"""The child process of `EmbeddedClient`.
+"""Child process of `EmbeddedClient`: a server of the embedded model.
 
     python -m multigrain.llm.clients.embedded_server WEIGHTS MODEL SLOTS
 
@@ -10,7 +10,7 @@ import os
 import sys
 
 CONTEXT_TOKENS = 1024
-"""For each slot: prompt and answer together."""
+"""Tokens of prompt and answer together, for each slot."""
 
 
 def main(weights: str, model: str, slots: int) -> None:

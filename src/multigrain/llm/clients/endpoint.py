@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, over HTTP."""
+"""Client of any OpenAI-compatible server, over HTTP."""
 
 import asyncio
 from functools import cache
@@ -16,14 +16,16 @@ from multigrain.llm.reply import read_answer
 from multigrain.progress import say
 
 MODELS_SECONDS, ALIVE_SECONDS = 15.0, 10.0
-"""How long a server may take to list its models, at the start and later; the first is longer than it takes to see that
-nobody is there."""
+"""Seconds that a server may take to list its models, at the start and later.
+
+The first is longer than `CONNECT_SECONDS`, so that an absent server is told apart from a slow one.
+"""
 WITHOUT_LIST = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.TOO_MANY_REQUESTS)
-"""Statuses of `/models` of which the user need not know."""
+"""Statuses of `/models` that are usual, and not worth a warning."""
 
 
 class EndpointClient:
-    """Speaks `/models`, `/completions` and `/chat/completions` below `base_url`.
+    """A client of `/models`, `/completions` and `/chat/completions` below `base_url`.
 
     Args:
         base_url: such as `https://api.example.com/v1`.
@@ -33,7 +35,7 @@ class EndpointClient:
         extras: further headers, and parameters of the address.
 
     Attributes:
-        http: sends requests of any kind; its errors are those of `complete`.
+        http: the session, for requests of other kinds; it raises the errors of `complete`.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class EndpointClient:
         self._lists_models = True
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool, and see whether anybody is there who knows the model."""
+        """Open the connection pool, and check that a server is there; warn if it does not list the model."""
         self.http.open()
         try:
             await self._check_model()
@@ -77,7 +79,7 @@ class EndpointClient:
             raise self.http.redact_error(error) from None
 
     async def is_alive(self) -> bool:
-        """See `Client.is_alive`: `/models` says so, or says anything where it never was of use."""
+        """See `Client.is_alive`: `/models` has to succeed, or to fail in any way where it failed at the start."""
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await self.http.call("GET", "models")
@@ -91,10 +93,10 @@ class EndpointClient:
         return True
 
     async def _check_model(self) -> None:
-        """Warn where the list of models is refused, or does not hold ours; the first request decides whether we go on.
+        """Warn if the list of models is refused, or lacks ours; whether the work goes on, the first request decides.
 
         Raises:
-            LLMError: no request comes as far as the server.
+            LLMError: no request reaches the server.
         """
         try:
             async with asyncio.timeout(MODELS_SECONDS):
@@ -129,5 +131,5 @@ def _has_arrived(error: LLMError) -> bool:
 
 @cache
 def _say_once(message: str) -> None:
-    """Say a message only once: each stage, and each grade that is repaired, connects anew."""
+    """Print a message only once: each stage, and each grade that is repaired, connects anew."""
     say(message)

@@ -1,4 +1,4 @@
-"""From the `[llm]` section to a client."""
+"""Clients for the `[llm]` section, with its key and headers from the environment."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from multigrain.llm.protocol import Client
 
 
 def make_clients(section: LLMSection) -> list[Client]:
-    """The clients that the section asks for, one a server, not yet connected.
+    """Make the clients that the section asks for, one for each server, not yet connected.
 
     Raises:
         ConfigError: the variable that should hold the key is not set.
@@ -26,53 +26,63 @@ def make_clients(section: LLMSection) -> list[Client]:
     from multigrain.llm.clients.endpoint import EndpointClient
 
     assert section.model  # the section has checked it
-    key, extras = api_key(section), extras_of(section)
-    return [EndpointClient(url, section.model, key, section.timeout, extras) for url in section.base_url]
+    key, http_extras = api_key(section), extras_of(section)
+    return [EndpointClient(url, section.model, key, section.timeout, http_extras) for url in section.base_url]
 
 
 def api_key(section: LLMSection) -> str | None:
-    """The key from the environment.
+    """Return the key from the environment; None if the section names no variable.
 
     Raises:
         ConfigError: the variable is not set, or holds no key.
     """
     if section.api_key_env is None:
         return None
-    if not (key := os.environ.get(section.api_key_env)):
-        raise ConfigError("llm.api_key_env", [f"the environment variable {section.api_key_env} is not set"])
+    key = _value(section.api_key_env, "llm.api_key_env")
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError("llm.api_key_env", [f"{section.api_key_env} holds characters that no key has (a line end?)"])
     return key
 
 
 def extras_of(section: LLMSection) -> HTTPExtras:
-    """Headers and query of the section, with the values of the environment variables that they name.
+    """Return headers and query of the section, with the values of the environment variables that they name.
 
     Raises:
         ConfigError: a variable is not set, or no header can hold its value.
     """
-    secrets: set[str] = set()
-
-    def filled(key: str, text: str) -> str:
-        def value(found: re.Match[str]) -> str:
-            name = found[1] or found[2]
-            if not (value := os.environ.get(name)):
-                raise ConfigError(key, [f"the environment variable {name} is not set"])
-            if not (value.isascii() and value.isprintable()):
-                raise ConfigError(key, [f"{name} holds characters that cannot be sent (a line end?)"])
-            secrets.add(value)
-            return value
-
-        return VARIABLE.sub(value, text)
-
-    headers = {name: filled(f"llm.extra_headers.{name}", text) for name, text in section.extra_headers.items()}
-    query = {name: filled(f"llm.query.{name}", text) for name, text in section.query.items()}
-    return HTTPExtras(headers, query, frozenset(secrets))
+    values: dict[str, str] = {}
+    headers = {name: _filled(text, f"llm.extra_headers.{name}", values) for name, text in section.extra_headers.items()}
+    query = {name: _filled(text, f"llm.query.{name}", values) for name, text in section.query.items()}
+    return HTTPExtras(headers, query, secrets=frozenset(values.values()))
 
 
 def model_name(section: LLMSection) -> str:
-    """The name that goes into requests and records."""
+    """Return the model's name in requests and records."""
     if section.provider == "endpoint":
         assert section.model  # the section has checked it
         return section.model
     return scripted.MODEL if section.provider == "scripted" else extras.MODEL
+
+
+def _filled(text: str, setting: str, values: dict[str, str]) -> str:
+    """Replace the variables in a text by their values, which are also added to `values`, by name."""
+    for found in VARIABLE.finditer(text):
+        name = _name(found)
+        value = _value(name, setting)
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(setting, [f"{name} holds characters that cannot be sent (a line end?)"])
+        values[name] = value
+    return VARIABLE.sub(lambda found: values[_name(found)], text)
+
+
+def _name(found: re.Match[str]) -> str:
+    """Return the name in a match of `VARIABLE`, written as `$NAME` or `${NAME}`."""
+    return found[1] or found[2]
+
+
+def _value(name: str, setting: str) -> str:
+    """Return the value of an environment variable that a setting names."""
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigError(setting, [f"the environment variable {name} is not set"])
+    return value

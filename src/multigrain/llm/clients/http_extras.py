@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class HTTPExtras:
-    """What goes along with each request to a server, beside its body."""
+    """Headers and parameters of each request to a server, beside its body."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     """Parameters added to the address."""
     secrets: frozenset[str] = frozenset()
-    """Values among these headers and parameters that no message may show."""
+    """Values in these headers and parameters that no message may show."""
 
 
 NO_EXTRAS = HTTPExtras()

@@ -1,4 +1,4 @@
-"""HTTP requests below one address, with the key and the proxy; each fault as one of our errors."""
+"""HTTP requests below one address, with the key and the proxy; every fault is raised as an `LLMError`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,9 +16,11 @@ from multigrain.llm.clients.redaction import Redactor
 from multigrain.llm.reply import json_in
 
 CONNECT_SECONDS = 10.0
+"""Seconds that a connection may take to open."""
 FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)
+"""Limits for a file, which takes as long as it takes, but never 60 s without a byte."""
 LARGEST_ANSWER = 4 * 2**20
-"""Bytes; a longer body is no answer to a request for a short text."""
+"""Most bytes of a body; a longer one is no answer to a request for a short text."""
 
 
 class HTTPSession:
@@ -103,7 +105,7 @@ class HTTPSession:
     async def _response(
         self, method: str, path: str, body: bytes | aiohttp.FormData | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield a response with a status of success; raise all else as the error that it is."""
+        """Yield a response with a status of success; raise any other as an `LLMError`."""
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
@@ -111,7 +113,7 @@ class HTTPSession:
         options: dict[str, Any] = {"headers": headers, "proxy": self._proxy, "proxy_headers": self._proxy_headers}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/json"
-        elif path != "models":  # a file takes as long as it takes
+        elif path != "models":  # a file
             options["timeout"] = FILE_TIMEOUT
         try:
             async with self._session.request(
@@ -126,7 +128,7 @@ class HTTPSession:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body; of one that is too long, a little more than it may have."""
+    """Read a body; of one that is too long, a little more than the allowed length."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)

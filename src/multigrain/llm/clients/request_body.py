@@ -1,4 +1,4 @@
-"""A request as the OpenAI API takes it."""
+"""Body of a request, as the OpenAI API takes it."""
 
 import json
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""How long a server asks to wait."""
+"""The wait that a server asks for."""
 
 import email.utils
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC
 
 LONGEST_WAIT = 3600.0
-"""Seconds for which a server may ask."""
+"""Most seconds that a server may ask to wait."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""A double for tests and documentation: a client that answers at once, by a fixed recipe, from no model."""
+"""A client for tests and documentation that answers at once, by a fixed recipe, without a model."""
 
 import json
 import random
@@ -13,12 +13,13 @@ WORDS = (
     "candle harbor meadow timber saddle lantern orchard pepper ribbon marble feather anchor barrel cotton desert"
 ).split()
 CLOZE = 4
+"""The grade whose negatives are made by cloze: the answer is only another term."""
 LENGTH = 14
 """Words of a passage."""
 
 
 class ScriptedClient:
-    """The higher the grade asked for, the more words of the query the passage repeats."""
+    """A client whose passages repeat more words of the query, the higher the grade asked for."""
 
     address = "the scripted LLM"
     dialect: Dialect | None = Dialect("text")
@@ -40,7 +41,7 @@ class ScriptedClient:
 
 
 def _reply(request: Request) -> str:
-    """What is asked for is told by the name of the prompt."""
+    """Write the answer that the name of the prompt asks for."""
     prompt = request.version.split()[-1].partition("@")[0]
     text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
     if prompt.startswith("grade_"):
@@ -52,7 +53,8 @@ def _reply(request: Request) -> str:
     if prompt == "brainstorm":
         return json.dumps({"tasks": [f"Find the {words}." for words in _invented(request, 8, 4)]})
     if prompt == "pair":
-        ((query, positive),) = zip(_invented(request, 1, 8), _invented(request, 1, 2 * LENGTH), strict=True)
+        (query,) = _invented(request, 1, 8)
+        (positive,) = _invented(request, 1, 2 * LENGTH)
         words = f"{query} {positive}".split()
         return json.dumps({"query": query, "positive": " ".join(random.Random(query).sample(words, len(words)))})
     if prompt == "judge":

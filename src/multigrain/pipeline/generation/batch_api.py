@@ -127,7 +127,7 @@ async def _write_batches(context: _Context, learn: bool) -> list[str]:
     if learn:
         dialect = await learn_dialect(context.client, first[1], context.ledger)
     else:
-        dialect = store.dialect(context.client.address, first[1].asked_of) or Dialect()
+        dialect = store.dialect(context.client.address, first[1].dialect_key) or Dialect()
     requests = ((key, request.suited(dialect)) for key, request in itertools.chain([first], unsettled))
     for number in itertools.count(len(store.batches()) + 1):
         name = f"batch-{number:04}"

@@ -83,7 +83,7 @@ def _known_dialect(config: Config, request: Request) -> Dialect | None:
     if not store.is_file() or not config.llm.base_url:
         return None
     with AnswerStore(store) as answers:
-        return answers.dialect(config.llm.base_url[0], request.asked_of)
+        return answers.dialect(config.llm.base_url[0], request.dialect_key)
 
 
 def usage_bound(config: Config, pairs: Sequence[Pair]) -> Usage:
