@@ -73,8 +73,7 @@ def _lines(comparison: Comparison, metrics: Mapping[str, Mapping[str, ArmScore]]
         part = others[start : start + beside]
         table = [["arm", *part]]
         for arm in scores:
-            figures = [_value(metrics[name][arm]) for name in part]
-            table.append([_plain(arm), *figures])
+            table.append([_plain(arm), *(_value(metrics[name][arm]) for name in part)])
         yield ""
         yield from columns(table)
 
