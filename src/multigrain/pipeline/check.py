@@ -187,7 +187,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
 
 
 class _State(NamedTuple):
-    """How the run folder stands."""
+    """The state of the run folder."""
 
     done: list[str]
     """The stages that are done."""
