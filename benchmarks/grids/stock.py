@@ -29,7 +29,7 @@ from multigrain.experiments.results import tuned_score
 from multigrain.files import write_json
 from multigrain.model.load import load_base
 from multigrain.model.precision import uses_bf16
-from multigrain.pipeline.reuse import inherit
+from multigrain.pipeline.reuse import share_answers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.data import keep, read_data
 from multigrain.pipeline.stages.evaluate import evaluate
@@ -90,7 +90,7 @@ def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
     run_dir, config = RunDir(cell.folder), cell.config
     if not cell.is_done:
         cell.note.unlink(missing_ok=True)
-        inherit(donors, config, run_dir)
+        share_answers(donors, config, run_dir)
         say(f"stock-{stock.folder}, {cell.label}: learning rate {config.training.learning_rate}")
         split = read_data(config)
         keep(split, run_dir)

@@ -13,7 +13,7 @@ from multigrain.llm.budget import Usage
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.protocol import Answer
 from multigrain.llm.store import AnswerStore
-from multigrain.pipeline.reuse import inherit
+from multigrain.pipeline.reuse import share_answers
 from multigrain.pipeline.run_dir import RunDir, to_toml
 from multigrain.pipeline.verbs import measure
 from tests.model.decoder import tiny_decoder
@@ -37,17 +37,17 @@ def test_states_are_those_of_the_same_layers(run_toml: Path, tmp_path: Path) -> 
     for donor, config in zip(donors, (ahead, causal), strict=True):
         write_atomic(donor.config, to_toml(config).encode())
     heir = RunDir(tmp_path / "heir")
-    inherit(donors, causal, heir)
+    share_answers(donors, causal, heir)
     assert (heir.frozen / "states.npy").read_text() == "causal"
     assert heir.judge_vectors.stat().st_ino == donors[0].judge_vectors.stat().st_ino
     without = RunDir(tmp_path / "without")
-    inherit(donors, load_config(run_toml), without)
+    share_answers(donors, load_config(run_toml), without)
     assert not without.frozen.exists()
 
 
 def test_what_a_run_has_stays(run_toml: Path, tmp_path: Path) -> None:
     own, donor = (put(RunDir(tmp_path / name), name) for name in ("own", "donor"))
-    inherit([donor], load_config(run_toml), own)
+    share_answers([donor], load_config(run_toml), own)
     assert own.judge_vectors.read_text() == "own" and (own.frozen / "states.npy").read_text() == "own"
 
 
@@ -60,7 +60,7 @@ def test_a_store_is_a_copy_of_its_own(run_toml: Path, tmp_path: Path) -> None:
         store.execute("CREATE TABLE answers (text)")
         store.execute("INSERT INTO answers VALUES ('paid for')")
         store.commit()
-        inherit([donor], load_config(run_toml), heir)  # while the donor's is open, its last words beside it
+        share_answers([donor], load_config(run_toml), heir)  # while the donor's is open, its last words beside it
         with closing(sqlite3.connect(heir.store)) as copy:
             assert copy.execute("SELECT text FROM answers").fetchall() == [("paid for",)]
     assert heir.store.stat().st_ino != donor.store.stat().st_ino
@@ -79,11 +79,11 @@ def _kept(run_dir: RunDir) -> list[str]:
 
 def test_answers_are_never_replaced(run_toml: Path, tmp_path: Path) -> None:
     own, donor = (_with_call(RunDir(tmp_path / name), name) for name in ("own", "donor"))
-    inherit([donor], load_config(run_toml), own)
+    share_answers([donor], load_config(run_toml), own)
     assert _kept(own) == ["own"]
     damaged = RunDir(tmp_path / "damaged")
     write_atomic(damaged.store, b"what somebody may want to mend" * 100)
-    inherit([donor], load_config(run_toml), damaged)
+    share_answers([donor], load_config(run_toml), damaged)
     assert damaged.store.read_bytes().startswith(b"what")
 
 
@@ -93,15 +93,15 @@ def test_a_store_without_answers_is_no_reason_to_pay_again(run_toml: Path, tmp_p
     with AnswerStore(heir.store) as store:
         store.learn("a", "m", Dialect())
         store.commit()
-        inherit([donor], load_config(run_toml), heir)
+        share_answers([donor], load_config(run_toml), heir)
     assert _kept(heir) == ["donor"]
     empty = RunDir(tmp_path / "empty")
     write_atomic(empty.store, b"")
-    inherit([donor], load_config(run_toml), empty)
+    share_answers([donor], load_config(run_toml), empty)
     assert _kept(empty) == ["donor"]
 
 
-def test_nothing_is_inherited_while_another_process_is_at_work(run_toml: Path, tmp_path: Path) -> None:
+def test_nothing_is_taken_over_while_another_process_is_at_work(run_toml: Path, tmp_path: Path) -> None:
     donor = put(_with_call(RunDir(tmp_path / "donor"), "donor"), "donor")
     config = load_config(run_toml)
     heir = RunDir(config.folder)
@@ -116,5 +116,5 @@ def test_links_that_the_disk_does_not_know(run_toml: Path, tmp_path: Path, monke
 
     monkeypatch.setattr("os.link", refuse)
     donor, heir = put(RunDir(tmp_path / "donor"), "donor"), RunDir(tmp_path / "heir")
-    inherit([donor], load_config(run_toml), heir)
+    share_answers([donor], load_config(run_toml), heir)
     assert heir.judge_vectors.read_text() == "donor"

@@ -72,8 +72,7 @@ def _lines(comparison: Comparison, metrics: Mapping[str, Mapping[str, ArmScore]]
     for start in range(0, len(others), beside):
         part = others[start : start + beside]
         table = [["arm", *part]]
-        for arm in scores:
-            table.append([_plain(arm), *(_value(metrics[name][arm]) for name in part)])
+        table += [[_plain(arm), *(_value(metrics[name][arm]) for name in part)] for arm in scores]
         yield ""
         yield from columns(table)
 

@@ -1,4 +1,4 @@
-"""About how long a run takes, and whether its pairs and its training fit each other: judged before it begins. No torch.
+"""Forecast how long a run takes, and whether its pairs and its training fit each other. No torch.
 
 The speeds are measured ones (docs/benchmarks.md, docs/decisions.md), scaled by the cores and by the size of the model.
 They tell minutes from hours and hours from days, and no more.
@@ -20,48 +20,52 @@ from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
 from multigrain.training.schedules import phases_of
 
 EMBEDDED_REQUESTS = 1.25
-"""A second and core, of the embedded language model: 1.4 to 3.6 a second on two cores, by the kind of request."""
+"""Requests that the embedded language model answers in a second on a core: 1.4 to 3.6 on two, by their kind."""
 LATENCY, WRITTEN_TOKENS = 1.0, 50
-"""Of an endpoint: seconds until an answer begins, and the tokens that it then writes in a second."""
+"""Seconds until an endpoint begins its answer, and the tokens that it then writes in a second."""
 ENCODED_TOKENS, TRAINED_TOKENS = 4000, 1100
-"""A second and core, of all-MiniLM-L6-v2."""
+"""Tokens that all-MiniLM-L6-v2 encodes, and those that it is trained on, in a second on a core."""
 MINILM, SMOLLM = 6 * 384**2, 30 * 576**2
 """Layers x width^2, to which the time of a token is about proportional."""
 CANDIDATE_TOKENS = 30
+"""Tokens of a candidate that a language model has written."""
 MUCH, MANY_TIMES, LONG = 2, 20, 86_400
 """Pairs for each that training sees, times that it sees one, and seconds of asking, beyond which a run is odd."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a run has to do with: training pairs, documents, and the tokens of a text on average."""
+    """The size of a run's data."""
 
     pairs: int
+    """Training pairs."""
     documents: int
+    """Documents of the corpus."""
     tokens: int
+    """Tokens of a text, on average."""
 
 
 def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = ()) -> list[str]:
-    """Lines on time and use: the time of each stage, what training sees, and a warning where that is odd.
+    """Tell in lines how long each stage takes, what training sees, and what is odd about it.
 
     Args:
         config: the run.
         size: of its data.
-        asked: what the language model will be asked, as is likely.
+        asked: what the language model is likely to be asked.
         done: stages of which nothing needs to be said.
     """
     return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
 
 
 def batch_of(section: TrainingSection, size: Size) -> int:
-    """The pairs of a step: few pairs do not fill the batch that is wanted."""
+    """Return the pairs of a training step: few pairs do not fill the batch that is wanted."""
     return min(section.batch_size, max(size.pairs, 1))
 
 
 def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
-    asking, mining = _asking(config, asked), _encoding(config, size.documents * size.tokens)
+    writing, mining = _generating(config, asked), _encoding(config, size.documents * size.tokens)
     seconds = {
-        "synthesize": None if asking is None or mining is None else asking + mining,
+        "synthesize": None if writing is None or mining is None else writing + mining,
         "grade": _encoding(config, asked.calls * CANDIDATE_TOKENS),
         "train": _training(config, size),
         "evaluate": _evaluation(config, size),
@@ -100,7 +104,7 @@ def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
             f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or lower "
             f"training.steps ({once} see each once)"
         )
-    seconds = _asking(config, asked)
+    seconds = _generating(config, asked)
     if seconds is not None and seconds > LONG:
         lines.append(
             f"asking the language model takes about {duration(seconds)}; lower synthesis.limit, or take a faster "
@@ -109,7 +113,8 @@ def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     return [f"  beware      {line}" for line in lines]
 
 
-def _asking(config: Config, asked: Usage) -> float | None:
+def _generating(config: Config, asked: Usage) -> float | None:
+    """Return the seconds until the language model has answered."""
     if config.llm.provider == "embedded":
         return asked.calls / (EMBEDDED_REQUESTS * _cores())
     if config.llm.provider == "scripted" or not asked.calls:
@@ -119,12 +124,12 @@ def _asking(config: Config, asked: Usage) -> float | None:
 
 
 def _encoding(config: Config, tokens: int) -> float | None:
-    """Of texts, by the judge."""
+    """Return the seconds that the judge takes to encode so many tokens."""
     return _seconds(config.grading.judge_model, tokens, ENCODED_TOKENS)
 
 
 def _training(config: Config, size: Size) -> float | None:
-    """A tuple brings its query, its positive and a negative for each grade of the phase."""
+    """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
     section = config.training
     phases = phases_of(section)
     texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
@@ -133,7 +138,10 @@ def _training(config: Config, size: Size) -> float | None:
 
 
 def _evaluation(config: Config, size: Size) -> float | None:
-    """Of the run's own corpus, by the base and by the trained model; how large other tasks are is not known here."""
+    """Return the seconds that the base and the trained model take for the run's own corpus.
+
+    None where there are other tasks: how large these are is not known here.
+    """
     if config.evaluation.tasks != [HELD_OUT]:
         return None
     tokens = min(size.tokens, config.model.max_tokens)
@@ -141,26 +149,26 @@ def _evaluation(config: Config, size: Size) -> float | None:
 
 
 def _seconds(model: str, tokens: int, speed: int) -> float | None:
+    """Return the seconds for so many tokens, of which all-MiniLM-L6-v2 does `speed` in a second on a core."""
     work = _work(model)
     return None if work is None else tokens * work / (MINILM * speed * _cores())
 
 
 def _work(model: str) -> int | None:
-    """Layers x width^2 of a model that is on this disk."""
+    """Return layers x width^2 of a model that is on this disk; None where nobody knows."""
     if model == EMBEDDED_LLM:
         return SMOLLM
     try:
         settings = json.loads(Path(find_base(model, "model"), "config.json").read_text(encoding="utf-8"))
-        layers, width = (
-            next(settings[name] for name in names if name in settings) for names in (LAYER_COUNTS, HIDDEN_SIZES)
-        )
+        layers = next(settings[name] for name in LAYER_COUNTS if name in settings)
+        width = next(settings[name] for name in HIDDEN_SIZES if name in settings)
         return int(layers * width**2)
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
         return None
 
 
 def duration(seconds: float | None) -> str:
-    """Roughly, in words.
+    """Return a duration in words, roughly.
 
     >>> [duration(seconds) for seconds in (None, 20, 400, 7_500, 400_000)]
     ['unknown', 'under a minute', '7 min', '2.1 h', '4.6 days']

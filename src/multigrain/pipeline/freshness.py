@@ -1,4 +1,4 @@
-"""Which results of a run folder still hold under a configuration, and which would come out otherwise."""
+"""Tell which results of a run folder hold under a configuration, and which would come out otherwise."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from multigrain.pipeline.stage_table import STAGES, stages_of
 
 
 class Freshness(NamedTuple):
-    """How a run folder stands to a configuration."""
+    """The outcome of comparing a run folder with a configuration."""
 
     is_outdated: bool
     """Whether it holds a finished stage that changed settings, data files or models would do otherwise."""
     changed_models: list[str]
-    """The names of the models whose files are not those that this stage has read."""
+    """The names of the models whose files have changed since that stage has read them."""
 
 
 def finished(config: Config, run_dir: RunDir) -> list[str]:

@@ -83,7 +83,7 @@ def require_tasks(config: Config) -> None:
 
 
 def uses_llm(config: Config) -> bool:
-    """Whether a language model is asked for anything, to write or to judge."""
+    """Tell whether a language model is asked for anything, to write or to judge."""
     writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
     return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
 

@@ -1,4 +1,4 @@
-"""A run takes over from others what would come out the same: finished stages, answers, vectors.
+"""Reuse of what other runs have: finished stages, answers of the language model, vectors.
 
 Files are hard links where the disk has them, so that a grid of runs takes the space of one. All files of a run are
 replaced, never changed, but for files of vectors (to which several may append) and the store of answers (of which
@@ -16,45 +16,55 @@ from multigrain.files import link_or_copy
 from multigrain.pipeline.run_dir import RunDir, read_settings
 
 
-def adopt(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
-    """Take over the files of a finished stage."""
+def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
+    """Take over a finished stage: its files, and its entry in the manifest.
+
+    Args:
+        stage: its name.
+        files: the paths in `run_dir` of the files that it writes.
+        donor: the run folder that has it done.
+        run_dir: the run folder that gets it.
+    """
     run_dir.forget(stage)
     for path in files:
         _link(donor.folder / path.relative_to(run_dir.folder), path)
     run_dir.record(stage, donor.stages()[stage])
 
 
-def inherit(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
+def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
     """Take over the answers of a language model, vectors and states, where the run has none of its own yet.
 
     Only for who holds the lock of the folder. Whoever reads these looks first whether they are of the right model.
     """
     for name in ("judge_vectors", "base_vectors", "style"):
         path: Path = getattr(run_dir, name)
-        source = next((known for donor in donors if (known := getattr(donor, name)).exists()), None)
+        sources = [getattr(donor, name) for donor in donors]
+        source = next((source for source in sources if source.exists()), None)
         if source is not None and not path.exists():
             _link(source, path)
     if not _has_answers(run_dir.store):
-        store = max((donor.store for donor in donors if donor.store.exists()), key=_size, default=None)
-        if store is not None:
-            _copy_store(store, run_dir.store)
+        stores = [donor.store for donor in donors if donor.store.exists()]
+        if stores:
+            _copy_store(max(stores, key=_size), run_dir.store)
+    _share_frozen(donors, config, run_dir)
 
-    _inherit_frozen(donors, config, run_dir)
 
-
-def _inherit_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
-    """The states of layers that are not trained, from a run whose model is the same up to there."""
+def _share_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
+    """Take over the states of layers that are not trained, from a run whose model is the same up to there."""
     if run_dir.frozen.exists() or config.model.lora is None:
         return
-    wanted = _below(config.model_dump(exclude_none=True))
+    wanted = _deciding_frozen(config.model_dump(exclude_none=True))
     for donor in donors:
-        if donor.frozen.is_dir() and donor.config.is_file() and _below(read_settings(donor.config)) == wanted:
+        if not donor.frozen.is_dir() or not donor.config.is_file():
+            continue
+        if _deciding_frozen(read_settings(donor.config)) == wanted:
             for path in donor.frozen.iterdir():
                 _link(path, run_dir.frozen / path.name)
             return
 
 
-def _below(settings: dict[str, Any]) -> list[Any]:
+def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:
+    """Return the settings that decide the states of the layers that are not trained."""
     model, training = settings["model"], settings["training"]
     names = ("base", "bidirectional", "max_tokens", "instruction")
     top_layers = model.get("lora", {}).get("top_layers")
@@ -67,14 +77,14 @@ def _size(path: Path) -> int:
 
 def _link(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.adopted")
+    fresh = path.with_name(f"{path.name}.taken_over")
     fresh.unlink(missing_ok=True)
     link_or_copy(source, fresh)
     fresh.replace(path)
 
 
 def _has_answers(store: Path) -> bool:
-    """Whether anything was paid for; what cannot be read may hold it."""
+    """Tell whether anything was paid for; what cannot be read may hold it."""
     if not store.exists():
         return False
     try:
@@ -86,7 +96,7 @@ def _has_answers(store: Path) -> bool:
 
 
 def _copy_store(source: Path, path: Path) -> None:
-    """A copy of a database that may have been left in the middle of a write.
+    """Copy a database that may have been left in the middle of a write.
 
     It is made by the database into the database, in one transaction: pages of the old one may lie beside it.
     """

@@ -14,7 +14,7 @@ from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
 from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs
-from multigrain.pipeline.reuse import adopt, inherit
+from multigrain.pipeline.reuse import share_answers, take_over_stage
 from multigrain.pipeline.run_dir import RunDir, StageRecord
 from multigrain.pipeline.stage import Stage
 from multigrain.pipeline.stage_table import SHARED, names_of, stages_of
@@ -23,7 +23,7 @@ from multigrain.pipeline.summary import summarize
 from multigrain.progress import counted, listed, say
 from multigrain.version import __version__
 
-ASKING = ("pairs", "synthesize", "grade")
+GENERATING = ("pairs", "synthesize", "grade")
 """The stages that may ask a language model."""
 
 
@@ -52,9 +52,9 @@ def run_stages(
     run_dir = RunDir(config.folder)
     done = finished(config, run_dir)
     to_do = {*names} - ({*done} - {*redo})
-    require_inputs(config, asks=not to_do.isdisjoint(ASKING), evaluates="evaluate" in to_do)
+    require_inputs(config, asks=not to_do.isdisjoint(GENERATING), evaluates="evaluate" in to_do)
     with full_disk_explained(run_dir.folder), run_dir.lock():
-        inherit([RunDir(folder) for folder in donors], config, run_dir)
+        share_answers([RunDir(folder) for folder in donors], config, run_dir)
         _claim(config, run_dir, names[0], done, force)
         if retry is not None:
             count = ask.retry(with_known_style(config, run_dir), run_dir, retry)
@@ -89,7 +89,7 @@ def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, don
         say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
     elif donor := _donor(stage, config, run_dir, donors):
         files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
-        adopt(stage.name, files, donor, run_dir)
+        take_over_stage(stage.name, files, donor, run_dir)
         say(f"{stage.name}: as in {donor.folder}")
     else:
         if again and stage.name == "train":  # its checkpoints would end the new training at once

@@ -34,7 +34,7 @@ from multigrain.files import write_atomic, write_json
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What the manifest keeps of a finished stage."""
+    """The entry of a finished stage in the manifest."""
 
     fingerprint: str
     version: str
@@ -44,7 +44,7 @@ class StageRecord:
     tokens: int = 0
     cost: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
-    """The digests of the models that it read, by name; runs of earlier versions have none."""
+    """The digests of the models that the stage has read, by name; runs of earlier versions have none."""
 
 
 class RunDir:
@@ -88,24 +88,24 @@ class RunDir:
         self.vectors = folder / "search" / "vectors.bin"
 
     def pair_files(self) -> list[Path]:
-        """The files of all pairs that the input holds: whatever answers a query in one of them is no negative of it."""
+        """Return the files of all pairs in the input: what answers a query in one of them is no negative of it."""
         files = (self.train_pairs, self.held_out_pairs, self.other_pairs)
         return [path for path in files if path.is_file()]
 
     def known(self, name: str) -> Path:
-        """The file of texts whose relevance is known, by which a language model is calibrated as a judge."""
+        """Return the file of texts whose relevance is known, by which a language model is calibrated as a judge."""
         return self.folder / "grading" / f"known_{name}.jsonl"
 
     def mteb(self, side: str) -> Path:
-        """The folder of mteb's own results, of `base` or `trained`."""
+        """Return the folder of mteb's own results, of `base` or `trained`."""
         return self.folder / "evaluation" / "mteb" / side
 
     def batch(self, name: str) -> Path:
-        """The file of a batch's requests."""
+        """Return the file of a batch's requests."""
         return self.folder / "synthesis" / "batches" / f"{name}.jsonl"
 
     def stages(self) -> dict[str, StageRecord]:
-        """The finished stages, by name.
+        """Return the finished stages, by name.
 
         Raises:
             RunError: the manifest is damaged.
@@ -130,11 +130,16 @@ class RunDir:
             write_json(self.manifest, {name: asdict(record) for name, record in stages.items() if name != stage})
 
     def changed(self, config: Config) -> list[str]:
-        """The settings in which the folder's configuration differs from this one, one line each."""
+        """Return the settings in which the folder's configuration differs from this one, one line each."""
         return differences(read_settings(self.config), config) if self.config.exists() else []
 
     def claim(self, config: Config, accept: bool, models: Sequence[str] = ()) -> None:
-        """Make the folder this configuration's own; `models` are those whose files have changed.
+        """Make the folder this configuration's own.
+
+        Args:
+            config: the run.
+            accept: whether it may be.
+            models: the names of the models whose files have changed, for the message.
 
         Raises:
             ConfigError: `accept` is off; names what differs.
@@ -168,7 +173,7 @@ class RunDir:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The tables of a folder's run.toml.
+    """Return the tables of a folder's run.toml.
 
     Raises:
         RunError: it is damaged.
@@ -180,5 +185,5 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """The whole configuration as TOML, defaults included; keys without a value are left out."""
+    """Return the configuration as TOML, defaults included; keys without a value are left out."""
     return tomli_w.dumps(config.model_dump(exclude_none=True))

@@ -32,7 +32,7 @@ class Stage:
 
     Args:
         name: its name in the manifest and on the command line.
-        work: does it.
+        work: does the stage.
         sections: the sections of the configuration that decide its outcome, beside the seed.
         reads: the files whose content decides its outcome.
         writes: the files that are there once it is done.
@@ -59,15 +59,15 @@ class Stage:
         return short_digest(parts)
 
     def has_result(self, config: Config, run_dir: RunDir) -> bool:
-        """Whether the folder holds its result, with whatever settings and inputs it was made."""
+        """Tell whether the folder holds a result of the stage, whatever settings and inputs it was made with."""
         return self.name in run_dir.stages() and all(path.exists() for path in self.writes(config, run_dir))
 
     def is_done(self, config: Config, run_dir: RunDir) -> bool:
-        """Whether its result is there, made with these settings and inputs."""
+        """Tell whether the result of the stage is there, made with these settings and inputs."""
         return self.has_result(config, run_dir) and self.has_fingerprint(self.fingerprint(config, run_dir), run_dir)
 
     def has_fingerprint(self, fingerprint: str, run_dir: RunDir) -> bool:
-        """Whether the manifest holds the stage with this fingerprint."""
+        """Tell whether the manifest holds the stage with this fingerprint."""
         entry = run_dir.stages().get(self.name)
         return entry is not None and entry.fingerprint == fingerprint
 

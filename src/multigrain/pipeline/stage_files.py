@@ -34,7 +34,7 @@ def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def has_pairs_written(config: Config) -> bool:
-    """Whether the language model writes the pairs of the run."""
+    """Tell whether the language model writes the pairs of the run."""
     return config.synthesis.mode != "negatives"
 
 

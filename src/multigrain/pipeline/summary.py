@@ -8,11 +8,17 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
 
 FEW = 20
-"""Items of which a resample says little about others."""
+"""Items so few that a resample says little about others."""
 
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
-    """What `summary.json` holds: the figures, and the counts, seconds and tokens of the stages named."""
+    """Return the content of `summary.json`: the figures, and the counts, seconds and tokens of the stages.
+
+    Args:
+        config: the run.
+        run_dir: its folder.
+        finished: the stages that are done.
+    """
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}}
     if "evaluate" in stages:
@@ -29,14 +35,14 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
 
 
 def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
-    """Whether more requests stayed without an answer than `synthesis.max_parked` allows."""
+    """Tell whether more requests stayed without an answer than `synthesis.max_parked` allows."""
     counts, allowed = summary["counts"], config.synthesis.max_parked
     asked = (("parked", "requests"), ("pairs_parked", "pair_requests"))
     return any(counts.get(parked, 0) > allowed * counts.get(requests, 0) for parked, requests in asked)
 
 
 def render(config: Config, summary: dict[str, Any], width: int = PLAIN) -> str:
-    """The counts, and, as far as the run has come, a few searches before and after; the figures come last."""
+    """Return the outcome as text: the counts, a few searches before and after, and the figures last."""
     run_dir = RunDir(config.folder)
     blocks = [_counts(summary)]
     if summary["difference"]:
@@ -64,14 +70,15 @@ def _figures(summary: dict[str, Any]) -> str:
 
 
 def _verdict(summary: dict[str, Any]) -> str:
-    """What the first metric of each task says of the trained model, by its interval."""
+    """Say whether the trained model is better, by the interval of each task's first metric."""
     found: dict[str, list[str]] = {"better than its base": [], "no clear difference": [], "worse than its base": []}
     for task, difference in summary["difference"].items():
         metric, (_, low, high) = next(iter(difference.items()))
         if low is not None and high is not None:
-            verdict = (
-                "better than its base" if low > 0 else "worse than its base" if high < 0 else "no clear difference"
-            )
+            if low > 0:
+                verdict = "better than its base"
+            else:
+                verdict = "worse than its base" if high < 0 else "no clear difference"
             found[verdict].append(f"{task} ({metric})")
     said = [f"{verdict} on {', '.join(tasks)}" for verdict, tasks in found.items() if tasks]
     return f"verdict  {'; '.join(said)}" if said else ""
@@ -83,7 +90,7 @@ def _examples(run_dir: RunDir, width: int) -> str:
         return ""
     blocks = ["Searches whose first result changed, drawn at random (* = the right document):"]
     for example in examples:
-        before, after = (example[key] or "> 100" for key in ("rank_before", "rank_after"))
+        before, after = example["rank_before"] or "> 100", example["rank_after"] or "> 100"
         lines = [f"\n{shortened(example['query'], width)}", f"  rank of the right document: {before} -> {after}"]
         for side in ("before", "after"):
             for document in example[side]:

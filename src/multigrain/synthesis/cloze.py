@@ -18,16 +18,17 @@ WORD = re.compile(r"\w+(?:[-']\w+)*")
 COMMON = 0.1
 """Share of the queries above which a word tells nothing about one of them."""
 SHORTEST = 3
+"""Letters of the shortest stem that tells anything."""
 MOST_COUNTED = 2
-"""Occurrences beyond do not make a term more decisive; what stands there all the time is often the field."""
+"""Occurrences that make a term more decisive; what stands there all the time is often the field."""
 
 
 class Cloze:
-    """Knows which words are rare among the queries.
+    """The words of the queries, by which the decisive terms of a positive are found.
 
     Args:
         queries: all of the training part; only counts of their words are kept.
-        language: whose endings are taken off, as Snowball names it.
+        language: the name of the Snowball stemmer; words stay as they are where there is none of that name.
     """
 
     def __init__(self, queries: Iterable[str], language: str = "english") -> None:
@@ -42,7 +43,7 @@ class Cloze:
             self._counts.update(self._stems(query))
 
     def terms(self, pair: Pair) -> list[str]:
-        """The terms of the positive that can be exchanged, the most decisive first; never empty."""
+        """Return the terms of the positive that can be exchanged, the most decisive first; never empty."""
         asked = self._stems(pair.query)
         telling = {stem for stem in asked if self._is_telling(stem)}
         found: dict[str, str] = {}
@@ -53,7 +54,7 @@ class Cloze:
         return [*ranked, *self._others(pair.positive, {folded(term) for term in ranked})] or [pair.positive]
 
     def is_same(self, term: str, other: str) -> bool:
-        """Whether the other term says the same, or the same and more."""
+        """Tell whether the other term says the same, or the same and more."""
         stems = self._stems(term)
         return not self._stems(other) or folded(term) == folded(other) or bool(stems and stems <= self._stems(other))
 
@@ -67,7 +68,7 @@ class Cloze:
         return len(stem) >= SHORTEST and self._counts[stem] <= max(COMMON * self._queries, 1)
 
     def _runs(self, positive: str, asked: set[str], telling: set[str]) -> Iterable[str]:
-        """Neighbouring words of the query are one term; it begins and ends with a telling one."""
+        """Yield runs of neighbouring words of the query as terms; each begins and ends with a telling word."""
         run: list[re.Match[str]] = []
         for match in WORD.finditer(positive):
             if run and (self._stem(match[0]) not in asked or positive[run[-1].end() : match.start()] != " "):
@@ -87,16 +88,21 @@ class Cloze:
         return rarity * min(len(_occurrences(folded(term)).findall(text)), MOST_COUNTED)
 
     def _others(self, positive: str, taken: set[str]) -> list[str]:
-        """Numbers, then names, then long words, where nothing is shared with the query."""
+        """Return numbers, then names, then long words, for where nothing is shared with the query."""
         words = dict.fromkeys(word for word in WORD.findall(positive) if folded(word) not in taken)
         numbers = [word for word in words if any(character.isdigit() for character in word)]
         names = [word for word in list(words)[1:] if word[0].isupper() and word not in numbers]
-        long = sorted((w for w in words if w not in numbers and w not in names), key=lambda w: -len(w))
+        rest = [word for word in words if word not in numbers and word not in names]
+        long = sorted(rest, key=lambda word: -len(word))
         return [*numbers[:2], *names[:2], *long[:2]]
 
 
 def exchange(positive: str, term: str, other: str) -> str:
-    """The positive with the other term wherever the term stood."""
+    """Return the positive with the other term wherever the term stood.
+
+    >>> exchange("Iron rusts, and iron is cheap.", "iron", "zinc")
+    'Zinc rusts, and zinc is cheap.'
+    """
 
     def put(match: re.Match[str]) -> str:
         return other[:1].upper() + other[1:] if match[0][:1].isupper() and other[:1].islower() else other

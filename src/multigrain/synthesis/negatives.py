@@ -22,10 +22,14 @@ from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "synthesize"
 STOP = ("\n",)
+GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
+"""The prompts of the style `per-grade`, by grade."""
 PASSAGE_TOKENS, TERM_TOKENS = 48, 12
+"""Tokens that a small model may write: a passage, or a term that stands in for another."""
 TOKENS_PER_WORD = 3
-"""With room for languages whose words are cut finely."""
+"""Tokens of a word, with room for languages whose words are cut finely."""
 SMALLEST_ANSWER, LARGEST_ANSWER = 700, 8000
+"""Tokens that an answer with all grades is allowed, at least and at most."""
 CLOZE = 4
 """The grade that a small model writes by cloze."""
 
@@ -73,7 +77,13 @@ def plan_repairs(
 
 
 class Writer:
-    """Writes the prompts for grades, in the style of the run."""
+    """Writes the prompts for grades, in the style of the run.
+
+    Args:
+        config: the run, with the prompt style decided.
+        read_pairs: gives the training pairs, whose queries tell a cloze which words are rare.
+        model: the model's name at the server.
+    """
 
     def __init__(self, config: Config, read_pairs: ReadPairs, model: str) -> None:
         self._config, self._section, self._model = config, config.synthesis, model
@@ -86,28 +96,28 @@ class Writer:
     def prompts(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
         """Yield the prompts about a pair; each `repeat` brings other texts."""
         for together in _together(self._config, grades):
-            request, read = self._request(pair, together, repeat)
-            yield Prompted(pair.id, request, partial(_candidates, pair, request, read))
+            yield self._prompted(pair, together, repeat)
 
-    def _request(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
+    def _prompted(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Prompted[list[Candidate]]:
         if self._cloze is None:
             return self._all_grades(pair, grades, repeat)
         (grade,) = grades
         return self._by_cloze(self._cloze, pair, repeat) if grade == CLOZE else self._by_pattern(pair, grade, repeat)
 
-    def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> tuple[Request, parse.Reader]:
+    def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> Prompted[list[Candidate]]:
         prompt = self._prompts[GRADE_PROMPTS[grade - 1]]
         texts = {"query": prompt_text.one_line(pair.query), "positive": prompt_text.shortened(pair.positive)}
         text = prompt_text.domain(self._section) + prompt.pattern(prompt_text.shots(self._section, grade), **texts)
-        return self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade)
+        request = self._completion(text, PASSAGE_TOKENS, repeat, prompt.version)
+        return _prompted_about(pair, request, parse.per_grade_reader(grade))
 
-    def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> tuple[Request, parse.Reader]:
+    def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> Prompted[list[Candidate]]:
         prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
         # When all terms have had their turn, the first is asked again, with another seed.
         term = terms[repeat % len(terms)]
         text = prompt.pattern([], term=prompt_text.one_line(term))
         request = self._completion(text, TERM_TOKENS, repeat, prompt.version)
-        return request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same)
+        return _prompted_about(pair, request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same))
 
     def _completion(self, text: str, tokens: int, repeat: int, version: str) -> Request:
         return Request(
@@ -122,7 +132,7 @@ class Writer:
             extra=self._config.llm.extra,
         )
 
-    def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
+    def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> Prompted[list[Candidate]]:
         prompt, section = self._prompts["all_grades"], self._section
         words = min(len(pair.positive.split()), prompt_text.MANY_WORDS)
         text = prompt.fill(
@@ -149,19 +159,24 @@ class Writer:
             version=f"{STAGE} {prompt.version}",
             extra=self._config.llm.extra,
         )
-        return request, parse.all_grades_reader(grades)
+        return _prompted_about(pair, request, parse.all_grades_reader(grades))
+
+
+def _prompted_about(pair: Pair, request: Request, read: parse.Reader) -> Prompted[list[Candidate]]:
+    return Prompted(pair.id, request, partial(_candidates, pair, request, read))
 
 
 def _candidates(pair: Pair, request: Request, read: parse.Reader, answer: Answer) -> list[Candidate]:
     prompt = request.version.removeprefix(f"{STAGE} ")
-    return [Candidate(pair.id, grade, text, "llm", request.model, prompt) for grade, text in read(answer).items()]
-
-
-GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
+    candidates = []
+    for grade, text in read(answer).items():
+        candidate = Candidate(pair_id=pair.id, grade=grade, text=text, source="llm", model=request.model, prompt=prompt)
+        candidates.append(candidate)
+    return candidates
 
 
 def _together(config: Config, grades: Sequence[int]) -> list[tuple[int, ...]]:
-    """The grades that each request for a pair asks for."""
+    """Return the grades that each request for a pair asks for."""
     if not grades:
         return []
     return [(grade,) for grade in grades] if config.prompt_style == "per-grade" else [tuple(grades)]

@@ -27,11 +27,12 @@ OPENING = re.compile(
     r"( that| is that)?([ ,:]+|$)",
     re.IGNORECASE,
 )
-"""What small models say before they say it."""
+"""The words with which small models lead to what they are asked for."""
 
 Passages = dict[int, str]
 """Texts by grade."""
 Reader = Callable[[Answer], Passages]
+"""A function that reads the passages in an answer, or raises LLMReplyError."""
 
 
 @cache
@@ -69,7 +70,14 @@ def all_grades_reader(grades: tuple[int, ...]) -> Reader:
 
 
 def read_query(answer: Answer) -> str:
-    """Return a query in one line, without quotes and without the words that lead to it."""
+    """Return a query in one line, without quotes and without the words that lead to it.
+
+    >>> read_query(Answer('Here is a question: "why does iron rust?"'))
+    'Why does iron rust?'
+
+    Raises:
+        LLMReplyError: nothing else is there.
+    """
     query = OPENING.sub("", _written(answer).strip("\"'` ")).strip("\"'` ")
     if not query:
         raise LLMReplyError(f'found "{answer.text[:80]}"; wanted a query')
@@ -89,6 +97,7 @@ def _not_blank(text: str) -> str:
 
 
 Passage = Annotated[str, AfterValidator(_not_blank)]
+"""A text in one line that is not empty."""
 
 
 class TaskList(BaseModel):

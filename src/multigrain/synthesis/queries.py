@@ -72,6 +72,6 @@ def _written(id: str, passage: Document, kind: QueryType, prompt: str, answer: A
 
 
 def _examples(config: Config) -> str:
-    """The user's own queries, as examples of what is wanted."""
+    """Return the user's own queries, as examples of what is wanted."""
     queries = [prompt_text.one_line(example.query) for example in config.synthesis.examples]
     return "\nIt should look like these: " + " | ".join(queries) if queries else ""

@@ -24,11 +24,13 @@ STAGE = "invent"
 AT_ONCE = 8
 """Tasks that one brainstorming asks for."""
 ROUNDS = 3
-"""Times as many tasks are asked for as are wanted: many come twice."""
+"""Tasks that are asked for, for each that is wanted: many come twice."""
 LIST_TOKENS, PAIR_TOKENS = 600, 900
+"""Tokens that an answer may have: a list of tasks, or a query with its positive."""
 NEAR_COPY = 0.8
 """Share of their pairs of letters (Dice) at which two tasks are the same."""
 DIFFICULTIES = ("no special knowledge", "a school education", "a degree in the subject")
+"""What a reader needs to understand an invented pair; drawn for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def _request(config: Config, text: str, *, model: str, tokens: int, number: int,
 
 
 def _letter_pairs(task: SearchTask, numbers: dict[str, int]) -> int:
-    """Which letters follow each other in the task: a bit for each pair, so that two tasks are compared in no time."""
+    """Return the pairs of letters in the task, a bit for each pair, so that two tasks are compared in no time."""
     text = folded(task.text)
     pairs = {text[start : start + 2] for start in range(max(len(text) - 1, 1))}
     return sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs)

@@ -1,7 +1,8 @@
-"""What a run's requests hold at most, by the lengths of its texts alone: a hundred times as fast as to write them."""
+"""Bound what a run's requests hold, by the lengths of its texts alone: a hundred times as fast as to write them."""
 
 from collections.abc import Iterable
 from functools import cache
+from typing import NamedTuple
 
 from multigrain.config import Config
 from multigrain.llm.protocol import Request
@@ -10,13 +11,22 @@ from multigrain.synthesis import prompt_text
 from multigrain.synthesis.negatives import CLOZE, Writer, requests_each
 
 PROBE = 256
-"""Bytes of a text by which it is found out how often the prompts hold it; they may be the user's own."""
+"""Bytes of a text that shows how often the prompts hold it; they may be the user's own."""
 SPARE = 16
-"""Bytes a request, for numbers that are a digit longer."""
+"""Bytes to spare in each request, for numbers that are a digit longer."""
+
+
+class Lengths(NamedTuple):
+    """Lengths of requests, and of the answers to them."""
+
+    prompt_bytes: int
+    """Bytes of the prompts and schemas."""
+    answer_tokens: int
+    """Tokens that the answers may have."""
 
 
 class Bound:
-    """Knows how much a pair's requests hold at most.
+    """The most that requests about pairs hold.
 
     Args:
         config: the run.
@@ -31,21 +41,24 @@ class Bound:
         self._of_positive = -(-(self._sent("", "x" * PROBE) - self._sent("", "")) // PROBE)
         self._answer = cache(self._answer_tokens)
 
-    def of(self, pairs: Iterable[Pair]) -> tuple[int, int]:
-        """The bytes of their prompts and schemas, and the tokens that the answers may have."""
-        whole = CLOZE in self._grades and self._config.prompt_style == "per-grade"  # a term may come from anywhere
-        sizes = tokens = 0
+    def of(self, pairs: Iterable[Pair]) -> Lengths:
+        """Return the most that the requests about these pairs hold."""
+        by_cloze = CLOZE in self._grades and self._config.prompt_style == "per-grade"
+        prompt_bytes = answer_tokens = 0
         for pair in pairs:
             words = pair.positive.split(None, prompt_text.MANY_WORDS)[: prompt_text.MANY_WORDS]
-            shown = pair.positive if whole else " ".join(words)
-            sizes += self._fixed + self._of_query * _bytes(pair.query) + self._of_positive * _bytes(shown)
-            tokens += self._answer(len(words))
-        return sizes, tokens
+            shown = pair.positive if by_cloze else " ".join(words)  # the term of a cloze may come from anywhere
+            prompt_bytes += self._fixed
+            prompt_bytes += self._of_query * _bytes(pair.query) + self._of_positive * _bytes(shown)
+            answer_tokens += self._answer(len(words))
+        return Lengths(prompt_bytes, answer_tokens)
 
     def _requests(self, query: str, positive: str) -> list[Request]:
-        repeats = range(self._config.synthesis.per_grade)
         pair = Pair("", query, positive)
-        return [prompted.request for n in repeats for prompted in self._writer.prompts(pair, self._grades, n)]
+        requests: list[Request] = []
+        for repeat in range(self._config.synthesis.per_grade):
+            requests += [prompted.request for prompted in self._writer.prompts(pair, self._grades, repeat)]
+        return requests
 
     def _sent(self, query: str, positive: str) -> int:
         return sum(_bytes(request.prompt + (request.schema or "")) for request in self._requests(query, positive))

@@ -14,6 +14,7 @@ from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
 RATING_TOKENS = 64
+"""Tokens that a verdict may have."""
 
 
 def plan_verdicts(
@@ -37,7 +38,6 @@ def plan_verdicts(
             version=f"{STAGE} {prompt.version}",
             extra=config.llm.extra,
         )
-
         yield Prompted(pair.id, request, partial(_verdict, pair.id, candidate.text))
 
 

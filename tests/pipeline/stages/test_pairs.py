@@ -19,7 +19,7 @@ from multigrain.llm.clients.scripted import ScriptedClient
 from multigrain.llm.protocol import Answer, Request
 from multigrain.model.roles import Role, Vectors
 from multigrain.pipeline import stage_table, verbs
-from multigrain.pipeline.reuse import adopt
+from multigrain.pipeline.reuse import take_over_stage
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import pairs as stage
 from multigrain.records import folded
@@ -202,7 +202,7 @@ def test_another_run_takes_over_all_that_later_stages_read(
     _, donor = made(path)
     config, heir = load_config(path), RunDir(tmp_path / "heir")
     for prepared in stage_table.STAGES[:2]:
-        adopt(prepared.name, prepared.writes(config, heir), donor, heir)
+        take_over_stage(prepared.name, prepared.writes(config, heir), donor, heir)
     for name in ("train_pairs", "held_out_pairs", "corpus"):
         assert getattr(heir, name).read_text() == getattr(donor, name).read_text()
 

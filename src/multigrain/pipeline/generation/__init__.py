@@ -1,1 +1,1 @@
-"""What the language model is asked in a run, how its answers are kept, and what they cost."""
+"""Generation: the requests of a run to the language model, its answers, and their cost."""

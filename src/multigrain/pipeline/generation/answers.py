@@ -17,14 +17,15 @@ from multigrain.pipeline.stages import Result
 from multigrain.progress import say
 
 REASON_WIDTH = 100
+"""Characters of a reason that are shown."""
 
 
 class Answers:
-    """Counts what is asked in a stage, and keeps what stays without an answer in a file.
+    """The account of what is asked in a stage: counts, and a file of what stays without an answer.
 
     Args:
         run_dir: the run's folder.
-        parked_path: of the inputs without an answer; written anew.
+        parked_path: the file of the inputs without an answer; written anew.
     """
 
     def __init__(self, run_dir: RunDir, parked_path: Path) -> None:
@@ -65,7 +66,7 @@ class Answers:
             )
 
     def result(self, stage: str, counts: dict[str, int]) -> Result:
-        """The stage's report, with what it cost: all that was spent in the folder but not by other stages."""
+        """Return the stage's report, with what it cost: all that was spent in the folder but not by other stages."""
         others = [record for name, record in self._run_dir.stages().items() if name != stage]
         _, spent = ask.spent(self._run_dir)
         tokens = spent.tokens - sum(record.tokens for record in others)

@@ -1,4 +1,4 @@
-"""How the inputs of a run are asked: what is asked, the store that keeps the answers, and the money."""
+"""Ask the language model about the inputs of a run, with the store that keeps the answers, and the money."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.progress import Meter, listed, meter
 
 REFRESH = 0.25
-"""Seconds between two looks at how the work stands."""
+"""Seconds between two updates of the progress bar."""
 BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
 
 
@@ -55,7 +55,14 @@ async def _ask_all(config: Config, store: AnswerStore, plan: Plan) -> Tally:
     with meter(plan.description, plan.count) as progress:
         reporter = asyncio.create_task(_report(tally, budget, progress))
         try:
-            await answer_all(make_clients(config.llm), prompts, store, budget, config.llm.max_concurrency, tally)
+            await answer_all(
+                make_clients(config.llm),
+                prompts,
+                store,
+                budget,
+                concurrency=config.llm.max_concurrency,
+                tally=tally,
+            )
         finally:
             reporter.cancel()
             progress.reach(tally.answered + tally.parked, _fields(tally, budget))
@@ -85,7 +92,7 @@ def _fields(tally: Tally, budget: Budget) -> dict[str, object]:
 
 
 def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
-    """What the answered calls of the run took, and what all calls took or may have taken."""
+    """Return what the answered calls of the run took, and what all calls took or may have taken."""
     if not run_dir.store.is_file():
         return Usage(), Usage()
     with AnswerStore(run_dir.store) as store:
@@ -98,12 +105,12 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     Args:
         config: the run.
         run_dir: its folder.
-        reason: of parking; `all` for any, `batched` for those in a batch.
+        reason: why they were parked; `all` for any reason, `batched` for those in a batch.
 
     Raises:
         RunError: none is parked for it.
     """
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter()  # by reason; empty for those that are not parked
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
             for prompted in _known_prompts(config, run_dir):
@@ -120,7 +127,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
 
 
 def _known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
-    """All that has been asked in the run, or will be next."""
+    """Yield all that has been asked in the run, or will be next."""
     mode = config.synthesis.mode
     if mode == "corpus" and run_dir.passages.is_file():
         yield from queries(config, run_dir).prompts()

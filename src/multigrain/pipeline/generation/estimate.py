@@ -29,7 +29,7 @@ class Estimate:
 
     likely: Usage
     most: Usage
-    """No more than this, if each input is answered at its first try."""
+    """The most that it takes, if each input is answered at its first try."""
     is_priced: bool
     basis: str
     so_far: dict[str, float]

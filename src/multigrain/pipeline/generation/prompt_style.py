@@ -25,7 +25,7 @@ from multigrain.synthesis.prompts import files_in
 PROBED = 8
 """Pairs that both styles write for."""
 STYLES = ("all-grades", "per-grade")
-"""Of equal ones the first is taken: it needs fewer requests."""
+"""The styles; of equally good ones the first is taken, since it needs fewer requests."""
 KNOWN = {MODEL: "per-grade"}
 """Models by name, with what a probe finds for them; the embedded one would need four minutes for it."""
 
@@ -92,7 +92,6 @@ def with_assumed_style(config: Config, run_dir: RunDir) -> Config:
 
 
 def _with_style(config: Config, style: str) -> Config:
-    """The configuration with this style."""
     return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"prompt_style": style})})
 
 
@@ -108,7 +107,10 @@ def _question(config: Config) -> str:
 
 
 def _order_rate(config: Config, run_dir: RunDir) -> float:
-    """Return the share of steps, from grade to grade and from the last to the positive, in which relevance rises."""
+    """Return in how many of the steps, from grade to grade and from the last to the positive, relevance rises.
+
+    It is a mean over the pairs of the probe, from 0 to 1.
+    """
     count = count_lines(run_dir.train_pairs)
     probed = min(PROBED, config.pairs_asked)  # of those that are asked about
     sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))

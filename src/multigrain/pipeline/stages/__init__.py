@@ -1,4 +1,4 @@
-"""What each stage of a run does: read its records, call the package that does the work, write the result.
+"""The work of each stage: read its records, call the package that does the work, write the result.
 
 The packages know records, not files; here is where the two meet. Libraries that are slow to import are imported
 by the stage that needs them.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Result:
-    """What a stage reports of itself."""
+    """The report of a stage on itself: what it made, and the tokens and dollars that went into it."""
 
     counts: dict[str, int] = field(default_factory=dict)
     tokens: int = 0

@@ -16,11 +16,11 @@ from multigrain.progress import counted, say
 from multigrain.records import Pair, folded
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.99)
-"""Of pairs to hold out, of which one may do where another was too small."""
+"""Shares of pairs to hold out, of which a larger one may do where one was too small."""
 
 
 def data(config: Config, run_dir: RunDir) -> Result:
-    """Pairs and corpus; in mode "corpus" the corpus and the passages that get queries; in mode "tasks" nothing."""
+    """Keep pairs and corpus; in mode "corpus" the corpus and the passages that get queries; in mode "tasks" nothing."""
     if config.synthesis.mode == "corpus":
         sampled = sample_passages(config)
         documents = write_records(run_dir.corpus, sampled.documents)
@@ -70,8 +70,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
             split = replace(split, train=kept)
         check_unseen(task, split.train)
     count = len(split.train)
-    if count < 2:
-        raise DataError(source, f"{_few(count)}. Give more pairs.")
+    _require_two(count, source, "Give more pairs.")
     require_groups(split.train, "pairs", source)
     if count < config.training.batch_size:
         say(
@@ -81,17 +80,13 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
 
 
 def _require_parts(config: Config, split: SplitData, source: str) -> None:
-    """That there is something to train on, and something to measure on where held-out pairs are measured on.
+    """Require something to train on, and something to measure on where held-out pairs are measured on.
 
     Raises:
         DataError: says why there is not, and what would help.
     """
-    share, train, count = config.data.held_out, split.train, len(split.train)
-    if count < 2:
-        if count == config.data.limit:
-            raise DataError(source, f"{_few(count)}. Give more pairs: data.limit = {count} cuts them.")
-        out = f"data.held_out = {share} holds {len(split.held_out)} pairs out: lower it. " if split.held_out else ""
-        raise DataError(source, f"{_few(count)}. {out}Give more pairs.")
+    share, train = config.data.held_out, split.train
+    _require_two(len(train), source, _advice_on_few(config, split))
     if alike := _alike(train):
         fault, advice = (
             "in a batch each would be the answer to all others",
@@ -105,12 +100,23 @@ def _require_parts(config: Config, split: SplitData, source: str) -> None:
         raise DataError(source, _nothing_held_out(train, share, config.seed))
 
 
-def _few(count: int) -> str:
-    return f"found {counted(count, 'pairs')} to train on; a batch needs 2"
+def _require_two(count: int, source: str, advice: str) -> None:
+    if count < 2:
+        raise DataError(source, f"found {counted(count, 'pairs')} to train on; a batch needs 2. {advice}")
+
+
+def _advice_on_few(config: Config, split: SplitData) -> str:
+    count = len(split.train)
+    if count == config.data.limit:
+        return f"Give more pairs: data.limit = {count} cuts them."
+    if split.held_out:
+        held_out = f"data.held_out = {config.data.held_out} holds {len(split.held_out)} pairs out"
+        return f"{held_out}: lower it. Give more pairs."
+    return "Give more pairs."
 
 
 def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
-    """Why not: the share is less than the smallest group of pairs that must stay together, or all must."""
+    """Say why nothing is held out: the share is less than the smallest group of pairs, or all pairs are one group."""
     enough = next((larger for larger in SHARES if larger > share and _is_enough(pairs, larger, seed)), None)
     if enough:
         found = f"data.held_out = {share:g} of {len(pairs)} pairs is less than the fewest that can be held out together"
@@ -128,13 +134,13 @@ def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
 
 
 def _is_enough(pairs: list[Pair], share: float, seed: int) -> bool:
-    """Whether such a share leaves something to measure on, and something to train on."""
+    """Tell whether such a share leaves something to measure on, and something to train on."""
     train, held_out = split_by_share(pairs, share, seed, tells=False)
     return bool(held_out) and len(train) > 1 and _alike(train) is None
 
 
 def _alike(pairs: list[Pair]) -> str | None:
-    """What all pairs have in common, if that is their query or their positive."""
+    """Say what all pairs have in common, if that is their query or their positive; None if they differ."""
     for name, text in (("query", pairs[0].query), ("positive", pairs[0].positive)):
         if all(folded(getattr(pair, name)) == folded(text) for pair in pairs):
             return f"all {len(pairs)} pairs have one {name} ({json.dumps(text[:SHOWN], ensure_ascii=False)})"
@@ -142,7 +148,7 @@ def _alike(pairs: list[Pair]) -> str | None:
 
 
 def keep(split: SplitData, run_dir: RunDir) -> dict[str, int]:
-    """Write pairs and corpus; returns how many they are."""
+    """Write pairs and corpus; returns how many there are of each."""
     write_records(run_dir.other_pairs, split.other)
     return {
         "train_pairs": write_records(run_dir.train_pairs, split.train),

@@ -19,7 +19,7 @@ from multigrain.pipeline.stages.false_negatives import own_documents
 from multigrain.pipeline.stages.soundness import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 
 MAIN_SCORE = "main score"
-"""What the main score of a task of mteb is called in a table."""
+"""The name of the main score of an mteb task in a table."""
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:

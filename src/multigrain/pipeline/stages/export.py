@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SAMPLED = 1000
-"""Positives by which the languages are told."""
+"""Positives by which the languages of the data are told."""
 COMMON = 0.1
 """Share of those whose language is known that a language has at least, to be one of the model's."""
 
@@ -42,7 +42,7 @@ def export(config: Config, run_dir: RunDir) -> Result:
 
 
 def _lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
-    """What the training could see of the tuples: negatives of the grades that its phases ask for."""
+    """Collect what the training could see of the tuples: negatives of the grades that its phases ask for."""
     from multigrain.export.card import Lesson
 
     asked = {grade for phase in phases for grade in phase.grades}
@@ -56,7 +56,7 @@ def _lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
-    """Those in which a good part of the texts is written, the most common first."""
+    """Return the languages in which a good part of the texts is written, the most common first."""
     from multigrain.grading.language import language_of
 
     known = Counter(found[0] for text in texts if (found := language_of(text)))
@@ -71,14 +71,17 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
-    """The k documents nearest to the query, with their cosines; not the document that is the query itself."""
+    """Return the k documents nearest to the query, with their cosines; not the document that is the query itself."""
     from multigrain.evaluation.evaluate import nearest
     from multigrain.model.load import load_model
 
     documents = Corpus(run_dir.corpus)
     model = load_model(run_dir.model)
     vector = model.encode([query], prompt=prompt_for("query", model.prompts), task="query", normalize_embeddings=True)
-    own = {identity(pair.positive) for pair in own_documents(run_dir) if identity(pair.query) == identity(query)}
+    own: set[bytes] = set()
+    for pair in own_documents(run_dir):
+        if identity(pair.query) == identity(query):
+            own.add(identity(pair.positive))
     (best,) = nearest(vector, documents, trained_encoder(run_dir.model, run_dir.vectors), k + len(own))
     ids = {id for _, id in best}
     by_id = {document.id: document for document in documents if document.id in ids}

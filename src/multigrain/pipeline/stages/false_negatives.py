@@ -1,4 +1,4 @@
-"""What a run's files say about texts that are no negatives."""
+"""The false negatives that the files of a run tell of: texts that must not be taken as negatives."""
 
 from itertools import chain
 
@@ -11,7 +11,7 @@ from multigrain.records import Pair
 
 
 def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
-    """What is known of texts in a run, for its training pairs."""
+    """Collect what the run's files say of texts that are no negatives of its training pairs."""
     train = list(read_pairs(run_dir.train_pairs))
     known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
     has_groups = any(pair.group is not None for pair in train)
@@ -19,7 +19,7 @@ def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
 
 
 def own_documents(run_dir: RunDir) -> list[Pair]:
-    """The queries of a run that are documents of its corpus, each with that document."""
+    """Return the queries of a run that are documents of its corpus, each with that document."""
     if not run_dir.other_pairs.is_file():
         return []
     return [pair for pair in read_pairs(run_dir.other_pairs) if pair.source == OWN]

@@ -1,7 +1,7 @@
 """Judge the candidates, repair the grades that stay empty, and make graded tuples."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -74,9 +74,9 @@ class _Grading:
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._suspected: set[tuple[str, str]] = set()
         self.asked: Counter[str] = Counter()
-        """Requests, by what they are for."""
+        """The number of requests, by what they are for."""
         self.missing: dict[str, list[int]] = {}
-        """Grades that stayed empty, of the pairs that the language model writes for."""
+        """The grades that stayed empty, by the id of a pair that the language model writes for."""
         self.report = Report([], config.seed)
 
     def grade(self) -> None:
@@ -179,14 +179,15 @@ class _Grading:
 
     def _grader(self) -> Grader:
         config = self._config
-        origins: Mapping[int, frozenset[Source]] = {
-            grade: frozenset(s for s in ("llm", "mined") if grade in config.synthesis.grades_from(s))
-            or frozenset({"llm"})
-            for grade in (1, 2, 3, 4)
-        }
-        per_grade = max(config.synthesis.per_grade, 1)
-        longest = config.model.max_tokens
-        return Grader(self._judges, config.grading, per_grade, origins, longest, self._verdicts, self._known)
+        return Grader(
+            judges=self._judges,
+            section=config.grading,
+            per_grade=max(config.synthesis.per_grade, 1),
+            origins={grade: _origins(config, grade) for grade in (1, 2, 3, 4)},
+            longest=config.model.max_tokens,
+            verdicts=self._verdicts,
+            known=self._known,
+        )
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
         run_dir = self._run_dir
@@ -205,6 +206,13 @@ class _Grading:
         for pair, _ in block:
             if pair.id in writes_for and pair.id not in hopeless and (empty := unfilled(by_id.get(pair.id), grades)):
                 self.missing[pair.id] = empty
+
+
+def _origins(config: Config, grade: int) -> frozenset[Source]:
+    """Return where the negatives of a grade may come from: where none is named, from the language model."""
+    sources: tuple[Source, ...] = ("llm", "mined")
+    named = [source for source in sources if grade in config.synthesis.grades_from(source)]
+    return frozenset(named or ["llm"])
 
 
 def _candidates_of(plan: plans.Plan, run_dir: RunDir) -> Iterator[Candidate]:

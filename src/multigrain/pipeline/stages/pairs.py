@@ -1,4 +1,4 @@
-"""Have the pairs written, where a run brings none: queries for passages, or all from a few fields."""
+"""Have the pairs written where a run brings none: queries for passages, or pairs of a few fields."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,11 +26,9 @@ from multigrain.synthesis.queries import WrittenQuery
 def pairs(config: Config, run_dir: RunDir) -> Result:
     """Ask for the pairs, and filter them before they cost negatives."""
     answers = Answers(run_dir, run_dir.parked_pairs)
-    return (
-        _from_corpus(config, run_dir, answers)
-        if config.synthesis.mode == "corpus"
-        else _from_fields(config, run_dir, answers)
-    )
+    if config.synthesis.mode == "corpus":
+        return _from_corpus(config, run_dir, answers)
+    return _from_fields(config, run_dir, answers)
 
 
 def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
@@ -66,11 +64,11 @@ def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
 
 def _filter(config: Config, run_dir: RunDir, written: list[Pair], documents: Sequence[Document]) -> FilteredQueries:
     filtered = filter_queries(written, documents, judge_encoder(config, run_dir), config.grading, config.seed)
-    write_objects(
-        run_dir.dropped_queries, ({**to_json(d.pair), "rule": d.rule, "value": d.value} for d in filtered.dropped)
-    )
-    rules = Counter(dropped.rule for dropped in filtered.dropped)
-    before, after = ([rank for _, rank in ranks] for ranks in (filtered.ranks, filtered.kept_ranks))
+    rules = Counter(each.rule for each in filtered.dropped)
+    dropped = [{**to_json(each.pair), "rule": each.rule, "value": each.value} for each in filtered.dropped]
+    write_objects(run_dir.dropped_queries, dropped)
+    before = [rank for _, rank in filtered.ranks]
+    after = [rank for _, rank in filtered.kept_ranks]
     report = {
         "written": len(written),
         "kept": len(filtered.kept),

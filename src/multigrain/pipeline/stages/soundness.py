@@ -20,7 +20,7 @@ COMPARED = 32
 ONE_VECTOR, MANY = 1e-4, 1e-2
 """The largest 1 - cosine between two texts: below the one all vectors are the same, above the other they are not."""
 TINY = 0.05
-"""A base that scores less has nothing to lose."""
+"""The score below which a base has nothing to lose."""
 FEWEST = 5
 """Items of which half may not be lost by chance."""
 

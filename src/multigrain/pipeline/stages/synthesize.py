@@ -36,29 +36,31 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
 
 
 def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
-    """Candidates from the corpus, for the grades that want them."""
+    """Yield candidates from the corpus, for the grades that want them."""
     grades = [grade for grade in config.synthesis.grades_from("mined") if grade in config.mining.grades]
     if not config.mining.enabled or not grades:
         return
     from multigrain.retrieval.mine import mine_candidates
 
     yield from mine_candidates(
-        false_negatives_of(run_dir),
-        Corpus(run_dir.corpus),
-        judge_encoder(config, run_dir),
-        config.grading.judge_model,
-        config.grading.bounds,
-        config.mining.model_copy(update={"grades": grades}),
-        config.seed,
+        known=false_negatives_of(run_dir),
+        documents=Corpus(run_dir.corpus),
+        embed=judge_encoder(config, run_dir),
+        model=config.grading.judge_model,
+        bounds=config.grading.bounds,
+        mining=config.mining.model_copy(update={"grades": grades}),
+        seed=config.seed,
     )
 
 
 def _given(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
-    """Those that came with the pairs; where these are written, there may be some of an earlier run of the folder."""
+    """Yield the negatives that came with the pairs. Where pairs are written, such a file is of an earlier run."""
     if config.synthesis.mode == "negatives" and run_dir.given.is_file():
         yield from read_candidates(run_dir.given)
 
 
 def _name(candidate: Candidate) -> str:
-    """What it is counted as."""
-    return GIVEN if candidate.model == GIVEN else "written" if candidate.source == "llm" else "mined"
+    """Return the name under which a candidate is counted."""
+    if candidate.model == GIVEN:
+        return GIVEN
+    return "written" if candidate.source == "llm" else "mined"

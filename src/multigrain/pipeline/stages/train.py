@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
-"""Of the held-out part, in evaluations between phases."""
+"""The size of the sample of the held-out part that is evaluated between phases."""
 
 
 def train(config: Config, run_dir: RunDir) -> Result:
@@ -82,12 +82,19 @@ def _trained(
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
         say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
     with interpolated_with_base(model, config.training.base_share):
-        train_model(model, curriculum, config.training, run_dir.training, config.training_seed, held)
+        train_model(
+            model,
+            curriculum,
+            section=config.training,
+            folder=run_dir.training,
+            seed=config.training_seed,
+            held_out=held,
+        )
     return model
 
 
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "HeldOut"]:
-    """What is trained on, and what is looked at in between."""
+    """Plan what is trained on, and what is evaluated between the phases."""
     from multigrain.training.curriculum import hold_out, plan
     from multigrain.training.in_batch_false_negatives import known_false_negatives
     from multigrain.training.train import HeldOut
@@ -116,7 +123,7 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
 
 
 def _batch_size(wanted: int, tuples: int) -> int:
-    """What is wanted, or as many as there are tuples, dealt evenly to the processes."""
+    """Return the batch size that is wanted, or as many as there are tuples, dealt evenly to the processes."""
     found = min(wanted, tuples - tuples % distributed.count())
     if found < wanted:
         say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
@@ -124,7 +131,7 @@ def _batch_size(wanted: int, tuples: int) -> int:
 
 
 def _say_what_is_rare(curriculum: "Curriculum") -> None:
-    """Where few tuples have a grade, the phase is next to in-batch training."""
+    """Warn where few tuples have a grade: such a phase is next to training with in-batch negatives alone."""
     for phase in curriculum.phases:
         for grade in sorted(set(phase.grades)):
             count = sum(any(n.grade == grade for n in graded.negatives) for graded in curriculum.tuples)
@@ -136,7 +143,7 @@ def _say_what_is_rare(curriculum: "Curriculum") -> None:
 
 
 def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
-    """Measures a model on a sample of the held-out part."""
+    """Return a function that measures a model on a sample of the held-out part."""
     from multigrain.model.encode import encode
 
     held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
@@ -150,7 +157,7 @@ def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransform
 
 
 def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
-    """Some of the queries with their documents, among some others."""
+    """Draw some of the queries, with their documents among some others."""
     draw = random.Random(f"{seed} evaluation")
     queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
     wanted = {document for query in queries for document in task.relevance[query]}

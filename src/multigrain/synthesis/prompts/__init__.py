@@ -18,7 +18,7 @@ from multigrain.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 PASSAGE = "passage"
-"""The name where a pattern ends and the model goes on."""
+"""The name at which a pattern ends, and the model goes on."""
 PATTERNS = ("grade_1", "grade_2", "grade_3")
 """Prompts that are shown a few times filled in, and may use the query, the positive, or both."""
 
@@ -32,15 +32,19 @@ class Prompt:
 
     @property
     def version(self) -> str:
-        """Name and digest: `grade_1@5f3a9c01`."""
+        """The name with a digest of the text: `grade_1@5f3a9c01`."""
         return f"{self.name}@{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
     def fill(self, **values: str) -> str:
-        """The text with the values in place of the names."""
+        """Return the text with the values in place of the names.
+
+        >>> Prompt("pair", "Say $word.").fill(word="it")
+        'Say it.'
+        """
         return Template(self.text).substitute(values)
 
     def pattern(self, shots: Iterable[Mapping[str, str]], **values: str) -> str:
-        """Few-shot: the text once for each shot, and once more up to `$passage`, where the model goes on."""
+        """Return a few-shot prompt: the text for each shot, and once more up to `$passage`, where the model goes on."""
         names = Template.pattern.finditer(self.text)  # one for each dollar sign: `$$`, `$name` or `${name}`
         end = next((name.start() for name in names if PASSAGE in (name["named"], name["braced"])), None)
         opening = self.text[:end].rstrip()
@@ -49,7 +53,7 @@ class Prompt:
 
 
 def load_prompt(name: str, folder: str | None = None) -> Prompt:
-    """The user's file `NAME.txt` in `folder` if there is one, else the packaged one.
+    """Load a prompt: the user's file `NAME.txt` in `folder` if there is one, or else the packaged one.
 
     Raises:
         ConfigError: the user's file is empty, or uses a name that nobody fills in.
@@ -86,20 +90,20 @@ def check_folder(folder: str) -> None:
 
 
 def files_in(folder: str | None) -> list[Path]:
-    """The files that decide what is asked: the packaged ones, and the user's."""
+    """Return the files that decide what is asked: the packaged ones, and the user's."""
     own = sorted(Path(folder).glob("*.txt")) if folder else []
     return [*sorted(FOLDER.glob("*.txt")), FOLDER / "examples.toml", *own]
 
 
 @cache
 def packaged_examples() -> list[dict[str, str]]:
-    """What small models are shown where the user gives no examples."""
+    """Return the examples that small models are shown where the user gives none."""
     text = (FOLDER / "examples.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)["examples"])
 
 
 def names_in(text: str) -> set[str]:
-    """The names that are filled in.
+    """Return the names that are filled in.
 
     Raises:
         ValueError: a dollar sign stands before no name.

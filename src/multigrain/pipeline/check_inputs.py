@@ -1,0 +1,120 @@
+"""Look at what a run begins with: pairs, passages, or search tasks that are yet to be named. No torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from multigrain.config import WRITTEN_SURPLUS, Config
+from multigrain.data.passages import sample_passages
+from multigrain.data.python_docs import package_roots
+from multigrain.data.sampling import choose
+from multigrain.data.sources import PYTHON_DOCS
+from multigrain.data.split_data import SplitData, usable_negatives
+from multigrain.llm.budget import Usage
+from multigrain.llm.clients.factory import model_name
+from multigrain.llm.prompted import Prompted
+from multigrain.pipeline.forecast import Size
+from multigrain.pipeline.generation import plans
+from multigrain.pipeline.generation.estimate import BYTES_PER_TOKEN, usage_bound
+from multigrain.pipeline.stages.data import read_data
+from multigrain.synthesis.negatives import plan_negatives
+from multigrain.synthesis.queries import plan_queries
+
+SAMPLE = 500
+"""Pairs whose prompts stand for those of all, and texts whose length does."""
+WRITTEN_TOKENS = 100
+"""Tokens of a passage that the language model invents."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run, as far as they are there before it begins."""
+
+    description: str
+    """How many they are, in words."""
+    prompts: Iterable[Prompted[Any]] = ()
+    """The prompts that go out first, where they are quickly known; or those of a sample."""
+    bound: Usage | None = None
+    """The most that all prompts take, where `prompts` is a sample."""
+    size: Size | None = None
+    """The size of the run, where it is known."""
+
+
+def read_inputs(config: Config) -> Inputs:
+    """Read what the run begins with.
+
+    Raises:
+        MultigrainError: see `sample_passages` and `read_data`.
+    """
+    if config.synthesis.mode == "corpus":
+        return _passages(config)
+    if config.synthesis.mode == "tasks":
+        return _search_tasks(config)
+    if config.data.pairs == PYTHON_DOCS:
+        return Inputs(f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}")
+    return _pairs(config)
+
+
+def _passages(config: Config) -> Inputs:
+    sampled = sample_passages(config)
+    count, most = len(sampled.passages), config.passages_asked
+    passages = list(choose(sampled.passages, count, most, config.seed))
+    pairs = _pairs_kept(config, len(passages) * config.synthesis.queries_per_passage)
+    tokens = _mean_tokens(passage.text for passage in passages[:SAMPLE])
+    return Inputs(
+        description=f"{len(sampled.documents)} passages, queries for {min(count, most)} of them",
+        prompts=plan_queries(config, passages, model_name(config.llm)),
+        size=Size(pairs, documents=len(sampled.documents), tokens=tokens),
+    )
+
+
+def _search_tasks(config: Config) -> Inputs:
+    section, each = config.synthesis, config.pairs_invented_each
+    pairs = _pairs_kept(config, section.tasks * each)
+    return Inputs(
+        description=f"{section.tasks} tasks with {each} pairs each, in {', '.join(section.domains)}",
+        prompts=plans.brainstorm(config).prompts(),
+        size=Size(pairs, documents=pairs, tokens=WRITTEN_TOKENS),
+    )
+
+
+def _pairs_kept(config: Config, written: int) -> int:
+    """Return how many of the written pairs are likely to be trained on."""
+    held_out = config.data.held_out
+    assert not isinstance(held_out, list)  # names packages, whose pairs are not written
+    return round(written * (1 - held_out) / WRITTEN_SURPLUS)
+
+
+def _pairs(config: Config) -> Inputs:
+    split = read_data(config)
+    train, count = split.train, len(split.train)
+    asked = list(choose(train, count, config.pairs_asked, config.seed))
+    few = list(choose(train, count, min(SAMPLE, config.pairs_asked), config.seed))
+    # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
+    source, number = (train, count) if count <= SAMPLE else (few, len(few))
+    prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
+    tokens = _mean_tokens(pair.positive for pair in train[:SAMPLE])
+    return Inputs(
+        description=_described(config, split),
+        prompts=prompts if few else (),
+        bound=usage_bound(config, asked) if len(asked) > len(few) else None,
+        size=Size(count, documents=len(split.documents), tokens=tokens),
+    )
+
+
+def _described(config: Config, split: SplitData) -> str:
+    train, held_out, documents = len(split.train), len(split.held_out), len(split.documents)
+    text = f"{train} training pairs, {held_out} held out, {documents} documents"
+    negatives, _ = usable_negatives(split)
+    if negatives:
+        text += f", {len(negatives)} given negatives"
+    others = sum(pair.instruction not in (None, config.model.instruction) for pair in split.train)
+    if others:
+        text += f", {others} pairs with instructions of their own (kept, not trained with)"
+    return text
+
+
+def _mean_tokens(texts: Iterable[str]) -> int:
+    """Return about how many tokens a text has on average, at least 1."""
+    return round(fmean(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN for text in texts)) or 1
