@@ -13,12 +13,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from multigrain.evaluation.evaluate import evaluate, nearest
 from multigrain.evaluation.metrics import overall
-from multigrain.evaluation.tasks import (
-    GradedTask,
-    SimilarityTask,
-    held_out_task,
-    load_task,
-)
+from multigrain.evaluation.tasks import GradedTask, SimilarityTask, held_out_task, load_task
 from multigrain.model.encode import encode
 from multigrain.model.load import load_base
 from multigrain.model.roles import Role

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from multigrain.experiments.arms import Arm, compare
+from multigrain.experiments.comparison import Arm, compare
 from multigrain.experiments.results import RunScores
 from multigrain.experiments.tables import for_terminal
 

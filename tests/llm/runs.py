@@ -9,7 +9,7 @@ from typing import Any
 from multigrain.config import LLMSection
 from multigrain.llm.budget import Budget, Prices
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from multigrain.llm import job, job_queue
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from tests.llm.clock import simulate
 from tests.llm.runs import budget, new_store, reason, run

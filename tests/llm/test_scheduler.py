@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from multigrain.errors import ConfigError, LLMError
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate

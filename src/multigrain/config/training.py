@@ -69,8 +69,8 @@ class TrainingSection(Section):
         "annealed",
         "self-paced",
     ] = "all-at-once"
-    """Preset for the order in which training meets the grades; see `multigrain.training.schedules`. `phases` replaces
-    it."""
+    """Preset for the order in which training meets the grades; see `multigrain.training.grade_schedules`. `phases`
+    replaces it."""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """Seed of the order of the tuples, the draw of negatives, and the first weights of an adapter. The default is the
     seed of the run. Trainings that differ in this seed alone share data, synthesis and grading; see `multigrain

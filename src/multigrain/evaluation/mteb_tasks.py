@@ -24,7 +24,7 @@ from multigrain.errors import ConfigError
 from multigrain.evaluation.mteb_data import parts_of, with_data
 from multigrain.evaluation.mteb_encoder import Encoder, load, source_of
 from multigrain.extras import require_extra
-from multigrain.progress import Meter, meter, say
+from multigrain.terminal import Meter, meter, say
 
 if TYPE_CHECKING:
     from mteb import ResultCache, TaskResult

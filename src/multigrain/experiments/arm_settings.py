@@ -6,7 +6,7 @@ from typing import Any
 from multigrain.config import resolve_paths, validated
 from multigrain.errors import ConfigError
 from multigrain.evaluation.tasks import HELD_OUT
-from multigrain.progress import named
+from multigrain.terminal import named
 
 Settings = dict[str, Any]
 """Settings as TOML has them: tables, and values in them."""

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrain.config import Config, explained, read_settings, read_toml, resolve_paths, validated
-from multigrain.data.passages import sample_passages
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError, RunError
 from multigrain.experiments.arm_settings import settings_of_arms, with_values

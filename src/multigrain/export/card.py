@@ -7,10 +7,10 @@ from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
-from multigrain.model.legacy import OLDEST_ANCHOR
+from multigrain.model.older_settings import OLDEST_ANCHOR
 from multigrain.model.roles import prompt_for
-from multigrain.progress import DIFFERENCE_HEAD, counted, difference_rows
 from multigrain.records import GRADES
+from multigrain.terminal import DIFFERENCE_HEAD, counted, difference_rows
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer

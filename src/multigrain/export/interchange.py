@@ -17,8 +17,8 @@ from multigrain.config import require_free_form
 from multigrain.errors import ConfigError
 from multigrain.export.tuple_forms import COLUMNS, FORMS
 from multigrain.export.tuple_survey import Survey, survey_of
-from multigrain.progress import counted
 from multigrain.records import GradedTuple
+from multigrain.terminal import counted
 
 Tuples = Callable[[], Iterator[GradedTuple]]
 """Reads the tuples from the start; each form goes through them twice, so that none needs them all in memory."""

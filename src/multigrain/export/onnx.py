@@ -34,7 +34,7 @@ from multigrain.files import atomic_folder, write_json
 from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.anchor_attention import evaluating
 from multigrain.model.roles import ROLES, Vectors, prompt_for
-from multigrain.progress import say
+from multigrain.terminal import say
 
 CLOSE = 1e-4
 """Largest difference between the model's vectors and those of the graph: other kernels round otherwise."""

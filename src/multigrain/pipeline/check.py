@@ -20,9 +20,9 @@ from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs, uses_llm
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
-from multigrain.progress import listed
 from multigrain.synthesis.negatives import requests_each
-from multigrain.training.schedules import drawn, phases_of
+from multigrain.terminal import listed
+from multigrain.training.grade_schedules import drawn, phases_of
 
 INDENT = " " * 14
 """The blanks before a line that goes on from the one before."""

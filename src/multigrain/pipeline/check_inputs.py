@@ -6,14 +6,14 @@ from statistics import fmean
 from typing import Any
 
 from multigrain.config import WRITTEN_SURPLUS, Config
-from multigrain.data.passages import sample_passages
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sampling import choose
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split_data import SplitData, usable_negatives
 from multigrain.llm.budget import Usage
 from multigrain.llm.clients.factory import model_name
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.pipeline.forecast import Size
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.estimate import BYTES_PER_TOKEN, usage_bound

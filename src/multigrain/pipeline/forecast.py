@@ -17,7 +17,7 @@ from multigrain.llm.budget import Usage
 from multigrain.model.files import EMBEDDED_LLM
 from multigrain.model.locate import find_base
 from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 EMBEDDED_REQUESTS = 1.25
 """Requests that the embedded language model answers in a second on a core: 1.4 to 3.6 on two, by their kind."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from multigrain.config import Config
 from multigrain.llm.protocol import Request
 from multigrain.records import Pair
-from multigrain.synthesis import prompt_text
+from multigrain.synthesis import shown_texts
 from multigrain.synthesis.negatives import CLOZE, Writer, requests_each
 
 PROBE = 256
@@ -46,7 +46,7 @@ class Bound:
         by_cloze = CLOZE in self._grades and self._config.prompt_style == "per-grade"
         prompt_bytes = answer_tokens = 0
         for pair in pairs:
-            words = pair.positive.split(None, prompt_text.MANY_WORDS)[: prompt_text.MANY_WORDS]
+            words = pair.positive.split(None, shown_texts.MANY_WORDS)[: shown_texts.MANY_WORDS]
             shown = pair.positive if by_cloze else " ".join(words)  # the term of a cloze may come from anywhere
             prompt_bytes += self._fixed
             prompt_bytes += self._of_query * _bytes(pair.query) + self._of_positive * _bytes(shown)

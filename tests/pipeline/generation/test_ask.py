@@ -17,7 +17,7 @@ from aiohttp import web
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_objects
-from multigrain.llm import outcomes, revival
+from multigrain.llm import retry_policy, revival
 from tests.mock_server import Behaviour, MockServer
 
 INPUTS = 400
@@ -144,7 +144,7 @@ class Hostile(MockServer):
 def test_a_hostile_server(
     serve: Serve, toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(outcomes, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(retry_policy, "LONGEST_WAIT", 0.1)
     monkeypatch.setattr(revival, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(revival, "SUSPECT_AFTER", 0.5)
     server = serve(Hostile(Behaviour(latency=0.001)))

@@ -1,6 +1,7 @@
 """The surface of a text in numbers: how long, how punctuated, how written; never which words.
 
-`surface` is what the leak test classifies by (`multigrain.grading.leak`), and `statistics_of` what reports print.
+`surface` is what the leak test classifies by (`multigrain.grading.surface_leak`); `statistics_of` is what reports
+print.
 """
 
 import re

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multigrain.cli.main import main
-from multigrain.experiments import compare as command
+from multigrain.experiments import compare_runs as command
 
 GRADED: dict[str, Any] = {"order": 1.0, "accuracy 1": 1.0, "margin 1": 0.2}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from multigrain.errors import RunError
-from multigrain.experiments.arms import Arm, compare
+from multigrain.experiments.comparison import Arm, compare
 from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import to_markdown
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from multigrain import progress
+from multigrain import terminal
 from multigrain.config import LLMSection
 from multigrain.errors import LLMUnavailable
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
-from multigrain.progress import complain, counted, leave_hung_up, listed, meter, say, set_mode
+from multigrain.terminal import complain, counted, leave_hung_up, listed, meter, say, set_mode
 
 FAILING = {
     "parked": 3, "under_way": 64, "requests": 4711, "tokens": 1234567,
@@ -145,7 +145,7 @@ def test_work_in_many_pieces_is_one_line_of_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("multigrain.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("multigrain.terminal.time.monotonic", lambda: now)
     for _ in range(25):
         with meter("judging", 4) as shown:
             now += 1
@@ -178,7 +178,7 @@ def test_one_is_no_plural() -> None:
 
 
 def test_a_meter_inside_another_is_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_mode", "auto")
+    monkeypatch.setattr(terminal, "_mode", "auto")
     with meter("outer", 2) as outer, meter("inner", 9) as inner:
         inner.advance(9)
         outer.advance(2)
