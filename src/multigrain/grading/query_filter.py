@@ -92,7 +92,7 @@ def filter_queries(
 
 
 def broken_rule(pair: Pair) -> tuple[str, float] | None:
-    """The first rule that the query breaks, with the value that breaks it; None where it breaks none."""
+    """Return the first rule that the query breaks, with the value that breaks it; None where it breaks none."""
     for name, rule in RULES:
         if (value := rule(pair)) is not None:
             return name, value
@@ -118,7 +118,7 @@ def _of_the_text(pair: Pair) -> float | None:
 
 
 def _copy(pair: Pair) -> float | None:
-    """The share of the query that stands in the passage word for word."""
+    """Return the share of the query that stands in the passage word for word, where it is a copy; else None."""
     if folded(pair.query) == folded(pair.positive):
         return 1.0
     query, passage = folded(pair.query).rstrip(".?!").split(), folded(pair.positive).split()[:COMPARED]
