@@ -7,11 +7,11 @@ from pathlib import Path
 
 from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
-from multigrain.data.bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.field_checks import optional_text
 from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
 from multigrain.data.formats import Example, read_examples
 from multigrain.data.hub_splits import files_below
+from multigrain.data.retrieval_bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.rows import Row, read_rows
 from multigrain.errors import ConfigError, DataError
 from multigrain.progress import listed, say

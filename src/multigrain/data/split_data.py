@@ -68,7 +68,7 @@ def prepare(config: Config) -> SplitData:
 
 
 def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
-    """Return the source without the pairs whose positive is the query, and those pairs: nothing can be learnt from them.
+    """Return the source without the pairs whose positive is the query, and those pairs, which teach nothing.
 
     Raises:
         DataError: no other pairs are left.

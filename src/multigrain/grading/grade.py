@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
 from multigrain.data.false_negatives import FalseNegatives
+from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.judges import Judge
-from multigrain.grading.rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.grading.selection import Measured, choose_rising
 from multigrain.grading.synonyms import MARGIN, SYNONYM, exchanged_terms
 from multigrain.records import (
@@ -58,7 +58,7 @@ class Grader:
     which is the *relative relevance*: 1 is as relevant as the positive. The first judge's r is cut into grades
     (`multigrain.records.grade_of`); all judges must agree on the rest. A candidate is dropped if it
 
-    * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
+    * breaks a rule (`multigrain.grading.candidate_rules`), or nearly equals a text that was written for another pair
       ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
     * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must

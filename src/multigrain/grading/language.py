@@ -74,7 +74,8 @@ def _is_other_script(text: str, like: str) -> bool:
 def _scripts(text: str) -> list[str]:
     """Return the script of each letter: the first word of its name in Unicode.
 
-    Greek is left out, for it writes formulas. The scripts of Japanese and Korean count as one with that of Chinese, which they are mixed with.
+    Greek is left out, for it writes formulas. The scripts of Japanese and Korean count as one with that of Chinese,
+    which they are mixed with.
     """
     names = (
         unicodedata.name(letter, "").split("-")[0].split(" ")[0] for letter in text[:LOOKED_AT] if letter.isalpha()

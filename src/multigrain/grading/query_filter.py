@@ -14,9 +14,9 @@ from itertools import islice
 import numpy as np
 
 from multigrain.config import GradingSection
+from multigrain.grading.candidate_rules import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
-from multigrain.grading.rules import words_in
 from multigrain.model.roles import Embed
 from multigrain.progress import meter
 from multigrain.records import Document, Pair, folded, identity
