@@ -91,7 +91,8 @@ def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words
 
     Memory grows with the words of the queries, not with the corpus.
     """
-    asked, texts = iter(queries), iter(documents)
+    asked = iter(queries)
+    texts = iter(documents)
     wanted: set[str] = set()
     while block := list(islice(asked, AT_ONCE)):
         wanted.update(words(block)[1])
@@ -109,11 +110,9 @@ def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words
 def nearest_by_words(
     queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
 ) -> NDArray[np.int64]:
-    r"""Return for each query the `depth` documents of the highest BM25, best first.
+    """Return for each query the `depth` documents of the highest BM25, best first.
 
-        BM25(q, d) = \sum_{w in q} idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|)),   k1 = 1.5, b = 0.75
-
-    (Lucene's form, of Kamphuis et al. 2020). The corpus is indexed in shards, and as in Lucene and Elasticsearch idf
+    The formula is at the head of this module. The corpus is indexed in shards, and as in Lucene and Elasticsearch idf
     and the mean length are those of the shard. An index holds the words of the queries alone; all others count as
     one, which no query has, so that lengths stay right. Equal scores rank in the order of the corpus.
 

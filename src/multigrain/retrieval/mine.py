@@ -68,7 +68,7 @@ def mine_candidates(
     Yields:
         Candidates by pair, in it by method, in it by grade; `model` is the encoder's name, or "bm25".
     """
-    choice = _choose(known, documents, embed, bounds, mining, seed)
+    choice = _choose(known, documents, embed, bounds=bounds, mining=mining, seed=seed)
     names = {"embedding": model, BM25: BM25}
     for index, pair in enumerate(known.pairs):
         proposed: set[int] = set()
