@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from multigrain.progress import set_mode
+from multigrain.terminal import set_mode
 from tests.mock_server import MockServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -12,7 +12,7 @@ import pytest
 import multigrain
 from multigrain import Config, ConfigError, ModelSection, RunError, load_config
 from multigrain.cli.main import main
-from multigrain.progress import set_mode
+from multigrain.terminal import set_mode
 
 NO_PATHS = {
     "AnchorPooling", "Config", "ConfigError", "Curriculum", "DataError", "Document", "GradedTuple", "LLMError",

@@ -10,7 +10,7 @@ from multigrain.cli.main import main
 from multigrain.cli.parser import VERBS
 from multigrain.config import load_config
 from multigrain.experiments.grid import Grid
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.candidates_by_pair import by_pair
-from multigrain.data.documents import Documents
+from multigrain.data.distinct_documents import Documents
 from multigrain.data.jsonl import read_objects
 from multigrain.data.split_data import SplitData, usable_negatives
 from multigrain.errors import ConfigError, RunError

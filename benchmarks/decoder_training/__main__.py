@@ -33,7 +33,7 @@ from multigrain.model.build import build_model
 from multigrain.model.encode import encode
 from multigrain.records import GradedTuple, Negative
 from multigrain.training.curriculum import plan
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 from multigrain.training.train import train_model
 
 RESULTS = Path(__file__).with_name("results")

@@ -25,13 +25,13 @@ from benchmarks.shared.pages import around, put_into
 from benchmarks.shared.result_files import new_result
 from multigrain.errors import MultigrainError
 from multigrain.experiments.ablate import ablate
-from multigrain.experiments.arms import Arm, compare
-from multigrain.experiments.compare import BASE, SEED
+from multigrain.experiments.compare_runs import BASE, SEED
+from multigrain.experiments.comparison import Arm, compare
 from multigrain.experiments.grid import Grid
 from multigrain.experiments.results import read_run
 from multigrain.experiments.tables import tables
 from multigrain.files import write_json
-from multigrain.progress import complain, say
+from multigrain.terminal import complain, say
 
 BENCHMARKS = Path(__file__).parents[1]
 PAGE = BENCHMARKS.parent / "docs" / "results.md"

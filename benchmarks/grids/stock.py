@@ -32,7 +32,7 @@ from multigrain.pipeline.reuse import inherit
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.data import keep, read_data
 from multigrain.pipeline.stages.evaluate import evaluate
-from multigrain.progress import say
+from multigrain.terminal import say
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from multigrain.config import Config
-from multigrain.data.corpus import Corpus
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_objects
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.files import to_line, write_objects
 from multigrain.model.encode import CachedEncoder
 from multigrain.model.roles import Vectors

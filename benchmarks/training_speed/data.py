@@ -19,7 +19,7 @@ from multigrain.retrieval.bm25 import nearest_by_words
 from multigrain.training import train
 from multigrain.training.batches import column_names
 from multigrain.training.curriculum import Curriculum, plan
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 from multigrain.training.unique_texts import Features
 
 DATA = DATA_SETS / "medquad"

@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks.training_speed.data import BATCH, PLANNED, SEED, Arm, columns_of, load, planned
-from multigrain.progress import set_mode
+from multigrain.terminal import set_mode
 from multigrain.training import gathered, train
 from multigrain.training.batches import RowsOfPhase
 from multigrain.training.trainer import CurriculumTrainer

@@ -82,8 +82,8 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.config import Config, ModelSection, load_config
     from multigrain.errors import ConfigError, DataError, LLMError, MultigrainError, RunError
     from multigrain.experiments.ablate import ablate, check_grid
-    from multigrain.experiments.compare import compare_runs
-    from multigrain.export.saved_model import export_onnx, merge_model, verify_model
+    from multigrain.experiments.compare_runs import compare_runs
+    from multigrain.export.model_verbs import export_onnx, merge_model, verify_model
     from multigrain.model.build import build_model
     from multigrain.model.load import load_model
     from multigrain.model.pooling import AnchorPooling

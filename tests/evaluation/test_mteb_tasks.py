@@ -21,7 +21,7 @@ from multigrain.extras import EXTRAS
 from multigrain.model.build import build_model
 from multigrain.model.encode import encode
 from multigrain.model.load import load_model
-from multigrain.progress import set_mode
+from multigrain.terminal import set_mode
 from tests.conftest import WORDS, small_pairs
 
 mteb = pytest.importorskip("mteb")
@@ -393,8 +393,8 @@ def test_it_is_imported_without_torch_and_mteb() -> None:
 def test_progress_names_task_and_texts(
     folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("multigrain.progress.JSON_EVERY", 0.0)
-    monkeypatch.setattr("multigrain.progress._Json.every", 0.0)
+    monkeypatch.setattr("multigrain.terminal.JSON_EVERY", 0.0)
+    monkeypatch.setattr("multigrain.terminal._Json.every", 0.0)
     set_mode("json")
     try:
         measure("SciFact", load_model(folder), tmp_path, data, batch_size=2)

@@ -16,7 +16,7 @@ from multigrain.export.verify import verify
 from multigrain.files import written_whole
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 SUMMARY: dict[str, Any] = {
     "base": {"held-out": {"nDCG@10": 0.5}},

@@ -14,7 +14,7 @@ from multigrain.llm.budget import Budget
 from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore

@@ -15,7 +15,7 @@ from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Parked, Prompted
+from multigrain.llm.prompted_input import Parked, Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.reasoning import ROOM
 from multigrain.llm.scheduler import answer_all

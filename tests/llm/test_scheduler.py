@@ -18,7 +18,7 @@ from multigrain.errors import ConfigError, LLMError, LLMRefused, LLMReplyError, 
 from multigrain.llm import job, job_queue, revival
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore
 from tests.llm.clock import simulate

@@ -7,7 +7,7 @@ from typing import Any
 
 from multigrain.errors import LLMRefused, LLMReplyError, LLMTruncated, LLMUnavailable
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Request
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 2, 5

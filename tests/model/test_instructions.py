@@ -15,8 +15,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from multigrain.cli.main import main
 from multigrain.config import GradingSection, MiningSection, ModelSection, PhaseSection, TrainingSection, load_config
 from multigrain.data.beir import RetrievalTask
-from multigrain.data.false_negatives import FalseNegatives
 from multigrain.data.jsonl import read_documents, read_tuples
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.grading.judges import EmbeddingJudge

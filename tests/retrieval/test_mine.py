@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.model.roles import Role
 from multigrain.records import FALSE_NEGATIVE, Candidate, Document, Pair, grade_of, identity
 from multigrain.retrieval import mine as module

@@ -15,7 +15,7 @@ from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple
 from multigrain.training.curriculum import plan
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
 SHORT = ["training.batch_size=4", "training.phases=[]"]

@@ -7,7 +7,7 @@ from multigrain.config import Config
 from multigrain.data.sampling import choose
 from multigrain.llm.budget import Budget, Usage
 from multigrain.llm.clients.scripted import MODEL, ScriptedClient
-from multigrain.llm.prompted import Parked, Prompted
+from multigrain.llm.prompted_input import Parked, Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import AnswerStore

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer
 from multigrain.records import Document
 from multigrain.synthesis.parse import read_query

@@ -6,7 +6,7 @@ import pytest
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer
 from multigrain.records import Pair
 from multigrain.synthesis.parse import TaskList, WrittenPair

@@ -32,8 +32,8 @@ from multigrain.model.build import build_model
 from multigrain.records import GradedTuple
 from multigrain.training import distributed
 from multigrain.training.curriculum import hold_out, plan
+from multigrain.training.grade_schedules import phases_of
 from multigrain.training.loss import Encoding, GradedLoss
-from multigrain.training.schedules import phases_of
 from multigrain.training.train import HeldOut, train_model, without_dropout
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder

@@ -18,15 +18,15 @@ from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingS
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.build import build_model
 from multigrain.model.precision import uses_bf16
-from multigrain.progress import _Silent, set_mode
 from multigrain.records import GradedTuple, Negative
+from multigrain.terminal import _Silent, set_mode
 from multigrain.training import train
 from multigrain.training.batches import RowsOfPhase, StepSampler, to_datasets
 from multigrain.training.callbacks import TrainingLog
 from multigrain.training.curriculum import Curriculum, hold_out, plan
+from multigrain.training.grade_schedules import phases_of
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
-from multigrain.training.schedules import phases_of
 from multigrain.training.train import HeldOut, train_model, without_dropout
 from multigrain.training.trainer import CurriculumTrainer
 from tests.conftest import WORDS, small_pairs

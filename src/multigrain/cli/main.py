@@ -16,7 +16,7 @@ from multigrain.cli.exit_codes import DONE, FAILED, INTERRUPTED, PARKED, USER
 from multigrain.cli.parser import build_parser
 from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
-from multigrain.progress import PLAIN, complain, fitted, leave_hung_up, set_mode, shortened, width_of
+from multigrain.terminal import PLAIN, complain, fitted, leave_hung_up, set_mode, shortened, width_of
 from multigrain.training import distributed
 
 
@@ -148,7 +148,7 @@ def _export_data(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from multigrain.experiments.compare import compared_runs
+    from multigrain.experiments.compare_runs import compared_runs
     from multigrain.experiments.tables import for_terminal, to_markdown
 
     comparison = compared_runs(options.folders, options.out, options.force)
@@ -174,7 +174,7 @@ def _verify(folder: Path, settings: list[str]) -> int:
     if not (folder / "modules.json").is_file():
         found = f"is neither a run folder (no {RUN_FILE}) nor a model (no modules.json)"
         raise ConfigError(folder, [f"{found}; wanted one of them, or the file of a run or a grid"])
-    from multigrain.export.saved_model import verify_model
+    from multigrain.export.model_verbs import verify_model
 
     report, is_good = verify_model(folder)
     _print(report)
@@ -191,21 +191,21 @@ def _check_grid(path: Path, settings: list[str]) -> int:
 
 
 def _explain_text(options: argparse.Namespace) -> int:
-    from multigrain.export.saved_model import explain_text
+    from multigrain.export.model_verbs import explain_text
 
     print(explain_text(options.model, options.text, options.role, options.form, options.out, options.force))
     return DONE
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from multigrain.export.saved_model import merge_model
+    from multigrain.export.model_verbs import merge_model
 
     print(merge_model(options.model, options.out, options.force))
     return DONE
 
 
 def _export_onnx(options: argparse.Namespace) -> int:
-    from multigrain.export.saved_model import export_onnx
+    from multigrain.export.model_verbs import export_onnx
 
     print(export_onnx(options.model, options.out, options.int8, options.force))
     return DONE

@@ -20,14 +20,14 @@ from multigrain.config.load import (
     validated,
 )
 from multigrain.config.model import LoraSection, ModelSection, described
-from multigrain.config.out import (
+from multigrain.config.overwriting import (
     require_extendable_folder,
     require_free_file,
     require_free_form,
     require_replaceable_folder,
 )
-from multigrain.config.paths import RUN_FILE, as_path, model_folder_of, run_folder_of, trained_folder_of
 from multigrain.config.run import OUTCOME_NEUTRAL, WRITTEN_SURPLUS, Config, differences
+from multigrain.config.run_folders import RUN_FILE, as_path, model_folder_of, run_folder_of, trained_folder_of
 from multigrain.config.synthesis import MiningSection, QueryType, SynthesisSection
 from multigrain.config.training import PhaseSection, TrainingSection
 

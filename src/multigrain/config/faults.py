@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from multigrain.config import aliases
+from multigrain.config import names_elsewhere
 from multigrain.config.base import Section
 from multigrain.config.run import Config
 
@@ -54,7 +54,9 @@ def _explain(fault: ErrorDetails, kind: type[Section], tried: str | None) -> str
 
 
 def _value_meant(found: Any, allowed: list[str]) -> str:
-    near = aliases.value_for(str(found), allowed) or next(iter(get_close_matches(str(found).lower(), allowed, 1)), None)
+    near = names_elsewhere.value_for(str(found), allowed) or next(
+        iter(get_close_matches(str(found).lower(), allowed, 1)), None
+    )
     return f'; did you mean "{near}"?' if near else ""
 
 
@@ -74,9 +76,9 @@ def _unknown(key: str, kind: type[Section]) -> str:
     home = key.removesuffix(name)
     known = keys_of(kind)
     here = [other.removeprefix(home) for other in known if other.startswith(home) and "." not in other[len(home) :]]
-    if kind is Config and (instead := aliases.absent(name, home.rstrip("."))):
+    if kind is Config and (instead := names_elsewhere.absent(name, home.rstrip("."))):
         return f"{key}: unknown key; {instead}"
-    meant = aliases.key_for(name, home.rstrip(".")) if kind is Config else None
+    meant = names_elsewhere.key_for(name, home.rstrip(".")) if kind is Config else None
     near = get_close_matches(name.lower().replace("-", "_"), here, 1, ALIKE)
     elsewhere = [other for other in known if _bare(other.rsplit(".", 1)[-1]) == _bare(name)]
     if likely := meant or next((f"{home}{other}" for other in near), None) or next(iter(elsewhere), None):

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from multigrain.config.faults import explained
-from multigrain.config.paths import as_path, is_run_folder, run_file_of
 from multigrain.config.run import Config
+from multigrain.config.run_folders import as_path, is_run_folder, run_file_of
 from multigrain.errors import ConfigError
 
 BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"

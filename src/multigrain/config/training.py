@@ -69,7 +69,7 @@ class TrainingSection(Section):
         "annealed",
         "self-paced",
     ] = "all-at-once"
-    """Which grades of negatives training meets when; see `multigrain.training.schedules`. Or give `phases`."""
+    """Which grades of negatives training meets when; see `multigrain.training.grade_schedules`. Or give `phases`."""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """Of the order of the tuples, of the negatives that are drawn, and of what an adapter begins with; by default the
     run's. Trainings that differ in it alone share data, synthesis and grading: see `multigrain ablate`."""

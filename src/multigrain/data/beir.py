@@ -9,8 +9,8 @@ from multigrain.data.field_checks import optional_text, text_field, whole
 from multigrain.data.fields import titled
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
-from multigrain.progress import say
 from multigrain.records import Document, Pair
+from multigrain.terminal import say
 
 Judgement = tuple[int | None, str, str, int]
 """The line on which it stands, query, document and grade."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from multigrain.data.field_checks import is_absent, names_of, no_text, optional_text, whole
-from multigrain.data.rows import Row
+from multigrain.data.row_files import Row
 from multigrain.errors import DataError
 from multigrain.records import GRADES, Source, encodable
 

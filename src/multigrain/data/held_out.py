@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from multigrain.data.near_queries import near_queries, tell_near
 from multigrain.errors import ConfigError, DataError
-from multigrain.progress import say
 from multigrain.records import Document, Pair, folded
+from multigrain.terminal import say
 
 LARGEST_CHAIN = 100
 """Pairs that are kept together because of queries that nearly equal each other; more are made by a template."""

@@ -3,8 +3,8 @@
 import unicodedata
 from collections.abc import Iterable, Sequence, Set
 
-from multigrain.progress import say
 from multigrain.records import Pair, folded
+from multigrain.terminal import say
 
 ADDED = 0.1
 """Share of a query's characters that another one may have besides and nearly equal it."""

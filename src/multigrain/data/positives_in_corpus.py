@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from multigrain.data.sources import Source, distinct, read_passages
 from multigrain.errors import DataError
-from multigrain.progress import say
 from multigrain.records import identity
+from multigrain.terminal import say
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from multigrain.progress import meter
 from multigrain.records import Pair, encodable
+from multigrain.terminal import meter
 
 STDLIB = "stdlib"
 SKIPPED = frozenset(

@@ -13,7 +13,7 @@ from typing import Any
 from multigrain.data.beir import Judgement, judged, pairs_of
 from multigrain.data.field_checks import optional_text, whole
 from multigrain.data.fields import titled
-from multigrain.data.rows import Row, read_rows
+from multigrain.data.row_files import Row, read_rows
 from multigrain.errors import DataError
 from multigrain.records import Document, Pair
 

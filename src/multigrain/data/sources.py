@@ -9,13 +9,13 @@ from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.field_checks import optional_text
 from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
-from multigrain.data.formats import Example, read_examples
-from multigrain.data.hub_splits import files_below
+from multigrain.data.pair_layouts import Example, read_examples
 from multigrain.data.retrieval_bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
-from multigrain.data.rows import Row, read_rows
+from multigrain.data.row_files import Row, read_rows
+from multigrain.data.train_files import files_below
 from multigrain.errors import ConfigError, DataError
-from multigrain.progress import listed, say
 from multigrain.records import GIVEN, Candidate, Document, Pair, folded
+from multigrain.terminal import listed, say
 
 PYTHON_DOCS = "python-docs"
 
@@ -31,7 +31,7 @@ class Source:
 
 
 def read_source(source: str) -> Source:
-    """Read a file or folder (see `multigrain.data.formats`), `beir:FOLDER:SPLIT` or `python-docs`.
+    """Read a file or folder (see `multigrain.data.pair_layouts`), `beir:FOLDER:SPLIT` or `python-docs`.
 
     Raises:
         DataError: a file is missing or wrong (names file and line), or holds no pair.

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from multigrain.config import Config
-from multigrain.data.documents import Documents
+from multigrain.data.distinct_documents import Documents
 from multigrain.data.held_out import split_by_share, split_by_source
 from multigrain.data.positives_in_corpus import as_in_corpus
 from multigrain.data.sources import Source, corpus_of, read_documents, read_source
 from multigrain.errors import DataError
-from multigrain.progress import say
 from multigrain.records import Candidate, Document, Pair, Split, folded, identity
+from multigrain.terminal import say
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from multigrain.errors import ConfigError, DataError, first_line
 from multigrain.extras import require_extra
 from multigrain.model.encode import encode_by_length
 from multigrain.model.roles import Role, Vectors, prompt_for
-from multigrain.progress import Meter, meter, say
+from multigrain.terminal import Meter, meter, say
 
 if TYPE_CHECKING:
     from mteb import ResultCache, TaskMetadata, TaskResult

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from multigrain.config import as_path
 from multigrain.errors import ConfigError, MultigrainError, RunError
-from multigrain.experiments.arms import Arm, Comparison, compare
-from multigrain.experiments.compare import SEED, bases_of, training_log, write_table
+from multigrain.experiments.compare_runs import SEED, bases_of, training_log, write_table
+from multigrain.experiments.comparison import Arm, Comparison, compare
 from multigrain.experiments.grid import Cell, Grid
 from multigrain.experiments.plots import write_plots
 from multigrain.experiments.results import read_run, tuned_score
@@ -23,8 +23,8 @@ from multigrain.extras import require_extra
 from multigrain.files import write_json
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.progress import counted, named, say
-from multigrain.training.schedules import phases_of
+from multigrain.terminal import counted, named, say
+from multigrain.training.grade_schedules import phases_of
 
 
 def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:

@@ -27,16 +27,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from multigrain.config import (
-    OUTCOME_NEUTRAL,
-    Config,
-    explained,
-    read_settings,
-    read_toml,
-    resolve_paths,
-    validated,
-)
-from multigrain.data.passages import sample_passages
+from multigrain.config import OUTCOME_NEUTRAL, Config, explained, read_settings, read_toml, resolve_paths, validated
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.tasks import HELD_OUT
@@ -46,7 +38,7 @@ from multigrain.pipeline.freshness import inputs_digest
 from multigrain.pipeline.preflight import require, require_tasks
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.data import read_data
-from multigrain.progress import named
+from multigrain.terminal import named
 
 
 @dataclass(frozen=True)

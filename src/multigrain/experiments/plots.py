@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import ORDER, margin_of
-from multigrain.experiments.arms import ArmScore, Comparison
+from multigrain.experiments.comparison import ArmScore, Comparison
 from multigrain.experiments.results import RunScores
 from multigrain.extras import require_extra
 from multigrain.records import GRADES

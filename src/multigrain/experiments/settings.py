@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config import Section
-from multigrain.experiments.compare import BASE
-from multigrain.progress import named
+from multigrain.experiments.compare_runs import BASE
+from multigrain.terminal import named
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

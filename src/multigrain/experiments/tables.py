@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from multigrain.experiments.arms import ArmScore, Comparison
-from multigrain.progress import PLAIN, columns, interval, named, shortened
+from multigrain.experiments.comparison import ArmScore, Comparison
+from multigrain.terminal import PLAIN, columns, interval, named, shortened
 
 TEXT_WIDTH = 110
 GAP = len("0.123 ± 0.012  ")

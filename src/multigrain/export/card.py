@@ -9,11 +9,11 @@ from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
-from multigrain.model.legacy import OLDEST_ANCHOR
 from multigrain.model.locate import find_base
+from multigrain.model.older_settings import OLDEST_ANCHOR
 from multigrain.model.roles import ROLES, prompt_for
-from multigrain.progress import DIFFERENCE_HEAD, counted, difference_rows
 from multigrain.records import GRADES
+from multigrain.terminal import DIFFERENCE_HEAD, counted, difference_rows
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 from multigrain.config import require_free_form
 from multigrain.errors import ConfigError
 from multigrain.files import atomic_file, atomic_folder, write_atomic, write_objects
-from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative
+from multigrain.terminal import counted
 
 ROWS = 1000
 """Rows of a parquet file that are in memory at once."""

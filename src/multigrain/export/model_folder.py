@@ -13,7 +13,7 @@ from multigrain.export.onnx import export_onnx
 from multigrain.files import link_or_copy, write_atomic, written_whole
 from multigrain.model.adapter import base_of, has_adapter, merge
 from multigrain.model.load import load_model
-from multigrain.progress import say
+from multigrain.terminal import say
 
 PROBE = ["A short text.", "And a longer one, so that there is something to pad in the first."]
 CLOSE = 1e-5

@@ -34,7 +34,7 @@ from multigrain.files import write_json, written_whole
 from multigrain.model.adapter import has_adapter, merge
 from multigrain.model.anchor_attention import evaluating
 from multigrain.model.roles import ROLES, Vectors, prompt_for
-from multigrain.progress import say
+from multigrain.terminal import say
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.judges import Judge

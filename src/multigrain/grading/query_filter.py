@@ -18,8 +18,8 @@ from multigrain.grading.candidate_rules import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
 from multigrain.model.roles import Embed
-from multigrain.progress import meter
 from multigrain.records import Document, Pair, folded, identity
+from multigrain.terminal import meter
 
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""

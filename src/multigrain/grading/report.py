@@ -9,9 +9,9 @@ from typing import Any
 
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.grade import Graded, Proposal
-from multigrain.grading.leak import LIMIT, Leak, Sample, find_leak
 from multigrain.grading.selection import Measured
-from multigrain.grading.surface import statistics_of
+from multigrain.grading.surface_features import statistics_of
+from multigrain.grading.surface_leak import LIMIT, Leak, Sample, find_leak
 from multigrain.records import GRADES, Candidate, GradedTuple, folded, to_json
 
 SAMPLED = 3000

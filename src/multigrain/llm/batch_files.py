@@ -19,7 +19,7 @@ from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.clients.request_body import encode, request_body
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.protocol import Answer, Request
-from multigrain.llm.reply import read_answer
+from multigrain.llm.response_body import read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
 """OpenAI takes no more in one file."""

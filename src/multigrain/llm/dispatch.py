@@ -9,8 +9,8 @@ from multigrain.errors import LLMError
 from multigrain.llm.job import Job
 from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Call, Ledger
-from multigrain.llm.outcomes import Outcomes
 from multigrain.llm.protocol import Request
+from multigrain.llm.retry_policy import Outcomes
 from multigrain.llm.server import Server
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multigrain.errors import LLMDeclined, LLMError, LLMReplyError, LLMTruncated
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Request
 
 TRANSPORT_TRIES = 8

@@ -7,7 +7,7 @@ from typing import Any
 
 from multigrain.llm.job import Job
 from multigrain.llm.ledger import Ledger
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 
 WAITING = 8
 """Inputs, for each request that may be under way, that may wait for another try before no new input is taken."""

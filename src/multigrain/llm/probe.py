@@ -14,9 +14,9 @@ from typing import Any
 from multigrain.errors import LLMError, LLMRefused, LLMReplyError, LLMUnavailable
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Ledger
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Client, Request
-from multigrain.progress import say
+from multigrain.terminal import say
 
 KEY = "probe"
 """Under which calls that serve no input are booked."""

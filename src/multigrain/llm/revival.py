@@ -7,9 +7,9 @@ from multigrain.errors import LLMError, LLMUnavailable
 from multigrain.llm.dispatch import Dispatcher
 from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Ledger
-from multigrain.llm.outcomes import Outcomes
+from multigrain.llm.retry_policy import Outcomes
 from multigrain.llm.server import Server
-from multigrain.progress import say
+from multigrain.terminal import say
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two checks of a dead server."""

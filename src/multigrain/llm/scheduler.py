@@ -20,14 +20,14 @@ from multigrain.llm.budget import Budget
 from multigrain.llm.dispatch import Dispatcher
 from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Ledger, Tally
-from multigrain.llm.outcomes import Outcomes
 from multigrain.llm.probe import learn_dialect
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Client, Request
+from multigrain.llm.retry_policy import Outcomes
 from multigrain.llm.revival import Revival
 from multigrain.llm.server import Server
 from multigrain.llm.store import AnswerStore
-from multigrain.progress import say
+from multigrain.terminal import say
 
 
 async def answer_all(

@@ -13,7 +13,7 @@ from torch import nn
 from multigrain.files import write_json
 from multigrain.model import anchor_attention, anchor_scores, attention_tiles, pooling
 from multigrain.model.chat_template import skip_chat_template
-from multigrain.model.legacy import write_legacy_settings
+from multigrain.model.older_settings import write_legacy_settings
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))

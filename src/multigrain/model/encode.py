@@ -12,7 +12,7 @@ import numpy as np
 from multigrain.config import Precision
 from multigrain.model.roles import Role, Vectors, prompt_for
 from multigrain.model.vector_file import VectorFile, key_of
-from multigrain.progress import Meter, meter
+from multigrain.terminal import Meter, meter
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.extras import require_extra
 from multigrain.files import digest_of
-from multigrain.progress import say
+from multigrain.terminal import say
 
 
 def convert_gguf(file: Path, key: str) -> Path:

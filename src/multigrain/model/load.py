@@ -15,7 +15,7 @@ from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import ensure_pad_token
 from multigrain.model.files import folder_of, is_gguf, revision_of
 from multigrain.model.gguf import cache_folder, convert_gguf
-from multigrain.model.integrity import integrity_fault, position_limit, randomly_initialized
+from multigrain.model.loaded_integrity import integrity_fault, position_limit, randomly_initialized
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import load_magnitudes
 from multigrain.model.refusals import head_fault, no_cross_encoder

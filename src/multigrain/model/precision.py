@@ -7,7 +7,7 @@ import torch
 
 from multigrain.config import Precision
 from multigrain.errors import ConfigError
-from multigrain.progress import say
+from multigrain.terminal import say
 
 
 def uses_bf16(precision: Precision, device: torch.device, key: str = "training.precision") -> bool:

@@ -10,14 +10,14 @@ from statistics import fmean
 from typing import Any
 
 from multigrain.config import WRITTEN_SURPLUS, Config, config_of, described
-from multigrain.data.passages import sample_passages
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sampling import choose
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split_data import usable_negatives
 from multigrain.llm.budget import Usage
 from multigrain.llm.clients.factory import model_name
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import ROLES, prompt_for
@@ -30,10 +30,10 @@ from multigrain.pipeline.preflight import require_inputs, uses_llm
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
 from multigrain.pipeline.stages.data import read_data
-from multigrain.progress import listed
 from multigrain.synthesis.negatives import plan_negatives, requests_each
 from multigrain.synthesis.queries import plan_queries
-from multigrain.training.schedules import drawn, phases_of
+from multigrain.terminal import listed
+from multigrain.training.grade_schedules import drawn, phases_of
 
 SAMPLE = 500
 """Pairs by whose prompts those of all are judged."""

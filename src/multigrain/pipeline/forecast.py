@@ -17,7 +17,7 @@ from multigrain.llm.budget import Usage
 from multigrain.model.files import EMBEDDED_LLM
 from multigrain.model.locate import find_base
 from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 EMBEDDED_REQUESTS = 1.25
 """A second and core, of the embedded language model: 1.4 to 3.6 a second on two cores, by the kind of request."""

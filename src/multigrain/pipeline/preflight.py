@@ -15,7 +15,7 @@ from multigrain.llm.clients.factory import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.precheck import precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.synthesis.prompts import check_folder
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 
 def require_inputs(config: Config, asks: bool = True, evaluates: bool = True) -> None:

@@ -16,11 +16,11 @@ from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs
 from multigrain.pipeline.reuse import adopt, inherit
 from multigrain.pipeline.run_dir import RunDir, StageRecord
+from multigrain.pipeline.spoiled_model import require_sound
 from multigrain.pipeline.stage import Stage
 from multigrain.pipeline.stage_table import SHARED, names_of, stages_of
-from multigrain.pipeline.stages.soundness import require_sound
 from multigrain.pipeline.summary import summarize
-from multigrain.progress import counted, listed, say
+from multigrain.terminal import counted, listed, say
 from multigrain.version import __version__
 
 ASKING = ("pairs", "synthesize", "grade")

@@ -5,7 +5,7 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.progress import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
+from multigrain.terminal import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
 
 FEW = 20
 """Items of which a resample says little about others."""

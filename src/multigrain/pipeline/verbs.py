@@ -11,10 +11,10 @@ from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.spoiled_model import require_sound
 from multigrain.pipeline.stage_table import names_of
 from multigrain.pipeline.stages.export import export_data as write_data
 from multigrain.pipeline.stages.export import search as search_run
-from multigrain.pipeline.stages.soundness import require_sound
 from multigrain.pipeline.stages.train import take_part
 from multigrain.records import Document
 from multigrain.training import distributed

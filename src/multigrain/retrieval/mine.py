@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.model.roles import Embed, Vectors
-from multigrain.progress import Meter, meter
 from multigrain.records import Candidate, Document, Pair, band_of
+from multigrain.terminal import Meter, meter
 
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""

@@ -12,11 +12,11 @@ from functools import partial
 
 from multigrain.config import Config
 from multigrain.data.sampling import choose
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.structured import schema_of
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis import parse, prompt_text
+from multigrain.synthesis import parse, shown_texts
 from multigrain.synthesis.cloze import Cloze
 from multigrain.synthesis.prompts import load_prompt
 
@@ -97,15 +97,15 @@ class Writer:
 
     def _by_pattern(self, pair: Pair, grade: int, repeat: int) -> tuple[Request, parse.Reader]:
         prompt = self._prompts[GRADE_PROMPTS[grade - 1]]
-        texts = {"query": prompt_text.one_line(pair.query), "positive": prompt_text.shortened(pair.positive)}
-        text = prompt_text.domain(self._section) + prompt.pattern(prompt_text.shots(self._section, grade), **texts)
+        texts = {"query": shown_texts.one_line(pair.query), "positive": shown_texts.shortened(pair.positive)}
+        text = shown_texts.domain(self._section) + prompt.pattern(shown_texts.shots(self._section, grade), **texts)
         return self._completion(text, PASSAGE_TOKENS, repeat, prompt.version), parse.per_grade_reader(grade)
 
     def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> tuple[Request, parse.Reader]:
         prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
         # When all terms have had their turn, the first is asked again, with another seed.
         term = terms[repeat % len(terms)]
-        text = prompt.pattern([], term=prompt_text.one_line(term))
+        text = prompt.pattern([], term=shown_texts.one_line(term))
         request = self._completion(text, TERM_TOKENS, repeat, prompt.version)
         return request, parse.cloze_reader(CLOZE, pair.positive, term, cloze.is_same)
 
@@ -124,17 +124,17 @@ class Writer:
 
     def _all_grades(self, pair: Pair, grades: tuple[int, ...], repeat: int) -> tuple[Request, parse.Reader]:
         prompt, section = self._prompts["all_grades"], self._section
-        words = min(len(pair.positive.split()), prompt_text.MANY_WORDS)
+        words = min(len(pair.positive.split()), shown_texts.MANY_WORDS)
         text = prompt.fill(
             count=str(len(grades)),
             wanted="\n".join(f'"grade_{grade}": a passage {parse.MEANINGS[grade]}' for grade in grades),
             keys=", ".join(f'"grade_{grade}": "..."' for grade in grades),
-            language=prompt_text.passage_language(section, "the language of the positive passage"),
+            language=shown_texts.passage_language(section, "the language of the positive passage"),
             words=str(max(words, 5)),
-            domain=prompt_text.domain(section),
-            examples=prompt_text.examples(section),
-            query=prompt_text.one_line(pair.query),
-            positive=prompt_text.shortened(pair.positive, prompt_text.MANY_WORDS),
+            domain=shown_texts.domain(section),
+            examples=shown_texts.examples(section),
+            query=shown_texts.one_line(pair.query),
+            positive=shown_texts.shortened(pair.positive, shown_texts.MANY_WORDS),
         )
         needed = len(grades) * words * TOKENS_PER_WORD
         limit = section.answer_tokens or min(max(needed, SMALLEST_ANSWER), LARGEST_ANSWER)

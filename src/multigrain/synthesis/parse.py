@@ -11,7 +11,7 @@ from multigrain.errors import LLMReplyError
 from multigrain.llm.protocol import Answer
 from multigrain.llm.structured import read_object
 from multigrain.synthesis.cloze import exchange
-from multigrain.synthesis.prompt_text import one_line
+from multigrain.synthesis.shown_texts import one_line
 
 MEANINGS = {
     1: "about another topic altogether",

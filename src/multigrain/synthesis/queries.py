@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from multigrain.config import Config, QueryType
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.records import Document
-from multigrain.synthesis import parse, prompt_text
+from multigrain.synthesis import parse, shown_texts
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "queries"
@@ -46,9 +46,9 @@ def plan_queries(config: Config, passages: Iterable[Document], model: str) -> It
             kind = section.query_types[(start + number) % len(section.query_types)]
             prompt = prompts[kind]
             text = prompt.fill(
-                passage=prompt_text.shortened(passage.text, SHOWN_WORDS),
-                language=prompt_text.query_language(section, "the language of the text"),
-                domain=prompt_text.domain(section),
+                passage=shown_texts.shortened(passage.text, SHOWN_WORDS),
+                language=shown_texts.query_language(section, "the language of the text"),
+                domain=shown_texts.domain(section),
                 examples=_examples(config),
             )
             request = Request(
@@ -73,5 +73,5 @@ def _written(id: str, passage: Document, kind: QueryType, prompt: str, answer: A
 
 def _examples(config: Config) -> str:
     """The user's own queries, as examples of what is wanted."""
-    queries = [prompt_text.one_line(example.query) for example in config.synthesis.examples]
+    queries = [shown_texts.one_line(example.query) for example in config.synthesis.examples]
     return "\nIt should look like these: " + " | ".join(queries) if queries else ""

@@ -12,11 +12,11 @@ from functools import partial
 from itertools import product
 
 from multigrain.config import Config
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.structured import read_object, schema_of
 from multigrain.records import Pair, folded
-from multigrain.synthesis import prompt_text
+from multigrain.synthesis import shown_texts
 from multigrain.synthesis.parse import TaskList, WrittenPair
 from multigrain.synthesis.prompts import load_prompt
 
@@ -100,10 +100,10 @@ def plan_brainstorm(config: Config, model: str) -> Iterator[Prompted[list[Search
     for number, field, kind in product(range(rounds), section.domains, KINDS):
         text = prompt.fill(
             count=str(AT_ONCE),
-            field=prompt_text.one_line(field),
+            field=shown_texts.one_line(field),
             kind=kind.finds,
             samples="\n".join(f'"{sample}"' for sample in kind.samples),
-            domain=prompt_text.domain(section),
+            domain=shown_texts.domain(section),
         )
         request = _request(
             config,
@@ -148,12 +148,12 @@ def plan_pairs(config: Config, tasks: Sequence[SearchTask], model: str) -> Itera
                 task=task.text,
                 query_kind=kind.query,
                 positive_kind=kind.positive,
-                query_language=prompt_text.query_language(section, "English"),
-                language=prompt_text.passage_language(section, "English"),
+                query_language=shown_texts.query_language(section, "English"),
+                language=shown_texts.passage_language(section, "English"),
                 difficulty=random.Random(f"{config.seed} {id}").choice(DIFFICULTIES),
                 number=str(number),
-                domain=prompt_text.domain(section),
-                examples=prompt_text.examples(section),
+                domain=shown_texts.domain(section),
+                examples=shown_texts.examples(section),
             )
             request = _request(
                 config,

@@ -6,7 +6,7 @@ from functools import cache
 from multigrain.config import Config
 from multigrain.llm.protocol import Request
 from multigrain.records import Pair
-from multigrain.synthesis import prompt_text
+from multigrain.synthesis import shown_texts
 from multigrain.synthesis.negatives import CLOZE, Writer, requests_each
 
 PROBE = 256
@@ -36,7 +36,7 @@ class Bound:
         whole = CLOZE in self._grades and self._config.prompt_style == "per-grade"  # a term may come from anywhere
         sizes = tokens = 0
         for pair in pairs:
-            words = pair.positive.split(None, prompt_text.MANY_WORDS)[: prompt_text.MANY_WORDS]
+            words = pair.positive.split(None, shown_texts.MANY_WORDS)[: shown_texts.MANY_WORDS]
             shown = pair.positive if whole else " ".join(words)
             sizes += self._fixed + self._of_query * _bytes(pair.query) + self._of_positive * _bytes(shown)
             tokens += self._answer(len(words))

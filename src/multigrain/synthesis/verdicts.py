@@ -6,10 +6,10 @@ from functools import partial
 
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Answer, Request
 from multigrain.records import Candidate, Pair
-from multigrain.synthesis import prompt_text
+from multigrain.synthesis import shown_texts
 from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
@@ -23,9 +23,9 @@ def plan_verdicts(
     prompt = load_prompt("judge", config.synthesis.prompts)
     for candidate in candidates:
         text = prompt.fill(
-            query=prompt_text.one_line(pair.query),
-            passage=prompt_text.shortened(candidate.text, prompt_text.MANY_WORDS),
-            domain=prompt_text.domain(config.synthesis),
+            query=shown_texts.one_line(pair.query),
+            passage=shown_texts.shortened(candidate.text, shown_texts.MANY_WORDS),
+            domain=shown_texts.domain(config.synthesis),
         )
         request = Request(
             kind="chat",

@@ -14,8 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from multigrain.config import PhaseSection
 from multigrain.files import write_atomic
 from multigrain.model.roles import Role, Vectors, prompt_for
-from multigrain.progress import Meter, say
 from multigrain.records import GradedTuple
+from multigrain.terminal import Meter, say
 from multigrain.training.batches import PhaseAt
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.self_paced import SelfPacedSchedule

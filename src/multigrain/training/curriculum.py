@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from multigrain.config import PhaseSection
 from multigrain.errors import DataError
-from multigrain.progress import counted
 from multigrain.records import GradedTuple, Negative, folded, identity
+from multigrain.terminal import counted
 from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 
@@ -188,7 +188,7 @@ def plan(
 
     Args:
         tuples: what there is to train on.
-        phases: the schedule, with the steps of each phase (`multigrain.training.schedules.phases_of`).
+        phases: the schedule, with the steps of each phase (`multigrain.training.grade_schedules.phases_of`).
         batch_size: tuples of one step, if there are so many.
         seed: of the order.
         by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multigrain.errors import ConfigError, MultigrainError, RunError
-from multigrain.progress import set_mode
+from multigrain.terminal import set_mode
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -22,7 +22,7 @@ from torch import Tensor
 from multigrain.errors import RunError
 from multigrain.files import atomic_file, full_disk_explained
 from multigrain.model.anchor_attention import evaluating
-from multigrain.progress import meter
+from multigrain.terminal import meter
 from multigrain.training.frozen_layers import frozen_depth, hidden_size, input_of, layers_of, starting_from
 
 STATES, INDEX = "states.npy", "index.npz"

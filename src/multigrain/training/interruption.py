@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from multigrain.progress import leave_hung_up, say
+from multigrain.terminal import leave_hung_up, say
 from multigrain.training import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

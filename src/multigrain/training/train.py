@@ -20,8 +20,8 @@ from multigrain.files import write_json
 from multigrain.model.build import check_prompts
 from multigrain.model.precision import uses_bf16
 from multigrain.model.refusals import vectors_too_short
-from multigrain.progress import meter, say
 from multigrain.records import GradedTuple
+from multigrain.terminal import meter, say
 from multigrain.training.batches import PhaseAt, RowsOfPhase, name_of, step_sampler, to_datasets, to_prompts, token_rows
 from multigrain.training.callbacks import EvaluationCallback, TrainingLog, margin_on
 from multigrain.training.checkpoints import last_checkpoint

@@ -17,7 +17,7 @@ from aiohttp import web
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_objects
-from multigrain.llm import outcomes, revival
+from multigrain.llm import revival
 from tests.mock_server import Behaviour, MockServer
 
 INPUTS = 400

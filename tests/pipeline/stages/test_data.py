@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config
-from multigrain.data.passages import sample_passages
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.errors import DataError
 from multigrain.pipeline.stages.data import read_data
 

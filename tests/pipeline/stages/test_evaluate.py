@@ -19,7 +19,7 @@ from multigrain.model.load import load_model
 from multigrain.model.roles import Embed
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stages.soundness import collapse_fault, lost_score_fault, pooling_cause, require_sound
+from multigrain.pipeline.spoiled_model import collapse_fault, lost_score_fault, pooling_cause, require_sound
 from multigrain.pipeline.summary import render
 from multigrain.records import Pair
 from tests.conftest import small_pairs

@@ -12,8 +12,8 @@ from multigrain.llm.clients.model_list import is_among, names_in
 from multigrain.llm.clients.request_body import encode, request_body
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.protocol import Answer, Request
-from multigrain.llm.reply import read_answer
-from multigrain.progress import say
+from multigrain.llm.response_body import read_answer
+from multigrain.terminal import say
 
 MODELS_SECONDS, ALIVE_SECONDS = 15.0, 10.0
 """How long a server may take to list its models, at the start and later; the first is longer than it takes to see that

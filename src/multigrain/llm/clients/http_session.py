@@ -13,7 +13,7 @@ from multigrain.llm.clients.http_errors import connection_error, refusal
 from multigrain.llm.clients.http_extras import HTTPExtras
 from multigrain.llm.clients.proxy import proxy_for
 from multigrain.llm.clients.redaction import Redactor
-from multigrain.llm.reply import json_in
+from multigrain.llm.response_body import json_in
 
 CONNECT_SECONDS = 10.0
 FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)

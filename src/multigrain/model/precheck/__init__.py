@@ -9,12 +9,7 @@ a model whose files did not tell.
     notes     what is done otherwise than asked for, and refused by nobody
 """
 
-from multigrain.model.precheck.checks import (
-    precheck_base,
-    precheck_cross_encoder,
-    precheck_encoder,
-    precheck_model,
-)
+from multigrain.model.precheck.checks import precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.model.precheck.notes import length_note, notes
 
 __all__ = ["length_note", "notes", "precheck_base", "precheck_cross_encoder", "precheck_encoder", "precheck_model"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.model.architectures import is_class, is_known
+from multigrain.model.file_integrity import settings_faults, weight_faults
 from multigrain.model.saved_settings import SENTENCE_CONFIGS, class_of, modules_of, settings_of, transformer_of
-from multigrain.model.weight_files import settings_faults, weight_faults
 
 OURS = (
     *("pooling.AnchorTransformer", "pooling.AnchorPooling"),

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from multigrain.config import LoraSection, ModelSection
 from multigrain.model.architectures import is_decoder
+from multigrain.model.file_integrity import shapes_in
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.refusals import unfit_dense
 from multigrain.model.roles import ROLES, prompt_for
@@ -21,7 +22,6 @@ from multigrain.model.saved_settings import (
     settings_of,
     transformer_of,
 )
-from multigrain.model.weight_files import shapes_in
 
 POOLINGS = ("Pooling", "AnchorPooling")
 KEPT = ("Dense", "LayerNorm", "Dropout")

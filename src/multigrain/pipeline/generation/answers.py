@@ -9,12 +9,12 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.errors import LLMReplyError
 from multigrain.files import atomic_file, to_line
-from multigrain.llm.prompted import Parked
+from multigrain.llm.prompted_input import Parked
 from multigrain.pipeline.generation import ask
 from multigrain.pipeline.generation.plans import Plan
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.progress import say
+from multigrain.terminal import say
 
 REASON_WIDTH = 100
 

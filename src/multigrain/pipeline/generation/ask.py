@@ -12,7 +12,7 @@ from multigrain.errors import RunError
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import make_clients
 from multigrain.llm.ledger import Tally
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
 from multigrain.pipeline.generation.plans import (
@@ -24,7 +24,7 @@ from multigrain.pipeline.generation.plans import (
     synthetic_pairs,
 )
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.progress import Meter, listed, meter
+from multigrain.terminal import Meter, listed, meter
 
 REFRESH = 0.25
 """Seconds between two looks at how the work stands."""

@@ -8,7 +8,7 @@ from multigrain.config import Config
 from multigrain.llm.budget import TEMPLATE_TOKENS, Budget, Prices, Usage, prices_of
 from multigrain.llm.clients.factory import model_name
 from multigrain.llm.dialect import Dialect
-from multigrain.llm.prompted import Prompted
+from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Request
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.generation.ask import spent

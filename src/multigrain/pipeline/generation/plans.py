@@ -12,7 +12,7 @@ from multigrain.data.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.data.sampling import choose
 from multigrain.files import count_lines
 from multigrain.llm.clients.factory import model_name
-from multigrain.llm.prompted import Parked, Prompted
+from multigrain.llm.prompted_input import Parked, Prompted
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Candidate, Pair

@@ -13,14 +13,14 @@ from multigrain.extras import MODEL
 from multigrain.files import count_lines, write_json
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.llm.clients.factory import model_name
-from multigrain.llm.prompted import Parked
+from multigrain.llm.prompted_input import Parked
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.generation.plans import Plan
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.progress import say
 from multigrain.records import Pair
 from multigrain.synthesis.prompts import files_in
+from multigrain.terminal import say
 
 PROBED = 8
 """Pairs that both styles write for."""

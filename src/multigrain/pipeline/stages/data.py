@@ -6,14 +6,14 @@ from dataclasses import replace
 from multigrain.config import Config
 from multigrain.data.held_out import SHOWN, require_groups, split_by_share
 from multigrain.data.jsonl import write_records
-from multigrain.data.passages import sample_passages
+from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.progress import counted, say
 from multigrain.records import Pair, folded
+from multigrain.terminal import counted, say
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.99)
 """Of pairs to hold out, of which one may do where another was too small."""

@@ -6,17 +6,17 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.roles import with_prompts
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
+from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.false_negatives import own_documents
-from multigrain.pipeline.stages.soundness import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 
 MAIN_SCORE = "main score"
 """What the main score of a task of mteb is called in a table."""

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.config import Config, PhaseSection
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_tuples
-from multigrain.model.legacy import least_release
+from multigrain.model.older_settings import least_release
 from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import prompt_for
 from multigrain.pipeline.encoders import trained_encoder
+from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.false_negatives import own_documents
 from multigrain.pipeline.summary import summarize
 from multigrain.records import Document, identity
 

@@ -20,11 +20,11 @@ from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
 from multigrain.pipeline.generation.prompt_style import with_decided_style
+from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.false_negatives import false_negatives_of
-from multigrain.progress import Meter, meter, say
 from multigrain.records import Candidate, Source, to_json
+from multigrain.terminal import Meter, meter, say
 
 BLOCK = 256
 """Pairs that are in memory at once."""

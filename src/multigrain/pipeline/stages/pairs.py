@@ -6,7 +6,7 @@ from dataclasses import replace
 from statistics import median
 
 from multigrain.config import Config
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import write_records
 from multigrain.data.split_data import split_written
 from multigrain.errors import DataError
@@ -18,9 +18,9 @@ from multigrain.pipeline.generation.answers import Answers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.data import fit, keep
-from multigrain.progress import listed, say
 from multigrain.records import Document, Pair, to_json
 from multigrain.synthesis.queries import WrittenQuery
+from multigrain.terminal import listed, say
 
 
 def pairs(config: Config, run_dir: RunDir) -> Result:

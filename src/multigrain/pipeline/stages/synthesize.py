@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 from multigrain.config import Config
 from multigrain.data.candidates_by_pair import by_pair
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_candidates, read_pairs
 from multigrain.files import atomic_file, to_line
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
 from multigrain.pipeline.generation.prompt_style import with_decided_style
+from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.false_negatives import false_negatives_of
 from multigrain.records import GIVEN, Candidate, to_json
 
 

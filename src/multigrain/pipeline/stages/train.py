@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate
@@ -21,13 +21,13 @@ from multigrain.grading.report import what_became
 from multigrain.model.files import model_digest
 from multigrain.model.precheck import notes
 from multigrain.pipeline.generation.plans import ids_to_write_for
+from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.false_negatives import own_documents
-from multigrain.progress import say
 from multigrain.records import GradedTuple
+from multigrain.terminal import say
 from multigrain.training import distributed
-from multigrain.training.schedules import phases_of
+from multigrain.training.grade_schedules import phases_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrain.config import load_config
-from multigrain.data.corpus import Corpus
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_candidates, read_pairs, read_tuples
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import write_json
 from multigrain.model.load import load_base
 from multigrain.pipeline import freshness, verbs
 from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.known_false_negatives import false_negatives_of, own_documents
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stages.false_negatives import false_negatives_of, own_documents
 from multigrain.records import Document, Pair, folded
 from tests.conftest import WORDS
 

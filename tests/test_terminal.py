@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from multigrain import progress
 from multigrain.config import LLMSection
 from multigrain.errors import LLMUnavailable
 from multigrain.llm.budget import Budget, Prices, Usage
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.store import AnswerStore
-from multigrain.progress import complain, counted, leave_hung_up, listed, meter, say, set_mode
+from multigrain.terminal import complain, counted, leave_hung_up, listed, meter, say, set_mode
 
 FAILING = {
     "parked": 3, "under_way": 64, "requests": 4711, "tokens": 1234567,
@@ -145,7 +144,7 @@ def test_work_in_many_pieces_is_one_line_of_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("multigrain.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("multigrain.terminal.time.monotonic", lambda: now)
     for _ in range(25):
         with meter("judging", 4) as shown:
             now += 1

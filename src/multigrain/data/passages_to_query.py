@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from multigrain.config import Config
-from multigrain.data.documents import Documents, distinct_texts
+from multigrain.data.distinct_documents import Documents, distinct_texts
 from multigrain.data.held_out import require_groups
 from multigrain.data.sources import read_documents
 from multigrain.errors import DataError

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from multigrain.grading.leak import LIMIT, Leak, Sample, find_leak
+from multigrain.grading.surface_leak import LIMIT, Leak, Sample, find_leak
 
 WORDS = "the a of cell liver protein growth mice study patients increased with treatment 12 40.5 DNA in we that".split()
 Write = Callable[[random.Random], str]

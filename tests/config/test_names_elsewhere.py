@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from multigrain.config import Config
-from multigrain.config.aliases import KEYS
 from multigrain.config.faults import keys_of
+from multigrain.config.names_elsewhere import KEYS
 from tests.config.text import GOOD, faults
 
 

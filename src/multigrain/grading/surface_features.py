@@ -1,6 +1,6 @@
 """The surface of a text in numbers: how long, how punctuated, how written; never which words.
 
-`surface` is what the leak test classifies by (`multigrain.grading.leak`), and `statistics_of` what reports print.
+`surface` is what the leak test classifies by (`multigrain.grading.surface_leak`), and `statistics_of` what reports print.
 """
 
 import re

@@ -8,7 +8,7 @@ from multigrain.files import full_disk_explained, write_atomic
 from multigrain.model.roles import Role
 
 if TYPE_CHECKING:
-    from multigrain.export.explanation import Form
+    from multigrain.export.token_weights_view import Form
 
 
 def verify_model(folder: str | Path) -> tuple[str, bool]:
@@ -46,7 +46,7 @@ def explain_text(
         ConfigError: there is no such model, or the file is there already.
         RunError: there is nothing to read in the text.
     """
-    from multigrain.export.explanation import render
+    from multigrain.export.token_weights_view import render
     from multigrain.model.token_weights import explain
 
     file = None if out is None else as_path(out, "a file to write")

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from multigrain.config import PhaseSection, TrainingSection
 from multigrain.errors import ConfigError
-from multigrain.training.schedules import drawn, phases_of
+from multigrain.training.grade_schedules import drawn, phases_of
 
 
 def schedule(name: str, steps: int = 8, grades: tuple[int, ...] = (1, 2, 3, 4)) -> list[tuple[list[int], int | None]]:

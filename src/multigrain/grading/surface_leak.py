@@ -1,7 +1,7 @@
 """The leak test: can positives be told from negatives without reading them?
 
 If negatives are shorter than positives, or all end with a full stop, then a model learns that instead of relevance.
-A classifier that sees nothing but the surface of a text (`multigrain.grading.surface`) must therefore be hardly better
+A classifier that sees nothing but the surface of a text (`multigrain.grading.surface_features`) must therefore be hardly better
 than chance. It is tested on tuples that it was not trained on, and measured by its *balanced* accuracy
 
     (share of positives it calls positive + share of negatives it calls negative) / 2
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.grading.surface import FEATURES, surface
+from multigrain.grading.surface_features import FEATURES, surface
 
 LIMIT = 0.65
 """Balanced accuracy above which the surface gives the negatives away."""

@@ -13,8 +13,8 @@ from transformers import AutoModel, LlamaConfig, LlamaModel
 
 from multigrain.config import ModelSection
 from multigrain.model.build import build_model
-from multigrain.model.legacy import OLDEST, OLDEST_ANCHOR, least_release
 from multigrain.model.load import load_model
+from multigrain.model.older_settings import OLDEST, OLDEST_ANCHOR, least_release
 from tests.model.decoder import tiny_decoder, tokenizer
 
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]

@@ -3,9 +3,9 @@
 from itertools import chain
 
 from multigrain.data.beir import OWN
-from multigrain.data.corpus import Corpus
-from multigrain.data.false_negatives import FalseNegatives
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
 

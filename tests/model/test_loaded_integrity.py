@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from multigrain.config import ModelSection, load_config
 from multigrain.errors import ConfigError
 from multigrain.model.build import build_model
-from multigrain.model.integrity import position_limit
 from multigrain.model.load import load_base, load_cross_encoder
+from multigrain.model.loaded_integrity import position_limit
 from multigrain.model.precheck import notes
 from multigrain.pipeline.check import check
 from tests.model import architectures as kinds

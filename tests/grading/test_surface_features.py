@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.grading.surface import FEATURES, statistics_of, surface
+from multigrain.grading.surface_features import FEATURES, statistics_of, surface
 
 
 def features(text: str) -> dict[str, float]:

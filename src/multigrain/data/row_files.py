@@ -1,12 +1,12 @@
-"""Rows of JSON lines, parquet and Arrow, one at a time: what a row means is for `multigrain.data.formats`."""
+"""Rows of JSON lines, parquet and Arrow, one at a time: what a row means is for `multigrain.data.pair_layouts`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigrain.data.hub_splits import COLUMNS, files_below
 from multigrain.data.jsonl import read_objects
+from multigrain.data.train_files import COLUMNS, files_below
 from multigrain.errors import DataError
 
 BATCH = 256

@@ -30,9 +30,9 @@ from multigrain.data.fields import (
     text_of,
     texts_of,
 )
-from multigrain.data.rows import Row
+from multigrain.data.row_files import Row
 from multigrain.errors import DataError
-from multigrain.progress import say
+from multigrain.terminal import say
 
 PAIRED_NAMES = (
     ("query", "positives"),

@@ -7,13 +7,13 @@ from typing import Any
 from multigrain.config import as_path, require_extendable_folder, run_folder_of
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import ConfigError, DataError, RunError
-from multigrain.experiments.arms import Arm, Comparison, compare
+from multigrain.experiments.comparison import Arm, Comparison, compare
 from multigrain.experiments.plots import write_plots
 from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import to_markdown
 from multigrain.extras import require_extra
 from multigrain.files import atomic_folder, full_disk_explained, write_atomic, write_json
-from multigrain.progress import say
+from multigrain.terminal import say
 
 BASE = "base, not trained"
 SEED = 7

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from multigrain.data.corpus import Corpus
+from multigrain.data.corpus_file import Corpus
 from multigrain.files import write_objects
 from multigrain.records import Document, to_json
 

@@ -11,8 +11,8 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.errors import RunError
-from multigrain.experiments import compare as command
-from multigrain.experiments.arms import Arm, compare
+from multigrain.experiments import compare_runs as command
+from multigrain.experiments.comparison import Arm, compare
 from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import for_terminal, to_markdown
 

@@ -18,7 +18,7 @@ from multigrain.llm.job_queue import JobQueue
 from multigrain.llm.ledger import Call, Ledger
 from multigrain.llm.protocol import Answer
 from multigrain.llm.server import Server
-from multigrain.progress import say
+from multigrain.terminal import say
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 8.0
 """Seconds. The wait after n others is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
