@@ -20,7 +20,7 @@ from math import inf
 from typing import Any, Literal
 
 GIVEN = "given"
-"""What stands for the model of a negative that came with its pair."""
+"""The name in place of a model, for a negative that came with its pair."""
 
 GRADES = (1, 2, 3, 4)
 
@@ -77,7 +77,7 @@ class Dropped:
     value: float
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object: the candidate's fields, then `rule` and `value`."""
+        """Return one flat object: the candidate's fields, then `rule` and `value`."""
         return {**to_json(self.candidate), "rule": self.rule, "value": self.value}
 
 
@@ -106,7 +106,7 @@ class GradedTuple:
 
 
 def encodable(text: str) -> str:
-    """The text with question marks for half surrogates, which UTF-8 cannot hold."""
+    """Return the text with question marks for half surrogates, which UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -114,7 +114,9 @@ _WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
 
 
 def folded(text: str) -> str:
-    r"""The text as texts are compared: white space, case, width and how an accent is encoded do not tell them apart.
+    r"""Return the text in the form in which texts are compared.
+
+    White space, case, width and how an accent is encoded do not tell texts apart.
 
     >>> folded("\uff37\uff48\uff4f  is it\uff1f")
     'who is it?'
@@ -130,7 +132,7 @@ def _in_usual_width(found: re.Match[str]) -> str:
 
 
 def identity(text: str) -> bytes:
-    """16 bytes that stand for the text where `folded` texts are compared, and too many to keep."""
+    """Return 16 bytes that stand for the text where `folded` texts are compared, and too many to keep."""
     return hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -138,7 +140,7 @@ Record = Pair | Document | Candidate | Dropped | Negative | GradedTuple
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """The record as a JSON object; absent optional fields are left out."""
+    """Return the record as a JSON object; absent optional fields are left out."""
     if isinstance(record, Dropped):
         return record.to_json()
     if isinstance(record, GradedTuple):
@@ -147,7 +149,7 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
-    """A graded tuple as `to_json` wrote it.
+    """Return the graded tuple that `to_json` wrote.
 
     Raises:
         TypeError, KeyError, ValueError: it is none.
@@ -179,11 +181,13 @@ def _require(name: str, found: Any, is_good: bool, wanted: str) -> None:
 
 
 FALSE_NEGATIVE = 5
-"""What `grade_of` answers for a candidate that is too close to the positive."""
+"""The grade of a candidate that is too close to the positive."""
 
 
 def grade_of(relative: float, bounds: Sequence[float]) -> int:
-    """Return the grade 1..4 of a relative relevance, or `FALSE_NEGATIVE`.
+    """Return the grade 1..4 of a relative relevance r = cos(q, c) / cos(q, p), or `FALSE_NEGATIVE`.
+
+    Here q is the query, p its positive and c the candidate; another judge has its own score in place of the cosine.
 
     >>> [grade_of(r, (0.35, 0.6, 0.8, 0.95)) for r in (-0.1, 0.35, 0.79, 0.8, 0.95)]
     [1, 2, 3, 4, 5]

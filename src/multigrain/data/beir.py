@@ -44,7 +44,7 @@ class BeirDocuments:
 
 
 def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
-    """The corpus, and the text of each document without its title; read as it is asked for, empty documents left out.
+    """Yield the documents, and the text of each without its title; empty documents are left out.
 
     The text to embed is title + space + text.
     """
@@ -62,7 +62,7 @@ def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
 
 
 def read_beir_task(folder: Path, split: str) -> RetrievalTask:
-    """The queries for which the split's qrels name a relevant document, with the whole corpus.
+    """Read the queries for which the split's qrels name a relevant document, with the whole corpus.
 
     Raises:
         DataError: a file is missing, or see `judged`.
@@ -75,7 +75,7 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
 
 
 def _read_queries(folder: Path) -> dict[str, str]:
-    """The queries that have a text."""
+    """Read the queries that have a text."""
     path = _find(folder, "queries.jsonl")
     texts: dict[str, str] = {}
     for line, fields in read_objects(path):
@@ -94,7 +94,9 @@ def judged(
     queries: Mapping[str, str],
     documents: Iterable[Document],
 ) -> RetrievalTask:
-    """The queries that have a relevant document. Judgements of what is not there are left out, and said to be.
+    """Return the task of the queries that have a relevant document.
+
+    Judgements of what is not there are left out, and a message says so.
 
     Args:
         name: of the task.
@@ -147,13 +149,13 @@ def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
 
 
 def own_pairs(task: RetrievalTask) -> list[Pair]:
-    """The queries that are documents of the corpus, each with that document; their source is `OWN`."""
+    """Return the queries that are documents of the corpus, each with that document; their source is `OWN`."""
     texts = {document.id: document.text for document in task.documents if document.id in task.own}
     return [Pair(f"{id}/{id}", task.queries[id], text, OWN) for id, text in texts.items()]
 
 
 def pairs_of(task: RetrievalTask) -> list[Pair]:
-    """One pair for each query and relevant document."""
+    """Return one pair for each query and relevant document."""
     wanted = {document for found in task.relevance.values() for document in found}
     texts = {document.id: document.text for document in task.documents if document.id in wanted}
     return [
@@ -172,7 +174,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_qrels(path: Path) -> Iterator[Judgement]:
-    """BEIR's three columns, separated by tabs, or TREC's four (query, 0, document, grade), by tabs or spaces."""
+    """Read BEIR's three columns, separated by tabs, or TREC's four (query, 0, document, grade), by tabs or spaces."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The pairs of a run with all that was proposed for each."""
+"""Bring the pairs of a run together with the candidates that were proposed for each."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +7,7 @@ from multigrain.records import Candidate, Pair
 
 
 def by_pair(pairs: Iterable[Pair], *streams: Iterable[Candidate]) -> Iterator[tuple[Pair, list[Candidate]]]:
-    """The candidates of each pair together; the streams come in the order of the pairs, and are read as needed.
+    """Yield each pair with its candidates; the streams come in the order of the pairs, and are read as needed.
 
     Raises:
         RunError: a stream has another order, or a pair that is not there: its candidates would be lost.

@@ -19,7 +19,9 @@ def is_absent(value: Any) -> bool:
 
 
 def whole(value: Any) -> Any:
-    """The value; as a whole number where it is one that a table made a float, because its column has an empty cell.
+    """Return the value, but a float that is a whole number as an int.
+
+    Tables turn whole numbers into floats where the column has an empty cell.
 
     >>> whole(3.0), whole(0.5), whole("3.0")
     (3, 0.5, '3.0')
@@ -29,7 +31,7 @@ def whole(value: Any) -> Any:
 
 
 def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:
-    """The field as text, which is empty where the field is absent.
+    """Return the field as text, which is empty where the field is absent.
 
     Raises:
         DataError: the field holds something else.
@@ -43,13 +45,13 @@ def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int
 
 
 def names_of(fields: dict[str, Any]) -> str:
-    """The names of the fields, as a message lists them."""
+    """Return the names of the fields, as a message lists them."""
     named = ", ".join(f'"{name}"' for name in list(fields)[:MOST_NAMES]) or "none"
     return f"{named} and {len(fields) - MOST_NAMES} more" if len(fields) > MOST_NAMES else named
 
 
 def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
-    """The field as non-empty text.
+    """Return the field as non-empty text.
 
     Raises:
         DataError: the field is missing, not text, or blank.

@@ -26,7 +26,7 @@ class Given:
 
 
 def text_of(row: Row, name: str, value: Any) -> str:
-    """What stands in a field, or in an item of it, as text that is not blank.
+    """Return the value of a field, or of an item of it, as text that is not blank.
 
     Raises:
         DataError: it is anything else, or the row has no such field.
@@ -51,7 +51,7 @@ def refuse_columns(row: Row, name: str) -> None:
 
 
 def texts_of(row: Row, name: str) -> list[str]:
-    """The text, or the texts, of a field."""
+    """Return the text, or the texts, of a field."""
     value = row.fields.get(name)
     if value == []:
         raise DataError(row.where, f'field "{name}" is empty; wanted text.')
@@ -59,7 +59,7 @@ def texts_of(row: Row, name: str) -> list[str]:
 
 
 def negatives_of(row: Row, name: str) -> list[Given]:
-    """The negatives of a field."""
+    """Return the negatives of a field."""
     value = row.fields.get(name)
     if is_absent(value):
         return []
@@ -87,7 +87,7 @@ def text_or_blank(row: Row, name: str, value: Any) -> str:
 
 
 def passages_of(row: Row, name: str) -> list[tuple[str | None, str]]:
-    """Document id and text of each passage, its title before it; blank where the passage has no text."""
+    """Return document id and text of each passage, its title before it; blank where the passage has no text."""
     passages = row.fields.get(name)
     if is_absent(passages):
         return []
@@ -103,7 +103,7 @@ def _text_of_passage(row: Row, passage: dict[str, Any]) -> str:
 
 
 def titled(title: str, text: str) -> str:
-    """The text with its title before it, which is what is embedded."""
+    """Return the text with its title before it, which is what is embedded."""
     return f"{title} {text}".strip()
 
 
@@ -148,7 +148,7 @@ def _is_number(text: str) -> bool:
 
 
 def group_of(row: Row) -> str | None:
-    """The group under its own name, or as a label that is a name; None where the row has none."""
+    """Return the group under its own name, or as a label that is a name; None where the row has none."""
     named = _label(row.fields) if is_named(row.fields) else None
     value = whole(row.fields.get("group", named))
     if is_absent(value):
@@ -159,7 +159,7 @@ def group_of(row: Row) -> str | None:
 
 
 def id_of(row: Row) -> str | None:
-    """The id under one of its names, or None where the row has none (it is then named by its number)."""
+    """Return the id under one of its names, or None where the row has none (it is then named by its number)."""
     for name in ID_NAMES:
         id = row.fields.get(name)
         if not is_absent(id):
@@ -178,6 +178,6 @@ def _named(row: Row, name: str, id: Any) -> str | None:
 
 
 def optional_of(row: Row, name: str) -> str | None:
-    """The field as text, or None where the row has none."""
+    """Return the field as text, or None where the row has none."""
     text = optional_text(row.fields, name, row.where)
     return encodable(text) if text else None

@@ -37,8 +37,9 @@ def split_by_share(pairs: list[Pair], share: float, seed: int, tells: bool = Tru
 
 
 def _drawn(groups: dict[int, list[str]], budget: float, seed: int) -> set[str]:
-    """The ids of groups with at most `budget` pairs: large ones first, and then as many smaller ones as bring the rest.
+    """Draw groups with at most `budget` pairs in all; return the ids of their pairs.
 
+    Large groups are drawn first, and then as many smaller ones as bring the rest.
     How many are drawn of a size is rounded at random, so that a group's chance is the same whatever its size.
     """
     order, draw = sorted(groups), random.Random(seed)
@@ -59,7 +60,7 @@ def _drawn(groups: dict[int, list[str]], budget: float, seed: int) -> set[str]:
 
 
 def _connected(pairs: list[Pair], near: Iterable[tuple[int, int]], most: float) -> dict[int, list[str]]:
-    """Ids of the pairs, grouped so that a query or a positive lies wholly in one group.
+    """Return the ids of the pairs, grouped so that a query or a positive lies wholly in one group.
 
     Groups whose queries nearly equal each other are one too, unless that has more than `most` pairs.
     """

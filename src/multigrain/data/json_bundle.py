@@ -21,19 +21,19 @@ JUDGEMENTS = ("relevant_docs", "qrels")
 
 
 def is_bundle(fields: dict[str, Any]) -> bool:
-    """Return whether a row is such an object."""
+    """Return whether a row is a bundle of queries, corpus and judgements."""
     has_judgements = any(isinstance(fields.get(name), dict) for name in JUDGEMENTS)
     return has_judgements and all(isinstance(fields.get(name), dict) for name in ("queries", "corpus"))
 
 
 def find_bundle(path: Path) -> Row | None:
-    """The object, if the file holds one."""
+    """Return the row of the bundle, if the file holds one."""
     first = next(read_rows(path), None)
     return first if first is not None and is_bundle(first.fields) else None
 
 
 def bundle_pairs(row: Row, path: Path) -> list[Pair]:
-    """One pair for each query and relevant document.
+    """Return one pair for each query and relevant document.
 
     Raises:
         DataError: a text or judgement is none, or see `judged`.
@@ -45,7 +45,7 @@ def bundle_pairs(row: Row, path: Path) -> list[Pair]:
 
 
 def bundle_passages(row: Row) -> Iterator[tuple[Document, str]]:
-    """The documents, and the text of each without its title; empty ones are left out.
+    """Yield the documents, and the text of each without its title; empty ones are left out.
 
     Raises:
         DataError: something else than a text is in the place of one.

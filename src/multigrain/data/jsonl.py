@@ -57,22 +57,26 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of a file that multigrain wrote, one by one."""
+    """Yield the pairs of a file that multigrain wrote, one by one."""
     return (Pair(**fields) for _, fields in read_objects(path))
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file that multigrain wrote, one by one."""
+    """Yield the documents of a file that multigrain wrote, one by one."""
     return (Document(**fields) for _, fields in read_objects(path))
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:
-    """The candidates of a file that multigrain wrote, one by one."""
+    """Yield the candidates of a file that multigrain wrote, one by one."""
     return (Candidate(**fields) for _, fields in read_objects(path))
 
 
 def read_tuples(path: Path) -> Iterator[GradedTuple]:
-    """The graded tuples of a file that multigrain wrote, one by one."""
+    """Yield the graded tuples of a file that multigrain wrote, one by one.
+
+    Raises:
+        DataError: a line holds no graded tuple, or see `read_objects`.
+    """
     for line, fields in read_objects(path):
         try:
             yield tuple_from_json({key: value for key, value in fields.items() if not is_absent(value)})
@@ -91,7 +95,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file that may hold JSON, without the white space before them.
+    """Return the first bytes of a file that may hold JSON, without the white space before them.
 
     Raises:
         DataError: it is a table, or no JSON begins like that.
@@ -111,7 +115,7 @@ def _head(path: Path) -> bytes:
 
 
 def _quotable(path: Path) -> str:
-    """The path as it may stand between single quotes of Python within double quotes of the shell."""
+    """Return the path as it may stand between single quotes of Python within double quotes of the shell."""
     return re.sub("""["'$`]""", r"\\\g<0>", path.as_posix())
 
 
@@ -202,7 +206,7 @@ def _no_json(error: ValueError) -> str:
 
 
 def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
-    """The value, if it is an object; `text` is how it is written."""
+    """Return the value, if it is an object; `text` is how it is written."""
     if not isinstance(value, dict):
         raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
     if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks

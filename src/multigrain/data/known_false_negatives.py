@@ -1,4 +1,4 @@
-"""Which texts are no negatives of a pair, by all that the input says: what answers its query, and its group's."""
+"""Tell the false negatives that the input itself names: texts that answer the query, and texts of its group."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,21 +47,24 @@ class FalseNegatives:
         self._texts, self._classes = keys[order], np.array(classes, dtype=np.int64)[order]
 
     def rule(self, pair: Pair, text: str) -> str | None:
-        """The rule by which the text is no negative of the pair; None if it may be one."""
+        """Return the rule by which the text is no negative of the pair; None if it may be one."""
         found = self.classes_of([text])[1]
         rules = zip(_class_names(pair), (KNOWN_POSITIVE, SAME_GROUP), strict=False)
         return next((rule for name, rule in rules if self._numbers.get(name) in found), None)
 
     def classes(self) -> Numbers:
-        """(pairs, 2): the classes of each pair, its query's and its group's or `NONE`."""
-        names = (_class_names(pair) for pair in self.pairs)
-        rows = [[self._numbers[name] for name in own] + [NONE] * (2 - len(own)) for own in names]
+        """Return (pairs, 2): the class of each pair's query, and the class of its group or `NONE`."""
+        rows: list[list[int]] = []
+        for pair in self.pairs:
+            numbers = [self._numbers[name] for name in _class_names(pair)]
+            rows.append(numbers + [NONE] * (2 - len(numbers)))
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def classes_of(self, texts: Sequence[str]) -> tuple[Numbers, Numbers]:
-        """Places of texts, and classes that they are of; as often as a text has classes."""
+        """Return (hits,) places of texts and (hits,) their classes: one hit for each class of each text."""
         keys = np.array([_short(text) for text in texts], dtype=np.uint64)
-        first, last = (np.searchsorted(self._texts, keys, side) for side in ("left", "right"))
+        first = np.searchsorted(self._texts, keys, "left")
+        last = np.searchsorted(self._texts, keys, "right")
         places = np.flatnonzero(last > first)
         found = [self._classes[first[place] : last[place]] for place in places]
         empty = np.empty(0, dtype=np.int64)
@@ -69,7 +72,7 @@ class FalseNegatives:
 
 
 def _class_names(pair: Pair) -> list[bytes]:
-    """The query's, then the group's if there is one."""
+    """Return the name of the query's class, then that of the group's if there is one."""
     return [b"q" + identity(pair.query), *([] if pair.group is None else [_group_name(pair.group)])]
 
 
@@ -78,7 +81,7 @@ def _group_name(group: str) -> bytes:
 
 
 def _members(pairs: Iterable[Pair]) -> Iterator[tuple[str, bytes]]:
-    """(text, class): each query and its positives; of a group both."""
+    """Yield (text, name of its class): queries and positives by query, and both by group."""
     asked: set[bytes] = set()
     for pair in pairs:
         query, *groups = _class_names(pair)
@@ -96,5 +99,5 @@ def _grouped(documents: Iterable[Document]) -> Iterator[tuple[str, bytes]]:
 
 
 def _short(text: str) -> int:
-    """Half of the `identity`: two of a billion texts share it once in forty trials."""
+    """Return half of the `identity`: two of a billion texts share it once in forty trials."""
     return int.from_bytes(identity(text)[:8], "big")

@@ -1,4 +1,4 @@
-"""Queries that nearly equal each other, and what of them leaks from the held-out part into training."""
+"""Find queries that nearly equal each other, and say how many are on both sides of the split."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence, Set
@@ -13,7 +13,7 @@ MARKS = ".,;:!?\"'`()[]{}\u2026\u3001\u3002\u00bf\u00a1\u061f\u201c\u201d\u2018\
 
 
 def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
-    """Places of pairs whose queries nearly equal each other, each with that of an earlier or shorter query.
+    """Return the places of pairs whose queries nearly equal each other, each with that of an earlier or shorter query.
 
     Such queries have the same words in any order, whatever their case, width and punctuation; or one has a word more
     that is short beside the rest (`ADDED`). An exchanged word makes another query, or all that were made by one
@@ -37,7 +37,7 @@ def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 
 def _bare_words(text: str) -> list[str]:
-    """The words in the order of the alphabet, without what stands around them."""
+    """Return the words in the order of the alphabet, without what stands around them."""
     plain = text.casefold() if text.isascii() else folded(unicodedata.normalize("NFKC", text))
     words = (word.strip(MARKS) for word in plain.split())
     return sorted(filter(None, words)) or [text]

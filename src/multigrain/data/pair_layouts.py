@@ -60,7 +60,7 @@ KNOWN_FORMS = """known forms, by their fields:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a row says of a query. Positives may have a name of their own; a row of labels may bring none.
+    """A query of a row with its texts. Positives may have a name of their own; a row of labels may bring none.
 
     Negatives may be blank, repeated, or positives: they are sorted out when the rows are put together.
     """
@@ -77,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the rows of a file are read: by which function, and from which columns for query and text."""
+    """The form of the rows of a file: the function that reads them, and the columns of query and text."""
 
     read: Callable[[Row, str, str], Example]
     query: str
@@ -85,7 +85,7 @@ class Form:
 
 
 def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
-    """Each row with what it says. Rows of labels are put together by query.
+    """Yield each row with its example. Rows of labels are put together by query.
 
     The first row tells the form of all; where its label is empty, the first one that has a label.
 
@@ -133,7 +133,10 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
 
 
 def _is_flagembedding(fields: dict[str, Any]) -> bool:
-    """`pos` is a list, or a text where nothing else can be the positive; beside one it may be anything, as a tag."""
+    """Return whether `pos` holds the positives of FlagEmbedding.
+
+    A list always does; a text does where nothing else can be the positive, for beside one `pos` may be a mere tag.
+    """
     if isinstance(fields.get("pos"), str):
         return "neg" in fields or fields.keys() <= {"query", "pos", "prompt", *PLAIN_NAMES}
     return isinstance(fields.get("pos"), list)
@@ -165,7 +168,7 @@ def _is_table(fields: dict[str, Any]) -> bool:
 
 
 def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:
-    """The columns of the query and of what stands beside it.
+    """Return the columns of the query and of what stands beside it.
 
     Under names of their own they are the first two, as for sentence-transformers, where there are negatives, labels
     or scores, and no other column.
@@ -179,12 +182,15 @@ def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _is_scored_pair(fields: dict[str, Any]) -> bool:
-    """Rows of `mine_hard_negatives(output_format="labeled-pair", output_scores=True)`."""
+    """Return whether it is a row of `mine_hard_negatives(output_format="labeled-pair", output_scores=True)`."""
     return len(fields) == 3 and "score" in fields and _column_names(fields) is not None
 
 
 def _is_ranked(fields: dict[str, Any], text: str) -> bool:
-    """Rows of `mine_hard_negatives(output_format="labeled-list", output_scores=True)`: the positive comes first."""
+    """Return whether it is a row of `mine_hard_negatives(output_format="labeled-list", output_scores=True)`.
+
+    In such a row the positive comes first.
+    """
     return "scores" in fields and text != "positives" and isinstance(fields[text], list)
 
 
@@ -237,7 +243,7 @@ def _read_tevatron(row: Row, query: str, text: str) -> Example:
 
 
 def _read_labels(row: Row, query: str, text: str) -> Example:
-    """One text with its label, or a list of texts with their labels, or with scores and the positive first."""
+    """Read one text with its label, or a list of texts with their labels, or with scores and the positive first."""
     texts = texts_of(row, text)
     labels = labels_of(row, len(texts))
     positives: list[tuple[str | None, str]] = []

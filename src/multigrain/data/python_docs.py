@@ -29,7 +29,7 @@ _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def read_pairs() -> list[Pair]:
-    """The pairs of all installed packages, in a fixed order; no query and no positive appears twice."""
+    """Return the pairs of all installed packages, in a fixed order; no query and no positive appears twice."""
     jobs = [(name, root, path) for name, root in package_roots() for path in _modules(root)]
     pairs: list[Pair] = []
     queries: set[str] = set()
@@ -50,7 +50,7 @@ def read_pairs() -> list[Pair]:
 
 
 def package_roots() -> list[tuple[str, Path]]:
-    """(name, folder) of the standard library, then of each installed package, by name."""
+    """Return (name, folder) of the standard library, then of each installed package, by name."""
     packages: dict[str, Path] = {}
     for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for root in Path(folder).iterdir():
@@ -90,7 +90,7 @@ def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
 
 
 def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definition]]:
-    """The node, and the public classes, functions and methods below it, by qualified name."""
+    """Yield the node, and the public classes, functions and methods below it, by qualified name."""
     yield name, node
     for child in node.body:
         if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
@@ -100,7 +100,9 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 
 
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
-    r"""Query = the summary, positive = the rest without the object's name; None where either is too short.
+    r"""Return the pair of a docstring: the summary is the query, the rest without the object's name the positive.
+
+    None where either has too few or too many words.
 
     >>> rest = "sqrt works on each element of x, and gives a new array of the same shape as x."
     >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive

@@ -23,7 +23,7 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, or of the files of a folder, in order.
+    """Yield the rows of a file, or of the files of a folder, in order.
 
     Raises:
         DataError: the path cannot be read, is damaged, or is a folder without rows.
@@ -45,7 +45,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_columns(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file or an Arrow stream."""
+    """Yield the rows of a parquet file or an Arrow stream."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

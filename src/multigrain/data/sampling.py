@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 def choose(inputs: Iterable[T], count: int, limit: int | None, seed: int) -> Iterator[T]:
-    """A seeded sample of at most `limit` of the `count` inputs, in their old order; a larger one holds all of it."""
+    """Yield a seeded sample of at most `limit` of the `count` inputs, in their order.
+
+    With the same seed, a larger sample holds all of a smaller one.
+    """
     if limit is None or limit >= count:
         yield from inputs
         return

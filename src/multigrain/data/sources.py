@@ -49,12 +49,12 @@ def read_source(source: str) -> Source:
 
 
 def read_pairs(source: str) -> list[Pair]:
-    """The pairs of a source alone; see `read_source`."""
+    """Return the pairs of a source alone; see `read_source`."""
     return read_source(source).pairs
 
 
 def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
-    """The documents of a file or of `beir:FOLDER`, read as they are asked for; a title is put before the text.
+    """Yield the documents of a file or of `beir:FOLDER`; a title is put before the text.
 
     Args:
         source: where they are.
@@ -67,7 +67,7 @@ def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
 
 
 def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, str]]:
-    """The documents as `read_documents` gives them, and the text of each without its title.
+    """Yield the documents of `read_documents`, and the text of each without its title.
 
     Raises:
         DataError: see `read_documents`, as for the arguments.
@@ -97,7 +97,7 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
-    """Folder and split of `beir:FOLDER:SPLIT`."""
+    """Return folder and split of `beir:FOLDER:SPLIT`."""
     folder, colon, split = source.removeprefix("beir:").rpartition(":")
     if not colon or not split or "/" in split:
         raise DataError(source, "wanted beir:FOLDER:SPLIT, as in beir:data/scifact:train.")
@@ -105,7 +105,7 @@ def beir_parts(source: str) -> tuple[Path, str]:
 
 
 def files_of(source: str) -> list[Path]:
-    """The files that a source is read from."""
+    """Return the files that a source is read from."""
     if source == PYTHON_DOCS:
         return []
     if not source.startswith("beir:"):
@@ -118,7 +118,7 @@ def files_of(source: str) -> list[Path]:
 
 
 def corpus_of(pairs: str, corpus: str | None) -> str | None:
-    """The source of the corpus: the one that is named, or the one that comes with the pairs, or None.
+    """Return the source of the corpus: the one that is named, or the one that comes with the pairs, or None.
 
     Raises:
         ConfigError: python-docs is named, which is no corpus.
@@ -175,7 +175,7 @@ class _Pairs:
             self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
 
     def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
-        """The id of the pair, if it is there, or one that no other pair has: `pair.id`, or a numbered one."""
+        """Return the id of the pair, if it is there, or one that no other pair has: `pair.id`, or a numbered one."""
         texts = pair.query, pair.positive
         id = self._ids.get((None, *texts)) if has_negatives else None
         if id is None and (id := self._ids.get((own, *texts))) and not has_negatives:
@@ -198,7 +198,10 @@ class _Pairs:
 
 
 def distinct(given: Sequence[Candidate], pairs: Collection[Pair]) -> list[Candidate]:
-    """Each text once for a pair, none that is blank or a positive of the same query; says how many are left out."""
+    """Return the given negatives, each text once for a pair, without blanks and positives of the same query.
+
+    A message says how many are left out.
+    """
     if not given:
         return []
     queries = {pair.id: folded(pair.query) for pair in pairs}

@@ -68,7 +68,7 @@ def prepare(config: Config) -> SplitData:
 
 
 def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
-    """The source without the pairs whose positive is the query, from which nothing can be learnt; and those pairs.
+    """Return the source without the pairs whose positive is the query, and those pairs, which teach nothing.
 
     Raises:
         DataError: no other pairs are left.
@@ -95,7 +95,7 @@ def _first_word(text: str) -> str:
 
 
 def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
-    """Pairs that a language model wrote, with their positives as the corpus; without `test` a share is held out."""
+    """Split pairs that a language model wrote; their positives are the corpus. Without `test` a share is held out."""
     if test is None:
         assert config is not None and isinstance(config.data.held_out, float)
         train, test = split_by_share(train, config.data.held_out, config.seed)
@@ -104,7 +104,7 @@ def split_written(train: list[Pair], test: list[Pair] | None, config: Config | N
 
 
 def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
-    """The given negatives in the order of the training pairs; and how many must not be used: their text is held out."""
+    """Return the given negatives in the order of the training pairs, and how many are left out as held out."""
     held_out = {folded(text) for pair in split.held_out for text in (pair.query, pair.positive)}
     places = {pair.id: place for place, pair in enumerate(split.train)}
     given = [candidate for candidate in split.given if candidate.pair_id in places]

@@ -1,4 +1,4 @@
-"""The files of a folder that hold the rows to train on, by the rules of the Hugging Face hub."""
+"""Find the files of a folder that hold the rows to train on, by the rules of the Hugging Face hub."""
 
 import json
 import re
@@ -29,7 +29,7 @@ _SHARD = re.compile(r"data/([^/]+)-\d{5}-of-\d{5}[^/]*")
 
 
 def files_below(path: Path) -> list[Path]:
-    """The files that hold the rows: the path itself, or those of the training split of the folder.
+    """Return the files that hold the rows: the path itself, or those of the training split of the folder.
 
     Files belong to splits by the rules of the Hugging Face hub, or as `Dataset.save_to_disk` wrote them. A folder
     whose files name no split is all for training.
@@ -57,7 +57,7 @@ def _kind(file: Path) -> str:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """All files of the folder that hold rows; as for the hub, none that is hidden."""
+    """Return all files of the folder that hold rows; as for the hub, none that is hidden."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in IGNORED)
     seen = [file for file in files if not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)]
     found = [file for file in seen if _kind(file) in KINDS] or [file for file in seen if _kind(file) in LESSER_KINDS]
@@ -84,7 +84,7 @@ def _configured(path: Path) -> dict[str, list[Path]]:
 
 
 def _card(path: Path) -> dict[str, Any]:
-    """What the head of the folder's README says; a README without such a head says nothing."""
+    """Return the metadata at the head of the folder's README; empty where it has none."""
     from huggingface_hub import metadata_load
 
     try:
@@ -94,7 +94,7 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def _default(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The configuration that is taken where none is named."""
+    """Return the configuration that is taken where none is named."""
     chosen = [config for config in configs if config.get("default") or config.get("config_name") == "default"]
     if len(configs) > 1 and not chosen:
         found = ", ".join(str(config.get("config_name")) for config in configs)
@@ -126,12 +126,12 @@ def _splits(files: dict[str, Path], path: Path) -> dict[str, list[Path]]:
 
 
 def _named(parts: list[str]) -> list[str]:
-    """The splits that parts of a path name."""
+    """Return the splits that parts of a path name."""
     return [split for split, words in _SPLIT_WORDS.items() if any(words.search(part) for part in parts)]
 
 
 def _train_of(splits: dict[str, list[Path]], path: Path) -> list[Path]:
-    """The files of the training split."""
+    """Return the files of the training split."""
     train = splits.get(TRAIN) or splits.get("training")
     if not train:
         found = ", ".join(sorted(splits)) or "none"
@@ -144,7 +144,7 @@ def _listed(files: list[Path]) -> str:
 
 
 def _arrow_files(path: Path) -> list[Path]:
-    """The files in the order in which `Dataset.save_to_disk` wrote them."""
+    """Return the files in the order in which `Dataset.save_to_disk` wrote them."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         return [path / file["filename"] for file in state["_data_files"]]

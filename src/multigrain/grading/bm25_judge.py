@@ -24,7 +24,7 @@ class Bm25Judge:
         self._statistics = statistics_of(queries, documents, self._words)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The BM25 of each (query, text)."""
+        """Return the BM25 of each (query, text)."""
         if not pairs:
             return []
         distinct = list(dict.fromkeys(chain.from_iterable(pairs)))

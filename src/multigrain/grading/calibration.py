@@ -1,4 +1,4 @@
-"""How far a language model can be believed that says whether a passage answers a query.
+"""Calibrate a language model as a judge of whether a passage answers a query.
 
 It rates from 0 to 3, on the scale of TREC's assessors that UMBRELA (arXiv 2406.06519) puts to language models. What a
 rating means differs between models, so the threshold is measured: positives should be rated at or above it, passages
@@ -36,7 +36,7 @@ class Calibration:
 
 
 def calibrate(relevant: Sequence[int], irrelevant: Sequence[int]) -> Calibration:
-    """The threshold t of 1 to 3 with the highest balanced accuracy, and of equals the lowest.
+    """Return the threshold t of 1 to 3 with the highest balanced accuracy, and of equals the lowest.
 
         (share of relevant rated >= t + share of irrelevant rated < t) / 2
 

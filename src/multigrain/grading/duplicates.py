@@ -21,7 +21,7 @@ from multigrain.records import folded
 NEAR = 0.9
 """The Jaccard similarity from which on two texts count as the same."""
 SHINGLE = 5
-"""Characters."""
+"""Characters of a shingle."""
 BANDS, ROWS = 8, 8
 FULLEST = 100
 """Texts of a bucket. A bucket this full holds a boilerplate, and would make the search quadratic."""
@@ -30,7 +30,7 @@ MEASURED = 16
 
 
 def jaccard(text: str, other: str) -> float:
-    """The share of their shingles that two texts have in common, 0 to 1.
+    """Return the share of their shingles that two texts have in common, 0 to 1.
 
     >>> jaccard("The cat sleeps.", "the  cat SLEEPS.")
     1.0
@@ -59,7 +59,7 @@ class NearDuplicates:
         self._buckets: dict[bytes, list[int]] = {}
 
     def add(self, text: str) -> int | None:
-        """The position (0 = added first) of an earlier text that this one nearly equals; None if it is new.
+        """Return the position (0 = added first) of an earlier text that this one nearly equals; None if it is new.
 
         Every call takes a position, but a near-duplicate is not compared with later texts: the text
         that it nearly equals stands for it.
@@ -87,12 +87,12 @@ class NearDuplicates:
 
 
 def _shingles(text: str) -> set[str]:
-    """All runs of characters; a text shorter than one run is its own."""
+    """Return all runs of `SHINGLE` characters; a text shorter than one run is its own."""
     return {text[start : start + SHINGLE] for start in range(max(len(text) - SHINGLE, 0) + 1)}
 
 
 def _bands(shingles: set[str], seed: int) -> list[bytes]:
-    """The keys of the buckets that a text belongs to: its MinHash in pieces, each with its number."""
+    """Return the keys of the buckets that a text belongs to: its MinHash in pieces, each with its number."""
     minhash = _minhash(seed).copy()
     minhash.update_batch([shingle.encode("utf-8", "replace") for shingle in shingles])
     rows = minhash.hashvalues.reshape(BANDS, ROWS)
@@ -101,7 +101,7 @@ def _bands(shingles: set[str], seed: int) -> list[bytes]:
 
 @cache
 def _minhash(seed: int) -> Any:
-    """An empty MinHash; drawing its permutations takes longer than using them."""
+    """Return an empty MinHash; drawing its permutations takes longer than using them."""
     from datasketch import MinHash
 
     # crc32 is the same in every process, which hash() is not, and datasketch mixes it well afterwards.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from multigrain.config import GradingSection
 from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.judges import Judge
-from multigrain.grading.rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
 from multigrain.grading.selection import Measured, choose_rising
 from multigrain.grading.synonyms import MARGIN, SYNONYM, exchanged_terms
 from multigrain.records import (
@@ -25,9 +25,9 @@ from multigrain.records import (
 )
 
 WORDS_PER_TOKEN = 0.75
-"""Of English text."""
+"""Words of English text for each token."""
 LARGEST = 1.5
-"""Relative relevance beyond which more says nothing."""
+"""The largest relative relevance that is told apart: higher ones are cut to it."""
 
 IRRELEVANT_POSITIVE = "irrelevant positive"
 """The rule that drops all candidates of a pair."""
@@ -51,10 +51,14 @@ class Graded:
 class Grader:
     r"""Judges every candidate and gives it the grade that it has, not the one it was asked for.
 
-    A candidate's relative relevance by a judge is s(q, c) / s(q, p), with the query q and its positive p. The first
-    judge's is cut into grades (`multigrain.records`); all judges must agree on the rest. A candidate is dropped if it
+    A judge's score s of a candidate c is measured against that of the positive p of the same query q,
 
-    * breaks a rule (`multigrain.grading.rules`), or nearly equals a text that was written for another pair
+        r(c) = s(q, c) / s(q, p)        for the embedding judge: cos(q, c) / cos(q, p)
+
+    which is the *relative relevance*: 1 is as relevant as the positive. The first judge's r is cut into grades
+    (`multigrain.records.grade_of`); all judges must agree on the rest. A candidate is dropped if it
+
+    * breaks a rule (`multigrain.grading.candidate_rules`), or nearly equals a text that was written for another pair
       ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
     * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must
@@ -170,7 +174,7 @@ class Grader:
         return left
 
     def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
-        """A judge that finds the positive worth nothing has no say."""
+        """Measure one candidate; a judge that finds the positive worth nothing has no say."""
         if self._is_kept(candidate):
             shares = [s / o if o else 0.0 for s, o in zip(scores, own, strict=True)]
             return Measured(candidate, tuple(shares), candidate.grade, 0.0)
@@ -198,7 +202,7 @@ class Grader:
         return [m for m in others if m.grade not in filled]
 
     def _limit(self, pair: Pair, candidate: Candidate) -> float:
-        """The relevance from which on the candidate is taken for a false negative."""
+        """Return the relevance from which on the candidate is taken for a false negative."""
         is_edited = candidate.source == "llm" and exchanged_terms(candidate.text, pair.positive) is not None
         return self.section.false_negative_above - (MARGIN if is_edited else 0.0)
 
@@ -237,6 +241,6 @@ def _tuple_of(pair: Pair, chosen: list[Measured], own: float) -> GradedTuple:
 
 
 def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
-    """The grades, among those wanted, that have no negative."""
+    """Return the grades, among those wanted, that have no negative."""
     filled = {negative.grade for negative in graded.negatives} if graded else set()
     return [grade for grade in grades if grade not in filled]

@@ -1,4 +1,4 @@
-"""Whatever measures how relevant a text is to a query."""
+"""Judges: models that measure how relevant a text is to a query."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class EmbeddingJudge:
         self._vectors: Vectors = np.empty((0, 0), dtype=np.float32)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The cosine of each (query, text)."""
+        """Return the cosine of each (query, text)."""
         asked: list[tuple[Role, str]] = []  # query, text, query, text ...
         for query, text in pairs:
             asked += [("query", query), ("document", text)]
@@ -51,7 +51,7 @@ class EmbeddingJudge:
         return scores
 
     def relevance(self, query: str, text: str) -> float:
-        """The cosine of one query and text."""
+        """Return the cosine of one query and text."""
         return self.scores([(query, text)])[0]
 
     def _cosines(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ class CrossEncoderJudge:
     """Relevance by a model that reads query and text together, 0 to 1. Each distinct pair is asked about once.
 
     Args:
-        predict: as of `multigrain.model.load.load_cross_encoder`.
+        predict: the relevance of (query, text) pairs, as `multigrain.model.load.load_cross_encoder(...).predict`.
     """
 
     def __init__(self, predict: Predict) -> None:
@@ -83,7 +83,7 @@ class CrossEncoderJudge:
         self._known: dict[bytes, float] = {}
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The relevance of each (query, text)."""
+        """Return the relevance of each (query, text), 0 to 1."""
         keys = [_key(*pair) for pair in pairs]
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._known}
         if new:
@@ -93,7 +93,7 @@ class CrossEncoderJudge:
 
 
 def _key(query: str, text: str) -> bytes:
-    """16 bytes that stand for a pair of texts, which are too many to keep."""
+    """Return 16 bytes that stand for a pair of texts, which are too many to keep."""
     digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=16)
     digest.update(b"\xff" + text.encode("utf-8", "surrogatepass"))  # a byte that UTF-8 has not
     return digest.digest()

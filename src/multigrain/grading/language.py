@@ -1,4 +1,4 @@
-"""Is a candidate in the language of the positive, and is it a passage at all?
+"""Recognise candidates in another language than the positive, and refusals of a language model.
 
 Both questions are answered with "no" only where it is certain: a rule that drops one good candidate in a hundred
 costs more than the one bad candidate that it lets pass.
@@ -30,7 +30,7 @@ SAME_SCRIPT, OTHER_SCRIPT = 0.9, 0.6
 
 
 def language_of(text: str) -> tuple[str, float] | None:
-    """The language of a text (ISO 639-1) and its probability; None if it is too short or not certain.
+    """Return the language of a text (ISO 639-1) and its probability; None if it is too short or not certain.
 
     >>> language_of("The treatment usually takes two weeks and can be done at home.")[0]
     'en'
@@ -72,9 +72,10 @@ def _is_other_script(text: str, like: str) -> bool:
 
 @lru_cache(RECENT)
 def _scripts(text: str) -> list[str]:
-    """The script of each letter: the first word of its name in Unicode. Greek is left out, for it writes formulas.
+    """Return the script of each letter: the first word of its name in Unicode.
 
-    The scripts of Japanese and Korean count as one with that of Chinese, which they are mixed with.
+    Greek is left out, for it writes formulas. The scripts of Japanese and Korean count as one with that of Chinese,
+    which they are mixed with.
     """
     names = (
         unicodedata.name(letter, "").split("-")[0].split(" ")[0] for letter in text[:LOOKED_AT] if letter.isalpha()
@@ -91,7 +92,7 @@ def _ranking(text: str) -> list[tuple[str, float]]:
 
 @cache
 def _identifier() -> Any:
-    """A naive Bayes classifier over byte n-grams, 5 MB, of 100 and some languages (langid.py, Lui and Baldwin 2012)."""
+    """Load langid.py (Lui and Baldwin 2012): naive Bayes over byte n-grams, about 100 languages, 5 MB."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

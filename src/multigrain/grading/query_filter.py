@@ -14,9 +14,9 @@ from itertools import islice
 import numpy as np
 
 from multigrain.config import GradingSection
+from multigrain.grading.candidate_rules import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
-from multigrain.grading.rules import words_in
 from multigrain.model.roles import Embed
 from multigrain.records import Document, Pair, folded, identity
 from multigrain.terminal import meter
@@ -92,7 +92,7 @@ def filter_queries(
 
 
 def broken_rule(pair: Pair) -> tuple[str, float] | None:
-    """The first rule that the query breaks, with the value that breaks it; None where it breaks none."""
+    """Return the first rule that the query breaks, with the value that breaks it; None where it breaks none."""
     for name, rule in RULES:
         if (value := rule(pair)) is not None:
             return name, value
@@ -118,7 +118,7 @@ def _of_the_text(pair: Pair) -> float | None:
 
 
 def _copy(pair: Pair) -> float | None:
-    """The share of the query that stands in the passage word for word."""
+    """Return the share of the query that stands in the passage word for word, where it is a copy; else None."""
     if folded(pair.query) == folded(pair.positive):
         return 1.0
     query, passage = folded(pair.query).rstrip(".?!").split(), folded(pair.positive).split()[:COMPARED]

@@ -1,4 +1,4 @@
-"""What became of the candidates, counted, and a few tuples to read."""
+"""Report on the grading of candidates: counts, measurements, and a few tuples to read."""
 
 import random
 from collections import Counter, defaultdict
@@ -53,7 +53,7 @@ class Report:
             self._add_tuple(graded_tuple)
 
     def _add_rises(self, measured: Sequence[Measured]) -> None:
-        """Of the written candidates, before anything is moved or dropped for its relevance."""
+        """Note where relevance rises from one written grade of a pair to the next, before any is moved or dropped."""
         by_pair: defaultdict[str, dict[int, Measured]] = defaultdict(dict)
         for m in measured:
             if m.candidate.source == "llm":
@@ -74,7 +74,7 @@ class Report:
             self._sample[place] = graded
 
     def result(self) -> dict[str, Any]:
-        """Counts and measurements for `grading/report.json`.
+        """Return counts and measurements for `grading/report.json`.
 
         `order_rate` is the share of adjacent written candidates of a pair (grade asked g and the next one asked)
         whose relevance rises, by each judge, before grading; among the tuples it rises by construction.
@@ -103,7 +103,7 @@ class Report:
         }
 
     def _row(self, source: str, grade: int) -> dict[str, Any]:
-        """One grade of one source: asked for at this grade; measured at this grade; kept at this grade."""
+        """Return the counts of one grade of one source: candidates asked for, measured and kept at this grade."""
         relevance = self._relevance[source, grade]
         return {
             "grade": grade,
@@ -117,7 +117,7 @@ class Report:
         }
 
     def _style(self) -> dict[str, Any]:
-        """Lengths and style, of the positives and of the negatives by grade and source."""
+        """Return lengths and style of the positives, and of the negatives by grade and source."""
         groups: dict[str, list[str]] = {"positive": [graded.positive for graded in self._sample]}
         for graded in self._sample:
             for negative in graded.negatives:
@@ -134,7 +134,7 @@ class Report:
         return find_leak(positives, negatives)
 
     def _near_duplicates(self) -> float | None:
-        """Share of the sampled negatives that nearly equal one of another tuple.
+        """Return the share of the sampled negatives that nearly equal one of another tuple.
 
         The very same document is none, nor is a cloze of it: written texts are compared with written ones, mined
         ones with mined ones.
@@ -148,7 +148,7 @@ class Report:
 
 
 def render(report: dict[str, Any]) -> str:
-    """The report as a table, and what is worth a warning."""
+    """Render the report as a table, with the shares that matter below it."""
     lines = [f"{'source':7} {'grade':>5} {'asked':>6} {'kept':>6} {'relevance':>14} {'words':>6}  dropped"]
     for source, rows in report["by_source"].items():
         for row in rows:
@@ -199,7 +199,7 @@ def what_became(report: dict[str, Any]) -> str:
 
 
 def render_examples(report: dict[str, Any]) -> str:
-    """The drawn tuples, to read."""
+    """Render the sampled tuples, one line a text."""
     blocks = []
     for graded in report["examples"]:
         lines = [f"{'query':14}{graded['query']}", f"{'positive':14}{graded['positive']}"]

@@ -23,11 +23,11 @@ FILLED, WRITTEN, ASKED, GAP, WIDE = 10.0, 0.3, 0.3, 4.0, 0.35
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A candidate with what the judges found."""
+    """A candidate with the measurements of the judges."""
 
     candidate: Candidate
     relevance: tuple[float, ...]
-    """Relative to the positive's, by each judge."""
+    """Relative relevance r = s(q, c) / s(q, p), by each judge."""
     grade: int
     length: float
     """log(words / words of the positive)."""
@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def value(self) -> float:
-        """Return what it is worth, whatever stands beside it."""
+        """Return the value of the candidate by itself, whatever stands beside it."""
         written = WRITTEN if self.candidate.source == "llm" else 0.0
         asked = ASKED if self.candidate.grade == self.grade else 0.0
         return FILLED - abs(self.length) + written + asked

@@ -1,7 +1,7 @@
 """The surface of a text in numbers: how long, how punctuated, how written; never which words.
 
-`surface` is what the leak test classifies by (`multigrain.grading.surface_leak`); `statistics_of` is what reports
-print.
+`surface` is what the leak test classifies by (`multigrain.grading.surface_leak`); `statistics_of` is what
+reports print.
 """
 
 import re
@@ -37,7 +37,7 @@ FEATURES = (
 
 
 def surface(text: str) -> tuple[float, ...]:
-    """The features of one text, in the order of `FEATURES`.
+    """Return the features of one text, in the order of `FEATURES`.
 
     >>> dict(zip(FEATURES, surface("The cat sleeps. It is 12!"), strict=True))["words a sentence"]
     3.0
@@ -56,7 +56,7 @@ def surface(text: str) -> tuple[float, ...]:
 
 
 def statistics_of(texts: Iterable[str]) -> dict[str, Any]:
-    """Length and style of a group of texts, ready for JSON; `{"texts": 0}` for no texts.
+    """Return length and style of a group of texts, ready for JSON; `{"texts": 0}` for no texts.
 
     `words` and `characters` are [lower quartile, median, upper quartile]; the others are means of `surface`.
     """
@@ -82,7 +82,7 @@ def _count(signs: Counter[str], kind: Callable[[str], bool]) -> int:
 
 
 def _upper_case(signs: Counter[str]) -> float:
-    """The share of the letters that have case."""
+    """Return the share of upper case among the letters that have case."""
     upper = _count(signs, str.isupper)
     return _share(upper, upper + _count(signs, str.islower))
 
@@ -92,6 +92,6 @@ def _short_words(words: list[str]) -> float:
 
 
 def _distinct(words: list[str]) -> float:
-    """Of the first 50 words, for the share falls with the length."""
+    """Return the share of distinct words among the first 50: of a whole text it falls with the length."""
     first = [word.casefold() for word in words[:50]]
     return _share(len(set(first)), len(first))

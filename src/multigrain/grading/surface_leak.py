@@ -23,7 +23,7 @@ LIMIT = 0.65
 FEWEST_TUPLES, MOST_TUPLES = 20, 3000
 FOLDS = 5
 TELLING = 3
-"""Features that are named."""
+"""Features that a report names."""
 
 Rows = NDArray[np.float64]
 """(number of texts, number of features)"""
@@ -75,7 +75,7 @@ def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: in
     Args:
         positives: with the ids of their tuples.
         negatives: likewise, and with the label they are also counted under.
-        seed: of the draw, the folds and the classifier.
+        seed: seed of the draw, the folds and the classifier.
     """
     from threadpoolctl import threadpool_limits
 
@@ -115,7 +115,7 @@ def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> _Com
 
 
 def _folds(groups: list[str], seed: int) -> NDArray[np.int64]:
-    """The fold of each text: one tuple is never on both sides, or its topic would tell."""
+    """Return the fold of each text: one tuple is never on both sides, or its topic would tell."""
     names, index = np.unique(groups, return_inverse=True)
     fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
     return fold
@@ -147,7 +147,10 @@ def _by_label(called: Flags, is_positive: Flags, labels: list[str]) -> dict[str,
 
 
 def _telling(rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> tuple[Feature, ...]:
-    """The features that tell most, each by itself: importances in the large classifier split among its twins."""
+    """Return the features that tell most, each by itself.
+
+    Importances in the large classifier would be split among features that measure nearly the same.
+    """
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_leaf_nodes=4, min_samples_leaf=5, class_weight="balanced", random_state=0)

@@ -1,4 +1,4 @@
-"""What a candidate exchanges in the positive, where it is the positive with a term exchanged."""
+"""Find the term that a candidate exchanges, where it is the positive with one term exchanged for another."""
 
 from collections import Counter
 from difflib import SequenceMatcher
@@ -9,8 +9,9 @@ from multigrain.records import folded
 SAME_TEXT = 0.8
 """Share of the words in which two texts must agree to be one text with something exchanged."""
 COMPARED = 300
-"""Words."""
+"""Words of each text that are compared."""
 REMEMBERED = 4096
+"""Comparisons that are remembered."""
 MARGIN = 0.1
 """So much further below the positive must a text be that is the positive with a term exchanged: else the term was
 not what decides, and the text still answers the query."""
@@ -20,7 +21,7 @@ SYNONYM = 0.65
 
 @lru_cache(REMEMBERED)
 def exchanged_terms(text: str, positive: str) -> tuple[str, str] | None:
-    """(what stood in the positive, what stands there now), of the commonest exchange; None if they are two texts.
+    """Return (term in the positive, term in the text) of the commonest exchange; None for two different texts.
 
     >>> exchanged_terms("Boil the rice for ten minutes.", "Boil the eggs for ten minutes.")
     ('eggs', 'rice')

@@ -1,4 +1,12 @@
-"""Which documents share the words of a query: BM25, over a corpus of any size."""
+"""Find the documents that share the words of a query: BM25, over a corpus of any size.
+
+    BM25(q, d) = sum over w in q of  idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|))
+    idf(w)     = log(1 + (N - n(w) + 0.5) / (n(w) + 0.5))
+
+with k1 = 1.5 and b = 0.75. tf(w, d) counts the word w in d, |d| the words of d, N the documents, n(w) the documents
+that have w. This is the form of Lucene (Kamphuis et al. 2020, "Which BM25 do you mean?"). Robertson et al. (1994)
+have the factor k1 + 1 in the numerator, which changes no ranking.
+"""
 
 import sys
 from collections import Counter
@@ -21,13 +29,13 @@ finally:
     sys.modules.update(_known)
 
 SHARD = 50_000
-"""Documents that are indexed at once."""
+"""Documents of one index."""
 AT_ONCE = 1024
-"""Texts that are taken apart at once."""
+"""Texts that are split into words at once."""
 
 
 class Words:
-    """Takes texts apart into words, without stop words and endings.
+    """Splits texts into words: stop words are left out, the others are stemmed.
 
     Args:
         language: an English name ("german") or a code ("de"). Where bm25s has no stop words for it, or Snowball no
@@ -55,7 +63,7 @@ class Words:
 
 
 K1, B = 1.5, 0.75
-"""Of BM25: when further occurrences of a word count for less, and how much the length of a text matters."""
+"""The parameters of BM25: how soon further occurrences of a word count for less, and how much the length matters."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Statistics:
     length: float
     """Words of a document, on average."""
     having: Mapping[str, int]
-    """The documents that have a word, for words that anybody asks for."""
+    """Word -> documents that have it, for the words of the queries."""
 
     def bm25(self, query: Sequence[str], text: Counter[str]) -> float:
         """The BM25 of a text, given as its words and how often each stands there; see `nearest_by_words`."""
@@ -79,8 +87,12 @@ class Statistics:
 
 
 def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words) -> Statistics:
-    """Those of a corpus, read once, for the words of some queries; memory grows with these alone."""
-    asked, texts = iter(queries), iter(documents)
+    """Return the statistics of a corpus, read once, for the words of some queries.
+
+    Memory grows with the words of the queries, not with the corpus.
+    """
+    asked = iter(queries)
+    texts = iter(documents)
     wanted: set[str] = set()
     while block := list(islice(asked, AT_ONCE)):
         wanted.update(words(block)[1])
@@ -98,11 +110,9 @@ def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words
 def nearest_by_words(
     queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
 ) -> NDArray[np.int64]:
-    r"""Return for each query the `depth` documents of the highest BM25, best first.
+    """Return for each query the `depth` documents of the highest BM25, best first.
 
-        BM25(q, d) = \sum_{w in q} idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|)),   k1 = 1.5, b = 0.75
-
-    (Lucene's form, of Kamphuis et al. 2020). The corpus is indexed in shards, and as in Lucene and Elasticsearch idf
+    The formula is at the head of this module. The corpus is indexed in shards, and as in Lucene and Elasticsearch idf
     and the mean length are those of the shard. An index holds the words of the queries alone; all others count as
     one, which no query has, so that lengths stay right. Equal scores rank in the order of the corpus.
 
@@ -133,14 +143,19 @@ def nearest_by_words(
 
 
 def bm25_index(texts: list[list[int]], numbers: dict[str, int]) -> bm25s.BM25:
-    """Of texts as numbers of words, and all words with their numbers."""
+    """Return the index of some texts.
+
+    Args:
+        texts: the numbers of the words of each text.
+        numbers: word -> number, of all words.
+    """
     index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index((texts, numbers), show_progress=False)
     return index
 
 
 def _take_apart(documents: Iterator[tuple[int, str]], words: Words, numbers: dict[str, int]) -> dict[int, list[int]]:
-    """For each document, by its number, the numbers of its words among the queries'."""
+    """Return number of document -> numbers of its words; a word that no query has gets the number after the last."""
     parts: dict[int, list[int]] = {}
     while block := dict(islice(documents, AT_ONCE)):
         found, names = words(list(block.values()))

@@ -68,7 +68,7 @@ def mine_candidates(
     Yields:
         Candidates by pair, in it by method, in it by grade; `model` is the encoder's name, or "bm25".
     """
-    choice = _choose(known, documents, embed, bounds, mining, seed)
+    choice = _choose(known, documents, embed, bounds=bounds, mining=mining, seed=seed)
     names = {"embedding": model, BM25: BM25}
     for index, pair in enumerate(known.pairs):
         proposed: set[int] = set()
@@ -80,7 +80,7 @@ def mine_candidates(
 
 
 class _Best:
-    """For each pair and grade the documents of the smallest keys so far; a key's low half is the document's number."""
+    """The documents of the smallest keys so far, for each pair and grade; a key's low half is the document's number."""
 
     NONE = np.uint64(2**64 - 1)
 
@@ -121,7 +121,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What documents are measured against: the pairs, and the bands of relative relevance that mean the grades."""
+    """The pairs that documents are measured against, and the band of relative relevance of each grade."""
 
     shares: Vectors
     """(pairs, dimension), see `_shares`."""
@@ -246,7 +246,7 @@ def _hits(pairs: Sequence[Pair], documents: Sequence[Document], language: str) -
 
 
 def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int, Document]]:
-    """The documents that may be mined, with their numbers."""
+    """Yield the documents that may be mined, with their numbers."""
     for number, document in enumerate(documents):
         if number % BLOCK == 0:
             progress.advance(min(BLOCK, len(documents) - number))
@@ -261,13 +261,13 @@ def _block(members: list[tuple[int, Document]], embed: Embed, known: FalseNegati
 
 
 def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:
-    """An odd random number for each pair, from the seed and its id."""
+    """Return an odd random number for each pair, from the seed and its id."""
     digests = [hashlib.blake2b(f"{seed} {pair.id}".encode(), digest_size=4).digest() for pair in pairs]
     return np.frombuffer(b"".join(digests), dtype=np.uint32) | np.uint32(1)
 
 
 def _scattered(numbers: Numbers) -> NDArray[np.uint32]:
-    """A random number for each document, no two alike: the finalizer of MurmurHash3."""
+    """Return a pseudo-random number for each document, no two alike: the finalizer of MurmurHash3."""
     x = numbers.astype(np.uint32) + np.uint32(1)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
@@ -275,5 +275,5 @@ def _scattered(numbers: Numbers) -> NDArray[np.uint32]:
 
 
 def _packed(keys: NDArray[Any], numbers: Numbers) -> Keys:
-    """The key in the high half, the document's number in the low one."""
+    """Return the keys with the document's number: the key is the high half, the number the low half."""
     return (keys.astype(np.uint64) << np.uint64(32)) | numbers.astype(np.uint64)

@@ -1,8 +1,9 @@
 """In-batch false negatives: which other tuples' documents in a batch are known to be no negatives of a query.
 
-`multigrain.data.known_false_negatives.FalseNegatives` judges texts of the corpus before there are tuples: is
-this candidate a negative of that pair? It keeps 16 bytes a text, because it sees the whole corpus. This module looks at the texts of the
-tuples alone, and keeps sets by `identity`, with which a batch is planned and its columns are compared.
+`multigrain.data.known_false_negatives.FalseNegatives` judges texts of the corpus before there are tuples: is this
+candidate a negative of that pair? It keeps 16 bytes a text, because it sees the whole corpus. This module looks at
+the texts of the tuples alone, and keeps sets by `identity`, with which a batch is planned and its columns are
+compared.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,10 +1,10 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multigrain.grading.rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against, words_in
+from multigrain.grading.candidate_rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against, words_in
 from multigrain.records import Candidate, Pair, Source
 
 PAIR = Pair("p", "how do cats sleep at night", "Cats sleep in short naps through day and night alike.")
@@ -176,6 +176,7 @@ def test_no_text_takes_long(piece: str) -> None:
     assert time.process_time() - start < 10
 
 
+@settings(deadline=None)  # the first example loads the model that recognises languages
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))
 def test_any_text_has_an_answer(text: str, positive: str, earlier: list[str]) -> None:
     broken = broken_rule(Candidate("p", 1, text, "llm", "m"), Pair("p", "a query", positive), earlier)

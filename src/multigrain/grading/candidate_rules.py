@@ -36,7 +36,7 @@ Finding = tuple[str, float | None]
 
 
 def broken_rule(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tuple[str, float] | None:
-    """The first rule that the candidate breaks, with the value that breaks it; None where it breaks none.
+    """Return the first rule that the candidate breaks, with the value that breaks it; None where it breaks none.
 
     Args:
         candidate: the text to look at.
@@ -48,7 +48,7 @@ def broken_rule(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tup
 
 
 def is_same_text(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tuple[str, float] | None:
-    """The rule by which a text that is kept as it came is none all the same: it repeats another, word for word."""
+    """Return the rule that drops even a text that is kept as it came: it repeats another, word for word."""
     others = {"the query": [pair.query], "the positive": [pair.positive], "another candidate": earlier}
     text = folded(candidate.text)
     same = (name for name, texts in others.items() if any(folded(other) == text for other in texts))
@@ -56,7 +56,7 @@ def is_same_text(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> tu
 
 
 def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Iterator[Finding]:
-    """Rule by rule; nobody looks further than to the first that is broken."""
+    """Yield rule by rule; the caller stops at the first that is broken."""
     text = candidate.text
     if candidate.source == "llm":
         yield from _findings_in_written(text, pair.positive)
@@ -67,7 +67,7 @@ def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Itera
 
 
 def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
-    """Yield what happens to language models alone."""
+    """Yield the rules for faults that only language models make."""
     words = words_in(text)
     yield "too short", words if words < min(FEWEST_WORDS, SHORTEST * words_in(positive)) else None
     # Where positives have such labels, as in lists of questions and answers, they are no echo.
@@ -90,7 +90,7 @@ def words_in(text: str) -> float:
 
 
 def length_against(text: str, positive: str, longest: int) -> float:
-    """log(words of the text / words of the positive): 0 = as long, below 0 = shorter.
+    """Return log(words of the text / words of the positive): 0 = as long, below 0 = shorter.
 
     Of both at most `longest` words count: a model that reads no more cannot learn from the rest. Labels and titles of
     up to `FEWEST_WORDS` words are all as long as each other.
@@ -103,7 +103,7 @@ def _counted(text: str, longest: int) -> float:
 
 
 def _likeness(text: str, other: str) -> float | None:
-    """Share of matching characters where two texts say the same, else None.
+    """Return the share of matching characters where two texts say the same, else None.
 
     A text in which a word was exchanged is no copy, however much it looks like one: these are the hardest negatives.
     """
@@ -125,6 +125,6 @@ def _nested(words: Counter[str], others: Counter[str]) -> bool:
 
 @lru_cache(REMEMBERED)
 def _words_of(text: str) -> tuple[str, Counter[str]]:
-    """The text as texts are compared, and how often each word stands in it."""
+    """Return the text as texts are compared, and how often each word stands in it."""
     text = folded(text)
     return text, Counter(WORD.findall(text))
