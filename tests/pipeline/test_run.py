@@ -16,10 +16,9 @@ from transformers import Trainer
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
-from multigrain.errors import ConfigError, LLMReplyError, RunError
+from multigrain.errors import LLMReplyError, RunError
 from multigrain.model.load import load_model
 from multigrain.pipeline import stage_table, verbs
-from multigrain.pipeline.check import check
 from multigrain.pipeline.verbs import run
 from tests import warm
 
@@ -186,42 +185,6 @@ def test_search_and_evaluation_keep_models_apart(run_toml: Path) -> None:
     assert verbs.evaluate(changed, force=True)["trained"] == mixed
 
 
-def test_changed_data_are_noticed(run_toml: Path) -> None:
-    run(load_config(run_toml))
-    pairs = run_toml.parent / "pairs.jsonl"
-    pairs.write_text(pairs.read_text().replace("the cat is near", "a cat is near"))
-    with pytest.raises(ConfigError, match="made from other input files"):
-        run(load_config(run_toml))
-    summary = run(load_config(run_toml), force=True)
-    assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
-    assert summary["difference"]
-
-
-def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished model is not written over because its base was fetched anew."""
-    models = {key: tmp_path / key for key in ("base", "judge")}
-    for folder in models.values():
-        shutil.copytree(load_config(run_toml).model.base, folder)
-    settings = [f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
-    config = load_config(run_toml, settings)
-    run(config)
-    for folder in models.values():
-        before = (folder / "config.json").read_text()
-        (folder / "config.json").write_text(before + "\n")
-        with pytest.raises(ConfigError, match=f"made with other files of {folder}. .*--force"):
-            run(config)
-        assert f"made otherwise (other files of {folder})" in check(config)
-        (folder / "config.json").write_text(before)
-    (models["base"] / "config.json").write_text(before + "\n")
-    run(config, force=True)
-    manifest = json.loads((config.folder / "manifest.json").read_text())
-    for entry in manifest.values():
-        del entry["models"]
-    (config.folder / "manifest.json").write_text(json.dumps(manifest))
-    (models["base"] / "config.json").write_text(before)
-    run(config)  # of earlier versions nobody knows it
-
-
 def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -> None:
     """Killed a moment after each of these appears; then once to the end: as if nothing had happened."""
     undisturbed = load_config(run_toml).folder
@@ -285,18 +248,6 @@ def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: p
     assert len(asked) == counts["sent"]
     assert len(first) + len(asked) <= 120  # several pairs may exchange the same term
     assert not first & set(asked)
-
-
-def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
-    run_toml: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(load_config(run_toml))
-    capsys.readouterr()
-    run(load_config(run_toml, ["synthesis.domain=''"]), force=True)
-    err = capsys.readouterr().err
-    assert "synthesize ..." in err and "grade ..." in err
-    for stage in ("data", "train", "evaluate"):
-        assert f"{stage}: done already" in err
 
 
 def test_a_killed_training_says_why_it_begins_anew(

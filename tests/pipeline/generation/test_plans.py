@@ -10,7 +10,7 @@ import pytest
 from multigrain.config import Config, load_config
 from multigrain.data.jsonl import read_tuples, write_records
 from multigrain.data.sampling import choose
-from multigrain.pipeline import freshness, verbs
+from multigrain.pipeline import verbs
 from multigrain.pipeline.generation import ask, plans
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple
@@ -95,21 +95,6 @@ def test_tuples_that_come_first_leave_the_order_of_all_others_to_the_seed() -> N
     curriculum = plan(tuples, phases, 4, first=first)
     seen = {id for step in range(5) for id in curriculum.ids_at(step)}
     assert first < seen and len(seen) == 20
-
-
-def test_other_steps_redo_what_is_asked_only_where_they_cut_it(run_toml: Path) -> None:
-    """30 pairs are trained on; 8 steps of 4 see them all."""
-    config = load_config(run_toml, [*SHORT, "training.steps=8"])
-    verbs.grade(_synthesized(config))
-    run_dir = RunDir(config.folder)
-    done = ["data", "synthesize", "grade"]
-    longer = load_config(run_toml, [*SHORT, "training.steps=80"])
-    assert freshness.finished(longer, run_dir) == done and not freshness.freshness_of(longer, run_dir).is_outdated
-    shorter = load_config(run_toml, [*SHORT, "training.steps=3"])
-    assert freshness.finished(shorter, run_dir) == ["data"] and freshness.freshness_of(shorter, run_dir).is_outdated
-    assert freshness.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
-        "data"
-    ]
 
 
 def test_a_raised_cap_pays_for_the_new_pairs_alone(run_toml: Path) -> None:

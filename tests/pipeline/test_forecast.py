@@ -1,0 +1,60 @@
+"""What is told of a run's time, and of how its pairs and its training fit each other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multigrain.config import Config
+from multigrain.llm.budget import Usage
+from multigrain.pipeline.forecast import Size, forecast
+
+
+def config(pairs: Path | str = "a.jsonl", **sections: Any) -> Config:
+    return Config.model_validate({"name": "x", "data": {"pairs": str(pairs)}, **sections})
+
+
+SMALL = Size(pairs=1000, documents=1000, tokens=100)
+
+
+def told(size: Size, calls: int, **sections: Any) -> str:
+    return "\n".join(forecast(config(**sections), size, Usage(calls, 100 * calls, 300 * calls)))
+
+
+def test_far_more_pairs_than_training_sees() -> None:
+    said = told(Size(50_000, 50_000, 100), 10_240)
+    assert "2,560 of 50,000 pairs by training (80 steps x 32): 0.051 epochs" in said
+    assert "training sees 5% of the pairs; for each of them once set training.steps = 1563" in said
+    assert "beware" not in told(SMALL, 4000)
+
+
+def test_few_pairs_many_times() -> None:
+    said = told(Size(36, 40, 100), 144)
+    assert "36 of 36 pairs by training (80 steps x 32): 71 epochs" in said
+    assert "training sees each pair about 71 times; give more pairs, or lower training.steps (2 see each once)" in said
+
+
+def test_pairs_that_do_not_fill_a_batch() -> None:
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 2})
+    assert "32 of 32 pairs by training (2 steps x 32): 2 epochs" in said
+    assert "see each once" not in said
+    said = told(Size(32, 40, 100), 10, training={"batch_size": 64, "steps": 40})
+    assert "training sees each pair about 40 times; give more pairs, or lower training.steps (1 see each once)" in said
+
+
+def test_days_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multigrain.pipeline.forecast._cores", lambda: 2)
+    assert "asking the language model takes about 3.3 days; lower synthesis.limit" in told(SMALL, 720_000)
+    endpoint = {"provider": "endpoint", "model": "m", "base_url": "http://h/v1", "max_concurrency": 100}
+    assert "beware" not in told(SMALL, 720_000, llm=endpoint)  # 14 h, at 100 requests at once and 7 s each
+    assert "synthesize 14.0 h" in told(Size(1000, 0, 100), 720_000, llm=endpoint)
+
+
+def test_a_model_that_is_not_on_this_disk_has_no_time() -> None:
+    said = told(SMALL, 10, model={"base": "somebody/elses"}, evaluation={"tasks": ["mteb:X"]})
+    assert "train unknown, evaluate unknown" in said and "grade under a minute" in said
+
+
+def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multigrain.pipeline.forecast._has_gpu", lambda: True)
+    assert "a GPU is there, and faster; by how much is not known" in told(SMALL, 10)
