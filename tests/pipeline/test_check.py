@@ -1,7 +1,6 @@
 """What `check` says of time and use, and that it says it quickly."""
 
 import json
-import random
 import re
 import time
 from collections.abc import Callable
@@ -14,21 +13,9 @@ from multigrain.config import Config, load_config
 from multigrain.pipeline import check as module
 from multigrain.pipeline.check import check
 from multigrain.records import Pair
+from tests.pipeline.drawn_pairs import config, texts
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
-
-
-def config(pairs: Path | str = "a.jsonl", **sections: Any) -> Config:
-    return Config.model_validate({"name": "x", "data": {"pairs": str(pairs)}, **sections})
-
-
-def texts(count: int, words: int = 60) -> list[Pair]:
-    draw = random.Random(1)
-    known = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz ä", k=draw.randint(3, 9))) for _ in range(2000)]
-    return [
-        Pair(str(n), " ".join(draw.choices(known, k=8)), " ".join(draw.choices(known, k=draw.randint(1, 2 * words))))
-        for n in range(count)
-    ]
 
 
 def written(path: Path, pairs: list[Pair]) -> Path:

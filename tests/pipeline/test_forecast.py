@@ -1,18 +1,12 @@
 """What is told of a run's time, and of how its pairs and its training fit each other."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from multigrain.config import Config
 from multigrain.llm.budget import Usage
 from multigrain.pipeline.forecast import Size, forecast
-
-
-def config(pairs: Path | str = "a.jsonl", **sections: Any) -> Config:
-    return Config.model_validate({"name": "x", "data": {"pairs": str(pairs)}, **sections})
-
+from tests.pipeline.drawn_pairs import config
 
 SMALL = Size(pairs=1000, documents=1000, tokens=100)
 

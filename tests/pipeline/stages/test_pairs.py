@@ -25,8 +25,6 @@ from multigrain.pipeline.stages import pairs as stage
 from multigrain.records import folded
 from tests.conftest import WORDS
 
-Texts = list[str]
-
 
 def embed(texts: Sequence[str], role: Role) -> Vectors:
     """Cosine = the share of words that two texts have in common."""
@@ -37,7 +35,7 @@ def embed(texts: Sequence[str], role: Role) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
-def passages(count: int) -> Texts:
+def passages(count: int) -> list[str]:
     draw = random.Random(5)
     return [" ".join(draw.sample(WORDS, 16)) for _ in range(count)]
 
@@ -70,7 +68,7 @@ MODES = {
 
 @pytest.fixture
 def write_run(tmp_path: Path, tiny_encoder: Path) -> Callable[..., Path]:
-    def write(mode: str, texts: Texts | None = None) -> Path:
+    def write(mode: str, texts: list[str] | None = None) -> Path:
         lines = [{"id": f"d{place}", "text": text} for place, text in enumerate(texts or passages(40))]
         (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         data, synthesis = MODES[mode]
