@@ -119,9 +119,6 @@ def made(path: Path, *overrides: str, force: bool = False) -> tuple[Config, RunD
     return config, RunDir(config.folder)
 
 
-# What a run leaves
-
-
 def test_a_corpus_becomes_tuples_and_what_is_held_out_stays_out(write_run: Callable[..., Path]) -> None:
     _, run_dir = made(write_run("corpus"), "grading.repairs=0")
     drawn = list(read_documents(run_dir.passages))
