@@ -88,7 +88,7 @@ def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, 
 class RowsOfPhase(DefaultBatchSampler):
     """The sampler that sentence-transformers wants for each dataset; `StepSampler` alone decides what comes when."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_host: Any) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_unused: Any) -> None:
         super().__init__(range(len(dataset)), batch_size=batch_size, drop_last=drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:

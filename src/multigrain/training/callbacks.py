@@ -23,16 +23,16 @@ from multigrain.training.self_paced import SelfPacedSchedule
 REMEMBERED = 32
 """Entries of the log that transformers keeps."""
 FIRST = 20
-"""Steps at whose loss is looked to see whether there is anything to learn ..."""
+"""The first steps, whose loss shows whether there is anything to learn."""
 IN_A_ROW = 5
-"""... so many at a time: of one step alone, the loss says little."""
+"""Steps whose median loss is taken: the loss of one step alone says little."""
 EASY = 0.05
-"""Below it there is next to nothing: 0.02 was harmful, 0.1 and more were not (docs/results.md, no labels)."""
+"""The loss below which there is next to nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no labels)."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Writes log.jsonl, a line for each step and each evaluation, and moves the progress bar."""
+    """Write log.jsonl, a line for each step and each evaluation, and move the progress bar."""
 
     def __init__(self, curriculum: Curriculum, phase_at: PhaseAt, path: Path, progress: Meter) -> None:
         self._curriculum, self._phase_at, self._path, self._progress = curriculum, phase_at, path, progress
@@ -45,7 +45,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             write_atomic(self._path, "".join(self._lines_until(state.global_step)).encode())
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Append what has just come."""
+        """Append the newest entry to the log."""
         entry = state.log_history[-1]
         del state.log_history[:-REMEMBERED]  # each checkpoint writes it
         if not self._is_ours(entry):

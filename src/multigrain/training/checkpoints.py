@@ -14,7 +14,7 @@ STATE = "trainer_state.json"
 
 
 def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | None:
-    """The newest checkpoint that is whole; broken ones, left by a killed process, are removed.
+    """Return the newest complete checkpoint, and remove newer ones that a killed process left incomplete.
 
     Args:
         folder: holds the checkpoints.
@@ -38,7 +38,7 @@ def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | 
 
 
 def newest_whole(folder: Path, batch_size: int) -> Path | None:
-    """The newest checkpoint that is whole; nothing is removed."""
+    """Return the newest complete checkpoint; remove nothing."""
     for path in _newest_first(folder):
         state = _state(path)
         if state is not None and _is_whole(path, state, batch_size):
@@ -69,9 +69,9 @@ def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
     count = _processes(state, batch_size)
     names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
     zips = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *names)]
-    return all(path.is_file() and is_zipfile(path) for path in zips) and all(
-        map(_is_uncut, checkpoint.rglob("*.safetensors"))
-    )
+    if not all(path.is_file() and is_zipfile(path) for path in zips):
+        return False
+    return all(_is_uncut(path) for path in checkpoint.rglob("*.safetensors"))
 
 
 def _is_uncut(path: Path) -> bool:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=1)
-"""For another process: the main one may evaluate, or compute the states of frozen layers, for hours."""
+"""The longest wait for another process: the main one may evaluate, or compute frozen states, for hours."""
 FIRST_WORD = timedelta(seconds=20)
-"""What the others leave the main process to tell the user what all of them met; it may have to import torch first."""
+"""The time the main process has to report an error that all processes met; it may have to import torch first."""
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
 """How the backends say that another process is no longer there."""
 
@@ -53,7 +53,7 @@ def share_of(batch_size: int) -> int:
     """Return how many tuples of a step each process has.
 
     Raises:
-        ConfigError: they cannot be dealt evenly.
+        ConfigError: the tuples cannot be divided evenly among the processes.
     """
     if batch_size % count():
         fault = f"found {batch_size}; wanted a multiple of the {count()} processes"
@@ -69,10 +69,10 @@ def are_on_cpu() -> bool:
 
 
 def joined() -> "PartialState":
-    """These processes, brought together.
+    """Return the state of the process group; create the group at the first call.
 
     Raises:
-        ConfigError: they cannot be.
+        ConfigError: the processes cannot form a group.
     """
     import torch
     from accelerate import PartialState
@@ -95,7 +95,7 @@ def from_main(find: Callable[[], T]) -> T:
     """Return in every process what the main process finds.
 
     Raises:
-        MultigrainError: what the main process raises, in every process.
+        MultigrainError: the error that `find` raised; every process raises it.
     """
     if count() == 1:
         return find()
@@ -127,7 +127,7 @@ def leading() -> Iterator[None]:
 
 
 def begin() -> None:
-    """Tell the others, if there are any, that all is ready for their part."""
+    """Tell the other processes, if there are any, to take part in the training."""
     global _are_waiting  # noqa: PLW0603
     if _are_waiting:
         _are_waiting = False
@@ -138,7 +138,7 @@ def follow(take_part: Callable[[], None]) -> None:
     """Wait for the main process, and take part if there is something to do.
 
     Raises:
-        MultigrainError: what the main process raised before, or this one in its part.
+        MultigrainError: the main process failed before the training, or this process failed in it.
     """
     set_mode("none")
     with _loss_explained():
@@ -164,7 +164,7 @@ def is_first_to_tell() -> bool:
 
 
 def leave() -> None:
-    """Part from the others, at the end; backends complain about those who just go."""
+    """Leave the process group at the end; backends warn about processes that exit without it."""
     if count() > 1:
         joined().destroy_process_group()
 

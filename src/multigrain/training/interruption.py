@@ -21,10 +21,10 @@ ECHO = 5.0
 
 
 class Stopping(TrainerCallback):  # type: ignore[misc]
-    """Knows whether a checkpoint is wanted, and whether the training ends with it.
+    """Decide whether a checkpoint is wanted, and whether the training ends with it.
 
     Args:
-        minutes: the longest time between checkpoints.
+        minutes: the longest time between two checkpoints.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -48,7 +48,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         return time.monotonic() - self._saved >= self._seconds
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A checkpoint is whole.
+        """Note the time of the checkpoint that was just written.
 
         Raises:
             KeyboardInterrupt: the training was to end with it.

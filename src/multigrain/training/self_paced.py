@@ -41,7 +41,7 @@ class SelfPacedSchedule:
         """After how many steps: the phase that is to come, and the margin on the one that was."""
 
     def phase_at(self, step: int) -> int:
-        """The place of the phase of a step (from 0).
+        """Return the place of the phase of a step (both from 0).
 
         Raises:
             RunError: it is not decided yet: transformers fetches further ahead than it did.

@@ -64,10 +64,10 @@ def train_model(
     seed: int,
     held_out: HeldOut = HeldOut(),
 ) -> None:
-    """Train in place. A training that was interrupted goes on from its last whole checkpoint, exactly.
+    """Train in place. A training that was interrupted resumes exactly, from its last complete checkpoint.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         curriculum: every batch, planned.
         section: the settings.
         folder: receives curriculum.json, log.jsonl and checkpoints/.
@@ -95,7 +95,7 @@ def train_model(
     )
     phase_at = schedule.phase_at if schedule else curriculum.phase_at
     with _memory_explained():
-        trainer = _trainer(model, curriculum, section, folder, seed, phase_at)
+        trainer = _trainer(model, curriculum, section, folder=folder, seed=seed, phase_at=phase_at)
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
             trainer.add_callback(_evaluation_callback(trainer, schedule, held_out))
@@ -117,6 +117,7 @@ def _trainer(
     model: SentenceTransformer,
     curriculum: Curriculum,
     section: TrainingSection,
+    *,
     folder: Path,
     seed: int,
     phase_at: PhaseAt,

@@ -37,7 +37,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         self._begun = time.monotonic()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Note when it begins."""
+        """Note when the step begins, and run it."""
         self._begun = time.monotonic()
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         return loss
@@ -78,7 +78,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
             self.control.should_save = True  # transformers does so after it has logged
 
     def _together(self, *counts: int) -> list[int]:
-        """The sums over all processes."""
+        """Return the sums of the counts over all processes."""
         gathered = self.accelerator.gather(torch.tensor([counts], device=self.accelerator.device))
         sums: list[int] = gathered.sum(dim=0).tolist()
         return sums
@@ -105,7 +105,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
 
 
 def _graded(loss: nn.Module) -> GradedLoss:
-    """Our loss itself, which sentence-transformers' MatryoshkaLoss may wrap."""
+    """Return the GradedLoss itself, which MatryoshkaLoss may wrap."""
     inner = loss if isinstance(loss, GradedLoss) else loss.loss
     assert isinstance(inner, GradedLoss)
     return inner

@@ -28,16 +28,16 @@ class Texts:
     identities: Tensor
     """(distinct texts,) int64: equal where, and only where, texts are."""
     tokens: int
-    """How many are encoded."""
+    """Tokens of the distinct texts."""
 
 
 def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token: int = 0) -> Texts:
-    """Take the columns of a batch apart.
+    """Return the distinct texts of a batch, and the place of each text of its columns among them.
 
     Args:
-        columns: what sentence-transformers hands to a loss.
+        columns: the tokenized columns that sentence-transformers hands to a loss.
         padding_side: where the rows of `groups` are padded.
-        pad_token: with what.
+        pad_token: the token id of the padding.
     """
     device = columns[0]["input_ids"].device
     columns = [_moved(column, "cpu") for column in columns]  # one copy, instead of one for each row
@@ -104,7 +104,7 @@ def _rows(columns: Sequence[Features]) -> tuple[list[_Row], list[list[int]]]:
 
 
 def _padded(rows: Sequence[_Row], like: Features, padding_side: str, pad_token: int) -> Features:
-    """The rows as features, padded to the longest."""
+    """Return the rows as features, padded to the longest."""
     shape = like["input_ids"].shape
     longest = len(rows[0].ids)
     padded: Features = {}
@@ -128,7 +128,7 @@ def _identity(ids: tuple[int, ...]) -> int:
 
 
 def cut(features: Features, begin: int, end: int, padding_side: str = "right") -> Features:
-    """Some rows of a group, without the padding that all of them have."""
+    """Return the rows `begin` to `end` of a group, without the padding that all of them share."""
     mask = features["attention_mask"]
     shape = mask.shape
     length = int(mask[begin:end].sum(dim=1).max())
