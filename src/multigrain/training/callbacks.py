@@ -27,7 +27,8 @@ FIRST = 20
 IN_A_ROW = 5
 """Steps whose median loss is taken: the loss of one step alone says little."""
 EASY = 0.05
-"""The loss below which there is next to nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no labels)."""
+"""The loss below which there is next to nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no
+labels)."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
 
 

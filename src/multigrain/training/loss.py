@@ -102,8 +102,9 @@ class GradedLoss(CachedLossMixin, nn.Module):
         +------------------------------------------------+--------------------------------------------------+
 
     Relations:
-        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss (with `symmetric`,
-          MultipleNegativesSymmetricRankingLoss).
+        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss. With `symmetric`,
+          it is that loss with `directions=("query_to_doc", "doc_to_query")` and `partition_mode="per_direction"`, which
+          replaces the deprecated MultipleNegativesSymmetricRankingLoss.
         - CachedMultipleNegativesRankingLoss encodes every text twice; here those that fit in memory, once.
         - MatryoshkaLoss wraps it as it wraps those.
 
