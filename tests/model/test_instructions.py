@@ -165,7 +165,7 @@ def test_training_sees_what_encoding_will(
     """Also where a phase has the name of a column, by which the host would find its prompts."""
     model = built(prompted, prompt_in_pooling=prompt_in_pooling)
     section = SECTION.model_copy(update={"micro_batch_tokens": micro_batch_tokens})
-    trainer = train._trainer(model, curriculum(), section, tmp_path, 7, curriculum().phase_at)
+    trainer = train._trainer(model, curriculum(), section, folder=tmp_path, seed=7, phase_at=curriculum().phase_at)
     model.eval()
     for step, batch in enumerate(trainer.get_train_dataloader()):
         assert batch["dataset_name"] == f"phase_{curriculum().phase_at(step)}"
@@ -185,7 +185,9 @@ def test_training_sees_what_encoding_will(
 
 
 def test_a_model_without_prompts_trains_without(tiny_encoder: Path, tmp_path: Path) -> None:
-    trainer = train._trainer(built(tiny_encoder), curriculum(), SECTION, tmp_path, 7, curriculum().phase_at)
+    trainer = train._trainer(
+        built(tiny_encoder), curriculum(), SECTION, folder=tmp_path, seed=7, phase_at=curriculum().phase_at
+    )
     assert trainer.args.prompts is None
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from multigrain.pipeline.stages.soundness import collapse_fault, lost_score_fault, pooling_cause, require_sound
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
@@ -15,6 +14,7 @@ from multigrain.files import write_json
 from multigrain.model.roles import Embed
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.spoiled_model import collapse_fault, lost_score_fault, pooling_cause, require_sound
 from multigrain.records import Pair
 
 
