@@ -6,7 +6,7 @@ the command is run in.
 """
 
 from multigrain.config.base import Precision, Section
-from multigrain.config.evaluation import ExportSection
+from multigrain.config.export import ExportSection
 from multigrain.config.faults import explained
 from multigrain.config.grading import GradingSection
 from multigrain.config.llm import VARIABLE, LLMSection
@@ -19,6 +19,7 @@ from multigrain.config.load import (
     resolve_paths,
     validated,
 )
+from multigrain.config.mining import MiningSection
 from multigrain.config.model import LoraSection, ModelSection, described
 from multigrain.config.overwriting import (
     require_extendable_folder,
@@ -28,7 +29,7 @@ from multigrain.config.overwriting import (
 )
 from multigrain.config.run import OUTCOME_NEUTRAL, WRITTEN_SURPLUS, Config, differences
 from multigrain.config.run_folders import RUN_FILE, as_path, model_folder_of, run_folder_of, trained_folder_of
-from multigrain.config.synthesis import MiningSection, QueryType, SynthesisSection
+from multigrain.config.synthesis import QueryType, SynthesisSection
 from multigrain.config.training import PhaseSection, TrainingSection
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""The sections `[evaluation]` and `[export]`: what is measured, and what is written at the end."""
+"""The section `[evaluation]`: what is measured."""
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from multigrain.config.base import Precision, Section
 
@@ -16,19 +16,3 @@ class EvaluationSection(Section):
     hardware."""
     mteb_data: str | None = None
     """Folder with data sets of the hub, as OWNER/NAME, for `mteb:` tasks where the hub cannot be reached."""
-
-
-class ExportSection(Section):
-    """Settings of what is exported beside the model."""
-
-    onnx: bool = False
-    """Whether to write `model/onnx`: one graph from token ids to the embedding. Needs `pip install
-    "multigrain[onnx]"`."""
-    int8: bool = False
-    """Whether to write the graph in 8 bits too."""
-
-    @model_validator(mode="after")
-    def _int8_is_onnx(self) -> "ExportSection":
-        if self.int8 and not self.onnx:
-            raise ValueError("int8 = true needs onnx = true")
-        return self

@@ -10,11 +10,13 @@ from pydantic import Field, model_validator
 
 from multigrain.config.base import Section
 from multigrain.config.data import DataSection
-from multigrain.config.evaluation import EvaluationSection, ExportSection
+from multigrain.config.evaluation import EvaluationSection
+from multigrain.config.export import ExportSection
 from multigrain.config.grading import GradingSection
 from multigrain.config.llm import LLMSection
+from multigrain.config.mining import MiningSection
 from multigrain.config.model import ModelSection
-from multigrain.config.synthesis import MiningSection, SynthesisSection
+from multigrain.config.synthesis import SynthesisSection
 from multigrain.config.training import TrainingSection
 
 OUTCOME_NEUTRAL: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The sections `[synthesis]` and `[mining]`: where negatives come from, and in which grades."""
+"""The section `[synthesis]`: what the language model writes, and in which grades."""
 
 from typing import Annotated, Any, Literal
 
@@ -74,16 +74,3 @@ class SynthesisSection(Section):
         """Grades that may come from the origin, in rising order."""
         wanted = {grade for grade in (1, 2, 3, 4) if self.sources.get(str(grade), "both") in (origin, "both")}  # type: ignore[call-overload]
         return sorted(wanted & set(self.grades) if origin == "llm" else wanted)
-
-
-class MiningSection(Section):
-    """Settings of mining: how documents of the corpus fill the grades."""
-
-    enabled: bool = True
-    methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
-    """How documents are found. `embedding` draws from all documents of a grade; `bm25` takes those that rank first."""
-    grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
-    per_grade: int = Field(6, ge=1, le=16)
-    """Candidates that each method brings for each grade; grading chooses among them."""
-    language: str = "english"
-    """Language of the corpus, by which `bm25` knows stop words and endings."""
