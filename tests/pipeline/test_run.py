@@ -164,7 +164,7 @@ def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
     run(config)
     expected = results(config.folder)
     with monkeypatch.context() as patch:
-        patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_: 1 / 0)
+        patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             verbs.synthesize(load_config(run_toml, ["synthesis.grades=[1]"]), force=True)
     with pytest.raises(RunError, match="the stage before, synthesize, is not done"):
