@@ -42,20 +42,6 @@ def kind(request: Request) -> str:
     return request.version.split()[-1].partition("@")[0]
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """Every request that goes out."""
-    found: list[Request] = []
-    answer = ScriptedClient.complete
-
-    async def complete(self: ScriptedClient, request: Request) -> Answer:
-        found.append(request)
-        return await answer(self, request)
-
-    monkeypatch.setattr(ScriptedClient, "complete", complete)
-    return found
-
-
 def synthesized(run_toml: Path, *overrides: str) -> Config:
     config = load_config(run_toml, [STYLE, *overrides])
     verbs.synthesize(config)

@@ -46,20 +46,6 @@ def _judge_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"multigrain.pipeline.stages.{name}.judge_encoder", lambda *_: embed)
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """Every request that goes out."""
-    found: list[Request] = []
-    answer = ScriptedClient.complete
-
-    async def complete(self: ScriptedClient, request: Request) -> Answer:
-        found.append(request)
-        return await answer(self, request)
-
-    monkeypatch.setattr(ScriptedClient, "complete", complete)
-    return found
-
-
 MODES = {
     "corpus": ('corpus = "corpus.jsonl"', 'mode = "corpus"'),
     "tasks": ("", 'mode = "tasks"\ndomains = ["cooking", "law"]\ntasks = 7\npairs_per_task = 4'),
