@@ -15,7 +15,19 @@ from multigrain.errors import MultigrainError, RunError
 
 
 def count_lines(path: Path) -> int:
-    """Return the number of lines of a file, which is that of its records."""
+    """Return the number of lines of a file, which is that of its records.
+
+    The file is read once while it stays the same: stages ask for its length again and again.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    state = path.stat()
+    return _lines_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _lines_at(path: Path, _inode: int, _changed: int, _size: int) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
 

@@ -28,11 +28,21 @@ from multigrain.config.overwriting import (
     require_replaceable_folder,
 )
 from multigrain.config.run import OUTCOME_NEUTRAL, WRITTEN_SURPLUS, Config, differences
-from multigrain.config.run_folders import RUN_FILE, as_path, model_folder_of, run_folder_of, trained_folder_of
+from multigrain.config.run_folders import (
+    EXPORTED_MODEL,
+    RUN_FILE,
+    TRAINED_MODEL,
+    as_path,
+    model_folder_of,
+    run_folder_of,
+    trained_folder_of,
+)
 from multigrain.config.synthesis import QueryType, SynthesisSection
 from multigrain.config.training import PhaseSection, TrainingSection
 
 __all__ = [
+    "EXPORTED_MODEL",
+    "TRAINED_MODEL",
     "Config",
     "ExportSection",
     "GradingSection",

@@ -7,9 +7,9 @@ from multigrain.errors import ConfigError
 
 RUN_FILE = "run.toml"
 """What a run folder calls the file that describes it."""
-MODEL = "model"
+EXPORTED_MODEL = "model"
 """The folder of the exported model in a run folder."""
-TRAINED = "training/model"
+TRAINED_MODEL = "training/model"
 """The folder of the model as it was trained, its adapter apart."""
 
 
@@ -40,7 +40,7 @@ def run_file_of(folder: Path) -> Path:
     """
     if (folder / RUN_FILE).is_file():
         return folder / RUN_FILE
-    found = "is a model's folder" if (folder / "modules.json").is_file() else f"is a folder without {RUN_FILE}"
+    found = "is a model's folder" if _is_model(folder) else f"is a folder without {RUN_FILE}"
     run = next((parent for parent in folder.absolute().parents if is_run_folder(parent)), None)
     advice = f"; its run is {run}" if run else ""
     raise ConfigError(folder, [f"{found}; wanted a run's file or its run folder{advice}"])
@@ -56,13 +56,13 @@ def run_folder_of(place: str | Path) -> Path:
 def model_folder_of(place: str | Path) -> Path:
     """The model's folder that is meant: itself, or that of the model which a run has exported."""
     folder = as_path(place, "a model's folder")
-    return folder / MODEL if is_run_folder(folder) and not _is_model(folder) else folder
+    return folder / EXPORTED_MODEL if is_run_folder(folder) and not _is_model(folder) else folder
 
 
 def trained_folder_of(place: str | Path) -> Path:
     """The folder of the model that is meant, as it was trained: itself, or that of a run."""
     folder = as_path(place, "a model's folder")
-    return folder / TRAINED if is_run_folder(folder) else folder
+    return folder / TRAINED_MODEL if is_run_folder(folder) else folder
 
 
 def _is_model(folder: Path) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 
 import tomli_w
 
-from multigrain.config import RUN_FILE, Config, differences
+from multigrain.config import EXPORTED_MODEL, RUN_FILE, TRAINED_MODEL, Config, differences
 from multigrain.errors import ConfigError, RunError
 from multigrain.files import write_atomic, write_json
 
@@ -79,12 +79,12 @@ class RunDir:
         self.training_fingerprint = folder / "training" / "fingerprint"
         self.frozen = folder / "training" / "frozen"
         self.curriculum = folder / "training" / "curriculum.json"
-        self.trained = folder / "training" / "model"
+        self.trained = folder / TRAINED_MODEL
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"
         self.base_vectors = folder / "evaluation" / "vectors.bin"
-        self.model = folder / "model"
+        self.model = folder / EXPORTED_MODEL
         self.vectors = folder / "search" / "vectors.bin"
 
     def pair_files(self) -> list[Path]:

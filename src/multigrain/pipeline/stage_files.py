@@ -1,7 +1,6 @@
 """The files and models that each stage of a run reads, the files that it writes, and how training cuts its inputs."""
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from multigrain.config import Config
@@ -177,14 +176,8 @@ def _cut(asked: int, wanted: int) -> str:
 
 
 def _count_records(path: Path) -> int:
-    """Return how many records a file holds, counted once while it stays the same; none where it is not there yet."""
+    """Return how many records a file holds; none where it is not there yet."""
     try:
-        state = path.stat()
-        return _lines_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+        return count_lines(path)
     except OSError:
         return 0
-
-
-@cache
-def _lines_at(path: Path, _inode: int, _changed: int, _size: int) -> int:
-    return count_lines(path)
