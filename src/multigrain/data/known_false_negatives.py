@@ -1,20 +1,24 @@
 """Tell the false negatives that the input itself names: texts that answer the query, and texts of its group."""
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from hashlib import blake2b
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.records import Document, Pair, identity
 
-NONE = -1
+NONE = 0
 """The class of a pair without a group."""
 KNOWN_POSITIVE, SAME_GROUP = "known positive", "same group"
 """The rules that drop a candidate."""
+AT_ONCE = 65_536
+"""Texts that are looked at together."""
 
 Numbers = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+"""Texts or classes, as 8 bytes each: two of a billion share them once in forty trials."""
 
 
 class FalseNegatives:
@@ -31,73 +35,89 @@ class FalseNegatives:
     """
 
     def __init__(
-        self, pairs: Sequence[Pair] = (), known: Iterable[Pair] | None = None, documents: Iterable[Document] = ()
+        self, pairs: Iterable[Pair] = (), known: Iterable[Pair] | None = None, documents: Iterable[Document] = ()
     ) -> None:
-        self.pairs = pairs
-        self._numbers: dict[bytes, int] = {}
-        for key in chain.from_iterable(_class_names(pair) for pair in pairs):
-            self._numbers.setdefault(key, len(self._numbers))
-        texts, classes = array("Q"), array("q")
-        for text, name in chain(_members(pairs if known is None else known), _grouped(documents)):
-            if (number := self._numbers.get(name)) is not None:
-                texts.append(_short(text))
-                classes.append(number)
-        keys = np.array(texts, dtype=np.uint64)
-        order = np.argsort(keys)
-        self._texts, self._classes = keys[order], np.array(classes, dtype=np.int64)[order]
+        if known is None:
+            pairs = known = list(pairs)
+        wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *map(np.ravel, _in_blocks(pairs))]))
+        texts, classes = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        members = chain(_members(known), _grouped(documents))
+        while block := list(islice(members, AT_ONCE)):
+            both = np.array(block, dtype=np.uint64)
+            is_wanted = np.isin(both[:, 1], wanted)
+            texts.append(both[is_wanted, 0])
+            classes.append(both[is_wanted, 1])
+        keys = np.concatenate(texts)
+        order = np.argsort(keys, kind="stable")
+        self._texts, self._classes = keys[order], np.concatenate(classes)[order]
 
     def rule(self, pair: Pair, text: str) -> str | None:
         """Return the rule by which the text is no negative of the pair; None if it may be one."""
-        found = self.classes_of([text])[1]
-        rules = zip(_class_names(pair), (KNOWN_POSITIVE, SAME_GROUP), strict=False)
-        return next((rule for name, rule in rules if self._numbers.get(name) in found), None)
+        found = self.classes_of(keys_of([text]))[1].tolist()
+        rules = zip(_class_keys(pair), (KNOWN_POSITIVE, SAME_GROUP), strict=True)
+        return next((rule for key, rule in rules if key != NONE and key in found), None)
 
-    def classes(self) -> Numbers:
-        """Return (pairs, 2): the class of each pair's query, and the class of its group or `NONE`."""
-        rows: list[list[int]] = []
-        for pair in self.pairs:
-            numbers = [self._numbers[name] for name in _class_names(pair)]
-            rows.append(numbers + [NONE] * (2 - len(numbers)))
-        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+    def classes_of(self, texts: Keys) -> tuple[Numbers, Keys]:
+        """Return (hits,) places of texts and (hits,) their classes: one hit for each class of each text.
 
-    def classes_of(self, texts: Sequence[str]) -> tuple[Numbers, Numbers]:
-        """Return (hits,) places of texts and (hits,) their classes: one hit for each class of each text."""
-        keys = np.array([_short(text) for text in texts], dtype=np.uint64)
-        first = np.searchsorted(self._texts, keys, "left")
-        last = np.searchsorted(self._texts, keys, "right")
+        Args:
+            texts: see `keys_of`.
+        """
+        first = np.searchsorted(self._texts, texts, "left")
+        last = np.searchsorted(self._texts, texts, "right")
         places = np.flatnonzero(last > first)
         found = [self._classes[first[place] : last[place]] for place in places]
-        empty = np.empty(0, dtype=np.int64)
+        empty = np.empty(0, dtype=np.uint64)
         return np.repeat(places, [len(part) for part in found]), np.concatenate([empty, *found])
 
 
-def _class_names(pair: Pair) -> list[bytes]:
-    """Return the name of the query's class, then that of the group's if there is one."""
-    return [b"q" + identity(pair.query), *([] if pair.group is None else [_group_name(pair.group)])]
+def keys_of(texts: Iterable[str]) -> Keys:
+    """Return what stands for each text where `folded` texts are compared: (texts,)."""
+    return np.array([_key(identity(text)) for text in texts], dtype=np.uint64)
 
 
-def _group_name(group: str) -> bytes:
-    return b"g" + group.encode("utf-8", "surrogatepass")
+def classes_of_pairs(pairs: Sequence[Pair]) -> Keys:
+    """Return (pairs, 2): the class of each pair's query, and the class of its group or `NONE`."""
+    return np.array([_class_keys(pair) for pair in pairs], dtype=np.uint64).reshape(-1, 2)
 
 
-def _members(pairs: Iterable[Pair]) -> Iterator[tuple[str, bytes]]:
-    """Yield (text, name of its class): queries and positives by query, and both by group."""
-    asked: set[bytes] = set()
+def _in_blocks(pairs: Iterable[Pair]) -> Iterator[Keys]:
+    rest = iter(pairs)
+    while block := list(islice(rest, AT_ONCE)):
+        yield classes_of_pairs(block)
+
+
+def _class_keys(pair: Pair) -> tuple[int, int]:
+    return _class_of_query(identity(pair.query)), NONE if pair.group is None else _class_of_group(pair.group)
+
+
+def _class_of_query(query: bytes) -> int:
+    return _key(blake2b(query, digest_size=8, person=b"query").digest())
+
+
+def _class_of_group(group: str) -> int:
+    return _key(blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8, person=b"group").digest())
+
+
+def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
+    """Yield (text, its class): queries and positives by query, and both by group."""
     for pair in pairs:
-        query, *groups = _class_names(pair)
-        yield pair.positive, query
-        for name in groups:
-            yield pair.query, name
-            yield pair.positive, name
-        if query not in asked:
-            asked.add(query)
-            yield pair.query, query
+        query = identity(pair.query)
+        own, positive = _key(query), _key(identity(pair.positive))
+        yield positive, _class_of_query(query)
+        yield own, _class_of_query(query)
+        if pair.group is not None:
+            group = _class_of_group(pair.group)
+            yield own, group
+            yield positive, group
 
 
-def _grouped(documents: Iterable[Document]) -> Iterator[tuple[str, bytes]]:
-    return ((document.text, _group_name(document.group)) for document in documents if document.group is not None)
+def _grouped(documents: Iterable[Document]) -> Iterator[tuple[int, int]]:
+    for document in documents:
+        if document.group is not None:
+            yield _key(identity(document.text)), _class_of_group(document.group)
 
 
-def _short(text: str) -> int:
-    """Return half of the `identity`: two of a billion texts share it once in forty trials."""
-    return int.from_bytes(identity(text)[:8], "big")
+def _key(digest: bytes) -> int:
+    """Return the first 8 bytes of a digest as a number that is never `NONE`."""
+    return int.from_bytes(digest[:8], "big") or 1

@@ -1,23 +1,21 @@
-"""Find the documents that share the words of a query: BM25, over a corpus of any size.
+"""How relevant a text is by the words that it shares with the query: the formula BM25, and what counts as a word.
 
     BM25(q, d) = sum over w in q of  idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|))
     idf(w)     = log(1 + (N - n(w) + 0.5) / (n(w) + 0.5))
 
 with k1 = 1.5 and b = 0.75. tf(w, d) counts the word w in d, |d| the words of d, N the documents, n(w) the documents
 that have w. This is the form of Lucene (Kamphuis et al. 2020, "Which BM25 do you mean?"). Robertson et al. (1994)
-have the factor k1 + 1 in the numerator, which changes no ranking.
+have the factor k1 + 1 in the numerator, which changes no ranking. `multigrain.retrieval.bm25_index` searches by it.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import log
 
-import numpy as np
 import Stemmer
-from numpy.typing import NDArray
 
 # bm25s starts JAX where it is installed, for something that is not used here; and JAX takes three quarters of a GPU.
 _known = {"jax": sys.modules["jax"]} if "jax" in sys.modules else {}
@@ -28,8 +26,6 @@ finally:
     del sys.modules["jax"]
     sys.modules.update(_known)
 
-SHARD = 50_000
-"""Documents of one index."""
 AT_ONCE = 1024
 """Texts that are split into words at once."""
 
@@ -105,74 +101,3 @@ def statistics_of(queries: Iterable[str], documents: Iterable[str], words: Words
         numbers = Counter(number for part in found for number in set(part))
         having.update({names[number]: times for number, times in numbers.items() if names[number] in wanted})
     return Statistics(count, length / max(count, 1), having)
-
-
-def nearest_by_words(
-    queries: Sequence[str], documents: Iterable[tuple[int, str]], depth: int, language: str
-) -> NDArray[np.int64]:
-    """Return for each query the `depth` documents of the highest BM25, best first.
-
-    The formula is at the head of this module. The corpus is indexed in shards, and as in Lucene and Elasticsearch idf
-    and the mean length are those of the shard. An index holds the words of the queries alone; all others count as
-    one, which no query has, so that lengths stay right. Equal scores rank in the order of the corpus.
-
-    Args:
-        queries: Q texts.
-        documents: numbers, and texts.
-        depth: documents for each query.
-        language: see `Words`.
-
-    Returns:
-        (Q, depth) numbers; -1 where no more documents share a word with the query.
-    """
-    words = Words(language)
-    asked, known = words(queries)
-    numbers = {word: number for number, word in enumerate(known)}
-    scores = np.zeros((len(queries), depth), dtype=np.float32)
-    nearest = np.full((len(queries), depth), -1)
-    stream = iter(documents)
-    while shard := _take_apart(islice(stream, SHARD), words, numbers):
-        if not any(shard.values()):
-            continue
-        index = bm25_index(list(shard.values()), {**numbers, "": len(numbers)})
-        of_shard = np.array(list(shard))
-        for row, query in enumerate(asked):
-            if query:
-                _merge(scores[row], nearest[row], index.get_scores(query), of_shard)
-    return nearest
-
-
-def bm25_index(texts: list[list[int]], numbers: dict[str, int]) -> bm25s.BM25:
-    """Return the index of some texts.
-
-    Args:
-        texts: the numbers of the words of each text.
-        numbers: word -> number, of all words.
-    """
-    index = bm25s.BM25(method="lucene", k1=K1, b=B)
-    index.index((texts, numbers), show_progress=False)
-    return index
-
-
-def _take_apart(documents: Iterator[tuple[int, str]], words: Words, numbers: dict[str, int]) -> dict[int, list[int]]:
-    """Return number of document -> numbers of its words; a word that no query has gets the number after the last."""
-    parts: dict[int, list[int]] = {}
-    while block := dict(islice(documents, AT_ONCE)):
-        found, names = words(list(block.values()))
-        known = [numbers.get(name, len(numbers)) for name in names]
-        parts.update((number, [known[word] for word in part]) for number, part in zip(block, found, strict=True))
-    return parts
-
-
-def _merge(
-    scores: NDArray[np.float32], nearest: NDArray[np.int64], new: NDArray[np.float32], numbers: NDArray[np.int64]
-) -> None:
-    """Put the best of a shard in their places among the best so far (both in place)."""
-    found = np.flatnonzero(new > scores[-1])
-    if len(found) > len(scores):
-        kth = np.partition(new[found], -len(scores))[-len(scores)]
-        found = found[new[found] >= kth]
-    all_scores, all_numbers = np.append(scores, new[found]), np.append(nearest, numbers[found])
-    # Earlier documents come first in both parts, so a stable sort keeps equal ones in the order of the corpus.
-    order = np.argsort(-all_scores, kind="stable")[: len(scores)]
-    scores[:], nearest[:] = all_scores[order], all_numbers[order]

@@ -1,51 +1,64 @@
 """Mine candidates from the corpus, bucketed into the same grades by the judge's relevance.
 
-The corpus is read as a stream, in blocks of documents; what stays in memory is the pairs, their vectors and what
-is chosen for them, whatever the number of documents:
+The corpus is read as a stream, in blocks of documents, for some ten thousand pairs at once (a *wave*). What stays in
+memory is these pairs, what is chosen for them, and some 30 bytes of each document:
 
-    bm25        the documents that share most words with each query        (a first pass over the corpus)
-    relevance   of every document (embedding) and of those (bm25), in blocks  (a second pass)
-    choice      for each pair and grade the documents of the smallest keys:
-                random numbers (embedding) or ranks (bm25)
+    words       of each document, for BM25               (a first pass over the corpus, for all waves)
+    relevance   of every document (embedding) and of those that BM25 finds, in blocks      (a pass for each wave)
+    choice      for each pair and grade the documents of the smallest keys: random numbers (embedding) or ranks (bm25)
+
+Letters: P pairs of a wave, N documents, n documents of a block, d dimensions of a vector.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
-from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.known_false_negatives import FalseNegatives, classes_of_pairs, keys_of
+from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.model.roles import Embed, Vectors
-from multigrain.records import Candidate, Document, Pair, band_of
+from multigrain.records import Document, Pair
+from multigrain.retrieval.bm25_index import Bm25Index
+from multigrain.retrieval.graded_choice import Chosen, GradedChoice
 from multigrain.terminal import Meter, meter
 
+WAVE = 32_768
+"""Pairs that one pass over the corpus serves."""
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""
+FIRST_BLOCK = 64
+"""Documents of the first block. At first any document is good enough, later few are, so each block is twice as long
+as the one before."""
 PAIRS = 256
 """Pairs whose similarities to a block are in memory at once."""
 DEPTH = 100
 """Documents that BM25 finds for each query; they are then judged and cut into grades."""
-BM25 = "bm25"
+EMBEDDING, BM25 = METHODS
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 
 def mine_candidates(
+    pairs: Iterable[Pair],
     known: FalseNegatives,
-    documents: Sequence[Document],
+    documents: Iterable[Document],
     embed: Embed,
-    model: str,
     bounds: Sequence[float],
+    *,
     mining: MiningSection = MiningSection(),  # noqa: B008 (it is frozen)
+    judges: Sequence[str] = (EMBEDDING,),
     seed: int = 7,
-) -> Iterator[Candidate]:
+    folder: Path | None = None,
+    first_wave: int = 0,
+) -> Iterator[Mined]:
     r"""Mine up to `per_grade` documents for each pair, grade and method, from the grade's band of relative relevance.
 
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
@@ -57,54 +70,51 @@ def mine_candidates(
     irrelevant (r means nothing then) have no candidates.
 
     Args:
-        known: queries with their positives, and what else is known to be no negative of them.
-        documents: the corpus; iterated twice, then asked for the chosen ones by number.
+        pairs: queries with their positives; iterated over twice.
+        known: what is known to be no negative of them.
+        documents: the corpus; iterated over once, and once for each wave of pairs.
         embed: the judge's encoder.
-        model: the encoder's name, for the record.
         bounds: the four bounds of `multigrain.records.grade_of`.
         mining: methods, grades, per_grade and language.
+        judges: those whose scores are recorded, of "embedding" and "bm25".
         seed: of the choice.
+        folder: where temporary files lie.
+        first_wave: how many waves are left out, because they are there already.
 
     Yields:
-        Candidates by pair, in it by method, in it by grade; `model` is the encoder's name, or "bm25".
+        The candidates of a wave of `WAVE` pairs: by pair, in it by method, in it by grade.
     """
-    choice = _choose(known, documents, embed, bounds=bounds, mining=mining, seed=seed)
-    names = {"embedding": model, BM25: BM25}
-    for index, pair in enumerate(known.pairs):
-        proposed: set[int] = set()
-        for method, best in choice.items():
-            for grade, number in best.of_pair(index):
-                if number not in proposed:
-                    proposed.add(number)
-                    yield Candidate(pair.id, grade, documents[number].text, "mined", names[method])
+    miner = _Miner(documents, known, embed, bounds, mining)
+    needs_words = BM25 in mining.methods or BM25 in judges
+    miner.read_corpus((pair.query for pair in pairs) if needs_words else None, folder)
+    rest = iter(pairs)
+    number = 0
+    while wave := list(islice(rest, WAVE)):
+        if number >= first_wave:
+            yield miner.mine(wave, first=number * WAVE, seed=seed, with_bm25=BM25 in judges)
+        number += 1
 
 
-class _Best:
-    """The documents of the smallest keys so far, for each pair and grade; a key's low half is the document's number."""
+@dataclass(frozen=True)
+class _Wave:
+    """The pairs that documents are measured against."""
 
-    NONE = np.uint64(2**64 - 1)
+    first: int
+    """The number of the first pair."""
+    shares: Vectors
+    """(P, d): the dot product with a document's vector is its relative relevance; it is not a number, and so in no
+    band, where the positive is irrelevant."""
+    own: NDArray[np.float32]
+    """(P,) the cosine of query and positive."""
+    classes: Keys
+    """(P, 2), see `classes_of_pairs`."""
+    salts: NDArray[np.uint32]
+    """(P,) an odd random number for each pair."""
 
-    def __init__(self, pairs: int, grades: Sequence[int], per_grade: int) -> None:
-        self.grades = grades
-        self.keys = np.full((len(self.grades), pairs, per_grade), self.NONE)
-
-    def offer(self, place: int, pairs: Numbers, keys: Keys) -> None:
-        """Let documents compete for the grade at `place`; each has the key of `keys`, for the pair of `pairs`."""
-        best = self.keys[place]
-        touched = np.unique(pairs)
-        pairs = np.append(pairs, np.repeat(touched, best.shape[1]))
-        keys = np.append(keys, best[touched].ravel())
-        order = np.lexsort((keys, pairs))
-        pairs, keys = pairs[order], keys[order]
-        rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)
-        kept = rank < best.shape[1]
-        best[pairs[kept], rank[kept]] = keys[kept]
-
-    def of_pair(self, pair: int) -> Iterator[tuple[int, int]]:
-        """Yield (grade, document's number) of all that is kept for the pair."""
-        for grade, keys in zip(self.grades, self.keys[:, pair], strict=True):
-            for key in keys[keys != self.NONE]:
-                yield grade, int(key) & 0xFFFFFFFF
+    @property
+    def last(self) -> int:
+        """The number of the pair that follows."""
+        return self.first + len(self.own)
 
 
 @dataclass(frozen=True)
@@ -112,83 +122,185 @@ class _Block:
     """Some documents that follow each other."""
 
     numbers: Numbers
-    """(documents)"""
+    """(n,)"""
     vectors: Vectors
-    """(documents, dimension)"""
-    barred: tuple[Numbers, Numbers]
+    """(n, d)"""
+    barred: tuple[Numbers, Keys]
     """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """The pairs that documents are measured against, and the band of relative relevance of each grade."""
+class _Miner:
+    """The corpus, and how documents are chosen from it; see `mine_candidates`."""
 
-    shares: Vectors
-    """(pairs, dimension), see `_shares`."""
-    classes: Numbers
-    """(pairs, classes of a pair), see `FalseNegatives.classes`."""
-    bands: Sequence[tuple[float, float]]
-    """(lowest, first above) of each grade wanted."""
+    def __init__(
+        self,
+        documents: Iterable[Document],
+        known: FalseNegatives,
+        embed: Embed,
+        bounds: Sequence[float],
+        mining: MiningSection,
+    ) -> None:
+        self._documents, self._known, self._embed = documents, known, embed
+        self._bounds, self._mining = bounds, mining
+        self._index: Bm25Index | None = None
+        self._keys = np.empty(0, np.uint64)
+
+    def read_corpus(self, queries: Iterable[str] | None, folder: Path | None) -> None:
+        """Take the documents apart for BM25, if there are queries to search by, and note what stands for each text."""
+        keys: list[Keys] = []
+        if queries is None:
+            for _ in self._texts(keys):
+                pass
+        else:
+            self._index = Bm25Index(queries, self._texts(keys), self._mining.language, folder)
+        self._keys = np.concatenate([np.empty(0, np.uint64), *keys])
+
+    def _texts(self, keys: list[Keys]) -> Iterator[str | None]:
+        """Yield the texts that may be mined, None for the others; what stands for each goes to `keys`."""
+        with _meter("reading", self._documents) as progress:
+            rest = iter(self._documents)
+            while block := list(islice(rest, BLOCK)):
+                keys.append(keys_of(document.text for document in block))
+                for document in block:
+                    yield None if document.split == "held_out" else document.text
+                progress.advance(len(block))
+
+    def mine(self, pairs: Sequence[Pair], first: int, seed: int, with_bm25: bool) -> Mined:
+        """Return the candidates of a wave of pairs."""
+        wave = self._wave(pairs, first, seed)
+        choices: dict[str, GradedChoice] = {}
+        for method in self._mining.methods:
+            choices[method] = GradedChoice(len(pairs), self._mining.grades, self._mining.per_grade, self._bounds)
+        hits = self._hits(wave) if BM25 in choices else None
+        for block in self._blocks():
+            found = None if hits is None else hits.among(block.numbers)
+            if EMBEDDING in choices:
+                _offer_all(choices[EMBEDDING], wave, block, found, choices.get(BM25))
+            elif found is not None:
+                _offer_found(choices[BM25], wave, block, found)
+        return self._mined(wave, pairs, choices, hits, with_bm25)
+
+    def _wave(self, pairs: Sequence[Pair], first: int, seed: int) -> _Wave:
+        queries = self._embed([pair.query for pair in pairs], "query")
+        own = np.einsum("pd,pd->p", queries, self._embed([pair.positive for pair in pairs], "document"))
+        shares = queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
+        return _Wave(first, shares, own, classes_of_pairs(pairs), _salts(pairs, seed))
+
+    def _hits(self, wave: _Wave) -> "_Hits":
+        assert self._index is not None  # it was asked for
+        return _Hits(self._index.nearest(DEPTH, wave.first, wave.last).numbers)
+
+    def _blocks(self) -> Iterator[_Block]:
+        """Yield the documents that may be mined, block by block, each up to twice as long as the one before."""
+        size, first = FIRST_BLOCK, 0
+        with _meter("mining", self._documents) as progress:
+            rest = iter(self._documents)
+            while members := list(islice(rest, size)):
+                mineable = [place for place, document in enumerate(members) if document.split != "held_out"]
+                if mineable:
+                    numbers = np.array(mineable) + first
+                    vectors = self._embed([members[place].text for place in mineable], "document")
+                    yield _Block(numbers, vectors, self._known.classes_of(self._keys[numbers]))
+                first, size = first + len(members), min(2 * size, BLOCK)
+                progress.advance(len(members))
+
+    def _mined(
+        self,
+        wave: _Wave,
+        pairs: Sequence[Pair],
+        choices: dict[str, GradedChoice],
+        hits: "_Hits | None",
+        with_bm25: bool,
+    ) -> Mined:
+        """Bring together what the methods have chosen."""
+        found = [(METHODS.index(method), choice.chosen()) for method, choice in choices.items()]
+        method = np.repeat([number for number, _ in found], [len(chosen.pair) for _, chosen in found])
+        chosen = Chosen(*(np.concatenate(column) for column in zip(*(each for _, each in found), strict=True)))
+        order = _first_of_each(chosen)
+        chosen, method = Chosen(*(column[order] for column in chosen)), method[order]
+        pair = chosen.pair
+        scores = {EMBEDDING: chosen.relevance * wave.own[pair]}
+        positives = {EMBEDDING: wave.own[pair]}
+        if with_bm25:
+            assert self._index is not None  # it was asked for
+            scores[BM25] = self._index.scores(pair + wave.first, chosen.document)
+            positives[BM25] = self._bm25_of_positives(wave, pairs)[pair]
+        ranks = np.full(len(pair), NO_RANK, dtype=np.int32)
+        if hits is not None:
+            is_hit = method == METHODS.index(BM25)
+            ranks[is_hit] = chosen.key[is_hit]
+        return Mined(
+            pair=(pair + wave.first).astype(np.int32),
+            document=chosen.document.astype(np.int32),
+            grade=chosen.grade.astype(np.int8),
+            method=method.astype(np.int8),
+            rank=ranks,
+            scores=scores,
+            positives=positives,
+        )
+
+    def _bm25_of_positives(self, wave: _Wave, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+        """Return (P,) the BM25 of each positive; those in the corpus were taken apart with it."""
+        assert self._index is not None  # it was asked for
+        keys = keys_of(pair.positive for pair in pairs)
+        distinct, places = np.unique(keys, return_inverse=True)
+        documents = np.full(len(distinct), -1)
+        at = np.minimum(np.searchsorted(distinct, self._keys), len(distinct) - 1)
+        same = np.flatnonzero(distinct[at] == self._keys)
+        documents[at[same]] = same
+        own = documents[places]
+        scores = np.zeros(len(pairs), dtype=np.float32)
+        listed, others = np.flatnonzero(own >= 0), np.flatnonzero(own < 0)
+        scores[listed] = self._index.scores(listed + wave.first, own[listed])
+        texts = [pairs[place].positive for place in others]
+        scores[others] = self._index.scores_of_texts(others + wave.first, texts)
+        return scores
 
 
-def _choose(
-    known: FalseNegatives,
-    documents: Sequence[Document],
-    embed: Embed,
-    bounds: Sequence[float],
-    mining: MiningSection,
-    seed: int,
-) -> dict[str, _Best]:
-    """Return the best documents by method."""
-    pairs, classes = known.pairs, known.classes()
-    grades = sorted(set(mining.grades))
-    choice: dict[str, _Best] = {method: _Best(len(pairs), grades, mining.per_grade) for method in mining.methods}
-    targets = _Targets(_shares(pairs, embed), classes, [band_of(grade, bounds) for grade in grades])
-    offers: list[Callable[[_Block], None]] = []
-    if "embedding" in choice:
-        offers.append(partial(_offer_all, choice["embedding"], targets, _salts(pairs, seed)))
-    if BM25 in choice:
-        offers.append(partial(_offer_hits, choice[BM25], targets, _hits(pairs, documents, mining.language)))
-    with meter("mining", len(documents)) as progress:
-        stream = _open(documents, progress)
-        while members := list(islice(stream, BLOCK)):
-            block = _block(members, embed, known)
-            for offer in offers:
-                offer(block)
-    return choice
+def _first_of_each(chosen: Chosen) -> Numbers:
+    """Return the rows by pair, each document of a pair once, else in their order."""
+    by_document = np.lexsort((chosen.document, chosen.pair))  # stable: of equals the first stays first
+    pair, document = chosen.pair[by_document], chosen.document[by_document]
+    is_first = np.ones(len(pair), dtype=bool)
+    is_first[1:] = (pair[1:] != pair[:-1]) | (document[1:] != document[:-1])
+    rows = np.sort(by_document[is_first])
+    order: Numbers = rows[np.argsort(chosen.pair[rows], kind="stable")]
+    return order
 
 
-def _shares(pairs: Sequence[Pair], embed: Embed) -> Vectors:
-    """Return (pairs, dimension): the dot product with a document's vector is its relative relevance.
+def _offer_all(
+    choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found | None", of_found: GradedChoice | None
+) -> None:
+    """Offer every document of the block, at a random key, and those that BM25 found at their rank.
 
-    Where the positive is irrelevant it is not a number, and so in no band.
-    """
-    queries = embed([pair.query for pair in pairs], "query")
-    own = np.einsum("pd,pd->p", queries, embed([pair.positive for pair in pairs], "document"))
-    return queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
-
-
-def _offer_all(best: _Best, targets: _Targets, salts: NDArray[np.uint32], block: _Block) -> None:
-    """Offer every document of the block, at a random key.
-
-    The key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
+    The random key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
     multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
     """
-    ranks = _scattered(block.numbers)
-    for start in range(0, len(targets.shares), PAIRS):
+    factors = _scattered(block.numbers)
+    for start in range(0, len(wave.shares), PAIRS):
         rows = slice(start, start + PAIRS)
-        relative = targets.shares[rows] @ block.vectors.T
-        _bar(relative, targets.classes[rows], *block.barred)
-        keys = salts[rows, None] * ranks
-        for place, (low, high) in enumerate(targets.bands):
-            last = (best.keys[place, rows, -1:] >> 32).astype(np.uint32)
-            inside = (relative >= low) & (relative < high) & (keys <= last)
-            row, column = np.divmod(np.flatnonzero(inside), inside.shape[1])  # ten times the speed of nonzero
-            best.offer(place, row + start, _packed(keys[row, column], block.numbers[column]))
+        relative = wave.shares[rows] @ block.vectors.T
+        _bar(relative, wave.classes[rows], *block.barred)
+        choice.offer_grid(start, block.numbers, relative, keys=wave.salts[rows, None] * factors)
+        if found is not None and of_found is not None:
+            pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
+            of_found.offer(pairs, block.numbers[columns], relative[pairs - start, columns], ranks)
 
 
-def _bar(relative: Vectors, classes: Numbers, columns: Numbers, barred: Numbers) -> None:
-    """Set what must not be mined to infinity, in place: (rows, columns) of which a class of the row is barred."""
+def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found") -> None:
+    """Offer the documents that BM25 found, at their rank, where no others are measured."""
+    for start in range(0, len(wave.shares), PAIRS):
+        pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
+        relative = np.einsum("cd,cd->c", wave.shares[pairs], block.vectors[columns])
+        rows, row = np.unique(pairs, return_inverse=True)
+        grid = np.zeros((len(rows), len(block.numbers)), dtype=np.float32)
+        _bar(grid, wave.classes[rows], *block.barred)
+        relative[grid[row, columns] > 0] = np.inf
+        choice.offer(pairs, block.numbers[columns], relative, ranks)
+
+
+def _bar(relative: Vectors, classes: Keys, columns: Numbers, barred: Keys) -> None:
+    """Set what must not be mined to infinity, in place: (rows, n) of which a class of the row is barred."""
     for of_rows in classes.T:
         present, row = np.unique(of_rows, return_inverse=True)
         place = np.minimum(np.searchsorted(present, barred), len(present) - 1)
@@ -198,66 +310,40 @@ def _bar(relative: Vectors, classes: Numbers, columns: Numbers, barred: Numbers)
             relative[grid[row]] = np.inf
 
 
-def _offer_hits(best: _Best, targets: _Targets, hits: "_Hits", block: _Block) -> None:
-    """Offer the documents of the block that BM25 found, at their rank."""
-    pairs, ranks, columns = hits.among(block.numbers)
-    relative = np.einsum("cd,cd->c", targets.shares[pairs], block.vectors[columns])
-    width = len(block.numbers)  # class * width + column is a number for each (class, document)
-    barred_columns, barred_classes = block.barred
-    own = targets.classes[pairs] * width + columns[:, None]
-    barred = np.isin(own, barred_classes * width + barred_columns).any(axis=1)
-    for place, (low, high) in enumerate(targets.bands):
-        inside = (relative >= low) & (relative < high) & ~barred
-        best.offer(place, pairs[inside], _packed(ranks[inside], block.numbers[columns[inside]]))
+class _Hits:
+    """Documents that BM25 found, (P, DEPTH), in the order of the corpus."""
+
+    def __init__(self, nearest: Numbers) -> None:
+        self._depth = nearest.shape[1]
+        self._order = np.argsort(nearest, axis=None, kind="stable").astype(np.int32)
+        self._numbers = nearest.ravel()[self._order].astype(np.int32)
+
+    def among(self, numbers: Numbers) -> "_Found":
+        """Return the hits among the documents of these numbers, which rise."""
+        first, last = np.searchsorted(self._numbers, (numbers[0], numbers[-1] + 1))
+        order = np.argsort(self._order[first:last], kind="stable")
+        pairs, ranks = np.divmod(self._order[first:last][order], np.int32(self._depth))
+        return _Found(pairs, ranks, columns=np.searchsorted(numbers, self._numbers[first:last][order]))
 
 
 class _Found(NamedTuple):
-    """The hits of BM25 among some documents, (hits) each."""
+    """The hits of BM25 among some documents, (hits,) each, in rising order of pair."""
 
-    pairs: Numbers
-    ranks: Numbers
+    pairs: NDArray[np.int32]
+    ranks: NDArray[np.int32]
     """0 is the best."""
     columns: Numbers
     """The places of the documents among those that were asked about."""
 
-
-class _Hits:
-    """Documents that BM25 found, (pairs, DEPTH), in the order of the corpus."""
-
-    def __init__(self, nearest: Numbers) -> None:
-        self._depth = nearest.shape[1]
-        self._order = np.argsort(nearest, axis=None, kind="stable")
-        self._numbers = nearest.ravel()[self._order]
-
-    def among(self, numbers: Numbers) -> _Found:
-        """Return the hits among the documents of these numbers, which rise."""
-        first, last = np.searchsorted(self._numbers, (numbers[0], numbers[-1] + 1))
-        pairs, ranks = np.divmod(self._order[first:last], self._depth)
-        return _Found(pairs, ranks, columns=np.searchsorted(numbers, self._numbers[first:last]))
+    def of_pairs(self, first: int, last: int) -> tuple[Numbers, NDArray[np.uint32], Numbers]:
+        """Return pairs, ranks and columns of the pairs from the number `first` to before `last`."""
+        start, end = np.searchsorted(self.pairs, (first, last))
+        rows = slice(start, end)
+        return self.pairs[rows].astype(np.int64), self.ranks[rows].astype(np.uint32), self.columns[rows]
 
 
-def _hits(pairs: Sequence[Pair], documents: Sequence[Document], language: str) -> _Hits:
-    from multigrain.retrieval.bm25 import nearest_by_words
-
-    queries = [pair.query for pair in pairs]
-    with meter("BM25", len(documents)) as progress:
-        texts = ((number, document.text) for number, document in _open(documents, progress))
-        return _Hits(nearest_by_words(queries, texts, DEPTH, language))
-
-
-def _open(documents: Sequence[Document], progress: Meter) -> Iterator[tuple[int, Document]]:
-    """Yield the documents that may be mined, with their numbers."""
-    for number, document in enumerate(documents):
-        if number % BLOCK == 0:
-            progress.advance(min(BLOCK, len(documents) - number))
-        if document.split != "held_out":
-            yield number, document
-
-
-def _block(members: list[tuple[int, Document]], embed: Embed, known: FalseNegatives) -> _Block:
-    numbers = np.array([number for number, _ in members])
-    texts = [document.text for _, document in members]
-    return _Block(numbers, embed(texts, "document"), known.classes_of(texts))
+def _meter(description: str, documents: Iterable[Document]) -> Meter:
+    return meter(description, len(documents) if isinstance(documents, Sequence) else None)
 
 
 def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:
@@ -272,8 +358,3 @@ def _scattered(numbers: Numbers) -> NDArray[np.uint32]:
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return x ^ (x >> np.uint32(16))
-
-
-def _packed(keys: NDArray[Any], numbers: Numbers) -> Keys:
-    """Return the keys with the document's number: the key is the high half, the number the low half."""
-    return (keys.astype(np.uint64) << np.uint64(32)) | numbers.astype(np.uint64)

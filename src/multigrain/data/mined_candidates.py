@@ -1,0 +1,194 @@
+"""Mined candidates: references to documents of the corpus, and what mining has measured of them, in Parquet.
+
+One row a candidate, by pair:
+
+    pair          number of its line in data/train.jsonl, from 0
+    document      number of its line in data/corpus.jsonl, from 0
+    grade         the grade that it was mined for
+    method        how it was found: "embedding" or "bm25"
+    rank          its place in the ranking of BM25, from 0; none where it was drawn
+    <judge>       the judge's score of query and document
+    <judge>_of_positive   the judge's score of query and positive
+
+The texts stay in the corpus. `Mined` is such rows in memory, column by column.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from multigrain.errors import DataError
+from multigrain.files import atomic_file
+
+METHODS = ("embedding", "bm25")
+OF_POSITIVE = "_of_positive"
+NO_RANK = -1
+ROWS = 2**20
+"""Rows of a group."""
+_COLUMNS = {"pair": "int32", "document": "int32", "grade": "int8", "method": "int8", "rank": "int32"}
+
+
+@dataclass(frozen=True)
+class Mined:
+    """C candidates, in rising order of pair; see the head of this module.
+
+    Attributes:
+        pair: (C,).
+        document: (C,).
+        grade: (C,).
+        method: (C,) places in `METHODS`.
+        rank: (C,), or `NO_RANK`.
+        scores: judge -> (C,) its scores of the documents.
+        positives: judge -> (C,) its scores of the pairs' positives.
+    """
+
+    pair: NDArray[np.int32]
+    document: NDArray[np.int32]
+    grade: NDArray[np.int8]
+    method: NDArray[np.int8]
+    rank: NDArray[np.int32]
+    scores: Mapping[str, NDArray[np.float32]]
+    positives: Mapping[str, NDArray[np.float32]]
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def __getitem__(self, rows: Any) -> "Mined":
+        """Return some rows: a slice, or an array of numbers or flags."""
+        return Mined(
+            *(getattr(self, name)[rows] for name in _COLUMNS),
+            scores={judge: scores[rows] for judge, scores in self.scores.items()},
+            positives={judge: scores[rows] for judge, scores in self.positives.items()},
+        )
+
+
+def no_candidates(judges: tuple[str, ...] = ("embedding",)) -> Mined:
+    """Return no rows, with the columns of these judges."""
+    columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
+    scores = {judge: np.empty(0, np.float32) for judge in judges}
+    return Mined(**columns, scores=scores, positives=dict(scores))
+
+
+class MinedWriter:
+    """Writes mined candidates to a file that is whole or not there; see `mined_writer`."""
+
+    def __init__(self, file: Any, metadata: Mapping[str, str]) -> None:
+        self._file, self._metadata = file, metadata
+        self._writer: Any = None
+
+    def write(self, mined: Mined) -> None:
+        """Append rows; their pairs follow those before."""
+        table = _table(mined)
+        if self._writer is None:
+            table = table.replace_schema_metadata(dict(self._metadata))
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table.replace_schema_metadata(dict(self._metadata)), row_group_size=ROWS)
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        if self._writer is None:
+            self.write(no_candidates())
+        self._writer.close()
+
+
+@contextmanager
+def mined_writer(path: Path, metadata: Mapping[str, str] = {}) -> Iterator[MinedWriter]:  # noqa: B006 (never changed)
+    """Give a writer of the file `path`; a reader sees all of the old file or all of the new one.
+
+    Args:
+        path: the file.
+        metadata: what else is written, to be read by `metadata_of`.
+    """
+    with atomic_file(path) as file:
+        writer = MinedWriter(file, metadata)
+        yield writer
+        writer.close()
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what was written beside the rows; nothing where there is no such file."""
+    try:
+        found = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return {}
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+class MinedFile:
+    """Reads the candidates of pair after pair; some `ROWS` of them are in memory.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(path, f"cannot be read ({error}). Make it again by synthesize.") from None
+        self.rows: int = self._file.metadata.num_rows
+        self._groups = self._batches()
+        self._read = no_candidates()
+
+    def up_to(self, pair: int) -> Mined:
+        """Return the candidates of the pairs before this number that were not returned before."""
+        parts = []
+        while True:
+            end = int(np.searchsorted(self._read.pair, pair))
+            parts.append(self._read[:end])
+            self._read = self._read[end:]
+            if len(self._read) or (following := next(self._groups, None)) is None:
+                break
+            self._read = following
+        return _joined([part for part in parts if len(part)] or parts[-1:])
+
+    def _batches(self) -> Iterator[Mined]:
+        for batch in self._file.iter_batches(batch_size=ROWS // 16):
+            yield _from_table(pa.Table.from_batches([batch]))
+
+
+def read_mined(path: Path) -> Mined:
+    """Return all rows of a file."""
+    return _from_table(pq.read_table(path))
+
+
+def _table(mined: Mined) -> Any:
+    columns = {name: getattr(mined, name) for name in _COLUMNS}
+    columns["rank"] = pa.array(mined.rank, mask=mined.rank == NO_RANK)
+    columns["method"] = pa.DictionaryArray.from_arrays(pa.array(mined.method), list(METHODS))
+    for judge, scores in mined.scores.items():
+        columns[judge] = scores
+        columns[judge + OF_POSITIVE] = mined.positives[judge]
+    return pa.table(columns)
+
+
+def _from_table(table: Any) -> Mined:
+    columns = {name: table[name] for name in _COLUMNS}
+    columns["rank"] = columns["rank"].fill_null(NO_RANK)
+    columns["method"] = pa.compute.index_in(columns["method"].cast("string"), pa.array(METHODS))
+    judges = [name.removesuffix(OF_POSITIVE) for name in table.column_names if name.endswith(OF_POSITIVE)]
+    return Mined(
+        **{name: column.to_numpy().astype(_COLUMNS[name], copy=False) for name, column in columns.items()},
+        scores={judge: table[judge].to_numpy() for judge in judges},
+        positives={judge: table[judge + OF_POSITIVE].to_numpy() for judge in judges},
+    )
+
+
+def _joined(parts: list[Mined]) -> Mined:
+    if len(parts) == 1:
+        return parts[0]
+    return Mined(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS),
+        scores={judge: np.concatenate([part.scores[judge] for part in parts]) for judge in parts[0].scores},
+        positives={judge: np.concatenate([part.positives[judge] for part in parts]) for judge in parts[0].positives},
+    )

@@ -1,0 +1,280 @@
+"""Search a corpus of any size by BM25, for queries that are known before the corpus is read.
+
+    corpus    -> counts      each document is taken apart once; how often it has each word of the queries goes to a
+                             temporary file, so that little of the corpus is in memory
+    counts    -> nearest     the documents of the highest BM25 for each query, shard by shard
+    counts    -> scores      BM25 of any query and document, exactly
+
+The formula is at the head of `multigrain.retrieval.bm25`. Its statistics are those of the whole corpus.
+
+Letters: Q queries, N documents, V distinct words of the queries, n documents of a shard.
+"""
+
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from multigrain.retrieval.bm25 import AT_ONCE, K1, B, Statistics, Words
+
+SHARD = 16_384
+"""Documents that are searched at once."""
+QUERIES = 128
+"""Queries whose scores for a shard are in memory at once."""
+COMMON = 1 / 16
+"""Share of a shard's documents from which on a word is common: such words are scored by one dense product."""
+
+GROUP = 16
+"""Documents of which the best stands for all, where a bound is looked for."""
+
+Numbers = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Matrix = Any
+"""A sparse matrix of scipy."""
+
+
+class Nearest(NamedTuple):
+    """The best documents for each query, best first."""
+
+    numbers: Numbers
+    """(Q, depth) numbers of documents; -1 where no more documents share a word with the query."""
+    scores: Scores
+    """(Q, depth) BM25; 0 where there is no document."""
+
+
+class Bm25Index:
+    """The words of some queries in the documents of a corpus.
+
+    Equal scores rank in the order of the corpus.
+
+    Args:
+        queries: Q texts.
+        documents: N texts, read once; None for one that is never found and counts for nothing.
+        language: see `multigrain.retrieval.bm25.Words`.
+        folder: where the temporary file lies; about 6 bytes for each word that a document has in common with the
+            queries. It has no name, so nothing is left behind when the process is killed.
+
+    Example:
+        >>> index = Bm25Index(["a cat"], ["a dog", "two cats", "cat and dog"], "english")
+        >>> index.nearest(depth=3).numbers.tolist()
+        [[1, 2, -1]]
+    """
+
+    def __init__(
+        self, queries: Iterable[str], documents: Iterable[str | None], language: str, folder: Path | None = None
+    ) -> None:
+        self._words = Words(language)
+        self._vocabulary: dict[str, int] = {}
+        self._queries = _query_counts(queries, self._words, self._vocabulary)
+        self._counts = _Counts(documents, self._words, self._vocabulary, folder)
+
+    @property
+    def statistics(self) -> Statistics:
+        """The statistics of the corpus, for the words of the queries."""
+        counts = self._counts
+        having = zip(self._vocabulary, counts.having.tolist(), strict=True)
+        return Statistics(counts.documents, counts.mean_length, dict(having))
+
+    def nearest(self, depth: int, first: int = 0, last: int | None = None) -> Nearest:
+        """Return the `depth` documents of the highest BM25 for each query from the number `first` to before `last`."""
+        queries = self._queries[first:last]
+        found = Nearest(
+            numbers=np.full((queries.shape[0], depth), -1, dtype=np.int64),
+            scores=np.zeros((queries.shape[0], depth), dtype=np.float32),
+        )
+        for start in range(0, len(self._counts), SHARD):
+            shard = _Shard(self._counts.weights(np.arange(start, min(start + SHARD, len(self._counts)))))
+            for row in range(0, queries.shape[0], QUERIES):
+                rows = slice(row, row + QUERIES)
+                _merge(Nearest(found.numbers[rows], found.scores[rows]), shard.scores(queries[rows]), start)
+        return found
+
+    def scores(self, queries: Numbers, documents: Numbers) -> Scores:
+        """Return the BM25, (pairs,), of queries and documents by their numbers, (pairs,) each."""
+        distinct, places = np.unique(documents, return_inverse=True)
+        return _row_products(self._queries[queries], self._counts.weights(distinct)[places])
+
+    def scores_of_texts(self, queries: Numbers, texts: Sequence[str]) -> Scores:
+        """Return the BM25, (pairs,), of queries by their numbers, (pairs,), and texts that need not be documents."""
+        return _row_products(self._queries[queries], self._counts.weights_of(_counted(texts, self._words, self._vocabulary)))
+
+
+def _row_products(queries: Matrix, weights: Matrix) -> Scores:
+    """Return the product, (rows,), of each row with the row beside it; both (rows, V)."""
+    return np.asarray(queries.multiply(weights).sum(axis=1), dtype=np.float32).ravel()
+
+
+def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, int]) -> Matrix:
+    """Return how often each query has each word, (Q, V), and number the words in `vocabulary`."""
+    numbers, ends, rest = array("q"), array("q", [0]), iter(queries)
+    while block := list(islice(rest, AT_ONCE)):
+        found, names = words(block)
+        known = [vocabulary.setdefault(name, len(vocabulary)) for name in names]
+        for query in found:
+            numbers.extend(known[word] for word in query)
+            ends.append(len(numbers))
+    ones = np.ones(len(numbers), dtype=np.float32)
+    shape = (len(ends) - 1, max(len(vocabulary), 1))
+    counts = sparse.csr_matrix((ones, np.array(numbers), np.array(ends)), shape=shape)
+    counts.sum_duplicates()
+    return counts
+
+
+class _Counts:
+    """How often each document has each word of the queries, in a temporary file.
+
+    Attributes:
+        documents: how many count.
+        mean_length: words of a document, on average.
+        having: (V,) the documents that have each word.
+    """
+
+    def __init__(
+        self, texts: Iterable[str | None], words: Words, vocabulary: dict[str, int], folder: Path | None
+    ) -> None:
+        self._width = max(len(vocabulary), 1)
+        self.having = np.zeros(len(vocabulary), dtype=np.int64)
+        self._files = [tempfile.TemporaryFile(dir=folder) for _ in range(2)]  # noqa: SIM115 (kept while this lives)
+        lengths, ends, self.documents = array("I"), array("q", [0]), 0
+        rest = iter(texts)
+        while block := list(islice(rest, AT_ONCE)):
+            self.documents += sum(text is not None for text in block)
+            counts = _counted(block, words, vocabulary)
+            lengths.extend(counts.lengths.tolist())
+            ends.extend((ends[-1] + np.cumsum(counts.distinct)).tolist())
+            self.having += np.bincount(counts.words, minlength=len(self.having))
+            for file, part in zip(self._files, (counts.words.astype(np.uint32), counts.counts), strict=True):
+                file.write(part.tobytes())
+        self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float32)
+        self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
+        self._words = self._mapped(0, np.uint32)
+        self._of_words = self._mapped(1, np.uint16)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def _mapped(self, file: int, kind: type[np.generic]) -> NDArray[Any]:
+        self._files[file].flush()
+        return np.memmap(self._files[file], kind, "r") if self._ends[-1] else np.empty(0, kind)  # type: ignore[call-overload,no-any-return]
+
+    def weights(self, numbers: Numbers) -> Matrix:
+        """Return what a word of a query adds to the BM25 of each of these documents: (numbers, V)."""
+        starts, distinct = self._ends[numbers], self._ends[numbers + 1] - self._ends[numbers]
+        ends = np.append(0, np.cumsum(distinct))
+        entries = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], distinct)
+        return self.weights_of(
+            _Counted(self._lengths[numbers], distinct, self._words[entries], counts=self._of_words[entries])
+        )
+
+    def weights_of(self, texts: "_Counted") -> Matrix:
+        """Return what a word of a query adds to the BM25 of each of these texts: (texts, V)."""
+        norms = K1 * (1 - B + B * texts.lengths / (self.mean_length or 1.0))
+        idf = np.log1p((self.documents - self.having + 0.5) / (self.having + 0.5)).astype(np.float32)
+        times = texts.counts.astype(np.float32)
+        values = idf[texts.words] * times / (times + np.repeat(norms, texts.distinct).astype(np.float32))
+        ends = np.append(0, np.cumsum(texts.distinct))
+        return sparse.csr_matrix((values, texts.words.astype(np.int32), ends), shape=(len(texts.lengths), self._width))
+
+
+class _Counted(NamedTuple):
+    """The words of some texts."""
+
+    lengths: NDArray[Any]
+    """(texts,) the words of each, repeated ones too."""
+    distinct: Numbers
+    """(texts,) the distinct words of each that some query has."""
+    words: NDArray[Any]
+    """The numbers of those, text after text, in rising order."""
+    counts: NDArray[np.uint16]
+    """How often each of them stands in its text."""
+
+
+def _counted(texts: Sequence[str | None], words: Words, vocabulary: dict[str, int]) -> _Counted:
+    """Count the words of texts; None has none."""
+    found, names = words([text or "" for text in texts])
+    unknown, width = len(vocabulary), len(vocabulary) + 1
+    numbers = np.array([vocabulary.get(name, unknown) for name in names], dtype=np.int64)
+    lengths = np.array([len(part) for part in found], dtype=np.int64)
+    flat = np.fromiter(_chained(found), dtype=np.int64, count=int(lengths.sum()))
+    keys = np.repeat(np.arange(len(texts)), lengths) * width + (numbers[flat] if len(flat) else flat)
+    keys, counts = np.unique(keys, return_counts=True)
+    rows, of_rows = np.divmod(keys, width)
+    known = of_rows < unknown
+    distinct = np.bincount(rows[known], minlength=len(texts))
+    return _Counted(lengths, distinct, of_rows[known], counts=np.minimum(counts[known], 65_535).astype(np.uint16))
+
+
+def _chained(parts: Iterable[Sequence[int]]) -> Iterator[int]:
+    for part in parts:
+        yield from part
+
+
+class _Shard:
+    """Some documents that follow each other, ready to be searched.
+
+    Args:
+        weights: (n, V), see `_Counts.weights`.
+    """
+
+    def __init__(self, weights: Matrix) -> None:
+        by_word = weights.T.tocsr()
+        having = np.diff(by_word.indptr)
+        self._common = np.flatnonzero(having > max(COMMON * weights.shape[0], 1))
+        self._dense = by_word[self._common].toarray()
+        rare = np.where(having > max(COMMON * weights.shape[0], 1), 0, 1).astype(np.float32)
+        self._rare = sparse.diags(rare).dot(by_word).tocsr() if len(self._common) else by_word
+        self._rare.eliminate_zeros()
+
+    def scores(self, queries: Matrix) -> Scores:
+        """Return (queries, n): the BM25 of every document for each query, (queries, V)."""
+        scores: Scores = queries[:, self._common].toarray() @ self._dense
+        rare = queries @ self._rare
+        starts = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(rare.indptr))
+        scores.reshape(-1)[starts + rare.indices] += rare.data  # no place twice
+        return scores
+
+
+def _merge(best: Nearest, scores: Scores, start: int) -> None:
+    """Put the best of a shard in their places among the best so far, in place.
+
+    Args:
+        best: (queries, depth).
+        scores: (queries, n) of the documents that follow the number `start`.
+    """
+    depth = best.scores.shape[1]
+    lowest = best.scores[:, -1]  # an equal score comes too late
+    found = (scores >= _bound(scores, depth)[:, None]) & (scores > lowest[:, None])
+    rows, columns = np.divmod(np.flatnonzero(found), scores.shape[1])
+    width = int(np.bincount(rows, minlength=len(scores)).max(initial=0))
+    if not width:
+        return
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    new_scores = np.zeros((len(scores), width), dtype=np.float32)
+    new_numbers = np.full((len(scores), width), -1, dtype=np.int64)
+    new_scores[rows, places], new_numbers[rows, places] = scores[rows, columns], columns + start
+    all_scores = np.concatenate([best.scores, new_scores], axis=1)
+    all_numbers = np.concatenate([best.numbers, new_numbers], axis=1)
+    # Earlier documents come first in both parts, so a stable sort keeps equal ones in the order of the corpus.
+    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :depth]
+    best.scores[:] = np.take_along_axis(all_scores, order, axis=1)
+    best.numbers[:] = np.take_along_axis(all_numbers, order, axis=1)
+
+
+def _bound(scores: Scores, depth: int) -> Scores:
+    """Return for each row, (queries,), a score that at least `depth` of its columns reach, nearly the highest such.
+
+    Each of the `depth` best groups of columns has one that reaches the least of their maxima. To find it takes a tenth
+    of the time of the exact bound.
+    """
+    groups = scores.shape[1] // GROUP
+    if groups < depth:
+        return np.full(len(scores), -np.inf, dtype=np.float32)
+    best = scores[:, : groups * GROUP].reshape(len(scores), GROUP, groups).max(axis=1)
+    bound: Scores = np.partition(best, -depth, axis=1)[:, -depth]
+    return bound

@@ -1,0 +1,143 @@
+"""Choose for each pair and grade the documents of the smallest keys, from a stream of documents.
+
+Letters: P pairs, G grades, K documents that are kept for each grade, n documents that are offered at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.records import band_of
+
+Numbers = NDArray[np.int64]
+NONE = np.uint64(2**64 - 1)
+"""The key of a place that nobody has."""
+FREE = np.uint32(2**32 - 1)
+"""The upper half of `NONE`: any key is good enough."""
+
+
+class Chosen(NamedTuple):
+    """The chosen documents, (C,) each: by pair, in it by grade, in it by key."""
+
+    pair: Numbers
+    grade: Numbers
+    document: Numbers
+    key: Numbers
+    relevance: NDArray[np.float32]
+    """The relative relevance of each document."""
+
+
+class GradedChoice:
+    """The documents of the smallest keys so far, for each pair and grade.
+
+    Neither the order in which documents are offered nor how many at once changes the choice, as no two documents of
+    a pair have the same key; of equal keys the smaller number wins.
+
+    Args:
+        pairs: how many pairs there are.
+        grades: the grades that are wanted.
+        per_grade: K.
+        bounds: the four bounds of `multigrain.records.grade_of`.
+    """
+
+    def __init__(self, pairs: int, grades: Sequence[int], per_grade: int, bounds: Sequence[float]) -> None:
+        self._grades = sorted(set(grades))
+        self._bands = [band_of(grade, bounds) for grade in self._grades]
+        self._bounds = np.array(bounds, dtype=np.float32)
+        self._place_of_band = np.full(len(bounds) + 1, -1)
+        self._place_of_band[np.array(self._grades) - 1] = np.arange(len(self._grades))
+        self._keys = np.full((len(self._grades), pairs, per_grade), NONE)  # the low half is the document's number
+        self._relevance = np.zeros((len(self._grades), pairs, per_grade), dtype=np.float32)
+
+    def offer(self, pairs: Numbers, documents: Numbers, relevance: NDArray[np.float32], keys: NDArray[np.uint32]) -> None:
+        """Let documents compete for the grade of their relevance; all are (offers,)."""
+        place = self._places(relevance)
+        worst = (self._keys[place, pairs, -1] >> np.uint64(32)).astype(np.uint32)
+        wins = np.flatnonzero((place >= 0) & (keys < worst))
+        pairs, place, relevance = pairs[wins], place[wins], relevance[wins]
+        packed = (keys[wins].astype(np.uint64) << np.uint64(32)) | documents[wins].astype(np.uint64)
+        for number in range(len(self._grades)):
+            if len(found := np.flatnonzero(place == number)):
+                self._take(number, pairs[found], packed[found], relevance[found])
+
+    def _places(self, relevance: NDArray[np.float32]) -> Numbers:
+        """Return the place in `self._grades` of each relevance; -1 where the grade is not wanted, or there is none."""
+        above = np.zeros(len(relevance), dtype=np.int8)
+        for bound in self._bounds:
+            above += relevance >= bound
+        places = self._place_of_band[above]
+        places[np.isnan(relevance)] = -1
+        return places
+
+    def offer_grid(
+        self, first: int, documents: Numbers, relevance: NDArray[np.float32], keys: NDArray[np.uint32]
+    ) -> None:
+        """Let each of n documents compete for each of some pairs that follow each other.
+
+        Nearly all are told off by three comparisons: their key is too large for every grade that is full, and their
+        relevance is in none of those that are not.
+
+        Args:
+            first: the number of the first pair.
+            documents: (n,).
+            relevance: (pairs, n).
+            keys: (pairs, n).
+        """
+        rows = slice(first, first + len(relevance))
+        worst = (self._keys[:, rows, -1] >> np.uint64(32)).astype(np.uint32)  # (G, pairs)
+        is_free = worst == FREE
+        largest = np.where(is_free, 0, worst).max(axis=0).astype(np.uint32)
+        below, above = self._free_bands(is_free)
+        may_win = (keys < largest[:, None]) | (relevance < below[:, None]) | (relevance >= above[:, None])
+        flat = np.flatnonzero(may_win)  # ten times the speed of nonzero
+        row = (flat.astype(np.uint32) // np.uint32(relevance.shape[1])).astype(np.int64)
+        place = self._places(relevance.reshape(-1)[flat])
+        wins = np.flatnonzero((place >= 0) & (keys.reshape(-1)[flat] < worst[place, row]))
+        flat, row = flat[wins], row[wins]
+        columns = flat - row * relevance.shape[1]
+        self.offer(row + first, documents[columns], relevance.reshape(-1)[flat], keys.reshape(-1)[flat])
+
+    def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what relevance lies below, or from which on it lies, where a grade still takes all: (pairs,) both.
+
+        The grades that are free are as a rule the lowest or the highest ones; those between others count as highest.
+        """
+        below = np.full(is_free.shape[1], -np.inf, dtype=np.float32)
+        above = np.full(is_free.shape[1], np.inf, dtype=np.float32)
+        all_lower = np.ones(is_free.shape[1], dtype=bool)
+        for place, (low, high) in enumerate(self._bands):
+            all_lower &= is_free[place]
+            below[all_lower] = high
+            rest = is_free[place] & ~all_lower
+            above[rest] = np.minimum(above[rest], low)
+        return below, above
+
+    def _take(self, place: int, pairs: Numbers, keys: NDArray[np.uint64], relevance: NDArray[np.float32]) -> None:
+        """Keep the smallest keys of those that are there and those that come."""
+        best, best_relevance = self._keys[place], self._relevance[place]
+        touched = np.unique(pairs)
+        pairs = np.append(pairs, np.repeat(touched, best.shape[1]))
+        keys = np.append(keys, best[touched].ravel())
+        relevance = np.append(relevance, best_relevance[touched].ravel())
+        order = np.lexsort((keys, pairs))
+        pairs = pairs[order]
+        rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)
+        kept = rank < best.shape[1]
+        best[pairs[kept], rank[kept]] = keys[order][kept]
+        best_relevance[pairs[kept], rank[kept]] = relevance[order][kept]
+
+    def chosen(self) -> Chosen:
+        """Return all that is kept."""
+        by_pair = self._keys.transpose(1, 0, 2)
+        pair, place, _ = np.nonzero(by_pair != NONE)
+        keys = by_pair[by_pair != NONE]
+        relevance: Any = self._relevance.transpose(1, 0, 2)[by_pair != NONE]
+        return Chosen(
+            pair=pair,
+            grade=np.array(self._grades)[place],
+            document=(keys & np.uint64(0xFFFFFFFF)).astype(np.int64),
+            key=(keys >> np.uint64(32)).astype(np.int64),
+            relevance=relevance,
+        )
