@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -45,3 +45,12 @@ class Corpus(Sequence[Document]):
         with self._path.open("rb") as file:
             file.seek(self._starts[index])
             return Document(**json.loads(file.readline()))
+
+    def texts(self, numbers: Iterable[int]) -> list[str]:
+        """Return the texts of the documents of these numbers, in their order."""
+        with self._path.open("rb") as file:
+            texts = []
+            for number in numbers:
+                file.seek(self._starts[number])
+                texts.append(Document(**json.loads(file.readline())).text)
+        return texts

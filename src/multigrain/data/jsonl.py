@@ -61,6 +61,16 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     return (Pair(**fields) for _, fields in read_objects(path))
 
 
+class PairFile:
+    """The pairs of a file that multigrain wrote; each iteration reads it from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Pair]:
+        return read_pairs(self._path)
+
+
 def read_documents(path: Path) -> Iterator[Document]:
     """Yield the documents of a file that multigrain wrote, one by one."""
     return (Document(**fields) for _, fields in read_objects(path))

@@ -15,7 +15,7 @@ The texts stay in the corpus. `Mined` is such rows in memory, column by column.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,27 @@ class Mined:
             positives={judge: scores[rows] for judge, scores in self.positives.items()},
         )
 
+    def counted_from(self, first: int) -> "Mined":
+        """Return the same rows with their pairs counted from this one."""
+        return replace(self, pair=self.pair - np.int32(first))
+
 
 def no_candidates(judges: tuple[str, ...] = ("embedding",)) -> Mined:
     """Return no rows, with the columns of these judges."""
     columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
     scores = {judge: np.empty(0, np.float32) for judge in judges}
     return Mined(**columns, scores=scores, positives=dict(scores))
+
+
+@dataclass(frozen=True)
+class DroppedMined:
+    """Mined candidates that were dropped by one rule, (D,) each."""
+
+    rule: str
+    row: NDArray[np.int64]
+    """Their rows among the mined candidates that were graded together."""
+    value: NDArray[np.float64]
+    """What broke the rule."""
 
 
 class MinedWriter:
@@ -99,7 +114,7 @@ class MinedWriter:
 
 
 @contextmanager
-def mined_writer(path: Path, metadata: Mapping[str, str] = {}) -> Iterator[MinedWriter]:  # noqa: B006 (never changed)
+def mined_writer(path: Path, metadata: Mapping[str, str] = {}) -> Iterator[MinedWriter]:
     """Give a writer of the file `path`; a reader sees all of the old file or all of the new one.
 
     Args:

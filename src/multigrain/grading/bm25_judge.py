@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import chain
 
-from multigrain.retrieval.bm25 import Words, statistics_of
+from multigrain.retrieval.bm25 import Statistics, Words, statistics_of
 
 
 class Bm25Judge:
@@ -16,12 +17,16 @@ class Bm25Judge:
     Args:
         language: see `multigrain.retrieval.bm25.Words`.
         queries: all that will be asked about.
-        documents: the texts of the corpus, read once.
+        documents: the texts of the corpus, read once, when the first text is judged.
     """
 
     def __init__(self, language: str, queries: Iterable[str], documents: Iterable[str]) -> None:
         self._words = Words(language)
-        self._statistics = statistics_of(queries, documents, self._words)
+        self._queries, self._documents = queries, documents
+
+    @cached_property
+    def _statistics(self) -> Statistics:
+        return statistics_of(self._queries, self._documents, self._words)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return the BM25 of each (query, text)."""

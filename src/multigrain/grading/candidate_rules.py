@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from multigrain.grading.language import is_other_language, is_refusal
 from multigrain.records import Candidate, Pair, folded
@@ -60,10 +64,10 @@ def _findings(candidate: Candidate, pair: Pair, earlier: Sequence[str]) -> Itera
     text = candidate.text
     if candidate.source == "llm":
         yield from _findings_in_written(text, pair.positive)
-    yield "copy of the query", _likeness(text, pair.query)
-    yield "copy of the positive", _likeness(text, pair.positive)
+    yield "copy of the query", likeness(text, pair.query)
+    yield "copy of the positive", likeness(text, pair.positive)
     for other in earlier:
-        yield "copy of another candidate", _likeness(text, other)
+        yield "copy of another candidate", likeness(text, other)
 
 
 def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
@@ -85,6 +89,8 @@ def words_in(text: str) -> float:
     >>> words_in("cats sleep at night"), words_in("\u732b\u5728\u591c\u91cc\u7761\u89c9")  # Chinese, six characters
     (4.0, 3.0)
     """
+    if text.isascii():
+        return float(len(text.split()))
     unspaced = len(UNSPACED.findall(text))
     return unspaced / UNSPACED_WORD + len(UNSPACED.sub(" ", text).split())
 
@@ -95,14 +101,21 @@ def length_against(text: str, positive: str, longest: int) -> float:
     Of both at most `longest` words count: a model that reads no more cannot learn from the rest. Labels and titles of
     up to `FEWEST_WORDS` words are all as long as each other.
     """
-    return math.log(_counted(text, longest) / _counted(positive, longest))
+    return math.log(_counted(words_in(text), longest) / _counted(words_in(positive), longest))
 
 
-def _counted(text: str, longest: int) -> float:
-    return max(min(words_in(text), longest), FEWEST_WORDS)
+def _counted(words: float, longest: int) -> float:
+    return max(min(words, longest), FEWEST_WORDS)
 
 
-def _likeness(text: str, other: str) -> float | None:
+def lengths_against(words: NDArray[Any], positives: NDArray[Any], longest: int) -> NDArray[np.float64]:
+    """Return what `length_against` does, (texts,), by the words of texts and positives, (texts,) both."""
+    counted = [np.maximum(np.minimum(each.astype(np.float64), longest), FEWEST_WORDS) for each in (words, positives)]
+    lengths: NDArray[np.float64] = np.log(counted[0] / counted[1])
+    return lengths
+
+
+def likeness(text: str, other: str) -> float | None:
     """Return the share of matching characters where two texts say the same, else None.
 
     A text in which a word was exchanged is no copy, however much it looks like one: these are the hardest negatives.

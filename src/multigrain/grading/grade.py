@@ -1,28 +1,24 @@
 """Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from multigrain.config import GradingSection
 from multigrain.data.known_false_negatives import FalseNegatives
-from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, length_against, words_in
+from multigrain.data.mined_candidates import Mined, no_candidates
+from multigrain.grading.block import Block, Graded
+from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, lengths_against, words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.judges import Judge
-from multigrain.grading.selection import Measured, choose_rising
+from multigrain.grading.measured import Flags, Measured, Numbers, by_pair
+from multigrain.grading.near_copies import Signatures, find_copies
+from multigrain.grading.selection import choose_rising
 from multigrain.grading.synonyms import MARGIN, SYNONYM, exchanged_terms
-from multigrain.records import (
-    FALSE_NEGATIVE,
-    GIVEN,
-    GRADES,
-    Candidate,
-    Dropped,
-    GradedTuple,
-    Negative,
-    Pair,
-    Source,
-    grade_of,
-)
+from multigrain.records import FALSE_NEGATIVE, GIVEN, GRADES, Candidate, Dropped, GradedTuple, Pair, Source
 
 WORDS_PER_TOKEN = 0.75
 """Words of English text for each token."""
@@ -35,16 +31,13 @@ IRRELEVANT_POSITIVE = "irrelevant positive"
 Verdicts = Mapping[tuple[str, str], bool]
 """(pair's id, text) -> whether a language model says that the text answers the query."""
 Proposal = tuple[Pair, list[Candidate]]
+Scores = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Graded:
-    """The result: what is kept, what was dropped and why, and the measurements of all that were judged."""
-
-    tuples: list[GradedTuple] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    measured: list[Measured] = field(default_factory=list)
-    """Every candidate that broke no rule."""
+def _no_documents(numbers: Sequence[int]) -> Sequence[str]:
+    """Return the texts of documents where there are none."""
+    assert not numbers
+    return []
 
 
 @dataclass
@@ -82,6 +75,7 @@ class Grader:
         longest: tokens beyond which nobody reads.
         verdicts: of a language model, on some of the candidates.
         known: what the input says of texts.
+        texts_of: gives the texts of mined documents, by their numbers.
     """
 
     judges: Mapping[str, Judge]
@@ -91,50 +85,41 @@ class Grader:
     longest: int = 256
     verdicts: Verdicts = field(default_factory=dict)
     known: FalseNegatives = field(default_factory=FalseNegatives)
+    texts_of: Callable[[Sequence[int]], Sequence[str]] = _no_documents
     _seen: NearDuplicates = field(default_factory=NearDuplicates)
 
-    def grade(self, proposals: Sequence[Proposal]) -> Graded:
-        """Grade the candidates of some pairs; pairs that are left without any negative are not among the tuples."""
-        result = Graded()
-        for (pair, _), own, measured in self.measure(proposals, result):
-            kept = [m for m in measured if self._is_kept(m.candidate)]
-            others = self._beside({m.grade for m in kept}, measured, result)
-            chosen, left = choose_rising(self._admitted(others, result), self.per_grade)
-            chosen += kept
-            result.dropped.extend(Dropped(m.candidate, rule, float(m.grade)) for m, rule in left)
-            if chosen:
-                result.tuples.append(_tuple_of(pair, chosen, own))
-        places = {pair.id: place for place, (pair, _) in enumerate(proposals)}
-        result.dropped.sort(key=lambda dropped: places[dropped.candidate.pair_id])
-        return result
+    def __post_init__(self) -> None:
+        self.signatures = Signatures(self.texts_of)
 
-    def measure(self, proposals: Sequence[Proposal], result: Graded) -> list[tuple[Proposal, float, list[Measured]]]:
-        """Return what passes the rules, measured, and the positive's own score; `result` gets the rest."""
-        passed = [(pair, self._by_rules(pair, candidates, result)) for pair, candidates in proposals]
-        passed = self._without_synonyms(passed, result)
-        asked: list[tuple[str, str]] = []
-        for pair, candidates in passed:
-            asked.append((pair.query, pair.positive))
-            asked += [(pair.query, candidate.text) for candidate in candidates]
-        scores = [iter(judge.scores(asked)) for judge in self.judges.values()]  # read in the same order below
-        found = []
-        for pair, candidates in passed:
-            own = [next(row) for row in scores]
-            rows = [[next(row) for row in scores] for _ in candidates]
-            measured = []
-            for candidate, row in zip(candidates, rows, strict=True):
-                if own[0] > 0 or self._is_kept(candidate):
-                    measured.append(self._measured(pair, candidate, own, row))
-            if own[0] > 0:
-                result.measured.extend(measured)
-            else:  # then no share of it means anything
-                lost = [c for c in candidates if not self._is_kept(c)]
-                result.dropped.extend(Dropped(c, IRRELEVANT_POSITIVE, round(own[0], 4)) for c in lost)
-            if own[0] > 0 or measured:
-                found.append(((pair, candidates), own[0], measured))
-        return found
+    def grade(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Graded:
+        """Grade the candidates of some pairs; pairs that are left without any negative are not among the tuples.
 
-    def _by_rules(self, pair: Pair, candidates: list[Candidate], result: Graded) -> list[Candidate]:
+        Args:
+            proposals: pairs with the texts that were proposed for them.
+            mined: the documents that were mined for them; `pair` is the place of the pair in `proposals`.
+        """
+        block = self.measure(proposals, mined)
+        candidates = block.measured
+        rows = self._admitted(block)
+        choice = choose_rising(candidates[rows], self.per_grade)
+        block.drop_measured(rows[choice.surplus], "surplus", candidates.grade)
+        block.drop_measured(rows[~choice.surplus & ~choice.chosen], "order", candidates.grade)
+        chosen = candidates.is_kept.copy()
+        chosen[rows[choice.chosen]] = True
+        return block.result(np.flatnonzero(chosen), self.signatures)
+
+    def measure(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Block:
+        """Return the candidates that pass the rules, measured; see `grade`."""
+        block = Block([pair for pair, _ in proposals], no_candidates() if mined is None else mined)
+        for place, (pair, candidates) in enumerate(proposals):
+            block.add_texts(place, self._by_rules(pair, candidates, block))
+        self._drop_synonyms(block)
+        self.signatures.make_room()
+        is_copy = self._drop_copies(block)
+        self._measure(block, rows=np.flatnonzero(~is_copy))
+        return block
+
+    def _by_rules(self, pair: Pair, candidates: list[Candidate], block: Block) -> list[Candidate]:
         kept: list[Candidate] = []
         for candidate in sorted(candidates, key=lambda c: (not self._is_kept(c), c.source != "llm", c.grade, c.text)):
             earlier = [other.text for other in kept]
@@ -145,7 +130,7 @@ class Grader:
             if broken is None and self._repeats_another_pair(candidate):
                 broken = "near duplicate", 1.0
             if broken:
-                result.dropped.append(Dropped(candidate, *broken))
+                block.dropped.append(Dropped(candidate, *broken))
             else:
                 kept.append(candidate)
         return kept
@@ -154,39 +139,146 @@ class Grader:
         is_text = self._is_written(candidate) and words_in(candidate.text) > FEWEST_WORDS
         return is_text and self._seen.add(candidate.text) is not None
 
-    def _without_synonyms(self, proposals: Sequence[Proposal], result: Graded) -> list[Proposal]:
+    def _drop_synonyms(self, block: Block) -> None:
         """Drop the texts that say what the positive says, in which only a word stands for another of its meaning."""
-        exchanges: dict[tuple[str, str], tuple[str, str]] = {}
-        for pair, candidates in proposals:
-            for candidate in filter(self._is_written, candidates):
-                if terms := exchanged_terms(candidate.text, pair.positive):
-                    exchanges[pair.id, candidate.text] = terms
+        exchanges: dict[int, tuple[str, str]] = {}
+        for number, candidate in enumerate(block.texts):
+            pair = block.pair_of(number)
+            if self._is_written(candidate) and (terms := exchanged_terms(candidate.text, pair.positive)):
+                exchanges[number] = terms
         if not exchanges:
-            return list(proposals)
+            return
         first = next(iter(self.judges.values()))
         likeness = dict(zip(exchanges, first.scores(list(exchanges.values())), strict=True))
-        left = []
-        for pair, candidates in proposals:
-            kept = [c for c in candidates if likeness.get((pair.id, c.text), 0.0) < SYNONYM]
-            away = [c for c in candidates if likeness.get((pair.id, c.text), 0.0) >= SYNONYM]
-            result.dropped.extend(Dropped(c, "synonym", round(likeness[pair.id, c.text], 4)) for c in away)
-            left.append((pair, kept))
-        return left
+        block.drop_texts({number: value for number, value in likeness.items() if value >= SYNONYM}, "synonym")
 
-    def _measured(self, pair: Pair, candidate: Candidate, own: list[float], scores: list[float]) -> Measured:
-        """Measure one candidate; a judge that finds the positive worth nothing has no say."""
-        if self._is_kept(candidate):
-            shares = [s / o if o else 0.0 for s, o in zip(scores, own, strict=True)]
-            return Measured(candidate, tuple(shares), candidate.grade, 0.0)
-        shares = [min(s / o, LARGEST) if o > 0 else scores[0] / own[0] for s, o in zip(scores, own, strict=True)]
-        grade = grade_of(shares[0], self.section.bounds)
-        verdict = self.verdicts.get((pair.id, candidate.text))
-        if verdict is False and grade == FALSE_NEGATIVE:
-            grade = max(GRADES)
-        elif verdict is None and max(shares) >= self._limit(pair, candidate):
-            grade = FALSE_NEGATIVE
-        length = length_against(candidate.text, pair.positive, int(self.longest * WORDS_PER_TOKEN))
-        return Measured(candidate, tuple(shares), grade, length, bool(verdict))
+    def _drop_copies(self, block: Block) -> Flags:
+        """Drop the documents that say the same as the query, the positive or another candidate; return which they are.
+
+        Texts come before documents, and documents by grade and number.
+        """
+        known, mined = self.signatures, block.mined
+        order = np.lexsort((mined.document, mined.grade, mined.pair))
+        heads = 2 + np.bincount(block.places, minlength=len(block.pairs))
+        counts = np.bincount(mined.pair, minlength=len(block.pairs))
+        texts = np.full((len(block.pairs), int((heads + counts).max(initial=2))), -1)
+        texts[:, 0] = known.add([pair.query for pair in block.pairs])
+        texts[:, 1] = known.add([pair.positive for pair in block.pairs])
+        own = np.array(block.places, dtype=np.int64)
+        texts[own, 2 + _ranks(own)] = known.add([candidate.text for candidate in block.texts])
+        pair = mined.pair[order]
+        texts[pair, heads[pair] + _ranks(pair)] = known.add_documents(mined.document[order])
+        starts = np.searchsorted(pair, np.arange(len(block.pairs)))
+        is_copy = np.zeros(len(mined), dtype=bool)
+        for copy in find_copies(texts, known.known, heads, known.texts.__getitem__):
+            row = order[starts[copy.pair] + copy.place - heads[copy.pair]]
+            is_copy[row] = True
+            name = ("the query", "the positive")[copy.original] if copy.original < 2 else "another candidate"
+            block.drop_rows(np.array([row]), f"copy of {name}", np.array([copy.value]))
+        return is_copy
+
+    def _measure(self, block: Block, rows: Numbers) -> None:
+        """Measure the texts and these rows of the mined candidates, relative to the positives."""
+        own, text_scores, mined_scores = self._scores(block, rows)
+        block.own = own
+        mined = block.mined[rows]
+        places = np.array(block.places, dtype=np.int64)
+        is_kept = np.array([self._is_kept(candidate) for candidate in block.texts], dtype=bool)
+        is_lost = ~(own[places, 0] > 0) & ~is_kept  # no share of such a positive means anything
+        for number in np.flatnonzero(is_lost).tolist():
+            value = round(float(own[places[number], 0]), 4)
+            block.dropped.append(Dropped(block.texts[number], IRRELEVANT_POSITIVE, value))
+        texts = Measured(
+            pair=places,
+            text=np.arange(len(places)),
+            row=np.full(len(places), -1),
+            asked=np.array([candidate.grade for candidate in block.texts], dtype=np.int64),
+            is_written=np.array([candidate.source == "llm" for candidate in block.texts], dtype=bool),
+            is_kept=is_kept,
+            relevance=_relative(text_scores, own[places], is_kept),
+            grade=np.zeros(len(places), dtype=np.int64),
+            length=np.zeros(len(places)),
+            answers=np.zeros(len(places), dtype=bool),
+        )
+        documents = Measured(
+            pair=mined.pair.astype(np.int64),
+            text=np.full(len(rows), -1),
+            row=rows,
+            asked=mined.grade.astype(np.int64),
+            is_written=np.zeros(len(rows), dtype=bool),
+            is_kept=np.zeros(len(rows), dtype=bool),
+            relevance=_relative(mined_scores, own[mined.pair], np.zeros(len(rows), dtype=bool)),
+            grade=np.zeros(len(rows), dtype=np.int64),
+            length=np.zeros(len(rows)),
+            answers=np.zeros(len(rows), dtype=bool),
+        )
+        block.measured = self._graded(by_pair([texts[~is_lost], documents]), block)
+
+    def _scores(self, block: Block, rows: Numbers) -> tuple[Scores, Scores, Scores]:
+        """Return the judges' scores of positives, (P, J), of texts, (texts, J), and of mined rows, (rows, J).
+
+        A judge is asked about texts, and about documents that mining has not measured.
+        """
+        own = np.full((len(block.pairs), len(self.judges)), np.nan)
+        of_texts = np.zeros((len(block.texts), len(self.judges)))
+        of_rows = np.zeros((len(rows), len(self.judges)))
+        mined = block.mined[rows]
+        for column, (name, judge) in enumerate(self.judges.items()):
+            asked_rows = np.empty(0, dtype=np.int64)
+            places = set(block.places)
+            if name in mined.scores:
+                own[block.mined.pair, column] = block.mined.positives[name]
+                of_rows[:, column] = mined.scores[name]
+            else:
+                asked_rows = np.arange(len(rows))
+                places |= set(mined.pair.tolist())
+            positives = sorted(places - set(np.flatnonzero(~np.isnan(own[:, column])).tolist()))
+            asked = [(block.pairs[place].query, block.pairs[place].positive) for place in positives]
+            asked += [(block.pair_of(number).query, text.text) for number, text in enumerate(block.texts)]
+            documents = self.signatures.add_documents(mined.document[asked_rows])
+            for place, number in zip(mined.pair[asked_rows].tolist(), documents.tolist(), strict=True):
+                asked.append((block.pairs[place].query, self.signatures.texts[number]))
+            scores = np.array(judge.scores(asked), dtype=np.float64)
+            own[positives, column] = scores[: len(positives)]
+            of_texts[:, column] = scores[len(positives) : len(positives) + len(block.texts)]
+            of_rows[asked_rows, column] = scores[len(positives) + len(block.texts) :]
+        return own, of_texts, of_rows
+
+    def _graded(self, candidates: Measured, block: Block) -> Measured:
+        """Return the candidates with grade, length and verdict."""
+        is_text = candidates.text >= 0
+        grade = np.searchsorted(self.section.bounds, candidates.relevance[:, 0], side="right") + 1
+        limit = np.full(len(candidates), self.section.false_negative_above)
+        for place in np.flatnonzero(candidates.is_written):
+            candidate = block.texts[candidates.text[place]]
+            if exchanged_terms(candidate.text, block.pairs[candidates.pair[place]].positive) is not None:
+                limit[place] -= MARGIN
+        denied, confirmed = self._verdicts_on(candidates, block)
+        largest = candidates.relevance.max(axis=1, initial=-np.inf)
+        grade[denied & (grade == FALSE_NEGATIVE)] = max(GRADES)
+        grade[~denied & ~confirmed & (largest >= limit)] = FALSE_NEGATIVE
+        words = np.zeros(len(candidates))
+        known = self.signatures
+        texts = known.add([block.texts[number].text for number in candidates.text[is_text]])
+        words[is_text] = known.known["length"][texts]
+        words[~is_text] = known.known["length"][known.add_documents(block.mined.document[candidates.row[~is_text]])]
+        positives = known.known["length"][known.add([pair.positive for pair in block.pairs])]
+        length = lengths_against(words, positives[candidates.pair], int(self.longest * WORDS_PER_TOKEN))
+        return replace(
+            candidates,
+            grade=np.where(candidates.is_kept, candidates.asked, grade),
+            length=np.where(candidates.is_kept, 0.0, length),
+            answers=confirmed & ~candidates.is_kept,
+        )
+
+    def _verdicts_on(self, candidates: Measured, block: Block) -> tuple[Flags, Flags]:
+        """Return (C,) which of them a language model says not to answer the query, and which it says to answer it."""
+        denied, confirmed = np.zeros((2, len(candidates)), dtype=bool)
+        if self.verdicts:
+            for place, key in enumerate(block.keys_of(candidates, self.signatures)):
+                verdict = self.verdicts.get(key)
+                denied[place], confirmed[place] = verdict is False, verdict is True
+        return denied, confirmed
 
     def _is_kept(self, candidate: Candidate) -> bool:
         """Return whether the candidate keeps the grade that it came with."""
@@ -195,49 +287,49 @@ class Grader:
     def _is_written(self, candidate: Candidate) -> bool:
         return candidate.source == "llm" and not self._is_kept(candidate)
 
-    def _beside(self, filled: Set[int], measured: Sequence[Measured], result: Graded) -> list[Measured]:
-        """Return those that are to be chosen among, where some grades are filled already."""
-        others = [m for m in measured if not self._is_kept(m.candidate)]
-        result.dropped.extend(Dropped(m.candidate, "surplus", float(m.grade)) for m in others if m.grade in filled)
-        return [m for m in others if m.grade not in filled]
+    def _admitted(self, block: Block) -> Numbers:
+        """Return the places of the candidates that may be chosen; the others are dropped, each by the first rule."""
+        candidates = block.measured
+        filled = np.zeros((len(block.pairs), FALSE_NEGATIVE + 1), dtype=bool)
+        filled[candidates.pair[candidates.is_kept], candidates.grade[candidates.is_kept]] = True
+        is_unwanted = np.zeros(len(candidates), dtype=bool)
+        for grade, origins in self.origins.items():
+            for source, is_of_source in (("llm", candidates.is_written), ("mined", ~candidates.is_written)):
+                if source not in origins:
+                    is_unwanted |= is_of_source & (candidates.grade == grade)
+        largest = candidates.relevance.max(axis=1, initial=-np.inf)
+        too_long = np.abs(candidates.length) > math.log(self.section.length_ratio)
+        rules = (
+            ("surplus", filled[candidates.pair, candidates.grade], candidates.grade),
+            ("answers the query", candidates.answers, candidates.relevance[:, 0].round(4)),
+            ("false negative", candidates.grade == FALSE_NEGATIVE, largest.round(4)),
+            ("length", too_long, np.exp(candidates.length).round(2)),
+            ("source", is_unwanted, candidates.grade),
+        )
+        is_left = ~candidates.is_kept
+        for rule, breaks, value in rules:
+            block.drop_measured(np.flatnonzero(is_left & breaks), rule, value)
+            is_left &= ~breaks
+        return np.flatnonzero(is_left)
 
-    def _limit(self, pair: Pair, candidate: Candidate) -> float:
-        """Return the relevance from which on the candidate is taken for a false negative."""
-        is_edited = candidate.source == "llm" and exchanged_terms(candidate.text, pair.positive) is not None
-        return self.section.false_negative_above - (MARGIN if is_edited else 0.0)
 
-    def _admitted(self, measured: Sequence[Measured], result: Graded) -> list[Measured]:
-        admitted = []
-        for m in measured:
-            if m.answers:
-                result.dropped.append(Dropped(m.candidate, "answers the query", round(m.relevance[0], 4)))
-            elif m.grade == FALSE_NEGATIVE:
-                result.dropped.append(Dropped(m.candidate, "false negative", round(max(m.relevance), 4)))
-            elif abs(m.length) > math.log(self.section.length_ratio):
-                result.dropped.append(Dropped(m.candidate, "length", round(math.exp(m.length), 2)))
-            elif m.candidate.source not in self.origins.get(m.grade, (m.candidate.source,)):
-                result.dropped.append(Dropped(m.candidate, "source", float(m.grade)))
-            else:
-                admitted.append(m)
-        return admitted
+def _relative(scores: Scores, own: Scores, is_kept: Flags) -> Scores:
+    """Return the scores of candidates as shares of the positives' own, all (C, J).
+
+    A judge that finds the positive worth nothing has no say: the share of the first one stands in its place.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = scores / own
+    first = shares[:, :1]
+    relative: Scores = np.where(own > 0, np.minimum(shares, LARGEST), first)
+    relative[is_kept] = np.where(own[is_kept] != 0, shares[is_kept], 0.0)
+    return relative
 
 
-def _tuple_of(pair: Pair, chosen: list[Measured], own: float) -> GradedTuple:
-    """Put the pair and its chosen negatives together; `own` is the score of the positive."""
-    negatives = []
-    for m in sorted(chosen, key=lambda m: (m.grade, m.relevance[0])):
-        score = round(m.relevance[0] * own, 4)
-        negatives.append(Negative(m.candidate.text, m.grade, score, m.candidate.source))
-    return GradedTuple(
-        id=pair.id,
-        query=pair.query,
-        positive=pair.positive,
-        negatives=tuple(negatives),
-        instruction=pair.instruction,
-        task=pair.task,
-        score=round(own, 4),
-        group=pair.group,
-    )
+def _ranks(values: Numbers) -> Numbers:
+    """Return for each of some rising values how many equal ones stand before it."""
+    ranks: Numbers = np.arange(len(values)) - np.searchsorted(values, values)
+    return ranks
 
 
 def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:

@@ -1,21 +1,28 @@
 """Report on the grading of candidates: counts, measurements, and a few tuples to read."""
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
-from statistics import fmean, pstdev, quantiles
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.data.mined_candidates import Mined
+from multigrain.grading.block import Graded
 from multigrain.grading.duplicates import NearDuplicates
-from multigrain.grading.grade import Graded, Proposal
-from multigrain.grading.selection import Measured
+from multigrain.grading.grade import Proposal
+from multigrain.grading.measured import Measured
 from multigrain.grading.surface_features import statistics_of
 from multigrain.grading.surface_leak import LIMIT, Leak, Sample, find_leak
-from multigrain.records import GRADES, Candidate, GradedTuple, folded, to_json
+from multigrain.records import FALSE_NEGATIVE, GRADES, Candidate, GradedTuple, folded, to_json
 
 SAMPLED = 3000
 """Tuples by which style, leak and near duplicates are judged."""
+DIGITS = 4
+"""Digits of a relevance."""
 SHOWN = 10
 SHOWN_CHARACTERS = 150
 
@@ -35,33 +42,45 @@ class Report:
         self._kept: Counter[tuple[str, int]] = Counter()
         self._measured: Counter[tuple[str, int]] = Counter()
         self._dropped: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-        self._relevance: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        self._relevance: defaultdict[tuple[str, int], Distribution] = defaultdict(Distribution)
         self._written_rises: list[list[bool]] = [[] for _ in judges]
         self._sample: list[GradedTuple] = []
 
-    def add(self, proposals: Sequence[Proposal], graded: Graded) -> None:
-        """Count what came of some pairs."""
+    def add(self, proposals: Sequence[Proposal], mined: Mined, graded: Graded) -> None:
+        """Count what came of some pairs and the documents that were mined for them."""
         for _, candidates in proposals:
             self._asked.update(map(_group, candidates))
+        self._asked.update(_mined_groups(mined.grade))
         for dropped in graded.dropped:
             self._dropped[_group(dropped.candidate)][dropped.rule] += 1
-        for measured in graded.measured:
-            self._measured[measured.candidate.source, measured.grade] += 1
-            self._relevance[_group(measured.candidate)].append(measured.relevance[0])
-        self._add_rises(graded.measured)
+        for each in graded.dropped_mined:
+            for group in (groups := _mined_groups(mined.grade[each.row])):
+                self._dropped[group][each.rule] += groups[group]
+        self._add_measured(graded.measured)
         for graded_tuple in graded.tuples:
             self._add_tuple(graded_tuple)
 
-    def _add_rises(self, measured: Sequence[Measured]) -> None:
+    def _add_measured(self, measured: Measured) -> None:
+        for source, is_written in (("llm", True), ("mined", False)):
+            of_source = measured[measured.is_written == is_written]
+            for grade in range(1, FALSE_NEGATIVE + 1):
+                self._measured[source, grade] += int((of_source.grade == grade).sum())
+                relevance = of_source.relevance[of_source.asked == grade, 0]
+                if len(relevance):
+                    self._relevance[source, grade].add(relevance)
+        self._add_rises(measured[measured.is_written])
+
+    def _add_rises(self, written: Measured) -> None:
         """Note where relevance rises from one written grade of a pair to the next, before any is moved or dropped."""
-        by_pair: defaultdict[str, dict[int, Measured]] = defaultdict(dict)
-        for m in measured:
-            if m.candidate.source == "llm":
-                by_pair[m.candidate.pair_id].setdefault(m.candidate.grade, m)
-        for grades in by_pair.values():
-            for (_, low), (_, high) in pairwise(sorted(grades.items(), key=lambda item: item[0])):
-                for rises, a, b in zip(self._written_rises, low.relevance, high.relevance, strict=True):
-                    rises.append(a < b)
+        if not len(written):
+            return
+        order = np.lexsort((written.asked, written.pair))
+        cells = written.pair[order] * (FALSE_NEGATIVE + 1) + written.asked[order]
+        first = order[np.unique(cells, return_index=True)[1]]  # of each grade that was asked for
+        pair, relevance = written.pair[first], written.relevance[first]
+        is_step = pair[1:] == pair[:-1]
+        for rises, low, high in zip(self._written_rises, relevance[:-1].T, relevance[1:].T, strict=True):
+            rises += [bool(rose) for rose in (low < high)[is_step]]
 
     def _add_tuple(self, graded: GradedTuple) -> None:
         self._tuples += 1
@@ -111,9 +130,9 @@ class Report:
             "measured": self._measured[source, grade],
             "kept": self._kept[source, grade],
             "dropped": dict(self._dropped[source, grade].most_common()),
-            "relevance_mean": round(fmean(relevance), 4) if relevance else None,
-            "relevance_spread": round(pstdev(relevance), 4) if relevance else None,
-            "relevance_quartiles": [round(q, 4) for q in quantiles(relevance, n=4)] if len(relevance) > 1 else None,
+            "relevance_mean": relevance.mean,
+            "relevance_spread": relevance.spread,
+            "relevance_quartiles": relevance.quartiles,
         }
 
     def _style(self) -> dict[str, Any]:
@@ -145,6 +164,54 @@ class Report:
 
     def _examples(self) -> list[GradedTuple]:
         return random.Random(self._seed).sample(self._sample, min(SHOWN, len(self._sample)))
+
+
+class Distribution:
+    """Mean, spread and quartiles of many numbers, to four digits, of which none stays in memory."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+        self._rounded: Counter[int] = Counter()
+
+    def add(self, numbers: NDArray[np.float64]) -> None:
+        """Count some numbers."""
+        self._count += len(numbers)
+        self._sum += float(numbers.sum())
+        self._squares += float((numbers**2).sum())
+        rounded, counts = np.unique(np.rint(numbers * 10**DIGITS).astype(np.int64), return_counts=True)
+        self._rounded.update(dict(zip(rounded.tolist(), counts.tolist(), strict=True)))
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None of no numbers."""
+        return round(self._sum / self._count, DIGITS) if self._count else None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation; None of no numbers."""
+        if not self._count:
+            return None
+        return round(math.sqrt(max(self._squares / self._count - (self._sum / self._count) ** 2, 0.0)), DIGITS)
+
+    @property
+    def quartiles(self) -> list[float] | None:
+        """The quartiles, of the numbers rounded to four digits; None of fewer than two."""
+        if self._count < 2:
+            return None
+        values, counts = zip(*sorted(self._rounded.items()), strict=True)
+        ends = np.cumsum(counts)
+
+        def at(place: int) -> float:
+            return float(values[int(np.searchsorted(ends, place, side="right"))])
+
+        found = []
+        for quarter in (1, 2, 3):  # as `statistics.quantiles` does
+            place, part = divmod(quarter * (self._count + 1), 4)
+            place = min(max(place, 1), self._count - 1)
+            part = quarter * (self._count + 1) - place * 4
+            value = (at(place - 1) * (4 - part) + at(place) * part) / 4
+            found.append(round(value / 10**DIGITS, DIGITS))
+        return found
 
 
 def render(report: dict[str, Any]) -> str:
@@ -206,6 +273,12 @@ def render_examples(report: dict[str, Any]) -> str:
         lines += [f"grade {n['grade']} {n['source']:6}{n['text']}" for n in graded["negatives"]]
         blocks.append("\n".join(" ".join(line.split("\n"))[:SHOWN_CHARACTERS] for line in lines))
     return "\n\n".join(blocks)
+
+
+def _mined_groups(grades: NDArray[np.int8]) -> Counter[tuple[str, int]]:
+    """Count mined candidates by source and grade."""
+    counts = np.bincount(grades)
+    return Counter({("mined", int(grade)): int(counts[grade]) for grade in np.flatnonzero(counts)})
 
 
 def _group(candidate: Candidate) -> tuple[str, int]:

@@ -7,99 +7,155 @@ higher grade, and no judge finds it less relevant than c. The tuple is the path 
       + \sum_{c -> d} mean over judges of GAP min(r(d) - r(c), WIDE),      with the positive (r = 1) as the last node
 
 so first of all as many grades as can be, then texts as long as the positive, well apart from each other. Found
-by dynamic programming in O(candidates^2).
+by dynamic programming in O(candidates^2), for many pairs at once.
+
+Letters: C candidates, P pairs, G = 4 grades, S slots (the most candidates that a pair has of one grade), J judges.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import NamedTuple
 
-from multigrain.records import Candidate
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.grading.measured import Flags, Measured, Numbers
+from multigrain.records import GRADES
 
 FILLED, WRITTEN, ASKED, GAP, WIDE = 10.0, 0.3, 0.3, 4.0, 0.35
+AT_ONCE = 2**20
+"""Edges between two grades that are in memory at once."""
+NO_SLOT = -1
 
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A candidate with the measurements of the judges."""
-
-    candidate: Candidate
-    relevance: tuple[float, ...]
-    """Relative relevance r = s(q, c) / s(q, p), by each judge."""
-    grade: int
-    length: float
-    """log(words / words of the positive)."""
-    answers: bool = False
-    """A language model says that it answers the query."""
-
-    @property
-    def value(self) -> float:
-        """Return the value of the candidate by itself, whatever stands beside it."""
-        written = WRITTEN if self.candidate.source == "llm" else 0.0
-        asked = ASKED if self.candidate.grade == self.grade else 0.0
-        return FILLED - abs(self.length) + written + asked
+Values = NDArray[np.float64]
 
 
 class Choice(NamedTuple):
-    """The chosen candidates and the others."""
+    """What became of the candidates."""
 
-    chosen: list[Measured]
-    left: list[tuple[Measured, str]]
-    """Each with "surplus" (its grade is filled) or "order" (it is not)."""
+    chosen: Flags
+    """(C,)"""
+    surplus: Flags
+    """(C,) which of the others had a place, if their grade were not filled already."""
 
 
-def choose_rising(candidates: Sequence[Measured], per_grade: int = 1) -> Choice:
-    """Choose up to `per_grade` candidates of each grade, such that no judge finds them out of order.
+def choose_rising(candidates: Measured, per_grade: int = 1) -> Choice:
+    """Choose up to `per_grade` candidates of each grade and pair, such that no judge finds them out of order.
 
     For more than one of a grade, paths are taken one after the other; no judge finds their union out of order either.
+    Of equal paths the one whose candidates are less relevant is taken, then that of the earlier ones.
     """
-    left = sorted(candidates, key=lambda m: (m.grade, m.relevance, m.candidate.text))
-    chosen: list[Measured] = []
-    for _ in range(per_grade):
-        path = _best_path([m for m in left if all(_agree(m, other) for other in chosen)])
-        chosen += path
-        taken = set(map(id, path))
-        left = [m for m in left if id(m) not in taken]
-    filled = Counter(m.grade for m in chosen)
-    return Choice(chosen, [(m, "surplus" if filled[m.grade] == per_grade else "order") for m in left])
+    chosen = np.zeros(len(candidates), dtype=bool)
+    surplus = np.zeros(len(candidates), dtype=bool)
+    judges = [candidates.relevance[:, judge] for judge in range(candidates.relevance.shape[1])]
+    order = np.lexsort((*judges[::-1], candidates.grade, candidates.pair))
+    cells = candidates.pair[order] * len(GRADES) + candidates.grade[order] - 1
+    slots = np.arange(len(order)) - np.searchsorted(cells, cells)
+    width = int(slots.max(initial=-1)) + 1
+    pairs, starts = np.unique(candidates.pair[order], return_index=True)
+    step = max(1, AT_ONCE // max(width * width, 1))
+    for first in range(0, len(pairs), step):
+        end = starts[first + step] if first + step < len(pairs) else len(order)
+        rows = slice(starts[first], end)
+        grid = _grid_of(candidates, order[rows], slots[rows], pairs[first : first + step])
+        is_chosen = grid.choose(per_grade)
+        is_full = is_chosen.sum(axis=2) == per_grade
+        is_left = ~is_chosen & (grid.candidate >= 0)
+        chosen[grid.candidate[is_chosen]] = True
+        surplus[grid.candidate[is_left & is_full[:, :, None]]] = True
+    return Choice(chosen, surplus)
 
 
-def _best_path(nodes: Sequence[Measured]) -> list[Measured]:
-    values: list[float] = []
-    before: list[int | None] = []
-    for index, node in enumerate(nodes):
-        options = [
-            (values[earlier] + _gap(nodes[earlier].relevance, node.relevance), earlier)
-            for earlier in range(index)
-            if _rises(nodes[earlier], node)
-        ]
-        best, place = max(options, default=(0.0, None), key=lambda option: option[0])
-        values.append(best + node.value)
-        before.append(place)
-    if not nodes:
-        return []
-    ends = []
-    for value, node in zip(values, nodes, strict=True):
-        positive = (1.0,) * len(node.relevance)
-        ends.append(value + _gap(node.relevance, positive))
-    place = ends.index(max(ends))
-    path = []
-    while place is not None:
-        path.append(nodes[place])
-        place = before[place]
-    return path[::-1]
+@dataclass(frozen=True)
+class _Grid:
+    """The candidates of some pairs, by pair, grade and slot; in a grade in rising order of relevance."""
+
+    candidate: Numbers
+    """(P, G, S), -1 where a slot is empty."""
+    relevance: Values
+    """(P, G, S, J)"""
+    value: Values
+    """(P, G, S): what a candidate adds by itself, whatever stands beside it."""
+
+    def choose(self, per_grade: int) -> Flags:
+        """Return (P, G, S): which candidates are on the best paths."""
+        is_open = self.candidate >= 0
+        chosen = np.zeros_like(is_open)
+        for _ in range(per_grade):
+            path = self._best_path(is_open)
+            pair, grade = np.nonzero(path != NO_SLOT)
+            chosen[pair, grade, path[pair, grade]] = True
+            is_open &= ~chosen & self._agrees_with(path)
+        return chosen
+
+    def _best_path(self, is_open: Flags) -> Numbers:
+        """Return (P, G): the slot of the path's candidate of each grade, or `NO_SLOT`."""
+        pairs, grades, slots = is_open.shape
+        best = np.where(is_open, self.value, -np.inf)
+        before = np.full((pairs, grades, slots), NO_SLOT)  # places among all slots of the pair
+        for grade in range(1, grades):
+            low = self.relevance[:, :grade].reshape(pairs, grade * slots, 1, -1)
+            high = self.relevance[:, grade][:, None]
+            gains = best[:, :grade].reshape(pairs, grade * slots, 1) + _gap(low, high)
+            gains[~(low <= high).all(axis=3)] = -np.inf
+            place = gains.argmax(axis=1)
+            gain = np.take_along_axis(gains, place[:, None], axis=1)[:, 0]
+            has_any = gain > -np.inf
+            best[:, grade] += np.where(has_any, gain, 0.0)
+            before[:, grade] = np.where(has_any, place, NO_SLOT)
+        ends = best + _gap(self.relevance, np.ones_like(self.relevance))
+        return _traced(ends.reshape(pairs, -1), before.reshape(pairs, -1), slots)
+
+    def _agrees_with(self, path: Numbers) -> Flags:
+        """Return (P, G, S): which candidates no judge finds out of order beside those of the path."""
+        agrees = np.ones(self.candidate.shape, dtype=bool)
+        for grade in range(len(GRADES)):
+            slot = np.maximum(path[:, grade], 0)
+            other = np.take_along_axis(self.relevance[:, grade], slot[:, None, None], axis=1)[:, None]  # (P, 1, 1, J)
+            is_taken = (path[:, grade] != NO_SLOT)[:, None, None]
+            lower, higher = self.relevance[:, :grade], self.relevance[:, grade + 1 :]
+            agrees[:, :grade] &= (lower <= other).all(axis=3) | ~is_taken
+            agrees[:, grade + 1 :] &= (other <= higher).all(axis=3) | ~is_taken
+        return agrees
 
 
-def _rises(low: Measured, high: Measured) -> bool:
-    pairs = zip(low.relevance, high.relevance, strict=True)
-    return low.grade < high.grade and all(a <= b for a, b in pairs)
+def _traced(ends: Values, before: Numbers, slots: int) -> Numbers:
+    """Follow the best paths back from their ends.
+
+    Args:
+        ends: (P, G S) the value of the best path that ends at each slot.
+        before: (P, G S) the slot before, on that path.
+        slots: S.
+
+    Returns:
+        (P, G), see `_Grid._best_path`.
+    """
+    pairs = np.arange(len(ends))
+    path = np.full((len(ends), len(GRADES)), NO_SLOT)
+    place = ends.argmax(axis=1)
+    place = np.where(ends[pairs, place] > -np.inf, place, NO_SLOT)
+    for _ in GRADES:
+        on = pairs[place != NO_SLOT]
+        path[on, place[on] // slots] = place[on] % slots
+        place = np.where(place != NO_SLOT, before[pairs, place], NO_SLOT)
+    return path
 
 
-def _agree(one: Measured, other: Measured) -> bool:
-    return one.grade == other.grade or _rises(one, other) or _rises(other, one)
+def _grid_of(candidates: Measured, rows: Numbers, slots: Numbers, pairs: Numbers) -> _Grid:
+    """Lay the candidates `rows` out by pair, grade and slot."""
+    shape = (len(pairs), len(GRADES), int(slots.max(initial=-1)) + 1)
+    at = np.searchsorted(pairs, candidates.pair[rows]), candidates.grade[rows] - 1, slots
+    candidate = np.full(shape, -1)
+    candidate[at] = rows
+    relevance = np.zeros((*shape, candidates.relevance.shape[1]))
+    relevance[at] = candidates.relevance[rows]
+    value = np.zeros(shape)
+    is_asked = candidates.asked[rows] == candidates.grade[rows]
+    bonus = WRITTEN * candidates.is_written[rows] + ASKED * is_asked
+    value[at] = FILLED - np.abs(candidates.length[rows]) + bonus
+    return _Grid(candidate, relevance, value)
 
 
-def _gap(low: Sequence[float], high: Sequence[float]) -> float:
-    return GAP * fmean(min(b - a, WIDE) for a, b in zip(low, high, strict=True))
+def _gap(low: Values, high: Values) -> Values:
+    """Return GAP times the mean over judges, the last axis, of what separates two candidates."""
+    gap: Values = GAP * np.minimum(high - low, WIDE).mean(axis=-1)
+    return gap

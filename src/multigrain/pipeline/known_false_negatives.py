@@ -3,8 +3,7 @@
 from itertools import chain
 
 from multigrain.data.beir import OWN
-from multigrain.data.corpus_file import Corpus
-from multigrain.data.jsonl import read_pairs
+from multigrain.data.jsonl import read_documents, read_pairs
 from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
@@ -12,10 +11,10 @@ from multigrain.records import Pair
 
 def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
     """Collect what the run's files say of texts that are no negatives of its training pairs."""
-    train = list(read_pairs(run_dir.train_pairs))
     known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
-    has_groups = any(pair.group is not None for pair in train)
-    return FalseNegatives(train, known, Corpus(run_dir.corpus) if has_groups else ())
+    has_groups = any(pair.group is not None for pair in read_pairs(run_dir.train_pairs))
+    documents = read_documents(run_dir.corpus) if has_groups else ()
+    return FalseNegatives(read_pairs(run_dir.train_pairs), known, documents)
 
 
 def own_documents(run_dir: RunDir) -> list[Pair]:

@@ -5,8 +5,9 @@ runs/NAME/
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
   data/               train.jsonl, held_out.jsonl (pairs), other.jsonl (pairs of the input that are in neither),
                       given.jsonl (negatives that came with them), corpus.jsonl
-  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl, parked.jsonl, batches/
-  grading/            tuples.jsonl, dropped.jsonl, report.json
+  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl (texts), mined.parquet (references
+                      to documents), parked.jsonl, batches/
+  grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
   training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
                       that are not trained)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
@@ -67,11 +68,14 @@ class RunDir:
         self.given = folder / "data" / "given.jsonl"
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
+        self.mined = folder / "synthesis" / "mined.parquet"
+        self.mined_parts = folder / "synthesis" / "mined"
         self.style = folder / "synthesis" / "style.json"
         self.parked = folder / "synthesis" / "parked.jsonl"
         self.judge_vectors = folder / "synthesis" / "vectors.bin"
         self.tuples = folder / "grading" / "tuples.jsonl"
         self.dropped = folder / "grading" / "dropped.jsonl"
+        self.dropped_mined = folder / "grading" / "dropped.parquet"
         self.parked_repairs = folder / "grading" / "parked.jsonl"
         self.suspects = folder / "grading" / "suspects.jsonl"
         self.report = folder / "grading" / "report.json"

@@ -67,19 +67,19 @@ def synthesize_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def synthesize_writes(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the candidates, and the inputs without an answer."""
-    return [run_dir.candidates, run_dir.parked]
+    """Return the candidates, written and mined, and the inputs without an answer."""
+    return [run_dir.candidates, run_dir.mined, run_dir.parked]
 
 
 def grade_reads(config: Config, run_dir: RunDir) -> list[Path]:
     """Return the pairs, the candidates, what decides how the language model is asked, and the cross-encoder."""
-    files = [*run_dir.pair_files(), run_dir.corpus, run_dir.candidates]
+    files = [*run_dir.pair_files(), run_dir.corpus, run_dir.candidates, run_dir.mined]
     return files + prompting_files(config) + _cross_encoder_files(config)
 
 
 def grade_writes(_config: Config, run_dir: RunDir) -> list[Path]:
     """Return the graded tuples, the dropped candidates, and the report."""
-    return [run_dir.tuples, run_dir.dropped, run_dir.report]
+    return [run_dir.tuples, run_dir.dropped, run_dir.dropped_mined, run_dir.report]
 
 
 def negatives_cut(config: Config, run_dir: RunDir) -> str:

@@ -102,7 +102,9 @@ class Bm25Index:
 
     def scores_of_texts(self, queries: Numbers, texts: Sequence[str]) -> Scores:
         """Return the BM25, (pairs,), of queries by their numbers, (pairs,), and texts that need not be documents."""
-        return _row_products(self._queries[queries], self._counts.weights_of(_counted(texts, self._words, self._vocabulary)))
+        return _row_products(
+            self._queries[queries], self._counts.weights_of(_counted(texts, self._words, self._vocabulary))
+        )
 
 
 def _row_products(queries: Matrix, weights: Matrix) -> Scores:
@@ -245,7 +247,8 @@ def _merge(best: Nearest, scores: Scores, start: int) -> None:
 
     Args:
         best: (queries, depth).
-        scores: (queries, n) of the documents that follow the number `start`.
+        scores: (queries, n) of the documents of a shard.
+        start: the number of its first document.
     """
     depth = best.scores.shape[1]
     lowest = best.scores[:, -1]  # an equal score comes too late

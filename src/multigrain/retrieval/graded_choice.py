@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from multigrain.records import band_of
 
 Numbers = NDArray[np.int64]
+Relevance = NDArray[np.float32]
 NONE = np.uint64(2**64 - 1)
 """The key of a place that nobody has."""
 FREE = np.uint32(2**32 - 1)
@@ -25,7 +26,7 @@ class Chosen(NamedTuple):
     grade: Numbers
     document: Numbers
     key: Numbers
-    relevance: NDArray[np.float32]
+    relevance: Relevance
     """The relative relevance of each document."""
 
 
@@ -51,7 +52,7 @@ class GradedChoice:
         self._keys = np.full((len(self._grades), pairs, per_grade), NONE)  # the low half is the document's number
         self._relevance = np.zeros((len(self._grades), pairs, per_grade), dtype=np.float32)
 
-    def offer(self, pairs: Numbers, documents: Numbers, relevance: NDArray[np.float32], keys: NDArray[np.uint32]) -> None:
+    def offer(self, pairs: Numbers, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
         """Let documents compete for the grade of their relevance; all are (offers,)."""
         place = self._places(relevance)
         worst = (self._keys[place, pairs, -1] >> np.uint64(32)).astype(np.uint32)
@@ -62,7 +63,7 @@ class GradedChoice:
             if len(found := np.flatnonzero(place == number)):
                 self._take(number, pairs[found], packed[found], relevance[found])
 
-    def _places(self, relevance: NDArray[np.float32]) -> Numbers:
+    def _places(self, relevance: Relevance) -> Numbers:
         """Return the place in `self._grades` of each relevance; -1 where the grade is not wanted, or there is none."""
         above = np.zeros(len(relevance), dtype=np.int8)
         for bound in self._bounds:
@@ -71,9 +72,7 @@ class GradedChoice:
         places[np.isnan(relevance)] = -1
         return places
 
-    def offer_grid(
-        self, first: int, documents: Numbers, relevance: NDArray[np.float32], keys: NDArray[np.uint32]
-    ) -> None:
+    def offer_grid(self, first: int, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
         """Let each of n documents compete for each of some pairs that follow each other.
 
         Nearly all are told off by three comparisons: their key is too large for every grade that is full, and their
@@ -99,7 +98,7 @@ class GradedChoice:
         columns = flat - row * relevance.shape[1]
         self.offer(row + first, documents[columns], relevance.reshape(-1)[flat], keys.reshape(-1)[flat])
 
-    def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[Relevance, Relevance]:
         """Return what relevance lies below, or from which on it lies, where a grade still takes all: (pairs,) both.
 
         The grades that are free are as a rule the lowest or the highest ones; those between others count as highest.
@@ -114,7 +113,7 @@ class GradedChoice:
             above[rest] = np.minimum(above[rest], low)
         return below, above
 
-    def _take(self, place: int, pairs: Numbers, keys: NDArray[np.uint64], relevance: NDArray[np.float32]) -> None:
+    def _take(self, place: int, pairs: Numbers, keys: NDArray[np.uint64], relevance: Relevance) -> None:
         """Keep the smallest keys of those that are there and those that come."""
         best, best_relevance = self._keys[place], self._relevance[place]
         touched = np.unique(pairs)

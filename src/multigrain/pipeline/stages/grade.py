@@ -4,17 +4,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from multigrain.config import Config
 from multigrain.data.candidates_by_pair import by_pair
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.dropped_candidates import dropped_writer
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, write_records
+from multigrain.data.mined_candidates import Mined, MinedFile
 from multigrain.errors import LLMError, LLMReplyError
 from multigrain.files import atomic_file, count_lines, to_line, write_json
+from multigrain.grading.block import Block as MeasuredBlock
+from multigrain.grading.block import Graded
 from multigrain.grading.calibration import FEWEST_KNOWN, RATINGS, USABLE, Calibration, calibrate
-from multigrain.grading.grade import IRRELEVANT_POSITIVE, Graded, Grader, Proposal, unfilled
+from multigrain.grading.grade import IRRELEVANT_POSITIVE, Grader, Proposal, unfilled
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
+from multigrain.grading.near_copies import Signatures
 from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
-from multigrain.grading.selection import Measured
 from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
@@ -61,6 +69,16 @@ def grade(config: Config, run_dir: RunDir) -> Result:
     return answers.result("grade", counts | {name: count for name, count in grading.asked.items() if count})
 
 
+class _Proposals(NamedTuple):
+    """Some pairs with all that was proposed for them."""
+
+    first: int
+    """The number of the first pair in its file."""
+    proposals: list[Proposal]
+    mined: Mined
+    """The mined candidates; `pair` is counted from the first pair."""
+
+
 class _Grading:
     """The passes over the candidates of a run, and what one pass leaves to the next."""
 
@@ -68,6 +86,7 @@ class _Grading:
         self._config, self._run_dir, self._answers = config, run_dir, answers
         self._embed = judge_encoder(config, run_dir)
         self._known = false_negatives_of(run_dir)
+        self._corpus = Corpus(run_dir.corpus)
         self._judges = judges(config, self._embed, run_dir)
         self._repairs: list[plans.Plan] = []
         self._calibration: Calibration | None = None
@@ -89,14 +108,16 @@ class _Grading:
         with (
             atomic_file(run_dir.tuples) as tuples,
             atomic_file(run_dir.dropped) as dropped,
+            dropped_writer(run_dir.dropped_mined) as dropped_mined,
             meter("grading", count_lines(run_dir.train_pairs)) as progress,
         ):
             for block in self._blocks(progress):
-                graded = grader.grade(block)
-                self.report.add(block, graded)
+                graded = grader.grade(block.proposals, block.mined)
+                self.report.add(block.proposals, block.mined, graded)
                 tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
                 dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
-                self._note_missing(block, graded, grades, writes_for)
+                dropped_mined.write(block.first, block.mined, graded.dropped_mined)
+                self._note_missing(block.proposals, graded, grades, writes_for)
 
     def repair(self, attempt: int) -> None:
         """Ask once more for the grades that stayed empty."""
@@ -139,9 +160,19 @@ class _Grading:
         """Calibrate the language model on positives, and on what is least relevant."""
         positives: list[Candidate] = []
         negatives: list[Candidate] = []
-        for (pair, _), _, measured in self._measured():
-            positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
-            negatives += [m.candidate for m in measured if m.grade == 1][:1]
+        for block, known in self._measured():
+            has_meaning = {place for place, own in enumerate(block.own[:, 0].tolist()) if own > 0}
+            least = block.measured[block.measured.grade == 1]
+            first = dict(zip(reversed(least.pair.tolist()), reversed(range(len(least))), strict=True))
+            texts = block.texts_of(least[np.array(list(first.values()), dtype=np.int64)], known)
+            of_pair = dict(zip(first, texts, strict=True))
+            for place in sorted(has_meaning):
+                pair = block.pairs[place]
+                positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
+                if place in of_pair:
+                    negatives.append(Candidate(pair.id, 1, of_pair[place], "mined", "grade 1"))
+                if len(negatives) >= CALIBRATED_ON:
+                    break
             if len(negatives) >= CALIBRATED_ON:
                 break
         if len(negatives) < FEWEST_KNOWN:
@@ -165,17 +196,18 @@ class _Grading:
     def _suspects(self) -> Iterator[Candidate]:
         """Yield the suspects that the language model has not been asked about yet."""
         hardest = self._config.grading.bands[-1]
-        for _, _, measured in self._measured():
-            for m in measured:
-                key = m.candidate.pair_id, m.candidate.text
-                if max(m.relevance) >= hardest and key not in self._suspected:
+        for block, known in self._measured():
+            suspects = block.measured[block.measured.relevance.max(axis=1, initial=0.0) >= hardest]
+            for place, text in zip(suspects.pair.tolist(), block.texts_of(suspects, known), strict=True):
+                key = block.pairs[place].id, text
+                if key not in self._suspected:
                     self._suspected.add(key)
-                    yield m.candidate
+                    yield Candidate(*key[:1], 4, text, "mined", "suspect")
 
-    def _measured(self) -> Iterator[tuple[Proposal, float, list[Measured]]]:
+    def _measured(self) -> Iterator[tuple[MeasuredBlock, Signatures]]:
         grader = self._grader()
         for block in self._blocks():
-            yield from grader.measure(block, Graded())
+            yield grader.measure(block.proposals, block.mined), grader.signatures
 
     def _grader(self) -> Grader:
         config = self._config
@@ -187,14 +219,17 @@ class _Grading:
             longest=config.model.max_tokens,
             verdicts=self._verdicts,
             known=self._known,
+            texts_of=self._corpus.texts,
         )
 
-    def _blocks(self, progress: Meter | None = None) -> Iterator[list[Proposal]]:
+    def _blocks(self, progress: Meter | None = None) -> Iterator[_Proposals]:
         run_dir = self._run_dir
         repaired = [_candidates_of(plan, run_dir) for plan in self._repairs]
         stream = by_pair(read_pairs(run_dir.train_pairs), read_candidates(run_dir.candidates), *repaired)
+        mined, first = MinedFile(run_dir.mined), 0
         while block := list(islice(stream, BLOCK)):
-            yield block
+            yield _Proposals(first, block, mined.up_to(first + len(block)).counted_from(first))
+            first += len(block)
             if progress:
                 progress.advance(len(block))
 

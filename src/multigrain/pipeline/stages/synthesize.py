@@ -1,66 +1,116 @@
 """Have candidates written and mined, and add those that came with the pairs."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from multigrain.config import Config
 from multigrain.data.candidates_by_pair import by_pair
 from multigrain.data.corpus_file import Corpus
-from multigrain.data.jsonl import read_candidates, read_pairs
+from multigrain.data.jsonl import PairFile, read_candidates, read_pairs
+from multigrain.data.mined_candidates import MinedFile, metadata_of, mined_writer, read_mined
 from multigrain.files import atomic_file, to_line
+from multigrain.model.files import model_files
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
 from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stage import file_digest, short_digest
 from multigrain.pipeline.stages import Result
 from multigrain.records import GIVEN, Candidate, to_json
 
+MADE_FROM = "multigrain.made_from"
+"""The name of the digest, in a file of mined candidates, of all that decides them."""
+
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
-    """Write `candidates.jsonl`, by pair: the written candidates, then the mined ones, then the given ones."""
+    """Write `mined.parquet`, and `candidates.jsonl`: by pair, the written candidates, then the given ones."""
     config = with_decided_style(config, run_dir)
+    mined = _mine(config, run_dir)
     answers = Answers(run_dir, run_dir.parked)
-    counts: Counter[str] = Counter(written=0, mined=0)
+    counts: Counter[str] = Counter(written=0)
     written: Iterator[Candidate] = answers.ask(config, plans.negatives(config, run_dir))
     with atomic_file(run_dir.candidates) as file:
-        for _, candidates in by_pair(
-            read_pairs(run_dir.train_pairs), written, _mined(config, run_dir), _given(config, run_dir)
-        ):
+        for _, candidates in by_pair(read_pairs(run_dir.train_pairs), written, _given(config, run_dir)):
             for candidate in candidates:
-                counts[_name(candidate)] += 1
+                counts[GIVEN if candidate.model == GIVEN else "written"] += 1
                 file.write(to_line(to_json(candidate)))
     asked = {"requests": answers.requests, "sent": answers.sent, "parked": answers.parked}
-    return answers.result("synthesize", {**asked, **counts})
+    return answers.result("synthesize", {**asked, "written": counts.pop("written"), "mined": mined, **counts})
 
 
-def _mined(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
-    """Yield candidates from the corpus, for the grades that want them."""
-    grades = [grade for grade in config.synthesis.grades_from("mined") if grade in config.mining.grades]
-    if not config.mining.enabled or not grades:
-        return
+def _mine(config: Config, run_dir: RunDir) -> int:
+    """Write the candidates from the corpus, for the grades that want them; return how many there are.
+
+    Each wave of pairs has a file of its own until all are there, so that a kill -9 costs one wave.
+    """
+    made_from = {MADE_FROM: _what_decides(config, run_dir)}
+    if metadata_of(run_dir.mined).get(MADE_FROM) == made_from[MADE_FROM]:
+        return MinedFile(run_dir.mined).rows
+    parts = _parts(config, run_dir, made_from)
+    with mined_writer(run_dir.mined, made_from) as writer:
+        for part in parts:
+            writer.write(read_mined(part))
+    shutil.rmtree(run_dir.mined_parts, ignore_errors=True)
+    return MinedFile(run_dir.mined).rows
+
+
+def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[Path]:
+    """Return the files of mined candidates, wave by wave; those that are not there are made."""
+    grades = _grades(config)
+    if not grades:
+        return []
     from multigrain.retrieval.mine import mine_candidates
 
-    yield from mine_candidates(
+    parts: list[Path] = []
+    while metadata_of(part := _part(run_dir, len(parts))).get(MADE_FROM) == made_from[MADE_FROM]:
+        parts.append(part)
+    waves = mine_candidates(
+        pairs=PairFile(run_dir.train_pairs),
         known=false_negatives_of(run_dir),
         documents=Corpus(run_dir.corpus),
         embed=judge_encoder(config, run_dir),
-        model=config.grading.judge_model,
         bounds=config.grading.bounds,
         mining=config.mining.model_copy(update={"grades": grades}),
+        judges=_judges(config),
         seed=config.seed,
+        folder=run_dir.mined.parent,
+        first_wave=len(parts),
     )
+    for mined in waves:
+        parts.append(_part(run_dir, len(parts)))
+        with mined_writer(parts[-1], made_from) as writer:
+            writer.write(mined)
+    return parts
+
+
+def _part(run_dir: RunDir, number: int) -> Path:
+    return run_dir.mined_parts / f"{number:05}.parquet"
+
+
+def _grades(config: Config) -> list[int]:
+    """Return the grades that are mined."""
+    grades = config.synthesis.grades_from("mined") if config.mining.enabled else []
+    return [grade for grade in grades if grade in config.mining.grades]
+
+
+def _judges(config: Config) -> list[str]:
+    """Return the judges whose scores are recorded, so that nobody has to measure them again."""
+    counts_words = "bm25" in config.grading.judge or "bm25" in config.mining.methods
+    return ["embedding", "bm25"] if counts_words else ["embedding"]
+
+
+def _what_decides(config: Config, run_dir: RunDir) -> str:
+    """Return a digest of all that decides what is mined."""
+    files = [*run_dir.pair_files(), run_dir.corpus, *model_files(config.grading.judge_model)]
+    settings = [config.fingerprint("seed", "mining", "judging"), str(_grades(config)), str(_judges(config))]
+    return short_digest([*settings, *map(file_digest, files)])
 
 
 def _given(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
     """Yield the negatives that came with the pairs. Where pairs are written, such a file is of an earlier run."""
     if config.synthesis.mode == "negatives" and run_dir.given.is_file():
         yield from read_candidates(run_dir.given)
-
-
-def _name(candidate: Candidate) -> str:
-    """Return the name under which a candidate is counted."""
-    if candidate.model == GIVEN:
-        return GIVEN
-    return "written" if candidate.source == "llm" else "mined"

@@ -1,0 +1,137 @@
+"""Find documents that say the same as the query, the positive, or another candidate of the pair.
+
+What says the same is defined by `multigrain.grading.candidate_rules.likeness`, which takes a millisecond. So each text
+has a *signature* of a few numbers, made once, and only where two signatures allow it are the texts compared:
+
+    nine of ten characters match                -> the lengths must be alike
+    each word of the one stands in the other    -> a Bloom filter of its longer words is a part of the other's
+
+Letters: P pairs, T texts of a pair (the query, the positive, text candidates, documents).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, UNSPACED, WORD, likeness, words_in
+from multigrain.records import folded
+
+MOST_CHARACTERS = 2**25
+"""Characters of texts that are remembered, about."""
+LONG_WORD = 5
+"""Letters from which on a word goes into the filter: shorter ones are in nearly every text."""
+
+Numbers = NDArray[np.int64]
+SIGNATURE = np.dtype([("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8"), ("length", "f4")])
+"""What tells that two texts are no copies: a hash of the folded text, its characters (at most `COMPARED`), its words,
+and a filter of 64 bits; and beside it the words by which lengths are compared, see `words_in`."""
+
+
+def signature(text: str) -> tuple[int, int, int, int, float]:
+    """Return the `SIGNATURE` of a text; hashes are those of this process."""
+    compared = folded(text)
+    words = WORD.findall(compared)
+    bits = 0
+    for word in set(words):
+        if len(word) >= LONG_WORD or UNSPACED.match(word):
+            bits |= 1 << (hash(word) & 63)
+    return hash(compared), min(len(compared), COMPARED), len(words), bits, words_in(text)
+
+
+class Signatures:
+    """The signatures of texts and documents; each distinct text has its own made once, as far as memory goes.
+
+    Args:
+        texts_of: gives the texts of documents by their numbers.
+    """
+
+    def __init__(self, texts_of: Callable[[Sequence[int]], Sequence[str]]) -> None:
+        self._texts_of = texts_of
+        self._forget()
+
+    def _forget(self) -> None:
+        self.known = np.empty(0, SIGNATURE)
+        self.texts: list[str] = []
+        self._of_text: dict[str, int] = {}
+        self._of_document: dict[int, int] = {}
+        self._characters = 0
+
+    def make_room(self) -> None:
+        """Forget all texts where they are too many; numbers that were given before mean nothing any more."""
+        if self._characters > MOST_CHARACTERS:
+            self._forget()
+
+    def add(self, texts: Sequence[str]) -> Numbers:
+        """Return the numbers, (texts,), under which `known` holds the signatures and `texts` the texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._of_text]
+        self._of_text |= {text: number for number, text in enumerate(new, start=len(self.texts))}
+        self.texts += new
+        self._characters += sum(map(len, new))
+        made = np.array([signature(text) for text in new], dtype=SIGNATURE)
+        self.known = np.concatenate([self.known, made]) if len(made) else self.known
+        return np.array([self._of_text[text] for text in texts], dtype=np.int64)
+
+    def add_documents(self, documents: Numbers) -> Numbers:
+        """Return the same for documents, (documents,)."""
+        distinct = np.unique(documents).tolist()
+        new = [document for document in distinct if document not in self._of_document]
+        if new:
+            self._of_document.update(zip(new, self.add(self._texts_of(new)).tolist(), strict=True))
+        numbers = np.array([self._of_document[document] for document in distinct], dtype=np.int64)
+        return numbers[np.searchsorted(distinct, documents)] if distinct else numbers
+
+
+class Copy(NamedTuple):
+    """A text that says the same as one before it."""
+
+    pair: int
+    place: int
+    """The place of the copy among the texts of the pair."""
+    original: int
+    value: float
+    """The share of matching characters."""
+
+
+def find_copies(
+    texts: NDArray[np.int64], known: NDArray[np.void], first: NDArray[np.int64], text_of: Callable[[int], str]
+) -> list[Copy]:
+    """Find the texts that say the same as one before them which is no copy itself, each once.
+
+    Args:
+        texts: (P, T) numbers of texts, of each pair in their order; -1 behind the last.
+        known: the `SIGNATURE` of each text, by number.
+        first: (P,) the place from which on texts may be copies; those before it are never called so.
+        text_of: gives the text of a number.
+    """
+    found: list[Copy] = []
+    copies: set[tuple[int, int]] = set()
+    for pair, place, original in _possible(texts, known, first):
+        if (pair, place) in copies or (pair, original) in copies:
+            continue
+        value = likeness(text_of(int(texts[pair, place])), text_of(int(texts[pair, original])))
+        if value is not None:
+            copies.add((pair, place))
+            found.append(Copy(pair, place, original, value))
+    return found
+
+
+def _possible(texts: Numbers, known: NDArray[np.void], first: Numbers) -> Sequence[tuple[int, int, int]]:
+    """Return (pair, place, place before it) of all that the signatures allow to be copies, in this order."""
+    is_there = texts >= 0
+    own = known[np.maximum(texts, 0)]
+    shape = texts.shape[1]
+    places = np.arange(shape)
+    both = is_there[:, :, None] & is_there[:, None, :] & (places[None, None, :] < places[None, :, None])
+    both &= (places[None, :] >= first[:, None])[:, :, None]
+    characters = own["characters"]
+    shorter = np.minimum(characters[:, :, None], characters[:, None, :])
+    # With rounding to four digits, as in `likeness`.
+    alike = 2 * shorter >= (NEAR_COPY - 1e-4) * (characters[:, :, None] + characters[:, None, :])
+    filters, words = own["filter"], own["words"]
+    inside = ((filters[:, :, None] & ~filters[:, None, :]) == 0) & (words[:, :, None] <= words[:, None, :])
+    around = ((filters[:, None, :] & ~filters[:, :, None]) == 0) & (words[:, None, :] <= words[:, :, None])
+    same = own["same"][:, :, None] == own["same"][:, None, :]
+    possible = both & (same | (alike & (inside | around)))
+    return list(zip(*(column.tolist() for column in np.nonzero(possible)), strict=True))
