@@ -170,7 +170,7 @@ class Grader:
         texts[pair, heads[pair] + _ranks(pair)] = known.add_documents(mined.document[order])
         starts = np.searchsorted(pair, np.arange(len(block.pairs)))
         is_copy = np.zeros(len(mined), dtype=bool)
-        for copy in find_copies(texts, known.known, heads, known.texts.__getitem__):
+        for copy in find_copies(texts, known, heads):
             row = order[starts[copy.pair] + copy.place - heads[copy.pair]]
             is_copy[row] = True
             name = ("the query", "the positive")[copy.original] if copy.original < 2 else "another candidate"

@@ -24,19 +24,24 @@ LONG_WORD = 5
 """Letters from which on a word goes into the filter: shorter ones are in nearly every text."""
 
 Numbers = NDArray[np.int64]
-SIGNATURE = np.dtype([("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8"), ("length", "f4")])
+FILTER = 16
+"""Numbers of 64 bits of a filter."""
+SIGNATURE = np.dtype(
+    [("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8", (FILTER,)), ("length", "f4")]
+)
 """What tells that two texts are no copies: a hash of the folded text, its characters (at most `COMPARED`), its words,
-and a filter of 64 bits; and beside it the words by which lengths are compared, see `words_in`."""
+and a filter; and beside it the words by which lengths are compared, see `words_in`."""
 
 
-def signature(text: str) -> tuple[int, int, int, int, float]:
+def signature(text: str) -> tuple[int, int, int, list[int], float]:
     """Return the `SIGNATURE` of a text; hashes are those of this process."""
     compared = folded(text)
     words = WORD.findall(compared)
-    bits = 0
+    bits = [0] * FILTER
     for word in set(words):
         if len(word) >= LONG_WORD or UNSPACED.match(word):
-            bits |= 1 << (hash(word) & 63)
+            place, bit = divmod(hash(word) % (64 * FILTER), 64)
+            bits[place] |= 1 << bit
     return hash(compared), min(len(compared), COMPARED), len(words), bits, words_in(text)
 
 
@@ -57,6 +62,7 @@ class Signatures:
         self._of_text: dict[str, int] = {}
         self._of_document: dict[int, int] = {}
         self._characters = 0
+        self.compared: dict[tuple[int, int], float | None] = {}
 
     def make_room(self) -> None:
         """Forget all texts where they are too many; numbers that were given before mean nothing any more."""
@@ -94,23 +100,23 @@ class Copy(NamedTuple):
     """The share of matching characters."""
 
 
-def find_copies(
-    texts: NDArray[np.int64], known: NDArray[np.void], first: NDArray[np.int64], text_of: Callable[[int], str]
-) -> list[Copy]:
+def find_copies(texts: Numbers, known: Signatures, first: Numbers) -> list[Copy]:
     """Find the texts that say the same as one before them which is no copy itself, each once.
 
     Args:
         texts: (P, T) numbers of texts, of each pair in their order; -1 behind the last.
-        known: the `SIGNATURE` of each text, by number.
+        known: the texts and their signatures.
         first: (P,) the place from which on texts may be copies; those before it are never called so.
-        text_of: gives the text of a number.
     """
     found: list[Copy] = []
     copies: set[tuple[int, int]] = set()
-    for pair, place, original in _possible(texts, known, first):
+    for pair, place, original in _possible(texts, known.known, first):
         if (pair, place) in copies or (pair, original) in copies:
             continue
-        value = likeness(text_of(int(texts[pair, place])), text_of(int(texts[pair, original])))
+        numbers = int(texts[pair, place]), int(texts[pair, original])
+        if numbers not in known.compared:
+            known.compared[numbers] = likeness(*(known.texts[number] for number in numbers))
+        value = known.compared[numbers]
         if value is not None:
             copies.add((pair, place))
             found.append(Copy(pair, place, original, value))
@@ -120,18 +126,21 @@ def find_copies(
 def _possible(texts: Numbers, known: NDArray[np.void], first: Numbers) -> Sequence[tuple[int, int, int]]:
     """Return (pair, place, place before it) of all that the signatures allow to be copies, in this order."""
     is_there = texts >= 0
-    own = known[np.maximum(texts, 0)]
-    shape = texts.shape[1]
-    places = np.arange(shape)
+    own = {name: known[name][np.maximum(texts, 0)] for name in ("same", "characters", "words")}
+    places = np.arange(texts.shape[1])
     both = is_there[:, :, None] & is_there[:, None, :] & (places[None, None, :] < places[None, :, None])
     both &= (places[None, :] >= first[:, None])[:, :, None]
-    characters = own["characters"]
+    characters, same = own["characters"], own["same"]
     shorter = np.minimum(characters[:, :, None], characters[:, None, :])
     # With rounding to four digits, as in `likeness`.
-    alike = 2 * shorter >= (NEAR_COPY - 1e-4) * (characters[:, :, None] + characters[:, None, :])
-    filters, words = own["filter"], own["words"]
-    inside = ((filters[:, :, None] & ~filters[:, None, :]) == 0) & (words[:, :, None] <= words[:, None, :])
-    around = ((filters[:, None, :] & ~filters[:, :, None]) == 0) & (words[:, None, :] <= words[:, :, None])
-    same = own["same"][:, :, None] == own["same"][:, None, :]
-    possible = both & (same | (alike & (inside | around)))
-    return list(zip(*(column.tolist() for column in np.nonzero(possible)), strict=True))
+    both &= 2 * shorter >= (NEAR_COPY - 1e-4) * (characters[:, :, None] + characters[:, None, :])
+    pair, place, before = np.nonzero(both)
+    for number in range(FILTER):
+        filters = known["filter"][:, number][np.maximum(texts, 0)]
+        left, right = filters[pair, place], filters[pair, before]
+        words = own["words"][pair, place], own["words"][pair, before]
+        inside = ((left & ~right) == 0) & (words[0] <= words[1])
+        around = ((right & ~left) == 0) & (words[1] <= words[0])
+        kept = inside | around | (same[pair, place] == same[pair, before])
+        pair, place, before = pair[kept], place[kept], before[kept]
+    return list(zip(pair.tolist(), place.tolist(), before.tolist(), strict=True))
