@@ -63,7 +63,11 @@ class Mined:
     def __getitem__(self, rows: Any) -> "Mined":
         """Return some rows: a slice, or an array of numbers or flags."""
         return Mined(
-            *(getattr(self, name)[rows] for name in _COLUMNS),
+            pair=self.pair[rows],
+            document=self.document[rows],
+            grade=self.grade[rows],
+            method=self.method[rows],
+            rank=self.rank[rows],
             scores={judge: scores[rows] for judge, scores in self.scores.items()},
             positives={judge: scores[rows] for judge, scores in self.positives.items()},
         )
@@ -85,7 +89,7 @@ class DroppedMined:
     """Mined candidates that were dropped by one rule, (D,) each."""
 
     rule: str
-    row: NDArray[np.int64]
+    row: NDArray[np.integer[Any]]
     """Their rows among the mined candidates that were graded together."""
     value: NDArray[np.float64]
     """What broke the rule."""
@@ -202,8 +206,8 @@ def _from_table(table: Any) -> Mined:
 def _joined(parts: list[Mined]) -> Mined:
     if len(parts) == 1:
         return parts[0]
-    return Mined(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS),
-        scores={judge: np.concatenate([part.scores[judge] for part in parts]) for judge in parts[0].scores},
-        positives={judge: np.concatenate([part.positives[judge] for part in parts]) for judge in parts[0].positives},
-    )
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    judges = parts[0].scores
+    scores = {judge: np.concatenate([part.scores[judge] for part in parts]) for judge in judges}
+    positives = {judge: np.concatenate([part.positives[judge] for part in parts]) for judge in judges}
+    return Mined(**columns, scores=scores, positives=positives)

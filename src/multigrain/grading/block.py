@@ -116,8 +116,10 @@ class Block:
         chosen = chosen[order]
         scores = (chosen.relevance[:, 0] * self.own[chosen.pair, 0]).round(4).tolist()
         texts = self.texts_of(chosen, known)
-        sources = ["llm" if is_written else "mined" for is_written in chosen.is_written.tolist()]
-        negatives = [Negative(*columns) for columns in zip(texts, chosen.grade.tolist(), scores, sources, strict=True)]
+        columns = zip(texts, chosen.grade.tolist(), scores, chosen.is_written.tolist(), strict=True)
+        negatives = [
+            Negative(text, grade, score, "llm" if is_written else "mined") for text, grade, score, is_written in columns
+        ]
         pairs, starts = np.unique(chosen.pair, return_index=True)
         ends = np.append(starts, len(chosen))[1:]
         for place, start, end in zip(pairs.tolist(), starts.tolist(), ends.tolist(), strict=True):

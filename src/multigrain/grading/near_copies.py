@@ -10,7 +10,7 @@ Letters: P pairs, T texts of a pair (the query, the positive, text candidates, d
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ MOST_CHARACTERS = 2**25
 LONG_WORD = 5
 """Letters from which on a word goes into the filter: shorter ones are in nearly every text."""
 
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.integer[Any]]
 FILTER = 16
 """Numbers of 64 bits of a filter."""
 SIGNATURE = np.dtype(

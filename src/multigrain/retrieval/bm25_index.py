@@ -151,8 +151,8 @@ class _Counts:
             lengths.extend(counts.lengths.tolist())
             ends.extend((ends[-1] + np.cumsum(counts.distinct)).tolist())
             self.having += np.bincount(counts.words, minlength=len(self.having))
-            for file, part in zip(self._files, (counts.words.astype(np.uint32), counts.counts), strict=True):
-                file.write(part.tobytes())
+            self._files[0].write(counts.words.astype(np.uint32).tobytes())
+            self._files[1].write(counts.counts.tobytes())
         self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float32)
         self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
         self._words = self._mapped(0, np.uint32)
@@ -161,9 +161,11 @@ class _Counts:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def _mapped(self, file: int, kind: type[np.generic]) -> NDArray[Any]:
-        self._files[file].flush()
-        return np.memmap(self._files[file], kind, "r") if self._ends[-1] else np.empty(0, kind)  # type: ignore[call-overload,no-any-return]
+    def _mapped(self, number: int, kind: type[np.generic]) -> NDArray[Any]:
+        """Return the content of a file, of which only what is looked at is in memory."""
+        file: Any = self._files[number]
+        file.flush()
+        return np.memmap(file, kind, "r") if self._ends[-1] else np.empty(0, kind)
 
     def weights(self, numbers: Numbers) -> Matrix:
         """Return what a word of a query adds to the BM25 of each of these documents: (numbers, V)."""

@@ -29,6 +29,27 @@ class Chosen(NamedTuple):
     relevance: Relevance
     """The relative relevance of each document."""
 
+    def rows(self, rows: Numbers) -> "Chosen":
+        """Return some of them."""
+        return Chosen(
+            pair=self.pair[rows],
+            grade=self.grade[rows],
+            document=self.document[rows],
+            key=self.key[rows],
+            relevance=self.relevance[rows],
+        )
+
+
+def joined(parts: Sequence[Chosen]) -> Chosen:
+    """Return the documents of all parts, one part after the other."""
+    return Chosen(
+        pair=np.concatenate([part.pair for part in parts]),
+        grade=np.concatenate([part.grade for part in parts]),
+        document=np.concatenate([part.document for part in parts]),
+        key=np.concatenate([part.key for part in parts]),
+        relevance=np.concatenate([part.relevance for part in parts]),
+    )
+
 
 class GradedChoice:
     """The documents of the smallest keys so far, for each pair and grade.

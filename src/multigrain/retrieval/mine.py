@@ -26,8 +26,8 @@ from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index
-from multigrain.retrieval.graded_choice import Chosen, GradedChoice
-from multigrain.terminal import Meter, meter
+from multigrain.retrieval.graded_choice import Chosen, GradedChoice, joined
+from multigrain.terminal import meter
 
 WAVE = 32_768
 """Pairs that one pass over the corpus serves."""
@@ -46,10 +46,10 @@ Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 
-def mine_candidates(
+def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
     pairs: Iterable[Pair],
     known: FalseNegatives,
-    documents: Iterable[Document],
+    documents: Sequence[Document],
     embed: Embed,
     bounds: Sequence[float],
     *,
@@ -134,7 +134,7 @@ class _Miner:
 
     def __init__(
         self,
-        documents: Iterable[Document],
+        documents: Sequence[Document],
         known: FalseNegatives,
         embed: Embed,
         bounds: Sequence[float],
@@ -157,7 +157,7 @@ class _Miner:
 
     def _texts(self, keys: list[Keys]) -> Iterator[str | None]:
         """Yield the texts that may be mined, None for the others; what stands for each goes to `keys`."""
-        with _meter("reading", self._documents) as progress:
+        with meter("reading", len(self._documents)) as progress:
             rest = iter(self._documents)
             while block := list(islice(rest, BLOCK)):
                 keys.append(keys_of(document.text for document in block))
@@ -193,7 +193,7 @@ class _Miner:
     def _blocks(self) -> Iterator[_Block]:
         """Yield the documents that may be mined, block by block, each up to twice as long as the one before."""
         size, first = FIRST_BLOCK, 0
-        with _meter("mining", self._documents) as progress:
+        with meter("mining", len(self._documents)) as progress:
             rest = iter(self._documents)
             while members := list(islice(rest, size)):
                 mineable = [place for place, document in enumerate(members) if document.split != "held_out"]
@@ -213,11 +213,11 @@ class _Miner:
         with_bm25: bool,
     ) -> Mined:
         """Bring together what the methods have chosen."""
-        found = [(METHODS.index(method), choice.chosen()) for method, choice in choices.items()]
-        method = np.repeat([number for number, _ in found], [len(chosen.pair) for _, chosen in found])
-        chosen = Chosen(*(np.concatenate(column) for column in zip(*(each for _, each in found), strict=True)))
+        found = [choice.chosen() for choice in choices.values()]
+        method = np.repeat([METHODS.index(name) for name in choices], [len(each.pair) for each in found])
+        chosen = joined(found)
         order = _first_of_each(chosen)
-        chosen, method = Chosen(*(column[order] for column in chosen)), method[order]
+        chosen, method = chosen.rows(order), method[order]
         pair = chosen.pair
         scores = {EMBEDDING: chosen.relevance * wave.own[pair]}
         positives = {EMBEDDING: wave.own[pair]}
@@ -252,7 +252,7 @@ class _Miner:
         scores = np.zeros(len(pairs), dtype=np.float32)
         listed, others = np.flatnonzero(own >= 0), np.flatnonzero(own < 0)
         scores[listed] = self._index.scores(listed + wave.first, own[listed])
-        texts = [pairs[place].positive for place in others]
+        texts = [pairs[place].positive for place in others.tolist()]
         scores[others] = self._index.scores_of_texts(others + wave.first, texts)
         return scores
 
@@ -340,10 +340,6 @@ class _Found(NamedTuple):
         start, end = np.searchsorted(self.pairs, (first, last))
         rows = slice(start, end)
         return self.pairs[rows].astype(np.int64), self.ranks[rows].astype(np.uint32), self.columns[rows]
-
-
-def _meter(description: str, documents: Iterable[Document]) -> Meter:
-    return meter(description, len(documents) if isinstance(documents, Sequence) else None)
 
 
 def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:

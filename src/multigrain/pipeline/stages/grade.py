@@ -161,18 +161,12 @@ class _Grading:
         positives: list[Candidate] = []
         negatives: list[Candidate] = []
         for block, known in self._measured():
-            has_meaning = {place for place, own in enumerate(block.own[:, 0].tolist()) if own > 0}
-            least = block.measured[block.measured.grade == 1]
-            first = dict(zip(reversed(least.pair.tolist()), reversed(range(len(least))), strict=True))
-            texts = block.texts_of(least[np.array(list(first.values()), dtype=np.int64)], known)
-            of_pair = dict(zip(first, texts, strict=True))
-            for place in sorted(has_meaning):
-                pair = block.pairs[place]
-                positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
-                if place in of_pair:
-                    negatives.append(Candidate(pair.id, 1, of_pair[place], "mined", "grade 1"))
-                if len(negatives) >= CALIBRATED_ON:
-                    break
+            off_topic = _first_of_grade_1(block, known)
+            for place in np.flatnonzero(block.own[:, 0] > 0).tolist():
+                if len(negatives) < CALIBRATED_ON:
+                    pair = block.pairs[place]
+                    positives.append(Candidate(pair.id, 4, pair.positive, "mined", "positive"))
+                    negatives += [Candidate(pair.id, 1, text, "mined", "off topic") for text in off_topic[place]]
             if len(negatives) >= CALIBRATED_ON:
                 break
         if len(negatives) < FEWEST_KNOWN:
@@ -202,7 +196,7 @@ class _Grading:
                 key = block.pairs[place].id, text
                 if key not in self._suspected:
                     self._suspected.add(key)
-                    yield Candidate(*key[:1], 4, text, "mined", "suspect")
+                    yield Candidate(key[0], 4, text, "mined", "suspect")
 
     def _measured(self) -> Iterator[tuple[MeasuredBlock, Signatures]]:
         grader = self._grader()
@@ -241,6 +235,16 @@ class _Grading:
         for pair, _ in block:
             if pair.id in writes_for and pair.id not in hopeless and (empty := unfilled(by_id.get(pair.id), grades)):
                 self.missing[pair.id] = empty
+
+
+def _first_of_grade_1(block: MeasuredBlock, known: Signatures) -> list[list[str]]:
+    """Return for each pair the first of its candidates of grade 1, if there is one."""
+    easiest = block.measured[block.measured.grade == 1]
+    pairs, first = np.unique(easiest.pair, return_index=True)
+    found: list[list[str]] = [[] for _ in block.pairs]
+    for place, text in zip(pairs.tolist(), block.texts_of(easiest[first], known), strict=True):
+        found[place].append(text)
+    return found
 
 
 def _origins(config: Config, grade: int) -> frozenset[Source]:
