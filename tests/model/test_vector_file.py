@@ -106,8 +106,6 @@ ALIKE = [bytes([first, *[0] * 14, last]) for first in range(3) for last in range
 def test_the_index_finds_what_a_dict_finds(
     tmp_path_factory: Any, portions: list[list[bytes]], is_reopened: bool
 ) -> None:
-    tmp_path_factory: Any, portions: list[list[bytes]], is_reopened: bool
-) -> None:
     """Portions of any size, keys that look alike to the index, and the same key again, as other processes append it."""
     path = tmp_path_factory.mktemp("index") / "vectors.bin"
     file, rows = VectorFile(path, "model"), dict[bytes, int]()
