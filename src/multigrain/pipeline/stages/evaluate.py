@@ -48,6 +48,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             examples += choose_examples(task, base, trained, config.seed)
     write_objects(run_dir.per_query, items)
     write_json(run_dir.examples, examples)
+    scores["precision"] = trained_embed.precision
     scores["fault"] = fault or lost_score_fault(scores)
     scores["cause"] = pooling_cause(config.model)
     write_json(run_dir.scores, scores)
