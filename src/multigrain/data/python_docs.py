@@ -25,6 +25,26 @@ SKIPPED = frozenset(
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
 
+_LONG_STRING = r'''"""(?:[^"\\]|\\.|"(?!""))*+"""|\'{3}(?:[^'\\]|\\.|'(?!''))*+\'{3}'''
+_SHORT_STRING = r'''"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+\''''
+_COMMENT = r"\#[^\n]*+"
+_NO_CODE = rf"(?:[ \t]*+(?:{_COMMENT})?\n)"
+_INSIDE = r"(?P=indent)[ \t][^\n]*+\n"
+_HEADER_END = rf"[^\n]*:[ \t]*(?:{_COMMENT})?\n"
+_FUNCTION = re.compile(
+    rf"""
+    {_COMMENT} | {_LONG_STRING} | {_SHORT_STRING}
+    | ^(?P<indent>[ \t]*+)(?:async[ ]+)?def[ ]+(?P<name>\w++)\(
+      (?: {_HEADER_END} | (?:[^\n]*[,(])?[ \t]*\n (?:(?P=indent)[ \t)][^\n]*+\n)*? (?P=indent)[ \t)]{_HEADER_END} )
+      (?: (?P<docstring>{_NO_CODE}*+[ \t]+[rRuU]?+(?:{_LONG_STRING})[ \t]*(?:{_COMMENT})?\n)
+        | (?!{_NO_CODE}*+[ \t]*+[rRuUbBfF]*+["\']) )
+      (?: {_INSIDE} | {_NO_CODE} )*+
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+"""A comment, a string, or else a function: header over one line or several, perhaps a docstring, and the rest of its
+body. Of functions that look otherwise nothing matches."""
+
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -72,21 +92,51 @@ def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
         source = path.read_bytes()
     except OSError:  # a link that leads nowhere
         return []
-    if b'"""' not in source and b"'''" not in source:
-        return []
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+    tree = _parsed(source)
+    if tree is None:
         return []
     parts = [] if name == STDLIB else [name]
     parts += [part for part in path.relative_to(root).with_suffix("").parts if part != "__init__"]
     module = ".".join(parts) or name
-    return [
-        pair
-        for qualified, node in _definitions(tree, module)
-        if (docstring := ast.get_docstring(node)) and (pair := to_pair(qualified, docstring, name))
-    ]
+    pairs = (to_pair(qualified, ast.get_docstring(node) or "", name) for qualified, node in _definitions(tree, module))
+    return [pair for pair in pairs if pair]
+
+
+def _parsed(source: bytes) -> ast.Module | None:
+    """Parse a module's classes, names of functions, and docstrings; None if it has no docstring or is no Python."""
+    if b'"""' not in source and b"'''" not in source:
+        return None
+    with warnings.catch_warnings(action="ignore"):
+        for read in (without_bodies, bytes):  # most of a module is code that says nothing here
+            try:
+                return ast.parse(read(source))
+            except (SyntaxError, ValueError, RecursionError):
+                continue
+    return None
+
+
+def without_bodies(source: bytes) -> str:
+    r"""Return a module with no more of its functions than their names and docstrings.
+
+    A body ends where a line is indented as its header; a string that has such lines leaves a remainder that is no
+    Python, and then the module is to be parsed whole.
+
+    Raises:
+        ValueError: the module is not in UTF-8.
+
+    >>> without_bodies(b"class A:\n  x = 1\n\n  def f(self):\n    return 2\n")
+    'class A:\n  x = 1\n\n  def _(): pass\n'
+    """
+    return _FUNCTION.sub(_shortened, source.decode().replace("\r\n", "\n"))
+
+
+def _shortened(found: re.Match[str]) -> str:
+    name, docstring = found["name"], found["docstring"]
+    if name is None:
+        return found[0]
+    if docstring is None or name.startswith("_"):
+        return f"{found['indent']}def _(): pass\n"
+    return f"{found['indent']}def {name}():\n{docstring}"
 
 
 def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definition]]:
@@ -111,7 +161,11 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")
     name = qualified_name.rsplit(".", 1)[-1]
     query = " ".join(summary.split())
-    positive = " ".join(re.sub(rf"\b{re.escape(name)}\b", " ", rest).split())
-    if len(query.split()) not in QUERY_WORDS or len(positive.split()) not in POSITIVE_WORDS:
+    if len(query.split()) not in QUERY_WORDS:
+        return None
+    if name in rest:  # a pattern costs more than all the rest
+        rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest)
+    positive = " ".join(rest.split())
+    if len(positive.split()) not in POSITIVE_WORDS:
         return None
     return Pair(qualified_name, encodable(query), encodable(positive), source)
