@@ -6,10 +6,13 @@ a pair is its top-level package; the standard library is one source, `stdlib`.
 """
 
 import ast
+import inspect
+import os
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from multigrain.records import Pair, encodable
@@ -22,23 +25,22 @@ SKIPPED = frozenset(
 )
 """Folders and files that hold tests or copies of other packages."""
 
+_BETWEEN_PARAGRAPHS = re.compile(r"\n\s*\n")
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
 
-_LONG_STRING = r'''"""(?:[^"\\]|\\.|"(?!""))*+"""|\'{3}(?:[^'\\]|\\.|'(?!''))*+\'{3}'''
-_SHORT_STRING = r'''"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+\''''
+_LONG_STRING = r"""(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3})"""
+_STRING = rf"""(?>{_LONG_STRING}|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
 _COMMENT = r"\#[^\n]*+"
-_NO_CODE = rf"(?:[ \t]*+(?:{_COMMENT})?\n)"
-_INSIDE = r"(?P=indent)[ \t][^\n]*+\n"
-_HEADER_END = rf"[^\n]*:[ \t]*(?:{_COMMENT})?\n"
+_TO_LINE_END = rf"[ \t]*+(?:{_COMMENT})?\n"
 _FUNCTION = re.compile(
     rf"""
-    {_COMMENT} | {_LONG_STRING} | {_SHORT_STRING}
+    {_COMMENT} | {_STRING}
     | ^(?P<indent>[ \t]*+)(?:async[ ]+)?def[ ]+(?P<name>\w++)\(
-      (?: {_HEADER_END} | (?:[^\n]*[,(])?[ \t]*\n (?:(?P=indent)[ \t)][^\n]*+\n)*? (?P=indent)[ \t)]{_HEADER_END} )
-      (?: (?P<docstring>{_NO_CODE}*+[ \t]+[rRuU]?+(?:{_LONG_STRING})[ \t]*(?:{_COMMENT})?\n)
-        | (?!{_NO_CODE}*+[ \t]*+[rRuUbBfF]*+["\']) )
-      (?: {_INSIDE} | {_NO_CODE} )*+
+      (?: [^\n"'\#:]++ | {_STRING} | {_COMMENT} | :(?!{_TO_LINE_END}) | \n(?=(?P=indent)[ \t)]) )*+ :{_TO_LINE_END}
+      (?: (?P<docstring>(?:{_TO_LINE_END})*+ [ \t]+[rRuU]?+{_LONG_STRING}{_TO_LINE_END})
+        | (?!(?:{_TO_LINE_END})*+[ \t]*+[rRuUbBfF]*+["']) )
+      (?: (?P=indent)[ \t](?: [^\n"'\#]++ | {_STRING} | {_COMMENT} | ["'] )*+\n | {_TO_LINE_END} )*+
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
@@ -80,11 +82,15 @@ def package_roots() -> list[tuple[str, Path]]:
 
 
 def _modules(root: Path) -> list[Path]:
-    def wanted(path: Path) -> bool:
-        parts = path.relative_to(root).parts
-        return not any(part in SKIPPED or part.startswith("test_") for part in parts)
+    found: list[Path] = []
+    for folder, below, files in os.walk(root):
+        below[:] = filter(_is_wanted, below)  # so that it goes into no others
+        found += [Path(folder, name) for name in files if name.endswith(".py") and _is_wanted(name)]
+    return sorted(found, key=attrgetter("parts"))
 
-    return sorted(filter(wanted, root.rglob("*.py")))
+
+def _is_wanted(name: str) -> bool:
+    return name not in SKIPPED and not name.startswith("test_")
 
 
 def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
@@ -98,28 +104,42 @@ def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
     parts = [] if name == STDLIB else [name]
     parts += [part for part in path.relative_to(root).with_suffix("").parts if part != "__init__"]
     module = ".".join(parts) or name
-    pairs = (to_pair(qualified, ast.get_docstring(node) or "", name) for qualified, node in _definitions(tree, module))
-    return [pair for pair in pairs if pair]
+    return [
+        pair
+        for qualified, node in _definitions(tree, module)
+        if (docstring := _docstring(node)) and (pair := to_pair(qualified, docstring, name))
+    ]
+
+
+def _docstring(node: _Definition) -> str | None:
+    """Return the docstring, if it has more than one paragraph."""
+    found = ast.get_docstring(node, clean=False)
+    return inspect.cleandoc(found) if found and _BETWEEN_PARAGRAPHS.search(found) else None
 
 
 def _parsed(source: bytes) -> ast.Module | None:
-    """Parse a module's classes, names of functions, and docstrings; None if it has no docstring or is no Python."""
-    if b'"""' not in source and b"'''" not in source:
+    """Parse what a module says about itself; None if that is nothing, or it is no Python."""
+    try:
+        short = without_bodies(source)
+    except UnicodeDecodeError:  # the first line may name another encoding
+        return _tree(source)
+    if '"""' not in short and "'''" not in short:
         return None
-    with warnings.catch_warnings(action="ignore"):
-        for read in (without_bodies, bytes):  # most of a module is code that says nothing here
-            try:
-                return ast.parse(read(source))
-            except (SyntaxError, ValueError, RecursionError):
-                continue
-    return None
+    return _tree(short) or _tree(source)
+
+
+def _tree(source: str | bytes) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
 
 
 def without_bodies(source: bytes) -> str:
-    r"""Return a module with no more of its functions than their names and docstrings.
+    r"""Return a module with no more of its functions than their names, and docstrings of several paragraphs.
 
-    A body ends where a line is indented as its header; a string that has such lines leaves a remainder that is no
-    Python, and then the module is to be parsed whole.
+    It need not be Python, where a function is written in a way that nobody writes; then parse the module whole.
 
     Raises:
         ValueError: the module is not in UTF-8.
@@ -134,7 +154,7 @@ def _shortened(found: re.Match[str]) -> str:
     name, docstring = found["name"], found["docstring"]
     if name is None:
         return found[0]
-    if docstring is None or name.startswith("_"):
+    if name.startswith("_") or not docstring or not _BETWEEN_PARAGRAPHS.search(docstring):
         return f"{found['indent']}def _(): pass\n"
     return f"{found['indent']}def {name}():\n{docstring}"
 
