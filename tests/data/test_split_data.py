@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config
+from multigrain.data.beir import OWN
 from multigrain.data.held_out import split_by_source
-from multigrain.data.split_data import prepare
+from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.split_data import prepare, telling_of
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.records import Pair
@@ -121,3 +123,21 @@ def test_real_scifact_splits_by_claim(real_data: Callable[[str], Path]) -> None:
     assert len(split.train) + len(split.held_out) == 919
     assert len(split.documents) == 5183
     assert not {p.query for p in split.train} & {p.query for p in split.held_out}
+
+
+def test_of_the_other_pairs_those_stay_that_say_something_of_the_training_pairs() -> None:
+    """The others are most of a file that is cut by a limit, and `FalseNegatives` knows the same without them."""
+    train = [Pair("1", "Cold hands", "warm gloves", group="wear"), Pair("2", "sore feet", "a bath")]
+    other = [
+        Pair("3", "cold  HANDS", "hot tea"),
+        Pair("4", "dry lips", "balm", group="wear"),
+        Pair("5", "deaf ears", "a horn", group="hear"),
+        Pair("6", "blind eyes", "a dog"),
+        Pair("7", "itchy nose", "itchy nose", OWN),
+    ]
+    kept = list(telling_of(train, other))
+    assert [pair.id for pair in kept] == ["3", "4", "7"]
+    texts = [text for pair in (*train, *other) for text in (pair.query, pair.positive)]
+    for pair in train:
+        rules = [FalseNegatives(train, [*train, *known]).rule(pair, text) for known in (kept, other) for text in texts]
+        assert rules[: len(texts)] == rules[len(texts) :]

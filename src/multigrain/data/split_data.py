@@ -1,11 +1,12 @@
 """Prepare the data of a run: read the pairs and the corpus, check them, and split them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from multigrain.config import Config
+from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents
 from multigrain.data.held_out import split_by_share, split_by_source
 from multigrain.data.positives_in_corpus import as_in_corpus
@@ -34,7 +35,21 @@ class SplitData:
     def other(self) -> list[Pair]:
         """The known pairs that are in neither part: what answers a query there is no negative of it either."""
         ids = {pair.id for pair in (*self.train, *self.held_out)}
-        return [pair for pair in self.known if pair.id not in ids]
+        return list(telling_of(self.train, (pair for pair in self.known if pair.id not in ids)))
+
+
+def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
+    """Yield the known pairs that say of a text that it is no negative of a training pair.
+
+    They have the query or the group of one. Queries that are documents of the corpus stay all: see `OWN`.
+    """
+    queries: set[bytes] = set()
+    groups: set[str | None] = set()
+    for pair in train:
+        queries.add(identity(pair.query))
+        groups.add(pair.group)
+    groups.discard(None)
+    return (pair for pair in known if pair.source == OWN or pair.group in groups or identity(pair.query) in queries)
 
 
 def prepare(config: Config) -> SplitData:
