@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", choices=DATA)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--label", default="", help="goes into the name of the result, such as -before")
     options = parser.parse_args()
     require_commit(options)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -63,7 +64,7 @@ def main() -> None:
         result = measure(settings, options.rounds)
         packages = ("sentence-transformers", "torch", "numpy", "bm25s", "datasets")
         measured_with = environment(*packages, run=SEED)
-        path = new_result(RESULTS, name, measured_with)
+        path = new_result(RESULTS, name + options.label, measured_with)
         write_json(path, {"environment": measured_with, "threads": 1, "judge_max_tokens": MAX_TOKENS, **result})
         print(path.read_text(), flush=True)
 
@@ -75,7 +76,7 @@ def write_settings(name: str, cache: Path) -> Path:
         "data": {**_sources(name, cache), "held_out": 0},
         "synthesis": {"limit": 0},
         "grading": {"judge_max_tokens": MAX_TOKENS},
-        "evaluation": {"tasks": [f"beir:{DATA_SETS}/scifact:test"]},  # which nothing here comes to
+        "evaluation": {"tasks": [f"beir:{DATA_SETS}/xquad_en:test"]},  # which nothing here comes to
     }
     content = {"name": name, "output": str(cache), "seed": SEED, **sections}
     write_atomic(settings, tomli_w.dumps(content).encode())

@@ -28,8 +28,8 @@ PARTS = {
 def sampled() -> Iterator[Counter[str]]:
     """Count CPU seconds by part while the block runs.
 
-    A signal comes after each `EVERY` seconds of CPU time; what has passed since the last goes to the part at work. Python
-    hears signals between its own instructions, so a long product in C goes to whoever asked for it.
+    A signal comes after each `EVERY` seconds of CPU time; what has passed since the last goes to the part at work.
+    Python hears signals between its own instructions, so a long product in C goes to whoever asked for it.
     """
     seconds = Counter[str]({START: time.process_time()})
     last = time.process_time()

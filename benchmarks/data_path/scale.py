@@ -29,12 +29,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, required=True)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--label", default="", help="goes into the name of the result, such as -before")
     options = parser.parse_args()
     require_commit(options)
     settings = write_run(options.folder.absolute(), options.passages, options.pairs, options.dimension)
     result = {"passages": options.passages, "pairs": options.pairs, "dimension": options.dimension, **measure(settings)}
     measured_with = environment("bm25s", "numpy", words=SEED)
-    path = new_result(RESULTS, f"words-{settings.stem}", measured_with)
+    path = new_result(RESULTS, f"words-{settings.stem}{options.label}", measured_with)
     write_json(path, {"environment": measured_with, **result})
     print(path.read_text())
 
