@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,13 +25,13 @@ PARTS = {
 
 
 @contextmanager
-def sampled() -> Iterator[Counter[str]]:
+def sampled() -> Iterator[dict[str, float]]:
     """Count CPU seconds by part while the block runs.
 
     A signal comes after each `EVERY` seconds of CPU time; what has passed since the last goes to the part at work.
     Python hears signals between its own instructions, so a long product in C goes to whoever asked for it.
     """
-    seconds = Counter[str]({START: time.process_time()})
+    seconds = defaultdict[str, float](float, {START: time.process_time()})
     last = time.process_time()
 
     def note(_signal: int, frame: FrameType | None) -> None:

@@ -92,7 +92,7 @@ def main() -> None:
         return
     with sampled() as seconds:
         _work(options)
-    write_json(options.parts, {part: round(cpu, 3) for part, cpu in seconds.most_common()})
+    write_json(options.parts, {part: round(cpu, 3) for part, cpu in seconds.items()})
 
 
 def _work(options: argparse.Namespace) -> None:

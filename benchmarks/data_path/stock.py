@@ -71,10 +71,10 @@ def _known(config: Config, run_dir: RunDir, queries: Sequence[str], documents: S
     tables = {"query": table(queries, "query"), "document": table(documents, "document")}
 
     class Known(SentenceTransformer):
-        def encode_query(self, sentences: Any, *_arguments: Any, **_options: Any) -> Any:
+        def encode_query(self, sentences: Any, *_arguments: Any, **_options: Any) -> Any:  # type: ignore[override]
             return self._look_up("query", sentences)
 
-        def encode_document(self, sentences: Any, *_arguments: Any, **_options: Any) -> Any:
+        def encode_document(self, sentences: Any, *_arguments: Any, **_options: Any) -> Any:  # type: ignore[override]
             return self._look_up("document", sentences)
 
         def _look_up(self, role: Role, texts: Sequence[str]) -> Vectors:
