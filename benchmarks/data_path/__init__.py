@@ -1,0 +1,1 @@
+"""What do mining and grading cost beside stock mining, at what size do they stay flat, and do they survive kills?"""
