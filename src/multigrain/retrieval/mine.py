@@ -27,6 +27,7 @@ from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.graded_choice import Chosen, GradedChoice, joined
+from multigrain.retrieval.products import Products
 from multigrain.terminal import meter
 
 WAVE = 32_768
@@ -168,6 +169,7 @@ class _Miner:
     def mine(self, pairs: Sequence[Pair], first: int, seed: int, with_bm25: bool) -> Mined:
         """Return the candidates of a wave of pairs."""
         wave = self._wave(pairs, first, seed)
+        relevance = Products(wave.shares)
         choices: dict[str, GradedChoice] = {}
         for method in self._mining.methods:
             choices[method] = GradedChoice(len(pairs), self._mining.grades, self._mining.per_grade, self._bounds)
@@ -175,7 +177,8 @@ class _Miner:
         for block in self._blocks():
             found = None if hits is None else hits.among(block.numbers)
             if EMBEDDING in choices:
-                _offer_all(choices[EMBEDDING], wave, block, found, choices.get(BM25))
+                relevance.take(block.vectors)
+                _offer_all(choices[EMBEDDING], wave, relevance, block, found, choices.get(BM25))
             elif found is not None:
                 _offer_found(choices[BM25], wave, block, found)
         return self._mined(wave, pairs, choices, hits, with_bm25)
@@ -269,7 +272,12 @@ def _first_of_each(chosen: Chosen) -> Numbers:
 
 
 def _offer_all(
-    choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found | None", of_found: GradedChoice | None
+    choice: GradedChoice,
+    wave: _Wave,
+    relevance: Products,
+    block: _Block,
+    found: "_Found | None",
+    of_found: GradedChoice | None,
 ) -> None:
     """Offer every document of the block, at a random key, and those that BM25 found at their rank.
 
@@ -279,7 +287,7 @@ def _offer_all(
     factors = _scattered(block.numbers)
     for start in range(0, len(wave.shares), PAIRS):
         rows = slice(start, start + PAIRS)
-        relative = wave.shares[rows] @ block.vectors.T
+        relative = relevance.of(rows)
         _bar(relative, wave.classes[rows], *block.barred)
         choice.offer_grid(start, block.numbers, relative, keys=wave.salts[rows, None] * factors)
         if found is not None and of_found is not None:
