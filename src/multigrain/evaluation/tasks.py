@@ -14,9 +14,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from multigrain.data.beir import RetrievalTask, read_beir_task
 from multigrain.data.field_checks import text_field
 from multigrain.data.jsonl import read_objects, read_tuples
+from multigrain.data.record_file import take
 from multigrain.data.sources import beir_parts
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Document, GradedTuple, Pair, folded
@@ -239,14 +242,16 @@ def _queries_of(task: Task) -> dict[str, str]:
     return {graded.id: graded.query for graded in task.tuples} if isinstance(task, GradedTask) else {}
 
 
-def check_unseen(task: Task, train: Sequence[Pair]) -> None:
+def check_unseen(task: Task, train: Iterable[Pair]) -> None:
     """Make sure that no query of the task was trained on.
 
     Raises:
         DataError: names the first that were.
     """
-    seen = {folded(pair.query): pair.id for pair in train}
-    leaked = [(id, seen[folded(text)]) for id, text in _queries_of(task).items() if folded(text) in seen]
+    queries = {id: folded(text) for id, text in _queries_of(task).items()}
+    asked = set(queries.values())
+    seen = {query: pair.id for pair in train if asked and (query := folded(pair.query)) in asked}
+    leaked = [(id, seen[query]) for id, query in queries.items() if query in seen]
     if leaked:
         query_id, pair_id = leaked[0]
         raise DataError(
@@ -256,10 +261,10 @@ def check_unseen(task: Task, train: Sequence[Pair]) -> None:
         )
 
 
-def without_queries_of(task: Task, train: Sequence[Pair]) -> list[Pair]:
+def without_queries_of(task: Task, train: Sequence[Pair]) -> Sequence[Pair]:
     """Return the pairs whose query the task does not ask."""
     asked = {folded(query) for query in _queries_of(task).values()}
-    return [pair for pair in train if folded(pair.query) not in asked]
+    return take(train, np.array([folded(pair.query) not in asked for pair in train], dtype=bool))
 
 
 def texts_of(task: GradedTask) -> list[str]:

@@ -58,8 +58,8 @@ def read_inputs(config: Config) -> Inputs:
 
 def _passages(config: Config) -> Inputs:
     sampled = sample_passages(config)
-    count, most = len(sampled.passages), config.passages_asked
-    passages = list(choose(sampled.passages, count, most, config.seed))
+    count, most = len(sampled), config.passages_asked
+    passages = list(choose(sampled, count, most, config.seed))
     pairs = _pairs_kept(config, len(passages) * config.synthesis.queries_per_passage)
     tokens = _mean_tokens(passage.text for passage in passages[:SAMPLE])
     return Inputs(

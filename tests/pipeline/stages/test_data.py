@@ -106,7 +106,7 @@ def test_passages_of_one_group(write_jsonl: Write) -> None:
     for row in rows[::2]:
         row["group"] = "another"
     write_jsonl("corpus.jsonl", rows)
-    assert sample_passages(Config.model_validate({"name": "x", **sections})).passages
+    assert sample_passages(Config.model_validate({"name": "x", **sections}))
 
 
 def test_what_is_left_beside_held_out_sources_may_be_one_query_too(refused: Callable[..., str]) -> None:
