@@ -22,11 +22,9 @@ def text_key(text: str) -> int:
 
 def exact_key(*parts: str) -> int:
     """Return 8 bytes as a number that stand for these very texts in this order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        content = part.encode("utf-8", "surrogatepass")
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return int.from_bytes(digest.digest(), "big")
+    text = parts[0] if len(parts) == 1 else "".join([f"{len(part)} {part}" for part in parts])
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 class KeyTable:

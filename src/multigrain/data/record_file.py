@@ -5,7 +5,9 @@ import os
 import tempfile
 import weakref
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from multigrain.records import Candidate, Document, Pair
 
+AT_ONCE = 2**16
+"""Bytes that are read at once of pieces that follow each other."""
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 R = TypeVar("R", Pair, Document, Candidate)
@@ -48,10 +52,23 @@ class Spool:
         self._is_flushed = False
 
     def __getitem__(self, number: int) -> bytes:
+        return self._read(self._starts[number], self._starts[number + 1])
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """Yield the pieces in order; several are read at once, unless they are large."""
+        first = 0
+        while first < len(self):
+            start = self._starts[first]
+            last = max(first + 1, bisect_right(self._starts, start + AT_ONCE, lo=first) - 1)
+            content = memoryview(self._read(start, self._starts[last]))
+            for number in range(first, last):
+                yield content[self._starts[number] - start : self._starts[number + 1] - start]
+            first = last
+
+    def _read(self, start: int, end: int) -> bytes:
         if not self._is_flushed:
             self._file.flush()
             self._is_flushed = True
-        start, end = self._starts[number], self._starts[number + 1]
         return os.pread(self._file.fileno(), end - start, start)
 
 
@@ -81,7 +98,7 @@ class RecordFile(Sequence[R], Generic[R]):
         return len(self._spool)
 
     def __iter__(self) -> Iterator[R]:
-        return map(self.__getitem__, range(len(self)))
+        return map(self._record, self._spool)
 
     @overload
     def __getitem__(self, index: int) -> R: ...
@@ -91,8 +108,10 @@ class RecordFile(Sequence[R], Generic[R]):
         found = range(len(self))[index]
         if isinstance(found, range):
             return [self[number] for number in found]
-        fields = marshal.loads(self._spool[found])  # noqa: S302 (we wrote it, and no one else has the file)
-        return self._kind(*fields)
+        return self._record(self._spool[found])
+
+    def _record(self, content: bytes | memoryview) -> R:
+        return self._kind(*marshal.loads(content))  # noqa: S302 (we wrote it, and no one else has the file)
 
 
 class Some(Sequence[R], Generic[R]):
@@ -110,6 +129,11 @@ class Some(Sequence[R], Generic[R]):
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[R]:
+        are_many = len(self._numbers) * 2 > len(self._records)
+        if are_many and (np.diff(self._numbers) > 0).all():  # then reading past the others is faster
+            wanted = np.zeros(len(self._records), dtype=np.uint8)
+            wanted[self._numbers] = 1
+            return compress(self._records, wanted.tobytes())
         return (self._records[number] for number in self._numbers.tolist())
 
     @overload
