@@ -67,13 +67,13 @@ def nearest(queries: Vectors, documents: Iterable[Document], embed: Embed, k: in
     for portion in blocks(documents, block):
         vectors = embed([document.text for document in portion], "document")
         first = best.take_ids(portion)
-        # In the order of their ids, so that a stable sort by cosine has equal ones as they rank.
-        order = np.array(sorted(range(len(portion)), key=lambda place: portion[place].id, reverse=True))
-        numbers, vectors = order + first, vectors[order]
+        by_id = sorted(range(len(portion)), key=lambda place: portion[place].id, reverse=True)
+        ranks = np.argsort(by_id)
         for start in range(0, len(queries), QUERIES):
             rows = slice(start, start + QUERIES)
             found = _candidates(queries[rows], vectors, k, best.cosines[rows, -1])
-            best.offer(found.rows + start, found.cosines, numbers[found.columns])
+            order = np.lexsort((ranks[found.columns], found.rows))
+            best.offer(found.rows[order] + start, found.cosines[order], found.columns[order] + first)
     best.sort()
     return Nearest(best.cosines, best.numbers, best.ids)
 
