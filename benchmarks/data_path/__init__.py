@@ -1,1 +1,1 @@
-"""What do mining and grading cost beside stock mining, at what size do they stay flat, and do they survive kills?"""
+"""What does the path of the data cost, beside stock mining, at what size does it stay flat, and does it survive kills?"""

@@ -71,7 +71,7 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     """Return the k documents nearest to the query, with their cosines; not the document that is the query itself."""
-    from multigrain.evaluation.evaluate import nearest
+    from multigrain.evaluation.nearest import NONE, nearest
 
     documents = Corpus(run_dir.corpus)
     measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
@@ -82,8 +82,7 @@ def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     for pair in own_documents(run_dir):
         if identity(pair.query) == identity(query):
             own.add(identity(pair.positive))
-    (best,) = nearest(vector, documents, embed, k + len(own))
-    ids = {id for _, id in best}
-    by_id = {document.id: document for document in documents if document.id in ids}
-    found = [(cosine, by_id[id]) for cosine, id in best]
-    return [(cosine, document) for cosine, document in found if identity(document.text) not in own][:k]
+    found = nearest(vector, documents, embed, k + len(own))
+    (cosines,), (numbers,) = found.cosines.tolist(), found.numbers.tolist()
+    best = [(cosine, documents[number]) for cosine, number in zip(cosines, numbers, strict=True) if number != NONE]
+    return [(cosine, document) for cosine, document in best if identity(document.text) not in own][:k]
