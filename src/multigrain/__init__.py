@@ -27,6 +27,7 @@ _HOMES = {
     "check": "pipeline.check",
     "check_grid": "experiments.ablate",
     "compare_runs": "experiments.compare_runs",
+    "dropped": "pipeline.verbs",
     "evaluate": "pipeline.verbs",
     "explain": "model.token_weights",
     "export_data": "pipeline.verbs",
@@ -62,6 +63,7 @@ __all__ = [
     "check",
     "check_grid",
     "compare_runs",
+    "dropped",
     "evaluate",
     "explain",
     "export_data",
@@ -89,7 +91,17 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.model.pooling import AnchorPooling
     from multigrain.model.token_weights import explain
     from multigrain.pipeline.check import check
-    from multigrain.pipeline.verbs import evaluate, export_data, export_model, grade, run, search, synthesize, train
+    from multigrain.pipeline.verbs import (
+        dropped,
+        evaluate,
+        export_data,
+        export_model,
+        grade,
+        run,
+        search,
+        synthesize,
+        train,
+    )
     from multigrain.records import Document, GradedTuple, Negative, Pair
     from multigrain.training.curriculum import Curriculum
 

@@ -74,6 +74,7 @@ def _perform(options: argparse.Namespace) -> int:
     others = {
         "check": _check,
         "search": _search,
+        "dropped": _dropped,
         "compare": _compare,
         "ablate": _ablate,
         "export-data": _export_data,
@@ -137,6 +138,18 @@ def _search(options: argparse.Namespace) -> int:
 
     for score, document in search(options.folder, options.query, options.top):
         print(f"{score:.3f}  {document.id}\n       {shortened(document.text, _width() - 7)}")
+    return DONE
+
+
+def _dropped(options: argparse.Namespace) -> int:
+    from multigrain.pipeline.dropped import render_counts, render_pair
+    from multigrain.pipeline.verbs import dropped
+
+    config = load_config(options.run, options.set)
+    if options.pair is None:
+        print(render_counts(dropped(config)))
+    else:
+        print(render_pair(dropped(config, options.pair), width_of(sys.stdout)))
     return DONE
 
 

@@ -38,6 +38,15 @@ reasons for which inputs are parked:
   unreadable  not what was asked for            declined   the model declined to answer
   rejected    the server refuses the request    budget     a cap of [llm] was reached
 """
+DROPPED_EPILOG = """examples:
+  multigrain dropped runs/quickstart                          how many candidates each rule of grading has dropped
+  multigrain dropped runs/quickstart --pair numpy/1           those of one pair, beside what was kept
+  multigrain dropped runs/quickstart --pair numpy/1 | less -S   texts are whole where no terminal cuts them
+
+sources of one pair's candidates:
+  written, given   by the language model; with the pair       embedding, bm25   mined, by this method
+grade is what a candidate was written or mined for, value what broke the rule. Scores are those that mining measured.
+"""
 EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to hf --out my-dataset
   multigrain export-data runs/quickstart --to sentence-transformers --out train.parquet --negatives 4
@@ -92,6 +101,7 @@ VERBS = {
     "check": "check configuration and data, and say what a run would do; or check a saved model",
     "synthesize": "prepare the data, and have negatives written and mined",
     "grade": "judge the candidates and make graded tuples of them",
+    "dropped": "show which candidates grading has dropped, and why",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model and its base",
     "export": "write the folder that others load",
@@ -173,19 +183,20 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         "compare": _add_compare,
         "ablate": _add_ablate,
         "check": _add_check,
+        "dropped": _add_dropped,
         **{verb_of_model: partial(_add_of_a_model, verb_of_model) for verb_of_model in OF_A_MODEL},
     }
     if adder := adders.get(name):
         adder(verb)
     elif name != "quickstart":
-        verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
+        _add_run(verb)
     if name == "synthesize":
         _add_generation(verb)
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
-    if name != "check":
+    if name not in ("check", "dropped"):
         help = "redo what a changed setting changes; a single stage is redone in any case"
         verb.add_argument("--force", action="store_true", help=help)
 
@@ -203,6 +214,16 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
         metavar="RUN.toml|ABLATION.toml|MODEL",
         help="a run's file or run folder, an ablation's file, or a model's folder",
     )
+
+
+def _add_dropped(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, DROPPED_EPILOG)
+    _add_run(verb)
+    verb.add_argument("--pair", type=encodable, metavar="ID", help="show all candidates of this training pair")
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
 
 
 def _add_ablate(verb: argparse.ArgumentParser) -> None:

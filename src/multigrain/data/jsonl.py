@@ -56,6 +56,18 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, _object(text, path, number)
 
 
+def read_objects_with(path: Path, field: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) where a field is a text, of a file that multigrain wrote; no other line is parsed.
+
+    Raises:
+        DataError: see `read_objects`.
+    """
+    wanted = to_line({field: text}).strip()[1:-1]
+    for number, line in enumerate(_lines(path), start=1):
+        if wanted in line and (found := _object(_decoded(line, path, number), path, number)).get(field) == text:
+            yield number, found
+
+
 def read_pairs(path: Path) -> Iterator[Pair]:
     """Yield the pairs of a file that multigrain wrote, one by one."""
     return (Pair(**fields) for _, fields in read_objects(path))

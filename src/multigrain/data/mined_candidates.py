@@ -181,6 +181,18 @@ def read_mined(path: Path) -> Mined:
     return _from_table(pq.read_table(path))
 
 
+def read_mined_of(path: Path, pair: int) -> Mined:
+    """Return the candidates of one pair, by its number; groups of rows that cannot have any are skipped.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return _from_table(pq.read_table(path, filters=[("pair", "==", pair)]))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(path, f"cannot be read ({error}). Make it again by synthesize.") from None
+
+
 def _table(mined: Mined) -> Any:
     columns = {name: getattr(mined, name) for name in _COLUMNS}
     columns["rank"] = pa.array(mined.rank, mask=mined.rank == NO_RANK)

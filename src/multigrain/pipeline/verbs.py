@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from multigrain.config import Config, as_path, config_of, run_folder_of
 from multigrain.errors import ConfigError, RunError
 from multigrain.files import full_disk_explained
+from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
 from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.run import run_stages
@@ -130,6 +131,30 @@ def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Docu
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
     return search_run(run_dir, query, k)
+
+
+@overload
+def dropped(config: Config | str | Path, pair: None = None) -> list[DroppedCount]: ...
+@overload
+def dropped(config: Config | str | Path, pair: str) -> DroppedOfPair: ...
+def dropped(config: Config | str | Path, pair: str | None = None) -> list[DroppedCount] | DroppedOfPair:
+    """Return how many candidates each rule of grading has dropped, or those of one pair with rule and value.
+
+    Args:
+        config: the run.
+        pair: the id of a training pair; without it the whole run is counted.
+
+    Raises:
+        ConfigError: there is no such pair.
+        RunError: the run is not graded yet.
+        DataError: a file of the run cannot be read.
+    """
+    run_dir = RunDir(config_of(config).folder)
+    if pair is None:
+        return dropped_counts(run_dir)
+    if not isinstance(pair, str):
+        raise ConfigError("dropped", [f"found the pair {pair!r}; wanted the id of a training pair, a text"])
+    return dropped_of_pair(run_dir, pair)
 
 
 def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) -> None:
