@@ -118,9 +118,8 @@ def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, in
     numbers, ends, rest = array("q"), array("q", [0]), iter(queries)
     while block := list(islice(rest, AT_ONCE)):
         found, names = words(block)
-        known = [vocabulary.setdefault(name, len(vocabulary)) for name in names]
-        for query in found:
-            numbers.extend(known[word] for word in query)
+        for query in found:  # in the order of the texts: that of the names is another one in each process
+            numbers.extend(vocabulary.setdefault(names[word], len(vocabulary)) for word in query)
             ends.append(len(numbers))
     ones = np.ones(len(numbers), dtype=np.float32)
     shape = (len(ends) - 1, max(len(vocabulary), 1))
