@@ -51,8 +51,8 @@ def test_auto_is_what_the_hardware_computes_and_keeps_vectors_apart(
         assert path.stat().st_size == size  # nothing was encoded anew
     exact = load_base(str(tiny_encoder)).encode(TEXTS, normalize_embeddings=True)
     assert np.abs(unkept["fp32"] - exact).max() < 1e-6 < np.abs(unkept["bf16"] - exact).max()
-    for precision in unkept:
-        assert np.abs(vectors[precision] - unkept[precision]).max() < ROUNDED
+    for precision, not_rounded in unkept.items():
+        assert np.abs(vectors[precision] - not_rounded).max() < ROUNDED
         assert (vectors[precision] * exact).sum(axis=1).min() > 0.9999
 
 
