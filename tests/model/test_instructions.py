@@ -355,6 +355,7 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
     )
     assert plain.fingerprint("model") != model.fingerprint("model")
     assert plain.fingerprint("judging") == model.fingerprint("judging") != judge.fingerprint("judging")
+    assert load_config(run_toml, ["grading.precision=bf16"]).fingerprint("judging") != plain.fingerprint("judging")
     for name in ("query_prompt", "document_prompt"):
         with pytest.raises(
             ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
