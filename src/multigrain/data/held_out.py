@@ -131,9 +131,8 @@ def _refuse_leaks(train: Sequence[Pair], test: Sequence[Pair]) -> None:
     queries = KeyTable()
     for number, pair in enumerate(test):
         queries.setdefault(text_key(pair.query), number)
-    leaks = [
-        (number, place) for place, pair in enumerate(train) if (number := queries.get(text_key(pair.query))) is not None
-    ]
+    found = [queries.get(text_key(pair.query)) for pair in train]
+    leaks = [(number, place) for place, number in enumerate(found) if number is not None]
     if leaks:
         held_out, trained = test[leaks[0][0]], train[leaks[0][1]]
         raise DataError(

@@ -20,7 +20,7 @@ AT_ONCE = 2**16
 """Bytes that are read at once of pieces that follow each other."""
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
-R = TypeVar("R", Pair, Document, Candidate)
+R = TypeVar("R", bound=Pair | Document | Candidate)
 
 
 class Spool:
@@ -82,7 +82,8 @@ class RecordFile(Sequence[R], Generic[R]):
     """
 
     def __init__(self, kind: type[R], records: Iterable[R] = (), folder: Path | None = None) -> None:
-        self._kind, self._spool = kind, Spool(folder)
+        self._kind = kind
+        self._spool = Spool(folder)
         for record in records:
             self.append(record)
 
@@ -111,7 +112,8 @@ class RecordFile(Sequence[R], Generic[R]):
         return self._record(self._spool[found])
 
     def _record(self, content: bytes | memoryview) -> R:
-        return self._kind(*marshal.loads(content))  # noqa: S302 (we wrote it, and no one else has the file)
+        fields = marshal.loads(content)  # noqa: S302 (we wrote it, and no one else has the file)
+        return self._kind(*fields)
 
 
 class Some(Sequence[R], Generic[R]):
@@ -123,7 +125,8 @@ class Some(Sequence[R], Generic[R]):
     """
 
     def __init__(self, records: Sequence[R], numbers: Numbers) -> None:
-        self._records, self._numbers = records, numbers
+        self._records = records
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
