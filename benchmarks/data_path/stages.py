@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VECTORS = "vectors"
 MINING_AND_GRADING = ("synthesize", "grade")
+FOLDERS = {"data": "data", "synthesize": "synthesis", "grade": "grading"}
 LIMIT = 24 * 3600.0
 """Seconds after which a process counts as hung."""
 AT_ONCE = 1024
@@ -101,7 +102,16 @@ def _work(options: argparse.Namespace) -> None:
         if name == VECTORS:
             _encode(config)
         else:
+            if options.again:
+                _forget(config.folder, name)
             run_stages(config, [name], force=options.again, redo=(name,) if options.again else ())
+
+
+def _forget(run: Path, name: str) -> None:
+    """Delete what a stage has made, so that it goes on from nothing but the vectors."""
+    for path in (run / FOLDERS[name]).rglob("*"):
+        if path.is_file() and path.name != "vectors.bin":
+            path.unlink()
 
 
 def _encode(config: "Config") -> None:
