@@ -1,1 +1,1 @@
-"""What does the path of the data cost, beside stock mining, at what size does it stay flat, and does it survive kills?"""
+"""What does the data path cost beside stock mining, is its memory flat, and does it survive kills?"""

@@ -12,7 +12,6 @@ import argparse
 import filecmp
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,10 +52,8 @@ def main() -> None:
 def killed(settings: Path, config: Config, undisturbed: Path, moment: float) -> list[str]:
     """Kill a run after so many seconds and run it again; return what differs from the undisturbed one."""
     process = started(settings, STAGES)
-    time.sleep(moment)
-    was_at_work = process.poll() is None
+    was_at_work = not process.wait(moment)
     process.kill()
-    process.wait()
     done = list(RunDir(config.folder).stages())
     run(settings, STAGES)
     found = list(differences(config, undisturbed))

@@ -8,9 +8,7 @@ ask for, so that those after it have all vectors. The CPU seconds of each part o
 
 import argparse
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.data_path.parts import sampled
+from benchmarks.shared.process_tree import ProcessTree
 from multigrain.files import write_json
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 VECTORS = "vectors"
 MINING_AND_GRADING = ("synthesize", "grade")
+FOLDERS = {"data": "data", "synthesize": "synthesis", "grade": "grading"}
+LIMIT = 24 * 3600.0
+"""Seconds after which a process counts as hung."""
 AT_ONCE = 1024
 """Documents that are encoded at once, as in mining."""
 
@@ -36,7 +38,7 @@ class Cost:
     wall_seconds: float
     cpu_seconds: float
     peak_mb: float
-    """The highest resident memory of one of them, mapped files included."""
+    """The highest resident memory of the process, mapped files included."""
 
 
 class StagesError(Exception):
@@ -54,24 +56,20 @@ def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
     Raises:
         StagesError: they have failed.
     """
-    begun = time.monotonic()
-    process = started(settings, names, *more)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        fault = f"{', '.join(names)} ended with exit code {process.returncode}"
+    tree = started(settings, names, *more)
+    tree.wait(LIMIT)
+    if tree.exit_code:
+        fault = f"{', '.join(names)} ended with exit code {tree.exit_code}"
         raise StagesError(f"{settings}: {fault}; see {settings.with_suffix('.log')}")
-    cpu = usage.ru_utime + usage.ru_stime
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(round(time.monotonic() - begun, 2), round(cpu, 2), round(usage.ru_maxrss * unit / 1e6, 1))
+    assert tree.ended is not None
+    return Cost(round(tree.ended - tree.started, 2), round(tree.cpu, 2), round(tree.peak_rss / 1e6, 1))
 
 
-def started(settings: Path, names: Sequence[str], *more: str) -> "subprocess.Popen[bytes]":
+def started(settings: Path, names: Sequence[str], *more: str) -> ProcessTree:
     """Start stages on one thread; what they say goes into a log beside the settings."""
     command = [sys.executable, "-m", __spec__.name, str(settings), *names, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with settings.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    return ProcessTree(command, environment, Path.cwd(), settings.with_suffix(".log"))
 
 
 def sizes(folder: Path) -> dict[str, float]:
@@ -104,7 +102,16 @@ def _work(options: argparse.Namespace) -> None:
         if name == VECTORS:
             _encode(config)
         else:
+            if options.again:
+                _forget(config.folder, name)
             run_stages(config, [name], force=options.again, redo=(name,) if options.again else ())
+
+
+def _forget(run: Path, name: str) -> None:
+    """Delete what a stage has made, so that it goes on from nothing but the vectors."""
+    for path in (run / FOLDERS[name]).rglob("*"):
+        if path.is_file() and path.name != "vectors.bin":
+            path.unlink()
 
 
 def _encode(config: "Config") -> None:
