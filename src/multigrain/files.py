@@ -47,6 +47,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove the files below the folder that `atomic_file` had begun when its process was killed."""
+    for part in folder.rglob("*.*.part"):
+        writer = part.suffixes[-2].removeprefix(".")
+        if writer.isdecimal() and not _is_alive(int(writer)):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's, or no name of ours
+        pass
+    return True
+
+
 @contextmanager
 def atomic_folder(out: Path, *, keep_others: bool = False) -> Iterator[Path]:
     """Give an empty folder to fill, and put it in the place of `out` when the block ends well.

@@ -1,6 +1,7 @@
 """Whole runs, on a tiny encoder and the scripted language model: seconds each."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -75,10 +76,10 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert f"with {hardest.total()} negatives of the grades in its schedule" in card.text
     assert {result.metric_name for result in card.data.eval_results or []} == {"nDCG@10", "MRR@10", "Recall@100"}
     # The weights are there once, and what only a resumed training needs is gone.
-    trained, exported = (folder / place / "model.safetensors" for place in ("training/model", "model"))
-    assert exported.samefile(trained)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (folder / "model" / name).samefile(folder / "training" / "model" / name)
     assert not (folder / "model" / "config.json").samefile(folder / "training" / "model" / "config.json")
-    assert [path for path in folder.rglob("*.safetensors") if not path.samefile(exported)] == []
+    assert len({path.stat().st_ino for path in folder.rglob("*.safetensors")}) == 1
     assert sorted(path.name for path in (folder / "training").iterdir()) == [
         *("curriculum.json", "fingerprint", "log.jsonl", "model")
     ]
@@ -264,6 +265,26 @@ def test_a_killed_training_says_why_it_begins_anew(
     capsys.readouterr()
     run(load_config(run_toml, ["training.learning_rate=2e-4"]))
     assert "training begins anew" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_leaves_nothing_behind_once_it_is_finished(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the entry in the manifest and the end of the stage, and before in the middle of a file."""
+    config = load_config(run_toml)
+    run(config)
+    whole = {path.relative_to(config.folder) for path in config.folder.rglob("*")}
+    gone = warm.start("--version")
+    gone.join()
+    for name in ("training/checkpoints/checkpoint-2/model.safetensors", f"grading/tuples.jsonl.{gone.pid}.part"):
+        (config.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (config.folder / name).write_bytes(b"half")
+    of_others = [f"search/vectors.bin.{os.getppid()}.part", "data/mine.part"]
+    for name in of_others:
+        (config.folder / name).write_bytes(b"half")
+    run(config)
+    left = {path.relative_to(config.folder) for path in config.folder.rglob("*")}
+    assert left - whole == set(map(Path, of_others)) and whole <= left
 
 
 def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

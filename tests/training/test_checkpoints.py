@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from multigrain.errors import RunError
-from multigrain.training.checkpoints import last_checkpoint, newest_whole
+from multigrain.training.checkpoints import last_checkpoint, newest_whole, remove_older
 
 SINGLE, PAIR = ("rng_state.pth",), ("rng_state_0.pth", "rng_state_1.pth")
 
@@ -32,6 +32,18 @@ def test_broken_checkpoints_are_removed(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path, 4) == str(good)
     assert list(tmp_path.iterdir()) == [good]
     assert last_checkpoint(tmp_path / "absent", 4) is None
+
+
+def test_room_is_made_of_what_is_older_than_the_newest_whole_one(tmp_path: Path) -> None:
+    remove_older(tmp_path / "absent", 4)
+    checkpoint(tmp_path, 4, states=())
+    remove_older(tmp_path, 4)
+    assert len(list(tmp_path.iterdir())) == 1  # nothing is whole
+    for step in (2, 8, 10):
+        checkpoint(tmp_path, step)
+    checkpoint(tmp_path, 12, states=())  # another process is writing it
+    remove_older(tmp_path, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-12"}
 
 
 @pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt", "model.safetensors"])

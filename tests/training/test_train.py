@@ -224,6 +224,23 @@ def test_checkpoints_are_written_by_time_too(tiny_encoder: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"checkpoint-6", "checkpoint-7"}
 
 
+def test_a_checkpoint_is_written_beside_one_other_at_most(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is three times the model. The fullest moment is that in which the last file of a new one is written."""
+    seen: list[list[str]] = []
+    save = TrainerState.save_to_json
+
+    def watched(self: TrainerState, path: str) -> None:
+        seen.append(sorted(folder.name for folder in Path(path).parent.parent.iterdir()))
+        save(self, path)
+
+    monkeypatch.setattr(TrainerState, "save_to_json", watched)
+    train_model(model(tiny_encoder), curriculum(), SECTION, tmp_path, 7)
+    names = [f"checkpoint-{step}" for step in (2, 4, 6, 7)]
+    assert seen == [names[:1], names[:2], names[1:3], names[2:]]
+
+
 def test_a_self_paced_training_that_was_cut_takes_the_same_decisions(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

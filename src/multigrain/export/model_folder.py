@@ -56,8 +56,8 @@ def merge_model(source: Path, folder: Path) -> str:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file; both folders share the weights, which are most of a model."""
-    copy = link_or_copy if source.endswith((".safetensors", ".bin")) else shutil.copy2
+    """Copy a file; both folders share weights and vocabulary, which are most of a model and nothing to edit by hand."""
+    copy = link_or_copy if source.endswith((".safetensors", ".bin", "tokenizer.json", ".model")) else shutil.copy2
     copy(source, target)
 
 

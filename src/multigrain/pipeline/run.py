@@ -8,7 +8,7 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.errors import RunError
-from multigrain.files import full_disk_explained, write_json
+from multigrain.files import full_disk_explained, remove_parts, write_json
 from multigrain.model.files import model_digest
 from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
@@ -54,6 +54,7 @@ def run_stages(
     to_do = {*names} - ({*done} - {*redo})
     require_inputs(config, asks=not to_do.isdisjoint(GENERATING), evaluates="evaluate" in to_do)
     with full_disk_explained(run_dir.folder), run_dir.lock():
+        remove_parts(run_dir.folder)
         share_answers([RunDir(folder) for folder in donors], config, run_dir)
         _claim(config, run_dir, names[0], done, force)
         if retry is not None:
@@ -87,6 +88,7 @@ def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, don
     """Leave a stage as it is where it is done, or else take it over from another run, or else run it."""
     if stage.is_done(config, run_dir) and not again:
         say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
+        _clear_up(stage, run_dir)  # a process may have been killed before it came to that
     elif donor := _donor(stage, config, run_dir, donors):
         files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
         take_over_stage(stage.name, files, donor, run_dir)
@@ -120,9 +122,14 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
         models=models,
     )
     run_dir.record(stage.name, entry)
-    if stage.name == "train":  # nothing goes on from its checkpoints any more
-        shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
+    _clear_up(stage, run_dir)
     say(f"{stage.name}: {listed(result.counts)} ({seconds:.0f} s)")
+
+
+def _clear_up(stage: Stage, run_dir: RunDir) -> None:
+    """Remove what a finished stage needs no more: nothing goes on from the checkpoints of a finished training."""
+    if stage.name == "train":
+        shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
 
 
 def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]) -> RunDir | None:

@@ -46,6 +46,14 @@ def newest_whole(folder: Path, batch_size: int) -> Path | None:
     return None
 
 
+def remove_older(folder: Path, batch_size: int) -> None:
+    """Remove the checkpoints before the newest complete one; into a later one other processes may be writing."""
+    newest = newest_whole(folder, batch_size)
+    found = _newest_first(folder)
+    for path in found[found.index(newest) + 1 :] if newest else []:
+        shutil.rmtree(path)
+
+
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)

@@ -35,7 +35,6 @@ from multigrain.training.self_paced import SelfPacedSchedule
 from multigrain.training.trainer import CurriculumTrainer
 
 WARMUP_SHARE = 0.1
-KEPT_CHECKPOINTS = 2
 GB = 10**9
 ON_GPU = 4096
 MICRO_BATCH_TOKENS = {"cpu": 1024}
@@ -168,7 +167,6 @@ def _arguments(
         batch_sampler=RowsOfPhase,
         save_strategy="steps",
         save_steps=section.checkpoint_every,
-        save_total_limit=KEPT_CHECKPOINTS,
         logging_steps=1,
         logging_nan_inf_filter=False,
         seed=seed,

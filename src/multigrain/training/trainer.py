@@ -11,7 +11,7 @@ from torch import nn
 
 from multigrain.errors import RunError
 from multigrain.training.batches import name_of
-from multigrain.training.checkpoints import newest_whole
+from multigrain.training.checkpoints import newest_whole, remove_older
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
@@ -44,6 +44,12 @@ class CurriculumTrainer(SentenceTransformerTrainer):
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add none: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Make room first, not afterwards as transformers does: there are two checkpoints on the disk, never three."""
+        if self.args.should_save:
+            remove_older(Path(self.args.output_dir), self.curriculum.batch_size)
+        super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         """Save in the main process alone, and without a card: several processes would overwrite each other's files."""
