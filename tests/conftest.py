@@ -18,6 +18,8 @@ os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libr
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait long for each other on a busy machine
 
+ROUNDED = 2.0**-11
+"""How far the file of vectors may move a number of a vector of length 1: a step of float16 below 1."""
 WORDS = (
     "the a of to is in and red green blue cat dog bird fish tree river stone house runs sleeps eats sings near "
     "under over big small old young what where who which does do it on table chair window door garden market "
@@ -100,6 +102,7 @@ def run_toml(tmp_path: Path, tiny_encoder: Path, write_jsonl: Callable[..., Path
         f"""
 name = "tiny"
 output = "{tmp_path / "runs"}"
+evaluation.precision = "fp32"  # so that outcomes do not depend on the machine
 [data]
 pairs = "pairs.jsonl"
 held_out = 0.25
@@ -111,6 +114,7 @@ prompt_style = "per-grade"
 per_grade = 1
 [grading]
 judge_model = "{tiny_encoder}"
+precision = "fp32"
 bands = [0.7, 0.8, 0.9]
 false_negative_above = 0.999
 [model]

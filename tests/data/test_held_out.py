@@ -18,7 +18,7 @@ def test_no_query_and_no_positive_is_on_both_sides(texts: list[tuple[str, str]],
     pairs = [Pair(str(i), f"query {query}", f"positive {positive}") for i, (query, positive) in enumerate(texts)]
     train, held_out = split_by_share(pairs, share, seed)
     assert train
-    assert sorted(train + held_out, key=lambda p: int(p.id)) == pairs
+    assert sorted([*train, *held_out], key=lambda p: int(p.id)) == pairs
     assert len(held_out) <= share * len(pairs)
     assert not {p.query for p in train} & {p.query for p in held_out}
     assert not {p.positive for p in train} & {p.positive for p in held_out}

@@ -1,10 +1,11 @@
+import ast
 import sysconfig
 from pathlib import Path
 
 import pytest
 
 from multigrain.data import python_docs
-from multigrain.data.python_docs import to_pair
+from multigrain.data.python_docs import to_pair, without_bodies
 
 REST = "The result is a new list that holds each of the words once, in the order of their first use."
 
@@ -59,6 +60,105 @@ def test_lone_surrogates_do_not_reach_the_files() -> None:
     pair = to_pair("a.b", f"Return the \udcff of words.\n\n{REST}", "a")
     assert pair is not None
     assert pair.query.encode("utf-8")
+
+
+MODULE = '''"""A module: it's "about" words.
+
+def not_code(here):
+    pass
+"""
+import os  # it's a comment with one quote
+
+@decorated(")")
+class Words(dict[str, "a: b"]):
+    """Words."""
+
+    table: dict = {"def f(x):\\n": 1}
+
+    @property
+    def count(
+        self, separator: str = """
+    def nor_this(one):
+""", *, pattern: str = "(:",  # why: not
+    ) -> "int":  # of words
+        # first a comment
+
+        r"""Count \\words.
+
+        def in_docstring(x):
+            pass
+        """
+        text = """
+def in_a_string_of_the_body():
+    pass
+
+"""
+        return lambda: text
+
+    async def later(self): return {"a": 1}
+
+    def nested(self):
+        def inside():
+            """Hidden.
+
+            Deeply.
+            """
+# a comment at the margin
+        return inside
+
+    def plain(self):
+        "Short quotes.\\n\\nTwo paragraphs."
+
+    def _private(self):
+        """Private.
+
+        Too.
+        """
+
+    class Inner:
+        def last(self, *, a=(1,
+                             2)):
+            """Last.
+
+            Of all.
+            """; x = 1
+
+if os:
+    def conditional():
+        return 1
+else:
+    def conditional():
+        return 2
+'''
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_without_bodies_the_docstrings_of_several_paragraphs_stay(line_end: str) -> None:
+    source = MODULE.replace("\n", line_end).encode()
+    short = without_bodies(source)
+    assert docstrings(short) == docstrings(source)
+    assert [name for name, _ in docstrings(short)] == ["", "Words.count", "Words.plain", "Words.Inner.last"]
+    assert "return" not in short.replace("later(self): return", "")
+    assert "_private" not in short
+
+
+def docstrings(source: str | bytes) -> list[tuple[str, str]]:
+    found = python_docs._definitions(ast.parse(source), "")
+    named = [(name.lstrip("."), ast.get_docstring(node) or "") for name, node in found]
+    return [(name, text) for name, text in named if "\n\n" in text]
+
+
+def test_docstrings_are_those_of_the_whole_module() -> None:
+    folder = Path(ast.__file__).parent
+    for path in sorted(folder.glob("[a-d]*.py")):
+        source = path.read_bytes()
+        assert docstrings(without_bodies(source)) == docstrings(source), path
+
+
+def test_other_encodings_are_read(packages: Path) -> None:
+    text = f'# coding: latin-1\ndef café():\n    """Serve the words of a café.\n\n    {REST} Encore.\n    """\n'
+    (packages / "site" / "alpha" / "latin.py").write_bytes(text.encode("latin-1"))
+    assert "alpha.latin.café" in {pair.id for pair in python_docs.read_pairs()}
 
 
 def test_the_real_environment_has_thousands_of_pairs() -> None:

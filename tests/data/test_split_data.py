@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,8 +6,10 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config
+from multigrain.data.beir import OWN
 from multigrain.data.held_out import split_by_source
-from multigrain.data.split_data import prepare
+from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.split_data import prepare, telling_of
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.records import Pair
@@ -121,3 +124,57 @@ def test_real_scifact_splits_by_claim(real_data: Callable[[str], Path]) -> None:
     assert len(split.train) + len(split.held_out) == 919
     assert len(split.documents) == 5183
     assert not {p.query for p in split.train} & {p.query for p in split.held_out}
+
+
+def test_of_the_other_pairs_those_stay_that_say_something_of_the_training_pairs() -> None:
+    """The others are most of a file that is cut by a limit, and `FalseNegatives` knows the same without them."""
+    train = [Pair("1", "Cold hands", "warm gloves", group="wear"), Pair("2", "sore feet", "a bath")]
+    other = [
+        Pair("3", "cold  HANDS", "hot tea"),
+        Pair("4", "dry lips", "balm", group="wear"),
+        Pair("5", "deaf ears", "a horn", group="hear"),
+        Pair("6", "blind eyes", "a dog"),
+        Pair("7", "itchy nose", "itchy nose", OWN),
+    ]
+    kept = list(telling_of(train, other))
+    assert [pair.id for pair in kept] == ["3", "4", "7"]
+    texts = [text for pair in (*train, *other) for text in (pair.query, pair.positive)]
+    for pair in train:
+        rules = [FalseNegatives(train, [*train, *known]).rule(pair, text) for known in (kept, other) for text in texts]
+        assert rules[: len(texts)] == rules[len(texts) :]
+
+
+def test_a_corpus_that_changes_while_it_is_read(write_jsonl: Write) -> None:
+    """Found before anything is kept of it; what is written in two goes would not belong together."""
+    rows = [{"id": str(i), "text": f"answer {i}"} for i in range(20)]
+    corpus = write_jsonl("corpus.jsonl", rows)
+    pairs = write_jsonl("pairs.jsonl", PAIRS)
+    split = prepare(config(pairs, corpus=str(corpus)))
+    assert len(list(split.documents)) == 20
+    write_jsonl("corpus.jsonl", [*rows, {"id": "x", "text": "more"}])
+    with pytest.raises(
+        DataError, match=r"corpus.jsonl: changed while it was read. Wait until it is written, then give"
+    ):
+        list(split.documents)
+    split = prepare(config(pairs, corpus=str(corpus)))
+    corpus.unlink()
+    with pytest.raises(DataError, match="corpus.jsonl: cannot be read"):
+        list(split.documents)
+
+
+def test_pairs_lie_in_the_run_folder_without_a_name(write_jsonl: Write, tmp_path: Path) -> None:
+    pairs = write_jsonl("pairs.jsonl", PAIRS)
+    whole = config(pairs, held_out=0.2).model_copy(update={"output": str(tmp_path)})
+    whole.folder.mkdir(parents=True)
+    split = prepare(whole)
+    pairs.unlink()
+    assert len(list(split.train)) == 16 and list(whole.folder.iterdir()) == []
+
+
+def test_one_positive_twenty_thousand_times(write_jsonl: Write) -> None:
+    """Time and memory grow with the pairs alone, however many have one positive."""
+    rows = [{"query": f"question {i} of many", "positive": "the same" if i else "another"} for i in range(20_000)]
+    started = time.process_time()
+    split = prepare(config(write_jsonl("pairs.jsonl", rows), held_out=0.1))
+    assert (len(split.train), len(split.held_out), len(split.documents)) == (19_999, 1, 2)
+    assert time.process_time() - started < 60

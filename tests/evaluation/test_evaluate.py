@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from multigrain.evaluation.evaluate import evaluate, nearest
+from multigrain.data.beir import RetrievalTask
+from multigrain.evaluation.evaluate import Evaluation, evaluate
 from multigrain.evaluation.metrics import overall
-from multigrain.evaluation.tasks import GradedTask, SimilarityTask, held_out_task, load_task
+from multigrain.evaluation.nearest import nearest
+from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, held_out_task, load_task
 from multigrain.model.encode import encode
 from multigrain.model.load import load_base
 from multigrain.model.roles import Role
@@ -38,6 +40,12 @@ def write_beir(
 
 def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     return np.array([[t.count("a"), t.count("b"), 1] for t in texts], dtype=np.float32)
+
+
+def ids_of(task: Task, found: Evaluation) -> dict[str, list[str]]:
+    assert isinstance(task, RetrievalTask)
+    ids = [document.id for document in task.documents]
+    return {query: [ids[number] for number in numbers] for query, numbers in found.rankings.items()}
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,7 +86,7 @@ def test_the_nearest_documents_are_those_of_a_full_sort(similarities: list[list[
         k,
         block,
     )
-    for row, best in zip(similarities, found, strict=True):
+    for row, best in zip(similarities, found.ranked(), strict=True):
         assert best == sorted(((float(value), str(n)) for n, value in enumerate(row)), reverse=True)[:k]
 
 
@@ -94,28 +102,30 @@ def test_a_query_is_no_answer_to_itself(tmp_path: Path) -> None:
     judged = [("a", "b", 1), ("a", "a", 0), ("b", "c", 2), ("b", "a", 1), ("c", "d", 1), ("7", "7", 1), ("x", "8", 1)]
     task = load_task(write_beir(tmp_path, queries, texts, judged), [], [])
     found = evaluate(task, embed)
+    rankings = ids_of(task, found)
     run = {
         query: {id: float(embed([text], "query")[0] @ embed([other], "document")[0]) for id, other in texts.items()}
         for query, text in queries.items()
     }
     for query in ("a", "b", "c"):
         del run[query][query]  # ignore_identical_ids
-        assert query not in found.rankings[query]
-        assert len(found.rankings[query]) == 5
+        assert query not in rankings[query]
+        assert len(rankings[query]) == 5
     relevance = {query: {d: grade for q, d, grade in judged if q == query} for query in queries}
     theirs = pytrec_eval.RelevanceEvaluator(relevance, {"ndcg_cut.10"}).evaluate(run)
     for query, scores in found.scores.items():
         assert scores["nDCG@10"] == pytest.approx(theirs[query]["ndcg_cut_10"], abs=1e-6)
-    assert found.rankings["a"][:3] == ["7", "c", "b"]  # by hand: of cosines 5, 3 and 3 (not of length 1)
+    assert rankings["a"][:3] == ["7", "c", "b"]  # by hand: of cosines 5, 3 and 3 (not of length 1)
     assert found.scores["a"]["nDCG@10"] == pytest.approx(1 / log2(4))
-    assert "7" in found.rankings["7"]
+    assert "7" in rankings["7"]
 
 
 def test_the_hundredth_document_takes_the_place_of_the_query_itself(tmp_path: Path) -> None:
     texts = {str(i): "a" * (150 - i) for i in range(150)}
     rows = [("3", str(i), 1) for i in (0, 100, 101)]
-    found = evaluate(load_task(write_beir(tmp_path, {"3": texts["3"]}, texts, rows), [], []), embed)
-    assert found.rankings["3"] == [str(i) for i in range(101) if i != 3]
+    task = load_task(write_beir(tmp_path, {"3": texts["3"]}, texts, rows), [], [])
+    found = evaluate(task, embed)
+    assert ids_of(task, found)["3"] == [str(i) for i in range(101) if i != 3]
     assert found.scores["3"]["Recall@100"] == pytest.approx(2 / 3)
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.evaluation.evaluate import nearest
 from multigrain.evaluation.metrics import ndcg, recall, reciprocal_rank, score_ranking, spearman
+from multigrain.evaluation.nearest import nearest
 from multigrain.records import Document
 
 # Similarities of a few values only, so that there are ties; the last documents come in a block of their own.
@@ -37,7 +37,7 @@ def test_metrics_are_trec_evals_also_for_ties(similarities: list[list[int]], gra
     run = {str(q): {str(d): float(v) for d, v in enumerate(row)} for q, row in enumerate(similarities)}
     measures = {"ndcg_cut.10", "recip_rank", "recall.100"}
     theirs = pytrec_eval.RelevanceEvaluator(dict.fromkeys(run, judged), measures).evaluate(run)
-    for query, best in enumerate(found):
+    for query, best in enumerate(found.ranked()):
         ours, other = score_ranking([judged[id] for _, id in best], list(judged.values())), theirs[str(query)]
         assert ours["nDCG@10"] == pytest.approx(other["ndcg_cut_10"], abs=1e-9)
         assert ours["Recall@100"] == pytest.approx(other["recall_100"], abs=1e-9)

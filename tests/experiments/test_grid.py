@@ -87,7 +87,7 @@ def test_bad_data_is_found_before_anything_is_trained(grid_toml: Path, capsys: p
     pairs.write_text('{"sentence1": "a cat", "sentence2": "a dog", "score": "nan"}\n')
     tune = 'tune = { values = [1e-5, 2e-5], task = "held-out" }'
     run = grid_toml.with_name("run.toml")
-    run.write_text(run.read_text() + f'\n[evaluation]\ntasks = ["sts:{pairs}"]\n')
+    run.write_text(f'evaluation.tasks = ["sts:{pairs}"]\n{run.read_text()}')
     grid_toml.write_text(GRID.replace("seeds = [1, 2]", tune))
     for verb in ("check", "ablate"):
         assert main([verb, str(grid_toml)]) == 2

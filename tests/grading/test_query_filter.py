@@ -123,6 +123,7 @@ def test_blocks_of_documents_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     documents = [Document(text, text) for text in texts]
     whole = filter_queries(pairs, documents, Compass(degrees), SECTION, 7)
     monkeypatch.setattr(query_filter, "BLOCK", 7)
+    monkeypatch.setattr(query_filter, "QUERIES", 3)
     assert filter_queries(pairs, documents, Compass(degrees), SECTION, 7) == whole
     by_hand = []
     for pair in pairs:

@@ -21,6 +21,7 @@ from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import base_encoder, judge_encoder, trained_encoder
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import STAGES
+from tests.conftest import ROUNDED
 from tests.model.decoder import tiny_decoder
 
 LONG = ["the cat sleeps near the old table and the dog runs under the big tree near the river and the garden door"]
@@ -65,7 +66,7 @@ def test_kept_vectors_are_those_of_the_base_as_it_is(base: Path, run_toml: Path,
     for encoder, old in zip((base_encoder, judge_encoder), before, strict=True):
         found = encoder(config, RunDir(config.folder))(LONG, "query")
         assert float((found * old).sum()) < 0.999
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(found, expected, atol=ROUNDED)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "anchor"])
@@ -82,7 +83,7 @@ def test_kept_vectors_are_those_of_the_model_as_it_was_trained_last(
 
     short, long = save_and_encode(8), save_and_encode(32)
     assert float((short * long).sum()) < 0.999
-    np.testing.assert_allclose(long, load_model(tmp_path / "model").encode(LONG), atol=1e-6)
+    np.testing.assert_allclose(long, load_model(tmp_path / "model").encode(LONG), atol=ROUNDED)
 
 
 def test_a_digest_is_of_what_is_read(base: Path, tmp_path: Path) -> None:

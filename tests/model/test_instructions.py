@@ -36,7 +36,7 @@ from multigrain.retrieval.mine import mine_candidates
 from multigrain.training import train
 from multigrain.training.curriculum import Curriculum, plan
 from multigrain.training.train import train_model
-from tests.conftest import WORDS, small_pairs
+from tests.conftest import ROUNDED, WORDS, small_pairs
 
 QUERY, PASSAGE = "what does the old house eat ", "small "
 INSTRUCTION = "find the animal in the garden"
@@ -223,8 +223,10 @@ def test_kept_vectors_of_queries_and_documents_do_not_mix(prompted: Path, tiny_e
         path = tmp_path / f"{prompts is None}.bin"
         embed = CachedEncoder(lambda: model, "m", path, "x", prompts)
         queries, documents = embed(TEXTS, "query"), embed(TEXTS, "document")
-        np.testing.assert_allclose(queries, model.encode(TEXTS, prompt=QUERY, normalize_embeddings=True), atol=1e-6)
-        np.testing.assert_allclose(documents, model.encode(TEXTS, prompt=PASSAGE, normalize_embeddings=True), atol=1e-6)
+        np.testing.assert_allclose(queries, model.encode(TEXTS, prompt=QUERY, normalize_embeddings=True), atol=ROUNDED)
+        np.testing.assert_allclose(
+            documents, model.encode(TEXTS, prompt=PASSAGE, normalize_embeddings=True), atol=ROUNDED
+        )
     kept = CachedEncoder(never, "m", path, "x", prompts_of(str(prompted)))
     np.testing.assert_array_equal(kept(TEXTS, "query"), queries)
     np.testing.assert_array_equal(kept(TEXTS, "document"), documents)
@@ -273,13 +275,13 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     ):
         for role in ("query", "document"):
             expected = model.encode(TEXTS, prompt=prompts[role], normalize_embeddings=True)
-            np.testing.assert_allclose(embed(TEXTS, role), expected, atol=1e-6)
+            np.testing.assert_allclose(embed(TEXTS, role), expected, atol=ROUNDED)
 
     documents = list(read_documents(run_dir.corpus))
     vectors = trained.encode([document.text for document in documents])
     scores = trained.encode([f"{instruction}where is the cat"]) @ vectors.T
     found = verbs.search(config.folder, "where is the cat", 3)
-    assert [score for score, _ in found] == pytest.approx(sorted(scores[0].tolist(), reverse=True)[:3], abs=1e-6)
+    assert [score for score, _ in found] == pytest.approx(sorted(scores[0].tolist(), reverse=True)[:3], abs=ROUNDED)
     card = (run_dir.model / "README.md").read_text()
     assert json.dumps(instruction) in card and "`encode_document` nothing" in card
 
@@ -340,7 +342,7 @@ def test_prompts_that_the_files_of_a_base_do_not_say(
         expected = load_base(str(prompted), 32).encode([prompt + text for text in TEXTS], normalize_embeddings=True)
         for encoder in (base_encoder, judge_encoder):
             role: Any = text_role
-            np.testing.assert_allclose(encoder(config, RunDir(tmp_path))(TEXTS, role), expected, atol=1e-6)
+            np.testing.assert_allclose(encoder(config, RunDir(tmp_path))(TEXTS, role), expected, atol=ROUNDED)
     shown = check(config)
     assert (
         f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; of model.query_prompt" in shown

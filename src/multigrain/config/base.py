@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Dimension = Annotated[int, Field(ge=1)]
 Grade = Annotated[int, Field(ge=1, le=4)]
 Precision = Literal["fp32", "bf16", "auto"]
-"""Of matrix products."""
+"""Of matrix products; `auto` is bf16 where the hardware computes it, else fp32."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from multigrain.config.base import Section
+from multigrain.config.base import Precision, Section
 
 
 class GradingSection(Section):
@@ -17,6 +17,8 @@ class GradingSection(Section):
     judge_model: str = "embedded"
     """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines, and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
+    precision: Precision = "auto"
+    """Precision in which the judge's model encodes, as `evaluation.precision`."""
     query_prompt: str | None = None
     """Prompt of the judge's model before queries, in place of its own (see `model.query_prompt`)."""
     document_prompt: str | None = None

@@ -116,7 +116,7 @@ class Config(Section):
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
-        settings["judging"] += [grading.query_prompt, grading.document_prompt]
+        settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})

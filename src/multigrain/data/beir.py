@@ -1,13 +1,15 @@
 """BEIR folders: `corpus.jsonl[.gz]`, `queries.jsonl[.gz]` and `qrels/SPLIT.tsv`."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from multigrain.data.field_checks import optional_text, text_field, whole
 from multigrain.data.fields import titled
 from multigrain.data.jsonl import read_objects
+from multigrain.data.key_table import KeyTable, exact_key
+from multigrain.data.record_file import RecordFile
 from multigrain.errors import DataError
 from multigrain.records import Document, Pair
 from multigrain.terminal import say
@@ -49,15 +51,16 @@ def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
     The text to embed is title + space + text.
     """
     path = _find(folder, "corpus.jsonl")
-    ids: set[str] = set()
+    ids = KeyTable()
     for line, fields in read_objects(path):
         id = text_field(fields, "_id", path, line)
-        if id in ids:
+        key = exact_key(id)
+        if key in ids:
             raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
         title = optional_text(fields, "title", path, line)
         text = optional_text(fields, "text", path, line)
         if whole := titled(title, text):
-            ids.add(id)
+            ids.add(key)
             yield Document(id, whole), text
 
 
@@ -148,22 +151,31 @@ def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
     return {query: query for query, judged in relevance.items() if judged.get(query, 0) <= 0}
 
 
-def own_pairs(task: RetrievalTask) -> list[Pair]:
-    """Return the queries that are documents of the corpus, each with that document; their source is `OWN`."""
-    texts = {document.id: document.text for document in task.documents if document.id in task.own}
-    return [Pair(f"{id}/{id}", task.queries[id], text, OWN) for id, text in texts.items()]
+def own_pairs(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]:
+    """Return the queries that are documents of the corpus, each with that document; their source is `OWN`.
+
+    They lie in a temporary file, see `RecordFile`.
+    """
+    own = (document for document in task.documents if document.id in task.own) if task.own else ()
+    return RecordFile(Pair, (Pair(f"{d.id}/{d.id}", task.queries[d.id], d.text, OWN) for d in own), folder)
 
 
-def pairs_of(task: RetrievalTask) -> list[Pair]:
-    """Return one pair for each query and relevant document."""
-    wanted = {document for found in task.relevance.values() for document in found}
-    texts = {document.id: document.text for document in task.documents if document.id in wanted}
-    return [
-        Pair(f"{query}/{document}", task.queries[query], texts[document])
-        for query, found in task.relevance.items()
-        for document, grade in found.items()
-        if grade > 0
-    ]
+def pairs_of(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]:
+    """Return one pair for each query and relevant document, in a temporary file (see `RecordFile`)."""
+    wanted = {document for found in task.relevance.values() for document, grade in found.items() if grade > 0}
+    numbers: dict[str, int] = {}
+    documents = RecordFile(Document, folder=folder)
+    for document in task.documents:
+        if document.id in wanted:
+            numbers[document.id] = len(documents)
+            documents.append(document)
+    pairs = RecordFile(Pair, folder=folder)
+    for query, found in task.relevance.items():
+        for document, grade in found.items():
+            if grade > 0:
+                text = documents[numbers[document]].text
+                pairs.append(Pair(f"{query}/{document}", task.queries[query], text))
+    return pairs
 
 
 def _find(folder: Path, name: str) -> Path:

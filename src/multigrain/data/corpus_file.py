@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import overload
 
 from multigrain.data.jsonl import read_objects
+from multigrain.errors import DataError
 from multigrain.records import Document
 
 
@@ -17,10 +18,14 @@ class Corpus(Sequence[Document]):
 
     Args:
         path: the file.
+
+    Raises:
+        DataError: where the documents are read, if the file is another one by then.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._state = _state_of(path)
         self._starts = array("q")
         position = 0
         with path.open("rb") as file:
@@ -33,7 +38,10 @@ class Corpus(Sequence[Document]):
         return len(self._starts)
 
     def __iter__(self) -> Iterator[Document]:
-        return (Document(**fields) for _, fields in read_objects(self._path))
+        self._require_unchanged()
+        for _, fields in read_objects(self._path):
+            yield Document(**fields)
+        self._require_unchanged()
 
     @overload
     def __getitem__(self, index: int) -> Document: ...
@@ -48,9 +56,22 @@ class Corpus(Sequence[Document]):
 
     def texts(self, numbers: Iterable[int]) -> list[str]:
         """Return the texts of the documents of these numbers, in their order."""
+        self._require_unchanged()
         with self._path.open("rb") as file:
             texts = []
             for number in numbers:
                 file.seek(self._starts[number])
                 texts.append(Document(**json.loads(file.readline())).text)
         return texts
+
+    def _require_unchanged(self) -> None:
+        if _state_of(self._path) != self._state:
+            raise DataError(
+                self._path, "changed while it was read. Let nobody write to it, then give the same command again."
+            )
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    """Return what changes with a file's content."""
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -19,23 +19,25 @@ from multigrain.data.mined_candidates import METHODS, DroppedMined, Mined
 from multigrain.errors import DataError
 from multigrain.files import atomic_file
 
+ROWS = 2**16
+"""Rows of a group, which is read as a whole."""
 _SCHEMA = pa.schema(
     [
         ("pair", pa.int32()),
         ("document", pa.int32()),
         ("grade", pa.int8()),
-        ("method", pa.dictionary(pa.int8(), pa.string())),
-        ("rule", pa.dictionary(pa.int8(), pa.string())),
+        ("method", pa.string()),
+        ("rule", pa.string()),
         ("value", pa.float32()),
     ]
 )
 
 
 class DroppedWriter:
-    """Writes dropped candidates; see `dropped_writer`."""
+    """Writes dropped candidates, `ROWS` of them at a time; see `dropped_writer`."""
 
     def __init__(self, writer: Any) -> None:
-        self._writer = writer
+        self._writer, self._waiting = writer, _SCHEMA.empty_table()
 
     def write(self, first: int, mined: Mined, dropped: Sequence[DroppedMined]) -> None:
         """Append the rows of `mined` that were dropped; `first` is the number of the pair that its pairs count from."""
@@ -43,26 +45,34 @@ class DroppedWriter:
             return
         rows = np.concatenate([each.row for each in dropped])
         order = np.argsort(rows, kind="stable")
-        rules = sorted({each.rule for each in dropped})
-        rule = np.repeat([rules.index(each.rule) for each in dropped], [len(each.row) for each in dropped])
-        values = np.concatenate([each.value for each in dropped])
+        rules = np.repeat(np.array([each.rule for each in dropped]), [len(each.row) for each in dropped])
         of = mined[rows[order]]
-        columns = [
-            of.pair + np.int32(first),
-            of.document,
-            of.grade,
-            pa.DictionaryArray.from_arrays(pa.array(of.method), list(METHODS)),
-            pa.DictionaryArray.from_arrays(pa.array(rule[order].astype(np.int8)), rules),
-            values[order].astype(np.float32),
-        ]
-        self._writer.write_table(pa.Table.from_arrays([pa.array(column) for column in columns], schema=_SCHEMA))
+        columns = {
+            "pair": of.pair + np.int32(first),
+            "document": of.document,
+            "grade": of.grade,
+            "method": np.array(METHODS)[of.method],
+            "rule": rules[order],
+            "value": np.concatenate([each.value for each in dropped])[order].astype(np.float32),
+        }
+        self._waiting = pa.concat_tables([self._waiting, pa.table(columns, schema=_SCHEMA)])
+        while len(self._waiting) >= ROWS:  # groups of one length, however many rows come at a time
+            self._writer.write_table(self._waiting[:ROWS])
+            self._waiting = self._waiting[ROWS:]
+
+    def close(self) -> None:
+        """Write what is left."""
+        if len(self._waiting):
+            self._writer.write_table(self._waiting)
 
 
 @contextmanager
 def dropped_writer(path: Path) -> Iterator[DroppedWriter]:
     """Give a writer of the file `path`; a reader sees all of the old file or all of the new one."""
     with atomic_file(path) as file, pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
-        yield DroppedWriter(writer)
+        dropped = DroppedWriter(writer)
+        yield dropped
+        dropped.close()
 
 
 def read_dropped(path: Path, pair: int | None = None) -> Iterator[dict[str, Any]]:

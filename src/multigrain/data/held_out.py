@@ -2,12 +2,16 @@
 
 import json
 import random
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from multigrain.data.key_table import KeyTable, text_key
 from multigrain.data.near_queries import near_queries, tell_near
+from multigrain.data.record_file import Numbers, take
 from multigrain.errors import ConfigError, DataError
-from multigrain.records import Document, Pair, folded
+from multigrain.records import Document, Pair
 from multigrain.terminal import say
 
 LARGEST_CHAIN = 100
@@ -16,7 +20,9 @@ SHOWN = 80
 """Characters of a text in a message."""
 
 
-def split_by_share(pairs: list[Pair], share: float, seed: int, tells: bool = True) -> tuple[list[Pair], list[Pair]]:
+def split_by_share(
+    pairs: Sequence[Pair], share: float, seed: int, tells: bool = True
+) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Hold out about `share` of the pairs, never more. Pairs that share a query or a positive stay on one side.
 
     So do pairs whose queries nearly equal each other, as far as they are few; how much of that stays on both sides is
@@ -27,44 +33,47 @@ def split_by_share(pairs: list[Pair], share: float, seed: int, tells: bool = Tru
     """
     budget = share * len(pairs)
     near = near_queries(pairs)
-    held_out = _drawn(_connected(pairs, near, min(budget, LARGEST_CHAIN)), budget, seed)
-    train = [pair for pair in pairs if pair.id not in held_out]
-    if not train:
+    groups = _connected(pairs, near, min(budget, LARGEST_CHAIN))
+    held_out = np.isin(groups, _drawn(groups, budget, seed))
+    if held_out.all():
         raise DataError("[data]", "no pairs are left to train on.")
     if tells:
         tell_near(pairs, near, held_out)
-    return train, [pair for pair in pairs if pair.id in held_out]
+    return take(pairs, ~held_out), take(pairs, held_out)
 
 
-def _drawn(groups: dict[int, list[str]], budget: float, seed: int) -> set[str]:
-    """Draw groups with at most `budget` pairs in all; return the ids of their pairs.
+def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:
+    """Draw groups with at most `budget` pairs in all.
 
     Large groups are drawn first, and then as many smaller ones as bring the rest.
     How many are drawn of a size is rounded at random, so that a group's chance is the same whatever its size.
     """
-    order, draw = sorted(groups), random.Random(seed)
+    names, counts = np.unique(groups, return_counts=True)
+    order, draw = list(range(len(names))), random.Random(seed)
     draw.shuffle(order)
     by_size: dict[int, list[int]] = {}
-    for group in order:
-        if len(groups[group]) <= budget:
-            by_size.setdefault(len(groups[group]), []).append(group)
+    for place in order:
+        if counts[place] <= budget:
+            by_size.setdefault(int(counts[place]), []).append(int(names[place]))
     rest = sum(size * len(same) for size, same in by_size.items())
-    held_out: set[str] = set()
+    drawn: list[int] = []
+    count = 0
     for size, same in sorted(by_size.items(), reverse=True):
-        most = (budget - len(held_out)) / size
-        wanted = most if rest == size * len(same) else len(same) * (budget - len(held_out)) / rest + draw.random()
-        for group in same[: int(min(wanted, most))]:
-            held_out.update(groups[group])
+        most = (budget - count) / size
+        wanted = most if rest == size * len(same) else len(same) * (budget - count) / rest + draw.random()
+        chosen = same[: int(min(wanted, most))]
+        drawn += chosen
+        count += size * len(chosen)
         rest -= size * len(same)
-    return held_out
+    return drawn
 
 
-def _connected(pairs: list[Pair], near: Iterable[tuple[int, int]], most: float) -> dict[int, list[str]]:
-    """Return the ids of the pairs, grouped so that a query or a positive lies wholly in one group.
+def _connected(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], most: float) -> Numbers:
+    """Return (pairs,) the group of each, so that a query or a positive lies wholly in one group.
 
     Groups whose queries nearly equal each other are one too, unless that has more than `most` pairs.
     """
-    parent = list(range(len(pairs)))
+    parent = array("q", range(len(pairs)))
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -72,23 +81,22 @@ def _connected(pairs: list[Pair], near: Iterable[tuple[int, int]], most: float) 
             index = parent[index]
         return index
 
-    first: dict[tuple[str, str], int] = {}
+    queries, positives = KeyTable(), KeyTable()
     for index, pair in enumerate(pairs):
-        for key in (("query", folded(pair.query)), ("positive", folded(pair.positive))):
-            parent[root(index)] = root(first.setdefault(key, index))
-    sizes = Counter(map(root, range(len(pairs))))
+        for first, text in ((queries, pair.query), (positives, pair.positive)):
+            parent[root(index)] = root(first.setdefault(text_key(text), index))
+    sizes = array("q", bytes(8 * len(pairs)))
+    for index in range(len(pairs)):
+        sizes[root(index)] += 1
     for one, other in near:
         kept, joined = root(one), root(other)
         if kept != joined and sizes[kept] + sizes[joined] <= most:
             parent[joined] = kept
             sizes[kept] += sizes[joined]
-    groups: dict[int, list[str]] = {}
-    for index, pair in enumerate(pairs):
-        groups.setdefault(root(index), []).append(pair.id)
-    return groups
+    return np.fromiter(map(root, range(len(pairs))), dtype=np.int64, count=len(pairs))
 
 
-def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], list[Pair]]:
+def split_by_source(pairs: Sequence[Pair], sources: list[str]) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Hold out whole sources.
 
     Raises:
@@ -99,40 +107,57 @@ def split_by_source(pairs: list[Pair], sources: list[str]) -> tuple[list[Pair], 
     if unknown := [source for source in sources if source not in present]:
         known = ", ".join(sorted(name for name in present if name)) or "none (the pairs carry no source)"
         raise ConfigError("data.held_out", [f"no pairs with source {', '.join(unknown)}; sources found: {known}"])
-    test = [pair for pair in pairs if pair.source in sources]
-    train = [pair for pair in pairs if pair.source not in sources]
-    if not train:
+    held_out = np.array([pair.source in sources for pair in pairs], dtype=bool)
+    if held_out.all():
         raise ConfigError("data.held_out", ["every source is held out; nothing is left to train on"])
-    queries = {folded(pair.query): pair for pair in test}
-    leaks = [(queries[folded(pair.query)], pair) for pair in train if folded(pair.query) in queries]
-    if leaks:
-        held_out, trained = leaks[0]
-        raise DataError(
-            "data.held_out",
-            f"{len(leaks)} held-out queries are also in training (first: {held_out.query!r}, pair {held_out.id} of "
-            f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
-        )
-    tell_near(pairs, near_queries(pairs), {pair.id for pair in test})
-    positives = {folded(pair.positive) for pair in test}
-    kept = [pair for pair in train if folded(pair.positive) not in positives]
+    test, train = take(pairs, held_out), take(pairs, ~held_out)
+    _refuse_leaks(train, test)
+    tell_near(pairs, near_queries(pairs), held_out)
+    positives = KeyTable()
+    for pair in test:
+        positives.add(text_key(pair.positive))
+    kept = take(train, np.array([text_key(pair.positive) not in positives for pair in train], dtype=bool))
     if left_out := len(train) - len(kept):
         say(f"  {left_out} pairs are not trained on: their positive is held out")
     return kept, test
 
 
-def require_groups(texts: Sequence[Pair | Document], name: str, source: str) -> None:
+def _refuse_leaks(train: Sequence[Pair], test: Sequence[Pair]) -> None:
+    """Refuse sources of which a query stands in another source too.
+
+    Raises:
+        DataError: names the first.
+    """
+    queries = KeyTable()
+    for number, pair in enumerate(test):
+        queries.setdefault(text_key(pair.query), number)
+    leaks = [
+        (number, place) for place, pair in enumerate(train) if (number := queries.get(text_key(pair.query))) is not None
+    ]
+    if leaks:
+        held_out, trained = test[leaks[0][0]], train[leaks[0][1]]
+        raise DataError(
+            "data.held_out",
+            f"{len(leaks)} held-out queries are also in training (first: {held_out.query!r}, pair {held_out.id} of "
+            f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
+        )
+
+
+def require_groups(texts: Iterable[Pair | Document], count: int, name: str, source: str) -> None:
     """Make sure that there are texts of two groups, if there are two texts.
 
     Args:
         texts: what is trained on.
+        count: how many they are.
         name: what they are, for messages.
         source: where they come from, for messages.
 
     Raises:
         DataError: all are of one group.
     """
-    groups = {text.group for text in texts}
-    if len(texts) > 1 and len(groups) == 1 and (group := groups.pop()):
-        found = f"all {len(texts)} {name} are of one group ({json.dumps(group[:SHOWN], ensure_ascii=False)})"
+    rest = iter(texts)
+    group = first.group if (first := next(rest, None)) else None
+    if count > 1 and group and all(text.group == group for text in rest):
+        found = f"all {count} {name} are of one group ({json.dumps(group[:SHOWN], ensure_ascii=False)})"
         fault = "texts of one group are never negatives of each other, so no two can stand in one batch"
         raise DataError(source, f"{found}: {fault}. Give {name} of other groups too, or leave the groups out.")

@@ -6,7 +6,7 @@ A document may be {"title", "text"}; judgements may be called "qrels", and be {q
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def find_bundle(path: Path) -> Row | None:
     return first if first is not None and is_bundle(first.fields) else None
 
 
-def bundle_pairs(row: Row, path: Path) -> list[Pair]:
-    """Return one pair for each query and relevant document.
+def bundle_pairs(row: Row, path: Path, folder: Path | None = None) -> Sequence[Pair]:
+    """Return one pair for each query and relevant document; see `pairs_of`.
 
     Raises:
         DataError: a text or judgement is none, or see `judged`.
@@ -41,7 +41,7 @@ def bundle_pairs(row: Row, path: Path) -> list[Pair]:
     texts = row.fields["queries"]
     queries = {id: text for id in texts if (text := optional_text(texts, id, f"{row.where}, queries").strip())}
     documents = [document for document, _ in bundle_passages(row)]
-    return pairs_of(judged(path.name, path, _judgements(row), queries, documents))
+    return pairs_of(judged(path.name, path, _judgements(row), queries, documents), folder)
 
 
 def bundle_passages(row: Row) -> Iterator[tuple[Document, str]]:

@@ -7,6 +7,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
+from multigrain.data.key_table import text_key
 from multigrain.records import Document, Pair, identity
 
 NONE = 0
@@ -73,7 +74,7 @@ class FalseNegatives:
 
 def keys_of(texts: Iterable[str]) -> Keys:
     """Return what stands for each text where `folded` texts are compared: (texts,)."""
-    return np.array([_key(identity(text)) for text in texts], dtype=np.uint64)
+    return np.array([text_key(text) for text in texts], dtype=np.uint64)
 
 
 def classes_of_pairs(pairs: Sequence[Pair]) -> Keys:
@@ -103,7 +104,7 @@ def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
     """Yield (text, its class): queries and positives by query, and both by group."""
     for pair in pairs:
         query = identity(pair.query)
-        own, positive = _key(query), _key(identity(pair.positive))
+        own, positive = int.from_bytes(query[:8], "big"), text_key(pair.positive)
         yield positive, _class_of_query(query)
         yield own, _class_of_query(query)
         if pair.group is not None:
@@ -115,7 +116,7 @@ def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
 def _grouped(documents: Iterable[Document]) -> Iterator[tuple[int, int]]:
     for document in documents:
         if document.group is not None:
-            yield _key(identity(document.text)), _class_of_group(document.group)
+            yield text_key(document.text), _class_of_group(document.group)
 
 
 def _key(digest: bytes) -> int:

@@ -1,8 +1,13 @@
 """Find queries that nearly equal each other, and say how many are on both sides of the split."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence, Set
+from array import array
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.data.key_table import KeyTable, exact_key
 from multigrain.records import Pair, folded
 from multigrain.terminal import say
 
@@ -19,20 +24,22 @@ def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     that is short beside the rest (`ADDED`). An exchanged word makes another query, or all that were made by one
     template would be one. Time and memory grow with the pairs, not with their square.
     """
-    first: dict[str, int] = {}
-    near, distinct = [], []
+    first = KeyTable()
+    near: list[tuple[int, int]] = []
+    places, shorter = array("Q"), array("Q")  # what is left of a query without one word, of each that may go
     for place, pair in enumerate(pairs):
         words = _bare_words(pair.query)
-        if (known := first.setdefault(" ".join(words), place)) != place:
+        whole = " ".join(words)
+        if (known := first.setdefault(exact_key(whole), place)) != place:
             near.append((known, place))
-        else:
-            distinct.append((place, words))
-    for place, words in distinct:
-        length = len(" ".join(words))
+            continue
         for index, word in enumerate(words):
-            if len(word) + 1 <= ADDED * (length - len(word) - 1):
-                shorter = first.get(" ".join(words[:index] + words[index + 1 :]))
-                near += [] if shorter is None else [(shorter, place)]
+            if len(word) + 1 <= ADDED * (len(whole) - len(word) - 1):
+                places.append(place)
+                shorter.append(exact_key(" ".join(words[:index] + words[index + 1 :])))
+    for place, key in zip(places, shorter, strict=True):
+        known_shorter = first.get(key)
+        near += [] if known_shorter is None else [(known_shorter, place)]
     return near
 
 
@@ -43,10 +50,9 @@ def _bare_words(text: str) -> list[str]:
     return sorted(filter(None, words)) or [text]
 
 
-def tell_near(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], held_out: Set[str]) -> None:
-    """Say how many queries of one side nearly equal one of the other."""
-    sides = [pair.id in held_out for pair in pairs]
-    torn = {one if sides[one] else other for one, other in near if sides[one] != sides[other]}
+def tell_near(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], held_out: NDArray[np.bool_]) -> None:
+    """Say how many queries of one side nearly equal one of the other; `held_out` tells the side of each pair."""
+    torn = {one if held_out[one] else other for one, other in near if held_out[one] != held_out[other]}
     if torn:
         pair = pairs[min(torn)]
         say(f"  {len(torn)} held-out queries nearly equal a training query (first: {pair.query!r}, pair {pair.id})")

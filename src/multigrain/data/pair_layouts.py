@@ -7,11 +7,16 @@ FlagEmbedding  query, pos, neg
 Tevatron       query, positive_passages, negative_passages
 """
 
+import pickle
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from multigrain.data.field_checks import names_of
 from multigrain.data.fields import (
@@ -30,6 +35,8 @@ from multigrain.data.fields import (
     text_of,
     texts_of,
 )
+from multigrain.data.key_table import KeyTable, exact_key
+from multigrain.data.record_file import Spool
 from multigrain.data.row_files import Row
 from multigrain.errors import DataError
 from multigrain.terminal import say
@@ -84,10 +91,14 @@ class Form:
     text: str
 
 
-def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
+def read_examples(rows: Iterable[Row], folder: Path | None = None) -> Iterator[tuple[Row, Example]]:
     """Yield each row with its example. Rows of labels are put together by query.
 
     The first row tells the form of all; where its label is empty, the first one that has a label.
+
+    Args:
+        rows: of one file or folder.
+        folder: where a temporary file may lie.
 
     Raises:
         DataError: a row is wrong.
@@ -102,7 +113,7 @@ def read_examples(rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
         return iter(())
     form = recognise(head[-1])
     examples = ((row, form.read(row, form.query, form.text)) for row in chain(head, rows))
-    return _by_query(examples) if form.read is _read_labels else examples
+    return _by_query(examples, folder) if form.read is _read_labels else examples
 
 
 def recognise(row: Row) -> Form:
@@ -194,26 +205,41 @@ def _is_ranked(fields: dict[str, Any], text: str) -> bool:
     return "scores" in fields and text != "positives" and isinstance(fields[text], list)
 
 
-def _by_query(examples: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
+def _by_query(examples: Iterable[tuple[Row, Example]], folder: Path | None) -> Iterator[tuple[Row, Example]]:
     """Put the rows of each query together; queries without a positive are left out, and said to be."""
-    grouped: dict[str, list[tuple[Row, Example]]] = {}
+    read, numbers, queries = Spool(folder), array("I"), KeyTable()
     for row, example in examples:
-        grouped.setdefault(example.query, []).append((row, example))
+        read.append(pickle.dumps((Row(row.number, row.where, {}), example)))
+        numbers.append(queries.setdefault(exact_key(example.query), len(queries)))
+    of_query = np.asarray(numbers)
+    order = iter(np.argsort(of_query, kind="stable").tolist())
     left_out = 0
-    for found in grouped.values():
-        row, first = found[0]
-        positives: dict[tuple[str | None, str], None] = {}  # an ordered set
-        negatives: list[Given] = []
-        for _, example in found:
-            positives.update(dict.fromkeys(example.positives))
-            negatives += example.negatives
-        if not positives:
+    for count in np.bincount(of_query).tolist():
+        found = [_loaded(read[place]) for place in islice(order, count)]
+        if whole := _put_together(found):
+            yield found[0][0], whole
+        else:
             left_out += 1
-            continue
-        group = next(example.group for _, example in found if example.positives)  # a negative's is its own
-        yield row, replace(first, positives=tuple(positives), negatives=tuple(negatives), group=group)
     if left_out:
         say(f"  {left_out} queries have no positive, and are left out")
+
+
+def _loaded(content: bytes) -> tuple[Row, Example]:
+    found: tuple[Row, Example] = pickle.loads(content)  # noqa: S301 (we wrote it, and no one else has the file)
+    return found
+
+
+def _put_together(found: Sequence[tuple[Row, Example]]) -> Example | None:
+    """Return one example of all rows of a query; None where none has a positive."""
+    positives: dict[tuple[str | None, str], None] = {}  # an ordered set
+    negatives: list[Given] = []
+    for _, example in found:
+        positives.update(dict.fromkeys(example.positives))
+        negatives += example.negatives
+    if not positives:
+        return None
+    group = next(example.group for _, example in found if example.positives)  # a negative's is its own
+    return replace(found[0][1], positives=tuple(positives), negatives=tuple(negatives), group=group)
 
 
 # The forms.

@@ -1,12 +1,20 @@
 """The passages of a corpus that get queries (`synthesis.mode = "corpus"`)."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from multigrain.config import Config
-from multigrain.data.distinct_documents import Documents, distinct_texts
+from multigrain.data.distinct_documents import Documents, distinct_texts, half
 from multigrain.data.held_out import require_groups
+from multigrain.data.key_table import KeyTable
+from multigrain.data.record_file import Keys, Numbers
 from multigrain.data.sources import read_documents
+from multigrain.data.unchanged import Unchanged
 from multigrain.errors import DataError
 from multigrain.records import Document
 
@@ -16,10 +24,21 @@ FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
 
 @dataclass(frozen=True)
 class Passages:
-    """The corpus, and the passages that get queries; those that are held out say so."""
+    """The passages that get queries; those that are held out say so. They are read anew whenever it is iterated.
 
-    passages: list[Document]
+    Args:
+        documents: the corpus.
+        parts: by the place of a document, 1 if it gets a query, 2 if it is held out besides, else 0.
+    """
+
     documents: Documents
+    parts: bytearray
+
+    def __len__(self) -> int:
+        return len(self.parts) - self.parts.count(0)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document, part in zip(self.documents, self.parts, strict=False) if part)
 
 
 def sample_passages(config: Config) -> Passages:
@@ -32,27 +51,41 @@ def sample_passages(config: Config) -> Passages:
     """
     source, share = config.data.corpus, config.data.held_out
     assert source is not None and isinstance(share, int | float)  # the configuration has checked it
-    count = 0
-    fit: list[tuple[bytes, int]] = []
-    for place, (key, document) in enumerate(distinct_texts(read_documents(source, tell=True))):
-        count += 1
-        if len(document.text.split()) >= FEWEST_WORDS or len(document.text) >= FEWEST_CHARACTERS:
-            draw = hashlib.blake2b(key, digest_size=8, salt=config.seed.to_bytes(16, "little")).digest()
-            fit.append((draw, place))
-    if not fit:
+    unchanged = Unchanged(source)
+    count, drawn, texts = _in_random_order(source, config.seed)
+    if not len(drawn):
         raise DataError(
             source, f"none of its {count} passages has {FEWEST_WORDS} words; nothing can be asked about them."
         )
-    limit = config.synthesis.limit if config.synthesis.limit is not None else len(fit)
-    wanted = min(len(fit), round(limit / (1 - share)))
-    drawn = sorted(fit)[:wanted]
-    held_out = {place for _, place in drawn[: round(share * wanted)]}
-    places = {place for _, place in drawn}
-    passages, keys = [], set()
-    for place, (key, document) in enumerate(distinct_texts(read_documents(source))):
-        if place in places:
-            passages.append(replace(document, split="held_out") if place in held_out else document)
-            if place in held_out:
-                keys.add(key)
-    require_groups([passage for passage in passages if passage.split != "held_out"], "passages", source)
-    return Passages(passages, Documents(lambda: read_documents(source), frozenset(keys), count))
+    limit = config.synthesis.limit if config.synthesis.limit is not None else len(drawn)
+    wanted = min(len(drawn), round(limit / (1 - share)))
+    held_out = round(share * wanted)
+    parts = np.zeros(count, dtype=np.uint8)
+    parts[drawn[:wanted]], parts[drawn[:held_out]] = 1, 2
+    keys = KeyTable()
+    for key in texts[:held_out].tolist():
+        keys.add(key)
+    documents = Documents(partial(read_documents, source), keys, count, unchanged.require)
+    sampled = Passages(documents, bytearray(parts))
+    trained = (passage for passage in sampled if passage.split != "held_out")
+    require_groups(trained, wanted - held_out, "passages", source)
+    return sampled
+
+
+def _in_random_order(source: str, seed: int) -> tuple[int, Numbers, Keys]:
+    """Return how many passages there are, and of those that are long enough, in an order by seed and text, two arrays.
+
+    These hold their places and their `text_key`. Equal draws keep the order of the corpus.
+    """
+    count = 0
+    draws, places, texts = array("Q"), array("q"), array("Q")
+    salt = seed.to_bytes(16, "little")
+    for place, (key, document) in enumerate(distinct_texts(read_documents(source, tell=True))):
+        count += 1
+        if len(document.text.split()) >= FEWEST_WORDS or len(document.text) >= FEWEST_CHARACTERS:
+            draw = hashlib.blake2b(key, digest_size=8, salt=salt).digest()
+            draws.append(int.from_bytes(draw, "big"))
+            places.append(place)
+            texts.append(half(key))
+    order = np.argsort(np.asarray(draws), kind="stable")
+    return count, np.asarray(places)[order], np.asarray(texts)[order]

@@ -1,10 +1,15 @@
 """Positives and given negatives as the corpus has them: with the title before the text."""
 
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from multigrain.data.key_table import KeyTable, text_key
+from multigrain.data.record_file import RecordFile
 from multigrain.data.sources import Source, distinct, read_passages
 from multigrain.errors import DataError
-from multigrain.records import identity
+from multigrain.records import Candidate, Document, Pair
 from multigrain.terminal import say
 
 
@@ -13,52 +18,84 @@ class _Corpus:
     """The findings of a corpus about the texts that are looked for.
 
     Attributes:
-        texts: the `identity` of each document's text.
-        whole: by `identity`, the text of the first document that is this text but for its title.
+        texts: the `text_key` of each document's text.
+        titled: by `text_key`, the number of the first document that is this text but for its title.
+        documents: those documents.
+        keys: the `text_key` of each without its title.
     """
 
-    texts: set[bytes]
-    whole: dict[bytes, str]
+    texts: KeyTable
+    titled: KeyTable
+    documents: RecordFile[Document]
+    keys: "array[int]"
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.texts or key in self.titled
+
+    def whole(self, text: str) -> str | None:
+        """Return the text with its title, if there is one, and no document without."""
+        key = text_key(text)
+        number = None if key in self.texts else self.titled.get(key)
+        return None if number is None else self.documents[number].text
 
 
-def as_in_corpus(source: Source, corpus: str) -> tuple[Source, int]:
+def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tuple[Source, int]:
     """Find the positives in the corpus; one that is a document's text without the title gets the title.
 
     So do given negatives: else the title would tell the positives from them. Returns also how many distinct texts the
     corpus has.
 
+    Args:
+        source: the pairs.
+        corpus: the source of the corpus.
+        folder: where temporary files lie, see `RecordFile`.
+
     Raises:
         DataError: positives are not in the corpus, or see `read_passages`.
     """
-    positives = [identity(pair.positive) for pair in source.pairs]
-    negatives = [identity(given.text) for given in source.given]
-    found = _look_for({*positives, *negatives}, corpus)
-    known = found.texts | found.whole.keys()
-    if missing := [pair.id for pair, key in zip(source.pairs, positives, strict=True) if key not in known]:
+    found = _look_for(source, corpus, folder)
+    missing = [pair.id for pair in source.pairs if text_key(pair.positive) not in found]
+    if missing:
         raise DataError(
             corpus,
             f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
             "Add them to the corpus, word for word, or leave data.corpus out.",
         )
-    count, whole = len(found.texts), found.whole
-    if not whole:
-        return source, count
-    say(f"  {len(whole)} positives or given negatives have a title in the corpus: it is put before them")
-    titled = map(whole.get, positives)
-    pairs = [replace(pair, positive=text) if text else pair for pair, text in zip(source.pairs, titled, strict=True)]
-    titled = map(whole.get, negatives)
-    given = [replace(given, text=text) if text else given for given, text in zip(source.given, titled, strict=True)]
-    return replace(source, pairs=pairs, given=distinct(given, pairs)), count
+    count = sum(key not in found.texts for key in found.keys)
+    if not count:
+        return source, len(found.texts)
+    say(f"  {count} positives or given negatives have a title in the corpus: it is put before them")
+    pairs = RecordFile(Pair, _titled_pairs(source.pairs, found), folder)
+    given = RecordFile(Candidate, _titled_negatives(source.given, found), folder)
+    return replace(source, pairs=pairs, given=distinct(given, pairs)), len(found.texts)
 
 
-def _look_for(wanted: set[bytes], corpus: str) -> _Corpus:
-    texts: set[bytes] = set()
-    whole: dict[bytes, str] = {}
+def _titled_pairs(pairs: Iterable[Pair], found: _Corpus) -> Iterator[Pair]:
+    for pair in pairs:
+        text = found.whole(pair.positive)
+        yield replace(pair, positive=text) if text else pair
+
+
+def _titled_negatives(given: Iterable[Candidate], found: _Corpus) -> Iterator[Candidate]:
+    for candidate in given:
+        text = found.whole(candidate.text)
+        yield replace(candidate, text=text) if text else candidate
+
+
+def _look_for(source: Source, corpus: str, folder: Path | None) -> _Corpus:
+    wanted = KeyTable()
+    for pair in source.pairs:
+        wanted.add(text_key(pair.positive))
+    for given in source.given:
+        wanted.add(text_key(given.text))
+    found = _Corpus(KeyTable(), KeyTable(), RecordFile(Document, folder=folder), array("Q"))
     count = 0
     for count, (document, text) in enumerate(read_passages(corpus, tell=True), start=1):  # noqa: B007
-        texts.add(identity(document.text))
-        if text != document.text and (key := identity(text)) in wanted:
-            whole.setdefault(key, document.text)
-    if copies := count - len(texts):
+        found.texts.add(text_key(document.text))
+        if text != document.text and (key := text_key(text)) in wanted and key not in found.titled:
+            found.titled.setdefault(key, len(found.documents))
+            found.keys.append(key)
+            found.documents.append(document)
+    if copies := count - len(found.texts):
         say(f"  {copies} documents of the corpus repeat the text of another: read once")
-    return _Corpus(texts, {key: text for key, text in whole.items() if key not in texts})
+    return found

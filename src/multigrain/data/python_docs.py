@@ -6,10 +6,13 @@ a pair is its top-level package; the standard library is one source, `stdlib`.
 """
 
 import ast
+import inspect
+import os
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from multigrain.records import Pair, encodable
@@ -22,8 +25,27 @@ SKIPPED = frozenset(
 )
 """Folders and files that hold tests or copies of other packages."""
 
+_BETWEEN_PARAGRAPHS = re.compile(r"\n\s*\n")
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
+
+_LONG_STRING = r"""(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3})"""
+_STRING = rf"""(?>{_LONG_STRING}|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
+_COMMENT = r"\#[^\n]*+"
+_TO_LINE_END = rf"[ \t]*+(?:{_COMMENT})?\n"
+_FUNCTION = re.compile(
+    rf"""
+    {_COMMENT} | {_STRING}
+    | ^(?P<indent>[ \t]*+)(?:async[ ]+)?def[ ]+(?P<name>\w++)\(
+      (?: [^\n"'\#:]++ | {_STRING} | {_COMMENT} | :(?!{_TO_LINE_END}) | \n(?=(?P=indent)[ \t)]) )*+ :{_TO_LINE_END}
+      (?: (?P<docstring>(?:{_TO_LINE_END})*+ [ \t]+[rRuU]?+{_LONG_STRING}{_TO_LINE_END})
+        | (?!(?:{_TO_LINE_END})*+[ \t]*+[rRuUbBfF]*+["']) )
+      (?: (?P=indent)[ \t](?: [^\n"'\#]++ | {_STRING} | {_COMMENT} | ["'] )*+\n | {_TO_LINE_END} )*+
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+"""A comment, a string, or else a function: header over one line or several, perhaps a docstring, and the rest of its
+body. Of functions that look otherwise nothing matches."""
 
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -60,11 +82,15 @@ def package_roots() -> list[tuple[str, Path]]:
 
 
 def _modules(root: Path) -> list[Path]:
-    def wanted(path: Path) -> bool:
-        parts = path.relative_to(root).parts
-        return not any(part in SKIPPED or part.startswith("test_") for part in parts)
+    found: list[Path] = []
+    for folder, below, files in os.walk(root):
+        below[:] = filter(_is_wanted, below)  # so that it goes into no others
+        found += [Path(folder, name) for name in files if name.endswith(".py") and _is_wanted(name)]
+    return sorted(found, key=attrgetter("parts"))
 
-    return sorted(filter(wanted, root.rglob("*.py")))
+
+def _is_wanted(name: str) -> bool:
+    return name not in SKIPPED and not name.startswith("test_")
 
 
 def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
@@ -72,12 +98,8 @@ def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
         source = path.read_bytes()
     except OSError:  # a link that leads nowhere
         return []
-    if b'"""' not in source and b"'''" not in source:
-        return []
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+    tree = _parsed(source)
+    if tree is None:
         return []
     parts = [] if name == STDLIB else [name]
     parts += [part for part in path.relative_to(root).with_suffix("").parts if part != "__init__"]
@@ -85,8 +107,56 @@ def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
     return [
         pair
         for qualified, node in _definitions(tree, module)
-        if (docstring := ast.get_docstring(node)) and (pair := to_pair(qualified, docstring, name))
+        if (docstring := _docstring(node)) and (pair := to_pair(qualified, docstring, name))
     ]
+
+
+def _docstring(node: _Definition) -> str | None:
+    """Return the docstring, if it has more than one paragraph."""
+    found = ast.get_docstring(node, clean=False)
+    return inspect.cleandoc(found) if found and _BETWEEN_PARAGRAPHS.search(found) else None
+
+
+def _parsed(source: bytes) -> ast.Module | None:
+    """Parse what a module says about itself; None if that is nothing, or it is no Python."""
+    try:
+        short = without_bodies(source)
+    except UnicodeDecodeError:  # the first line may name another encoding
+        return _tree(source)
+    if '"""' not in short and "'''" not in short:
+        return None
+    return _tree(short) or _tree(source)
+
+
+def _tree(source: str | bytes) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def without_bodies(source: bytes) -> str:
+    r"""Return a module with no more of its functions than their names, and docstrings of several paragraphs.
+
+    It need not be Python, where a function is written in a way that nobody writes; then parse the module whole.
+
+    Raises:
+        ValueError: the module is not in UTF-8.
+
+    >>> without_bodies(b"class A:\n  x = 1\n\n  def f(self):\n    return 2\n")
+    'class A:\n  x = 1\n\n  def _(): pass\n'
+    """
+    return _FUNCTION.sub(_shortened, source.decode().replace("\r\n", "\n"))
+
+
+def _shortened(found: re.Match[str]) -> str:
+    name, docstring = found["name"], found["docstring"]
+    if name is None:
+        return found[0]
+    if name.startswith("_") or not docstring or not _BETWEEN_PARAGRAPHS.search(docstring):
+        return f"{found['indent']}def _(): pass\n"
+    return f"{found['indent']}def {name}():\n{docstring}"
 
 
 def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definition]]:
@@ -111,7 +181,11 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")
     name = qualified_name.rsplit(".", 1)[-1]
     query = " ".join(summary.split())
-    positive = " ".join(re.sub(rf"\b{re.escape(name)}\b", " ", rest).split())
-    if len(query.split()) not in QUERY_WORDS or len(positive.split()) not in POSITIVE_WORDS:
+    if len(query.split()) not in QUERY_WORDS:
+        return None
+    if name in rest:  # a pattern costs more than all the rest
+        rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest)
+    positive = " ".join(rest.split())
+    if len(positive.split()) not in POSITIVE_WORDS:
         return None
     return Pair(qualified_name, encodable(query), encodable(positive), source)

@@ -1,8 +1,9 @@
 """The forms in which `[data]` may name pairs and corpora."""
 
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multigrain.data import python_docs
@@ -10,28 +11,39 @@ from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_b
 from multigrain.data.field_checks import optional_text
 from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
 from multigrain.data.json_bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
+from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.pair_layouts import Example, read_examples
+from multigrain.data.record_file import RecordFile, take
 from multigrain.data.row_files import Row, read_rows
 from multigrain.data.train_files import files_below
 from multigrain.errors import ConfigError, DataError
-from multigrain.records import GIVEN, Candidate, Document, Pair, folded
+from multigrain.records import GIVEN, Candidate, Document, Pair
 from multigrain.terminal import listed, say
 
 PYTHON_DOCS = "python-docs"
+FACTOR = 0x9E3779B97F4A7C15
+"""An odd number that scatters keys: 2^64 by the golden ratio."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The content of a source of pairs: the pairs, and the negatives that came with them."""
+    """The content of a source of pairs: the pairs, and the negatives that came with them.
 
-    pairs: list[Pair]
-    given: list[Candidate] = field(default_factory=list)
-    own: list[Pair] = field(default_factory=list)
+    It may be larger than the memory: what a file holds is read into temporary files.
+    """
+
+    pairs: Sequence[Pair]
+    given: Sequence[Candidate] = ()
+    own: Sequence[Pair] = ()
     """The queries that are documents of the corpus, each with that document: see `OWN`."""
 
 
-def read_source(source: str) -> Source:
+def read_source(source: str, folder: Path | None = None) -> Source:
     """Read a file or folder (see `multigrain.data.pair_layouts`), `beir:FOLDER:SPLIT` or `python-docs`.
+
+    Args:
+        source: where the pairs are.
+        folder: where temporary files lie, see `RecordFile`.
 
     Raises:
         DataError: a file is missing or wrong (names file and line), or holds no pair.
@@ -40,9 +52,9 @@ def read_source(source: str) -> Source:
         read = Source(python_docs.read_pairs())
     elif source.startswith("beir:"):
         task = read_beir_task(*beir_parts(source))
-        read = Source(pairs_of(task), own=own_pairs(task))
+        read = Source(pairs_of(task, folder), own=own_pairs(task, folder))
     else:
-        read = _read_examples(Path(source))
+        read = _read_examples(Path(source), folder)
     if not read.pairs:
         raise DataError(source, "holds no pairs.")
     return read
@@ -50,7 +62,7 @@ def read_source(source: str) -> Source:
 
 def read_pairs(source: str) -> list[Pair]:
     """Return the pairs of a source alone; see `read_source`."""
-    return read_source(source).pairs
+    return list(read_source(source).pairs)
 
 
 def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
@@ -75,7 +87,7 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
     if source.startswith("beir:"):
         yield from read_beir_passages(Path(source.removeprefix("beir:")))
         return
-    ids: set[str] = set()
+    ids = KeyTable()
     empty = 0
     for row in read_rows(Path(source)):
         if row.number == 1 and is_bundle(row.fields):
@@ -83,9 +95,8 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
             return
         refuse_columns(row, "text")
         id = id_of(row) or str(row.number)
-        if id in ids:
+        if not ids.add(exact_key(id)):
             raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
-        ids.add(id)
         read = text_or_blank if "text" in row.fields else text_of  # which says that there is no such field
         title, text = optional_text(row.fields, "title", row.where), read(row, "text", row.fields.get("text"))
         if whole := titled(title, text):
@@ -130,26 +141,30 @@ def corpus_of(pairs: str, corpus: str | None) -> str | None:
     return pairs if corpus is None and pairs != PYTHON_DOCS and find_bundle(Path(pairs)) else corpus
 
 
-def _read_examples(path: Path) -> Source:
+def _read_examples(path: Path, folder: Path | None) -> Source:
     if bundle := find_bundle(path):
-        return Source(bundle_pairs(bundle, path))
-    pairs = _Pairs()
-    for row, example in read_examples(read_rows(path)):
-        pairs.add(row, example)
-    if pairs.repeated:
-        say(f"  {pairs.repeated} positives stand a second time under their query's id: read once")
-    return Source(list(pairs.by_id.values()), distinct(pairs.given, pairs.by_id.values()))
+        return Source(bundle_pairs(bundle, path, folder))
+    read = _Read(folder)
+    for row, example in read_examples(read_rows(path), folder):
+        read.add(row, example)
+    if read.repeated:
+        say(f"  {read.repeated} positives stand a second time under their query's id: read once")
+    return Source(read.pairs, distinct(read.given, read.pairs))
 
 
-class _Pairs:
+class _Read:
     """One pair for each positive. A pair whose negatives come in several rows, as in triplets, is one pair."""
 
-    def __init__(self) -> None:
-        self.by_id: dict[str, Pair] = {}
-        self.given: list[Candidate] = []
+    def __init__(self, folder: Path | None) -> None:
+        self.pairs = RecordFile(Pair, folder=folder)
+        self.given = RecordFile(Candidate, folder=folder)
         self.repeated = 0
-        self._ids: dict[tuple[str | None, str, str], str] = {}
-        """By the row's own id, query and positive; of pairs with negatives also by query and positive alone."""
+        self._by_id = KeyTable()
+        """The numbers of the pairs."""
+        self._by_texts = KeyTable()
+        """The same by the row's own id, query and positive; of pairs with negatives also by query and positive."""
+        self._queries = array("Q")
+        """The `text_key` of each pair's query."""
         self._counts = Counter[str]()
 
     def add(self, row: Row, example: Example) -> None:
@@ -171,51 +186,79 @@ class _Pairs:
                 group=example.group,
             )
             id = self._id(row, own, pair, bool(example.negatives))
-            self.by_id.setdefault(id, pair if pair.id == id else replace(pair, id=id))
-            self.given += [Candidate(id, n.grade, n.text, n.source, GIVEN) for n in example.negatives]
+            for negative in example.negatives:
+                self.given.append(Candidate(id, negative.grade, negative.text, negative.source, GIVEN))
 
     def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
-        """Return the id of the pair, if it is there, or one that no other pair has: `pair.id`, or a numbered one."""
+        """Return the id of the pair; if it is not there yet, it is taken, by an id that no other pair has.
+
+        That is `pair.id`, or a numbered one.
+        """
         texts = pair.query, pair.positive
-        id = self._ids.get((None, *texts)) if has_negatives else None
-        if id is None and (id := self._ids.get((own, *texts))) and not has_negatives:
-            self.repeated += 1
-        if id is None:
-            known = self.by_id.get(pair.id)
-            if known and folded(known.query) != folded(pair.query):
-                raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
-            id = self._numbered(own) if known else pair.id
-        self._ids[(own, *texts)] = id
+        keys = [exact_key(own, *texts)]
         if has_negatives:
-            self._ids[(None, *texts)] = id
-        return id
+            keys.insert(0, exact_key(*texts))
+        number = next((known for key in keys if (known := self._by_texts.get(key)) is not None), None)
+        if number is None:
+            pair = self._named(row, own, pair)
+            number = self._append(pair)
+        else:
+            self.repeated += not has_negatives
+            pair = self.pairs[number]
+        for key in keys:
+            self._by_texts.setdefault(key, number)
+        return pair.id
 
-    def _numbered(self, own: str) -> str:
+    def _named(self, row: Row, own: str, pair: Pair) -> Pair:
+        known = self._by_id.get(exact_key(pair.id))
+        if known is None:
+            return pair
+        if self._queries[known] != text_key(pair.query):
+            raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
         self._counts[own] += 1
-        while (id := f"{own}/{self._counts[own]}") in self.by_id:
+        while exact_key(id := f"{own}/{self._counts[own]}") in self._by_id:
             self._counts[own] += 1
-        return id
+        return replace(pair, id=id)
+
+    def _append(self, pair: Pair) -> int:
+        number = len(self.pairs)
+        self.pairs.append(pair)
+        self._by_id.setdefault(exact_key(pair.id), number)
+        self._queries.append(text_key(pair.query))
+        return number
 
 
-def distinct(given: Sequence[Candidate], pairs: Collection[Pair]) -> list[Candidate]:
+def distinct(given: Sequence[Candidate], pairs: Sequence[Pair]) -> Sequence[Candidate]:
     """Return the given negatives, each text once for a pair, without blanks and positives of the same query.
 
     A message says how many are left out.
     """
     if not given:
-        return []
-    queries = {pair.id: folded(pair.query) for pair in pairs}
-    positives = {(queries[pair.id], folded(pair.positive)) for pair in pairs}
-    kept: dict[tuple[str, str], Candidate] = {}
+        return given
+    queries, pair_numbers, positives = array("Q"), KeyTable(), KeyTable()
+    for number, pair in enumerate(pairs):
+        pair_numbers.setdefault(exact_key(pair.id), number)
+        queries.append(text_key(pair.query))
+        positives.add(_joined(queries[-1], text_key(pair.positive)))
+    seen, kept = KeyTable(), array("Q")
     left_out = Counter[str]()
-    for candidate in given:
-        text = folded(candidate.text)
-        if not text:
+    for place, candidate in enumerate(given):
+        own, text = exact_key(candidate.pair_id), text_key(candidate.text)
+        number = pair_numbers.get(own)
+        assert number is not None
+        if not candidate.text.strip():
             left_out["blank"] += 1
-        elif (queries[candidate.pair_id], text) in positives:
+        elif _joined(queries[number], text) in positives:
             left_out["positives of the same query"] += 1
-        elif kept.setdefault((candidate.pair_id, text), candidate) is not candidate:
+        elif not seen.add(_joined(own, text)):
             left_out["repeated"] += 1
+        else:
+            kept.append(place)
     if left_out:
         say(f"  given negatives left out: {listed(left_out)}")
-    return list(kept.values())
+    return take(given, kept)
+
+
+def _joined(one: int, other: int) -> int:
+    """Return a key of two keys."""
+    return (one * FACTOR + other) % 2**64

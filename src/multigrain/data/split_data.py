@@ -1,17 +1,25 @@
 """Prepare the data of a run: read the pairs and the corpus, check them, and split them."""
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from array import array
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
+
+import numpy as np
 
 from multigrain.config import Config
+from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents
 from multigrain.data.held_out import split_by_share, split_by_source
+from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.positives_in_corpus import as_in_corpus
+from multigrain.data.record_file import take
 from multigrain.data.sources import Source, corpus_of, read_documents, read_source
+from multigrain.data.unchanged import Unchanged
 from multigrain.errors import DataError
-from multigrain.records import Candidate, Document, Pair, Split, folded, identity
+from multigrain.records import Candidate, Document, Pair, Split, folded
 from multigrain.terminal import say
 
 
@@ -19,22 +27,49 @@ from multigrain.terminal import say
 class SplitData:
     """A run's pairs and documents, and the negatives that came with the pairs.
 
-    A held-out query is never trained on, and a held-out positive is never mined as a negative.
+    A held-out query is never trained on, and a held-out positive is never mined as a negative. The texts are read from
+    files whenever they are iterated over.
     """
 
-    train: list[Pair]
-    held_out: list[Pair]
+    train: Sequence[Pair]
+    held_out: Sequence[Pair]
     documents: Documents
-    given: list[Candidate] = field(default_factory=list)
+    given: Sequence[Candidate] = ()
     """As read, for all pairs: see `usable_negatives`."""
-    known: list[Pair] = field(default_factory=list)
+    known: Iterable[Pair] = ()
     """All that the input says of what answers which query."""
 
     @property
-    def other(self) -> list[Pair]:
+    def other(self) -> Iterator[Pair]:
         """The known pairs that are in neither part: what answers a query there is no negative of it either."""
-        ids = {pair.id for pair in (*self.train, *self.held_out)}
-        return [pair for pair in self.known if pair.id not in ids]
+        ids = _ids(chain(self.train, self.held_out))
+        return telling_of(self.train, (pair for pair in self.known if exact_key(pair.id) not in ids))
+
+
+def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
+    """Yield the known pairs that say of a text that it is no negative of a training pair.
+
+    They have the query or the group of one. Queries that are documents of the corpus stay all: see `OWN`.
+    """
+    queries, groups = KeyTable(), KeyTable()
+    for pair in train:
+        queries.add(text_key(pair.query))
+        if pair.group is not None:
+            groups.add(exact_key(pair.group))
+    for pair in known:
+        is_of_group = pair.group is not None and exact_key(pair.group) in groups
+        if pair.source == OWN or is_of_group or text_key(pair.query) in queries:
+            yield pair
+
+
+@dataclass(frozen=True)
+class _Chained:
+    """Several sequences of pairs, one after another."""
+
+    parts: tuple[Sequence[Pair], ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return chain.from_iterable(self.parts)
 
 
 def prepare(config: Config) -> SplitData:
@@ -45,42 +80,54 @@ def prepare(config: Config) -> SplitData:
         ConfigError: a source to hold out does not exist.
     """
     assert config.data.pairs is not None  # the configuration has checked it
-    source, same = _set_apart(read_source(config.data.pairs), config.data.pairs)
-    if corpus := corpus_of(config.data.pairs, config.data.corpus):
-        source, count = as_in_corpus(source, corpus)
-    pairs = source.pairs
+    folder = config.folder if config.folder.is_dir() else None
+    corpus = corpus_of(config.data.pairs, config.data.corpus)
+    unchanged = Unchanged(config.data.pairs, corpus)
+    source, same = _set_apart(read_source(config.data.pairs, folder), config.data.pairs)
+    if corpus:
+        source, count = as_in_corpus(source, corpus, folder)
+    train, test = _split(source.pairs, config)
     held_out = config.data.held_out
+    sources = held_out if isinstance(held_out, list) else []
+    unseen = chain(test, (pair for pair in same if pair.source in sources))
+    keys = _keys(pair.positive for pair in unseen)
+    if corpus:
+        documents = Documents(partial(read_documents, corpus), keys, count, unchanged.require)
+    else:
+        side: Split = "train" if isinstance(held_out, list) else "both"
+        documents = _positives(_Chained((train, same)), test, keys, side)
+    unchanged.require()
+    return SplitData(train, test, documents, source.given, _Chained((source.pairs, same, source.own)))
+
+
+def _split(pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the pairs to train on and those held out, as `[data]` asks for."""
+    held_out, limit = config.data.held_out, config.data.limit
     if isinstance(held_out, list):
         train, test = split_by_source(pairs, held_out)
     else:
         train, test = split_by_share(pairs, held_out, config.seed)
-    if config.data.limit is not None and len(train) > config.data.limit:
-        kept = set(random.Random(config.seed).sample(range(len(train)), config.data.limit))
-        train = [pair for index, pair in enumerate(train) if index in kept]
-    sources = held_out if isinstance(held_out, list) else []
-    unseen = [*test, *(pair for pair in same if pair.source in sources)]
-    keys = frozenset(identity(pair.positive) for pair in unseen)
-    if corpus:
-        documents = Documents(partial(read_documents, corpus), keys, count)
-    else:
-        documents = _positives([*train, *same], test, keys, "train" if isinstance(held_out, list) else "both")
-    return SplitData(train, test, documents, source.given, [*pairs, *same, *source.own])
+    if limit is not None and len(train) > limit:
+        train = take(train, sorted(random.Random(config.seed).sample(range(len(train)), limit)))
+    return train, test
 
 
-def _set_apart(source: Source, where: str) -> tuple[Source, list[Pair]]:
+def _set_apart(source: Source, where: str) -> tuple[Source, Sequence[Pair]]:
     """Return the source without the pairs whose positive is the query, and those pairs, which teach nothing.
 
     Raises:
         DataError: no other pairs are left.
     """
-    same = [pair for pair in source.pairs if _is_its_own_answer(pair)]
-    ids = {pair.id for pair in same}
-    pairs = [pair for pair in source.pairs if pair.id not in ids]
-    if not pairs:
+    says_nothing = np.array([_is_its_own_answer(pair) for pair in source.pairs], dtype=bool)
+    same = take(source.pairs, says_nothing)
+    if len(same) == len(source.pairs):
         raise DataError(where, "no pairs are left: in every pair the positive equals the query.")
-    if same:
-        say(f"  {len(same)} pairs are left out: the positive is the query itself (first: {same[0].id})")
-    return replace(source, pairs=pairs, given=[given for given in source.given if given.pair_id not in ids]), same
+    if not same:
+        return source, same
+    say(f"  {len(same)} pairs are left out: the positive is the query itself (first: {same[0].id})")
+    ids = _ids(same)
+    of_others = np.array([exact_key(given.pair_id) not in ids for given in source.given], dtype=bool)
+    return replace(source, pairs=take(source.pairs, ~says_nothing), given=take(source.given, of_others)), same
 
 
 def _is_its_own_answer(pair: Pair) -> bool:
@@ -94,26 +141,36 @@ def _first_word(text: str) -> str:
     return "".join(text.split(None, 1)[:1])
 
 
-def split_written(train: list[Pair], test: list[Pair] | None, config: Config | None = None) -> SplitData:
+def split_written(train: Sequence[Pair], test: Sequence[Pair] | None, config: Config | None = None) -> SplitData:
     """Split pairs that a language model wrote; their positives are the corpus. Without `test` a share is held out."""
     if test is None:
         assert config is not None and isinstance(config.data.held_out, float)
         train, test = split_by_share(train, config.data.held_out, config.seed)
-    keys = frozenset(identity(pair.positive) for pair in test)
-    return SplitData(train, test, _positives(train, test, keys, "both"))
+    return SplitData(train, test, _positives(train, test, _keys(pair.positive for pair in test), "both"))
 
 
-def usable_negatives(split: SplitData) -> tuple[list[Candidate], int]:
+def usable_negatives(split: SplitData) -> tuple[Sequence[Candidate], int]:
     """Return the given negatives in the order of the training pairs, and how many are left out as held out."""
-    held_out = {folded(text) for pair in split.held_out for text in (pair.query, pair.positive)}
-    places = {pair.id: place for place, pair in enumerate(split.train)}
-    given = [candidate for candidate in split.given if candidate.pair_id in places]
-    given.sort(key=lambda candidate: places[candidate.pair_id])
-    usable = [candidate for candidate in given if folded(candidate.text) not in held_out]
-    return usable, len(given) - len(usable)
+    held_out = _keys(text for pair in split.held_out for text in (pair.query, pair.positive))
+    numbers = KeyTable()
+    for number, pair in enumerate(split.train):
+        numbers.setdefault(exact_key(pair.id), number)
+    places, pairs = array("q"), array("q")
+    left_out = 0
+    for place, candidate in enumerate(split.given):
+        pair_number = numbers.get(exact_key(candidate.pair_id))
+        if pair_number is None:
+            continue
+        if text_key(candidate.text) in held_out:
+            left_out += 1
+        else:
+            places.append(place)
+            pairs.append(pair_number)
+    order = np.argsort(np.asarray(pairs), kind="stable")
+    return take(split.given, np.asarray(places)[order]), left_out
 
 
-def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], side: Split) -> Documents:
+def _positives(train: Iterable[Pair], test: Iterable[Pair], held_out: Container[int], side: Split) -> Documents:
     """Return the positives as the corpus; `side` says who may look at those that are not held out."""
 
     def read() -> Iterator[Document]:
@@ -122,4 +179,18 @@ def _positives(train: list[Pair], test: list[Pair], held_out: frozenset[bytes], 
         for pair in test:
             yield Document(pair.id, pair.positive, "both")
 
-    return Documents(read, held_out, len({identity(pair.positive) for pair in (*train, *test)}))
+    return Documents(read, held_out, len(_keys(document.text for document in read())))
+
+
+def _keys(texts: Iterable[str]) -> KeyTable:
+    keys = KeyTable()
+    for text in texts:
+        keys.add(text_key(text))
+    return keys
+
+
+def _ids(pairs: Iterable[Pair]) -> KeyTable:
+    ids = KeyTable()
+    for pair in pairs:
+        ids.add(exact_key(pair.id))
+    return ids

@@ -1,21 +1,17 @@
 """Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import nlargest
-from itertools import islice, pairwise
+from itertools import chain, pairwise
 from statistics import fmean
 
-import numpy as np
-
 from multigrain.data.beir import RetrievalTask
+from multigrain.data.record_file import Numbers
 from multigrain.evaluation.metrics import COSINE, DEPTH, GOLD, ORDER, accuracy_of, margin_of, score_ranking
+from multigrain.evaluation.nearest import NONE, nearest
 from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, GradedTuple
-
-BLOCK = 16_384
-"""Documents whose texts and vectors are in memory at once."""
 
 Scores = dict[str, dict[str, float]]
 """Item (query, pair or tuple) -> metric -> value."""
@@ -27,13 +23,18 @@ class Evaluation:
 
     Attributes:
         scores: of each item.
-        rankings: of a search, the ids of the best documents for each query, best first.
+        rankings: of a search, the numbers (places in the corpus) of the best documents for each query, best first.
         documents: of a search, how many were searched.
     """
 
     scores: Scores
-    rankings: dict[str, list[str]] = field(default_factory=dict)
+    rankings: dict[str, Numbers] = field(default_factory=dict)
     documents: int = 0
+
+    def best(self, query: str) -> int | None:
+        """Return the number of the document that was found first; None where none was."""
+        ranking = self.rankings[query]
+        return int(ranking[0]) if len(ranking) else None
 
 
 def evaluate(task: Task, embed: Embed) -> Evaluation:
@@ -47,66 +48,34 @@ def evaluate(task: Task, embed: Embed) -> Evaluation:
 
 def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
     queries = embed(list(task.queries.values()), "query")
-    searched = _Counted(task.documents)
+    searched = _Numbered(task)
     found = nearest(queries, searched, embed, DEPTH + bool(task.own))
-    rankings: dict[str, list[str]] = {}
-    for query, best in zip(task.queries, found, strict=True):
-        own = task.own.get(query)
-        rankings[query] = [id for _, id in best if id != own][:DEPTH]
-    scores = {query: _score(ranking, task.relevance[query]) for query, ranking in rankings.items()}
-    return Evaluation(scores, rankings, searched.seen)
+    rankings: dict[str, Numbers] = {}
+    scores: Scores = {}
+    for query, numbers in zip(task.queries, found.numbers, strict=True):
+        own = searched.numbers.get(task.own.get(query, ""), NONE)
+        rankings[query] = numbers[(numbers != NONE) & (numbers != own)][:DEPTH]
+        judged = {searched.numbers.get(id, NONE): grade for id, grade in task.relevance[query].items()}
+        grades = [judged.get(number, 0) for number in rankings[query].tolist()]
+        scores[query] = score_ranking(grades, list(task.relevance[query].values()))
+    return Evaluation(scores, rankings, searched.count)
 
 
-class _Counted:
-    """Documents that are counted as they go by."""
+class _Numbered:
+    """The documents of a task, which are counted as they go by; those that are judged are known by number."""
 
-    def __init__(self, documents: Iterable[Document]) -> None:
-        self._documents = documents
-        self.seen = 0
+    def __init__(self, task: RetrievalTask) -> None:
+        self._documents = task.documents
+        self._wanted = {*chain.from_iterable(task.relevance.values()), *task.own.values()}
+        self.numbers: dict[str, int] = {}
+        self.count = 0
 
     def __iter__(self) -> Iterator[Document]:
         for document in self._documents:
-            self.seen += 1
+            if document.id in self._wanted:
+                self.numbers[document.id] = self.count
+            self.count += 1
             yield document
-
-
-def _score(ranking: list[str], judged: dict[str, int]) -> dict[str, float]:
-    return score_ranking([judged.get(document, 0) for document in ranking], list(judged.values()))
-
-
-def nearest(
-    queries: Vectors, documents: Iterable[Document], embed: Embed, k: int, block: int = BLOCK
-) -> list[list[tuple[float, str]]]:
-    """Find the k documents of the highest cosine for each query, best first, as (cosine, id).
-
-    Of documents with the same cosine the greater id comes first, as in trec_eval.
-
-    Args:
-        queries: (Q, d) vectors of length 1.
-        documents: read once, `block` of them at a time.
-        embed: encodes them.
-        k: how many are wanted.
-        block: how many are in memory at once.
-    """
-    best: list[list[tuple[float, str]]] = [[] for _ in queries]
-    rest = iter(documents)
-    while portion := list(islice(rest, block)):
-        ids = [document.id for document in portion]
-        vectors = embed([document.text for document in portion], "document")
-        for start in range(0, len(queries), 256):  # so that the similarities take little memory
-            similarity = queries[start : start + 256] @ vectors.T
-            for row, cosines in enumerate(similarity, start):
-                candidates = [(float(cosines[place]), ids[place]) for place in _greatest(cosines, k)]
-                best[row] = nlargest(k, [*best[row], *candidates])
-    return best
-
-
-def _greatest(values: Vectors, k: int) -> list[int]:
-    """Return the places of all values that are no smaller than the k-th greatest."""
-    if len(values) <= k:
-        return list(range(len(values)))
-    places: list[int] = np.flatnonzero(values >= np.partition(values, -k)[-k]).tolist()
-    return places
 
 
 def _similarities(task: SimilarityTask, embed: Embed) -> Scores:

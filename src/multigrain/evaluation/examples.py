@@ -5,6 +5,7 @@ from typing import Any
 
 from multigrain.data.beir import RetrievalTask
 from multigrain.evaluation.evaluate import Evaluation
+from multigrain.records import Document
 
 EXAMPLES = 5
 SHOWN = 3
@@ -13,30 +14,41 @@ SHOWN = 3
 
 def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, seed: int) -> list[dict[str, Any]]:
     """Draw a random sample (by seed, not by merit) of the queries for which the best document changed."""
-    changed = [query for query in task.queries if base.rankings[query][:1] != trained.rankings[query][:1]]
+    changed = [query for query in task.queries if base.best(query) != trained.best(query)]
     chosen = random.Random(seed).sample(changed, min(EXAMPLES, len(changed)))
-    shown: set[str] = set()
+    shown: set[int] = set()
     for query in chosen:
-        shown |= {*base.rankings[query][:SHOWN], *trained.rankings[query][:SHOWN]}
-    texts = {document.id: document.text for document in task.documents if document.id in shown}
-    return [
-        {
+        shown.update(base.rankings[query][:SHOWN].tolist(), trained.rankings[query][:SHOWN].tolist())
+    judged = {id for query in chosen for id in task.relevance[query]}
+    documents: dict[int, Document] = {}
+    numbers: dict[str, int] = {}
+    for number, document in enumerate(task.documents) if chosen else ():
+        if number in shown:
+            documents[number] = document
+        if document.id in judged:
+            numbers[document.id] = number
+    examples = []
+    for query in chosen:
+        relevant = [id for id, grade in task.relevance[query].items() if grade > 0]
+        wanted = {numbers[id] for id in relevant if id in numbers}
+        before, after = base.rankings[query].tolist(), trained.rankings[query].tolist()
+        example = {
             "task": task.name,
             "query": task.queries[query],
-            "relevant": sorted(id for id, grade in task.relevance[query].items() if grade > 0),
-            "rank_before": _rank(base.rankings[query], task.relevance[query]),
-            "rank_after": _rank(trained.rankings[query], task.relevance[query]),
-            "before": _shown(base.rankings[query], texts),
-            "after": _shown(trained.rankings[query], texts),
+            "relevant": sorted(relevant),
+            "rank_before": _rank(before, wanted),
+            "rank_after": _rank(after, wanted),
+            "before": _shown(before, documents),
+            "after": _shown(after, documents),
         }
-        for query in chosen
-    ]
+        examples.append(example)
+    return examples
 
 
-def _rank(ranking: list[str], relevance: dict[str, int]) -> int | None:
+def _rank(ranking: list[int], relevant: set[int]) -> int | None:
     """Return the rank, from 1, of the first relevant document; None where it is not among those retrieved."""
-    return next((rank for rank, id in enumerate(ranking, start=1) if relevance.get(id, 0) > 0), None)
+    return next((rank for rank, number in enumerate(ranking, start=1) if number in relevant), None)
 
 
-def _shown(ranking: list[str], texts: dict[str, str]) -> list[dict[str, str]]:
-    return [{"id": id, "text": texts[id][:200]} for id in ranking[:SHOWN]]
+def _shown(ranking: list[int], documents: dict[int, Document]) -> list[dict[str, str]]:
+    return [{"id": documents[number].id, "text": documents[number].text[:200]} for number in ranking[:SHOWN]]

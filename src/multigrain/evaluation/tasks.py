@@ -10,13 +10,17 @@ No torch.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from multigrain.data.beir import RetrievalTask, read_beir_task
 from multigrain.data.field_checks import text_field
 from multigrain.data.jsonl import read_objects, read_tuples
+from multigrain.data.key_table import text_key
+from multigrain.data.record_file import take
 from multigrain.data.sources import beir_parts
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Document, GradedTuple, Pair, folded
@@ -76,7 +80,7 @@ def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
         DataError: see `load_task`.
     """
     if name == HELD_OUT and pairs:
-        return RetrievalTask(HELD_OUT, _queries(pairs), [], {})
+        return RetrievalTask(HELD_OUT, _queries(pairs)[0], [], {})
     return load_task(name, pairs, [])
 
 
@@ -160,42 +164,43 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
             "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
         )
     searched = _Searched(documents)
-    queries = _queries(pairs)
-    query_ids = {folded(query): id for id, query in queries.items()}
-    itself: dict[str, str] = {}  # the text of the document that is the query, by the query
+    queries, query_ids = _queries(pairs)
+    itself: dict[str, int] = {}  # the text of the document that is the query, by the query's id
     for pair in own:
-        if folded(pair.query) in query_ids:
-            itself[folded(pair.query)] = folded(pair.positive)
-    positives = {folded(pair.positive) for pair in pairs}
-    document_ids = _ids_by_text(searched, positives.union(itself.values()))
+        if (query_id := query_ids.get(text_key(pair.query))) is not None:
+            itself[query_id] = text_key(pair.positive)
+    document_ids = _ids_by_text(searched, {*(text_key(pair.positive) for pair in pairs), *itself.values()})
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
-        relevant = relevance.setdefault(query_ids[folded(pair.query)], {})
-        relevant[document_ids[folded(pair.positive)]] = 1
+        relevant = relevance.setdefault(query_ids[text_key(pair.query)], {})
+        relevant[document_ids[text_key(pair.positive)]] = 1
     left_out: dict[str, str] = {}
-    for query, text in itself.items():
-        query_id = query_ids[query]
+    for query_id, text in itself.items():
         if text in document_ids and document_ids[text] not in relevance[query_id]:
             left_out[query_id] = document_ids[text]
     return RetrievalTask(HELD_OUT, queries, searched, relevance, left_out)
 
 
-def _ids_by_text(documents: Iterable[Document], wanted: Collection[str]) -> dict[str, str]:
-    """Return the ids of the documents with these folded texts; of several with one text, the last one's."""
-    ids: dict[str, str] = {}
+def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, str]:
+    """Return by `text_key` the ids of the documents with these texts; of several with one text, the last one's."""
+    ids: dict[int, str] = {}
     for document in documents:
-        text = folded(document.text)
-        if text in wanted:
-            ids[text] = document.id
+        key = text_key(document.text)
+        if key in wanted:
+            ids[key] = document.id
     return ids
 
 
-def _queries(pairs: Sequence[Pair]) -> dict[str, str]:
-    """Return each distinct query, by the id of its first pair."""
-    first: dict[str, Pair] = {}
+def _queries(pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[int, str]]:
+    """Return each distinct query by the id of its first pair, and that id by `text_key`."""
+    queries: dict[str, str] = {}
+    ids: dict[int, str] = {}
     for pair in pairs:
-        first.setdefault(folded(pair.query), pair)
-    return {pair.id: pair.query for pair in first.values()}
+        key = text_key(pair.query)
+        if key not in ids:
+            ids[key] = pair.id
+            queries[pair.id] = pair.query
+    return queries, ids
 
 
 def read_similarity_task(path: Path) -> SimilarityTask:
@@ -239,14 +244,16 @@ def _queries_of(task: Task) -> dict[str, str]:
     return {graded.id: graded.query for graded in task.tuples} if isinstance(task, GradedTask) else {}
 
 
-def check_unseen(task: Task, train: Sequence[Pair]) -> None:
+def check_unseen(task: Task, train: Iterable[Pair]) -> None:
     """Make sure that no query of the task was trained on.
 
     Raises:
         DataError: names the first that were.
     """
-    seen = {folded(pair.query): pair.id for pair in train}
-    leaked = [(id, seen[folded(text)]) for id, text in _queries_of(task).items() if folded(text) in seen]
+    queries = {id: folded(text) for id, text in _queries_of(task).items()}
+    asked = set(queries.values())
+    seen = {query: pair.id for pair in train if asked and (query := folded(pair.query)) in asked}
+    leaked = [(id, seen[query]) for id, query in queries.items() if query in seen]
     if leaked:
         query_id, pair_id = leaked[0]
         raise DataError(
@@ -256,10 +263,10 @@ def check_unseen(task: Task, train: Sequence[Pair]) -> None:
         )
 
 
-def without_queries_of(task: Task, train: Sequence[Pair]) -> list[Pair]:
+def without_queries_of(task: Task, train: Sequence[Pair]) -> Sequence[Pair]:
     """Return the pairs whose query the task does not ask."""
     asked = {folded(query) for query in _queries_of(task).values()}
-    return [pair for pair in train if folded(pair.query) not in asked]
+    return take(train, np.array([folded(pair.query) not in asked for pair in train], dtype=bool))
 
 
 def texts_of(task: GradedTask) -> list[str]:

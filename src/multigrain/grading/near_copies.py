@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, UNSPACED, WORD, likeness, words_in
 from multigrain.records import folded
 
-MOST_CHARACTERS = 2**25
-"""Characters of texts that are remembered, about."""
+MOST_BYTES = 2**26
+"""Bytes that remembered texts take, about."""
+OVERHEAD = 500
+"""Bytes for each text beside its characters: the signature, and how it is found."""
 LONG_WORD = 5
 """Letters from which on a word goes into the filter: shorter ones are in nearly every text."""
 
@@ -61,12 +63,12 @@ class Signatures:
         self.texts: list[str] = []
         self._of_text: dict[str, int] = {}
         self._of_document: dict[int, int] = {}
-        self._characters = 0
+        self._bytes = 0
         self.compared: dict[tuple[int, int], float | None] = {}
 
     def make_room(self) -> None:
         """Forget all texts where they are too many; numbers that were given before mean nothing any more."""
-        if self._characters > MOST_CHARACTERS:
+        if self._bytes > MOST_BYTES:
             self._forget()
 
     def add(self, texts: Sequence[str]) -> Numbers:
@@ -74,7 +76,7 @@ class Signatures:
         new = [text for text in dict.fromkeys(texts) if text not in self._of_text]
         self._of_text |= {text: number for number, text in enumerate(new, start=len(self.texts))}
         self.texts += new
-        self._characters += sum(map(len, new))
+        self._bytes += sum(map(len, new)) + OVERHEAD * len(new)
         made = np.array([signature(text) for text in new], dtype=SIGNATURE)
         self.known = np.concatenate([self.known, made]) if len(made) else self.known
         return np.array([self._of_text[text] for text in texts], dtype=np.int64)

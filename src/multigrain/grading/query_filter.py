@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import islice
+from itertools import chain
 
 import numpy as np
 
 from multigrain.config import GradingSection
+from multigrain.data.blocks import blocks
 from multigrain.grading.candidate_rules import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
@@ -23,6 +24,8 @@ from multigrain.terminal import meter
 
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""
+QUERIES = 1024
+"""Queries whose similarities to a block are in memory at once."""
 FEWEST_WORDS, MOST_WORDS = 2, 80
 SHORTEST = 5
 """Characters of a query of one word."""
@@ -169,17 +172,23 @@ def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Emb
     queries = embed([pair.query for pair in pairs], "query")
     passages = embed([pair.positive for pair in pairs], "document")
     own = np.einsum("qd,qd->q", queries, passages)
+    bound = np.minimum(NEARLY * own, own)
     above, near = np.zeros(len(pairs), dtype=int), np.zeros(len(pairs), dtype=int)
-    rows: dict[bytes, list[int]] = {}
+    rows_of: dict[bytes, list[int]] = {}
     for row, pair in enumerate(pairs):
-        rows.setdefault(identity(pair.positive), []).append(row)
-    stream = iter(documents)
+        rows_of.setdefault(identity(pair.positive), []).append(row)
     with meter("round trip", len(documents)) as progress:
-        while block := list(islice(stream, BLOCK)):
-            scores = queries @ embed([document.text for document in block], "document").T
-            for column, document in enumerate(block):
-                scores[rows.get(identity(document.text), []), column] = -np.inf
-            above += (scores > own[:, None]).sum(axis=1)
-            near += (scores >= np.minimum(NEARLY * own, own)[:, None]).sum(axis=1)
+        for block in blocks(documents, BLOCK):
+            vectors = embed([document.text for document in block], "document")
+            owned = [rows_of.get(identity(document.text), []) for document in block]
+            columns = np.repeat(np.arange(len(block)), [len(rows) for rows in owned])
+            rows = np.array([*chain.from_iterable(owned)], dtype=int)
+            for start in range(0, len(pairs), QUERIES):  # so that the similarities take little memory
+                part = slice(start, start + QUERIES)
+                scores = queries[part] @ vectors.T
+                here = (rows >= start) & (rows < start + QUERIES)
+                scores[rows[here] - start, columns[here]] = -np.inf
+                above[part] += (scores > own[part, None]).sum(axis=1)
+                near[part] += (scores >= bound[part, None]).sum(axis=1)
             progress.advance(len(block))
     return (above + 1).tolist(), near.tolist()

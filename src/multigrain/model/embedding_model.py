@@ -1,20 +1,26 @@
 """The SentenceTransformer that knows our modules, and ships their code when it is saved."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import nn
 
+from multigrain.config import Precision
 from multigrain.files import write_json
 from multigrain.model import anchor_attention, anchor_scores, attention_tiles, pooling
 from multigrain.model.chat_template import skip_chat_template
 from multigrain.model.older_settings import write_legacy_settings
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
+from multigrain.model.precision import matrix_products
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
 """The files that a saved model needs in order to load without multigrain."""
@@ -28,6 +34,16 @@ class EmbeddingModel(SentenceTransformer):
         for cls in (AnchorTransformer, AnchorPooling)
         for module in (cls.__module__, cls.__module__.rpartition(".")[2])
     }
+
+    pool_precision: Precision = "fp32"
+    """Of matrix products in the processes of a pool: autocast does not reach them."""
+
+    @classmethod
+    def _multi_process_worker(cls, target_device: str, model: Any, *queues: Any) -> None:
+        """Encode for a pool, in the precision of the model, for as long as the process that started the pool lives."""
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        with matrix_products(torch.device(target_device), model.pool_precision):
+            super()._multi_process_worker(target_device, model, *queues)
 
     @classmethod
     def _load_with_module_classes(
@@ -67,3 +83,10 @@ class EmbeddingModel(SentenceTransformer):
         mode = Path(path, "modules.json").stat().st_mode
         for file in Path(path).glob("*.safetensors"):
             file.chmod(mode)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, even by a kill -9."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

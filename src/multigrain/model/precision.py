@@ -1,6 +1,6 @@
 """Matrix products in half precision (bfloat16), where the hardware can."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +27,16 @@ def uses_bf16(precision: Precision, device: torch.device, key: str = "training.p
     return bool(can)
 
 
+def resolve(precision: Precision, key: str) -> Precision:
+    """Return the precision in which this machine encodes, `bf16` or `fp32`: on its GPU if it has one.
+
+    Raises:
+        ConfigError: the GPU cannot; names the setting `key`.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if uses_bf16(precision, device, key) else "fp32"
+
+
 def matrix_products(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Compute matrix products within a block in this precision; everything else stays in single precision."""
-    enabled = uses_bf16(precision, device, "evaluation.precision")
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    """Compute matrix products within a block in `bf16` or `fp32`; everything else stays in single precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

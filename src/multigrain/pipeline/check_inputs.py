@@ -1,6 +1,6 @@
 """Look at what a run begins with: pairs, passages, or search tasks that are yet to be named. No torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from multigrain.config import WRITTEN_SURPLUS, Config
 from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.python_docs import package_roots
+from multigrain.data.record_file import take
 from multigrain.data.sampling import choose
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.data.split_data import SplitData, usable_negatives
@@ -18,6 +19,7 @@ from multigrain.pipeline.forecast import Size
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.estimate import BYTES_PER_TOKEN, usage_bound
 from multigrain.pipeline.stages.data import read_data
+from multigrain.records import Pair
 from multigrain.synthesis.negatives import plan_negatives
 from multigrain.synthesis.queries import plan_queries
 
@@ -58,8 +60,8 @@ def read_inputs(config: Config) -> Inputs:
 
 def _passages(config: Config) -> Inputs:
     sampled = sample_passages(config)
-    count, most = len(sampled.passages), config.passages_asked
-    passages = list(choose(sampled.passages, count, most, config.seed))
+    count, most = len(sampled), config.passages_asked
+    passages = list(choose(sampled, count, most, config.seed))
     pairs = _pairs_kept(config, len(passages) * config.synthesis.queries_per_passage)
     tokens = _mean_tokens(passage.text for passage in passages[:SAMPLE])
     return Inputs(
@@ -89,8 +91,8 @@ def _pairs_kept(config: Config, written: int) -> int:
 def _pairs(config: Config) -> Inputs:
     split = read_data(config)
     train, count = split.train, len(split.train)
-    asked = list(choose(train, count, config.pairs_asked, config.seed))
-    few = list(choose(train, count, min(SAMPLE, config.pairs_asked), config.seed))
+    asked = _chosen(train, config.pairs_asked, config.seed)
+    few = _chosen(train, min(SAMPLE, config.pairs_asked), config.seed)
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
     prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
@@ -101,6 +103,11 @@ def _pairs(config: Config) -> Inputs:
         bound=usage_bound(config, asked) if len(asked) > len(few) else None,
         size=Size(count, documents=len(split.documents), tokens=tokens),
     )
+
+
+def _chosen(pairs: Sequence[Pair], most: int, seed: int) -> Sequence[Pair]:
+    """Return those that `choose` draws, without their texts in memory."""
+    return take(pairs, list(choose(range(len(pairs)), len(pairs), most, seed)))
 
 
 def _described(config: Config, split: SplitData) -> str:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.config import Config, Precision
+from multigrain.model.encode import CachedEncoder
 from multigrain.model.files import model_digest
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import Embed, with_prompts
+from multigrain.model.roles import with_prompts
 from multigrain.pipeline.run_dir import RunDir
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def judge_encoder(config: Config, run_dir: RunDir) -> Embed:
+def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     """Return the encoder of the judge, which also mines."""
     section = config.grading
     judge = _PretrainedModel(
@@ -25,13 +26,12 @@ def judge_encoder(config: Config, run_dir: RunDir) -> Embed:
         query_prompt=section.query_prompt,
         document_prompt=section.document_prompt,
     )
-    return judge.encoder(run_dir.judge_vectors, "judging")
+    return judge.encoder(run_dir.judge_vectors, "judging", section.precision, "grading.precision")
 
 
-def base_encoder(config: Config, run_dir: RunDir) -> Embed:
+def base_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     """Return the encoder of the model that is trained, before training."""
     section, grading = config.model, config.grading
-    precision = config.evaluation.precision
     base = _PretrainedModel(
         setting="model.base",
         name=section.base,
@@ -39,13 +39,17 @@ def base_encoder(config: Config, run_dir: RunDir) -> Embed:
         query_prompt=section.query_prompt,
         document_prompt=section.document_prompt,
     )
-    # What the same model has encoded as the judge serves again.
-    is_judge = (section.base, section.max_tokens) == (grading.judge_model, grading.judge_max_tokens)
-    path = run_dir.judge_vectors if is_judge and precision == "fp32" else run_dir.base_vectors
-    return base.encoder(path, "encoding (base)", precision)
+    precision = config.evaluation.precision
+    own = base.encoder(run_dir.base_vectors, "encoding (base)", precision, "evaluation.precision")
+    if (section.base, section.max_tokens) != (grading.judge_model, grading.judge_max_tokens):
+        return own
+    # What the same model has encoded as the judge, in the same precision, serves again.
+    if precision != grading.precision and own.precision != judge_encoder(config, run_dir).precision:
+        return own
+    return base.encoder(run_dir.judge_vectors, "encoding (base)", precision, "evaluation.precision")
 
 
-def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> Embed:
+def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> CachedEncoder:
     """Return the encoder of a trained model; its vectors serve evaluation and search alike.
 
     Args:
@@ -53,13 +57,12 @@ def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> 
         path: the file of its vectors.
         precision: of the matrix products.
     """
-    from multigrain.model.encode import CachedEncoder
     from multigrain.model.load import load_model
 
     name = str(folder)
     return CachedEncoder(
         load=partial(load_model, folder),
-        model_id=model_digest(name, precision),
+        model_id=model_digest(name),
         path=path,
         description="encoding (trained)",
         prompts=prompts_of(name),
@@ -78,18 +81,17 @@ class _PretrainedModel:
     query_prompt: str | None
     document_prompt: str | None
 
-    def encoder(self, path: Path, description: str, precision: Precision = "fp32") -> Embed:
-        """Return the model's encoder, which keeps its vectors in the file `path`."""
-        from multigrain.model.encode import CachedEncoder
-
+    def encoder(self, path: Path, description: str, precision: Precision, key: str) -> CachedEncoder:
+        """Return the model's encoder, which keeps its vectors in the file `path`; `key` gives the precision."""
         own = prompts_of(self.name)
         return CachedEncoder(
             load=self._load,
-            model_id=model_digest(self.name, self.max_tokens, precision),
+            model_id=model_digest(self.name, self.max_tokens),
             path=path,
             description=description,
             prompts=None if own is None else with_prompts(own, self.query_prompt, self.document_prompt),
             precision=precision,
+            setting=key,
         )
 
     def _load(self) -> "SentenceTransformer":

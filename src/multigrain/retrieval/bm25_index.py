@@ -12,7 +12,7 @@ Letters: Q queries, N documents, V distinct words of the queries, n documents of
 
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multigrain.retrieval.bm25 import AT_ONCE, K1, B, Statistics, Words
+from multigrain.retrieval.parallel import spread
 
 SHARD = 16_384
 """Documents that are searched at once."""
@@ -88,11 +89,11 @@ class Bm25Index:
             numbers=np.full((queries.shape[0], depth), -1, dtype=np.int64),
             scores=np.zeros((queries.shape[0], depth), dtype=np.float32),
         )
-        for start in range(0, len(self._counts), SHARD):
-            shard = _Shard(self._counts.weights(np.arange(start, min(start + SHARD, len(self._counts)))))
-            for row in range(0, queries.shape[0], QUERIES):
-                rows = slice(row, row + QUERIES)
-                _merge(Nearest(found.numbers[rows], found.scores[rows]), shard.scores(queries[rows]), start)
+        with spread() as call:
+            for start in range(0, len(self._counts), SHARD):
+                numbers = np.arange(start, min(start + SHARD, len(self._counts)))
+                shard = _Shard(self._counts.weights(numbers))
+                call(_search(shard, start, queries, found), range(0, queries.shape[0], QUERIES))
         return found
 
     def scores(self, queries: Numbers, documents: Numbers) -> Scores:
@@ -237,11 +238,23 @@ class _Shard:
 
     def scores(self, queries: Matrix) -> Scores:
         """Return (queries, n): the BM25 of every document for each query, (queries, V)."""
-        scores: Scores = queries[:, self._common].toarray() @ self._dense
+        common = queries[:, self._common]
+        used = np.unique(common.indices)
+        scores: Scores = common[:, used].toarray() @ self._dense[used]
         rare = queries @ self._rare
         starts = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(rare.indptr))
         scores.reshape(-1)[starts + rare.indices] += rare.data  # no place twice
         return scores
+
+
+def _search(shard: _Shard, start: int, queries: Matrix, found: Nearest) -> Callable[[int], None]:
+    """Return a function that searches a shard for `QUERIES` queries from one on, and merges into `found`."""
+
+    def search(first: int) -> None:
+        rows = slice(first, first + QUERIES)
+        _merge(Nearest(found.numbers[rows], found.scores[rows]), shard.scores(queries[rows]), start)
+
+    return search
 
 
 def _merge(best: Nearest, scores: Scores, start: int) -> None:

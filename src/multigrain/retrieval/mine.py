@@ -11,7 +11,7 @@ Letters: P pairs of a wave, N documents, n documents of a block, d dimensions of
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,8 @@ from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.graded_choice import Chosen, GradedChoice, joined
+from multigrain.retrieval.parallel import spread
+from multigrain.retrieval.products import Products
 from multigrain.terminal import meter
 
 WAVE = 32_768
@@ -168,16 +170,21 @@ class _Miner:
     def mine(self, pairs: Sequence[Pair], first: int, seed: int, with_bm25: bool) -> Mined:
         """Return the candidates of a wave of pairs."""
         wave = self._wave(pairs, first, seed)
+        relevance = Products(wave.shares)
         choices: dict[str, GradedChoice] = {}
         for method in self._mining.methods:
             choices[method] = GradedChoice(len(pairs), self._mining.grades, self._mining.per_grade, self._bounds)
         hits = self._hits(wave) if BM25 in choices else None
-        for block in self._blocks():
-            found = None if hits is None else hits.among(block.numbers)
-            if EMBEDDING in choices:
-                _offer_all(choices[EMBEDDING], wave, block, found, choices.get(BM25))
-            elif found is not None:
-                _offer_found(choices[BM25], wave, block, found)
+        with spread() as call:
+            for block in self._blocks():
+                found = None if hits is None else hits.among(block.numbers)
+                if EMBEDDING in choices:
+                    relevance.take(block.vectors)
+                    offer = _offer_all(choices[EMBEDDING], wave, relevance, block, found, choices.get(BM25))
+                else:
+                    assert found is not None  # one of both methods there is
+                    offer = _offer_found(choices[BM25], wave, block, found)
+                call(offer, range(0, len(pairs), PAIRS))
         return self._mined(wave, pairs, choices, hits, with_bm25)
 
     def _wave(self, pairs: Sequence[Pair], first: int, seed: int) -> _Wave:
@@ -269,34 +276,47 @@ def _first_of_each(chosen: Chosen) -> Numbers:
 
 
 def _offer_all(
-    choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found | None", of_found: GradedChoice | None
-) -> None:
-    """Offer every document of the block, at a random key, and those that BM25 found at their rank.
+    choice: GradedChoice,
+    wave: _Wave,
+    relevance: Products,
+    block: _Block,
+    found: "_Found | None",
+    of_found: GradedChoice | None,
+) -> Callable[[int], None]:
+    """Return a function that offers the block to `PAIRS` pairs from one on: at a random key, and at the rank of BM25.
 
     The random key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
     multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
     """
     factors = _scattered(block.numbers)
-    for start in range(0, len(wave.shares), PAIRS):
+
+    def offer(start: int) -> None:
         rows = slice(start, start + PAIRS)
-        relative = wave.shares[rows] @ block.vectors.T
+        relative = relevance.of(rows)
         _bar(relative, wave.classes[rows], *block.barred)
         choice.offer_grid(start, block.numbers, relative, keys=wave.salts[rows, None] * factors)
         if found is not None and of_found is not None:
             pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
             of_found.offer(pairs, block.numbers[columns], relative[pairs - start, columns], ranks)
 
+    return offer
 
-def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found") -> None:
-    """Offer the documents that BM25 found, at their rank, where no others are measured."""
-    for start in range(0, len(wave.shares), PAIRS):
+
+def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found") -> Callable[[int], None]:
+    """Return a function that offers what BM25 found to `PAIRS` pairs from one on, where no others are measured."""
+
+    def offer(start: int) -> None:
         pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
+        if not len(pairs):
+            return
         relative = np.einsum("cd,cd->c", wave.shares[pairs], block.vectors[columns])
         rows, row = np.unique(pairs, return_inverse=True)
         grid = np.zeros((len(rows), len(block.numbers)), dtype=np.float32)
         _bar(grid, wave.classes[rows], *block.barred)
         relative[grid[row, columns] > 0] = np.inf
         choice.offer(pairs, block.numbers[columns], relative, ranks)
+
+    return offer
 
 
 def _bar(relative: Vectors, classes: Keys, columns: Numbers, barred: Keys) -> None:

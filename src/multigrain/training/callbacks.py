@@ -154,11 +154,11 @@ def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: 
 
 
 def _encode(model: SentenceTransformer, texts: Sequence[str], role: Role) -> Vectors:
+    """Return a vector of length 1 for each text; a query with several negatives is encoded once."""
     was_training = model.training
-    vectors: Vectors = np.asarray(
-        model.encode(
-            list(texts), prompt=prompt_for(role, model.prompts), normalize_embeddings=True, show_progress_bar=False
-        )
-    )
+    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    prompt = prompt_for(role, model.prompts)
+    vectors = model.encode(list(rows), prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
     model.train(was_training)
-    return vectors
+    found: Vectors = np.asarray(vectors)[[rows[text] for text in texts]]
+    return found

@@ -1,13 +1,17 @@
 """Pairs that cannot be split, or cannot be told apart: why, and what helps."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from multigrain.config import Config
+from multigrain.cli.main import main
+from multigrain.config import Config, load_config
 from multigrain.data.passages_to_query import sample_passages
+from multigrain.data.record_file import Spool
 from multigrain.errors import DataError
 from multigrain.pipeline.stages.data import read_data
 
@@ -106,9 +110,34 @@ def test_passages_of_one_group(write_jsonl: Write) -> None:
     for row in rows[::2]:
         row["group"] = "another"
     write_jsonl("corpus.jsonl", rows)
-    assert sample_passages(Config.model_validate({"name": "x", **sections})).passages
+    assert sample_passages(Config.model_validate({"name": "x", **sections}))
 
 
 def test_what_is_left_beside_held_out_sources_may_be_one_query_too(refused: Callable[..., str]) -> None:
     texts = [("one query" if n % 2 else f"query {n}", f"positive {n}") for n in range(20)]
     assert 'all 10 pairs have one query ("one query"), of those left to train on: in a batch' in refused(texts, ["s0"])
+
+
+@pytest.mark.parametrize("pieces", [0, 7])
+def test_a_disk_that_fills_with_temporary_files_leaves_the_old_data(
+    run_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    assert main(["synthesize", str(run_toml), "--quiet"]) == 0
+    folder = load_config(run_toml).folder / "data"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    append, taken = Spool.append, []
+
+    def full(spool: Spool, content: bytes) -> None:
+        taken.append(content)
+        if len(taken) > pieces:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(spool, content)
+
+    changed = ["--force", "--quiet", "--set", "data.held_out=0.5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "append", full)
+        assert main(["synthesize", str(run_toml), *changed]) == 2
+    assert "the disk is full. Make room" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert main(["synthesize", str(run_toml), *changed]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} != before

@@ -85,6 +85,12 @@ def test_half_precision_is_kept_apart(run_toml: Path) -> None:
     assert main(["run", str(run_toml), "--quiet"]) == 0
     run_dir = RunDir(load_config(run_toml).folder)
     before = run_dir.vectors.read_bytes()
+    assert json.loads(run_dir.scores.read_text())["precision"] == "fp32"
     assert main(["evaluate", str(run_toml), "--quiet", "--force", "--set", "evaluation.precision=bf16"]) == 0
     assert run_dir.vectors.read_bytes() != before and b"bf16" in run_dir.vectors.read_bytes()[:200]
     assert b"bf16" in run_dir.base_vectors.read_bytes()[:200]
+    assert json.loads(run_dir.scores.read_text())["precision"] == "bf16"
+    assert main(["export", str(run_toml), "--quiet"]) == 0
+    after = run_dir.vectors.read_bytes()
+    assert main(["search", str(run_dir.folder), "where is the cat"]) == 0
+    assert run_dir.vectors.read_bytes() == after  # a search has the vectors that were measured, and keeps no query

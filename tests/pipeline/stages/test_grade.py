@@ -14,6 +14,7 @@ import pytest
 
 from multigrain.config import Config, load_config
 from multigrain.data.jsonl import read_candidates, read_tuples, write_records
+from multigrain.data.mined_candidates import NO_RANK, Mined, mined_writer
 from multigrain.errors import DataError
 from multigrain.files import count_lines
 from multigrain.llm.clients.scripted import ScriptedClient
@@ -22,10 +23,11 @@ from multigrain.model.roles import Role, Vectors
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import grade as stage
-from multigrain.records import Candidate, Pair
+from multigrain.pipeline.stages import synthesize as mining_stage
+from multigrain.records import Candidate, Document, Pair
 from tests.conftest import WORDS
 
-FILES = ("tuples.jsonl", "dropped.jsonl", "report.json")
+FILES = ("tuples.jsonl", "dropped.jsonl", "dropped.parquet", "report.json")
 STYLE = "synthesis.prompt_style='per-grade'"
 
 
@@ -95,16 +97,17 @@ def test_only_pairs_that_are_written_for_are_repaired(run_toml: Path, asked: lis
 def test_a_pair_whose_positive_is_irrelevant_is_not_repaired(
     run_toml: Path, asked: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = synthesized(run_toml)
-    asked.clear()
-
     def embed(texts: Sequence[str], role: Role) -> Vectors:
         """Queries point away from all else."""
         return np.array([[-1.0 if text.startswith("where is") else 1.0] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(stage, "judge_encoder", lambda *_: embed)
+    for module in (mining_stage, stage):
+        monkeypatch.setattr(module, "judge_encoder", lambda *_: embed)
+    config = synthesized(run_toml)
+    asked.clear()
     verbs.grade(config)
     found = json.loads(RunDir(config.folder).report.read_text())
+    assert "mined" not in found["by_source"]
     assert set(found["dropped"]) <= {
         "irrelevant positive",
         "synonym",
@@ -290,16 +293,26 @@ def peak_bytes(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch, run_to
     """What the stage holds at most, for pairs with four mined candidates each, over what it began with."""
     run_dir = RunDir(folder / str(count))
     draw = random.Random(7)
-    pairs = [Pair(f"p{n}", f"query number {n}", f"positive text of number {n}") for n in range(count)]
-    write_records(run_dir.train_pairs, pairs)
     write_records(
-        run_dir.candidates,
-        (
-            Candidate(pair.id, grade, f"{draw.random()} {draw.random()} {draw.random()}", "mined", "m")
-            for pair in pairs
-            for grade in (1, 2, 3, 4)
-        ),
+        run_dir.train_pairs,
+        (Pair(f"p{n}", f"query number {n}", f"positive text of number {n}") for n in range(count)),
     )
+    write_records(
+        run_dir.corpus, (Document(str(n), f"{draw.random()} {draw.random()} {draw.random()}") for n in range(4 * count))
+    )
+    write_records(run_dir.candidates, [])
+    numbers, measured = np.arange(4 * count), np.random.default_rng(7).random(4 * count).astype(np.float32)
+    mined = Mined(
+        pair=(numbers // 4).astype(np.int32),
+        document=numbers.astype(np.int32),
+        grade=(numbers % 4 + 1).astype(np.int8),
+        method=np.zeros(4 * count, dtype=np.int8),
+        rank=np.full(4 * count, NO_RANK, dtype=np.int32),
+        scores={"embedding": measured},
+        positives={"embedding": np.ones(4 * count, dtype=np.float32)},
+    )
+    with mined_writer(run_dir.mined) as writer:
+        writer.write(mined)
 
     def embed(texts: Sequence[str], role: Role) -> Vectors:
         vectors = np.random.default_rng(len(texts)).normal(0.4, 1, size=(len(texts), 64)).astype(np.float32)
@@ -317,6 +330,7 @@ def peak_bytes(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch, run_to
 def test_memory_hardly_grows_with_the_pairs(run_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multigrain.grading.judges.MOST_KNOWN", 2000)
     monkeypatch.setattr("multigrain.grading.report.SAMPLED", 100)
+    monkeypatch.setattr("multigrain.grading.near_copies.MOST_BYTES", 200_000)
     few, many = (peak_bytes(tmp_path, count, monkeypatch, run_toml) for count in (500, 2500))
     assert many < 1.5 * few, (few, many)
 

@@ -1,6 +1,7 @@
 """Read the data, split them, and keep them in the run folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from multigrain.config import Config
@@ -24,7 +25,7 @@ def data(config: Config, run_dir: RunDir) -> Result:
     if config.synthesis.mode == "corpus":
         sampled = sample_passages(config)
         documents = write_records(run_dir.corpus, sampled.documents)
-        passages = write_records(run_dir.passages, sampled.passages)
+        passages = write_records(run_dir.passages, sampled)
         return Result({"passages": passages, "documents": documents})
     if config.synthesis.mode == "tasks":
         return Result()
@@ -71,7 +72,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         check_unseen(task, split.train)
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")
-    require_groups(split.train, "pairs", source)
+    require_groups(split.train, count, "pairs", source)
     if count < config.training.batch_size:
         say(
             f"  training.batch_size = {config.training.batch_size}, and {count} pairs to train on: batches hold {count}"
@@ -115,7 +116,7 @@ def _advice_on_few(config: Config, split: SplitData) -> str:
     return "Give more pairs."
 
 
-def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
+def _nothing_held_out(pairs: Sequence[Pair], share: float, seed: int) -> str:
     """Say why nothing is held out: the share is less than the smallest group of pairs, or all pairs are one group."""
     enough = next((larger for larger in SHARES if larger > share and _is_enough(pairs, larger, seed)), None)
     if enough:
@@ -133,13 +134,13 @@ def _nothing_held_out(pairs: list[Pair], share: float, seed: int) -> str:
     )
 
 
-def _is_enough(pairs: list[Pair], share: float, seed: int) -> bool:
+def _is_enough(pairs: Sequence[Pair], share: float, seed: int) -> bool:
     """Tell whether such a share leaves something to measure on, and something to train on."""
     train, held_out = split_by_share(pairs, share, seed, tells=False)
     return bool(held_out) and len(train) > 1 and _alike(train) is None
 
 
-def _alike(pairs: list[Pair]) -> str | None:
+def _alike(pairs: Sequence[Pair]) -> str | None:
     """Say what all pairs have in common, if that is their query or their positive; None if they differ."""
     for name, text in (("query", pairs[0].query), ("positive", pairs[0].positive)):
         if all(folded(getattr(pair, name)) == folded(text) for pair in pairs):

@@ -1,6 +1,7 @@
 """Measure the trained model beside its base."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
+from multigrain.data.record_file import RecordFile
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
@@ -17,6 +19,7 @@ from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
+from multigrain.records import Pair
 
 MAIN_SCORE = "main score"
 """The name of the main score of an mteb task in a table."""
@@ -27,31 +30,33 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
 
-    train_pairs, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
+    held_out = RecordFile(Pair, read_pairs(run_dir.held_out_pairs), run_dir.folder)
     own = own_documents(run_dir)
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed = base_encoder(config, run_dir)
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
-    fault = collapse_fault(base_embed, trained_embed, (held_out or train_pairs)[:COMPARED], run_dir)
-    items: list[dict[str, Any]] = []
+    compared = held_out[:COMPARED] or list(islice(read_pairs(run_dir.train_pairs), COMPARED))
+    fault = collapse_fault(base_embed, trained_embed, compared, run_dir)
+    measured: list[tuple[Task, Evaluation, Evaluation]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
             _add(scores, _measured_by_mteb(name.removeprefix(MTEB), config, run_dir))
             continue
         task = load_task(name, held_out, Corpus(run_dir.corpus), own)
-        check_unseen(task, train_pairs)
+        check_unseen(task, read_pairs(run_dir.train_pairs))
         base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
         _add(scores, _compared(task, base, trained, config.seed))
-        items += _items(task, base, trained)
+        measured.append((task, base, trained))
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
-    write_objects(run_dir.per_query, items)
+    count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
     write_json(run_dir.examples, examples)
+    scores["precision"] = trained_embed.precision
     scores["fault"] = fault or lost_score_fault(scores)
     scores["cause"] = pooling_cause(config.model)
     write_json(run_dir.scores, scores)
-    return Result({"tasks": len(config.evaluation.tasks), "queries": len(items)})
+    return Result({"tasks": len(config.evaluation.tasks), "queries": count})
 
 
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_tuples
 from multigrain.model.older_settings import least_release
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import prompt_for
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
@@ -72,18 +71,18 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
 
 def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
     """Return the k documents nearest to the query, with their cosines; not the document that is the query itself."""
-    from multigrain.evaluation.evaluate import nearest
-    from multigrain.model.load import load_model
+    from multigrain.evaluation.nearest import NONE, nearest
 
     documents = Corpus(run_dir.corpus)
-    model = load_model(run_dir.model)
-    vector = model.encode([query], prompt=prompt_for("query", model.prompts), task="query", normalize_embeddings=True)
+    measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
+    embed = trained_encoder(run_dir.model, run_dir.vectors, measured.get("precision", "fp32"))
+    # Not kept: a search must not grow the file, nor copy it where it may only be read.
+    vector = embed.unkept([query], "query")
     own: set[bytes] = set()
     for pair in own_documents(run_dir):
         if identity(pair.query) == identity(query):
             own.add(identity(pair.positive))
-    (best,) = nearest(vector, documents, trained_encoder(run_dir.model, run_dir.vectors), k + len(own))
-    ids = {id for _, id in best}
-    by_id = {document.id: document for document in documents if document.id in ids}
-    found = [(cosine, by_id[id]) for cosine, id in best]
-    return [(cosine, document) for cosine, document in found if identity(document.text) not in own][:k]
+    found = nearest(vector, documents, embed, k + len(own))
+    (cosines,), (numbers,) = found.cosines.tolist(), found.numbers.tolist()
+    best = [(cosine, documents[number]) for cosine, number in zip(cosines, numbers, strict=True) if number != NONE]
+    return [(cosine, document) for cosine, document in best if identity(document.text) not in own][:k]

@@ -55,7 +55,7 @@ def grade(config: Config, run_dir: RunDir) -> Result:
         if "llm" in config.grading.judge:
             grading.ask_whether_they_answer()
         grading.grade()
-    report = grading.report.result()
+    report = grading.report.result() | {"precision": grading.precision}
     write_json(run_dir.report, report)
     for line in render(report).splitlines():
         say(f"  {line}")
@@ -94,6 +94,8 @@ class _Grading:
         self._suspected: set[tuple[str, str]] = set()
         self.asked: Counter[str] = Counter()
         """The number of requests, by what they are for."""
+        self.precision = getattr(self._embed, "precision", None)
+        """The precision in which the judge has encoded."""
         self.missing: dict[str, list[int]] = {}
         """The grades that stayed empty, by the id of a pair that the language model writes for."""
         self.report = Report([], config.seed)

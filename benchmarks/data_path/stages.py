@@ -1,0 +1,127 @@
+"""Some stages of a run, in a process of their own, with what they take.
+
+    python -m benchmarks.data_path.stages RUN.toml data vectors synthesize grade [--again] [--parts FILE]
+
+Those that are done already are skipped, or done again. `vectors` is none of the pipeline's: it encodes what mining will
+ask for, so that those after it have all vectors. The CPU seconds of each part of the work go to the file.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.data_path.parts import sampled
+from multigrain.files import write_json
+
+if TYPE_CHECKING:
+    from multigrain.config import Config
+
+VECTORS = "vectors"
+MINING_AND_GRADING = ("synthesize", "grade")
+AT_ONCE = 1024
+"""Documents that are encoded at once, as in mining."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process and the children that it has waited for take."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    """The highest resident memory of one of them, mapped files included."""
+
+
+class StagesError(Exception):
+    """A process has ended with an exit code above 0."""
+
+
+def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
+    """Run stages to their end.
+
+    Args:
+        settings: the run's TOML file.
+        names: the stages.
+        more: further arguments of this module.
+
+    Raises:
+        StagesError: they have failed.
+    """
+    begun = time.monotonic()
+    process = started(settings, names, *more)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        fault = f"{', '.join(names)} ended with exit code {process.returncode}"
+        raise StagesError(f"{settings}: {fault}; see {settings.with_suffix('.log')}")
+    cpu = usage.ru_utime + usage.ru_stime
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(round(time.monotonic() - begun, 2), round(cpu, 2), round(usage.ru_maxrss * unit / 1e6, 1))
+
+
+def started(settings: Path, names: Sequence[str], *more: str) -> "subprocess.Popen[bytes]":
+    """Start stages on one thread; what they say goes into a log beside the settings."""
+    command = [sys.executable, "-m", __spec__.name, str(settings), *names, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with settings.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def sizes(folder: Path) -> dict[str, float]:
+    """Return MB by file of a run's synthesis/ and grading/."""
+    files = sorted(path for name in ("synthesis", "grading") for path in (folder / name).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): round(path.stat().st_size / 1e6, 3) for path in files}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--parts", type=Path)
+    options = parser.parse_args()
+    if options.parts is None:
+        _work(options)
+        return
+    with sampled() as seconds:
+        _work(options)
+    write_json(options.parts, {part: round(cpu, 3) for part, cpu in seconds.items()})
+
+
+def _work(options: argparse.Namespace) -> None:
+    from multigrain.config import config_of  # imports belong to what is measured
+    from multigrain.pipeline.run import run_stages
+
+    config = config_of(options.settings)
+    for name in options.names:
+        if name == VECTORS:
+            _encode(config)
+        else:
+            run_stages(config, [name], force=options.again, redo=(name,) if options.again else ())
+
+
+def _encode(config: "Config") -> None:
+    """Encode the queries, the positives and the documents of the corpus, as far as it is not done."""
+    from multigrain.data.jsonl import read_documents, read_pairs
+    from multigrain.pipeline.encoders import judge_encoder
+    from multigrain.pipeline.run_dir import RunDir
+
+    run_dir = RunDir(config.folder)
+    embed = judge_encoder(config, run_dir)
+    pairs = list(read_pairs(run_dir.train_pairs))
+    embed([pair.query for pair in pairs], "query")
+    embed([pair.positive for pair in pairs], "document")
+    texts = (document.text for document in read_documents(run_dir.corpus) if document.split != "held_out")
+    while block := list(islice(texts, AT_ONCE)):
+        embed(block, "document")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Records in a temporary file, of which one at a time is in memory."""
+
+import marshal
+import os
+import tempfile
+import weakref
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.records import Candidate, Document, Pair
+
+AT_ONCE = 2**16
+"""Bytes that are read at once of pieces that follow each other."""
+Numbers = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+R = TypeVar("R", Pair, Document, Candidate)
+
+
+class Spool:
+    """Pieces of bytes in a temporary file; in memory is where each begins (8 bytes).
+
+    The file has no name, so nothing is left of it even where the process is killed.
+
+    Args:
+        folder: where the file lies; by default among the temporary files of the system.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as the object)
+        weakref.finalize(self, self._file.close)
+        self._starts = array("Q", [0])
+        self._is_flushed = True
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def append(self, content: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._file.write(content)
+        self._starts.append(self._starts[-1] + len(content))
+        self._is_flushed = False
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._read(self._starts[number], self._starts[number + 1])
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """Yield the pieces in order; several are read at once, unless they are large."""
+        first = 0
+        while first < len(self):
+            start = self._starts[first]
+            last = max(first + 1, bisect_right(self._starts, start + AT_ONCE, lo=first) - 1)
+            content = memoryview(self._read(start, self._starts[last]))
+            for number in range(first, last):
+                yield content[self._starts[number] - start : self._starts[number + 1] - start]
+            first = last
+
+    def _read(self, start: int, end: int) -> bytes:
+        if not self._is_flushed:
+            self._file.flush()
+            self._is_flushed = True
+        return os.pread(self._file.fileno(), end - start, start)
+
+
+class RecordFile(Sequence[R], Generic[R]):
+    """Records of one class in a temporary file, in the order in which they were appended.
+
+    Args:
+        kind: the class.
+        records: the first of them.
+        folder: where the file lies, see `Spool`.
+    """
+
+    def __init__(self, kind: type[R], records: Iterable[R] = (), folder: Path | None = None) -> None:
+        self._kind, self._spool = kind, Spool(folder)
+        for record in records:
+            self.append(record)
+
+    def append(self, record: R) -> None:
+        """Add a record.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._spool.append(marshal.dumps(tuple([getattr(record, name) for name in self._kind.__slots__])))
+
+    def __len__(self) -> int:
+        return len(self._spool)
+
+    def __iter__(self) -> Iterator[R]:
+        return map(self._record, self._spool)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        found = range(len(self))[index]
+        if isinstance(found, range):
+            return [self[number] for number in found]
+        return self._record(self._spool[found])
+
+    def _record(self, content: bytes | memoryview) -> R:
+        return self._kind(*marshal.loads(content))  # noqa: S302 (we wrote it, and no one else has the file)
+
+
+class Some(Sequence[R], Generic[R]):
+    """Some of the records of a sequence, by their numbers.
+
+    Args:
+        records: the sequence.
+        numbers: (records of this one,) places in that one.
+    """
+
+    def __init__(self, records: Sequence[R], numbers: Numbers) -> None:
+        self._records, self._numbers = records, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[R]:
+        are_many = len(self._numbers) * 2 > len(self._records)
+        if are_many and (np.diff(self._numbers) > 0).all():  # then reading past the others is faster
+            wanted = np.zeros(len(self._records), dtype=np.uint8)
+            wanted[self._numbers] = 1
+            return compress(self._records, wanted.tobytes())
+        return (self._records[number] for number in self._numbers.tolist())
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        if isinstance(index, slice):
+            return [self._records[number] for number in self._numbers[index].tolist()]
+        return self._records[int(self._numbers[index])]
+
+
+def take(records: Sequence[R], chosen: NDArray[np.bool_] | Numbers | Sequence[int]) -> Sequence[R]:
+    """Return some of the records, still in the file: those of a mask, or those of some numbers."""
+    places = np.asarray(chosen)
+    numbers = np.flatnonzero(places) if places.dtype == bool else places.astype(np.int64)
+    if isinstance(records, Some):
+        return Some(records._records, records._numbers[numbers])
+    return Some(records, numbers)

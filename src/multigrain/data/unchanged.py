@@ -1,0 +1,37 @@
+"""Make sure that files stay the same while they are read more than once."""
+
+from pathlib import Path
+
+from multigrain.data.sources import files_of
+from multigrain.errors import DataError
+
+
+class Unchanged:
+    """The state of the files of some sources, before they are read.
+
+    Args:
+        sources: see `multigrain.data.sources`; None stands for none.
+    """
+
+    def __init__(self, *sources: str | None) -> None:
+        self._files = {path: _state(path) for source in sources if source for path in files_of(source)}
+
+    def require(self) -> None:
+        """Make sure that the files are as they were.
+
+        Raises:
+            DataError: names the first that is not.
+        """
+        for path, before in self._files.items():
+            if (after := _state(path)) != before:
+                found = "is gone" if after is None else "changed while it was read"
+                raise DataError(path, f"{found}. Wait until it is written, then give the same command again.")
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None where it is not there, which its reader will say."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns

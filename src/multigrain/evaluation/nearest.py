@@ -1,0 +1,179 @@
+"""The nearest documents of each query: exact, in one pass over a corpus that need not fit into the memory."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.data.blocks import blocks
+from multigrain.data.record_file import Numbers, Spool
+from multigrain.model.roles import Embed, Vectors
+from multigrain.records import Document
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 16_384
+"""Documents whose texts and vectors are in memory at once."""
+QUERIES = 256
+"""Queries whose similarities to a block are in memory at once."""
+NONE = -1
+"""The number of a document that is not there."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The k nearest documents of Q queries.
+
+    Attributes:
+        cosines: (Q, k), falling; minus infinity where there are fewer than k documents.
+        numbers: (Q, k) the places of these documents in the corpus, or `NONE`.
+        ids: of all documents, in a file, as UTF-8.
+    """
+
+    cosines: Vectors
+    numbers: Numbers
+    ids: Spool
+
+    def id(self, number: int) -> str:
+        """Return the id of a document."""
+        return self.ids[number].decode("utf-8", "surrogatepass")
+
+    def ranked(self) -> list[list[tuple[float, str]]]:
+        """Return (cosine, id) of the documents of each query, best first."""
+        return [
+            [(cosine, self.id(number)) for cosine, number in zip(*row, strict=True) if number != NONE]
+            for row in zip(self.cosines.tolist(), self.numbers.tolist(), strict=True)
+        ]
+
+
+def nearest(queries: Vectors, documents: Iterable[Document], embed: Embed, k: int, block: int = BLOCK) -> Nearest:
+    """Find the k documents of the highest cosine for each query, best first.
+
+    Of documents with the same cosine the greater id comes first, as in trec_eval. In memory are a block of documents,
+    Q k numbers and cosines, and 8 bytes for each document.
+
+    Args:
+        queries: (Q, d) vectors of length 1.
+        documents: read once.
+        embed: encodes them.
+        k: how many are wanted.
+        block: how many are in memory at once; fewer where they are long.
+    """
+    best = _Best(len(queries), k)
+    for portion in blocks(documents, block):
+        vectors = embed([document.text for document in portion], "document")
+        first = best.take_ids(portion)
+        by_id = sorted(range(len(portion)), key=lambda place: portion[place].id, reverse=True)
+        ranks = np.argsort(by_id)
+        for start in range(0, len(queries), QUERIES):
+            rows = slice(start, start + QUERIES)
+            found = _candidates(queries[rows], vectors, k, best.cosines[rows, -1])
+            order = np.lexsort((ranks[found.columns], found.rows))
+            best.offer(found.rows[order] + start, found.cosines[order], found.columns[order] + first)
+    best.sort()
+    return Nearest(best.cosines, best.numbers, best.ids)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Documents of a block that may be among the nearest: rows of queries, columns of the block, cosines."""
+
+    rows: Numbers
+    columns: Numbers
+    cosines: Vectors
+
+
+def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
+    """Return what reaches `least`, which is (queries,), and the k-th greatest of the block, by row and column."""
+    torch = sys.modules.get("torch")  # there if anything was encoded on a GPU; else it is not worth its import
+    if torch is not None and torch.cuda.is_available():
+        return candidates_on(torch.device("cuda"), queries, vectors, k, least)
+    similarity = queries @ vectors.T
+    inside = similarity >= least[:, None]
+    crowded = inside.sum(axis=1) > 2 * k
+    if crowded.any() and k < len(vectors):
+        rows = similarity[crowded]
+        inside[crowded] &= rows >= np.partition(rows, -k, axis=1)[:, -k, None]
+    places = np.flatnonzero(inside)
+    found_rows, columns = np.divmod(places, len(vectors))
+    return _Candidates(found_rows, columns, similarity.ravel()[places])
+
+
+def candidates_on(device: "torch.device", queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
+    """Do what `_candidates` does on a device of torch; its product may differ in the last bit."""
+    import torch
+
+    similarity = torch.from_numpy(queries).to(device) @ torch.from_numpy(vectors).to(device).T
+    bound = torch.from_numpy(np.ascontiguousarray(least)).to(device)
+    if k < len(vectors):
+        bound = torch.maximum(bound, similarity.topk(k, dim=1).values[:, -1])
+    rows, columns = (similarity >= bound[:, None]).nonzero(as_tuple=True)
+    return _Candidates(rows.cpu().numpy(), columns.cpu().numpy(), similarity[rows, columns].cpu().numpy())
+
+
+class _Best:
+    """The nearest documents so far of each query, (queries, k): cosines that fall, and numbers."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.cosines = np.full((queries, k), -np.inf, dtype=np.float32)
+        self.numbers = np.full((queries, k), NONE, dtype=np.int64)
+        self.ids = Spool()
+
+    def take_ids(self, documents: Iterable[Document]) -> int:
+        """Keep the ids of the next documents; return the number of the first."""
+        first = len(self.ids)
+        for document in documents:
+            self.ids.append(document.id.encode("utf-8", "surrogatepass"))
+        return first
+
+    def offer(self, rows: Numbers, cosines: Vectors, numbers: Numbers) -> None:
+        """Let documents of a block compete; the rows rise, and documents of one row come by falling id."""
+        k = self.cosines.shape[1]
+        rows, cosines, numbers, _ = _ordered(rows, cosines, numbers, k)
+        touched = np.unique(rows)
+        known = self.numbers[touched] != NONE
+        rows = np.concatenate([np.repeat(touched, known.sum(axis=1)), rows])
+        cosines = np.concatenate([self.cosines[touched][known], cosines])
+        numbers = np.concatenate([self.numbers[touched][known], numbers])
+        for row in self._torn(rows, cosines):
+            inside = np.flatnonzero(rows == row)
+            by_id = sorted(inside.tolist(), key=lambda place: self._rank(cosines[place], numbers[place]), reverse=True)
+            cosines[inside], numbers[inside] = cosines[by_id], numbers[by_id]
+        rows, cosines, numbers, ranks = _ordered(rows, cosines, numbers, k)
+        self.cosines[rows, ranks], self.numbers[rows, ranks] = cosines, numbers
+
+    def _torn(self, rows: Numbers, cosines: Vectors) -> list[int]:
+        """Return the rows of which documents with one cosine are partly among the k nearest."""
+        k = self.cosines.shape[1]
+        rows, cosines, _, ranks = _ordered(rows, cosines, rows, k + 1)
+        last = np.flatnonzero(ranks == k)
+        torn: list[int] = rows[last[cosines[last] == cosines[last - 1]]].tolist()
+        return torn
+
+    def sort(self) -> None:
+        """Bring documents of the same cosine into the order of their ids."""
+        alike = (self.cosines[:, 1:] == self.cosines[:, :-1]) & (self.numbers[:, 1:] != NONE)
+        for row in np.flatnonzero(alike.any(axis=1)).tolist():
+            count = int((self.numbers[row] != NONE).sum())
+            cosines, numbers = self.cosines[row], self.numbers[row]
+            order = sorted(range(count), key=lambda place: self._rank(cosines[place], numbers[place]), reverse=True)
+            self.cosines[row, :count], self.numbers[row, :count] = cosines[order], numbers[order]
+
+    def _rank(self, cosine: Any, number: Any) -> tuple[float, str]:
+        return float(cosine), self.ids[int(number)].decode("utf-8", "surrogatepass")
+
+
+def _ordered(
+    rows: Numbers, cosines: Vectors, numbers: Numbers, most: int
+) -> tuple[Numbers, Vectors, Numbers, NDArray[np.int64]]:
+    """Sort by row and falling cosine, equal ones as they are; at most `most` of a row, with their ranks from 0."""
+    order = np.lexsort((-cosines, rows))
+    rows = rows[order]
+    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = ranks < most
+    order = order[kept]
+    return rows[kept], cosines[order], numbers[order], ranks[kept]

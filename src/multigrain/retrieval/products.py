@@ -1,0 +1,43 @@
+"""Products of two sets of vectors, block by block, on the GPU when there is one."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multigrain.model.roles import Vectors
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Products:
+    """The products of some vectors, which stay on the GPU, with others that come in blocks.
+
+    Args:
+        vectors: (P, d).
+        device: where the products are computed; by default a GPU, if torch has been imported, as it is where anything
+            was encoded, and sees one. Without a device numpy computes them. Other devices may round otherwise.
+    """
+
+    def __init__(self, vectors: Vectors, device: "torch.device | None" = None) -> None:
+        torch = sys.modules.get("torch")
+        if device is None and torch is not None and torch.cuda.is_available():
+            device = torch.device("cuda")
+        self._device = device
+        self._vectors: Any = vectors if device is None else torch.from_numpy(vectors).to(device)  # type: ignore[union-attr]
+        self._block: Any = None
+
+    def take(self, block: Vectors) -> None:
+        """Take the next block of vectors, (n, d)."""
+        if self._device is None:
+            self._block = block.T
+        else:
+            torch: Any = sys.modules["torch"]
+            self._block = torch.from_numpy(np.ascontiguousarray(block)).to(self._device).T
+
+    def of(self, rows: slice) -> Vectors:
+        """Return the products, (rows, n), of some of the vectors with the block."""
+        products: Any = self._vectors[rows] @ self._block
+        result: Vectors = products if self._device is None else products.cpu().numpy()
+        return result
