@@ -19,7 +19,7 @@ NO_PATHS = {
     "ModelSection", "MultigrainError", "Negative", "Pair", "RunError",
 }  # fmt: skip
 """Types; those of settings are tried apart."""
-VERBS = ("run", "check", "synthesize", "grade", "train", "evaluate", "export_model")
+VERBS = ("run", "check", "synthesize", "grade", "dropped", "train", "evaluate", "export_model")
 Kind = Callable[[Path], str | Path]
 
 

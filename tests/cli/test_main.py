@@ -14,6 +14,7 @@ from multigrain.cli.parser import VERBS
 from multigrain.config import load_config
 from multigrain.pipeline import verbs
 from tests.conftest import small_pairs
+from tests.pipeline.test_dropped import graded_run
 
 
 def stderr_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -245,3 +246,16 @@ def test_misspelt_verbs_and_options(arguments: str, expected: str, capsys: pytes
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and expected in err
+
+
+def test_dropped_counts_a_run_and_shows_a_pair(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stderr_of(capsys, "dropped", str(run_toml)).endswith(
+        "tiny: no graded tuples here. Run: multigrain grade RUN.toml\n"
+    )
+    graded_run(run_toml)
+    assert main(["dropped", str(run_toml)]) == 0
+    assert "19 candidates dropped" in capsys.readouterr().out
+    assert main(["dropped", str(run_toml), "--pair", "q1"]) == 0
+    out, err = capsys.readouterr()
+    assert "length (2)" in out and "given text" in out and err == ""
+    assert 'did you mean "q10"?' in stderr_of(capsys, "dropped", str(run_toml), "--pair", "Q10")
