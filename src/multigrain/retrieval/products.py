@@ -1,14 +1,11 @@
 """Products of two sets of vectors, block by block, on the GPU when there is one."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from multigrain.model.roles import Vectors
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Products:
@@ -20,12 +17,12 @@ class Products:
             was encoded, and sees one. Without a device numpy computes them. Other devices may round otherwise.
     """
 
-    def __init__(self, vectors: Vectors, device: "torch.device | None" = None) -> None:
-        torch = sys.modules.get("torch")
+    def __init__(self, vectors: Vectors, device: Any = None) -> None:
+        torch: Any = sys.modules.get("torch")
         if device is None and torch is not None and torch.cuda.is_available():
             device = torch.device("cuda")
         self._device = device
-        self._vectors: Any = vectors if device is None else torch.from_numpy(vectors).to(device)  # type: ignore[union-attr]
+        self._vectors: Any = vectors if device is None else torch.from_numpy(vectors).to(device)
         self._block: Any = None
 
     def take(self, block: Vectors) -> None:
