@@ -92,10 +92,9 @@ def check(config: Config, _dimension: int) -> dict[str, int]:
 
 
 def evaluate(config: Config, _dimension: int) -> dict[str, int]:
-    hashed = [Hashed(side) for side in ("base", "trained")]
-    names = ("base_encoder", "trained_encoder")
-    with patch.multiple(
-        evaluate_stage, **{name: lambda *_, e=each: e for name, each in zip(names, hashed, strict=True)}
+    with (
+        patch.object(evaluate_stage, "base_encoder", lambda *_: Hashed("base")),
+        patch.object(evaluate_stage, "trained_encoder", lambda *_: Hashed("trained")),
     ):
         return evaluate_stage.evaluate(config, RunDir(config.folder)).counts
 
@@ -119,7 +118,8 @@ class Hashed:
         """Return (texts, 32) vectors of length 1."""
         digests = [hashlib.blake2b(text.encode(), digest_size=DIMENSION, key=self._name).digest() for text in texts]
         numbers = np.frombuffer(b"".join(digests), dtype=np.int8).reshape(-1, DIMENSION).astype(np.float32)
-        return numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
+        unit: Vectors = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
+        return unit
 
 
 class HashedModel:

@@ -162,7 +162,7 @@ def own_pairs(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]
 
 def pairs_of(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]:
     """Return one pair for each query and relevant document, in a temporary file (see `RecordFile`)."""
-    wanted = {document for found in task.relevance.values() for document, grade in found.items() if grade > 0}
+    wanted = {id for found in task.relevance.values() for id, grade in found.items() if grade > 0}
     numbers: dict[str, int] = {}
     documents = RecordFile(Document, folder=folder)
     for document in task.documents:
@@ -171,10 +171,10 @@ def pairs_of(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]:
             documents.append(document)
     pairs = RecordFile(Pair, folder=folder)
     for query, found in task.relevance.items():
-        for document, grade in found.items():
+        for id, grade in found.items():
             if grade > 0:
-                text = documents[numbers[document]].text
-                pairs.append(Pair(f"{query}/{document}", task.queries[query], text))
+                text = documents[numbers[id]].text
+                pairs.append(Pair(f"{query}/{id}", task.queries[query], text))
     return pairs
 
 

@@ -1,6 +1,6 @@
 """The documents of a run: each text of the corpus once, marked by who may look at it."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from multigrain.data.key_table import KeyTable, exact_key
@@ -16,7 +16,7 @@ class Documents:
     """
 
     read: Callable[[], Iterable[Document]]
-    held_out: Container[int]
+    held_out: KeyTable | frozenset[int]
     """The `text_key` of the texts that are held out."""
     count: int
     check: Callable[[], None] | None = None

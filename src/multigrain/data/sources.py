@@ -244,11 +244,11 @@ def distinct(given: Sequence[Candidate], pairs: Sequence[Pair]) -> Sequence[Cand
     left_out = Counter[str]()
     for place, candidate in enumerate(given):
         own, text = exact_key(candidate.pair_id), text_key(candidate.text)
-        number = pair_numbers.get(own)
-        assert number is not None
+        of_pair = pair_numbers.get(own)
+        assert of_pair is not None
         if not candidate.text.strip():
             left_out["blank"] += 1
-        elif _joined(queries[number], text) in positives:
+        elif _joined(queries[of_pair], text) in positives:
             left_out["positives of the same query"] += 1
         elif not seen.add(_joined(own, text)):
             left_out["repeated"] += 1

@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -170,7 +170,7 @@ def usable_negatives(split: SplitData) -> tuple[Sequence[Candidate], int]:
     return take(split.given, np.asarray(places)[order]), left_out
 
 
-def _positives(train: Iterable[Pair], test: Iterable[Pair], held_out: Container[int], side: Split) -> Documents:
+def _positives(train: Iterable[Pair], test: Iterable[Pair], held_out: KeyTable, side: Split) -> Documents:
     """Return the positives as the corpus; `side` says who may look at those that are not held out."""
 
     def read() -> Iterator[Document]:
