@@ -31,6 +31,7 @@ from benchmarks.shared.environment import environment, parser_of, require_commit
 from benchmarks.shared.result_files import open_result
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
+from multigrain.data.mined_candidates import MinedFile
 from multigrain.grading.bm25_judge import Bm25Judge
 from multigrain.model.roles import Vectors
 from multigrain.pipeline.run_dir import RunDir
@@ -126,7 +127,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         )
         judges: dict[str, Relevance] = {"static": StaticJudge(), "bm25": by_words.scores}
         ranks = {"static": static_ranks(run), "bm25": bm25_ranks(run)}
-        candidates = sum(1 for _ in read_candidates(run.candidates))
+        candidates = sum(1 for _ in read_candidates(run.candidates)) + MinedFile(run.mined).rows
         result[way] = {
             "candidates": candidates,
             "candidates_per_minute": round(60 * candidates / seconds),

@@ -12,14 +12,14 @@ import numpy as np
 
 from multigrain.config import Config
 from multigrain.data.corpus_file import Corpus
-from multigrain.data.jsonl import read_objects
-from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.jsonl import PairFile
+from multigrain.data.mined_candidates import MinedFile, mined_writer
 from multigrain.files import to_line, write_objects
 from multigrain.model.encode import CachedEncoder
 from multigrain.model.roles import Vectors
+from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import data as data_stage
-from multigrain.records import Pair, to_json
 from multigrain.retrieval.mine import mine_candidates
 
 SEED = 7
@@ -85,7 +85,19 @@ def mining(config: Config, dimension: int) -> dict[str, int]:
     run_dir = RunDir(config.folder)
     model = cast(Any, WordHashing(dimension))
     embed = CachedEncoder(lambda: model, "word hashing", run_dir.judge_vectors, "encoding")
-    known = FalseNegatives([Pair(**fields) for _, fields in read_objects(run_dir.train_pairs)])
-    bounds = config.grading.bounds
-    found = mine_candidates(known, Corpus(run_dir.corpus), embed, "word hashing", bounds, config.mining, config.seed)
-    return {"candidates": write_objects(run_dir.candidates, map(to_json, found))}
+    waves = mine_candidates(
+        pairs=PairFile(run_dir.train_pairs),
+        known=false_negatives_of(run_dir),
+        documents=Corpus(run_dir.corpus),
+        embed=embed,
+        bounds=config.grading.bounds,
+        mining=config.mining,
+        judges=["embedding", "bm25"],
+        seed=config.seed,
+        folder=run_dir.mined.parent,
+    )
+    run_dir.mined.parent.mkdir(parents=True, exist_ok=True)
+    with mined_writer(run_dir.mined) as writer:
+        for mined in waves:
+            writer.write(mined)
+    return {"candidates": MinedFile(run_dir.mined).rows}

@@ -15,7 +15,7 @@ from benchmarks.shared.data_sets import DATA_SETS
 from multigrain.config import ModelSection, TrainingSection
 from multigrain.model.build import build_model
 from multigrain.records import GradedTuple, Negative, folded
-from multigrain.retrieval.bm25 import nearest_by_words
+from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.training import train
 from multigrain.training.batches import column_names
 from multigrain.training.curriculum import Curriculum, plan
@@ -80,7 +80,7 @@ def tuples() -> list[GradedTuple]:
         positives.setdefault(folded(pair["query"]), set()).add(folded(pair["positive"]))
     draw = random.Random(SEED)
     drawn = draw.sample(pairs, PAIRS)
-    nearest = nearest_by_words([pair["query"] for pair in drawn], enumerate(corpus), 210, "english")
+    nearest = Bm25Index([pair["query"] for pair in drawn], corpus, "english").nearest(depth=210).numbers.tolist()
     graded = []
     for number, (pair, row) in enumerate(zip(drawn, nearest, strict=True)):
         own = positives[folded(pair["query"])]

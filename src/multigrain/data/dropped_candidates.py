@@ -85,8 +85,8 @@ def read_dropped(path: Path, pair: int | None = None) -> Iterator[dict[str, Any]
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             if pair is None or _may_hold(file.metadata.row_group(group).column(0).statistics, pair):
-                rows = file.read_row_group(group).to_pylist()
-                yield from (row for row in rows if pair is None or row["pair"] == pair)
+                rows = file.read_row_group(group)
+                yield from (rows if pair is None else rows.filter(pa.compute.equal(rows["pair"], pair))).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(path, f"cannot be read ({error}). Make it again by grade.") from None
 
