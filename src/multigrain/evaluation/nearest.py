@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ from multigrain.data.blocks import blocks
 from multigrain.data.record_file import Numbers, Spool
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document
-
-if TYPE_CHECKING:
-    import torch
 
 BLOCK = 16_384
 """Documents whose texts and vectors are in memory at once."""
@@ -103,10 +100,9 @@ def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _
     return _Candidates(found_rows, columns, similarity.ravel()[places])
 
 
-def candidates_on(device: "torch.device", queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
+def candidates_on(device: Any, queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
     """Do what `_candidates` does on a device of torch; its product may differ in the last bit."""
-    import torch
-
+    torch: Any = sys.modules["torch"]
     similarity = torch.from_numpy(queries).to(device) @ torch.from_numpy(vectors).to(device).T
     bound = torch.from_numpy(np.ascontiguousarray(least)).to(device)
     if k < len(vectors):
