@@ -291,6 +291,8 @@ def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Foun
     """Offer the documents that BM25 found, at their rank, where no others are measured."""
     for start in range(0, len(wave.shares), PAIRS):
         pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
+        if not len(pairs):
+            continue
         relative = np.einsum("cd,cd->c", wave.shares[pairs], block.vectors[columns])
         rows, row = np.unique(pairs, return_inverse=True)
         grid = np.zeros((len(rows), len(block.numbers)), dtype=np.float32)
