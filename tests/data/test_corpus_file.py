@@ -26,3 +26,10 @@ def test_blank_lines_are_no_documents(tmp_path: Path) -> None:
     corpus = Corpus(path)
     assert len(corpus) == 2
     assert list(corpus) == [corpus[0], corpus[1]] == [Document("a", "one"), Document("b", "two")]
+
+
+def test_texts_by_number(tmp_path: Path) -> None:
+    write_objects(tmp_path / "corpus.jsonl", (to_json(document) for document in DOCUMENTS))
+    corpus = Corpus(tmp_path / "corpus.jsonl")
+    assert corpus.texts([2, 0, 2, 1]) == [DOCUMENTS[number].text for number in (2, 0, 2, 1)]
+    assert corpus.texts([]) == []

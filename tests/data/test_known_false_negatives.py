@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from multigrain.config import load_config
 from multigrain.data.corpus_file import Corpus
-from multigrain.data.jsonl import read_candidates, read_pairs, read_tuples
-from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.jsonl import read_pairs, read_tuples
+from multigrain.data.known_false_negatives import NONE, FalseNegatives, classes_of_pairs, keys_of
+from multigrain.data.mined_candidates import read_mined
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import write_json
 from multigrain.model.load import load_base
@@ -22,7 +23,7 @@ from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.known_false_negatives import false_negatives_of, own_documents
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.records import Document, Pair, folded
+from multigrain.records import Candidate, Document, Pair, folded, to_json
 from tests.conftest import WORDS
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
@@ -43,7 +44,7 @@ def test_equal_to_the_definition(
     )
     documents = [Document(str(i), text, group=group.upper()) for i, (text, group) in enumerate(grouped)]
     known, everything = FalseNegatives(pairs, pairs + more, documents), pairs + more
-    of_row = [set(row) for row in known.classes()]
+    of_row = [set(row) - {NONE} for row in classes_of_pairs(pairs).tolist()]
     for row, pair in enumerate(pairs):
         answers = {pair.query, *(other.positive for other in everything if other.query == pair.query)}
         own = [other for other in everything if other.group == pair.group is not None]
@@ -52,9 +53,9 @@ def test_equal_to_the_definition(
         for text in "abcd":
             rule = "known positive" if text in answers else "same group" if text in group else None
             assert known.rule(pair, text.upper() + " ") == rule
-            places, classes = known.classes_of(["x", text])
-            assert set(places) <= {1}
-            assert bool(of_row[row] & set(classes)) == (rule is not None)
+            places, classes = known.classes_of(keys_of(["x", text]))
+            assert set(places.tolist()) <= {1}
+            assert bool(of_row[row] & set(classes.tolist())) == (rule is not None)
 
 
 def test_a_query_of_many_positives_takes_little_memory() -> None:
@@ -64,7 +65,7 @@ def test_a_query_of_many_positives_takes_little_memory() -> None:
     pairs = [Pair(str(i), "the query", f"answer {i}") for i in range(4000)]
     tracemalloc.start()
     known = FalseNegatives(pairs)
-    assert len(known.classes_of([pair.positive for pair in pairs])[0]) == 4000
+    assert len(known.classes_of(keys_of(pair.positive for pair in pairs))[0]) == 4000
     assert tracemalloc.get_traced_memory()[1] < 4e6
     tracemalloc.stop()
 
@@ -86,6 +87,13 @@ def negatives_of(folder: Path) -> list[tuple[str, str]]:
     return [(folded(t.query), folded(n.text)) for t in read_tuples(RunDir(folder).tuples) for n in t.negatives]
 
 
+def mined_of(run_dir: RunDir) -> list[tuple[Pair, str]]:
+    """Pairs with the texts that were mined for them."""
+    pairs, mined = list(read_pairs(run_dir.train_pairs)), read_mined(run_dir.mined)
+    texts = Corpus(run_dir.corpus).texts(mined.document.tolist())
+    return [(pairs[number], text) for number, text in zip(mined.pair.tolist(), texts, strict=True)]
+
+
 def test_a_pair_that_is_cut_off_answers_its_query_all_the_same(run_toml: Path, write_jsonl: Write) -> None:
     rows = many_positives(20, 4)
     write_jsonl("pairs.jsonl", rows)
@@ -103,18 +111,13 @@ def test_a_pair_that_is_cut_off_answers_its_query_all_the_same(run_toml: Path, w
     assert {p.id for p in files[2]} == {row["id"] for row in rows if row["query"] in trained} & cut_off
     assert 5 < len(files[2]) < len(cut_off)
     answers = {(folded(row["query"]), folded(row["positive"])) for row in rows}
-    queries = {pair.id: folded(pair.query) for pair in files[0]}
-    mined = list(read_candidates(run_dir.candidates))
+    mined = mined_of(run_dir)
     assert len(mined) > 100
-    assert not {(queries[c.pair_id], folded(c.text)) for c in mined} & answers
+    assert not {(folded(pair.query), folded(text)) for pair, text in mined} & answers
     # What another stage proposes is caught in grading.
     query, cut = next((p.id, o.positive) for p in files[0] for o in files[2] if o.query == p.query)
-    changed = [json.loads(line) for line in run_dir.candidates.read_text().splitlines()]
-    for fields in changed:
-        if fields["pair_id"] == query:
-            fields["text"] = cut.upper()
-            break
-    run_dir.candidates.write_text("".join(json.dumps(fields) + "\n" for fields in changed))
+    proposed = Candidate(query, 4, cut.upper(), "llm", "m")
+    run_dir.candidates.write_text(json.dumps(to_json(proposed)) + "\n")
     verbs.grade(config)
     assert not set(negatives_of(config.folder)) & answers
     assert '"rule": "known positive"' in run_dir.dropped.read_text()
@@ -155,7 +158,8 @@ def test_a_run_folder_without_the_file_goes_on(run_toml: Path) -> None:
     assert freshness.finished(config, run_dir)[0] == "data"
     verbs.synthesize(config)
     assert not run_dir.other_pairs.exists()
-    assert len(false_negatives_of(run_dir).pairs) == 30
+    known, pairs = false_negatives_of(run_dir), list(read_pairs(run_dir.train_pairs))
+    assert [known.rule(pair, pair.positive) for pair in pairs] == ["known positive"] * 30
     assert own_documents(run_dir) == []
 
 
@@ -184,10 +188,9 @@ def test_texts_of_a_group_are_no_negatives_of_each_other(run_toml: Path, write_j
     assert graded
     assert all(t.group == group_of[folded(t.query)] for t in graded)
     assert all(group_of[folded(n.text)] != t.group for t in graded for n in t.negatives)
-    mined = [c for c in read_candidates(run_dir.candidates) if c.model != "given"]
-    groups = {pair.id: pair.group for pair in read_pairs(run_dir.train_pairs)}
+    mined = mined_of(run_dir)
     assert len(mined) > 50
-    assert all(group_of[folded(c.text)] != groups[c.pair_id] for c in mined)
+    assert all(group_of[folded(text)] != pair.group for pair, text in mined)
     assert '"rule": "same group"' in run_dir.dropped.read_text()  # the given ones
 
 
@@ -207,11 +210,10 @@ def test_a_query_that_is_a_document_is_no_document_for_itself(
     config = load_config(run_toml, [*more, "data.held_out=0.3", "grading.false_negative_above=9"])
     verbs.synthesize(config)
     run_dir = RunDir(config.folder)
-    train, held_out = list(read_pairs(run_dir.train_pairs)), list(read_pairs(run_dir.held_out_pairs))
-    queries = {pair.id: pair.query for pair in train}
-    mined = list(read_candidates(run_dir.candidates))
+    held_out = list(read_pairs(run_dir.held_out_pairs))
+    mined = mined_of(run_dir)
     assert len(mined) > 100
-    assert not [c for c in mined if c.text == f"A {queries[c.pair_id]}"]
+    assert not [text for pair, text in mined if text == f"A {pair.query}"]
     task = held_out_task(held_out, Corpus(run_dir.corpus), own_documents(run_dir))
     assert task.own == {pair.id: pair.id.partition("/")[0] for pair in held_out}
     # And a search for the query finds others.

@@ -2,21 +2,24 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
 from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.model.roles import Role
-from multigrain.records import FALSE_NEGATIVE, Candidate, Document, Pair, grade_of, identity
+from multigrain.records import FALSE_NEGATIVE, Document, Pair, grade_of, identity
 from multigrain.retrieval import mine as module
+from multigrain.retrieval.bm25 import Words, statistics_of
+from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.mine import mine_candidates
 
 BOUNDS = (0.35, 0.6, 0.8, 0.95)
@@ -30,20 +33,43 @@ def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
     return np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
 
 
-def candidates(documents: list[Document], pairs: list[Pair], mining: MiningSection = EMBEDDING) -> list[Candidate]:
-    return list(mine_candidates(FalseNegatives(pairs), documents, embed, "m", BOUNDS, mining))
+class Found(NamedTuple):
+    """A mined candidate, with its pair and its text."""
+
+    pair_id: str
+    grade: int
+    text: str
+    method: str
+    rank: int
+
+
+def read(waves: Iterable[Mined], documents: list[Document], pairs: list[Pair]) -> list[Found]:
+    found = []
+    for mined in waves:
+        columns = (mined.pair, mined.document, mined.grade, mined.method, mined.rank)
+        for pair, document, grade, method, rank in zip(*(column.tolist() for column in columns), strict=True):
+            found.append(Found(pairs[pair].id, grade, documents[document].text, METHODS[method], rank))
+    return found
+
+
+def candidates(documents: list[Document], pairs: list[Pair], mining: MiningSection = EMBEDDING) -> list[Found]:
+    waves = mine_candidates(pairs, FalseNegatives(pairs), documents, embed, BOUNDS, mining=mining)
+    return read(waves, documents, pairs)
 
 
 def mine(cosines: Sequence[float], pairs: list[Pair], **settings: Any) -> list[tuple[int, str]]:
     documents = [Document(str(i), f"{cosine} d{i}") for i, cosine in enumerate(cosines)]
     mining = MiningSection.model_validate({"methods": ["embedding"], "per_grade": 1, **settings})
-    return [(candidate.grade, candidate.text) for candidate in candidates(documents, pairs, mining)]
+    return [(found.grade, found.text) for found in candidates(documents, pairs, mining)]
 
 
-@pytest.fixture(params=[(1, 1), (2, 3), (7, 5), (256, 1024)])
+SIZES = ("PAIRS", "BLOCK", "FIRST_BLOCK", "WAVE")
+
+
+@pytest.fixture(params=[(1, 1, 1, 1), (2, 3, 1, 2), (7, 5, 2, 3), (256, 1024, 64, 32_768)])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAIRS", request.param[0])
-    monkeypatch.setattr(module, "BLOCK", request.param[1])
+    for name, size in zip(SIZES, request.param, strict=True):
+        monkeypatch.setattr(module, name, size)
 
 
 def test_neighbours_are_cut_into_grades_by_hand() -> None:
@@ -58,10 +84,9 @@ def test_the_positives_of_a_query_and_the_query_itself_are_never_its_negatives()
     # d0 is the other pair's positive, and d1 would be the query, but for its case.
     assert mine([0.8, 0.1], pairs) == [(2, "0.1 d1")] * 2
     documents, pair = [Document("0", "0.2 q"), Document("1", "0.3 Q")], Pair("p", "0.3 q", "1 positive")
-    found = mine_candidates(
-        FalseNegatives([pair]), documents, embed, "m", (0.35, 0.6, 0.8, 99), MiningSection(per_grade=9)
-    )
-    assert [c.text for c in found] == ["0.2 q"]
+    mining, bounds = MiningSection(per_grade=9), (0.35, 0.6, 0.8, 99)
+    found = mine_candidates([pair], FalseNegatives([pair]), documents, embed, bounds, mining=mining)
+    assert [c.text for c in read(found, documents, [pair])] == ["0.2 q"]
 
 
 def test_held_out_documents_are_never_looked_at() -> None:
@@ -79,17 +104,22 @@ cosine_lists = st.lists(st.integers(-99, 99).map(lambda i: i / 100), min_size=1,
 PAIRS = [Pair(str(i), "1 q", f"{0.305 + i / 10} p{i}") for i in range(4)]
 
 
-@given(cosine_lists, st.integers(1, 3), st.permutations(PAIRS), st.integers(1, 5), st.integers(1, 40))
+sizes = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 5))
+
+
+@settings(deadline=None)
+@given(cosine_lists, st.integers(1, 3), st.permutations(PAIRS), sizes)
 def test_neither_order_nor_blocks_change_the_choice(
-    cosines: list[float], per_grade: int, order: list[Pair], rows: int, columns: int
+    cosines: list[float], per_grade: int, order: list[Pair], at_once: tuple[int, ...]
 ) -> None:
     expected = {pair.id: mine(cosines, [pair], per_grade=per_grade) for pair in PAIRS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PAIRS", rows)
-        patch.setattr(module, "BLOCK", columns)
+        for name, size in zip(SIZES, at_once, strict=True):
+            patch.setattr(module, name, size)
         assert mine(cosines, order, per_grade=per_grade) == [item for pair in order for item in expected[pair.id]]
 
 
+@settings(deadline=None)
 @given(cosine_lists, st.integers(1, 3))
 def test_a_grade_has_as_many_as_there_are(cosines: list[float], per_grade: int) -> None:
     """Against the definition: the grade of each document by `grade_of`, and no more than `per_grade` of each."""
@@ -123,7 +153,7 @@ def test_bm25_takes_the_nearest_by_words_in_each_band() -> None:
     ]
     pair = Pair("p", "1 ship harbours cat", "0.9 p")
     found = candidates(documents, [pair], BM25)
-    assert [(c.grade, c.text.split()[0], c.model) for c in found] == [
+    assert [(c.grade, c.text.split()[0], c.method) for c in found] == [
         (1, "0.05", "bm25"),
         (3, "0.65", "bm25"),
     ]
@@ -132,10 +162,10 @@ def test_bm25_takes_the_nearest_by_words_in_each_band() -> None:
 def test_what_both_methods_find_is_proposed_once() -> None:
     documents = [Document("0", "0.1 ship"), Document("1", "0.2 cat")]
     found = candidates(documents, [Pair("p", "1 ship", "0.9 p")], MiningSection(per_grade=2))
-    assert [(c.text, c.model) for c in sorted(found, key=lambda c: c.text)] == [("0.1 ship", "m"), ("0.2 cat", "m")]
+    assert [(c.text, c.method) for c in sorted(found, key=lambda c: c.text)] == [("0.1 ship", "embedding"), ("0.2 cat", "embedding")]
     methods = MiningSection(per_grade=2, methods=["bm25", "embedding"])
     found = candidates(documents, [Pair("p", "1 ship", "0.9 p")], methods)
-    assert [(c.text, c.model) for c in found] == [("0.1 ship", "bm25"), ("0.2 cat", "m")]
+    assert [(c.text, c.method) for c in found] == [("0.1 ship", "bm25"), ("0.2 cat", "embedding")]
 
 
 def test_bm25_never_proposes_what_may_not_be(blocks: None) -> None:
@@ -160,27 +190,110 @@ def hashed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
 
 def test_equivalence_with_brute_force(blocks: None) -> None:
     """All of both methods on a small corpus, one pair and one document at a time."""
-    from multigrain.retrieval.bm25 import nearest_by_words
-
     draw = np.random.default_rng(3)
     texts = [" ".join(draw.choice(WORDS, 4)) + f" {i}" for i in range(60)]
     documents = [Document(str(i), text) for i, text in enumerate(texts)]
     pairs = [Pair(str(i), " ".join(draw.choice(WORDS, 2)) + f" q{i}", texts[i]) for i in range(12)]
-    found = list(mine_candidates(FalseNegatives(pairs), documents, hashed, "m", BOUNDS, MiningSection(per_grade=16)))
-    ranked = nearest_by_words([p.query for p in pairs], enumerate(texts), 100, "english")
+    mining = MiningSection(per_grade=16)
+    waves = mine_candidates(pairs, FalseNegatives(pairs), documents, hashed, BOUNDS, mining=mining)
+    found = read(waves, documents, pairs)
+    ranked = Bm25Index([p.query for p in pairs], texts, "english").nearest(100).numbers
     for pair, nearest in zip(pairs, ranked, strict=True):
         query, positive = hashed([pair.query], "query")[0], hashed([pair.positive], "document")[0]
         own = float(query @ positive)
         grades = {text: grade_of(float(query @ hashed([text], "document")[0]) / own, BOUNDS) for text in texts}
         grades[pair.positive] = FALSE_NEGATIVE
-        mined = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.model == "m"]
-        by_words = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.model == "bm25"]
+        mined = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.method == "embedding"]
+        by_words = [(c.grade, c.text) for c in found if c.pair_id == pair.id and c.method == "bm25"]
         for grade in (1, 2, 3, 4):
             band = {text for text in texts if grades[text] == grade} if own > 0 else set()
             chosen = {text for g, text in mined if g == grade}
             assert chosen <= band and len(chosen) == min(16, len(band))
             best = [texts[n] for n in nearest if n >= 0 and texts[n] in band][:16]
             assert [text for g, text in by_words if g == grade] == [text for text in best if text not in chosen]
+        for c in found:
+            if c.pair_id == pair.id:
+                place = NO_RANK if c.method == "embedding" else nearest.tolist().index(texts.index(c.text))
+                assert c.rank == place
+
+
+WORD_PAIRS = [
+    Pair("in the corpus", "1 ships harbour", "0.9 a ship in the harbour of ships"),
+    Pair("not in it", "1 copper cat", "0.5 the cats and a copper copper mirror"),
+    Pair("no word", "1 thunder", "0.8 letters"),
+]
+WORD_DOCUMENTS = [
+    Document("0", "0.1 ship cat copper"),
+    Document("1", "0.3 copper thunder gardens ship", "held_out"),
+    Document("2", "0.9 A ship in the  harbour of ships"),
+    Document("3", "0.4 thunder harbour cats and ships"),
+    Document("4", "0.7 gardens of copper copper"),
+]
+
+
+@pytest.mark.parametrize("methods", [["embedding"], ["bm25"], ["embedding", "bm25"]])
+def test_recorded_scores_are_those_of_the_judges(blocks: None, methods: list[str]) -> None:
+    """Cosines by hand, and BM25 by the formula over what may be mined; of the positives too, wherever they lie."""
+    mining = MiningSection.model_validate({"methods": methods, "per_grade": 3})
+    waves = list(
+        mine_candidates(
+            WORD_PAIRS,
+            FalseNegatives(WORD_PAIRS),
+            WORD_DOCUMENTS,
+            embed,
+            BOUNDS,
+            mining=mining,
+            judges=["embedding", "bm25"],
+        )
+    )
+    words = Words("english")
+    texts = [document.text for document in WORD_DOCUMENTS if document.split != "held_out"]
+    statistics = statistics_of([pair.query for pair in WORD_PAIRS], texts, words)
+
+    def bm25(query: str, text: str) -> float:
+        (asked, found), names = words([query, text])
+        return statistics.bm25([names[n] for n in asked], Counter(names[n] for n in found))
+
+    count = 0
+    for mined in waves:
+        for row, (number, document) in enumerate(zip(mined.pair.tolist(), mined.document.tolist(), strict=True)):
+            pair, text = WORD_PAIRS[number], WORD_DOCUMENTS[document].text
+            count += 1
+            assert mined.scores["embedding"][row] == pytest.approx(float(text.split()[0]), abs=1e-6)
+            assert mined.positives["embedding"][row] == pytest.approx(float(pair.positive.split()[0]), abs=1e-6)
+            assert mined.scores["bm25"][row] == pytest.approx(bm25(pair.query, text), rel=1e-5, abs=1e-6)
+            assert mined.positives["bm25"][row] == pytest.approx(bm25(pair.query, pair.positive), rel=1e-5, abs=1e-6)
+    assert count == (5 if methods == ["bm25"] else 8)
+
+
+def test_only_the_judges_that_are_asked_for_are_recorded() -> None:
+    (mined,) = mine_candidates(WORD_PAIRS, FalseNegatives(WORD_PAIRS), WORD_DOCUMENTS, embed, BOUNDS)
+    assert set(mined.scores) == set(mined.positives) == {"embedding"}
+
+
+@pytest.mark.parametrize("wave", [1, 2, 3])
+def test_a_wave_that_is_there_is_left_out(wave: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAVE", wave)
+    known = FalseNegatives(WORD_PAIRS)
+    all_waves = list(mine_candidates(WORD_PAIRS, known, WORD_DOCUMENTS, embed, BOUNDS, judges=["embedding", "bm25"]))
+    assert len(all_waves) == -(-len(WORD_PAIRS) // wave)
+    for first in range(len(all_waves) + 1):
+        rest = mine_candidates(
+            WORD_PAIRS, known, WORD_DOCUMENTS, embed, BOUNDS, judges=["embedding", "bm25"], first_wave=first
+        )
+        for mined, again in zip(all_waves[first:], rest, strict=True):
+            assert mined.pair.tolist() == again.pair.tolist()
+            assert mined.document.tolist() == again.document.tolist()
+            assert mined.scores["bm25"].tolist() == again.scores["bm25"].tolist()
+            assert mined.positives["bm25"].tolist() == again.positives["bm25"].tolist()
+
+
+@pytest.mark.parametrize("methods", [["embedding"], ["bm25"], ["embedding", "bm25"]])
+@pytest.mark.parametrize("documents", [[], [Document("0", "not even a number", "held_out")]])
+def test_a_corpus_without_documents(methods: list[str], documents: list[Document]) -> None:
+    mining = MiningSection.model_validate({"methods": methods})
+    assert candidates(documents, WORD_PAIRS, mining) == []
+    assert candidates(WORD_DOCUMENTS, [], mining) == []
 
 
 PROGRAM = """

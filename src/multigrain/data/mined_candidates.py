@@ -151,13 +151,12 @@ class MinedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        self._path = path
+        with self._faults_explained():
             self._file = pq.ParquetFile(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(path, f"cannot be read ({error}). Make it again by synthesize.") from None
         self.rows: int = self._file.metadata.num_rows
         self._groups = self._batches()
-        self._read = no_candidates()
+        self._read = _from_table(self._file.schema_arrow.empty_table())
 
     def up_to(self, pair: int) -> Mined:
         """Return the candidates of the pairs before this number that were not returned before."""
@@ -172,8 +171,16 @@ class MinedFile:
         return _joined([part for part in parts if len(part)] or parts[-1:])
 
     def _batches(self) -> Iterator[Mined]:
-        for batch in self._file.iter_batches(batch_size=ROWS // 16):
-            yield _from_table(pa.Table.from_batches([batch]))
+        with self._faults_explained():
+            for batch in self._file.iter_batches(batch_size=ROWS // 16):
+                yield _from_table(pa.Table.from_batches([batch]))
+
+    @contextmanager
+    def _faults_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(self._path, f"cannot be read ({error}). Make it again by synthesize.") from None
 
 
 def read_mined(path: Path) -> Mined:

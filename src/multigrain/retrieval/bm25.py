@@ -73,7 +73,7 @@ class Statistics:
     """Word -> documents that have it, for the words of the queries."""
 
     def bm25(self, query: Sequence[str], text: Counter[str]) -> float:
-        """The BM25 of a text, given as its words and how often each stands there; see `nearest_by_words`."""
+        """The BM25 of a text, given as its words and how often each stands there."""
         norm = K1 * (1 - B + B * text.total() / (self.length or 1.0))
         return sum((self._idf(word) * text[word] / (text[word] + norm) for word in query if text[word]), start=0.0)
 

@@ -142,30 +142,23 @@ class _Counts:
     ) -> None:
         self._width = max(len(vocabulary), 1)
         self.having = np.zeros(len(vocabulary), dtype=np.int64)
-        self._files = [tempfile.TemporaryFile(dir=folder) for _ in range(2)]  # noqa: SIM115 (kept while this lives)
         lengths, ends, self.documents = array("I"), array("q", [0]), 0
         rest = iter(texts)
-        while block := list(islice(rest, AT_ONCE)):
-            self.documents += sum(text is not None for text in block)
-            counts = _counted(block, words, vocabulary)
-            lengths.extend(counts.lengths.tolist())
-            ends.extend((ends[-1] + np.cumsum(counts.distinct)).tolist())
-            self.having += np.bincount(counts.words, minlength=len(self.having))
-            self._files[0].write(counts.words.astype(np.uint32).tobytes())
-            self._files[1].write(counts.counts.tobytes())
+        with tempfile.TemporaryFile(dir=folder) as of_words, tempfile.TemporaryFile(dir=folder) as of_counts:
+            while block := list(islice(rest, AT_ONCE)):
+                self.documents += sum(text is not None for text in block)
+                counts = _counted(block, words, vocabulary)
+                lengths.extend(counts.lengths.tolist())
+                ends.extend((ends[-1] + np.cumsum(counts.distinct)).tolist())
+                self.having += np.bincount(counts.words, minlength=len(self.having))
+                of_words.write(counts.words.astype(np.uint32).tobytes())
+                of_counts.write(counts.counts.tobytes())
+            self._words, self._of_words = _mapped(of_words, np.uint32), _mapped(of_counts, np.uint16)
         self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float32)
         self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
-        self._words = self._mapped(0, np.uint32)
-        self._of_words = self._mapped(1, np.uint16)
 
     def __len__(self) -> int:
         return len(self._lengths)
-
-    def _mapped(self, number: int, kind: type[np.generic]) -> NDArray[Any]:
-        """Return the content of a file, of which only what is looked at is in memory."""
-        file: Any = self._files[number]
-        file.flush()
-        return np.memmap(file, kind, "r") if self._ends[-1] else np.empty(0, kind)
 
     def weights(self, numbers: Numbers) -> Matrix:
         """Return what a word of a query adds to the BM25 of each of these documents: (numbers, V)."""
@@ -184,6 +177,12 @@ class _Counts:
         values = idf[texts.words] * times / (times + np.repeat(norms, texts.distinct).astype(np.float32))
         ends = np.append(0, np.cumsum(texts.distinct))
         return sparse.csr_matrix((values, texts.words.astype(np.int32), ends), shape=(len(texts.lengths), self._width))
+
+
+def _mapped(file: Any, kind: type[np.generic]) -> NDArray[Any]:
+    """Return the content of a file, of which only what is looked at is in memory; it outlives the closing."""
+    file.flush()
+    return np.memmap(file, kind, "r") if file.tell() else np.empty(0, kind)
 
 
 class _Counted(NamedTuple):
