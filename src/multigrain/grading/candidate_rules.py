@@ -30,6 +30,8 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 """Scripts that write no spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 UNSPACED = re.compile(f"[{_UNSPACED}]")
 WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+ASCII_WORD = re.compile(r"\w+", re.ASCII)
+"""The same for ASCII, in a fourth of the time."""
 UNSPACED_WORD = 2
 """Characters of such a script that count as a word."""
 REMEMBERED = 512
@@ -160,4 +162,10 @@ def _nested(words: Counter[str], others: Counter[str]) -> bool:
 def _words_of(text: str) -> tuple[str, Counter[str]]:
     """Return the text as texts are compared, and how often each word stands in it."""
     text = folded(text)
-    return text, Counter(WORD.findall(text))
+    return text, Counter(words_of(text))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text; in scripts that write no spaces each character is one."""
+    found: list[str] = (ASCII_WORD if text.isascii() else WORD).findall(text)
+    return found

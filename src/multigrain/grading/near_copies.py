@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, UNSPACED, WORD, likeness, words_in
+from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, UNSPACED, likeness, words_in, words_of
 from multigrain.records import folded
 
 MOST_BYTES = 2**26
@@ -35,16 +35,23 @@ SIGNATURE = np.dtype(
 and a filter; and beside it the words by which lengths are compared, see `words_in`."""
 
 
-def signature(text: str) -> tuple[int, int, int, list[int], float]:
-    """Return the `SIGNATURE` of a text; hashes are those of this process."""
-    compared = folded(text)
-    words = WORD.findall(compared)
-    bits = [0] * FILTER
-    for word in set(words):
-        if len(word) >= LONG_WORD or UNSPACED.match(word):
-            place, bit = divmod(hash(word) % (64 * FILTER), 64)
-            bits[place] |= 1 << bit
-    return hash(compared), min(len(compared), COMPARED), len(words), bits, words_in(text)
+def signatures(texts: Sequence[str]) -> NDArray[np.void]:
+    """Return the `SIGNATURE` of each text, (texts,); hashes are those of this process."""
+    made = np.empty(len(texts), dtype=SIGNATURE)
+    filters = []
+    for place, text in enumerate(texts):
+        compared = folded(text)
+        words = words_of(compared)
+        bits = 0
+        for word in set(words):
+            if len(word) >= LONG_WORD or UNSPACED.match(word):
+                bits |= 1 << hash(word) % (64 * FILTER)
+        filters.append(bits.to_bytes(8 * FILTER, "little"))
+        row = made[place]
+        row["same"], row["characters"], row["words"] = hash(compared), min(len(compared), COMPARED), len(words)
+        row["length"] = words_in(text)
+    made["filter"] = np.frombuffer(b"".join(filters), dtype="<u8").reshape(-1, FILTER)
+    return made
 
 
 class Signatures:
@@ -77,8 +84,7 @@ class Signatures:
         self._of_text |= {text: number for number, text in enumerate(new, start=len(self.texts))}
         self.texts += new
         self._bytes += sum(map(len, new)) + OVERHEAD * len(new)
-        made = np.array([signature(text) for text in new], dtype=SIGNATURE)
-        self.known = np.concatenate([self.known, made]) if len(made) else self.known
+        self.known = np.concatenate([self.known, signatures(new)]) if new else self.known
         return np.array([self._of_text[text] for text in texts], dtype=np.int64)
 
     def add_documents(self, documents: Numbers) -> Numbers:
