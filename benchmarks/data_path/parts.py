@@ -13,8 +13,8 @@ EVERY = 0.002
 START = "start of the process"
 PARTS = {
     "report": ("grading/report.py", "grading/surface_leak.py", "grading/surface_features.py"),
-    "BM25": ("retrieval/bm25.py", "grading/bm25_judge.py", "bm25s/"),
-    "mining by vectors": ("retrieval/mine.py",),
+    "BM25": ("retrieval/bm25.py", "retrieval/bm25_index.py", "grading/bm25_judge.py", "bm25s/"),
+    "mining by vectors": ("retrieval/",),
     "vector file": ("model/",),
     "rules and selection": ("grading/",),
     "reading": ("data/", "llm/"),
