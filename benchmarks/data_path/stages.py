@@ -66,9 +66,9 @@ def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
 
 
 def started(settings: Path, names: Sequence[str], *more: str) -> ProcessTree:
-    """Start stages on one thread; what they say goes into a log beside the settings."""
+    """Start stages, on one thread unless `OMP_NUM_THREADS` says otherwise; what they say goes into a log."""
     command = [sys.executable, "-m", __spec__.name, str(settings), *names, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     return ProcessTree(command, environment, Path.cwd(), settings.with_suffix(".log"))
 
 
