@@ -37,6 +37,7 @@ def mined_of(pairs: list[int], judges: tuple[str, ...] = ("embedding", "bm25")) 
         grade=(1 + numbers % 4).astype(np.int8),
         method=(numbers % 2).astype(np.int8),
         rank=np.where(numbers % 2, numbers, NO_RANK).astype(np.int32),
+        words=(numbers + 0.5).astype(np.float32),
         scores=scores,
         positives={judge: column + 1 for judge, column in scores.items()},
     )
@@ -44,7 +45,7 @@ def mined_of(pairs: list[int], judges: tuple[str, ...] = ("embedding", "bm25")) 
 
 def rows(mined: Mined) -> list[Any]:
     """All columns, with their kinds."""
-    columns = {name: getattr(mined, name) for name in ("pair", "document", "grade", "method", "rank")}
+    columns = {name: getattr(mined, name) for name in ("pair", "document", "grade", "method", "rank", "words")}
     columns |= {f"score {judge}": column for judge, column in mined.scores.items()}
     columns |= {f"positive {judge}": column for judge, column in mined.positives.items()}
     return [(name, column.dtype, column.tolist()) for name, column in columns.items()]

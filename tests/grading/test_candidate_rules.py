@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multigrain.grading.candidate_rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against, words_in
+from multigrain.data.words import words_in
+from multigrain.grading.candidate_rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against
 from multigrain.records import Candidate, Pair, Source
 
 PAIR = Pair("p", "how do cats sleep at night", "Cats sleep in short naps through day and night alike.")

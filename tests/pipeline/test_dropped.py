@@ -35,6 +35,7 @@ def mined_rows(*rows: tuple[int, int, int, int, float]) -> Mined:
         grade=grade.astype(np.int8),
         method=method.astype(np.int8),
         rank=np.full(len(rows), NO_RANK, dtype=np.int32),
+        words=np.full(len(rows), 9, dtype=np.float32),
         scores={"embedding": cosines, "bm25": 10 * cosines},
         positives={"embedding": np.full(len(rows), 0.8, np.float32), "bm25": np.full(len(rows), 8, np.float32)},
     )

@@ -7,6 +7,7 @@ One row a candidate, by pair:
     grade         the grade that it was mined for
     method        how it was found: "embedding" or "bm25"
     rank          its place in the ranking of BM25, from 0; none where it was drawn
+    words         the words of the document, see `multigrain.data.words.words_in`
     <judge>       the judge's score of query and document
     <judge>_of_positive   the judge's score of query and positive
 
@@ -32,7 +33,14 @@ OF_POSITIVE = "_of_positive"
 NO_RANK = -1
 ROWS = 2**20
 """Rows of a group."""
-_COLUMNS = {"pair": "int32", "document": "int32", "grade": "int8", "method": "int8", "rank": "int32"}
+_COLUMNS = {
+    "pair": "int32",
+    "document": "int32",
+    "grade": "int8",
+    "method": "int8",
+    "rank": "int32",
+    "words": "float32",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Mined:
         grade: (C,).
         method: (C,) places in `METHODS`.
         rank: (C,), or `NO_RANK`.
+        words: (C,) words of the document.
         scores: judge -> (C,) its scores of the documents.
         positives: judge -> (C,) its scores of the pairs' positives.
     """
@@ -54,6 +63,7 @@ class Mined:
     grade: NDArray[np.int8]
     method: NDArray[np.int8]
     rank: NDArray[np.int32]
+    words: NDArray[np.float32]
     scores: Mapping[str, NDArray[np.float32]]
     positives: Mapping[str, NDArray[np.float32]]
 
@@ -68,6 +78,7 @@ class Mined:
             grade=self.grade[rows],
             method=self.method[rows],
             rank=self.rank[rows],
+            words=self.words[rows],
             scores={judge: scores[rows] for judge, scores in self.scores.items()},
             positives={judge: scores[rows] for judge, scores in self.positives.items()},
         )

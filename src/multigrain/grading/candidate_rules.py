@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multigrain.data.words import words_in, words_of
 from multigrain.grading.language import is_other_language, is_refusal
 from multigrain.records import Candidate, Pair, folded
 
@@ -26,14 +27,6 @@ LABEL_ECHOES = re.compile(r"\b(Query|Answer|Passage|What follows): |\b\w+ passag
 REPEATED = 4
 """Times that a phrase may follow itself."""
 LOOP = re.compile(rf"\b(\w[^.]{{2,60}}?)(?:\W+\1){{{REPEATED},}}", re.IGNORECASE)
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Scripts that write no spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
-UNSPACED = re.compile(f"[{_UNSPACED}]")
-WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-ASCII_WORD = re.compile(r"\w+", re.ASCII)
-"""The same for ASCII, in a fourth of the time."""
-UNSPACED_WORD = 2
-"""Characters of such a script that count as a word."""
 REMEMBERED = 512
 """Texts whose words are remembered: those that are proposed for one pair."""
 
@@ -83,18 +76,6 @@ def _findings_in_written(text: str, positive: str) -> Iterator[Finding]:
     loops = LOOP.search(text[:COMPARED]) or LOOP.search(text[-COMPARED:])
     yield "repeats itself", float(REPEATED) if loops else None
     yield "other language", 1.0 if is_other_language(text, positive) else None
-
-
-def words_in(text: str) -> float:
-    """Return how many words a text has; in scripts that write no spaces two characters count as one.
-
-    >>> words_in("cats sleep at night"), words_in("\u732b\u5728\u591c\u91cc\u7761\u89c9")  # Chinese, six characters
-    (4.0, 3.0)
-    """
-    if text.isascii():
-        return float(len(text.split()))
-    unspaced = len(UNSPACED.findall(text))
-    return unspaced / UNSPACED_WORD + len(UNSPACED.sub(" ", text).split())
 
 
 def length_against(text: str, positive: str, longest: int) -> float:
@@ -163,9 +144,3 @@ def _words_of(text: str) -> tuple[str, Counter[str]]:
     """Return the text as texts are compared, and how often each word stands in it."""
     text = folded(text)
     return text, Counter(words_of(text))
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text; in scripts that write no spaces each character is one."""
-    found: list[str] = (ASCII_WORD if text.isascii() else WORD).findall(text)
-    return found

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from multigrain.config import GradingSection
 from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.data.mined_candidates import Mined, no_candidates
+from multigrain.data.words import words_in
 from multigrain.grading.block import Block, Graded
-from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, lengths_against, words_in
+from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, lengths_against
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.judges import Judge
 from multigrain.grading.measured import Flags, Measured, Numbers, by_pair
@@ -100,12 +101,7 @@ class Grader:
         """
         block = self.measure(proposals, mined)
         candidates = block.measured
-        rows = self._admitted(block)
-        choice = choose_rising(candidates[rows], self.per_grade)
-        block.drop_measured(rows[choice.surplus], "surplus", candidates.grade)
-        block.drop_measured(rows[~choice.surplus & ~choice.chosen], "order", candidates.grade)
-        chosen = candidates.is_kept.copy()
-        chosen[rows[choice.chosen]] = True
+        chosen = self._choose(block, self._admitted(block)) | candidates.is_kept
         return block.result(np.flatnonzero(chosen), self.signatures)
 
     def measure(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Block:
@@ -115,8 +111,7 @@ class Grader:
             block.add_texts(place, self._by_rules(pair, candidates, block))
         self._drop_synonyms(block)
         self.signatures.make_room()
-        is_copy = self._drop_copies(block)
-        self._measure(block, rows=np.flatnonzero(~is_copy))
+        self._measure(block)
         return block
 
     def _by_rules(self, pair: Pair, candidates: list[Candidate], block: Block) -> list[Candidate]:
@@ -152,36 +147,58 @@ class Grader:
         likeness = dict(zip(exchanges, first.scores(list(exchanges.values())), strict=True))
         block.drop_texts({number: value for number, value in likeness.items() if value >= SYNONYM}, "synonym")
 
-    def _drop_copies(self, block: Block) -> Flags:
-        """Drop the documents that say the same as the query, the positive or another candidate; return which they are.
+    def _choose(self, block: Block, rows: Numbers) -> Flags:
+        """Choose among the candidates at these places; return (C,) which are chosen. The others are dropped.
+
+        Where two of a tuple say the same, the later one is dropped, and its pair chosen for anew.
+        """
+        candidates = block.measured
+        is_open, chosen, surplus = np.zeros((3, len(candidates)), dtype=bool)
+        is_open[rows] = True
+        is_waiting = np.ones(len(block.pairs), dtype=bool)
+        while is_waiting.any():
+            at = np.flatnonzero(is_open & is_waiting[candidates.pair])
+            choice = choose_rising(candidates[at], self.per_grade)
+            chosen[at], surplus[at] = choice.chosen, choice.surplus
+            copies = self._copies(block, np.flatnonzero((chosen | candidates.is_kept) & is_waiting[candidates.pair]))
+            is_open[copies] = chosen[copies] = False
+            is_waiting[:] = False
+            is_waiting[candidates.pair[copies]] = True
+        block.drop_measured(np.flatnonzero(is_open & surplus), "surplus", candidates.grade)
+        block.drop_measured(np.flatnonzero(is_open & ~surplus & ~chosen), "order", candidates.grade)
+        return chosen
+
+    def _copies(self, block: Block, places: Numbers) -> Numbers:
+        """Drop the documents that say the same as the query, the positive or another negative; return their places.
 
         Texts come before documents, and documents by grade and number.
         """
-        known, mined = self.signatures, block.mined
-        order = np.lexsort((mined.document, mined.grade, mined.pair))
-        heads = 2 + np.bincount(block.places, minlength=len(block.pairs))
-        counts = np.bincount(mined.pair, minlength=len(block.pairs))
-        texts = np.full((len(block.pairs), int((heads + counts).max(initial=2))), -1)
-        texts[:, 0] = known.add([pair.query for pair in block.pairs])
-        texts[:, 1] = known.add([pair.positive for pair in block.pairs])
-        own = np.array(block.places, dtype=np.int64)
-        texts[own, 2 + _ranks(own)] = known.add([candidate.text for candidate in block.texts])
-        pair = mined.pair[order]
-        texts[pair, heads[pair] + _ranks(pair)] = known.add_documents(mined.document[order])
-        starts = np.searchsorted(pair, np.arange(len(block.pairs)))
-        is_copy = np.zeros(len(mined), dtype=bool)
+        known, negatives = self.signatures, block.measured[places]
+        is_document = negatives.row >= 0
+        document = np.where(is_document, block.mined.document[negatives.row], 0) if is_document.any() else negatives.row
+        order = np.lexsort((document, negatives.grade, is_document, negatives.pair))
+        places, negatives, is_document = places[order], negatives[order], is_document[order]
+        pairs, pair = np.unique(negatives.pair, return_inverse=True)
+        heads = 2 + np.bincount(pair[~is_document], minlength=len(pairs))
+        ranks = 2 + _ranks(pair)
+        texts = np.full((len(pairs), int(ranks.max(initial=1)) + 1), -1)
+        texts[:, 0] = known.add([block.pairs[number].query for number in pairs.tolist()])
+        texts[:, 1] = known.add([block.pairs[number].positive for number in pairs.tolist()])
+        texts[pair, ranks] = known.add(block.texts_of(negatives, known))
+        starts = np.searchsorted(pair, np.arange(len(pairs)))
+        found = []
         for copy in find_copies(texts, known, heads):
-            row = order[starts[copy.pair] + copy.place - heads[copy.pair]]
-            is_copy[row] = True
+            place = places[starts[copy.pair] + copy.place - 2]
             name = ("the query", "the positive")[copy.original] if copy.original < 2 else "another candidate"
-            block.drop_rows(np.array([row]), f"copy of {name}", np.array([copy.value]))
-        return is_copy
+            block.drop_rows(block.measured.row[[place]], f"copy of {name}", np.array([copy.value]))
+            found.append(place)
+        return np.array(found, dtype=np.int64)
 
-    def _measure(self, block: Block, rows: Numbers) -> None:
-        """Measure the texts and these rows of the mined candidates, relative to the positives."""
-        own, text_scores, mined_scores = self._scores(block, rows)
-        block.own = own
-        mined = block.mined[rows]
+    def _measure(self, block: Block) -> None:
+        """Measure the texts and the mined candidates, relative to the positives."""
+        own, text_scores, mined_scores = self._scores(block)
+        block.own, mined = own, block.mined
+        rows = np.arange(len(mined))
         places = np.array(block.places, dtype=np.int64)
         is_kept = np.array([self._is_kept(candidate) for candidate in block.texts], dtype=bool)
         is_lost = ~(own[places, 0] > 0) & ~is_kept  # no share of such a positive means anything
@@ -214,23 +231,23 @@ class Grader:
         )
         block.measured = self._graded(by_pair([texts[~is_lost], documents]), block)
 
-    def _scores(self, block: Block, rows: Numbers) -> tuple[Scores, Scores, Scores]:
-        """Return the judges' scores of positives, (P, J), of texts, (texts, J), and of mined rows, (rows, J).
+    def _scores(self, block: Block) -> tuple[Scores, Scores, Scores]:
+        """Return the judges' scores of positives, (P, J), of texts, (texts, J), and of the mined, (rows, J).
 
         A judge is asked about texts, and about documents that mining has not measured.
         """
         own = np.full((len(block.pairs), len(self.judges)), np.nan)
         of_texts = np.zeros((len(block.texts), len(self.judges)))
-        of_rows = np.zeros((len(rows), len(self.judges)))
-        mined = block.mined[rows]
+        mined = block.mined
+        of_rows = np.zeros((len(mined), len(self.judges)))
         for column, (name, judge) in enumerate(self.judges.items()):
             asked_rows = np.empty(0, dtype=np.int64)
             places = set(block.places)
             if name in mined.scores:
-                own[block.mined.pair, column] = block.mined.positives[name]
+                own[mined.pair, column] = mined.positives[name]
                 of_rows[:, column] = mined.scores[name]
             else:
-                asked_rows = np.arange(len(rows))
+                asked_rows = np.arange(len(mined))
                 places |= set(mined.pair.tolist())
             positives = sorted(places - set(np.flatnonzero(~np.isnan(own[:, column])).tolist()))
             asked = [(block.pairs[place].query, block.pairs[place].positive) for place in positives]
@@ -258,11 +275,9 @@ class Grader:
         grade[denied & (grade == FALSE_NEGATIVE)] = max(GRADES)
         grade[~denied & ~confirmed & (largest >= limit)] = FALSE_NEGATIVE
         words = np.zeros(len(candidates))
-        known = self.signatures
-        texts = known.add([block.texts[number].text for number in candidates.text[is_text]])
-        words[is_text] = known.known["length"][texts]
-        words[~is_text] = known.known["length"][known.add_documents(block.mined.document[candidates.row[~is_text]])]
-        positives = known.known["length"][known.add([pair.positive for pair in block.pairs])]
+        words[is_text] = [words_in(block.texts[number].text) for number in candidates.text[is_text].tolist()]
+        words[~is_text] = block.mined.words[candidates.row[~is_text]]
+        positives = np.array([words_in(pair.positive) for pair in block.pairs])
         length = lengths_against(words, positives[candidates.pair], int(self.longest * WORDS_PER_TOKEN))
         return replace(
             candidates,

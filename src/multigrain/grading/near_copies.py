@@ -1,4 +1,4 @@
-"""Find documents that say the same as the query, the positive, or another candidate of the pair.
+"""Find documents that say the same as the query, the positive, or another negative of the tuple.
 
 What says the same is defined by `multigrain.grading.candidate_rules.likeness`, which takes a millisecond. So each text
 has a *signature* of a few numbers, made once, and only where two signatures allow it are the texts compared:
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, UNSPACED, likeness, words_in, words_of
+from multigrain.data.words import UNSPACED, words_of
+from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, likeness
 from multigrain.records import folded
 
 MOST_BYTES = 2**26
@@ -28,11 +29,9 @@ LONG_WORD = 5
 Numbers = NDArray[np.integer[Any]]
 FILTER = 16
 """Numbers of 64 bits of a filter."""
-SIGNATURE = np.dtype(
-    [("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8", (FILTER,)), ("length", "f4")]
-)
+SIGNATURE = np.dtype([("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8", (FILTER,))])
 """What tells that two texts are no copies: a hash of the folded text, its characters (at most `COMPARED`), its words,
-and a filter; and beside it the words by which lengths are compared, see `words_in`."""
+and a filter."""
 
 
 def signatures(texts: Sequence[str]) -> NDArray[np.void]:
@@ -49,7 +48,6 @@ def signatures(texts: Sequence[str]) -> NDArray[np.void]:
         filters.append(bits.to_bytes(8 * FILTER, "little"))
         row = made[place]
         row["same"], row["characters"], row["words"] = hash(compared), min(len(compared), COMPARED), len(words)
-        row["length"] = words_in(text)
     made["filter"] = np.frombuffer(b"".join(filters), dtype="<u8").reshape(-1, FILTER)
     return made
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from multigrain.config import GradingSection
 from multigrain.data.blocks import blocks
-from multigrain.grading.candidate_rules import words_in
+from multigrain.data.words import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
 from multigrain.model.roles import Embed

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from multigrain.config import MiningSection
 from multigrain.data.known_false_negatives import FalseNegatives, classes_of_pairs, keys_of
 from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
+from multigrain.data.words import words_in
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index
@@ -146,23 +147,26 @@ class _Miner:
         self._bounds, self._mining = bounds, mining
         self._index: Bm25Index | None = None
         self._keys = np.empty(0, np.uint64)
+        self._words = np.empty(0, np.float32)
 
     def read_corpus(self, queries: Iterable[str] | None, folder: Path | None) -> None:
-        """Take the documents apart for BM25, if there are queries to search by, and note what stands for each text."""
-        keys: list[Keys] = []
+        """Take the documents apart for BM25, if there are queries to search by; note key and words of each text."""
+        keys, words = [self._keys], [self._words]
+        texts = self._texts(keys, words)
         if queries is None:
-            for _ in self._texts(keys):
+            for _ in texts:
                 pass
         else:
-            self._index = Bm25Index(queries, self._texts(keys), self._mining.language, folder)
-        self._keys = np.concatenate([np.empty(0, np.uint64), *keys])
+            self._index = Bm25Index(queries, texts, self._mining.language, folder)
+        self._keys, self._words = np.concatenate(keys), np.concatenate(words)
 
-    def _texts(self, keys: list[Keys]) -> Iterator[str | None]:
-        """Yield the texts that may be mined, None for the others; what stands for each goes to `keys`."""
+    def _texts(self, keys: list[Keys], words: list[NDArray[np.float32]]) -> Iterator[str | None]:
+        """Yield the texts that may be mined, None for the others; what is noted of them goes to the lists."""
         with meter("reading", len(self._documents)) as progress:
             rest = iter(self._documents)
             while block := list(islice(rest, BLOCK)):
                 keys.append(keys_of(document.text for document in block))
+                words.append(np.array([words_in(document.text) for document in block], dtype=np.float32))
                 for document in block:
                     yield None if document.split == "held_out" else document.text
                 progress.advance(len(block))
@@ -242,6 +246,7 @@ class _Miner:
             grade=chosen.grade.astype(np.int8),
             method=method.astype(np.int8),
             rank=ranks,
+            words=self._words[chosen.document],
             scores=scores,
             positives=positives,
         )

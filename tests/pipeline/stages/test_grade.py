@@ -308,6 +308,7 @@ def peak_bytes(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch, run_to
         grade=(numbers % 4 + 1).astype(np.int8),
         method=np.zeros(4 * count, dtype=np.int8),
         rank=np.full(4 * count, NO_RANK, dtype=np.int32),
+        words=np.full(4 * count, 3, dtype=np.float32),
         scores={"embedding": measured},
         positives={"embedding": np.ones(4 * count, dtype=np.float32)},
     )
