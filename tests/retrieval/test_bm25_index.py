@@ -28,7 +28,12 @@ def index_of(queries: list[str], documents: list[str | None]) -> Bm25Index:
 
 def test_bm25_by_hand() -> None:
     """Against the formula, in float64; "the" is a stop word, "ships" and "ship" are one."""
-    documents: list[str | None] = ["the ships harbour", "ship ship garden copper", "the garden", "copper garden thunder"]
+    documents: list[str | None] = [
+        "the ships harbour",
+        "ship ship garden copper",
+        "the garden",
+        "copper garden thunder",
+    ]
     lengths, counts, holding = [2, 4, 1, 3], [1, 2, 0, 0], 2
     idf = log(1 + (4 - holding + 0.5) / (holding + 0.5))
     scores = [idf * tf / (tf + 1.5 * (0.25 + 0.75 * n / 2.5)) for tf, n in zip(counts, lengths, strict=True)]
@@ -111,9 +116,7 @@ def scores_by_bm25s(queries: list[str], documents: list[str | None]) -> NDArray[
 
 @settings(max_examples=80, deadline=None)
 @given(query_lists, corpora, st.integers(1, 5), st.sampled_from([1, 3, 100]), st.integers(1, 3))
-def test_equal_to_bm25s(
-    queries: list[str], documents: list[str | None], depth: int, shard: int, group: int
-) -> None:
+def test_equal_to_bm25s(queries: list[str], documents: list[str | None], depth: int, shard: int, group: int) -> None:
     expected = scores_by_bm25s(queries, documents)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"AT_ONCE": 3, "SHARD": shard, "QUERIES": 2, "GROUP": group}.items():

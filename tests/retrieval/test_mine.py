@@ -162,7 +162,10 @@ def test_bm25_takes_the_nearest_by_words_in_each_band() -> None:
 def test_what_both_methods_find_is_proposed_once() -> None:
     documents = [Document("0", "0.1 ship"), Document("1", "0.2 cat")]
     found = candidates(documents, [Pair("p", "1 ship", "0.9 p")], MiningSection(per_grade=2))
-    assert [(c.text, c.method) for c in sorted(found, key=lambda c: c.text)] == [("0.1 ship", "embedding"), ("0.2 cat", "embedding")]
+    assert [(c.text, c.method) for c in sorted(found, key=lambda c: c.text)] == [
+        ("0.1 ship", "embedding"),
+        ("0.2 cat", "embedding"),
+    ]
     methods = MiningSection(per_grade=2, methods=["bm25", "embedding"])
     found = candidates(documents, [Pair("p", "1 ship", "0.9 p")], methods)
     assert [(c.text, c.method) for c in found] == [("0.1 ship", "bm25"), ("0.2 cat", "embedding")]

@@ -181,6 +181,10 @@ class Grader:
         """Measure the texts and these rows of the mined candidates, relative to the positives."""
         own, text_scores, mined_scores = self._scores(block, rows)
         block.own = own
+        has_meaning = own[block.mined.pair[rows], 0] > 0
+        lost = rows[~has_meaning]
+        block.drop_rows(lost, IRRELEVANT_POSITIVE, own[block.mined.pair[lost], 0].round(4))
+        rows, mined_scores = rows[has_meaning], mined_scores[has_meaning]
         mined = block.mined[rows]
         places = np.array(block.places, dtype=np.int64)
         is_kept = np.array([self._is_kept(candidate) for candidate in block.texts], dtype=bool)
