@@ -1,13 +1,19 @@
 import json
 from random import Random
+from statistics import fmean, pstdev, quantiles
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multigrain.config import GradingSection
 from multigrain.grading import report as module
-from multigrain.grading.grade import Graded, Grader
-from multigrain.grading.report import Report, leak_warning, render, render_examples
+from multigrain.data.mined_candidates import no_candidates
+from multigrain.grading.block import Graded
+from multigrain.grading.grade import Grader
+from multigrain.grading.report import Distribution, Report, leak_warning, render, render_examples
 from multigrain.grading.selection import Measured
 from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair, Source
 
@@ -93,7 +99,7 @@ def test_the_table_and_the_examples() -> None:
 @pytest.mark.parametrize("proposals", [[], [(Pair("a", "who sleeps", "the cat sleeps"), [])]])
 def test_an_empty_run(proposals: list[Any]) -> None:
     report = Report(["embedding"], 7)
-    report.add(proposals, Grader({}, GradingSection()).grade([]))
+    report.add(proposals, no_candidates(), Grader({}, GradingSection()).grade([]))
     found = json.loads(json.dumps(report.result(), allow_nan=False))
     assert (found["tuples"], found["negatives"], found["dropped"], found["by_source"]) == (0, 0, {}, {})
     assert found["order_rate"] == {"embedding": None}
@@ -116,14 +122,14 @@ def tuples(count: int, words: int, draw: Random) -> list[GradedTuple]:
 
 def test_a_leak_is_told_with_what_tells_and_can_be_written() -> None:
     report = Report(["embedding"], 7)
-    report.add([], Graded(tuples(60, 12, Random(1))))  # negatives are shorter
+    report.add([], no_candidates(), Graded(tuples(60, 12, Random(1))))  # negatives are shorter
     found = json.loads(json.dumps(report.result(), allow_nan=False))  # no number of numpy's
     warning = leak_warning(found)
     assert warning is not None
     assert "words" in warning and "grade 2 llm" in warning and "synthesis.sources" in warning
     assert "leak test" in render(found)
     report = Report(["embedding"], 7)
-    report.add([], Graded(tuples(60, 30, Random(1))))
+    report.add([], no_candidates(), Graded(tuples(60, 30, Random(1))))
     assert leak_warning(report.result()) is None
 
 
@@ -135,7 +141,7 @@ def test_the_sample_is_drawn_by_seed_from_all(monkeypatch: pytest.MonkeyPatch) -
     def drawn(seed: int, block: int) -> dict[str, Any]:
         report = Report(["embedding"], seed)
         for start in range(0, len(made), block):
-            report.add([], Graded(made[start : start + block]))
+            report.add([], no_candidates(), Graded(made[start : start + block]))
         assert report.result() == report.result()
         return report.result()
 
@@ -151,5 +157,19 @@ def test_the_sample_is_drawn_by_seed_from_all(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_twice_in_a_tuple_is_counted() -> None:
     negatives = tuple(Negative(text, 1, 0.1, "mined") for text in ("a dog barks", "A  dog barks", "rain"))
     report = Report(["embedding"], 7)
-    report.add([], Graded([GradedTuple("a", "q", "p", negatives)]))
+    report.add([], no_candidates(), Graded([GradedTuple("a", "q", "p", negatives)]))
     assert report.result()["duplicates_within_tuples"] == 1
+
+
+@given(st.lists(st.integers(-20_000, 20_000).map(lambda n: n / 10_000), max_size=40), st.integers(1, 7))
+def test_a_distribution_is_that_of_all_numbers(numbers: list[float], at_once: int) -> None:
+    found = Distribution()
+    for start in range(0, len(numbers), at_once):
+        found.add(np.array(numbers[start : start + at_once]))
+    if not numbers:
+        assert (found.mean, found.spread, found.quartiles) == (None, None, None)
+        return
+    assert found.mean == pytest.approx(fmean(numbers), abs=1e-4)
+    assert found.spread == pytest.approx(pstdev(numbers), abs=1e-4)
+    expected = quantiles(numbers, n=4) if len(numbers) > 1 else None
+    assert found.quartiles == (expected and pytest.approx(expected, abs=1e-4))
