@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.grading import report as module
 from multigrain.data.mined_candidates import DroppedMined, no_candidates
+from multigrain.grading import report as module
 from multigrain.grading.block import Graded
-from multigrain.grading.report import Distribution, Report, leak_warning, render, render_examples
 from multigrain.grading.measured import Measured
+from multigrain.grading.report import Distribution, Report, leak_warning, render, render_examples
 from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair, Source
 
 
