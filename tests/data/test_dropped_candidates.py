@@ -58,8 +58,13 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "dropped.parquet"
     write(path)
     old = path.read_bytes()
-    with pytest.raises(OSError, match="No space left"), dropped_writer(path) as writer:
-        writer.write(0, mined_of([0]), SECOND[:0])
-        raise OSError("No space left on device")
+
+    def fail() -> None:
+        with dropped_writer(path) as writer:
+            writer.write(0, mined_of([0, 1]), SECOND)
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
     assert path.read_bytes() == old
     assert [each.name for each in tmp_path.iterdir()] == ["dropped.parquet"]

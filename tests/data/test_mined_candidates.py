@@ -76,6 +76,7 @@ def test_other_programs_read_names_and_no_codes(tmp_path: Path) -> None:
         "grade": 1,
         "method": "embedding",
         "rank": None,
+        "words": 0.5,
         "embedding": 0.0,
         "embedding_of_positive": 1.0,
         "bm25": 0.125,

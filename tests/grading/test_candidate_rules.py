@@ -1,12 +1,14 @@
 import time
+from collections import Counter
+from difflib import SequenceMatcher
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multigrain.data.words import words_in
-from multigrain.grading.candidate_rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against
-from multigrain.records import Candidate, Pair, Source
+from multigrain.data.words import WORD, words_in
+from multigrain.grading.candidate_rules import LABEL_ECHOES, LOOP, broken_rule, is_same_text, length_against, likeness
+from multigrain.records import Candidate, Pair, Source, folded
 
 PAIR = Pair("p", "how do cats sleep at night", "Cats sleep in short naps through day and night alike.")
 CHINESE = Pair(
@@ -184,3 +186,18 @@ def test_any_text_has_an_answer(text: str, positive: str, earlier: list[str]) ->
     assert broken is None or 0 <= broken[1] <= 4
     if text in earlier or text == positive:
         assert broken is not None
+
+
+letters = st.text("abc \u732b", max_size=40)
+
+
+@settings(deadline=None, max_examples=200)
+@given(letters, st.integers(0, 40), st.text("abc ", max_size=4))
+def test_the_bound_by_subsequences_changes_nothing(text: str, place: int, more: str) -> None:
+    """Against the rule without it: the share of matching characters, where one text has all words of the other."""
+    for other in (text[:place] + more + text[place:], text[:place] + text[place + len(more) :]):
+        left, right = folded(text), folded(other)
+        words, others = Counter(WORD.findall(left)), Counter(WORD.findall(right))
+        share = 1.0 if left == right else round(SequenceMatcher(None, left, right, autojunk=False).ratio(), 4)
+        is_copy = left == right or ((words <= others or others <= words) and share >= 0.9)
+        assert likeness(text, other) == (share if is_copy else None)

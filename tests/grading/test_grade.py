@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multigrain.config import GradingSection
-from multigrain.grading.grade import Graded, Grader, unfilled
+from multigrain.data.mined_candidates import NO_RANK, Mined
+from multigrain.grading.block import Graded
+from multigrain.grading.grade import Grader, Proposal, unfilled
 from multigrain.grading.judges import Judge
-from multigrain.records import GIVEN, Candidate, Pair, Source, to_json, tuple_from_json
+from multigrain.records import GIVEN, Candidate, Dropped, Pair, Source, to_json, tuple_from_json
 
 SECTION = GradingSection(bands=[0.35, 0.6, 0.8], false_negative_above=0.95)
 PAIR = Pair("p", "how do cats sleep at night", "cats sleep in short naps through day and night alike")
@@ -42,16 +45,72 @@ def candidate(subject: int, grade: int, source: Source = "llm", pair_id: str = "
     return Candidate(pair_id, grade, SUBJECTS[subject], source, "m")
 
 
+def mined_of(candidates: Sequence[Candidate], judges: Mapping[str, Judge] | None = None) -> Mined:
+    """References to documents, each its own, with the scores of those judges that mining has asked.
+
+    Documents lie in the order of their texts, whatever the order of the candidates.
+    """
+    count = len(candidates)
+    pairs = [(PAIR.query, c.text) for c in candidates]
+    scores = {name: np.array(judge.scores(pairs), np.float32) for name, judge in (judges or {}).items()}
+    return Mined(
+        pair=np.zeros(count, np.int32),
+        document=np.argsort(sorted(range(count), key=lambda n: (candidates[n].text, candidates[n].grade))).astype(
+            np.int32
+        ),
+        grade=np.array([c.grade for c in candidates], np.int8),
+        method=np.zeros(count, np.int8),
+        rank=np.full(count, NO_RANK, np.int32),
+        scores=scores,
+        positives={
+            name: np.full(count, judge.scores([(PAIR.query, PAIR.positive)])[0], np.float32)
+            for name, judge in (judges or {}).items()
+        },
+    )
+
+
 def grade(
-    items: Sequence[tuple[Candidate, float | tuple[float, ...]]], section: GradingSection = SECTION, **settings: object
+    items: Sequence[tuple[Candidate, float | tuple[float, ...]]],
+    section: GradingSection = SECTION,
+    recorded: Sequence[str] = (),
+    **settings: object,
 ) -> Graded:
-    """Grade one pair's candidates, of which each judge is told the relevance."""
+    """Grade one pair's candidates, of which each judge is told the relevance; what is mined comes by reference.
+
+    Of the documents that were dropped candidates are made again, beside the texts.
+    """
     told = [(c, r if isinstance(r, tuple) else (r,)) for c, r in items]
     judges: dict[str, Judge] = {
         f"judge {n}": Told({c.text: relevance[n] for c, relevance in told})
         for n in range(len(told[0][1]) if told else 1)
     }
-    return Grader(judges, section, **settings).grade([(PAIR, [c for c, _ in told])])  # type: ignore[arg-type]
+    return grade_by(judges, [c for c, _ in told], section, recorded, **settings)
+
+
+def grade_by(
+    judges: Mapping[str, Judge],
+    candidates: Sequence[Candidate],
+    section: GradingSection = SECTION,
+    recorded: Sequence[str] = (),
+    **settings: object,
+) -> Graded:
+    documents = [c for c in candidates if c.source == "mined" and c.model != GIVEN]
+    corpus = sorted(c.text for c in documents)
+    texts = [c for c in candidates if c.source != "mined" or c.model == GIVEN]
+    grader = Grader(
+        judges,
+        section,
+        texts_of=lambda numbers: [corpus[number] for number in numbers],
+        **settings,  # type: ignore[arg-type]
+    )
+    mined = mined_of(documents, {name: judges[name] for name in recorded})
+    graded = grader.grade([(PAIR, texts)], mined)
+    of_documents = [
+        Dropped(documents[row], each.rule, value)
+        for each in graded.dropped_mined
+        for row, value in zip(each.row.tolist(), each.value.tolist(), strict=True)
+    ]
+    return replace(graded, dropped=graded.dropped + of_documents)
 
 
 def kept(graded: Graded) -> list[tuple[int, float, Source]]:
@@ -75,7 +134,7 @@ def test_each_candidate_gets_the_grade_it_has_by_hand() -> None:
     # 0.9 was asked for grade 2 and measures 4; 0.85 was asked for grade 4, and is as far from the positive as counts.
     assert kept(graded) == [(1, 0.1, "llm"), (3, 0.7, "mined"), (4, 0.85, "llm")]
     assert dropped(graded) == [(SUBJECTS[2], "false negative", 0.96), (SUBJECTS[1], "surplus", 4.0)]
-    assert [m.grade for m in graded.measured] == [1, 4, 5, 4, 3]
+    assert graded.measured.grade.tolist() == [1, 4, 5, 4, 3]
 
 
 def test_written_candidates_come_before_mined_ones() -> None:
@@ -126,8 +185,8 @@ def test_a_judge_that_finds_the_positive_worthless_has_no_say() -> None:
 def test_a_positive_that_is_irrelevant_itself_has_no_negatives(own: float) -> None:
     items = [candidate(0, 1), candidate(1, 2, "mined")]
     judge = Told({PAIR.positive: own, items[0].text: 0.1, items[1].text: -0.5})
-    graded = Grader({"one": judge}, SECTION).grade([(PAIR, items)])
-    assert (graded.tuples, graded.measured) == ([], [])
+    graded = grade_by({"one": judge}, items)
+    assert (graded.tuples, len(graded.measured)) == ([], 0)
     assert [(d.rule, d.value) for d in graded.dropped] == [("irrelevant positive", own)] * 2
 
 
@@ -180,7 +239,7 @@ def test_given_negatives_that_are_kept_need_no_judge() -> None:
         graded = Grader({"one": judge}, section).grade([(PAIR, [near, candidate(2, 1)])])
         assert [(n.grade, n.text) for t in graded.tuples for n in t.negatives] == [(3, near.text)]
         assert [d.rule for d in graded.dropped] == ["irrelevant positive"]
-        assert graded.measured == []
+        assert len(graded.measured) == 0
 
 
 def test_labels_may_be_written_for_several_pairs() -> None:
@@ -192,18 +251,24 @@ def test_labels_may_be_written_for_several_pairs() -> None:
 
 
 def test_what_was_written_for_another_pair_is_a_near_duplicate_and_what_was_mined_is_none() -> None:
-    grader = Grader({"one": Told({SUBJECTS[0]: 0.1, SUBJECTS[1]: 0.2})}, SECTION)
+    grader = Grader(
+        {"one": Told({SUBJECTS[0]: 0.1, SUBJECTS[1]: 0.2})},
+        SECTION,
+        texts_of=lambda numbers: [SUBJECTS[1]] * len(numbers),
+    )
     other = replace(PAIR, id="o", query="where do dogs sleep")
-    proposals = [(PAIR, [candidate(0, 1), candidate(1, 1, "mined")])]
-    grader.grade(proposals)
-    again = grader.grade([(other, [candidate(0, 1, pair_id="o"), candidate(1, 1, "mined", "o")])])
+    mined = mined_of([candidate(1, 1, "mined")])
+    grader.grade([(PAIR, [candidate(0, 1)])], mined)
+    again = grader.grade([(other, [candidate(0, 1, pair_id="o")])], mined)
     assert [(d.rule, d.candidate.text) for d in again.dropped] == [("near duplicate", SUBJECTS[0])]
+    assert again.dropped_mined == []
     assert kept(again) == [(1, 0.2, "mined")]
 
 
-def test_no_pairs_and_no_candidates() -> None:
-    assert Grader({"one": Told({})}, SECTION).grade([]) == Graded()
-    assert Grader({"one": Told({})}, SECTION).grade([(PAIR, [])]) == Graded()
+@pytest.mark.parametrize("proposals", [[], [(PAIR, [])]])
+def test_no_pairs_and_no_candidates(proposals: list[Proposal]) -> None:
+    graded = Grader({"one": Told({})}, SECTION).grade(proposals)
+    assert (graded.tuples, graded.dropped, graded.dropped_mined, len(graded.measured)) == ([], [], [], 0)
 
 
 def test_unfilled() -> None:
@@ -211,6 +276,50 @@ def test_unfilled() -> None:
     assert unfilled(graded, [1, 2, 3, 4]) == [2, 4]
     assert unfilled(graded, [1, 3]) == []
     assert unfilled(None, [2, 3]) == [2, 3]
+
+
+def test_several_pairs_at_once_are_graded_as_each_alone() -> None:
+    """Pairs with texts, with documents, with both and with none; a document of two pairs is read once."""
+    documents, reads = ["the sea is salt", "iron rusts in rain", PAIR.positive.upper()], []
+    relevance = {text: 0.1 + 0.2 * place for place, text in enumerate([*SUBJECTS[:3], *documents[:2]])}
+
+    def texts_of(numbers: Sequence[int]) -> list[str]:
+        reads.extend(numbers)
+        return [documents[number] for number in numbers]
+
+    pairs = [replace(PAIR, id=f"p{place}", query=f"{PAIR.query} {place}") for place in range(4)]
+    texts = [[candidate(0, 1, pair_id="p0")], [], [candidate(1, 2, pair_id="p2")], []]
+    mined = replace(
+        mined_of([candidate(0, grade, "mined") for grade in (1, 2, 3, 1, 3)]),
+        pair=np.array([1, 1, 1, 2, 2], np.int32),
+        document=np.array([0, 1, 2, 1, 2], np.int32),
+    )
+    together = Grader({"one": Told(relevance)}, SECTION, texts_of=texts_of).grade(
+        list(zip(pairs, texts, strict=True)), mined
+    )
+    assert sorted(reads) == [0, 1, 2]
+    alone = []
+    for place, pair in enumerate(pairs):
+        own = mined[mined.pair == place]
+        grader = Grader({"one": Told(relevance)}, SECTION, texts_of=texts_of)
+        alone.append(grader.grade([(pair, texts[place])], own.counted_from(place)))
+    assert together.tuples == [graded_tuple for graded in alone for graded_tuple in graded.tuples]
+    assert len(together.tuples) == 3
+    places = [
+        row for each in together.dropped_mined for row in each.row.tolist() if each.rule == "copy of the positive"
+    ]
+    assert places == [2, 4]
+
+
+@pytest.mark.parametrize("source", ["llm", "mined"])
+@pytest.mark.parametrize("recorded", [(), ("one",)])
+def test_nothing_is_measured_against_an_irrelevant_positive(source: Source, recorded: tuple[str, ...]) -> None:
+    """BM25 finds a positive irrelevant that shares no word with its query, whoever has mined for it."""
+    for score in (-0.5, 0.0, 0.5):
+        judge = Told({PAIR.positive: 0.0, SUBJECTS[0]: score})
+        graded = grade_by({"one": judge}, [candidate(0, 1, source)], recorded=recorded)
+        assert (graded.tuples, len(graded.measured)) == ([], 0)
+        assert dropped(graded) == [(SUBJECTS[0], "irrelevant positive", 0.0)]
 
 
 relevance = st.floats(-1, 1.6).map(lambda r: round(r, 2))
@@ -246,6 +355,11 @@ def test_what_always_holds(drawn: list[tuple[int, int, Source, float, float]], p
         for high in negatives:
             if low.grade < high.grade:
                 assert first[low.text] <= first[high.text] and second[low.text] <= second[high.text]
+    # What mining has measured no judge is asked again.
+    eighths = [(c, tuple(round(8 * share) / 8 for share in shares)) for c, shares in told]
+    if told:
+        asked, recorded = grade(eighths), grade(eighths, recorded=["judge 0", "judge 1"])
+        assert (asked.tuples, asked.dropped) == (recorded.tuples, recorded.dropped)
     # The order in which candidates come does not matter.
     shuffled = random.sample(told, len(told))
     again = grade(shuffled, per_grade=per_grade) if told else graded

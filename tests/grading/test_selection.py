@@ -144,7 +144,7 @@ def test_the_second_of_a_grade_may_not_cross_the_first_of_another() -> None:
     assert chosen == [first, hard]
     assert left == [(crossing, "order")]
     both = measured(1, 0.2, 0.4)
-    assert choose([first, hard, both], per_grade=2) == ([first, hard, both], [])
+    assert choose([first, hard, both], per_grade=2) == ([first, both, hard], [])
 
 
 def test_nothing() -> None:

@@ -197,8 +197,11 @@ class Grader:
     def _measure(self, block: Block) -> None:
         """Measure the texts and the mined candidates, relative to the positives."""
         own, text_scores, mined_scores = self._scores(block)
-        block.own, mined = own, block.mined
-        rows = np.arange(len(mined))
+        block.own = own
+        has_meaning = own[block.mined.pair, 0] > 0
+        lost, rows = np.flatnonzero(~has_meaning), np.flatnonzero(has_meaning)
+        block.drop_rows(lost, IRRELEVANT_POSITIVE, own[block.mined.pair[lost], 0].round(4))
+        mined, mined_scores = block.mined[rows], mined_scores[rows]
         places = np.array(block.places, dtype=np.int64)
         is_kept = np.array([self._is_kept(candidate) for candidate in block.texts], dtype=bool)
         is_lost = ~(own[places, 0] > 0) & ~is_kept  # no share of such a positive means anything

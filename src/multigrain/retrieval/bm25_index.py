@@ -121,7 +121,7 @@ def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, in
         for query in found:  # in the order of the texts: that of the names is another one in each process
             numbers.extend(vocabulary.setdefault(names[word], len(vocabulary)) for word in query)
             ends.append(len(numbers))
-    ones = np.ones(len(numbers), dtype=np.float32)
+    ones = np.ones(len(numbers))
     shape = (len(ends) - 1, max(len(vocabulary), 1))
     counts = sparse.csr_matrix((ones, np.array(numbers), np.array(ends)), shape=shape)
     counts.sum_duplicates()
@@ -154,7 +154,7 @@ class _Counts:
                 of_words.write(counts.words.astype(np.uint32).tobytes())
                 of_counts.write(counts.counts.tobytes())
             self._words, self._of_words = _mapped(of_words, np.uint32), _mapped(of_counts, np.uint16)
-        self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float32)
+        self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float64)
         self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
 
     def __len__(self) -> int:
@@ -172,9 +172,9 @@ class _Counts:
     def weights_of(self, texts: "_Counted") -> Matrix:
         """Return what a word of a query adds to the BM25 of each of these texts: (texts, V)."""
         norms = K1 * (1 - B + B * texts.lengths / (self.mean_length or 1.0))
-        idf = np.log1p((self.documents - self.having + 0.5) / (self.having + 0.5)).astype(np.float32)
-        times = texts.counts.astype(np.float32)
-        values = idf[texts.words] * times / (times + np.repeat(norms, texts.distinct).astype(np.float32))
+        idf = np.log1p((self.documents - self.having + 0.5) / (self.having + 0.5))
+        times = texts.counts.astype(np.float64)
+        values = idf[texts.words] * times / (times + np.repeat(norms, texts.distinct))
         ends = np.append(0, np.cumsum(texts.distinct))
         return sparse.csr_matrix((values, texts.words.astype(np.int32), ends), shape=(len(texts.lengths), self._width))
 
@@ -230,19 +230,23 @@ class _Shard:
         having = np.diff(by_word.indptr)
         self._common = np.flatnonzero(having > max(COMMON * weights.shape[0], 1))
         self._dense = by_word[self._common].toarray()
-        rare = np.where(having > max(COMMON * weights.shape[0], 1), 0, 1).astype(np.float32)
+        rare = np.where(having > max(COMMON * weights.shape[0], 1), 0.0, 1.0)
         self._rare = sparse.diags(rare).dot(by_word).tocsr() if len(self._common) else by_word
         self._rare.eliminate_zeros()
 
     def scores(self, queries: Matrix) -> Scores:
-        """Return (queries, n): the BM25 of every document for each query, (queries, V)."""
+        """Return (queries, n): the BM25 of every document for each query, (queries, V).
+
+        Sums are taken in float64, and rounded: so equal documents have equal scores, in whatever order BLAS adds.
+        """
         common = queries[:, self._common]
         used = np.unique(common.indices)
-        scores: Scores = common[:, used].toarray() @ self._dense[used]
+        scores = common[:, used].toarray() @ self._dense[used]
         rare = queries @ self._rare
         starts = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(rare.indptr))
         scores.reshape(-1)[starts + rare.indices] += rare.data  # no place twice
-        return scores
+        rounded: Scores = scores.astype(np.float32)
+        return rounded
 
 
 def _search(shard: _Shard, start: int, queries: Matrix, found: Nearest) -> Callable[[int], None]:

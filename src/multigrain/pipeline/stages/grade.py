@@ -119,7 +119,7 @@ class _Grading:
                 tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
                 dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
                 dropped_mined.write(block.first, block.mined, graded.dropped_mined)
-                self._note_missing(block.proposals, graded, grades, writes_for)
+                self._note_missing(block, graded, grades, writes_for)
 
     def repair(self, attempt: int) -> None:
         """Ask once more for the grades that stayed empty."""
@@ -229,12 +229,13 @@ class _Grading:
             if progress:
                 progress.advance(len(block))
 
-    def _note_missing(
-        self, block: Sequence[Proposal], graded: Graded, grades: Sequence[int], writes_for: set[str]
-    ) -> None:
+    def _note_missing(self, proposed: _Proposals, graded: Graded, grades: Sequence[int], writes_for: set[str]) -> None:
         by_id = {graded_tuple.id: graded_tuple for graded_tuple in graded.tuples}
         hopeless = {dropped.candidate.pair_id for dropped in graded.dropped if dropped.rule == IRRELEVANT_POSITIVE}
-        for pair, _ in block:
+        for each in graded.dropped_mined:
+            if each.rule == IRRELEVANT_POSITIVE:
+                hopeless.update(proposed.proposals[place][0].id for place in proposed.mined.pair[each.row].tolist())
+        for pair, _ in proposed.proposals:
             if pair.id in writes_for and pair.id not in hopeless and (empty := unfilled(by_id.get(pair.id), grades)):
                 self.missing[pair.id] = empty
 

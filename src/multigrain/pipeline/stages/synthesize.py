@@ -68,7 +68,7 @@ def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[P
     parts: list[Path] = []
     while metadata_of(part := _part(run_dir, len(parts))).get(MADE_FROM) == made_from[MADE_FROM]:
         parts.append(part)
-    run_dir.mined.parent.mkdir(parents=True, exist_ok=True)
+    run_dir.mined.parent.mkdir(parents=True, exist_ok=True)  # for temporary files
     waves = mine_candidates(
         pairs=PairFile(run_dir.train_pairs),
         known=false_negatives_of(run_dir),
