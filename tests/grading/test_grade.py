@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from multigrain.config import GradingSection
 from multigrain.data.mined_candidates import NO_RANK, Mined
+from multigrain.data.words import words_in
 from multigrain.grading.block import Graded
 from multigrain.grading.grade import Grader, Proposal, unfilled
 from multigrain.grading.judges import Judge
@@ -61,6 +62,7 @@ def mined_of(candidates: Sequence[Candidate], judges: Mapping[str, Judge] | None
         grade=np.array([c.grade for c in candidates], np.int8),
         method=np.zeros(count, np.int8),
         rank=np.full(count, NO_RANK, np.int32),
+        words=np.array([words_in(c.text) for c in candidates], np.float32),
         scores=scores,
         positives={
             name: np.full(count, judge.scores([(PAIR.query, PAIR.positive)])[0], np.float32)
@@ -282,6 +284,7 @@ def test_several_pairs_at_once_are_graded_as_each_alone() -> None:
     """Pairs with texts, with documents, with both and with none; a document of two pairs is read once."""
     documents, reads = ["the sea is salt", "iron rusts in rain", PAIR.positive.upper()], []
     relevance = {text: 0.1 + 0.2 * place for place, text in enumerate([*SUBJECTS[:3], *documents[:2]])}
+    relevance[documents[2]] = 0.9
 
     def texts_of(numbers: Sequence[int]) -> list[str]:
         reads.extend(numbers)

@@ -71,7 +71,7 @@ def test_documents_are_read_once_until_room_is_made(monkeypatch: pytest.MonkeyPa
     known.make_room()
     assert known.add_documents(np.array([4, 2])).tolist() == [numbers[3], numbers[1]]
     assert sorted(reads) == [2, 4, 5]
-    monkeypatch.setattr(module, "MOST_CHARACTERS", 11)
+    monkeypatch.setattr(module, "MOST_BYTES", 11)
     known.make_room()
     assert (known.texts, len(known.known)) == ([], 0)
     known.add_documents(np.array([4]))

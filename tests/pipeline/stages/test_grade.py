@@ -334,6 +334,7 @@ def test_memory_hardly_grows_with_the_pairs(run_toml: Path, tmp_path: Path, monk
     monkeypatch.setattr("multigrain.grading.near_copies.MOST_BYTES", 200_000)
     monkeypatch.setattr("multigrain.data.mined_candidates.ROWS", 16 * 200)
     monkeypatch.setattr("multigrain.data.dropped_candidates.ROWS", 500)
+    monkeypatch.setattr("multigrain.grading.report.DIGITS", 2)
     few, many = (peak_bytes(tmp_path, count, monkeypatch, run_toml) for count in (500, 2500))
     assert many < 1.5 * few, (few, many)
 
