@@ -199,7 +199,8 @@ class Grader:
         own, text_scores, mined_scores = self._scores(block)
         block.own = own
         has_meaning = own[block.mined.pair, 0] > 0
-        lost, rows = np.flatnonzero(~has_meaning), np.flatnonzero(has_meaning)
+        by_document = np.lexsort((block.mined.document, block.mined.pair))  # how they were found shall not matter
+        lost, rows = np.flatnonzero(~has_meaning), by_document[has_meaning[by_document]]
         block.drop_rows(lost, IRRELEVANT_POSITIVE, own[block.mined.pair[lost], 0].round(4))
         mined, mined_scores = block.mined[rows], mined_scores[rows]
         places = np.array(block.places, dtype=np.int64)
