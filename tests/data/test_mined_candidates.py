@@ -30,7 +30,7 @@ def mined_of(pairs: list[int], judges: tuple[str, ...] = ("embedding", "bm25")) 
     """Candidates of these pairs, no two of them alike."""
     count = len(pairs)
     numbers = np.arange(count)
-    scores = {judge: (numbers + place).astype(np.float32) / 8 for place, judge in enumerate(judges)}
+    scores = {judge: ((numbers + place) / 8).astype(np.float32) for place, judge in enumerate(judges)}
     return Mined(
         pair=np.array(sorted(pairs), dtype=np.int32),
         document=(100 + numbers).astype(np.int32),
@@ -39,7 +39,7 @@ def mined_of(pairs: list[int], judges: tuple[str, ...] = ("embedding", "bm25")) 
         rank=np.where(numbers % 2, numbers, NO_RANK).astype(np.int32),
         words=(numbers + 0.5).astype(np.float32),
         scores=scores,
-        positives={judge: column + 1 for judge, column in scores.items()},
+        positives={judge: (column + 1).astype(np.float32) for judge, column in scores.items()},
     )
 
 

@@ -282,7 +282,8 @@ def test_unfilled() -> None:
 
 def test_several_pairs_at_once_are_graded_as_each_alone() -> None:
     """Pairs with texts, with documents, with both and with none; a document of two pairs is read once."""
-    documents, reads = ["the sea is salt", "iron rusts in rain", PAIR.positive.upper()], []
+    documents = ["the sea is salt", "iron rusts in rain", PAIR.positive.upper()]
+    reads: list[int] = []
     relevance = {text: 0.1 + 0.2 * place for place, text in enumerate([*SUBJECTS[:3], *documents[:2]])}
     relevance |= {documents[1]: 0.2, documents[2]: 0.9}
 

@@ -207,8 +207,9 @@ def test_every_measurement_encodes_queries_as_queries_and_documents_as_documents
     assert evaluate(task, by_letter).rankings["q"][:2] == ["d0", "d1"]
     pairs = [Pair("p", "q one", "d 0.0")]
     bounds = (0.8, 0.9, 0.95, 0.999)
-    mined = mine_candidates(FalseNegatives(pairs), corpus, by_letter, "m", bounds, MiningSection(methods=["embedding"]))
-    assert {candidate.grade for candidate in mined} == {1, 2, 3, 4}
+    mining = MiningSection(methods=["embedding"])
+    (mined,) = mine_candidates(pairs, FalseNegatives(pairs), corpus, by_letter, bounds, mining=mining)
+    assert set(mined.grade.tolist()) == {1, 2, 3, 4}
     assert [pair.id for pair in filter_queries(pairs, corpus, by_letter, GradingSection(), 7).kept] == ["p"]
     assert EmbeddingJudge(by_letter).relevance("q one", "d 0.5") == pytest.approx(np.cos(0.5))
 

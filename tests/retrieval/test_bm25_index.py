@@ -97,7 +97,8 @@ def test_the_statistics_are_those_of_the_corpus(queries: list[str], documents: l
         patch.setattr(module, "AT_ONCE", 3)
         found = index_of(queries, documents).statistics
     expected = statistics_of(queries, (text for text in documents if text is not None), Words("english"))
-    assert (found.documents, found.length) == (expected.documents, pytest.approx(expected.length))
+    assert found.documents == expected.documents
+    assert found.length == pytest.approx(expected.length)
     assert {word: count for word, count in found.having.items() if count} == dict(expected.having)
 
 

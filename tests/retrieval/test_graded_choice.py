@@ -25,7 +25,7 @@ def grade_by_definition(relevance: float) -> int:
     """As `grade_of`, in the precision in which relevance is measured; not a number has no grade."""
     if np.isnan(relevance):
         return FALSE_NEGATIVE
-    return 1 + sum(np.float32(relevance) >= np.float32(bound) for bound in BOUNDS)
+    return 1 + sum(bool(np.float32(relevance) >= np.float32(bound)) for bound in BOUNDS)
 
 
 def expected(offers: list[Offer], grades: list[int], per_grade: int) -> list[tuple[int, int, int, int]]:
@@ -44,7 +44,9 @@ def found(chosen: Chosen) -> list[tuple[int, int, int, int]]:
 
 def offer_all(choice: GradedChoice, offers: list[Offer]) -> None:
     pairs, documents, relevance, keys = zip(*offers, strict=True)
-    choice.offer(np.array(pairs), np.array(documents), np.float32(relevance), np.array(keys, dtype=np.uint32))
+    choice.offer(
+        np.array(pairs), np.array(documents), np.array(relevance, dtype=np.float32), np.array(keys, dtype=np.uint32)
+    )
 
 
 keys = st.lists(
@@ -122,5 +124,5 @@ def test_rows_and_parts() -> None:
     chosen = choice.chosen()
     some = chosen.rows(np.array([2, 0]))
     assert found(some) == [(1, 3, 2, 5), (0, 1, 1, 4)]
-    assert some.relevance.tolist() == np.float32([0.7, 0.1]).tolist()
+    assert some.relevance.tolist() == np.array([0.7, 0.1], dtype=np.float32).tolist()
     assert found(joined([some, chosen])) == found(some) + found(chosen)
