@@ -26,6 +26,8 @@ finally:
     del sys.modules["jax"]
     sys.modules.update(_known)
 
+REMEMBERED = 200_000
+"""Words whose stems are remembered: most words of a corpus come again and again."""
 AT_ONCE = 1024
 """Texts that are split into words at once."""
 
@@ -45,7 +47,7 @@ class Words:
         except ValueError:
             self._stop_words = []
         try:
-            self._stemmer = Stemmer.Stemmer(language)
+            self._stemmer = Stemmer.Stemmer(language, REMEMBERED)
         except KeyError:
             self._stemmer = None
 
