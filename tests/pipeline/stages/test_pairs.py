@@ -13,7 +13,9 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.config import Config, load_config
-from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
+from multigrain.data.mined_candidates import read_mined
 from multigrain.errors import DataError, LLMReplyError
 from multigrain.llm.clients.scripted import ScriptedClient
 from multigrain.llm.protocol import Answer, Request
@@ -116,9 +118,9 @@ def test_a_corpus_becomes_tuples_and_what_is_held_out_stays_out(write_run: Calla
     assert {folded(pair.positive) for pair in test} <= held_out
     assert not {folded(pair.positive) for pair in train} & held_out
     assert {folded(d.text) for d in read_documents(run_dir.corpus) if d.split == "held_out"} == held_out
-    mined = [c for c in read_candidates(run_dir.candidates) if c.source == "mined"]
+    mined = Corpus(run_dir.corpus).texts(read_mined(run_dir.mined).document.tolist())
     assert len(mined) > 20
-    assert not {folded(candidate.text) for candidate in mined} & held_out
+    assert not set(map(folded, mined)) & held_out
     graded = list(read_tuples(run_dir.tuples))
     assert len(graded) >= 10
     assert not {folded(negative.text) for each in graded for negative in each.negatives} & held_out
