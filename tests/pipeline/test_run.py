@@ -167,7 +167,7 @@ def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
     with monkeypatch.context() as patch:
         patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            verbs.synthesize(load_config(run_toml, ["mining.per_grade=1"]), force=True)
+            verbs.synthesize(load_config(run_toml, ["mining.per_grade=2"]), force=True)
     with pytest.raises(RunError, match="the stage before, synthesize, is not done"):
         verbs.grade(config, force=True)
     run(config, force=True)
