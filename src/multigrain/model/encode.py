@@ -173,6 +173,6 @@ def _unreported(_encoded: int) -> None: ...
 
 def _unit(vectors: Vectors) -> Vectors:
     """Scale vectors, (n, d), to length 1 in place: rounded to float16 they are up to 1e-4 longer or shorter."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    lengths = np.sqrt(np.einsum("kd,kd->k", vectors, vectors))
     vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
     return vectors
