@@ -32,7 +32,7 @@ class FalseNegatives:
     Args:
         pairs: those that negatives are looked for.
         known: all pairs that say what answers a query; by default the same.
-        documents: the corpus, for the groups that it names.
+        documents: the corpus, for the groups that it names; read if a pair has a group.
     """
 
     def __init__(
@@ -40,9 +40,11 @@ class FalseNegatives:
     ) -> None:
         if known is None:
             pairs = known = list(pairs)
-        wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *map(np.ravel, _in_blocks(pairs))]))
+        classes_of_all = np.concatenate([np.empty((0, 2), np.uint64), *_in_blocks(pairs)])
+        has_groups = bool((classes_of_all[:, 1] != NONE).any())
+        wanted = np.unique(classes_of_all)
         texts, classes = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        members = chain(_members(known), _grouped(documents))
+        members = chain(_members(known), _grouped(documents) if has_groups else ())
         while block := list(islice(members, AT_ONCE)):
             both = np.array(block, dtype=np.uint64)
             is_wanted = np.isin(both[:, 1], wanted)

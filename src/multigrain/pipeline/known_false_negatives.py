@@ -12,9 +12,7 @@ from multigrain.records import Pair
 def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
     """Collect what the run's files say of texts that are no negatives of its training pairs."""
     known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
-    has_groups = any(pair.group is not None for pair in read_pairs(run_dir.train_pairs))
-    documents = read_documents(run_dir.corpus) if has_groups else ()
-    return FalseNegatives(read_pairs(run_dir.train_pairs), known, documents)
+    return FalseNegatives(read_pairs(run_dir.train_pairs), known, read_documents(run_dir.corpus))
 
 
 def own_documents(run_dir: RunDir) -> list[Pair]:
