@@ -9,9 +9,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from multigrain.errors import MultigrainError, RunError
+
+
+class FileState(NamedTuple):
+    """What changes with a file's content, and costs nothing to ask for."""
+
+    inode: int
+    size: int
+    changed: int
+    """Nanoseconds of the clock."""
+
+
+def state_of(path: Path) -> FileState:
+    """Return the state of a file.
+
+    Raises:
+        OSError: it is not there.
+    """
+    state = path.stat()
+    return FileState(state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 def count_lines(path: Path) -> int:
@@ -22,12 +41,11 @@ def count_lines(path: Path) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    state = path.stat()
-    return _lines_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+    return _lines_at(path, state_of(path))
 
 
 @cache
-def _lines_at(path: Path, _inode: int, _changed: int, _size: int) -> int:
+def _lines_at(path: Path, _state: FileState) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
@@ -204,11 +222,10 @@ def digest_of(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    state = path.stat()
-    return _digest_at(path, state.st_ino, state.st_mtime_ns, state.st_size)
+    return _digest_at(path, state_of(path))
 
 
 @cache
-def _digest_at(path: Path, _inode: int, _changed: int, _size: int) -> str:
+def _digest_at(path: Path, _state: FileState) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from typing import overload
 
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
+from multigrain.files import state_of
 from multigrain.records import Document
 
 
@@ -25,7 +26,7 @@ class Corpus(Sequence[Document]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._state = _state_of(path)
+        self._state = state_of(path)
         self._starts = array("q")
         position = 0
         with path.open("rb") as file:
@@ -65,13 +66,7 @@ class Corpus(Sequence[Document]):
         return texts
 
     def _require_unchanged(self) -> None:
-        if _state_of(self._path) != self._state:
+        if state_of(self._path) != self._state:
             raise DataError(
                 self._path, "changed while it was read. Let nobody write to it, then give the same command again."
             )
-
-
-def _state_of(path: Path) -> tuple[int, int, int]:
-    """Return what changes with a file's content."""
-    state = path.stat()
-    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from multigrain.data.key_table import KeyTable, exact_key
+from multigrain.data.key_table import KeyTable, exact_key, half
 from multigrain.records import Document, identity
 
 
@@ -44,8 +44,3 @@ def distinct_texts(documents: Iterable[Document]) -> Iterator[tuple[bytes, Docum
             unique = replace(document, id=f"{document.id}#{len(texts) - 1}")
         ids.add(exact_key(unique.id))
         yield key, unique
-
-
-def half(key: bytes) -> int:
-    """Return the `text_key` of a text, from its identity."""
-    return int.from_bytes(key[:8], "big")

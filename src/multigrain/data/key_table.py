@@ -17,7 +17,12 @@ SLACK = 1024
 
 def text_key(text: str) -> int:
     """Return half of the `identity` of a text as a number: two of a billion texts share it once in forty trials."""
-    return int.from_bytes(identity(text)[:8], "big")
+    return half(identity(text))
+
+
+def half(identity: bytes) -> int:
+    """Return the `text_key` of a text, from its identity."""
+    return int.from_bytes(identity[:8], "big")
 
 
 def exact_key(*parts: str) -> int:

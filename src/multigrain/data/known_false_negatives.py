@@ -1,13 +1,14 @@
 """Tell the false negatives that the input itself names: texts that answer the query, and texts of its group."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from hashlib import blake2b
 from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.data.key_table import text_key
+from multigrain.data.key_table import half, text_key
 from multigrain.records import Document, Pair, identity
 
 NONE = 0
@@ -27,7 +28,8 @@ class FalseNegatives:
 
     What answers a query is a *class* of texts, with the query itself; so is a group. A text is no negative of a pair
     that has a class in common with it; it may be of many classes. For each text and class 16 bytes are kept, and only
-    of the classes that one of the pairs has, so that memory grows with the pairs and not with their square.
+    of the classes that one of the pairs has, so that memory grows with the pairs and not with their square. Pairs and
+    documents are read when the first text is asked about.
 
     Args:
         pairs: those that negatives are looked for.
@@ -40,11 +42,16 @@ class FalseNegatives:
     ) -> None:
         if known is None:
             pairs = known = list(pairs)
-        classes_of_all = np.concatenate([np.empty((0, 2), np.uint64), *_in_blocks(pairs)])
+        self._pairs, self._known, self._documents = pairs, known, documents
+
+    @cached_property
+    def _members(self) -> tuple[Keys, Keys]:
+        """The texts in rising order, (n,), and the class of each, (n,)."""
+        classes_of_all = np.concatenate([np.empty((0, 2), np.uint64), *_in_blocks(self._pairs)])
         has_groups = bool((classes_of_all[:, 1] != NONE).any())
         wanted = np.unique(classes_of_all)
         texts, classes = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        members = chain(_members(known), _grouped(documents) if has_groups else ())
+        members = chain(_members(self._known), _grouped(self._documents) if has_groups else ())
         while block := list(islice(members, AT_ONCE)):
             both = np.array(block, dtype=np.uint64)
             is_wanted = np.isin(both[:, 1], wanted)
@@ -52,7 +59,7 @@ class FalseNegatives:
             classes.append(both[is_wanted, 1])
         keys = np.concatenate(texts)
         order = np.argsort(keys, kind="stable")
-        self._texts, self._classes = keys[order], np.concatenate(classes)[order]
+        return keys[order], np.concatenate(classes)[order]
 
     def rule(self, pair: Pair, text: str) -> str | None:
         """Return the rule by which the text is no negative of the pair; None if it may be one."""
@@ -66,10 +73,11 @@ class FalseNegatives:
         Args:
             texts: see `keys_of`.
         """
-        first = np.searchsorted(self._texts, texts, "left")
-        last = np.searchsorted(self._texts, texts, "right")
+        members, classes = self._members
+        first = np.searchsorted(members, texts, "left")
+        last = np.searchsorted(members, texts, "right")
         places = np.flatnonzero(last > first)
-        found = [self._classes[first[place] : last[place]] for place in places]
+        found = [classes[first[place] : last[place]] for place in places]
         empty = np.empty(0, dtype=np.uint64)
         return np.repeat(places, [len(part) for part in found]), np.concatenate([empty, *found])
 
@@ -106,7 +114,7 @@ def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
     """Yield (text, its class): queries and positives by query, and both by group."""
     for pair in pairs:
         query = identity(pair.query)
-        own, positive = int.from_bytes(query[:8], "big"), text_key(pair.positive)
+        own, positive = half(query), text_key(pair.positive)
         yield positive, _class_of_query(query)
         yield own, _class_of_query(query)
         if pair.group is not None:
@@ -123,4 +131,4 @@ def _grouped(documents: Iterable[Document]) -> Iterator[tuple[int, int]]:
 
 def _key(digest: bytes) -> int:
     """Return the first 8 bytes of a digest as a number that is never `NONE`."""
-    return int.from_bytes(digest[:8], "big") or 1
+    return half(digest) or 1

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from multigrain.config import Config
-from multigrain.data.distinct_documents import Documents, distinct_texts, half
+from multigrain.data.distinct_documents import Documents, distinct_texts
 from multigrain.data.held_out import require_groups
-from multigrain.data.key_table import KeyTable
+from multigrain.data.key_table import KeyTable, half
 from multigrain.data.record_file import Keys, Numbers
 from multigrain.data.sources import read_documents
 from multigrain.data.unchanged import Unchanged

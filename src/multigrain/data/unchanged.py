@@ -4,6 +4,7 @@ from pathlib import Path
 
 from multigrain.data.sources import files_of
 from multigrain.errors import DataError
+from multigrain.files import FileState, state_of
 
 
 class Unchanged:
@@ -28,10 +29,9 @@ class Unchanged:
                 raise DataError(path, f"{found}. Wait until it is written, then give the same command again.")
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with a file's content; None where it is not there, which its reader will say."""
+def _state(path: Path) -> FileState | None:
+    """Return the state of a file; None where it is not there, which its reader will say."""
     try:
-        state = path.stat()
+        return state_of(path)
     except OSError:
         return None
-    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -12,6 +12,7 @@ from multigrain.data.blocks import blocks
 from multigrain.data.record_file import Numbers, Spool
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document
+from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 BLOCK = 16_384
 """Documents whose texts and vectors are in memory at once."""
@@ -169,7 +170,7 @@ def _ordered(
     """Sort by row and falling cosine, equal ones as they are; at most `most` of a row, with their ranks from 0."""
     order = np.lexsort((-cosines, rows))
     rows = rows[order]
-    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    ranks = ranks_in_runs(rows)
     kept = ranks < most
     order = order[kept]
     return rows[kept], cosines[order], numbers[order], ranks[kept]

@@ -20,6 +20,7 @@ from multigrain.grading.near_copies import Signatures, find_copies
 from multigrain.grading.selection import choose_rising
 from multigrain.grading.synonyms import MARGIN, SYNONYM, exchanged_terms
 from multigrain.records import FALSE_NEGATIVE, GIVEN, GRADES, Candidate, Dropped, GradedTuple, Pair, Source
+from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 WORDS_PER_TOKEN = 0.75
 """Words of English text for each token."""
@@ -180,7 +181,7 @@ class Grader:
         places, negatives, is_document = places[order], negatives[order], is_document[order]
         pairs, pair = np.unique(negatives.pair, return_inverse=True)
         heads = 2 + np.bincount(pair[~is_document], minlength=len(pairs))
-        ranks = 2 + _ranks(pair)
+        ranks = 2 + ranks_in_runs(pair)
         texts = np.full((len(pairs), int(ranks.max(initial=1)) + 1), -1)
         texts[:, 0] = known.add([block.pairs[number].query for number in pairs.tolist()])
         texts[:, 1] = known.add([block.pairs[number].positive for number in pairs.tolist()])
@@ -343,12 +344,6 @@ def _relative(scores: Scores, own: Scores, is_kept: Flags) -> Scores:
     relative: Scores = np.where(own > 0, np.minimum(shares, LARGEST), first)
     relative[is_kept] = np.where(own[is_kept] != 0, shares[is_kept], 0.0)
     return relative
-
-
-def _ranks(values: Numbers) -> Numbers:
-    """Return for each of some rising values how many equal ones stand before it."""
-    ranks: Numbers = np.arange(len(values)) - np.searchsorted(values, values)
-    return ranks
 
 
 def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from multigrain.grading.measured import Flags, Measured, Numbers
 from multigrain.records import GRADES
+from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 FILLED, WRITTEN, ASKED, GAP, WIDE = 10.0, 0.3, 0.3, 4.0, 0.35
 AT_ONCE = 2**20
@@ -49,7 +50,7 @@ def choose_rising(candidates: Measured, per_grade: int = 1) -> Choice:
     judges = [candidates.relevance[:, judge] for judge in range(candidates.relevance.shape[1])]
     order = np.lexsort((*judges[::-1], candidates.grade, candidates.pair))
     cells = candidates.pair[order] * len(GRADES) + candidates.grade[order] - 1
-    slots = np.arange(len(order)) - np.searchsorted(cells, cells)
+    slots = ranks_in_runs(cells)
     width = int(slots.max(initial=-1)) + 1
     pairs, starts = np.unique(candidates.pair[order], return_index=True)
     step = max(1, AT_ONCE // max(width * width, 1))

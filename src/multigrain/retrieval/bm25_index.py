@@ -23,6 +23,7 @@ from scipy import sparse
 
 from multigrain.retrieval.bm25 import AT_ONCE, K1, B, Statistics, Words
 from multigrain.retrieval.parallel import spread
+from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 SHARD = 16_384
 """Documents that are searched at once."""
@@ -274,7 +275,7 @@ def _merge(best: Nearest, scores: Scores, start: int) -> None:
     width = int(np.bincount(rows, minlength=len(scores)).max(initial=0))
     if not width:
         return
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    places = ranks_in_runs(rows)
     new_scores = np.zeros((len(scores), width), dtype=np.float32)
     new_numbers = np.full((len(scores), width), -1, dtype=np.int64)
     new_scores[rows, places], new_numbers[rows, places] = scores[rows, columns], columns + start

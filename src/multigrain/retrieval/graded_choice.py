@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.records import band_of
+from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 Numbers = NDArray[np.int64]
 Relevance = NDArray[np.float32]
@@ -143,7 +144,7 @@ class GradedChoice:
         relevance = np.append(relevance, best_relevance[touched].ravel())
         order = np.lexsort((keys, pairs))
         pairs = pairs[order]
-        rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)
+        rank = ranks_in_runs(pairs)
         kept = rank < best.shape[1]
         best[pairs[kept], rank[kept]] = keys[order][kept]
         best_relevance[pairs[kept], rank[kept]] = relevance[order][kept]

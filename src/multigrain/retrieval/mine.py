@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import MiningSection
+from multigrain.data.blocks import blocks
 from multigrain.data.known_false_negatives import FalseNegatives, classes_of_pairs, keys_of
 from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.data.words import words_in
@@ -163,8 +164,7 @@ class _Miner:
     def _texts(self, keys: list[Keys], words: list[NDArray[np.float32]]) -> Iterator[str | None]:
         """Yield the texts that may be mined, None for the others; what is noted of them goes to the lists."""
         with meter("reading", len(self._documents)) as progress:
-            rest = iter(self._documents)
-            while block := list(islice(rest, BLOCK)):
+            for block in blocks(self._documents, BLOCK):
                 keys.append(keys_of(document.text for document in block))
                 words.append(np.array([words_in(document.text) for document in block], dtype=np.float32))
                 for document in block:
@@ -203,16 +203,15 @@ class _Miner:
 
     def _blocks(self) -> Iterator[_Block]:
         """Yield the documents that may be mined, block by block, each up to twice as long as the one before."""
-        size, first = FIRST_BLOCK, 0
+        first = 0
         with meter("mining", len(self._documents)) as progress:
-            rest = iter(self._documents)
-            while members := list(islice(rest, size)):
+            for members in blocks(self._documents, BLOCK, first=FIRST_BLOCK):
                 mineable = [place for place, document in enumerate(members) if document.split != "held_out"]
                 if mineable:
                     numbers = np.array(mineable) + first
                     vectors = self._embed([members[place].text for place in mineable], "document")
                     yield _Block(numbers, vectors, self._known.classes_of(self._keys[numbers]))
-                first, size = first + len(members), min(2 * size, BLOCK)
+                first += len(members)
                 progress.advance(len(members))
 
     def _mined(
