@@ -200,6 +200,8 @@ def test_length_by_hand() -> None:
         ("length", 2.1),
         ("length", 0.4),
     ]
+    mined = [(replace(item, source="mined"), score) for item, score in items]  # people's texts have no style to hide
+    assert not [1 for _, rule, _ in dropped(grade(mined, section)) if rule == "length"]
     # A model that reads 20 tokens (15 words) reads neither more than 15 words of the text.
     assert not [1 for _, rule, _ in dropped(grade(items[3:], section, longest=20)) if rule == "length"]
 
@@ -372,3 +374,18 @@ def test_what_always_holds(drawn: list[tuple[int, int, Source, float, float]], p
     for graded_tuple in graded.tuples:
         assert tuple_from_json(json.loads(json.dumps(to_json(graded_tuple)))) == graded_tuple
     assert all(math.isfinite(d.value) for d in graded.dropped)
+
+
+def test_words_alone_make_no_false_negative() -> None:
+    """BM25 has a say only where the first judge finds a text within 0.05 of the bound (0.95)."""
+    shares = {0: (0.89, 1.3), 1: (0.91, 1.3), 2: (0.94, 0.9), 3: (0.96, 0.1)}
+    judges = {
+        "embedding": Told({SUBJECTS[n]: first for n, (first, _) in shares.items()}),
+        "bm25": Told({SUBJECTS[n]: second for n, (_, second) in shares.items()}),
+    }
+    candidates = [candidate(n, 4, "mined") for n in shares]
+    false = {c.text for c, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
+    assert false == {SUBJECTS[1], SUBJECTS[3]}
+    judges = {"embedding": judges["embedding"], "cross-encoder": judges["bm25"]}  # which reads, and so has its say
+    false = {c.text for c, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
+    assert false == {SUBJECTS[0], SUBJECTS[1], SUBJECTS[3]}

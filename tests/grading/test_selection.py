@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -49,9 +49,11 @@ def columns_of(nodes: Sequence[Node], pairs: Sequence[int] | None = None) -> Mea
     )
 
 
-def choose(candidates: Sequence[Node], per_grade: int = 1) -> tuple[list[Node], list[tuple[Node, str]]]:
+def choose(
+    candidates: Sequence[Node], per_grade: int = 1, nearest: Collection[int] = ()
+) -> tuple[list[Node], list[tuple[Node, str]]]:
     """The chosen candidates of one pair, as the tuple has them, and the others with what became of them."""
-    choice = choose_rising(columns_of(candidates), per_grade)
+    choice = choose_rising(columns_of(candidates), per_grade, nearest)
     order = sorted(range(len(candidates)), key=lambda n: (candidates[n].grade, candidates[n].relevance))
     chosen = [candidates[n] for n in order if choice.chosen[n]]
     left = [(candidates[n], "surplus" if choice.surplus[n] else "order") for n in order if not choice.chosen[n]]
@@ -59,9 +61,11 @@ def choose(candidates: Sequence[Node], per_grade: int = 1) -> tuple[list[Node], 
     return chosen, left
 
 
-def value_of(chain: Sequence[Node]) -> float:
+def value_of(chain: Sequence[Node], nearest: Collection[int] = ()) -> float:
     """The formula of the module, read again."""
-    nodes = sum(10 - abs(m.length) + 0.3 * (m.source == "llm") + 0.3 * (m.asked == m.grade) for m in chain)
+    nodes = sum(100 + 0.3 * (m.asked == m.grade) for m in chain)
+    nodes += sum(1.5 - abs(m.length) for m in chain if m.source == "llm")
+    nodes += sum(20 * (max(m.relevance[0], 0.0) - 1) for m in chain if m.source == "mined" and m.grade in nearest)
     steps = [*(m.relevance for m in chain), (1.0,) * len(chain[0].relevance)] if chain else []
     gaps = sum(
         4 * sum(min(high - low, 0.35) for low, high in zip(a, b, strict=True)) / len(a)
@@ -90,9 +94,9 @@ nodes = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(nodes, max_size=8))
-def test_no_chain_is_worth_more(candidates: list[Node]) -> None:
-    chosen, left = choose(candidates)
+@given(st.lists(nodes, max_size=8), st.sets(st.integers(1, 4)))
+def test_no_chain_is_worth_more(candidates: list[Node], nearest: set[int]) -> None:
+    chosen, left = choose(candidates, nearest=nearest)
     assert rises(chosen)
     chains = (
         chain
@@ -100,7 +104,8 @@ def test_no_chain_is_worth_more(candidates: list[Node]) -> None:
         for chain in itertools.combinations(sorted(candidates, key=lambda m: m.grade), count)
         if rises(chain)
     )
-    assert value_of(chosen) == pytest.approx(max(map(value_of, chains), default=0.0))
+    best = max((value_of(chain, nearest) for chain in chains), default=0.0)
+    assert value_of(chosen, nearest) == pytest.approx(max(best, 0.0))
     assert len(chosen) + len(left) == len(candidates)
     grades = {m.grade for m in chosen}
     assert all((rule == "surplus") == (m.grade in grades) for m, rule in left)
@@ -130,11 +135,20 @@ def test_as_many_grades_as_can_be_come_first() -> None:
     assert [(m.grade, rule) for m, rule in left] == [(1, "order")]
 
 
-def test_of_equals_the_one_as_long_as_the_positive() -> None:
-    short, long, even = (measured(2, 0.5, length=length, text=str(length)) for length in (-0.5, 0.6, 0.1))
+def test_of_written_equals_the_one_as_long_as_the_positive() -> None:
+    lengths = (-0.5, 0.6, 0.1)
+    short, long, even = (measured(2, 0.5, source="llm", length=length, text=str(length)) for length in lengths)
     chosen, left = choose([short, long, even])
     assert chosen == [even]
     assert {rule for _, rule in left} == {"surplus"}
+
+
+def test_the_nearest_mined_one_whatever_its_length_and_a_written_one_before_it() -> None:
+    far, near = measured(4, 0.75, 0.7, length=0.0), measured(4, 0.9, 0.2, length=2.0)
+    written = measured(4, 0.75, 0.75, source="llm", length=1.0)
+    assert choose([far, near])[0] == [far]  # well apart from the positive
+    assert choose([far, near], nearest=[4])[0] == [near]
+    assert choose([far, near, written], nearest=[4])[0] == [written]
 
 
 def test_the_second_of_a_grade_may_not_cross_the_first_of_another() -> None:

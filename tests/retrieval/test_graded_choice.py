@@ -1,5 +1,6 @@
 """The smallest keys of each pair and grade, against a dictionary of everything that was offered."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ class Offer(NamedTuple):
     pair: int
     document: int
     relevance: float
-    key: int
+    key: float
 
 
 def grade_by_definition(relevance: float) -> int:
@@ -28,16 +29,16 @@ def grade_by_definition(relevance: float) -> int:
     return 1 + sum(bool(np.float32(relevance) >= np.float32(bound)) for bound in BOUNDS)
 
 
-def expected(offers: list[Offer], grades: list[int], per_grade: int) -> list[tuple[int, int, int, int]]:
+def expected(offers: Sequence[Offer], grades: list[int], per_grade: int) -> list[tuple[int, int, float, int]]:
     """(pair, grade, key, document) of the smallest keys of each."""
-    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    cells: dict[tuple[int, int], list[tuple[float, int]]] = {}
     for offer in offers:
         cells.setdefault((offer.pair, grade_by_definition(offer.relevance)), []).append((offer.key, offer.document))
     kept = {cell: sorted(members)[:per_grade] for cell, members in cells.items() if cell[1] in grades}
     return [(*cell, *member) for cell in sorted(kept) for member in kept[cell]]
 
 
-def found(chosen: Chosen) -> list[tuple[int, int, int, int]]:
+def found(chosen: Chosen) -> list[tuple[int, int, float, int]]:
     columns = (chosen.pair, chosen.grade, chosen.key, chosen.document)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -87,19 +88,30 @@ def test_offers_in_any_order(offers: list[Offer], at_once: int, grades: list[int
     st.integers(1, PAIRS),
     wanted_grades,
     st.integers(1, 3),
+    st.sets(st.integers(1, 4)),
 )
 def test_grids_choose_what_offers_do(
-    offers: list[Offer], order: list[int], columns: int, rows: int, grades: list[int], per_grade: int
+    offers: list[Offer], order: list[int], columns: int, rows: int, grades: list[int], per_grade: int, nearest: set[int]
 ) -> None:
     relevance = np.array([offer.relevance for offer in offers], dtype=np.float32).reshape(PAIRS, DOCUMENTS)
     keys = np.array([offer.key for offer in offers], dtype=np.uint32).reshape(PAIRS, DOCUMENTS)
-    choice = GradedChoice(PAIRS, grades, per_grade, BOUNDS)
+    choice = GradedChoice(PAIRS, grades, per_grade, BOUNDS, nearest)
     for column in range(0, DOCUMENTS, columns):
         documents = np.array(order[column : column + columns])
         for first in range(0, PAIRS, rows):
             grid = slice(first, first + rows)
             choice.offer_grid(first, documents, relevance[grid][:, documents], keys[grid][:, documents])
-    assert found(choice.chosen()) == expected(offers, grades, per_grade)
+    chosen = choice.chosen()
+    random = [offer for offer in offers if grade_by_definition(offer.relevance) not in nearest]
+    is_near = np.isin(chosen.grade, list(nearest))
+    assert found(chosen.rows(np.flatnonzero(~is_near))) == expected(random, grades, per_grade)
+    by_nearness = [offer._replace(key=-offer.relevance) for offer in offers]
+    of_near = [row for row in expected(by_nearness, grades, per_grade) if row[1] in nearest]
+    near = chosen.rows(np.flatnonzero(is_near))
+    columns_of_near = (near.pair, near.grade, -near.relevance, near.document)
+    assert list(zip(*(column.tolist() for column in columns_of_near), strict=True)) == [
+        (pair, grade, float(np.float32(key)), document) for pair, grade, key, document in of_near
+    ]
 
 
 def test_equal_keys_of_one_offer_go_by_number() -> None:

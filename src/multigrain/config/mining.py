@@ -12,8 +12,11 @@ class MiningSection(Section):
 
     enabled: bool = True
     methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
-    """How documents are found. `embedding` draws from all documents of a grade; `bm25` takes those that rank first."""
+    """How documents are found. `embedding` chooses among all documents of a grade (see `nearest`); `bm25` takes those
+    that rank first."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
+    nearest: list[Grade] = [4]
+    """Grades whose documents are those nearest to the query. Documents of the other grades are drawn at random."""
     per_grade: int = Field(6, ge=1, le=16)
     """Candidates that each method brings for each grade; grading chooses among them."""
     language: str = "english"

@@ -110,7 +110,7 @@ class Config(Section):
 
         Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
         which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
-        decides which written queries are kept.
+        decides which written queries are kept, "reading" for how much of a text training reads.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
@@ -118,6 +118,7 @@ class Config(Section):
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
+        settings["reading"] = self.training.max_tokens or self.model.max_tokens
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

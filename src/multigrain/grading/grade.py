@@ -1,7 +1,7 @@
 """Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +24,10 @@ from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
 WORDS_PER_TOKEN = 0.75
 """Words of English text for each token."""
+CLEARLY_BELOW = 0.05
+"""So far below the bound of false negatives, by the first judge, the words of a text count for nothing."""
+LEXICAL = "bm25"
+"""The judge that knows words only."""
 LARGEST = 1.5
 """The largest relative relevance that is told apart: higher ones are cut to it."""
 
@@ -57,10 +61,11 @@ class Grader:
       ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
     * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must
-      be further below it), or answers the query by a language model's
-      word ("answers the query"; that model's "no" outweighs the other judges);
+      be further below it; BM25, which sees words alone, has no say where the first judge finds the text clearly below
+      the positive), or answers the query by a language model's word ("answers the query"; that model's "no" outweighs
+      the other judges);
     * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
-    * is many times as long as the positive, or as short ("length");
+    * was written and is many times as long as the positive, or as short ("length");
     * comes from where its grade is not wanted from ("source");
     * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
       the tuple broken by it ("order"). See `multigrain.grading.selection`.
@@ -74,7 +79,8 @@ class Grader:
         section: bounds and limits.
         per_grade: negatives to keep in each grade.
         origins: where the negatives of each grade may come from; all, where a grade is absent.
-        longest: tokens beyond which nobody reads.
+        longest: tokens beyond which training does not read.
+        nearest: the grades of which, among mined documents, the nearest are chosen.
         verdicts: of a language model, on some of the candidates.
         known: what the input says of texts.
         texts_of: gives the texts of mined documents, by their numbers.
@@ -85,6 +91,7 @@ class Grader:
     per_grade: int = 1
     origins: Mapping[int, frozenset[Source]] = field(default_factory=dict)
     longest: int = 256
+    nearest: Collection[int] = ()
     verdicts: Verdicts = field(default_factory=dict)
     known: FalseNegatives = field(default_factory=FalseNegatives)
     texts_of: Callable[[Sequence[int]], Sequence[str]] = _no_documents
@@ -159,7 +166,7 @@ class Grader:
         is_waiting = np.ones(len(block.pairs), dtype=bool)
         while is_waiting.any():
             at = np.flatnonzero(is_open & is_waiting[candidates.pair])
-            choice = choose_rising(candidates[at], self.per_grade)
+            choice = choose_rising(candidates[at], self.per_grade, self.nearest)
             chosen[at], surplus[at] = choice.chosen, choice.surplus
             copies = self._copies(block, np.flatnonzero((chosen | candidates.is_kept) & is_waiting[candidates.pair]))
             is_open[copies] = chosen[copies] = False
@@ -276,7 +283,7 @@ class Grader:
             if exchanged_terms(candidate.text, block.pairs[candidates.pair[place]].positive) is not None:
                 limit[place] -= MARGIN
         denied, confirmed = self._verdicts_on(candidates, block)
-        largest = candidates.relevance.max(axis=1, initial=-np.inf)
+        largest = self._largest(candidates)
         grade[denied & (grade == FALSE_NEGATIVE)] = max(GRADES)
         grade[~denied & ~confirmed & (largest >= limit)] = FALSE_NEGATIVE
         words = np.zeros(len(candidates))
@@ -290,6 +297,16 @@ class Grader:
             length=np.where(candidates.is_kept, 0.0, length),
             answers=confirmed & ~candidates.is_kept,
         )
+
+    def _largest(self, candidates: Measured) -> Scores:
+        """Return (C,) the largest relevance by any judge that has a say."""
+        relevance = candidates.relevance.copy()
+        is_clear = relevance[:, 0] < self.section.false_negative_above - CLEARLY_BELOW
+        for column, name in enumerate(self.judges):
+            if column and name == LEXICAL:
+                relevance[is_clear, column] = -np.inf
+        largest: Scores = relevance.max(axis=1, initial=-np.inf)
+        return largest
 
     def _verdicts_on(self, candidates: Measured, block: Block) -> tuple[Flags, Flags]:
         """Return (C,) which of them a language model says not to answer the query, and which it says to answer it."""
@@ -317,8 +334,8 @@ class Grader:
             for source, is_of_source in (("llm", candidates.is_written), ("mined", ~candidates.is_written)):
                 if source not in origins:
                     is_unwanted |= is_of_source & (candidates.grade == grade)
-        largest = candidates.relevance.max(axis=1, initial=-np.inf)
-        too_long = np.abs(candidates.length) > math.log(self.section.length_ratio)
+        largest = self._largest(candidates)
+        too_long = candidates.is_written & (np.abs(candidates.length) > math.log(self.section.length_ratio))
         rules = (
             ("surplus", filled[candidates.pair, candidates.grade], candidates.grade),
             ("answers the query", candidates.answers, candidates.relevance[:, 0].round(4)),

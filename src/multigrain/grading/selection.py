@@ -3,15 +3,20 @@ r"""Choose one candidate of each grade so that every judge sees the relevance ri
 The candidates of a pair are the nodes of a graph, in rising order of grade; from c to d leads an edge if d has the
 higher grade, and no judge finds it less relevant than c. The tuple is the path of the greatest value
 
-    \sum_c (FILLED - |log length ratio|  + WRITTEN if written + ASKED if it has the grade it was asked for)
+    \sum_c ( FILLED
+             + ASKED                          if it has the grade it was asked for
+             + WRITTEN - |log length ratio|   if it was written
+             + NEAREST (max(r(c), 0) - 1)     if it was mined, and its grade takes the nearest )
       + \sum_{c -> d} mean over judges of GAP min(r(d) - r(c), WIDE),      with the positive (r = 1) as the last node
 
-so first of all as many grades as can be, then texts as long as the positive, well apart from each other. Found
-by dynamic programming in O(candidates^2), for many pairs at once.
+so first of all as many grades as can be; then written texts as long as the positive before mined ones, and of those
+that people wrote the nearest, or such as are well apart from each other. Found by dynamic programming in
+O(candidates^2), for many pairs at once.
 
 Letters: C candidates, P pairs, G = 4 grades, S slots (the most candidates that a pair has of one grade), J judges.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +27,9 @@ from multigrain.grading.measured import Flags, Measured, Numbers
 from multigrain.records import GRADES
 from multigrain.retrieval.runs_of_equals import ranks_in_runs
 
-FILLED, WRITTEN, ASKED, GAP, WIDE = 10.0, 0.3, 0.3, 4.0, 0.35
+FILLED, WRITTEN, ASKED, GAP, WIDE = 100.0, 1.5, 0.3, 4.0, 0.35
+NEAREST = 20.0
+"""Several times `GAP`: nearness decides before the distance to other grades."""
 AT_ONCE = 2**20
 """Edges between two grades that are in memory at once."""
 NO_SLOT = -1
@@ -39,12 +46,18 @@ class Choice(NamedTuple):
     """(C,) which of the others had a place, if their grade were not filled already."""
 
 
-def choose_rising(candidates: Measured, per_grade: int = 1) -> Choice:
+def choose_rising(candidates: Measured, per_grade: int = 1, nearest: Collection[int] = ()) -> Choice:
     """Choose up to `per_grade` candidates of each grade and pair, such that no judge finds them out of order.
 
     For more than one of a grade, paths are taken one after the other; no judge finds their union out of order either.
     Of equal paths the one whose candidates are less relevant is taken, then that of the earlier ones.
+
+    Args:
+        candidates: of all pairs.
+        per_grade: the most negatives of a grade.
+        nearest: the grades of which, among mined documents, the nearest are chosen.
     """
+    values = _values(candidates, nearest)
     chosen = np.zeros(len(candidates), dtype=bool)
     surplus = np.zeros(len(candidates), dtype=bool)
     judges = [candidates.relevance[:, judge] for judge in range(candidates.relevance.shape[1])]
@@ -57,7 +70,7 @@ def choose_rising(candidates: Measured, per_grade: int = 1) -> Choice:
     for first in range(0, len(pairs), step):
         end = starts[first + step] if first + step < len(pairs) else len(order)
         rows = slice(starts[first], end)
-        grid = _grid_of(candidates, order[rows], slots[rows], pairs[first : first + step])
+        grid = _grid_of(candidates, values, order[rows], slots[rows], pairs[first : first + step])
         is_chosen = grid.choose(per_grade)
         is_full = is_chosen.sum(axis=2) == per_grade
         is_left = ~is_chosen & (grid.candidate >= 0)
@@ -141,7 +154,16 @@ def _traced(ends: Values, before: Numbers, slots: int) -> Numbers:
     return path
 
 
-def _grid_of(candidates: Measured, rows: Numbers, slots: Numbers, pairs: Numbers) -> _Grid:
+def _values(candidates: Measured, nearest: Collection[int]) -> Values:
+    """Return (C,) what each candidate adds by itself."""
+    values = np.where(candidates.asked == candidates.grade, FILLED + ASKED, FILLED)
+    values += np.where(candidates.is_written, WRITTEN - np.abs(candidates.length), 0.0)
+    is_near = ~candidates.is_written & np.isin(candidates.grade, list(nearest))
+    values += np.where(is_near, NEAREST * (np.maximum(candidates.relevance[:, 0], 0.0) - 1), 0.0)
+    return values
+
+
+def _grid_of(candidates: Measured, values: Values, rows: Numbers, slots: Numbers, pairs: Numbers) -> _Grid:
     """Lay the candidates `rows` out by pair, grade and slot."""
     shape = (len(pairs), len(GRADES), int(slots.max(initial=-1)) + 1)
     at = np.searchsorted(pairs, candidates.pair[rows]), candidates.grade[rows] - 1, slots
@@ -150,9 +172,7 @@ def _grid_of(candidates: Measured, rows: Numbers, slots: Numbers, pairs: Numbers
     relevance = np.zeros((*shape, candidates.relevance.shape[1]))
     relevance[at] = candidates.relevance[rows]
     value = np.zeros(shape)
-    is_asked = candidates.asked[rows] == candidates.grade[rows]
-    bonus = WRITTEN * candidates.is_written[rows] + ASKED * is_asked
-    value[at] = FILLED - np.abs(candidates.length[rows]) + bonus
+    value[at] = values[rows]
     return _Grid(candidate, relevance, value)
 
 

@@ -48,7 +48,7 @@ STAGES = (
     Stage(
         name="grade",
         work=grade,
-        sections=("llm", "grading", "synthesis", "mining"),
+        sections=("llm", "grading", "synthesis", "mining", "reading"),
         reads=files.grade_reads,
         writes=files.grade_writes,
         cut=files.negatives_cut,

@@ -3,7 +3,7 @@
 Letters: P pairs, G grades, K documents that are kept for each grade, n documents that are offered at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ NONE = np.uint64(2**64 - 1)
 """The key of a place that nobody has."""
 FREE = np.uint32(2**32 - 1)
 """The upper half of `NONE`: any key is good enough."""
+SIGN = np.uint32(2**31)
 
 
 class Chosen(NamedTuple):
@@ -55,19 +56,28 @@ def joined(parts: Sequence[Chosen]) -> Chosen:
 class GradedChoice:
     """The documents of the smallest keys so far, for each pair and grade.
 
-    Neither the order in which documents are offered nor how many at once changes the choice, as no two documents of
-    a pair have the same key; of equal keys the smaller number wins.
+    Neither the order in which documents are offered nor how many at once changes the choice; of equal keys the smaller
+    number wins.
 
     Args:
         pairs: how many pairs there are.
         grades: the grades that are wanted.
         per_grade: K.
         bounds: the four bounds of `multigrain.records.grade_of`.
+        nearest: the grades whose documents are chosen by relevance, the highest first, where a grid is offered.
     """
 
-    def __init__(self, pairs: int, grades: Sequence[int], per_grade: int, bounds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        pairs: int,
+        grades: Sequence[int],
+        per_grade: int,
+        bounds: Sequence[float],
+        nearest: Collection[int] = (),
+    ) -> None:
         self._grades = sorted(set(grades))
         self._bands = [band_of(grade, bounds) for grade in self._grades]
+        self._nearest = np.array([grade in nearest for grade in self._grades])
         self._bounds = np.array(bounds, dtype=np.float32)
         self._place_of_band = np.full(len(bounds) + 1, -1)
         self._place_of_band[np.array(self._grades) - 1] = np.arange(len(self._grades))
@@ -78,7 +88,7 @@ class GradedChoice:
         """Let documents compete for the grade of their relevance; all are (offers,)."""
         place = self._places(relevance)
         worst = (self._keys[place, pairs, -1] >> np.uint64(32)).astype(np.uint32)
-        wins = np.flatnonzero((place >= 0) & (keys < worst))
+        wins = np.flatnonzero((place >= 0) & (keys <= worst))  # of equal keys the number decides
         pairs, place, relevance = pairs[wins], place[wins], relevance[wins]
         packed = (keys[wins].astype(np.uint64) << np.uint64(32)) | documents[wins].astype(np.uint64)
         for number in range(len(self._grades)):
@@ -97,17 +107,22 @@ class GradedChoice:
     def offer_grid(self, first: int, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
         """Let each of n documents compete for each of some pairs that follow each other.
 
-        Nearly all are told off by three comparisons: their key is too large for every grade that is full, and their
-        relevance is in none of those that are not.
+        Nearly all are told off by four comparisons: their key is too large for every grade that is full, their
+        relevance is in none of those that are not, and below what the nearest so far have.
 
         Args:
             first: the number of the first pair.
             documents: (n,).
             relevance: (pairs, n).
-            keys: (pairs, n).
+            keys: (pairs, n), for the grades that are not chosen by relevance.
         """
+        for place in np.flatnonzero(self._nearest):
+            self._offer_nearest(place, first, documents, relevance)
+        if self._nearest.all():
+            return
         rows = slice(first, first + len(relevance))
         worst = (self._keys[:, rows, -1] >> np.uint64(32)).astype(np.uint32)  # (G, pairs)
+        worst[self._nearest] = 0  # no key is smaller
         is_free = worst == FREE
         largest = np.where(is_free, 0, worst).max(axis=0).astype(np.uint32)
         below, above = self._free_bands(is_free)
@@ -119,6 +134,18 @@ class GradedChoice:
         flat, row = flat[wins], row[wins]
         columns = flat - row * relevance.shape[1]
         self.offer(row + first, documents[columns], relevance.reshape(-1)[flat], keys.reshape(-1)[flat])
+
+    def _offer_nearest(self, place: int, first: int, documents: Numbers, relevance: Relevance) -> None:
+        """Let each of n documents compete for one grade by its relevance, (pairs, n)."""
+        low, high = self._bands[place]
+        worst = (self._keys[place, first : first + len(relevance), -1] >> np.uint64(32)).astype(np.uint32)
+        least = np.where(worst == FREE, np.float32(low), np.maximum(_relevance_of(worst), np.float32(low)))
+        flat = np.flatnonzero(relevance >= least[:, None])
+        found = relevance.reshape(-1)[flat]
+        is_below = found < high
+        flat, found = flat[is_below], found[is_below]
+        row, column = np.divmod(flat, relevance.shape[1])
+        self.offer(row + first, documents[column], found, _keys_of(found))
 
     def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[Relevance, Relevance]:
         """Return what relevance lies below, or from which on it lies, where a grade still takes all: (pairs,) both.
@@ -162,3 +189,22 @@ class GradedChoice:
             key=(keys >> np.uint64(32)).astype(np.int64),
             relevance=relevance,
         )
+
+
+def _keys_of(relevance: Relevance) -> NDArray[np.uint32]:
+    """Return keys that fall where the relevance rises.
+
+    As whole numbers, the bits of positive floats rise with them, and those of negative floats fall.
+    """
+    bits = (relevance + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    rising = np.where(bits & SIGN, ~bits, bits | SIGN)
+    keys: NDArray[np.uint32] = ~rising
+    return keys
+
+
+def _relevance_of(keys: NDArray[np.uint32]) -> Relevance:
+    """Return the relevance of keys by `_keys_of`."""
+    rising = ~keys
+    bits = np.where(rising & SIGN, rising ^ SIGN, ~rising)
+    relevance: Relevance = bits.view(np.float32)
+    return relevance

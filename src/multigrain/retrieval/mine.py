@@ -5,7 +5,8 @@ memory is these pairs, what is chosen for them, and some 30 bytes of each docume
 
     words       of each document, for BM25               (a first pass over the corpus, for all waves)
     relevance   of every document (embedding) and of those that BM25 finds, in blocks      (a pass for each wave)
-    choice      for each pair and grade the documents of the smallest keys: random numbers (embedding) or ranks (bm25)
+    choice      for each pair and grade the documents of the smallest keys: random numbers, the more relevant the
+                smaller (embedding), or ranks (bm25)
 
 Letters: P pairs of a wave, N documents, n documents of a block, d dimensions of a vector.
 """
@@ -66,8 +67,9 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
     r"""Mine up to `per_grade` documents for each pair, grade and method, from the grade's band of relative relevance.
 
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
-    "embedding" draws from the whole band at random, by seed, pair and place in the corpus, so that neither the order
-    of the pairs nor the size of the blocks matters. "bm25" takes those of the band that BM25 ranks first.
+    "embedding" takes the nearest of the grades `mining.nearest`. From the whole band of the other grades it draws at
+    random, by seed, pair and place in the corpus, so that neither the order of the pairs nor the size of the blocks
+    matters. "bm25" takes those of the band that BM25 ranks first.
 
     Never chosen are held-out documents, the query itself, all that is known to answer it, texts of the pair's group,
     and what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
@@ -79,7 +81,7 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
         documents: the corpus; iterated over once, and once for each wave of pairs.
         embed: the judge's encoder.
         bounds: the four bounds of `multigrain.records.grade_of`.
-        mining: methods, grades, per_grade and language.
+        mining: methods, grades, nearest, per_grade and language.
         judges: those whose scores are recorded, of "embedding" and "bm25".
         seed: of the choice.
         folder: where temporary files lie.
@@ -177,7 +179,9 @@ class _Miner:
         relevance = Products(wave.shares)
         choices: dict[str, GradedChoice] = {}
         for method in self._mining.methods:
-            choices[method] = GradedChoice(len(pairs), self._mining.grades, self._mining.per_grade, self._bounds)
+            choices[method] = GradedChoice(
+                len(pairs), self._mining.grades, self._mining.per_grade, self._bounds, self._mining.nearest
+            )
         hits = self._hits(wave) if BM25 in choices else None
         with spread() as call:
             for block in self._blocks():
