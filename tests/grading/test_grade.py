@@ -384,8 +384,8 @@ def test_words_alone_make_no_false_negative() -> None:
         "bm25": Told({SUBJECTS[n]: second for n, (_, second) in shares.items()}),
     }
     candidates = [candidate(n, 4, "mined") for n in shares]
-    false = {c.text for c, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
+    false = {text for text, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
     assert false == {SUBJECTS[1], SUBJECTS[3]}
     judges = {"embedding": judges["embedding"], "cross-encoder": judges["bm25"]}  # which reads, and so has its say
-    false = {c.text for c, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
+    false = {text for text, rule, _ in dropped(grade_by(judges, candidates)) if rule == "false negative"}
     assert false == {SUBJECTS[0], SUBJECTS[1], SUBJECTS[3]}

@@ -57,7 +57,7 @@ STAGES = (
     Stage(
         name="train",
         work=train,
-        sections=("model", "training"),
+        sections=("model", "training", "judging"),
         reads=files.train_reads,
         writes=files.train_writes,
         models=files.base_model,

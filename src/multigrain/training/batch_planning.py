@@ -14,6 +14,7 @@ from itertools import islice
 
 from multigrain.records import GradedTuple, identity
 from multigrain.training.in_batch_false_negatives import texts_of
+from multigrain.training.neighbours import Neighbours
 
 WAITING = 8
 """For tuples that can stand in a batch, so many times its size are looked at, both among those that wait and others."""
@@ -49,6 +50,7 @@ class TuplePool:
         batch_size: tuples of one batch.
         answers: all known positives of each query that has several, by `identity`.
         shuffler: draws the order, anew each time the tuples are used up.
+        neighbours: how they are put into groups; without it they come one by one.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TuplePool:
         *,
         answers: Mapping[bytes, frozenset[bytes]],
         shuffler: random.Random,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.size, self.batches = len(places), 0
         self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
@@ -67,15 +70,14 @@ class TuplePool:
         for group, count in groups.items():
             if group:
                 self._shares[group] = math.ceil(batch_size * count / len(places))
-        self._order, self._shuffler = list(places), shuffler
+        self._order, self._shuffler, self._neighbours = list(places), shuffler, neighbours
         self._next = len(places)
         self._waiting: dict[int, TupleKeys] = {}
 
     def begin_with(self, first: Collection[str]) -> None:
         """Shuffle the tuples for the first time, those with these ids before the others."""
-        self._shuffler.shuffle(self._order)
+        self._shuffle()
         self._order.sort(key=lambda place: self._tuples[place].id not in first)
-        self._next = 0
 
     def batch(self) -> list[int]:
         """Return the places of the next tuples that can stand together; the others wait for a later batch."""
@@ -108,10 +110,15 @@ class TuplePool:
                 batch.append(place)
         return batch
 
+    def _shuffle(self) -> None:
+        self._shuffler.shuffle(self._order)
+        if self._neighbours:
+            self._order = self._neighbours.grouped(self._order, self._shuffler)
+        self._next = 0
+
     def _draw(self) -> int:
         if self._next == len(self._order):
-            self._shuffler.shuffle(self._order)
-            self._next = 0
+            self._shuffle()
         self._next += 1
         return self._order[self._next - 1]
 

@@ -23,6 +23,7 @@ from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.terminal import counted
 from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
+from multigrain.training.neighbours import Neighbours
 
 MOST_HELD = 256
 """Queries that are held out."""
@@ -179,6 +180,7 @@ def plan(
     by_task: bool = True,
     known: InBatchFalseNegatives | None = None,
     first: Collection[str] = (),
+    neighbours: Neighbours | None = None,
 ) -> Curriculum:
     """Draw up every batch of the training.
 
@@ -194,6 +196,7 @@ def plan(
         by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.
         known: what else is no negative of a query than the tuples say.
         first: ids of tuples that are drawn before all others, where training is too short for all.
+        neighbours: how tuples are put into groups that stand in one batch; without it a batch is drawn at random.
 
     Raises:
         DataError: no two tuples can stand in a batch, or a negative is the positive.
@@ -210,7 +213,9 @@ def plan(
     pools: list[TuplePool] = []
     for name, places_of_task in tasks_of(tuples, batch_size, by_task):
         shuffler = random.Random(f"{seed} {name}")
-        pool = TuplePool(tuples, places_of_task, batch_size, answers=known.answers, shuffler=shuffler)
+        pool = TuplePool(
+            tuples, places_of_task, batch_size, answers=known.answers, shuffler=shuffler, neighbours=neighbours
+        )
         pool.begin_with(first)
         pools.append(pool)
     used: Counter[int] = Counter()

@@ -20,6 +20,7 @@ from multigrain.files import atomic_folder, digest_of, write_atomic
 from multigrain.grading.report import what_became
 from multigrain.model.files import model_digest
 from multigrain.model.precheck import notes
+from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from multigrain.training.curriculum import Curriculum
+    from multigrain.training.neighbours import Neighbours
     from multigrain.training.train import HeldOut
 
 
@@ -116,10 +118,19 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         by_task=section.by_task,
         first=ids_to_write_for(config, run_dir) if len(tuples) > section.pairs_seen else (),
         known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
+        neighbours=_neighbours(config, run_dir, trained),
     )
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above)
     _say_what_is_rare(curriculum)
     return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
+
+
+def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "Neighbours | None":
+    """Return how tuples are put into groups, by the judge's vectors; mining has left most of them in the run folder."""
+    from multigrain.training.neighbours import Neighbours, vectors_of
+
+    size = config.training.neighbours
+    return Neighbours(vectors_of(tuples, judge_encoder(config, run_dir)), size) if size > 1 else None
 
 
 def _batch_size(wanted: int, tuples: int) -> int:
@@ -170,7 +181,9 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
     inputs = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
-    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs} {model_digest(config.model.base)}\n"
+    fingerprint = (
+        f"{config.fingerprint('seed', 'model', 'training', 'judging')} {inputs} {model_digest(config.model.base)}\n"
+    )
     note = run_dir.training_fingerprint
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:

@@ -1,0 +1,97 @@
+"""Batches of neighbours: tuples about the same subject, whose documents are hard negatives of each other's queries.
+
+They cost no text more than batches at random. The tuples are put into groups by the vectors that the judge has of
+them anyway; batches are then filled from whole groups.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.model.roles import Embed
+from multigrain.records import GradedTuple
+
+SCALE = 2048
+"""Vectors are rounded to whole numbers of this length: sums of their products are exact in single precision, however
+they are computed, so that the groups do not depend on the number of threads."""
+AT_ONCE = 8192
+"""Tuples among which the nearest are looked for, and whose vectors are in memory in single precision."""
+
+Vectors = NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """How tuples are put into groups of neighbours.
+
+    Attributes:
+        vectors: (N, d) of all tuples, by `vectors_of`.
+        size: tuples of a group.
+    """
+
+    vectors: Vectors
+    size: int
+
+    def grouped(self, order: Sequence[int], shuffler: random.Random) -> list[int]:
+        """Return the tuples group by group.
+
+        A tuple is taken in the given order; the nearest that no group has yet join it. The groups are then shuffled,
+        as the last ones found least to choose from. Where there are more tuples than `AT_ONCE`, they are first cut
+        into parts of that size, by halves along the line through two of them, which are drawn anew each time.
+
+        Args:
+            order: the places of the tuples, shuffled.
+            shuffler: draws the parts, and the order of the groups.
+        """
+        groups: list[NDArray[np.int64]] = []
+        for part in self._parts(np.array(order, dtype=np.int64), shuffler):
+            groups += self._groups_of(part)
+        shuffler.shuffle(groups)
+        return [int(place) for group in groups for place in group]
+
+    def _parts(self, places: NDArray[np.int64], shuffler: random.Random) -> list[NDArray[np.int64]]:
+        if len(places) <= AT_ONCE:
+            return [places]
+        first, second = shuffler.sample(range(len(places)), 2)
+        line = self._exact(places[[first]])[0] - self._exact(places[[second]])[0]
+        starts = range(0, len(places), AT_ONCE)
+        along = np.concatenate([self._exact(places[start : start + AT_ONCE]) @ line for start in starts])
+        half = len(places) // 2
+        is_near = np.zeros(len(places), dtype=bool)
+        is_near[np.argsort(along, kind="stable")[:half]] = True
+        return self._parts(places[is_near], shuffler) + self._parts(places[~is_near], shuffler)
+
+    def _groups_of(self, places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return groups of the nearest among some tuples; the last one may be smaller."""
+        vectors = self._exact(places)
+        is_left = np.ones(len(places), dtype=bool)
+        groups = []
+        for first in range(len(places)):
+            if not is_left[first]:
+                continue
+            nearness = np.where(is_left, vectors @ vectors[first], -np.inf)
+            nearness[first] = np.inf
+            members = np.argsort(-nearness, kind="stable")[: self.size]
+            members = members[is_left[members]]
+            is_left[members] = False
+            groups.append(places[members])
+        return groups
+
+    def _exact(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.vectors[places].astype(np.float32)
+
+
+def vectors_of(tuples: Sequence[GradedTuple], embed: Embed) -> Vectors:
+    """Return (N, d) the mean of the vectors of query and positive, as whole numbers of length `SCALE`."""
+    parts = [np.empty((0, 0), np.int16)] if not tuples else []
+    for start in range(0, len(tuples), AT_ONCE):
+        some = tuples[start : start + AT_ONCE]
+        mean = embed([graded.query for graded in some], "query") + embed(
+            [graded.positive for graded in some], "document"
+        )
+        length = np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        parts.append(np.rint(SCALE * mean / length).astype(np.int16))
+    return np.concatenate(parts)
