@@ -86,8 +86,8 @@ class TrainingSection(Section):
     batch_size: int = Field(32, ge=2)
     """Tuples of one step, over all processes."""
     neighbours: int = Field(8, ge=1)
-    """Tuples in a group of neighbours: a batch is filled from groups whose queries and positives are near each other, so
-    that they are hard negatives of each other. 1 fills batches at random."""
+    """Tuples in a group of neighbours. A batch is filled from groups whose queries and positives are near each other,
+    so that they are hard negatives of each other; 1 fills batches at random."""
     by_task: bool = True
     """A batch holds tuples of one task, where tuples have tasks and there are enough of them."""
     learning_rate: float = Field(5e-5, gt=0, lt=1)

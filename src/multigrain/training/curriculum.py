@@ -171,7 +171,7 @@ def _known(score: float | None) -> float:
     return math.nan if score is None else score
 
 
-def plan(
+def plan(  # noqa: PLR0913 (what is planned, and how)
     tuples: Sequence[GradedTuple],
     phases: Sequence[PhaseSection],
     batch_size: int,
