@@ -64,7 +64,12 @@ def _require_weights(base: str, key: str, model: nn.Sequential) -> None:
 
 
 def _read_at_most(model: SentenceTransformer | CrossEncoder, max_tokens: int | None) -> None:
-    """Cut texts at this length, or earlier where the model was made for fewer tokens, or has no positions for more."""
+    """Cut texts at this length, or earlier where the model was made for fewer tokens, or has no positions for more.
+
+    A model of word vectors alone (Model2Vec) reads whole texts.
+    """
+    if not isinstance(model[0], Transformer):
+        return
     own, positions = model.max_seq_length, position_limit(model)
     lengths = [length for length in (max_tokens, own, positions) if length is not None]
     if lengths and min(lengths) != own:
