@@ -100,6 +100,7 @@ def test_grids_choose_what_offers_do(
         documents = np.array(order[column : column + columns])
         for first in range(0, PAIRS, rows):
             grid = slice(first, first + rows)
+            choice.offer_nearest(first, documents, relevance[grid][:, documents])
             choice.offer_grid(first, documents, relevance[grid][:, documents], keys[grid][:, documents])
     chosen = choice.chosen()
     random = [offer for offer in offers if grade_by_definition(offer.relevance) not in nearest]

@@ -313,10 +313,39 @@ for documents in (10_000, 45_000):
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """35,000 more passages have 70 MB of text and 35 MB of vectors; about 10 MB are for their keys and their places."""
+    """35,000 more passages have 70 MB of text and 35 MB of vectors.
+
+    10 MB are for their keys and places, 10 for stems of words (here each passage has a word of its own), and some more
+    for what the allocator does not give back.
+    """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     result = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     small, large = map(float, result.stdout.split())
-    assert large - small < 30, (small, large)
+    assert large - small < 50, (small, large)
+
+
+def test_of_a_large_corpus_a_part_is_drawn_from_and_all_of_it_can_be_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest are exact; what is drawn at random comes from few documents, the same for all pairs."""
+    draw = np.random.default_rng(5)
+    vectors = draw.normal(size=(2000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    documents = [Document(str(n), f"text {n}") for n in range(2000)]
+    pairs = [Pair(str(n), f"query {n}", f"text {n}") for n in range(20)]
+
+    def embed(texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        return vectors[[int(text.split()[1]) for text in texts]] + (0.1 if role == "query" else 0.0)
+
+    mining = MiningSection(methods=["embedding"], per_grade=3, nearest=[4])
+    monkeypatch.setattr(module, "DRAWN_FROM", 200)
+    (mined,) = mine_candidates(pairs, FalseNegatives(), documents, embed, BOUNDS, mining=mining)
+    drawn = np.flatnonzero(np.isin(np.arange(2000), module._drawn(np.arange(2000), 2000)))
+    assert 150 < len(drawn) < 250
+    assert set(mined.document[mined.grade < 4].tolist()) <= set(drawn.tolist())
+    for pair in range(20):
+        query = embed([pairs[pair].query], "query")[0]
+        shares = vectors @ query / (vectors[pair] @ query)
+        near = np.flatnonzero((shares >= BOUNDS[2]) & (shares < BOUNDS[3]))
+        nearest = near[np.argsort(-shares[near])][:3].tolist()
+        assert mined.document[(mined.pair == pair) & (mined.grade == 4)].tolist() == nearest

@@ -26,8 +26,8 @@ finally:
     del sys.modules["jax"]
     sys.modules.update(_known)
 
-REMEMBERED = 200_000
-"""Words whose stems are remembered: most words of a corpus come again and again."""
+REMEMBERED = 32_768
+"""Words whose stems are remembered, at 300 bytes each: most words of a corpus come again and again."""
 AT_ONCE = 1024
 """Texts that are split into words at once."""
 

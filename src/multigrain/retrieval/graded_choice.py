@@ -64,7 +64,7 @@ class GradedChoice:
         grades: the grades that are wanted.
         per_grade: K.
         bounds: the four bounds of `multigrain.records.grade_of`.
-        nearest: the grades whose documents are chosen by relevance, the highest first, where a grid is offered.
+        nearest: the grades whose documents are chosen by relevance, the highest first (`offer_nearest`).
     """
 
     def __init__(
@@ -105,19 +105,17 @@ class GradedChoice:
         return places
 
     def offer_grid(self, first: int, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
-        """Let each of n documents compete for each of some pairs that follow each other.
+        """Let each of n documents compete by its key for each of some pairs that follow each other.
 
-        Nearly all are told off by four comparisons: their key is too large for every grade that is full, their
-        relevance is in none of those that are not, and below what the nearest so far have.
+        Nearly all are told off by three comparisons: their key is too large for every grade that is full, and their
+        relevance is in none of those that are not.
 
         Args:
             first: the number of the first pair.
             documents: (n,).
             relevance: (pairs, n).
-            keys: (pairs, n), for the grades that are not chosen by relevance.
+            keys: (pairs, n).
         """
-        for place in np.flatnonzero(self._nearest):
-            self._offer_nearest(place, first, documents, relevance)
         if self._nearest.all():
             return
         rows = slice(first, first + len(relevance))
@@ -135,17 +133,18 @@ class GradedChoice:
         columns = flat - row * relevance.shape[1]
         self.offer(row + first, documents[columns], relevance.reshape(-1)[flat], keys.reshape(-1)[flat])
 
-    def _offer_nearest(self, place: int, first: int, documents: Numbers, relevance: Relevance) -> None:
-        """Let each of n documents compete for one grade by its relevance, (pairs, n)."""
-        low, high = self._bands[place]
-        worst = (self._keys[place, first : first + len(relevance), -1] >> np.uint64(32)).astype(np.uint32)
-        least = np.where(worst == FREE, np.float32(low), np.maximum(_relevance_of(worst), np.float32(low)))
-        flat = np.flatnonzero(relevance >= least[:, None])
-        found = relevance.reshape(-1)[flat]
-        is_below = found < high
-        flat, found = flat[is_below], found[is_below]
-        row, column = np.divmod(flat, relevance.shape[1])
-        self.offer(row + first, documents[column], found, _keys_of(found))
+    def offer_nearest(self, first: int, documents: Numbers, relevance: Relevance) -> None:
+        """Let each of n documents compete by its relevance, (pairs, n), for the grades that take the nearest."""
+        for place in np.flatnonzero(self._nearest):
+            low, high = self._bands[place]
+            worst = (self._keys[place, first : first + len(relevance), -1] >> np.uint64(32)).astype(np.uint32)
+            least = np.where(worst == FREE, np.float32(low), np.maximum(_relevance_of(worst), np.float32(low)))
+            flat = np.flatnonzero(relevance >= least[:, None])
+            found = relevance.reshape(-1)[flat]
+            is_below = found < high
+            flat, found = flat[is_below], found[is_below]
+            row, column = np.divmod(flat, relevance.shape[1])
+            self.offer(row + first, documents[column], found, _keys_of(found))
 
     def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[Relevance, Relevance]:
         """Return what relevance lies below, or from which on it lies, where a grade still takes all: (pairs,) both.

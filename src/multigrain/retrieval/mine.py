@@ -43,6 +43,9 @@ FIRST_BLOCK = 64
 as the one before."""
 PAIRS = 256
 """Pairs whose similarities to a block are in memory at once."""
+DRAWN_FROM = 65_536
+"""Documents of the corpus that are drawn from at random, themselves drawn at random: more would cost as much again as
+the product, and bring nothing."""
 DEPTH = 100
 """Documents that BM25 finds for each query; they are then judged and cut into grades."""
 EMBEDDING, BM25 = METHODS
@@ -69,7 +72,7 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
     "embedding" takes the nearest of the grades `mining.nearest`. From the whole band of the other grades it draws at
     random, by seed, pair and place in the corpus, so that neither the order of the pairs nor the size of the blocks
-    matters. "bm25" takes those of the band that BM25 ranks first.
+    matters; of a large corpus, from some `DRAWN_FROM` documents. "bm25" takes those of the band that BM25 ranks first.
 
     Never chosen are held-out documents, the query itself, all that is known to answer it, texts of the pair's group,
     and what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
@@ -133,6 +136,8 @@ class _Block:
     """(n, d)"""
     barred: tuple[Numbers, Keys]
     """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
+    drawn: Numbers | slice
+    """The columns of documents that are drawn from."""
 
 
 class _Miner:
@@ -214,7 +219,8 @@ class _Miner:
                 if mineable:
                     numbers = np.array(mineable) + first
                     vectors = self._embed([members[place].text for place in mineable], "document")
-                    yield _Block(numbers, vectors, self._known.classes_of(self._keys[numbers]))
+                    barred = self._known.classes_of(self._keys[numbers])
+                    yield _Block(numbers, vectors, barred, drawn=_drawn(numbers, len(self._documents)))
                 first += len(members)
                 progress.advance(len(members))
 
@@ -291,18 +297,20 @@ def _offer_all(
     found: "_Found | None",
     of_found: GradedChoice | None,
 ) -> Callable[[int], None]:
-    """Return a function that offers the block to `PAIRS` pairs from one on: at a random key, and at the rank of BM25.
+    """Return a function that offers the block to `PAIRS` pairs from one on: by relevance, random key, and BM25's rank.
 
     The random key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
     multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
     """
-    factors = _scattered(block.numbers)
+    drawn = block.numbers[block.drawn]
+    factors = _scattered(drawn)
 
     def offer(start: int) -> None:
         rows = slice(start, start + PAIRS)
         relative = relevance.of(rows)
         _bar(relative, wave.classes[rows], *block.barred)
-        choice.offer_grid(start, block.numbers, relative, keys=wave.salts[rows, None] * factors)
+        choice.offer_nearest(start, block.numbers, relative)
+        choice.offer_grid(start, drawn, relative[:, block.drawn], keys=wave.salts[rows, None] * factors)
         if found is not None and of_found is not None:
             pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
             of_found.offer(pairs, block.numbers[columns], relative[pairs - start, columns], ranks)
@@ -374,6 +382,14 @@ def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:
     """Return an odd random number for each pair, from the seed and its id."""
     digests = [hashlib.blake2b(f"{seed} {pair.id}".encode(), digest_size=4).digest() for pair in pairs]
     return np.frombuffer(b"".join(digests), dtype=np.uint32) | np.uint32(1)
+
+
+def _drawn(numbers: Numbers, documents: int) -> Numbers | slice:
+    """Return which of the documents of these numbers are drawn from: all, or some `DRAWN_FROM` of the whole corpus."""
+    if documents <= DRAWN_FROM:
+        return slice(None)
+    again = _scattered(_scattered(numbers))  # once more, so that it has nothing to do with the keys
+    return np.flatnonzero(again < np.uint32(2**32 * DRAWN_FROM / documents))
 
 
 def _scattered(numbers: Numbers) -> NDArray[np.uint32]:
