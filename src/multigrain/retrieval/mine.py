@@ -136,7 +136,7 @@ class _Block:
     """(n, d)"""
     barred: tuple[Numbers, Keys]
     """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
-    drawn: Numbers | slice
+    drawn: Numbers
     """The columns of documents that are drawn from."""
 
 
@@ -310,7 +310,11 @@ def _offer_all(
         relative = relevance.of(rows)
         _bar(relative, wave.classes[rows], *block.barred)
         choice.offer_nearest(start, block.numbers, relative)
-        choice.offer_grid(start, drawn, relative[:, block.drawn], keys=wave.salts[rows, None] * factors)
+        if len(drawn) < len(block.numbers):  # take is six times as fast as an index, and its rows are in one piece
+            some = np.take(relative, block.drawn, axis=1)
+        else:
+            some = relative
+        choice.offer_grid(start, drawn, some, keys=wave.salts[rows, None] * factors)
         if found is not None and of_found is not None:
             pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
             of_found.offer(pairs, block.numbers[columns], relative[pairs - start, columns], ranks)
@@ -384,10 +388,10 @@ def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:
     return np.frombuffer(b"".join(digests), dtype=np.uint32) | np.uint32(1)
 
 
-def _drawn(numbers: Numbers, documents: int) -> Numbers | slice:
-    """Return which of the documents of these numbers are drawn from: all, or some `DRAWN_FROM` of the whole corpus."""
+def _drawn(numbers: Numbers, documents: int) -> Numbers:
+    """Return the places of the documents that are drawn from: all, or some `DRAWN_FROM` of the whole corpus."""
     if documents <= DRAWN_FROM:
-        return slice(None)
+        return np.arange(len(numbers))
     again = _scattered(_scattered(numbers))  # once more, so that it has nothing to do with the keys
     return np.flatnonzero(again < np.uint32(2**32 * DRAWN_FROM / documents))
 
