@@ -35,9 +35,10 @@ class Similarities:
     """The similarities that an objective compares, for R queries of this process with k own negatives each."""
 
     to_all: Tensor
-    """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count."""
+    """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count. What stands in the
+    same softmax besides (`partition_mode="joint"`) is in further columns."""
     to_positive: Tensor
-    """(R,)"""
+    """(R,) similarity to the positive; with several, their mean."""
     to_own: Tensor
     """(R, 1 + k) similarities to the positive and the own negatives, without weights."""
     grades: Tensor
@@ -47,6 +48,8 @@ class Similarities:
     weights: Tensor
     """(R, 1 + k) weights of these."""
     temperature: float
+    doc_to_query: Tensor | None = None
+    """(R,) the loss of each positive among the queries, where it has a softmax of its own."""
 
 
 def infonce(batch: Similarities) -> Tensor:
@@ -54,8 +57,11 @@ def infonce(batch: Similarities) -> Tensor:
 
     `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`, see the module.
 
+    With several positives, `s(q,p)` before the softmax is their mean: the mean over the positives of the losses of
+    each (SupCon's L_out). With a softmax for each direction it is the mean of both directions.
+
     Args:
-        batch: the similarities. `to_all` and `to_positive` are used.
+        batch: the similarities. `to_all`, `to_positive` and `doc_to_query` are used.
 
     Returns:
         (R,) the loss of each query.
@@ -84,9 +90,11 @@ def infonce(batch: Similarities) -> Tensor:
         0.6931
 
     References:
-        van den Oord et al. 2018, *Representation learning with contrastive predictive coding*, arXiv 1807.03748.
+        van den Oord et al. 2018, *Representation learning with contrastive predictive coding*, arXiv 1807.03748;
+        Khosla et al. 2020, *Supervised contrastive learning* (SupCon), arXiv 2004.11362.
     """
-    return torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
+    query_to_doc = torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
+    return query_to_doc if batch.doc_to_query is None else (query_to_doc + batch.doc_to_query) / 2
 
 
 def listwise(batch: Similarities) -> Tensor:
