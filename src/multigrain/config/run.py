@@ -118,6 +118,8 @@ class Config(Section):
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
+        if self.training.guide_margin is not None:
+            settings["training"]["guide"] = settings["judging"]
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

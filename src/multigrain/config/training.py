@@ -148,6 +148,15 @@ class TrainingSection(ContrastSection):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_hard_negatives(self) -> "TrainingSection":
+        grades = any(phase.grades for phase in self.phases) if self.phases else self.schedule != "in-batch"
+        if self.hardness_mode == "hard_negatives" and not grades:
+            raise ValueError(
+                'hardness_mode = "hard_negatives" is of no use where no phase has grades; write "in_batch_negatives"'
+            )
+        return self
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole schedule, those that phases bring included."""

@@ -60,7 +60,7 @@ STAGES = (
         sections=("model", "training"),
         reads=files.train_reads,
         writes=files.train_writes,
-        models=files.base_model,
+        models=files.train_models,
     ),
     Stage(
         name="evaluate",

@@ -79,9 +79,8 @@ class GatheredBatch:
         to_own = to_all.gather(1, own)
         false = self._false(mine).scatter(1, own[:, :1], False)
         positives = self._positives(mine, own, contrast)
-        as_negative = (to_all + (self._log_weights + self._hardness(to_all, own, contrast))).masked_fill(
-            false, LEFT_OUT
-        )
+        added = self._log_weights + self._hardness(to_all, own, contrast)
+        as_negative = (to_all + added).masked_fill(false, LEFT_OUT)
         to_positive = to_own[:, 0]
         if contrast.positives == "all":
             to_positive = to_all.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
