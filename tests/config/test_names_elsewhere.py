@@ -80,7 +80,7 @@ def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, exp
         ("training.resume_from_checkpoint=true", "there is none; the same command goes on"),
         (
             "training.symmetric=true",
-            'symmetric = true is now directions = ["query_to_doc", "doc_to_query"] with partition',
+            'symmetric = true is now directions = ["query_to_doc", "doc_to_query"] with',
         ),
         ("llm.reasoning_effort=1", "the server gets it by llm.extra_body = { reasoning_effort = ... }"),
         ("llm.enable_thinking=false", "the server gets it by llm.extra_body = { chat_template_kwargs ="),

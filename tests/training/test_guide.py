@@ -38,7 +38,7 @@ def on_a_circle(texts: Sequence[str], role: Role) -> Vectors:
 
 
 def test_by_hand() -> None:
-    """cos(q0, .) is 0.866 for p0, 0.906 for n0, -0.087 for p1, 0.985 for n1; cos(q1, .) is 0.996 for p1, the highest."""
+    """cos(q0, .) is 0.866 for p0, 0.906 for n0, -0.087 for p1, 0.985 for n1; cos(q1, .) 0.996 for p1, the highest."""
     texts = [["p0", "n0"], ["p1", "n1"]]
     assert Guide(on_a_circle, 0.0).nearer(["q0", "q1"], texts) == [{(0, 1), (1, 1)}, set()]
     assert Guide(on_a_circle, 0.6).nearer(["q0", "q1"], texts) == [{(0, 1), (1, 1)}, {(0, 0), (0, 1)}]  # above 0.398

@@ -1,6 +1,6 @@
 """The settings of `[training]` that say what the contrastive loss compares, with the names of sentence-transformers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,6 +32,14 @@ class ContrastSection(Section):
     positives: Literal["one", "all"] = "one"
     """Whether other known positives of a query in its batch are left out, or are positives too (SupCon,
     arXiv 2004.11362)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _was_not_symmetric(cls, given: Any) -> Any:
+        """Run folders of earlier versions say `symmetric = false`, which is still the default."""
+        if isinstance(given, dict) and given.get("symmetric") is False:
+            return {key: value for key, value in given.items() if key != "symmetric"}
+        return given
 
     @field_validator("directions")
     @classmethod
