@@ -226,13 +226,14 @@ def _rows_named(labels: Tensor, *, answers: bool = False) -> Tensor:
 
 
 def _among(marked: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
-    """Tell which of the wanted keys, (n,), are those of marked places, (R, N): (R, n), without (N, n) in memory."""
+    """Tell which of the wanted keys, (n,), are keys, (N,), of marked places, (R, N): (R, n), with no more in memory."""
     distinct, number = torch.unique(keys, return_inverse=True)
-    counts = torch.zeros(len(marked), len(distinct) + 1, dtype=torch.int32, device=keys.device)
-    counts.index_add_(1, number, marked.int())
+    table = torch.zeros(len(marked), len(distinct) + 1, dtype=torch.bool, device=keys.device)
+    row, column = marked.nonzero(as_tuple=True)  # few: most queries and positives are in a batch once
+    table[row, number[column]] = True
     place = torch.searchsorted(distinct, wanted).clamp_max(len(distinct) - 1)
     place = torch.where(distinct[place] == wanted, place, len(distinct))  # the last: no such key
-    return (counts > 0)[:, place]
+    return table[:, place]
 
 
 def _log_sum(scores: Tensor, left_out: Tensor) -> Tensor:
