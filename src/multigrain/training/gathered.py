@@ -84,7 +84,7 @@ class GatheredBatch:
         to_positive = to_own[:, 0]
         if contrast.positives == "all":
             to_positive = to_all.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
-        others = self._other_directions(unit, mine, false, contrast.directions)
+        others = self._other_directions(unit, own, false, contrast.directions)
         similarities = Similarities(
             to_all=torch.where(positives, to_all, as_negative),
             to_positive=to_positive,
@@ -100,7 +100,7 @@ class GatheredBatch:
             return replace(similarities, doc_to_query=others[0] - to_own[:, 0])
         return replace(similarities, to_all=torch.cat([similarities.to_all, torch.stack(others, dim=1)], dim=1))
 
-    def _other_directions(self, unit: Tensor, mine: Tensor, false: Tensor, directions: Sequence[str]) -> list[Tensor]:
+    def _other_directions(self, unit: Tensor, own: Tensor, false: Tensor, directions: Sequence[str]) -> list[Tensor]:
         """Return for each direction but query_to_doc the logarithm of its part of the softmax's sum, (R,).
 
         Left out is a text itself, and what is no negative: a row whose positive answers this row's query, or whose
@@ -108,18 +108,17 @@ class GatheredBatch:
         """
         if len(directions) == 1:
             return []
-        queries, size = unit[0], len(self.labels)
+        mine, queries, size = own[:, 0], unit[0], len(self.labels)
         backwards = self._answered(mine)
-        related = (false[:, :size] | backwards).scatter(1, mine[:, None], True)
+        related = (false[:, :size] | backwards).scatter(1, own[:, :1], True)
         sums = []
         if "doc_to_query" in directions:
             scores = unit[1, mine] @ queries.T / self.temperature
-            sums.append(_log_sum(scores, backwards.scatter(1, mine[:, None], False)))
+            sums.append(_log_sum(scores, backwards.scatter(1, own[:, :1], False)))
         if "query_to_query" in directions:
             sums.append(_log_sum(queries[mine] @ queries.T / self.temperature, related))
         if "doc_to_doc" in directions:
             scores = unit[1, mine] @ unit[1:].flatten(0, 1).T / self.temperature + self._log_weights
-            own = torch.arange(len(unit) - 1, device=unit.device) * size + mine[:, None]
             left_out = (false | self._log_weights.isneginf()).scatter(1, own, True)
             left_out[:, :size] |= related
             sums.append(_log_sum(scores, left_out))

@@ -57,8 +57,8 @@ def infonce(batch: Similarities) -> Tensor:
 
     `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`, see the module.
 
-    With several positives, `s(q,p)` before the softmax is their mean: the mean over the positives of the losses of
-    each (SupCon's L_out). With a softmax for each direction it is the mean of both directions.
+    With several positives it is the mean over them of the same, and each sum holds all of them (SupCon's L_out). Where
+    each direction has a softmax of its own, it is the mean of both directions.
 
     Args:
         batch: the similarities. `to_all`, `to_positive` and `doc_to_query` are used.
