@@ -16,7 +16,7 @@ The labels (N, 1 + k, 3 + W) say for each query and each of its documents:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -85,23 +85,21 @@ class GatheredBatch:
         if contrast.positives == "all":
             to_positive = to_all.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
         others = self._other_directions(unit, own, false, contrast.directions)
-        similarities = Similarities(
-            to_all=torch.where(positives, to_all, as_negative),
+        query_to_doc = torch.where(positives, to_all, as_negative)
+        are_joint = contrast.partition_mode == "joint"  # else the others are doc_to_query, or none
+        return Similarities(
+            to_all=torch.cat([query_to_doc, *others], dim=1) if others and are_joint else query_to_doc,
             to_positive=to_positive,
             to_own=to_own,
             grades=self.labels[mine][..., GRADE],
             scores=self.labels[mine][..., SCORE],
             weights=self.labels[mine][..., WEIGHT].masked_fill(false.gather(1, own), 0.0),
             temperature=self.temperature,
+            to_queries=others[0] if others and not are_joint else None,
         )
-        if not others:
-            return similarities
-        if contrast.partition_mode == "per_direction":
-            return replace(similarities, doc_to_query=others[0] - to_own[:, 0])
-        return replace(similarities, to_all=torch.cat([similarities.to_all, torch.stack(others, dim=1)], dim=1))
 
     def _other_directions(self, unit: Tensor, own: Tensor, false: Tensor, directions: Sequence[str]) -> list[Tensor]:
-        """Return for each direction but query_to_doc the logarithm of its part of the softmax's sum, (R,).
+        """Return the similarities of each direction but query_to_doc, (R, N) or (R, M), `LEFT_OUT` where none counts.
 
         Left out is a text itself, and what is no negative: a row whose positive answers this row's query, or whose
         query this row's positive answers, in whatever direction the two are compared.
@@ -111,18 +109,18 @@ class GatheredBatch:
         mine, queries, size = own[:, 0], unit[0], len(self.labels)
         backwards = self._answered(mine)
         related = (false[:, :size] | backwards).scatter(1, own[:, :1], True)
-        sums = []
+        found = []
         if "doc_to_query" in directions:
             scores = unit[1, mine] @ queries.T / self.temperature
-            sums.append(_log_sum(scores, backwards.scatter(1, own[:, :1], False)))
+            found.append(scores.masked_fill(backwards.scatter(1, own[:, :1], False), LEFT_OUT))
         if "query_to_query" in directions:
-            sums.append(_log_sum(queries[mine] @ queries.T / self.temperature, related))
+            found.append((queries[mine] @ queries.T / self.temperature).masked_fill(related, LEFT_OUT))
         if "doc_to_doc" in directions:
             scores = unit[1, mine] @ unit[1:].flatten(0, 1).T / self.temperature + self._log_weights
-            left_out = (false | self._log_weights.isneginf()).scatter(1, own, True)
+            left_out = false.scatter(1, own, True)
             left_out[:, :size] |= related
-            sums.append(_log_sum(scores, left_out))
-        return sums
+            found.append(scores.masked_fill(left_out, LEFT_OUT))
+        return found
 
     def _positives(self, mine: Tensor, own: Tensor, contrast: ContrastSection) -> Tensor:
         """Mark the positives, (R, M): each query's own, and where several count, once each other known one."""
@@ -233,8 +231,3 @@ def _among(marked: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
     place = torch.searchsorted(distinct, wanted).clamp_max(len(distinct) - 1)
     place = torch.where(distinct[place] == wanted, place, len(distinct))  # the last: no such key
     return table[:, place]
-
-
-def _log_sum(scores: Tensor, left_out: Tensor) -> Tensor:
-    """Return log(sum of exp) of each row, (R,), of what is not left out; -inf where all is."""
-    return torch.logsumexp(scores.masked_fill(left_out, LEFT_OUT), dim=1)

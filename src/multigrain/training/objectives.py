@@ -36,7 +36,7 @@ class Similarities:
 
     to_all: Tensor
     """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count. What stands in the
-    same softmax besides (`partition_mode="joint"`) is in further columns."""
+    same softmax besides (`partition_mode="joint"`) has further columns."""
     to_positive: Tensor
     """(R,) similarity to the positive; with several, their mean."""
     to_own: Tensor
@@ -48,8 +48,8 @@ class Similarities:
     weights: Tensor
     """(R, 1 + k) weights of these."""
     temperature: float
-    doc_to_query: Tensor | None = None
-    """(R,) the loss of each positive among the queries, where it has a softmax of its own."""
+    to_queries: Tensor | None = None
+    """(R, N) similarities of the positive to all queries, where these have a softmax of their own."""
 
 
 def infonce(batch: Similarities) -> Tensor:
@@ -61,7 +61,7 @@ def infonce(batch: Similarities) -> Tensor:
     each direction has a softmax of its own, it is the mean of both directions.
 
     Args:
-        batch: the similarities. `to_all`, `to_positive` and `doc_to_query` are used.
+        batch: the similarities. `to_all` and `to_positive` are used, `to_queries` and `to_own` if there are any.
 
     Returns:
         (R,) the loss of each query.
@@ -94,7 +94,10 @@ def infonce(batch: Similarities) -> Tensor:
         Khosla et al. 2020, *Supervised contrastive learning* (SupCon), arXiv 2004.11362.
     """
     query_to_doc = torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
-    return query_to_doc if batch.doc_to_query is None else (query_to_doc + batch.doc_to_query) / 2
+    if batch.to_queries is None:
+        return query_to_doc
+    doc_to_query = torch.logsumexp(batch.to_queries, dim=1) - batch.to_own[:, 0]
+    return (query_to_doc + doc_to_query) / 2
 
 
 def listwise(batch: Similarities) -> Tensor:
