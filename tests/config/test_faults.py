@@ -32,6 +32,32 @@ PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
         ),
         (GOOD + '[training]\nschedule = "reverse"\n' + PHASE, "schedule = reverse is of no use with phases"),
         (
+            GOOD + '[training]\ndirections = ["doc_to_doc"]\n',
+            "training.directions: found ['doc_to_doc']; add \"query_to_doc\", which alone is sure to hold the positive",
+        ),
+        (
+            GOOD + '[training]\ndirections = ["query_to_doc", "query_to_doc"]\n',
+            "training.directions: found ['query_to_doc', 'query_to_doc']; name each direction once",
+        ),
+        (GOOD + '[training]\ndirections = ["query_to_docs"]\n', 'did you mean "query_to_doc"?'),
+        (
+            GOOD + '[training]\ndirections = ["query_to_doc", "query_to_query"]\npartition_mode = "per_direction"\n',
+            'training: partition_mode = "per_direction" wants the positive in each direction, and query_to_query never',
+        ),
+        (
+            GOOD + '[training]\nhardness_mode = "all_negatives"\n',
+            'training: hardness_mode = "all_negatives" changes nothing without hardness_strength; add one, such as 5',
+        ),
+        (
+            GOOD + "[training]\nhardness_strength = 5\n",
+            "training: hardness_strength = 5 is of no use without hardness_mode; add hardness_mode =",
+        ),
+        (
+            GOOD + '[training]\nschedule = "in-batch"\nhardness_mode = "hard_negatives"\nhardness_strength = 5\n',
+            'training: hardness_mode = "hard_negatives" is of no use where no phase has grades; write',
+        ),
+        (GOOD + "[training]\nguide_margin = 1.5\n", "training.guide_margin: found 1.5; input should be less than 1"),
+        (
             GOOD + "[training]\nsteps = 9\n" + PHASE + "steps = 3\n",
             "training: steps = 9, but the phases have 3",
         ),

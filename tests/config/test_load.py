@@ -30,6 +30,13 @@ def test_overrides_win_and_are_typed(tmp_path: Path) -> None:
     assert "section.key=value" in faults(tmp_path, GOOD, "training.batch_size 64")[0]
 
 
+def test_a_run_folder_made_when_there_was_symmetric_can_be_read(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + "[training]\nsymmetric = false\n")
+    assert config.training.directions == ["query_to_doc"]
+    (found,) = faults(tmp_path, GOOD + "[training]\nsymmetric = 0\n")
+    assert 'unknown key; symmetric = true is now directions = ["query_to_doc", "doc_to_query"]' in found
+
+
 def test_input_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMEWHERE", "/data")
     text = 'name = "x"\n[data]\npairs = "beir:${SOMEWHERE}/scifact:train"\ncorpus = "corpus.jsonl"\n'

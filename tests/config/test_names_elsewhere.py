@@ -78,6 +78,10 @@ def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, exp
         ("training.weight_decay=0.1", "there is none; the optimiser is AdamW"),
         ("training.optimizer=1", "there is none; the optimiser is AdamW"),
         ("training.resume_from_checkpoint=true", "there is none; the same command goes on"),
+        (
+            "training.symmetric=true",
+            'symmetric = true is now directions = ["query_to_doc", "doc_to_query"] with',
+        ),
         ("llm.reasoning_effort=1", "the server gets it by llm.extra_body = { reasoning_effort = ... }"),
         ("llm.enable_thinking=false", "the server gets it by llm.extra_body = { chat_template_kwargs ="),
         ("llm.top_k=1", "the server gets it by llm.extra_body = { top_k = ... }"),

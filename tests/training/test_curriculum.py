@@ -49,11 +49,11 @@ def false_by_definition(curriculum: Curriculum, batch: list[Row], step: int) -> 
 def false_as_planned(curriculum: Curriculum, step: int) -> set[tuple[int, int, int]]:
     cells = curriculum.false_at(step, curriculum.phase_at(step))
     return {
-        (mine, row, column)
+        (mine, row if row >= 0 else -2 - row, column)
         for mine, of in enumerate(cells)
         for column, rows in enumerate(of)
         for row in rows
-        if row >= 0
+        if row != -1
     }
 
 

@@ -26,7 +26,14 @@ from torch.multiprocessing import start_processes  # type: ignore[attr-defined] 
 from torch.nn.parallel import DistributedDataParallel
 
 from multigrain.cli.main import main
-from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection, load_config
+from multigrain.config import (
+    ContrastSection,
+    LoraSection,
+    ModelSection,
+    PhaseSection,
+    TrainingSection,
+    load_config,
+)
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.model.build import build_model
 from multigrain.records import GradedTuple
@@ -46,6 +53,12 @@ SECTION = TrainingSection(
     learning_rate=1e-3,
     phases=[PhaseSection(name=name, grades=grades, steps=steps) for name, grades, steps in STEPS],
 )
+BOTH: dict[str, Any] = {"directions": ["query_to_doc", "doc_to_query"], "partition_mode": "per_direction"}
+ALL: dict[str, Any] = {
+    "directions": ["query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"],
+    "hardness_mode": "all_negatives",
+    "hardness_strength": 2.0,
+}
 SOME_KEPT = {"activation_gb": 5e-4, "micro_batch_tokens": 30}
 SINGLE: dict[str, dict[str, Any]] = {
     "single precision": {"micro_batch_tokens": 30, "checkpoint_every": 4},
@@ -54,10 +67,10 @@ SINGLE: dict[str, dict[str, Any]] = {
 }
 CASES = SINGLE | {
     "all kept": {},
-    "none kept, symmetric": {"activation_gb": 0.0, "micro_batch_tokens": 16, "symmetric": True},
+    "none kept, all directions": {"activation_gb": 0.0, "micro_batch_tokens": 16, **ALL},
     "some kept, listwise": {"loss": "listwise", **SOME_KEPT},
     "distill": {"loss": "distill", **SOME_KEPT},
-    "matryoshka": {"matryoshka": [16, 8], "symmetric": True, **SOME_KEPT},
+    "matryoshka": {"matryoshka": [16, 8], **BOTH, **SOME_KEPT},
     "self-paced": {"phases": [], "schedule": "self-paced", "pace_every": 2, "steps": 9},
 }
 """Those that are not `SINGLE` are in double precision, where a difference is no matter of rounding."""
@@ -114,18 +127,20 @@ def columns(model: SentenceTransformer, rows: slice) -> list[dict[str, Any]]:
     return [model.preprocess(column[rows]) for column in (queries, positives, negatives)]
 
 
-def loss_and_gradient(encoder: Path, objective: str, encoding: Encoding) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(
+    encoder: Path, objective: str, contrast: dict[str, Any], encoding: Encoding
+) -> tuple[float, torch.Tensor]:
     """Of that batch, over all processes."""
     model = new_model("", encoder).train()
     without_dropout(model)
     state = distributed.joined()
     share = 4 // state.num_processes
     rows = slice(state.process_index * share, (state.process_index + 1) * share)
-    loss = GradedLoss(model, objective=objective, symmetric=objective == "infonce", encoding=encoding)
+    loss = GradedLoss(model, objective=objective, contrast=ContrastSection(**contrast), encoding=encoding)
     if distributed.count() > 1:
         loss.model = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
     labels = torch.tensor([[[5, 1.0, 1.0, -1], [2, 0.5, 1.0, -1]]] * 4)
-    labels[1, 0, 3], labels[2, 1, 3] = 2, 0  # for query 1 the positive of row 2, for query 2 the negative of row 0
+    labels[1, 0, 3], labels[2, 1, 3] = 2, -2 - 0  # for query 1 the positive of row 2; negative 0 answers query 2
     labels = labels[rows]
     value = loss(columns(model, rows), labels)
     value.backward()
@@ -136,7 +151,12 @@ def loss_and_gradient(encoder: Path, objective: str, encoding: Encoding) -> tupl
     return float(total) / state.num_processes, gradient
 
 
-LOSSES = [(name, encoding) for name in ("infonce", "listwise") for encoding in (Encoding(), Encoding(12, 40_000))]
+LOSSES = [
+    (name, contrast, encoding)
+    for name, contrast in (("infonce", BOTH), ("listwise", {}), ("infonce", {**ALL, "positives": "all"}))
+    for encoding in (Encoding(), Encoding(12, 40_000))
+]
+WAYS = [f"{name}{parts}" for name in ("both directions", "listwise", "all directions") for parts in ("", " in parts")]
 
 
 def go_through_all(rank: int, encoder: Path, folder: Path) -> None:
@@ -251,7 +271,7 @@ def test_a_training_of_several_that_was_cut_ends_like_one_that_was_not(trained: 
 
 
 @pytest.mark.parametrize("count", GROUPS)
-@pytest.mark.parametrize("way", range(len(LOSSES)), ids=["infonce", "in parts", "listwise", "listwise in parts"])
+@pytest.mark.parametrize("way", range(len(LOSSES)), ids=WAYS)
 def test_what_is_false_beside_a_row_of_another_rank_does_not_count(
     trained: Path, tiny_encoder: Path, way: int, count: int
 ) -> None:

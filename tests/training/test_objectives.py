@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,18 @@ def test_infonce_by_hand() -> None:
     assert math.isclose(halved, -math.log(e(2) / (e(2) + 0.5 * e(1) + e(0.5))))
     left_out = value(infonce(batch([2.0, 1.0], [5, 1], weights=[1.0, 0.0])))
     assert math.isclose(left_out, -math.log(e(2) / (e(2) + e(0.5))))
+
+
+def test_both_directions_by_hand() -> None:
+    """The mean of two losses; the positive's softmax is over queries, of which the first is its own."""
+    e = math.exp
+    both = replace(batch([2.0, 1.0], [5, 1]), to_queries=torch.tensor([[2.0, 0.3, LEFT_OUT]], dtype=torch.float64))
+    forth = -math.log(e(2) / (e(2) + e(1) + e(0.5)))
+    back = -math.log(e(2) / (e(2) + e(0.3)))
+    assert math.isclose(value(infonce(both)), (forth + back) / 2)
+    several = replace(both, to_positive=torch.tensor([(2.0 + 0.5) / 2], dtype=torch.float64))  # two positives
+    other = -math.log(e(0.5) / (e(2) + e(1) + e(0.5)))
+    assert math.isclose(value(infonce(several)), ((forth + other) / 2 + back) / 2)
 
 
 def test_listwise_by_hand() -> None:

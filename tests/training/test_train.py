@@ -115,7 +115,7 @@ def train_until_cut(
         ({}, model),
         ({"activation_gb": 0.0, "micro_batch_tokens": 16}, model),
         ({"dropout": True, "activation_gb": 2e-4, "micro_batch_tokens": 30}, model),
-        ({"loss": "listwise", "symmetric": True, "matryoshka": [16]}, model),
+        ({"loss": "listwise", "directions": ["query_to_doc", "doc_to_query"], "matryoshka": [16]}, model),
         ({"precision": "bf16", "loss": "distill"}, model),
         ({"frozen_cache_gb": 1.0}, adapted),
         ({"frozen_cache_gb": 0.0, "precision": "bf16"}, adapted),

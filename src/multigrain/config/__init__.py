@@ -6,6 +6,7 @@ the command is run in.
 """
 
 from multigrain.config.base import Precision, Section
+from multigrain.config.contrast import ContrastSection
 from multigrain.config.export import ExportSection
 from multigrain.config.faults import explained
 from multigrain.config.grading import GradingSection
@@ -44,6 +45,7 @@ __all__ = [
     "EXPORTED_MODEL",
     "TRAINED_MODEL",
     "Config",
+    "ContrastSection",
     "ExportSection",
     "GradingSection",
     "LLMSection",

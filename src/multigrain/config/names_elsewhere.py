@@ -85,6 +85,8 @@ ABSENT: dict[str, str] = {
     **dict.fromkeys(
         ("warmup", "warmup_steps", "warmup_ratio", "scheduler", "lr_scheduler", "lr_scheduler_type"), _WARMUP
     ),
+    "training.symmetric": 'symmetric = true is now directions = ["query_to_doc", "doc_to_query"] with partition_mode = '
+    '"per_direction"',
     "scale": "similarities are divided by training.temperature, which is 1 / scale",
     **dict.fromkeys(("weight_decay", "optimizer", "optimiser", "optim"), _OPTIMISER),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),

@@ -119,6 +119,8 @@ class Config(Section):
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
         settings["reading"] = self.training.max_tokens or self.model.max_tokens
+        if self.training.needs_judge_vectors:
+            settings["training"]["judge"] = settings["judging"]
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

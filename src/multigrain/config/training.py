@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Dimension, Grade, Precision, Section, Share
+from multigrain.config.contrast import ContrastSection
 
 
 class PhaseSection(Section):
@@ -52,7 +53,7 @@ class PhaseSection(Section):
 DEFAULT_STEPS = 80
 
 
-class TrainingSection(Section):
+class TrainingSection(ContrastSection):
     """Settings of the training: schedule, loss, optimizer, memory and log."""
 
     schedule: Literal[
@@ -93,11 +94,12 @@ class TrainingSection(Section):
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
     """Loss over the graded negatives; see `multigrain.training.objectives`."""
-    symmetric: bool = False
-    """Whether the loss also asks that each positive finds its query."""
     false_negative_above: float | None = Field(None, gt=0)
     """Share of the positive's judge score from which a negative is taken for a false negative and left out of the loss.
     Grading drops them already by `grading.false_negative_above`; this is for trying a stricter limit."""
+    guide_margin: float | None = Field(None, ge=0, lt=1)
+    """Documents of a batch that the judge's embedding finds nearer to a query than its positive less this share are
+    left out (GISTEmbed, arXiv 2402.16829). 0.05 leaves out what is above 95 % of the positive's cosine."""
     matryoshka: list[Dimension] = []
     """Lengths at which shortened vectors are trained too (Matryoshka, arXiv 2205.13147), so that users can cut them."""
     base_share: float = Field(0.0, ge=0, lt=1)
@@ -149,6 +151,15 @@ class TrainingSection(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_hard_negatives(self) -> "TrainingSection":
+        grades = any(phase.grades for phase in self.phases) if self.phases else self.schedule != "in-batch"
+        if self.hardness_mode == "hard_negatives" and not grades:
+            raise ValueError(
+                'hardness_mode = "hard_negatives" is of no use where no phase has grades; write "in_batch_negatives"'
+            )
+        return self
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole schedule, those that phases bring included."""
@@ -159,6 +170,11 @@ class TrainingSection(Section):
     def pairs_seen(self) -> int:
         """Largest number of pairs that training can meet: steps times batch size."""
         return self.total_steps * self.batch_size
+
+    @property
+    def needs_judge_vectors(self) -> bool:
+        """Whether the judge's vectors decide what stands in a batch, or counts there."""
+        return self.neighbours > 1 or self.guide_margin is not None
 
     @property
     def is_self_paced(self) -> bool:

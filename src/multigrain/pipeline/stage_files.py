@@ -104,8 +104,14 @@ def grading_models(config: Config) -> list[str]:
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the tuples, the pairs, and the base."""
-    return [run_dir.tuples, *run_dir.pair_files(), *model_files(config.model.base)]
+    """Return the tuples, the pairs, and the models."""
+    models = [path for name in train_models(config) for path in model_files(name)]
+    return [run_dir.tuples, *run_dir.pair_files(), *models]
+
+
+def train_models(config: Config) -> list[str]:
+    """Return the base, and the judge where its vectors decide what stands in a batch or counts there."""
+    return [config.model.base, *(judge_model(config) if config.training.needs_judge_vectors else [])]
 
 
 def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:

@@ -57,10 +57,10 @@ STAGES = (
     Stage(
         name="train",
         work=train,
-        sections=("model", "training", "judging"),
+        sections=("model", "training"),
         reads=files.train_reads,
         writes=files.train_writes,
-        models=files.base_model,
+        models=files.train_models,
     ),
     Stage(
         name="evaluate",

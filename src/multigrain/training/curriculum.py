@@ -22,6 +22,7 @@ from multigrain.errors import DataError
 from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.terminal import counted
 from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
+from multigrain.training.guide import Guide, Place
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 from multigrain.training.neighbours import Neighbours
 
@@ -63,6 +64,7 @@ class Curriculum:
     seed: int
     known: InBatchFalseNegatives
     false_negative_above: float | None = None
+    guide: Guide | None = None
 
     @property
     def steps(self) -> int:
@@ -128,21 +130,29 @@ class Curriculum:
     def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
         """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of those documents.
 
-        Such a document is known to answer the query, is the query itself, or is of the tuple's group. Where there are
-        fewer than W, -1 stands for none.
+        Such a document is the query itself, is of the tuple's group, or nearer to the query than the guide allows. One
+        that is known to answer the query stands as -2 - row, and -1 stands for none, where there are fewer than W.
         """
         tuples = [self.tuples[place] for place in self.places[step]]
         rows = [self.row(step, position, phase).documents for position in range(self.batch_size)]
         at = self._places_of(rows)
+        near = self._too_near(tuples, rows)
         cells: list[list[list[int]]] = [[[] for _ in row] for row in rows]
         for position, graded in enumerate(tuples):
             query = identity(graded.query)
-            texts = {query, identity(graded.positive)} | self.known.answers.get(query, frozenset())
-            names: list[bytes | str | None] = [*(at.keys() & texts), graded.group]
-            for row, column in sorted({place for name in names for place in at.get(name, ())} - {(position, 0)}):
-                cells[position][column].append(row)
+            answers = self.known.answers.get(query, frozenset()) | {identity(graded.positive)}
+            known = {place for answer in at.keys() & answers for place in at[answer]}
+            false = known.union(at.get(query, ()), at.get(graded.group, ()), near[position])
+            for row, column in sorted(false - {(position, 0)}):
+                cells[position][column].append(-2 - row if (row, column) in known else row)
         width = max(len(cell) for row in cells for cell in row)
         return [[cell + [-1] * (width - len(cell)) for cell in row] for row in cells]
+
+    def _too_near(self, tuples: Sequence[GradedTuple], rows: Sequence[Sequence[Document]]) -> Sequence[set[Place]]:
+        if self.guide is None:
+            return [set()] * len(tuples)
+        texts = [[document.text for document in documents] for documents in rows]
+        return self.guide.nearer([graded.query for graded in tuples], texts)
 
     def _places_of(self, rows: Sequence[Sequence[Document]]) -> dict[bytes | str | None, list[tuple[int, int]]]:
         """Index the places (row, column) of the documents with a weight, by their identity and by their groups."""

@@ -6,15 +6,16 @@ documents, d dimensions, W false negatives at most in a cell.
 The labels (N, 1 + k, 3 + W) say for each query and each of its documents:
 
                      GRADE  SCORE  WEIGHT |  false negatives (W rows of the batch, -1 for none)
-    positive           5     0.93    1.0  |   7   -1     the positives of row 7 ...
+    positive           5     0.93    1.0  |   7   -6     the positives of row 7, and of row 4, a known answer ...
     negative_1         4     0.61    1.0  |  -1   -1
     negative_2         2     0.20    0.5  |   3    7     ... and the negatives_2 of rows 3 and 7 are no negatives
-                       |      |       |                  of this query
+                       |      |       |                  of this query; -2 - r marks in row r a known positive of it
                        |      |       multiplies exp s(q, d); 0: the document counts for nobody
                        |      what the judge of the grading said; nan: nothing
                        0: there is no document of this grade, and its weight is 0
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,7 @@ from sentence_transformers.util.distributed import all_gather, all_gather_with_g
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from multigrain.config import ContrastSection
 from multigrain.training.objectives import LEFT_OUT, Similarities
 from multigrain.training.unique_texts import Texts
 
@@ -64,73 +66,129 @@ class GatheredBatch:
         identities = all_gather(identities.T.contiguous()).T.contiguous()
         return GatheredBatch(vectors, identities, all_gather(labels), get_rank() * size, temperature)
 
-    def similarities(self, vectors: Tensor, rows: range, backwards: bool) -> tuple[Similarities, Tensor | None]:
-        """Compare some queries with all documents, and if `backwards` is set their positives with all queries."""
+    def similarities(self, vectors: Tensor, rows: range, contrast: ContrastSection) -> Similarities:
+        """Compare some queries with all documents, and what else `contrast.directions` names.
+
+        Memory: a few times (R, M) numbers for each direction.
+        """
         mine = torch.arange(self.offset + rows.start, self.offset + rows.stop, device=vectors.device)
         unit = normalize(vectors, dim=-1)
         columns, size, _ = unit.shape
-        queries, documents = unit[0], unit[1:].reshape((columns - 1) * size, -1)
-        to_all = queries[mine] @ documents.T / self.temperature  # (R, M)
+        to_all = unit[0, mine] @ unit[1:].flatten(0, 1).T / self.temperature  # (R, M)
         own = torch.arange(columns - 1, device=vectors.device) * size + mine[:, None]  # (R, 1 + k) columns of to_all
         to_own = to_all.gather(1, own)
-        weights = self.labels[..., WEIGHT]
         false = self._false(mine).scatter(1, own[:, :1], False)
-        counted = (to_all + weights.T.reshape(1, -1).log()).masked_fill(false, LEFT_OUT)
-        grades, scores = self.labels[mine][..., GRADE], self.labels[mine][..., SCORE]
-        own_weights = weights[mine].masked_fill(false.gather(1, own), 0.0)
-        similarities = Similarities(
-            to_all=counted,
-            to_positive=to_own[:, 0],
+        positives = self._positives(mine, own, contrast)
+        added = self._log_weights + self._hardness(to_all, own, contrast)
+        as_negative = (to_all + added).masked_fill(false, LEFT_OUT)
+        to_positive = to_own[:, 0]
+        if contrast.positives == "all":
+            to_positive = to_all.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
+        others = self._other_directions(unit, own, false, contrast.directions)
+        query_to_doc = torch.where(positives, to_all, as_negative)
+        are_joint = contrast.partition_mode == "joint"  # else the others are doc_to_query, or none
+        return Similarities(
+            to_all=torch.cat([query_to_doc, *others], dim=1) if others and are_joint else query_to_doc,
+            to_positive=to_positive,
             to_own=to_own,
-            grades=grades,
-            scores=scores,
-            weights=own_weights,
+            grades=self.labels[mine][..., GRADE],
+            scores=self.labels[mine][..., SCORE],
+            weights=self.labels[mine][..., WEIGHT].masked_fill(false.gather(1, own), 0.0),
             temperature=self.temperature,
+            to_queries=others[0] if others and not are_joint else None,
         )
-        return similarities, self._to_queries(unit, mine) if backwards else None
+
+    def _other_directions(self, unit: Tensor, own: Tensor, false: Tensor, directions: Sequence[str]) -> list[Tensor]:
+        """Return the similarities of each direction but query_to_doc, (R, N) or (R, M), `LEFT_OUT` where none counts.
+
+        Left out is a text itself, and what is no negative: a row whose positive answers this row's query, or whose
+        query this row's positive answers, in whatever direction the two are compared.
+        """
+        if len(directions) == 1:
+            return []
+        mine, queries, size = own[:, 0], unit[0], len(self.labels)
+        backwards = self._answered(mine)
+        related = (false[:, :size] | backwards).scatter(1, own[:, :1], True)
+        found = []
+        if "doc_to_query" in directions:
+            scores = unit[1, mine] @ queries.T / self.temperature
+            found.append(scores.masked_fill(backwards.scatter(1, own[:, :1], False), LEFT_OUT))
+        if "query_to_query" in directions:
+            found.append((queries[mine] @ queries.T / self.temperature).masked_fill(related, LEFT_OUT))
+        if "doc_to_doc" in directions:
+            scores = unit[1, mine] @ unit[1:].flatten(0, 1).T / self.temperature + self._log_weights
+            left_out = false.scatter(1, own, True)
+            left_out[:, :size] |= related
+            found.append(scores.masked_fill(left_out, LEFT_OUT))
+        return found
+
+    def _positives(self, mine: Tensor, own: Tensor, contrast: ContrastSection) -> Tensor:
+        """Mark the positives, (R, M): each query's own, and where several count, once each other known one."""
+        positives = torch.zeros(len(mine), self._documents.numel(), dtype=torch.bool, device=mine.device)
+        positives.scatter_(1, own[:, :1], True)
+        if contrast.positives == "one":
+            return positives
+        known = self._answers(mine) | self._named(self.labels[mine], answers=True)
+        return positives | (known & self._is_first & (self._documents != self._documents[own[:, :1]]))
+
+    def _hardness(self, to_all: Tensor, own: Tensor, contrast: ContrastSection) -> Tensor:
+        """Return what hardness weighting adds to the similarities, (R, M): alpha * cos, without gradient."""
+        if contrast.hardness_mode is None:
+            return to_all.new_zeros(())
+        are_own = torch.zeros_like(to_all, dtype=torch.bool).scatter(1, own, True)
+        left_alone = {
+            "in_batch_negatives": are_own,
+            "hard_negatives": ~are_own,
+            "all_negatives": torch.zeros_like(are_own),
+        }[contrast.hardness_mode]
+        return (contrast.hardness_strength * self.temperature * to_all.detach()).masked_fill(left_alone, 0.0)
 
     @cached_property
-    def _positives(self) -> tuple[Tensor, Tensor]:
-        """Return which documents are positives of which query, in any row (queries, M), and the query of each row.
+    def _documents(self) -> Tensor:
+        """The identities of all documents, (M,)."""
+        return self.identities[1:].reshape(-1)
 
-        Equal queries are one query here, and equal documents one document.
-        """
-        queries, positives, documents = self.identities[0], self.identities[1], self.identities[1:].reshape(-1)
-        distinct_queries, query_of = torch.unique(queries, return_inverse=True)
-        distinct_positives, positive_of = torch.unique(positives, return_inverse=True)
-        count = len(distinct_positives)
-        table = torch.zeros(len(distinct_queries), count + 1, dtype=torch.bool, device=queries.device)
-        table[query_of, positive_of] = True
-        place = torch.searchsorted(distinct_positives, documents).clamp_max(count - 1)
-        place = torch.where(distinct_positives[place] == documents, place, count)  # the last: no positive at all
-        return table[:, place], query_of
+    @cached_property
+    def _log_weights(self) -> Tensor:
+        """The logarithms of the weights of all documents, (M,)."""
+        return self.labels[..., WEIGHT].T.reshape(-1).log()
+
+    @cached_property
+    def _is_first(self) -> Tensor:
+        """Mark the first place with a weight of each distinct document, (M,)."""
+        distinct, number = torch.unique(self._documents, return_inverse=True)
+        places = torch.arange(len(number), device=number.device)
+        counted = torch.where(self._log_weights.isneginf(), len(number), places)
+        first = torch.full_like(distinct, len(number)).scatter_reduce(0, number, counted, "amin")
+        return first[number] == places
+
+    def _answers(self, mine: Tensor) -> Tensor:
+        """Mark the documents that are positives of the same query in any row, (R, M)."""
+        same_query = self.identities[0, mine][:, None] == self.identities[0]
+        return _among(same_query, self.identities[1], self._documents)
 
     def _false(self, mine: Tensor) -> Tensor:
         """Mark the false negatives, (R, M): the query's positives in any row, itself, and what the labels name."""
-        is_positive, query_of = self._positives
-        documents = self.identities[1:].reshape(1, -1)
-        return (
-            is_positive[query_of[mine]]
-            | (self.identities[0][mine][:, None] == documents)
-            | self._told(self.labels[mine])
-        )
+        is_query = self.identities[0, mine][:, None] == self._documents
+        return self._answers(mine) | is_query | self._named(self.labels[mine])
 
-    def _told(self, labels: Tensor) -> Tensor:
-        """Mark the false negatives that the labels (Q, C, 3 + W) of some queries and columns name, (Q, C * N)."""
-        rows = labels[..., WEIGHT + 1 :].long()
-        queries, columns, _ = rows.shape
+    def _answered(self, mine: Tensor) -> Tensor:
+        """Mark the queries that the positives of some rows are no negatives of, (R, N): `_false`, seen from there."""
+        size, begin = len(self.labels), int(mine[0])
+        same_positive = self.identities[1, mine][:, None] == self.identities[1]
+        answered = _among(same_positive, self.identities[0], self.identities[0])
+        is_query = self.identities[1, mine][:, None] == self.identities[0]
+        named = _rows_named(self.labels[:, 0]) - begin
+        table = torch.zeros(size, len(mine) + 1, dtype=torch.bool, device=mine.device)
+        table.scatter_(1, torch.where((named >= 0) & (named < len(mine)), named, len(mine)), True)
+        return answered | is_query | table[:, :-1].T
+
+    def _named(self, labels: Tensor, *, answers: bool = False) -> Tensor:
+        """Mark what the labels (R, 1 + k, 3 + W) of some queries name, (R, M): all of it, or the known positives."""
         size = len(self.labels)
-        table = torch.zeros(queries, columns, size + 1, dtype=torch.bool, device=rows.device)
+        rows = _rows_named(labels, answers=answers)
+        table = torch.zeros(*rows.shape[:2], size + 1, dtype=torch.bool, device=rows.device)
         return table.scatter(2, rows % (size + 1), True)[..., :size].flatten(1)  # -1 is the last, which is no row
-
-    def _to_queries(self, unit: Tensor, mine: Tensor) -> Tensor:
-        """Compare positives with all queries, (R, N), but for the queries whose positive it is too."""
-        is_positive, query_of = self._positives
-        scores = unit[1][mine] @ unit[0].T / self.temperature
-        false = (is_positive[:, mine][query_of] | self._told(self.labels[:, :1])[:, mine]).T.scatter(
-            1, mine[:, None], False
-        )
-        return scores.masked_fill(false, LEFT_OUT)
 
     @torch.no_grad()
     def margins(self) -> dict[int, float]:
@@ -156,3 +214,20 @@ def full_labels(labels: Tensor | None, size: int, documents: int, like: Tensor) 
             "weight of the positive and of each negative"
         )
     return labels.to(like.device, torch.float32)
+
+
+def _rows_named(labels: Tensor, *, answers: bool = False) -> Tensor:
+    """Return the rows that labels (..., 3 + W) name, (..., W), with -1 for none: all, or those of known positives."""
+    rows = labels[..., WEIGHT + 1 :].long()
+    return torch.where(rows < -1, -2 - rows, torch.full_like(rows, -1) if answers else rows)
+
+
+def _among(marked: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
+    """Tell which of the wanted keys, (n,), are keys, (N,), of marked places, (R, N): (R, n), with no more in memory."""
+    distinct, number = torch.unique(keys, return_inverse=True)
+    table = torch.zeros(len(marked), len(distinct) + 1, dtype=torch.bool, device=keys.device)
+    row, column = marked.nonzero(as_tuple=True)  # few: most queries and positives are in a batch once
+    table[row, number[column]] = True
+    place = torch.searchsorted(distinct, wanted).clamp_max(len(distinct) - 1)
+    place = torch.where(distinct[place] == wanted, place, len(distinct))  # the last: no such key
+    return table[:, place]

@@ -4,7 +4,8 @@ It takes the columns query, positive, negative_1 .. negative_k as other losses d
 SentenceTransformerTrainer, MatryoshkaLoss and several processes. What it adds to MultipleNegativesRankingLoss:
 
 * labels of shape (B, 1 + k, 3 + W): the grade, judge score and weight of the positive and of each negative, then up to
-  W rows of the batch, of all processes, whose document in that column is no negative of the query (-1: none);
+  W rows of the batch, of all processes, whose document in that column is no negative of the query (drawn in
+  `multigrain.training.gathered`);
 * no false in-batch negatives: nor does a document count against a query whose positive it is, in any row;
 * each distinct text is encoded once, with others of its length;
 * the activations of as many texts as fit are kept for the backward pass, the others are computed twice (GradCache,
@@ -25,6 +26,7 @@ from sentence_transformers.util.distributed import get_world_size
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from multigrain.config import ContrastSection
 from multigrain.training.activations import ActivationBudget, KeptGraphs
 from multigrain.training.frozen_cache import FrozenStates
 from multigrain.training.gathered import WEIGHT, GatheredBatch, LocalBatch
@@ -73,7 +75,8 @@ class Measures:
 class GradedLoss(CachedLossMixin, nn.Module):
     """Train on graded negatives, without false in-batch negatives, in batches larger than the memory.
 
-    For each query, the loss tells its positive from all documents of the batch, of all processes: with s = cos / T,
+    For each query, the loss tells its positive from all documents of the batch, of all processes (and from what else
+    `contrast` names): with s = cos / T,
 
         infonce = -log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) ),
 
@@ -84,7 +87,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         model: the model to train.
         temperature: T, which divides the cosines; the inverse of MultipleNegativesRankingLoss' `scale`.
         objective: one of `OBJECTIVES`: "infonce", "listwise" or "distill".
-        symmetric: average with InfoNCE from each positive to the queries of the batch.
+        contrast: directions, softmaxes, hardness weighting and several positives, as sentence-transformers names them.
         encoding: how texts are encoded; it changes speed and memory, not the loss.
 
     Raises:
@@ -102,9 +105,8 @@ class GradedLoss(CachedLossMixin, nn.Module):
         +------------------------------------------------+--------------------------------------------------+
 
     Relations:
-        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss. With `symmetric`,
-          it is that loss with `directions=("query_to_doc", "doc_to_query")` and `partition_mode="per_direction"`, which
-          replaces the deprecated MultipleNegativesSymmetricRankingLoss.
+        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss with the same
+          `directions`, `partition_mode`, `hardness_mode` and `hardness_strength`.
         - CachedMultipleNegativesRankingLoss encodes every text twice; here those that fit in memory, once.
         - MatryoshkaLoss wraps it as it wraps those.
 
@@ -122,11 +124,14 @@ class GradedLoss(CachedLossMixin, nn.Module):
         ...     "negative_1": ["Everest was climbed in 1953.", "Emma is a novel of 1815."],
         ...     "label": [[(5, 0.9, 1.0), (3, 0.6, 1.0)], [(5, 0.9, 1.0), (3, 0.5, 1.0)]],
         ... })
-        >>> loss = GradedLoss(model, objective="listwise")  # doctest: +SKIP
+        >>> contrast = ContrastSection(hardness_mode="all_negatives", hardness_strength=5.0)
+        >>> loss = GradedLoss(model, objective="listwise", contrast=contrast)  # doctest: +SKIP
         >>> SentenceTransformerTrainer(model, train_dataset=rows, loss=loss).train()  # doctest: +SKIP
 
     References:
-        van den Oord et al. 2018 (InfoNCE), arXiv 1807.03748; Gao et al. 2021 (GradCache), arXiv 2101.06983.
+        van den Oord et al. 2018 (InfoNCE), arXiv 1807.03748; Gao et al. 2021 (GradCache), arXiv 2101.06983; Li et al.
+        2023 (GTE: all directions), arXiv 2308.03281; Lan et al. 2025 (hardness weighting), arXiv 2503.04812; Khosla et
+        al. 2020 (SupCon: several positives), arXiv 2004.11362.
     """
 
     show_progress_bar = False
@@ -138,7 +143,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         temperature: float = 0.05,
         objective: str = "infonce",
         *,
-        symmetric: bool = False,
+        contrast: ContrastSection | None = None,
         encoding: Encoding | None = None,
     ) -> None:
         super().__init__()
@@ -147,7 +152,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         if objective not in OBJECTIVES:
             raise ValueError(f'objective: found "{objective}"; wanted one of {", ".join(OBJECTIVES)}')
         self.model = model
-        self.temperature, self.symmetric = temperature, symmetric
+        self.temperature, self.contrast = temperature, contrast or ContrastSection()
         self.objective_name, self._objective = objective, OBJECTIVES[objective]
         self.encoding = encoding or Encoding()
         self.mini_batch_num_tokens = self.encoding.micro_batch_tokens
@@ -259,12 +264,9 @@ class GradedLoss(CachedLossMixin, nn.Module):
 
     def _loss_of(self, everything: "GatheredBatch", vectors: Tensor, rows: range) -> Tensor:
         """Return the sum of the losses of some queries of this process."""
-        similarities, backwards = everything.similarities(vectors, rows, self.symmetric)
-        value = self._objective(similarities)
-        if backwards is not None:
-            value = (value + torch.logsumexp(backwards, dim=1) - similarities.to_positive) / 2
-        return value.sum()
+        return self._objective(everything.similarities(vectors, rows, self.contrast)).sum()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings that a model card shows."""
-        return {"temperature": self.temperature, "objective": self.objective_name, "symmetric": self.symmetric}
+        compared = self.contrast.model_dump(include=set(ContrastSection.model_fields))
+        return {"temperature": self.temperature, "objective": self.objective_name, **compared}

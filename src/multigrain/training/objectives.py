@@ -35,9 +35,10 @@ class Similarities:
     """The similarities that an objective compares, for R queries of this process with k own negatives each."""
 
     to_all: Tensor
-    """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count."""
+    """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count. What stands in the
+    same softmax besides (`partition_mode="joint"`) has further columns."""
     to_positive: Tensor
-    """(R,)"""
+    """(R,) similarity to the positive; with several, their mean."""
     to_own: Tensor
     """(R, 1 + k) similarities to the positive and the own negatives, without weights."""
     grades: Tensor
@@ -47,6 +48,8 @@ class Similarities:
     weights: Tensor
     """(R, 1 + k) weights of these."""
     temperature: float
+    to_queries: Tensor | None = None
+    """(R, N) similarities of the positive to all queries, where these have a softmax of their own."""
 
 
 def infonce(batch: Similarities) -> Tensor:
@@ -54,8 +57,11 @@ def infonce(batch: Similarities) -> Tensor:
 
     `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`, see the module.
 
+    With several positives it is the mean over them of the same, and each sum holds all of them (SupCon's L_out). Where
+    each direction has a softmax of its own, it is the mean of both directions.
+
     Args:
-        batch: the similarities. `to_all` and `to_positive` are used.
+        batch: the similarities. `to_all` and `to_positive` are used, `to_queries` and `to_own` if there are any.
 
     Returns:
         (R,) the loss of each query.
@@ -84,9 +90,14 @@ def infonce(batch: Similarities) -> Tensor:
         0.6931
 
     References:
-        van den Oord et al. 2018, *Representation learning with contrastive predictive coding*, arXiv 1807.03748.
+        van den Oord et al. 2018, *Representation learning with contrastive predictive coding*, arXiv 1807.03748;
+        Khosla et al. 2020, *Supervised contrastive learning* (SupCon), arXiv 2004.11362.
     """
-    return torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
+    query_to_doc = torch.logsumexp(batch.to_all, dim=1) - batch.to_positive
+    if batch.to_queries is None:
+        return query_to_doc
+    doc_to_query = torch.logsumexp(batch.to_queries, dim=1) - batch.to_own[:, 0]
+    return (query_to_doc + doc_to_query) / 2
 
 
 def listwise(batch: Similarities) -> Tensor:

@@ -227,7 +227,7 @@ def _losses(
         dimensions = sorted({size, *section.matryoshka, min(size, cut or size)}, reverse=True)
         losses: dict[str, nn.Module] = {}
         for index, phase in enumerate(curriculum.phases):
-            loss = GradedLoss(model, phase.temperature, section.loss, symmetric=section.symmetric, encoding=encoding)
+            loss = GradedLoss(model, phase.temperature, section.loss, contrast=section, encoding=encoding)
             losses[name_of(index)] = MatryoshkaLoss(model, loss, dimensions) if len(dimensions) > 1 else loss
     return losses
 

@@ -1,16 +1,20 @@
 """What the stage plans from the files of a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from multigrain.cli.main import main
 from multigrain.config import load_config
-from multigrain.data.jsonl import write_records
+from multigrain.data.jsonl import read_tuples, write_records
 from multigrain.errors import DataError
 from multigrain.files import write_json
+from multigrain.model.encode import CachedEncoder
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.train import _planned, train
 from multigrain.records import Document, GradedTuple, Negative, Pair
+from multigrain.training.in_batch_false_negatives import texts_of
 
 
 def test_what_grading_left_is_told_where_it_is_too_little(run_toml: Path) -> None:
@@ -20,6 +24,41 @@ def test_what_grading_left_is_told_where_it_is_too_little(run_toml: Path) -> Non
     write_json(run_dir.report, {"tuples": 1, "dropped": {"same group": 12}})
     with pytest.raises(DataError, match='pairs with negatives: 1; candidates dropped: 12 for "same group"'):
         train(config, run_dir)
+
+
+def test_a_guide_reads_the_vectors_of_the_judge(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It encodes what is missing alone, whoever judged; the judge belongs to what decides the outcome."""
+    settings = ["training.guide_margin=0.01", "training.batch_size=8"]
+    command = [str(run_toml), "--quiet", *(word for setting in settings for word in ("--set", setting))]
+    assert main(["synthesize", *command]) == main(["grade", *command]) == 0
+    config = load_config(run_toml, settings)
+    run_dir = RunDir(config.folder)
+    kept = run_dir.judge_vectors.read_bytes()
+    encoded: list[str] = []
+
+    def encode(self: CachedEncoder, texts: list[str], *more: Any) -> Any:
+        encoded.extend(texts)
+        return original(self, texts, *more)
+
+    original = CachedEncoder._encoded
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedEncoder, "_encoded", encode)
+        assert main(["train", *command]) == 0
+        assert encoded == []
+        weights = (run_dir.trained / "model.safetensors").read_bytes()
+        header, record = kept.index(b"\n") + 1, 16 + 2 * 32
+        run_dir.judge_vectors.write_bytes(kept[: header + 5 * record])
+        assert main(["train", *command, "--force"]) == 0
+    tuples = list(read_tuples(run_dir.tuples))
+    assert 0 < len(encoded) == len(set(encoded)) <= len({text for t in tuples for text in (t.query, *texts_of(t))})
+    assert (run_dir.trained / "model.safetensors").read_bytes() == weights
+    curriculum, _ = _planned(config, run_dir, tuples)
+    named = [r for step in range(curriculum.steps) for row in curriculum.false_at(step, 0) for c in row for r in c]
+    assert sum(row >= 0 for row in named) > 5  # known answers are below
+    others = [load_config(run_toml, [*settings, f"grading.query_prompt={prompt}"]) for prompt in ("", "Query: ")]
+    assert len({config.fingerprint("training") for config in others}) == 2
+    without = [load_config(run_toml, [f"grading.query_prompt={prompt}"]) for prompt in ("", "Query: ")]
+    assert len({config.fingerprint("training") for config in without}) == 1
 
 
 def test_all_pairs_of_the_input_are_known(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

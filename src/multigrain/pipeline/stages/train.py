@@ -24,6 +24,7 @@ from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stage_files import train_models
 from multigrain.pipeline.stages import Result
 from multigrain.records import GradedTuple
 from multigrain.terminal import say
@@ -71,9 +72,13 @@ def _trained(
     import torch
 
     from multigrain.model.build import build_model, sees_ahead
+    from multigrain.training.guide import encode_texts
     from multigrain.training.train import train_model
     from multigrain.training.weight_interpolation import interpolated_with_base
 
+    if curriculum.guide:  # by an encoder whose model is gone when training begins
+        used = [curriculum.tuples[place] for place in sorted(set(curriculum.places.flat))]
+        distributed.from_main(lambda: encode_texts(used, judge_encoder(config, run_dir)))
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
     for note in notes(config.model):
@@ -98,6 +103,7 @@ def _trained(
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "HeldOut"]:
     """Plan what is trained on, and what is evaluated between the phases."""
     from multigrain.training.curriculum import hold_out, plan
+    from multigrain.training.guide import Guide
     from multigrain.training.in_batch_false_negatives import known_false_negatives
     from multigrain.training.train import HeldOut
 
@@ -120,7 +126,8 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
         neighbours=_neighbours(config, run_dir, trained),
     )
-    curriculum = replace(curriculum, false_negative_above=section.false_negative_above)
+    guide = None if section.guide_margin is None else Guide(judge_encoder(config, run_dir), section.guide_margin)
+    curriculum = replace(curriculum, false_negative_above=section.false_negative_above, guide=guide)
     _say_what_is_rare(curriculum)
     return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
 
@@ -181,9 +188,8 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
     inputs = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
-    fingerprint = (
-        f"{config.fingerprint('seed', 'model', 'training', 'judging')} {inputs} {model_digest(config.model.base)}\n"
-    )
+    models = " ".join(model_digest(name) for name in train_models(config))
+    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs} {models}\n"
     note = run_dir.training_fingerprint
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:
