@@ -20,6 +20,12 @@ def test_quickstart_survives_the_run_folder() -> None:
     assert differences(tomllib.loads(to_toml(config)), config) == []
 
 
+def test_a_length_survives_the_run_folder() -> None:
+    for training in ({"steps": 8}, {"epochs": 2.5}, {}):
+        config = Config.model_validate({"name": "x", "data": {"pairs": "a.jsonl"}, "training": training})
+        assert Config.model_validate(tomllib.loads(to_toml(config))) == config
+
+
 @given(st.text(min_size=1), st.floats(0.001, 0.3, allow_nan=False), st.integers(2, 512))
 def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int) -> None:
     settings = {

@@ -91,8 +91,9 @@ def _pairs_kept(config: Config, written: int) -> int:
 def _pairs(config: Config) -> Inputs:
     split = read_data(config)
     train, count = split.train, len(split.train)
-    asked = _chosen(train, config.pairs_asked, config.seed)
-    few = _chosen(train, min(SAMPLE, config.pairs_asked), config.seed)
+    most = config.pairs_asked(count)
+    asked = _chosen(train, most, config.seed)
+    few = _chosen(train, min(SAMPLE, most), config.seed)
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
     prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))

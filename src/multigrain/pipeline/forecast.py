@@ -10,14 +10,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from multigrain.config import Config, TrainingSection
+from multigrain.config import Config
 from multigrain.errors import MultigrainError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
 from multigrain.model.files import EMBEDDED_LLM
 from multigrain.model.locate import find_base
 from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
-from multigrain.training.grade_schedules import phases_of
+from multigrain.training.grade_schedules import epochs_told, phases_of
 
 EMBEDDED_REQUESTS = 1.25
 """Requests that the embedded language model answers in a second on a core: 1.4 to 3.6 on two, by their kind."""
@@ -57,11 +57,6 @@ def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = (
     return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
 
 
-def batch_of(section: TrainingSection, size: Size) -> int:
-    """Return the pairs of a training step: few pairs do not fill the batch that is wanted."""
-    return min(section.batch_size, max(size.pairs, 1))
-
-
 def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
     writing, mining = _generating(config, asked), _encoding(config, size.documents * size.tokens)
     seconds = {
@@ -79,29 +74,26 @@ def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> l
 
 def _seen(config: Config, size: Size) -> str:
     section = config.training
-    batch = batch_of(section, size)
-    times = section.total_steps * batch / max(size.pairs, 1)
-    seen = min(section.total_steps * batch, size.pairs)
-    epochs = f"{times:.2g}" if times < 10 else f"{times:.0f}"
-    epochs += " epoch" if epochs == "1" else " epochs"
+    batch, total = section.batch_of(size.pairs), section.total_steps(size.pairs)
+    epochs = epochs_told(total * batch / max(size.pairs, 1))
     about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
-    steps = f"{section.total_steps:,} steps x {batch}"
-    return f"  seen        {seen:,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
+    steps = f"{total:,} steps x {batch}"
+    return f"  seen        {section.seen(size.pairs):,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
 
 def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     section, lines = config.training, []
-    batch = batch_of(section, size)
-    seen = section.total_steps * batch
+    batch = section.batch_of(size.pairs)
+    seen = section.total_steps(size.pairs) * batch
     once = -(-size.pairs // batch)
     if size.pairs > MUCH * seen:
         lines.append(
-            f"training sees {seen / size.pairs:.0%} of the pairs; for each of them once set training.steps = {once}, "
+            f"training sees {seen / size.pairs:.0%} of the pairs; {once:,} steps see each once (training.epochs = 1), "
             f"or cut them with data.limit = {seen}"
         )
     elif seen > MANY_TIMES * size.pairs:
         lines.append(
-            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or lower "
+            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or fewer "
             f"training.steps ({once} see each once)"
         )
     seconds = _generating(config, asked)
@@ -131,10 +123,10 @@ def _encoding(config: Config, tokens: int) -> float | None:
 def _training(config: Config, size: Size) -> float | None:
     """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
     section = config.training
-    phases = phases_of(section)
+    phases = phases_of(section, tuples=size.pairs)
     texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
     tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    return _seconds(config.model.base, texts * batch_of(section, size) * tokens, TRAINED_TOKENS)
+    return _seconds(config.model.base, texts * section.batch_of(size.pairs) * tokens, TRAINED_TOKENS)
 
 
 def _evaluation(config: Config, size: Size) -> float | None:
