@@ -14,6 +14,8 @@ from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import prompt_for
 from multigrain.pipeline.check_inputs import read_inputs
+from multigrain.pipeline.check_memory import memory_lines
+from multigrain.pipeline.check_time import measured_training
 from multigrain.pipeline.forecast import Size, forecast
 from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation.estimate import Estimate, estimate_usage
@@ -29,11 +31,12 @@ INDENT = " " * 14
 """The blanks before a line that goes on from the one before."""
 
 
-def check(config: Config | str | Path) -> str:
+def check(config: Config | str | Path, time: bool = False) -> str:
     """Check the configuration and the data, and describe the run.
 
     Args:
         config: what to do; or the file that says so, or a run folder.
+        time: load the base and time a few micro-batches of the run's texts, to tell how long training takes.
 
     Returns:
         The report, one named line for each part of the run.
@@ -46,7 +49,8 @@ def check(config: Config | str | Path) -> str:
     state = _state(config)
     config = with_known_style(config, RunDir(config.folder))
     with _no_garbage_collection():
-        inputs = read_inputs(config)
+        inputs = read_inputs(config, reads_docs=time)
+    measured = measured_training(config, inputs.size, inputs.pairs) if time else None
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
         f"{config.name}: configuration is good",
@@ -57,10 +61,13 @@ def check(config: Config | str | Path) -> str:
         *_model_lines(config),
         _line("prompts", _prompts(config)),
         *_training_lines(config, inputs.size),
+        *([_line("measured", measured.line)] if measured else []),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
-        lines += forecast(config, inputs.size, _all_requests(config, inputs.size, estimate), state.done)
+        requests = _all_requests(config, inputs.size, estimate)
+        lines += forecast(config, inputs.size, requests, state.done, measured.seconds if measured else None)
+        lines += memory_lines(config, inputs.size)
     lines.append(_line("folder", f"{config.folder}: {state.description}"))
     return "\n".join(lines)
 

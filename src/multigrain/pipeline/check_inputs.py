@@ -41,10 +41,16 @@ class Inputs:
     """The most that all prompts take, where `prompts` is a sample."""
     size: Size | None = None
     """The size of the run, where it is known."""
+    pairs: Sequence[Pair] = ()
+    """The training pairs, where they have been read."""
 
 
-def read_inputs(config: Config) -> Inputs:
+def read_inputs(config: Config, reads_docs: bool = False) -> Inputs:
     """Read what the run begins with.
+
+    Args:
+        config: the run.
+        reads_docs: whether the documentation of the installed Python packages is read too, which takes some seconds.
 
     Raises:
         MultigrainError: see `sample_passages` and `read_data`.
@@ -53,7 +59,7 @@ def read_inputs(config: Config) -> Inputs:
         return _passages(config)
     if config.synthesis.mode == "tasks":
         return _search_tasks(config)
-    if config.data.pairs == PYTHON_DOCS:
+    if config.data.pairs == PYTHON_DOCS and not reads_docs:
         return Inputs(f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}")
     return _pairs(config)
 
@@ -103,6 +109,7 @@ def _pairs(config: Config) -> Inputs:
         prompts=prompts if few else (),
         bound=usage_bound(config, asked) if len(asked) > len(few) else None,
         size=Size(count, documents=len(split.documents), tokens=tokens),
+        pairs=train,
     )
 
 

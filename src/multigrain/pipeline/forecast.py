@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from multigrain.config import Config
+from multigrain.config import Config, TrainingSection
 from multigrain.errors import MultigrainError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.llm.budget import Usage
@@ -25,8 +25,8 @@ LATENCY, WRITTEN_TOKENS = 1.0, 50
 """Seconds until an endpoint begins its answer, and the tokens that it then writes in a second."""
 ENCODED_TOKENS, TRAINED_TOKENS = 4000, 1100
 """Tokens that all-MiniLM-L6-v2 encodes, and those that it is trained on, in a second on a core."""
-MINILM, SMOLLM = 6 * 384**2, 30 * 576**2
-"""Layers x width^2, to which the time of a token is about proportional."""
+MINILM, SMOLLM = (6, 384), (30, 576)
+"""Layers and width. The time of a token is about proportional to layers x width^2."""
 CANDIDATE_TOKENS = 30
 """Tokens of a candidate that a language model has written."""
 MUCH, MANY_TIMES, LONG = 2, 20, 86_400
@@ -45,7 +45,9 @@ class Size:
     """Tokens of a text, on average."""
 
 
-def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = ()) -> list[str]:
+def forecast(
+    config: Config, size: Size, asked: Usage, done: Collection[str] = (), training: float | None = None
+) -> list[str]:
     """Tell in lines how long each stage takes, what training sees, and what is odd about it.
 
     Args:
@@ -53,16 +55,17 @@ def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = (
         size: of its data.
         asked: what the language model is likely to be asked.
         done: stages of which nothing needs to be said.
+        training: the seconds of training, where they have been measured.
     """
-    return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
+    return [*_times(config, size, asked, done, training), _seen(config, size), *_warnings(config, size, asked)]
 
 
-def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
+def _times(config: Config, size: Size, asked: Usage, done: Collection[str], training: float | None) -> list[str]:
     writing, mining = _generating(config, asked), _encoding(config, size.documents * size.tokens)
     seconds = {
         "synthesize": None if writing is None or mining is None else writing + mining,
         "grade": _encoding(config, asked.calls * CANDIDATE_TOKENS),
-        "train": _training(config, size),
+        "train": _training(config, size) if training is None else training,
         "evaluate": _evaluation(config, size),
     }
     told = [f"{name} {duration(seconds[name])}" for name in seconds if name not in done]
@@ -123,10 +126,19 @@ def _encoding(config: Config, tokens: int) -> float | None:
 def _training(config: Config, size: Size) -> float | None:
     """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
     section = config.training
-    phases = phases_of(section, tuples=size.pairs)
-    texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
+    queries, documents = texts_trained(section, size.pairs)
     tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    return _seconds(config.model.base, texts * section.batch_of(size.pairs) * tokens, TRAINED_TOKENS)
+    return _seconds(config.model.base, (queries + documents) * tokens, TRAINED_TOKENS)
+
+
+def texts_trained(section: TrainingSection, pairs: int) -> tuple[int, int]:
+    """Return how many queries and how many documents the steps of a training hold, if each grade has a negative."""
+    queries, documents = 0, 0
+    for phase in phases_of(section, tuples=pairs):
+        rows = (phase.steps or 0) * section.batch_of(pairs)
+        queries += rows
+        documents += rows * (1 + (1 if phase.one_at_a_time else len(phase.grades)))
+    return queries, documents
 
 
 def _evaluation(config: Config, size: Size) -> float | None:
@@ -142,19 +154,24 @@ def _evaluation(config: Config, size: Size) -> float | None:
 
 def _seconds(model: str, tokens: int, speed: int) -> float | None:
     """Return the seconds for so many tokens, of which all-MiniLM-L6-v2 does `speed` in a second on a core."""
-    work = _work(model)
-    return None if work is None else tokens * work / (MINILM * speed * _cores())
+    shape = layers_and_width(model)
+    return None if shape is None else tokens * _work(shape) / (_work(MINILM) * speed * _cores())
 
 
-def _work(model: str) -> int | None:
-    """Return layers x width^2 of a model that is on this disk; None where nobody knows."""
+def _work(shape: tuple[int, int]) -> int:
+    layers, width = shape
+    return layers * width**2
+
+
+def layers_and_width(model: str) -> tuple[int, int] | None:
+    """Return the layers and the width of a model that is on this disk; None where nobody knows."""
     if model == EMBEDDED_LLM:
         return SMOLLM
     try:
         settings = json.loads(Path(find_base(model, "model"), "config.json").read_text(encoding="utf-8"))
         layers = next(settings[name] for name in LAYER_COUNTS if name in settings)
         width = next(settings[name] for name in HIDDEN_SIZES if name in settings)
-        return int(layers * width**2)
+        return int(layers), int(width)
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
         return None
 
