@@ -66,10 +66,9 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     ]
     if inputs.size is not None:
         requests = _all_requests(config, inputs.size, estimate)
-        lines += forecast(config, inputs.size, requests, state.done, measured.seconds if measured else None)
+        lines += forecast(config, inputs.size, requests, state.done, measured and measured.seconds)
         lines += memory_lines(config, inputs.size)
-    lines.append(_line("folder", f"{config.folder}: {state.description}"))
-    return "\n".join(lines)
+    return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
 
 
 @contextmanager
