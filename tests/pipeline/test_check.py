@@ -72,7 +72,7 @@ def test_the_time_of_training_is_measured_on_demand(run_toml: Path) -> None:
     report = check(config, time=True)
     found = re.search(r"measured    ([\d,]+) tokens a second in training, timed on ([\d,]+) of the run's", report)
     assert found and int(found[2].replace(",", "")) > 100
-    assert "; 8 tokens a query, 12 a document" in report
+    assert "; 7 tokens a query, 11 a document" in report
     assert "train under a minute" in report and not config.folder.exists()
 
 
@@ -93,7 +93,9 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
 
 
 def test_pairs_that_are_still_to_be_written_cannot_be_timed(write_jsonl: Write) -> None:
-    corpus = write_jsonl("c.jsonl", [{"id": str(n), "text": f"{n} word two three four five"} for n in range(9)])
+    corpus = write_jsonl(
+        "c.jsonl", [{"id": str(n), "text": f"{n} word two three four five six seven"} for n in range(9)]
+    )
     settings = {"name": "x", "data": {"corpus": str(corpus)}, "synthesis": {"mode": "corpus"}}
     with pytest.raises(DataError, match="--time: found 0 pairs; wanted 2.* run: multigrain synthesize RUN.toml"):
         check(Config.model_validate({**settings, "llm": {"provider": "scripted"}}), time=True)
