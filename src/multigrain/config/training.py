@@ -52,6 +52,8 @@ class PhaseSection(Section):
 
 FEWEST_STEPS = 60
 """Optimizer steps of a training whose length is in epochs, at least: with few pairs, one epoch is next to nothing."""
+OLDER_DEFAULT = 80
+"""The steps that run folders of earlier versions name where nobody had, also beside phases with steps."""
 EITHER = {"epochs": "steps", "steps": "epochs"}
 """Settings of which one is given. Where settings win over those of a file, one of them takes the other out."""
 MOST_GRADES = 4
@@ -153,7 +155,7 @@ class TrainingSection(Section):
         given = self._steps_of_phases
         if given is not None and self.epochs is not None:
             raise ValueError(f"epochs = {self.epochs:g}, but the phases have {given} steps; take it out")
-        if given is not None and self.steps not in (None, given):
+        if given is not None and self.steps not in (None, given, OLDER_DEFAULT):
             raise ValueError(f"steps = {self.steps}, but the phases have {given}; take it out, or give them shares")
         return self
 
@@ -166,7 +168,8 @@ class TrainingSection(Section):
     @property
     def steps_given(self) -> int | None:
         """Optimizer steps of the whole schedule, where the settings say them; None where `epochs` decides."""
-        return self.steps if self.steps is not None else self._steps_of_phases
+        given = self._steps_of_phases
+        return self.steps if given is None else given
 
     def total_steps(self, tuples: int) -> int:
         """Return the optimizer steps of the whole schedule, those that phases bring included.

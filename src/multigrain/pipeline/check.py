@@ -67,7 +67,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     if inputs.size is not None:
         requests = _all_requests(config, inputs.size, estimate)
         lines += forecast(config, inputs.size, requests, state.done, measured and measured.seconds)
-        lines += memory_lines(config, inputs.size)
+        lines += [] if "train" in state.done else memory_lines(config, inputs.size)
     return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
 
 
