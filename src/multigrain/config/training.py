@@ -194,8 +194,8 @@ class TrainingSection(Section):
     def _fewest_steps(self) -> int:
         """Steps that a training has however few tuples there are, so that no phase is left without."""
         of_phases = sum(phase.steps or 1 for phase in self.phases)
-        looks = self.pace_every * (len(self.phases) or MOST_GRADES) + 1 if self.is_self_paced else 0
-        return max(FEWEST_STEPS, of_phases, looks)
+        paced = self.pace_every * (len(self.phases) or MOST_GRADES) + 1 if self.is_self_paced else 0
+        return max(FEWEST_STEPS, of_phases, paced)
 
     def batch_of(self, tuples: int) -> int:
         """Return the tuples of one step: few do not fill the batch that is wanted."""
