@@ -30,9 +30,12 @@ SMOLLM = {"base": "embedded-llm", "pooling": "mean", "max_tokens": 64, "lora": {
 ARMS: dict[str, dict[str, Any]] = {
     "MiniLM, batches of 64": {"model": MINILM, "training": {"batch_size": 64}},
     "MiniLM, batches of 64, bf16": {"model": MINILM, "training": {"batch_size": 64, "precision": "bf16"}},
-    "MiniLM, batches of 256": {"model": MINILM, "training": {"batch_size": 256}},
+    "MiniLM, batches of 128": {"model": MINILM, "training": {"batch_size": 128}},
     "MiniLM, batches of 64, activation_gb = 0": {"model": MINILM, "training": {"batch_size": 64, "activation_gb": 0.0}},
-    "SmolLM2, adapter in all layers, batches of 16": {"model": SMOLLM, "training": {"batch_size": 16}},
+    "SmolLM2, adapter in all layers, batches of 16": {
+        "model": SMOLLM,
+        "training": {"batch_size": 16, "micro_batch_tokens": 256},
+    },
 }
 
 
