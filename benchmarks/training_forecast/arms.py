@@ -49,7 +49,7 @@ def config_of(settings: dict[str, Any], folder: Path, steps: int) -> Config:
             fields = {"id": str(number), "query": row["query"], "positive": row["positive"]}
             file.write(json.dumps(fields) + "\n")
     training = {"schedule": "in-batch", "steps": steps, **settings["training"]}
-    data = {"pairs": str(pairs), "held_out": 0.0}
+    data = {"pairs": str(pairs), "held_out": 0.1}
     return Config.model_validate(
         {"name": "x", "output": str(folder), "data": data, "model": settings["model"], "training": training}
     )
