@@ -49,6 +49,7 @@ def test_activations_are_those_of_a_step_as_far_as_they_may_be_kept() -> None:
     assert needed(training={**training, "activation_gb": 0.0, "micro_batch_tokens": 100})[1] == 15.7
     assert needed(training={**training, "max_tokens": 50})[1] == 156.7
     assert needed(Size(4, 4, 100), training=training)[1] == 125.3  # 8 texts
+    assert needed(Size(1000, 1000, 100, query_tokens=10), training=training)[1] == 172.3  # 10 x (10 + 100) tokens
     settings = config(training={**training, "activation_gb": 0.156672})
     assert share_encoded_twice(settings, 2000) == pytest.approx(0.5)
     assert share_encoded_twice(settings, 900) == 0

@@ -103,12 +103,14 @@ def _pairs(config: Config) -> Inputs:
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
     prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
-    tokens = _mean_tokens(pair.positive for pair in train[:SAMPLE])
+    sample = train[:SAMPLE]
+    tokens = _mean_tokens(pair.positive for pair in sample)
+    query_tokens = _mean_tokens(pair.query for pair in sample)
     return Inputs(
         description=_described(config, split),
         prompts=prompts if few else (),
         bound=usage_bound(config, asked) if len(asked) > len(few) else None,
-        size=Size(count, documents=len(split.documents), tokens=tokens),
+        size=Size(count, documents=len(split.documents), tokens=tokens, query_tokens=query_tokens),
         pairs=train,
     )
 

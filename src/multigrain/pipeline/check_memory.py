@@ -8,7 +8,7 @@ from multigrain.config import Config
 from multigrain.model.file_integrity import weights_in
 from multigrain.model.files import EMBEDDED_LLM, folder_of
 from multigrain.model.saved_settings import transformer_of
-from multigrain.pipeline.forecast import Size, layers_and_width, texts_trained
+from multigrain.pipeline.forecast import Size, layers_and_width, tokens_trained
 
 GB = 10**9
 FLOAT = 4
@@ -80,9 +80,7 @@ def _weights(model: str) -> int | None:
 def _activations(config: Config, size: Size, each: int) -> float:
     """Return the bytes of activations: of all texts of a step, or of those that may be kept and a micro-batch more."""
     section = config.training
-    tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    texts = sum(texts_trained(section, size.pairs)) / section.total_steps(size.pairs)
-    wanted = texts * tokens * each
+    wanted = tokens_trained(config, size) / section.total_steps(size.pairs) * each
     micro_batch = min((section.micro_batch_tokens or 1024) * each, wanted)
     return min(wanted, section.activation_gb * GB + micro_batch)
 

@@ -42,7 +42,9 @@ class Size:
     documents: int
     """Documents of the corpus."""
     tokens: int
-    """Tokens of a text, on average."""
+    """Tokens of a document, on average."""
+    query_tokens: int | None = None
+    """Tokens of a query, on average. None: nobody knows, and it is taken for a document."""
 
 
 def forecast(
@@ -125,10 +127,15 @@ def _encoding(config: Config, tokens: int) -> float | None:
 
 def _training(config: Config, size: Size) -> float | None:
     """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
-    section = config.training
-    queries, documents = texts_trained(section, size.pairs)
-    tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    return _seconds(config.model.base, (queries + documents) * tokens, TRAINED_TOKENS)
+    return _seconds(config.model.base, tokens_trained(config, size), TRAINED_TOKENS)
+
+
+def tokens_trained(config: Config, size: Size) -> int:
+    """Return about how many tokens the steps of a training hold."""
+    queries, documents = texts_trained(config.training, size.pairs)
+    longest = config.training.max_tokens or config.model.max_tokens
+    lengths = (size.tokens if size.query_tokens is None else size.query_tokens, size.tokens)
+    return sum(count * min(length, longest) for count, length in zip((queries, documents), lengths, strict=True))
 
 
 def texts_trained(section: TrainingSection, pairs: int) -> tuple[int, int]:
