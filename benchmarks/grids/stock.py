@@ -125,13 +125,14 @@ def _rows(config: Config, split: SplitData, negatives: int) -> Dataset:
 
 def _trained(config: Config, rows: Dataset) -> SentenceTransformer:
     model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
+    steps = config.training.total_steps(len(rows))
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
-            max_steps=config.training.steps,
+            max_steps=steps,
             per_device_train_batch_size=config.training.batch_size,
             learning_rate=config.training.learning_rate,
-            warmup_steps=max(1, config.training.steps // 10),
+            warmup_steps=max(1, steps // 10),
             bf16=uses_bf16(config.training.precision, model.device),
             batch_sampler=BatchSamplers.NO_DUPLICATES,
             seed=config.training_seed,

@@ -170,6 +170,16 @@ def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[s
     assert not load_config(run_toml).folder.exists()
 
 
+def test_the_time_of_a_run_alone_is_measured(
+    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('name = "g"\nrun = "run.toml"\n[arms.a]\n')
+    assert f"--time: is for a RUN.toml; {grid} describes a grid" in stderr_of(capsys, "check", str(grid), "--time")
+    assert main(["check", str(run_toml), "--time"]) == 0
+    assert "  measured    " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "QUICKSTART"]])
 def test_help_and_check_start_without_torch(arguments: list[str]) -> None:
     from multigrain.config import QUICKSTART

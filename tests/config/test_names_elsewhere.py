@@ -16,6 +16,8 @@ from tests.config.text import GOOD, faults
         ("training.batch=1", '"training.batch_size"'),
         ("training.per_device_train_batch_size=1", '"training.batch_size"'),
         ("training.max_steps=1", '"training.steps"'),
+        ("training.num_train_epochs=3", '"training.epochs"'),
+        ("epochs=3", '"training.epochs"'),
         ("training.Learning_Rate=1", '"training.learning_rate"'),
         ("model_name=1", '"model.base"'),
         ("model.model_name=1", '"model.base"'),
@@ -70,8 +72,6 @@ def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, exp
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("training.epochs=3", "training goes by training.steps (one epoch: pairs / batch_size)"),
-        ("num_train_epochs=3", "training goes by training.steps"),
         ("training.early_stopping=true", 'there is none; training.schedule = "self-paced"'),
         ("training.warmup=0.1", "there is none; the rate rises over the first tenth"),
         ("training.warmup_ratio=0.1", "there is none; the rate rises"),

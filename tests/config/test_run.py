@@ -20,6 +20,19 @@ def test_quickstart_survives_the_run_folder() -> None:
     assert differences(tomllib.loads(to_toml(config)), config) == []
 
 
+def test_a_length_survives_the_run_folder() -> None:
+    for training in ({"steps": 8}, {"epochs": 2.5}, {}):
+        config = Config.model_validate({"name": "x", "data": {"pairs": "a.jsonl"}, "training": training})
+        assert Config.model_validate(tomllib.loads(to_toml(config))) == config
+
+
+def test_a_run_folder_of_an_earlier_version_has_the_steps_of_its_phases() -> None:
+    """It names the default of then, 80, though its phases bring their own."""
+    phases = [{"name": name, "grades": [1], "steps": 4} for name in "ab"]
+    settings = {"name": "x", "data": {"pairs": "a.jsonl"}, "training": {"steps": 80, "phases": phases}}
+    assert Config.model_validate(settings).training.total_steps(1000) == 8
+
+
 @given(st.text(min_size=1), st.floats(0.001, 0.3, allow_nan=False), st.integers(2, 512))
 def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int) -> None:
     settings = {

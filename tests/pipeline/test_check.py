@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config, load_config
+from multigrain.errors import DataError
 from multigrain.pipeline import check as module
 from multigrain.pipeline.check import check
+from multigrain.pipeline.check_time import measured_training
+from multigrain.pipeline.forecast import Size
 from multigrain.records import Pair
 from tests.pipeline.drawn_pairs import config, texts
 
@@ -51,6 +54,51 @@ def test_times_stand_in_the_report_until_the_stages_are_done(run_toml: Path, mon
     load_config(run_toml).folder.mkdir(parents=True)
     (load_config(run_toml).folder / "run.toml").write_text("")
     assert "CPU cores: train under a minute" in check(load_config(run_toml))
+
+
+def test_steps_that_nobody_knows_yet_are_not_told(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many pairs the packages here have is known once they are read."""
+    monkeypatch.setattr("multigrain.pipeline.check_inputs.package_roots", list)
+    docs: dict[str, Any] = {"name": "x", "data": {"pairs": "python-docs"}, "llm": {"provider": "scripted"}}
+    report = check(Config.model_validate(docs))
+    assert "training    all-at-once: all grades; 1 epoch, batches of 32" in report
+    assert "at most 2,560 pairs, 4 requests" in report
+    docs["data"]["limit"] = 3200
+    assert "all-at-once: all grades (100); batches of 32" in check(Config.model_validate(docs))
+
+
+def test_the_time_of_training_is_measured_on_demand(run_toml: Path) -> None:
+    config = load_config(run_toml, ["training.phases=[]", "training.epochs=20", "training.max_tokens=16"])
+    report = check(config, time=True)
+    found = re.search(r"measured    ([\d,]+) tokens a second in training, timed on ([\d,]+) of the run's", report)
+    assert found and int(found[2].replace(",", "")) > 100
+    assert "; 7 tokens a query, 11 a document" in report
+    assert "train under a minute" in report and not config.folder.exists()
+
+
+def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 pairs, 150 steps of 4 with four negatives: 600 queries of 8 tokens, 3,000 documents of 12."""
+    from multigrain.training import step_time
+
+    found = step_time.StepTime(per_token=0.1, optimizer=2.0, query_tokens=8, document_tokens=12, tokens=99)
+    monkeypatch.setattr(step_time, "time_steps", lambda *_: found)
+    config = load_config(run_toml, ["training.phases=[]", "training.epochs=20", "training.batch_size=4"])
+    pairs = [Pair(str(n), "a", "b") for n in range(30)]
+    measured = measured_training(config, Size(30, 30, 12), pairs)
+    assert measured.seconds == pytest.approx(0.1 * (600 * 8 + 3000 * 12) + 150 * 2)
+    config = load_config(run_toml, ["training.phases=[]", "training.steps=1", "training.activation_gb=0"])
+    measured = measured_training(config, Size(30, 30, 12), pairs)
+    assert measured.seconds == pytest.approx(0.1 * (4 * 8 + 20 * 12) * 4 / 3 + 2)
+    assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
+
+
+def test_pairs_that_are_still_to_be_written_cannot_be_timed(write_jsonl: Write) -> None:
+    corpus = write_jsonl(
+        "c.jsonl", [{"id": str(n), "text": f"{n} word two three four five six seven"} for n in range(9)]
+    )
+    settings = {"name": "x", "data": {"corpus": str(corpus)}, "synthesis": {"mode": "corpus"}}
+    with pytest.raises(DataError, match="--time: found 0 pairs; wanted 2.* run: multigrain synthesize RUN.toml"):
+        check(Config.model_validate({**settings, "llm": {"provider": "scripted"}}), time=True)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +84,42 @@ def test_too_few_steps_for_a_look_at_each_phase() -> None:
         schedule("self-paced", 40)
     phases = [PhaseSection(name="a", grades=[1], steps=100), PhaseSection(name="b", grades=[1], share=1)]
     with pytest.raises(ConfigError, match="found 80; 100 are given to phases by number, and more phases want|1 more"):
-        phases_of(TrainingSection(phases=phases))
+        phases_of(TrainingSection(phases=phases, steps=80))
+
+
+@pytest.mark.parametrize(
+    ("settings", "tuples", "steps"),
+    [
+        ({"batch_size": 64}, 400_000, 6250),
+        ({"batch_size": 64}, 13_254, 208),  # 207.1 batches
+        ({"batch_size": 64}, 40, 60),
+        ({"batch_size": 64}, 0, 60),
+        ({"batch_size": 10, "epochs": 1.1}, 1000, 110),  # 1.1 x 100 is a little more in binary
+        ({"batch_size": 10, "epochs": 0.25}, 10_001, 251),
+        ({"batch_size": 64, "epochs": 100.0}, 40, 100),
+        ({"steps": 3}, 400_000, 3),
+        ({"schedule": "self-paced", "pace_every": 30}, 40, 121),
+    ],
+)
+def test_an_epoch_has_every_tuple_once(settings: dict[str, Any], tuples: int, steps: int) -> None:
+    section = TrainingSection.model_validate(settings)
+    phases = phases_of(section, tuples=tuples)
+    assert section.total_steps(tuples) == sum(phase.steps or 0 for phase in phases) == steps
+
+
+@given(st.integers(2, 300), st.integers(0, 10**6), st.floats(0.01, 50))
+def test_steps_are_as_many_as_the_epochs_take_and_no_more(batch: int, tuples: int, epochs: float) -> None:
+    section = TrainingSection(batch_size=batch, epochs=epochs)
+    steps, wanted = section.total_steps(tuples), epochs * tuples
+    assert steps >= 60 and steps * section.batch_of(tuples) > wanted - 0.01 * batch
+    assert steps == 60 or (steps - 1) * section.batch_of(tuples) < wanted
+    assert section.seen(tuples) <= tuples and (epochs < 1 or section.seen(tuples) == tuples)
+
+
+def test_every_phase_has_steps_however_few_tuples_there_are() -> None:
+    parts: list[dict[str, Any]] = [{"name": "a", "grades": [1], "steps": 80}]
+    parts += [{"name": name, "grades": [1], "share": 1.0} for name in "bc"]
+    assert [phase.steps for phase in phases_of(TrainingSection.model_validate({"phases": parts}))] == [80, 1, 1]
 
 
 def test_a_drawing_has_a_line_for_each_grade() -> None:

@@ -91,13 +91,14 @@ def _perform(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     """Check a run, a grid or a model, by what the path holds."""
     place = as_path(options.run, "a run's file or run folder, a grid's file, or a model's folder")
+    only_for_runs = [*(["--set"] if options.set else []), *(["--time"] if options.time else [])]
     if place.is_dir() and not (place / RUN_FILE).is_file():
-        return _verify(place, options.set)
+        return _verify(place, only_for_runs)
     if place.is_file() and "arms" in read_toml(place):
-        return _check_grid(place, options.set)
+        return _check_grid(place, only_for_runs)
     from multigrain.pipeline.check import check
 
-    _print(check(load_config(place, options.set)))
+    _print(check(load_config(place, options.set), options.time))
     return DONE
 
 
@@ -181,9 +182,9 @@ def _ablate(options: argparse.Namespace) -> int:
     return FAILED if failures else DONE
 
 
-def _verify(folder: Path, settings: list[str]) -> int:
-    if settings:
-        raise ConfigError("--set", [f"is for a run; {folder} is none. Leave it out"])
+def _verify(folder: Path, only_for_runs: list[str]) -> int:
+    if only_for_runs:
+        raise ConfigError(only_for_runs[0], [f"is for a run; {folder} is none. Leave it out"])
     if not (folder / "modules.json").is_file():
         found = f"is neither a run folder (no {RUN_FILE}) nor a model (no modules.json)"
         raise ConfigError(folder, [f"{found}; wanted one of them, or the file of a run or a grid"])
@@ -194,9 +195,9 @@ def _verify(folder: Path, settings: list[str]) -> int:
     return DONE if is_good else USER
 
 
-def _check_grid(path: Path, settings: list[str]) -> int:
-    if settings:
-        raise ConfigError("--set", [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
+def _check_grid(path: Path, only_for_runs: list[str]) -> int:
+    if only_for_runs:
+        raise ConfigError(only_for_runs[0], [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
     from multigrain.experiments.ablate import check_grid
 
     _print(check_grid(path))

@@ -61,6 +61,7 @@ forms:
 """
 CHECK_EPILOG = """examples:
   multigrain check run.toml                 what the run will do, ask and spend
+  multigrain check run.toml --time          how long training takes here, from a few micro-batches with the base
   multigrain check examples/ablation.toml   are all arms of a grid right, and how much is there to train?
   multigrain check runs/quickstart/model    is it really bidirectional, is the EOS there, do prompts apply, does a
                                             reload give the same vectors? (exit code 2 if not)
@@ -214,6 +215,7 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
         metavar="RUN.toml|ABLATION.toml|MODEL",
         help="a run's file or run folder, an ablation's file, or a model's folder",
     )
+    verb.add_argument("--time", action="store_true", help="train on a few texts of the run, to tell how long it takes")
 
 
 def _add_dropped(verb: argparse.ArgumentParser) -> None:

@@ -39,13 +39,14 @@ from multigrain.config.run_folders import (
     trained_folder_of,
 )
 from multigrain.config.synthesis import QueryType, SynthesisSection
-from multigrain.config.training import PhaseSection, TrainingSection
+from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 
 __all__ = [
     "EXPORTED_MODEL",
     "TRAINED_MODEL",
     "Config",
     "ContrastSection",
+    "EITHER",
     "ExportSection",
     "GradingSection",
     "LLMSection",

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from multigrain.config.faults import explained
 from multigrain.config.run import Config
 from multigrain.config.run_folders import as_path, is_run_folder, run_file_of
+from multigrain.config.training import EITHER
 from multigrain.errors import ConfigError
 
 BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
@@ -104,6 +105,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
         settings = settings.setdefault(section, {})
         if not isinstance(settings, dict):
             raise ConfigError("--set", [f'"{key}": "{section}" is not a section'])
+    settings.pop(EITHER.get(name, ""), None)
     settings[name] = _toml_value(text.strip())
 
 

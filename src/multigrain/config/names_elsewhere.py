@@ -5,6 +5,7 @@ from collections.abc import Collection
 KEYS: dict[str, str] = {
     "training.learning_rate": "lr learning_rate_init initial_lr rate",
     "training.steps": "max_steps num_steps iterations train_steps total_steps num_iterations",
+    "training.epochs": "epoch num_epochs n_epochs num_train_epochs max_epochs",
     "training.batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size",
     "training.temperature": "temp tau",
     "training.precision": "fp16 bf16 half amp dtype torch_dtype mixed_precision tf32",
@@ -63,12 +64,11 @@ KEYS: dict[str, str] = {
 }
 """Our settings, each with its usual names; a name that is usual in one section alone stands with its section."""
 
-_STEPS = "training goes by training.steps (one epoch: pairs / batch_size), and phases may have steps of their own"
 _SELF_PACED = (
     'there is none; training.schedule = "self-paced" ends phases that teach no more, and training.evaluate = true '
     "measures after each"
 )
-_WARMUP = "there is none; the rate rises over the first tenth of training.steps, then falls to 0"
+_WARMUP = "there is none; the rate rises over the first tenth of the steps, then falls to 0"
 _OPTIMISER = "there is none; the optimiser is AdamW without weight decay"
 _RESUME = "there is none; the same command goes on from where it stopped"
 _RETRIES = (
@@ -80,7 +80,6 @@ _OF_THE_SERVER = (
     "repetition_penalty service_tier thinking top_p"
 )
 ABSENT: dict[str, str] = {
-    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "num_train_epochs", "max_epochs"), _STEPS),
     **dict.fromkeys(("early_stopping", "patience", "early_stopping_patience", "load_best_model_at_end"), _SELF_PACED),
     **dict.fromkeys(
         ("warmup", "warmup_steps", "warmup_ratio", "scheduler", "lr_scheduler", "lr_scheduler_type"), _WARMUP

@@ -45,6 +45,9 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
 }
 """Settings that may change without any stage being run again."""
 
+MOST_ASKED = 2560
+"""Training pairs that the language model is asked about, where neither `synthesis.limit` nor the steps of the training
+say how many: each costs requests, and an epoch may hold any number."""
 WRITTEN_SURPLUS = 2
 """Queries that are requested for each one that training can see, because filters drop up to half of them."""
 
@@ -75,28 +78,39 @@ class Config(Section):
         """Seed of the training: its own, else that of the run."""
         return self.seed if self.training.seed is None else self.training.seed
 
-    @property
-    def pairs_asked(self) -> int:
-        """Largest number of training pairs that the language model is asked about: no more than training can see."""
-        seen, limit = self.training.pairs_seen, self.synthesis.limit
+    def pairs_asked(self, pairs: int) -> int:
+        """Return how many of so many training pairs the language model is asked about: no more than training can see.
+
+        That is `synthesis.limit`; without it, all that training can see where its steps are given, else `MOST_ASKED`.
+        """
+        limit = self.synthesis.limit
+        if limit is None and self.training.steps_given is None:
+            limit = MOST_ASKED
+        seen = self.training.seen(pairs)
         return seen if limit is None else min(limit, seen)
 
     @property
     def passages_asked(self) -> int:
         """Largest number of passages that get queries in mode `corpus`, held-out ones included."""
+        if self.training.steps_given is None and self.synthesis.limit is not None:
+            return self.synthesis.limit
         return math.ceil(self._texts_written / self.synthesis.queries_per_passage)
 
     @property
     def pairs_invented_each(self) -> int:
         """Pairs that are requested for each search task in mode `tasks`; at least one."""
-        return min(self.synthesis.pairs_per_task, math.ceil(self._texts_written / self.synthesis.tasks))
+        wanted = self.synthesis.pairs_per_task
+        if self.training.steps_given is None:  # an epoch is of all that are written
+            return wanted
+        return min(wanted, math.ceil(self._texts_written / self.synthesis.tasks))
 
     @property
     def _texts_written(self) -> int:
         """Queries or pairs to write, so that enough are left for training when some are held out and others dropped."""
-        share = self.data.held_out
+        share, steps = self.data.held_out, self.training.steps_given
         assert isinstance(share, int | float)  # sources cannot be held out of what is still to be written
-        return math.ceil(WRITTEN_SURPLUS * self.training.pairs_seen / (1 - share))
+        pairs = MOST_ASKED if steps is None else steps * self.training.batch_size
+        return math.ceil(WRITTEN_SURPLUS * pairs / (1 - share))
 
     @property
     def prompt_style(self) -> Literal["per-grade", "all-grades"]:

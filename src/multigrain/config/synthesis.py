@@ -30,7 +30,8 @@ class SynthesisSection(Section):
     `tasks`: first search tasks in `domains`, then pairs for them."""
     limit: int | None = Field(None, ge=0)
     """Largest number of training pairs (in mode `corpus`: passages) that the model is asked about; 0 has no negatives
-    written. The model is never asked about more than training can see."""
+    written. The model is never asked about more than training can see. The default is as many as that where
+    `training.steps` is given, else 2,560."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Grades that are written. `sources` may take some out."""
     per_grade: int = Field(1, ge=1, le=16)

@@ -1,5 +1,6 @@
 """The section `[training]`: schedule, phases, loss, and the resources of a step."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +16,7 @@ class PhaseSection(Section):
     grades: list[Grade]
     """Grades of the negatives of a step: one negative for each. A grade that is named twice gives two."""
     steps: int | None = Field(None, ge=1)
-    """Optimizer steps of the phase. The default is its share of `training.steps`."""
+    """Optimizer steps of the phase. The default is its share of those of the whole schedule."""
     share: float | None = Field(None, gt=0, le=1000)
     """Share of the steps that are left to the phases without `steps`. By default these phases have equal shares."""
     temperature: float = Field(0.05, gt=0)
@@ -50,7 +51,14 @@ class PhaseSection(Section):
         return [a + progress * (b - a) for a, b in zip(start, end, strict=True)]
 
 
-DEFAULT_STEPS = 80
+FEWEST_STEPS = 60
+"""Optimizer steps of a training whose length is in epochs, at least: with few pairs, one epoch is next to nothing."""
+OLDER_DEFAULT = 80
+"""The steps that run folders of earlier versions name where nobody had, also beside phases with steps."""
+EITHER = {"epochs": "steps", "steps": "epochs"}
+"""Settings of which one is given. Where settings win over those of a file, one of them takes the other out."""
+MOST_GRADES = 4
+"""Phases of a preset, at most: one for each grade."""
 
 
 class TrainingSection(ContrastSection):
@@ -76,8 +84,11 @@ class TrainingSection(ContrastSection):
     """Seed of the order of the tuples, the draw of negatives, and the first weights of an adapter. The default is the
     seed of the run. Trainings that differ in this seed alone share data, synthesis and grading; see `multigrain
     ablate`."""
-    steps: int = Field(DEFAULT_STEPS, ge=1)
-    """Optimizer steps of the whole schedule."""
+    epochs: float | None = Field(None, gt=0)
+    """Length of the whole schedule in epochs: in one, each tuple comes once. At least 60 steps are made, so that few
+    tuples come more often. The default is 1, unless `steps` or those of all phases are given."""
+    steps: int | None = Field(None, ge=1)
+    """Length of the whole schedule in optimizer steps, in place of `epochs`."""
     temperature: float = Field(0.05, gt=0)
     """Similarities are divided by it; a phase may have its own."""
     phases: list[PhaseSection] = []
@@ -144,11 +155,13 @@ class TrainingSection(ContrastSection):
             found = getattr(self, name)
             if self.phases and found not in (type(self).model_fields[name].default, "self-paced"):
                 raise ValueError(f"{name} = {found} is of no use with phases; take one of them out")
-        given = [phase.steps for phase in self.phases if phase.steps is not None]
-        if given and len(given) == len(self.phases) and self.steps not in (DEFAULT_STEPS, sum(given)):
-            raise ValueError(
-                f"steps = {self.steps}, but the phases have {sum(given)}; take it out, or give them shares"
-            )
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"found epochs = {self.epochs:g} and steps = {self.steps}; give one of them")
+        given = self._steps_of_phases
+        if given is not None and self.epochs is not None:
+            raise ValueError(f"epochs = {self.epochs:g}, but the phases have {given} steps; take it out")
+        if given is not None and self.steps not in (None, given, OLDER_DEFAULT):
+            raise ValueError(f"steps = {self.steps}, but the phases have {given}; take it out, or give them shares")
         return self
 
     @model_validator(mode="after")
@@ -161,15 +174,50 @@ class TrainingSection(ContrastSection):
         return self
 
     @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole schedule, those that phases bring included."""
+    def _steps_of_phases(self) -> int | None:
+        """Steps of all phases together; None where some have a share, or there are none."""
         given = [phase.steps for phase in self.phases if phase.steps is not None]
-        return sum(given) if given and len(given) == len(self.phases) else self.steps
+        return sum(given) if given and len(given) == len(self.phases) else None
 
     @property
-    def pairs_seen(self) -> int:
-        """Largest number of pairs that training can meet: steps times batch size."""
-        return self.total_steps * self.batch_size
+    def steps_given(self) -> int | None:
+        """Optimizer steps of the whole schedule, where the settings say them; None where `epochs` decides."""
+        given = self._steps_of_phases
+        return self.steps if given is None else given
+
+    def total_steps(self, tuples: int) -> int:
+        """Return the optimizer steps of the whole schedule, those that phases bring included.
+
+        Where `epochs` decides, these are max(F, ceil(epochs x N / B)) for N tuples in batches of B (of N, if those are
+        fewer). F is 60, or what phases need that have steps of their own or are self-paced, if that is more.
+
+        Args:
+            tuples: how many are trained on. Before grading, the number of training pairs is an upper bound.
+
+        >>> section = TrainingSection(batch_size=64)
+        >>> section.total_steps(400_000), section.total_steps(1_000_000), section.total_steps(40)
+        (6250, 15625, 60)
+        """
+        if self.steps_given is not None:
+            return self.steps_given
+        epochs = 1.0 if self.epochs is None else self.epochs
+        exact = epochs * tuples / self.batch_of(tuples)
+        return max(self._fewest_steps, math.ceil(round(exact, 6)))  # 1.1 x 10 is a little more than 11
+
+    @property
+    def _fewest_steps(self) -> int:
+        """Steps that a training has however few tuples there are, so that no phase is left without."""
+        of_phases = sum(phase.steps or 1 for phase in self.phases)
+        paced = self.pace_every * (len(self.phases) or MOST_GRADES) + 1 if self.is_self_paced else 0
+        return max(FEWEST_STEPS, of_phases, paced)
+
+    def batch_of(self, tuples: int) -> int:
+        """Return the tuples of one step: few do not fill the batch that is wanted."""
+        return min(self.batch_size, max(tuples, 1))
+
+    def seen(self, pairs: int) -> int:
+        """Return how many of so many training pairs the training can meet, at most."""
+        return min(pairs, self.total_steps(pairs) * self.batch_of(pairs))
 
     @property
     def needs_judge_vectors(self) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from multigrain.config import resolve_paths, validated
+from multigrain.config import EITHER, resolve_paths, validated
 from multigrain.errors import ConfigError
 from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.terminal import named
@@ -77,10 +77,14 @@ def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
 def merged(settings: Settings, changes: Settings) -> Settings:
     """Return the settings with the changes in them: tables are merged, anything else is replaced.
 
+    A length in steps replaces one in epochs, and the other way round.
+
     >>> merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
     {'a': {'b': 3, 'c': 2}, 'd': [2]}
+    >>> merged({"training": {"epochs": 2.0, "batch_size": 8}}, {"training": {"steps": 30}})
+    {'training': {'batch_size': 8, 'steps': 30}}
     """
-    result = dict(settings)
+    result = {key: value for key, value in settings.items() if EITHER.get(key) not in changes}
     for key, value in changes.items():
         known = result.get(key)
         result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value

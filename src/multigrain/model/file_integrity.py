@@ -1,8 +1,9 @@
 """Integrity of a model's files: are they there and complete, as far as sizes and headers tell? No torch."""
 
 import json
+import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,22 +37,46 @@ def weight_faults(folder: Path, is_all_here: bool) -> Iterator[str]:
         is_all_here: whether a file that is not there is missing; else it may yet come from the hub.
     """
     names = ADAPTER_WEIGHTS if (folder / "adapter_config.json").is_file() else WEIGHTS
-    first = next((folder / name for name in names if (folder / name).is_file()), None)
+    first = _first_of(folder, names)
     if first is None:
         if is_all_here:
             yield f"there is no file of its weights in {folder} ({', '.join(names)})"
         return
-    files = [first]
-    if first.suffix == ".json" and not _file_fault(first):
-        shards = settings_of(folder, first.name).get("weight_map") or {}
-        files = sorted({folder / str(name) for name in shards.values()})
-        if not files:
-            yield f"{first} names no files of weights; fetch it again"
+    files = _files_with_weights(first)
+    if not files:
+        yield f"{first} names no files of weights; fetch it again"
     for file in files:
         if file.is_file() and (fault := _file_fault(file)):
             yield fault
         elif is_all_here and not file.is_file():
             yield f"{file} is not there, which {first.name} names; fetch it"
+
+
+def weights_in(folder: Path) -> int | None:
+    """Return how many numbers the weights in a folder are; None where its files do not tell.
+
+    A file of torch, whose header does not tell, is taken for one in single precision.
+    """
+    first = _first_of(folder, WEIGHTS)
+    total = 0
+    for file in _files_with_weights(first) if first else []:
+        if file.suffix == ".safetensors":
+            total += sum(math.prod(shape) for shape in shapes_in(file).values())
+        elif file.is_file():
+            total += file.stat().st_size // 4
+    return total or None
+
+
+def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _files_with_weights(first: Path) -> list[Path]:
+    """Return the files that an index names, or the file itself if it is none, or a damaged one."""
+    if first.suffix != ".json" or _file_fault(first):
+        return [first]
+    shards = settings_of(first.parent, first.name).get("weight_map") or {}
+    return sorted({first.parent / str(name) for name in shards.values()})
 
 
 def shapes_in(file: Path) -> dict[str, list[int]]:

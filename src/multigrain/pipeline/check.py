@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import prompt_for
 from multigrain.pipeline.check_inputs import read_inputs
-from multigrain.pipeline.forecast import Size, batch_of, forecast
+from multigrain.pipeline.check_memory import memory_lines
+from multigrain.pipeline.check_time import measured_training
+from multigrain.pipeline.forecast import Size, forecast
 from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation.estimate import Estimate, estimate_usage
 from multigrain.pipeline.generation.prompt_style import with_known_style
@@ -22,17 +25,18 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
 from multigrain.synthesis.negatives import requests_each
 from multigrain.terminal import listed
-from multigrain.training.grade_schedules import drawn, phases_of
+from multigrain.training.grade_schedules import drawn, epochs_told, phases_of
 
 INDENT = " " * 14
 """The blanks before a line that goes on from the one before."""
 
 
-def check(config: Config | str | Path) -> str:
+def check(config: Config | str | Path, time: bool = False) -> str:
     """Check the configuration and the data, and describe the run.
 
     Args:
         config: what to do; or the file that says so, or a run folder.
+        time: load the base and time a few micro-batches of the run's texts, to tell how long training takes.
 
     Returns:
         The report, one named line for each part of the run.
@@ -45,23 +49,26 @@ def check(config: Config | str | Path) -> str:
     state = _state(config)
     config = with_known_style(config, RunDir(config.folder))
     with _no_garbage_collection():
-        inputs = read_inputs(config)
+        inputs = read_inputs(config, reads_docs=time)
+    measured = measured_training(config, inputs.size, inputs.pairs) if time else None
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
         f"{config.name}: configuration is good",
         _line("data", inputs.description),
-        _line("llm", _llm(config)),
+        _line("llm", _llm(config, inputs.size)),
         *_usage_lines(config, estimate),
         _line("grading", _grading(config)),
         *_model_lines(config),
         _line("prompts", _prompts(config)),
         *_training_lines(config, inputs.size),
+        *([_line("measured", measured.line)] if measured else []),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
-        lines += forecast(config, inputs.size, _all_requests(config, inputs.size, estimate), state.done)
-    lines.append(_line("folder", f"{config.folder}: {state.description}"))
-    return "\n".join(lines)
+        requests = _all_requests(config, inputs.size, estimate)
+        lines += forecast(config, inputs.size, requests, state.done, measured and measured.seconds)
+        lines += [] if "train" in state.done else memory_lines(config, inputs.size)
+    return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
 
 
 @contextmanager
@@ -87,7 +94,7 @@ def _all_requests(config: Config, size: Size, first: Estimate | None) -> Usage:
         return asked
     if config.synthesis.mode == "tasks":
         asked += Usage(config.synthesis.tasks * config.pairs_invented_each, 0, 0)
-    return asked + Usage(min(config.pairs_asked, size.pairs) * requests_each(config))
+    return asked + Usage(config.pairs_asked(size.pairs) * requests_each(config))
 
 
 def _grading(config: Config) -> str:
@@ -125,17 +132,17 @@ def _prompts(config: Config) -> str:
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}"
 
 
-def _llm(config: Config) -> str:
+def _llm(config: Config, size: Size | None) -> str:
     if not uses_llm(config):
         return "not used"
     where = ", ".join(config.llm.base_url) or config.llm.provider
-    return f"{where}, {config.llm.model or 'default model'}: {_requests(config)}"
+    return f"{where}, {config.llm.model or 'default model'}: {_requests(config, size)}"
 
 
-def _requests(config: Config) -> str:
+def _requests(config: Config, size: Size | None) -> str:
     """Describe what the language model is asked."""
     section = config.synthesis
-    if section.mode == "negatives" and not config.pairs_asked:
+    if section.mode == "negatives" and section.limit == 0:
         return "judges alone"
     style: str = section.prompt_style
     if style == "auto":
@@ -146,10 +153,17 @@ def _requests(config: Config) -> str:
         return f"{section.queries_per_passage} to a passage, then {negatives}"
     if section.mode == "tasks":
         return f"tasks, then pairs, then {negatives}"
-    most = f"{config.pairs_asked} pairs"
-    if config.pairs_asked != section.limit:
-        most = f"as many pairs as training sees ({config.pairs_asked})"
-    return f"{most}, {negatives}"
+    return f"{_pairs_asked(config, size)}, {negatives}"
+
+
+def _pairs_asked(config: Config, size: Size | None) -> str:
+    """Describe how many pairs the language model is asked about; None: nobody has counted the pairs yet."""
+    if size is None:
+        most = config.pairs_asked(config.data.limit or sys.maxsize)
+        return f"at most {most:,} pairs"
+    asked = config.pairs_asked(size.pairs)
+    is_cut = asked == config.training.seen(size.pairs) < size.pairs
+    return f"as many pairs as training sees ({asked:,})" if is_cut else f"{asked:,} pairs"
 
 
 def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
@@ -175,10 +189,12 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
     """Describe the schedule in words, and draw it; which grades the data has is known only once it is graded."""
     section = config.training
     name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
-    phases = phases_of(section)
-    words = " -> ".join(f"{phase.name} ({phase.steps})" for phase in phases)
-    batch = section.batch_size if size is None else batch_of(section, size)
-    more = [f"batches of {batch}", section.loss]
+    pairs = config.data.limit if size is None else size.pairs
+    phases = phases_of(section, tuples=pairs or 0)
+    is_known = pairs is not None or section.steps_given is not None
+    words = " -> ".join(f"{phase.name} ({phase.steps})" if is_known else phase.name for phase in phases)
+    more = [] if is_known else [epochs_told(section.epochs or 1.0)]
+    more += [f"batches of {section.batch_of(pairs or section.batch_size)}", section.loss]
     if section.is_self_paced:
         more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
     if section.base_share:

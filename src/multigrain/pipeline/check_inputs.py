@@ -41,10 +41,16 @@ class Inputs:
     """The most that all prompts take, where `prompts` is a sample."""
     size: Size | None = None
     """The size of the run, where it is known."""
+    pairs: Sequence[Pair] = ()
+    """The training pairs, where they have been read."""
 
 
-def read_inputs(config: Config) -> Inputs:
+def read_inputs(config: Config, reads_docs: bool = False) -> Inputs:
     """Read what the run begins with.
+
+    Args:
+        config: the run.
+        reads_docs: whether the documentation of the installed Python packages is read too, which takes some seconds.
 
     Raises:
         MultigrainError: see `sample_passages` and `read_data`.
@@ -53,7 +59,7 @@ def read_inputs(config: Config) -> Inputs:
         return _passages(config)
     if config.synthesis.mode == "tasks":
         return _search_tasks(config)
-    if config.data.pairs == PYTHON_DOCS:
+    if config.data.pairs == PYTHON_DOCS and not reads_docs:
         return Inputs(f"documentation of {len(package_roots())} packages; held out: {config.data.held_out}")
     return _pairs(config)
 
@@ -91,17 +97,21 @@ def _pairs_kept(config: Config, written: int) -> int:
 def _pairs(config: Config) -> Inputs:
     split = read_data(config)
     train, count = split.train, len(split.train)
-    asked = _chosen(train, config.pairs_asked, config.seed)
-    few = _chosen(train, min(SAMPLE, config.pairs_asked), config.seed)
+    most = config.pairs_asked(count)
+    asked = _chosen(train, most, config.seed)
+    few = _chosen(train, min(SAMPLE, most), config.seed)
     # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
     prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
-    tokens = _mean_tokens(pair.positive for pair in train[:SAMPLE])
+    sample = train[:SAMPLE]
+    tokens = _mean_tokens(pair.positive for pair in sample)
+    query_tokens = _mean_tokens(pair.query for pair in sample)
     return Inputs(
         description=_described(config, split),
         prompts=prompts if few else (),
         bound=usage_bound(config, asked) if len(asked) > len(few) else None,
-        size=Size(count, documents=len(split.documents), tokens=tokens),
+        size=Size(count, documents=len(split.documents), tokens=tokens, query_tokens=query_tokens),
+        pairs=train,
     )
 
 

@@ -17,7 +17,7 @@ from multigrain.llm.budget import Usage
 from multigrain.model.files import EMBEDDED_LLM
 from multigrain.model.locate import find_base
 from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
-from multigrain.training.grade_schedules import phases_of
+from multigrain.training.grade_schedules import epochs_told, phases_of
 
 EMBEDDED_REQUESTS = 1.25
 """Requests that the embedded language model answers in a second on a core: 1.4 to 3.6 on two, by their kind."""
@@ -25,8 +25,8 @@ LATENCY, WRITTEN_TOKENS = 1.0, 50
 """Seconds until an endpoint begins its answer, and the tokens that it then writes in a second."""
 ENCODED_TOKENS, TRAINED_TOKENS = 4000, 1100
 """Tokens that all-MiniLM-L6-v2 encodes, and those that it is trained on, in a second on a core."""
-MINILM, SMOLLM = 6 * 384**2, 30 * 576**2
-"""Layers x width^2, to which the time of a token is about proportional."""
+MINILM, SMOLLM = (6, 384), (30, 576)
+"""Layers and width. The time of a token is about proportional to layers x width^2."""
 CANDIDATE_TOKENS = 30
 """Tokens of a candidate that a language model has written."""
 MUCH, MANY_TIMES, LONG = 2, 20, 86_400
@@ -42,10 +42,14 @@ class Size:
     documents: int
     """Documents of the corpus."""
     tokens: int
-    """Tokens of a text, on average."""
+    """Tokens of a document, on average."""
+    query_tokens: int | None = None
+    """Tokens of a query, on average. None: nobody knows, and it is taken for a document."""
 
 
-def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = ()) -> list[str]:
+def forecast(
+    config: Config, size: Size, asked: Usage, done: Collection[str] = (), training: float | None = None
+) -> list[str]:
     """Tell in lines how long each stage takes, what training sees, and what is odd about it.
 
     Args:
@@ -53,21 +57,17 @@ def forecast(config: Config, size: Size, asked: Usage, done: Collection[str] = (
         size: of its data.
         asked: what the language model is likely to be asked.
         done: stages of which nothing needs to be said.
+        training: the seconds of training, where they have been measured.
     """
-    return [*_times(config, size, asked, done), _seen(config, size), *_warnings(config, size, asked)]
+    return [*_times(config, size, asked, done, training), _seen(config, size), *_warnings(config, size, asked)]
 
 
-def batch_of(section: TrainingSection, size: Size) -> int:
-    """Return the pairs of a training step: few pairs do not fill the batch that is wanted."""
-    return min(section.batch_size, max(size.pairs, 1))
-
-
-def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> list[str]:
+def _times(config: Config, size: Size, asked: Usage, done: Collection[str], training: float | None) -> list[str]:
     writing, mining = _generating(config, asked), _encoding(config, size.documents * size.tokens)
     seconds = {
         "synthesize": None if writing is None or mining is None else writing + mining,
         "grade": _encoding(config, asked.calls * CANDIDATE_TOKENS),
-        "train": _training(config, size),
+        "train": _training(config, size) if training is None else training,
         "evaluate": _evaluation(config, size),
     }
     told = [f"{name} {duration(seconds[name])}" for name in seconds if name not in done]
@@ -79,29 +79,26 @@ def _times(config: Config, size: Size, asked: Usage, done: Collection[str]) -> l
 
 def _seen(config: Config, size: Size) -> str:
     section = config.training
-    batch = batch_of(section, size)
-    times = section.total_steps * batch / max(size.pairs, 1)
-    seen = min(section.total_steps * batch, size.pairs)
-    epochs = f"{times:.2g}" if times < 10 else f"{times:.0f}"
-    epochs += " epoch" if epochs == "1" else " epochs"
+    batch, total = section.batch_of(size.pairs), section.total_steps(size.pairs)
+    epochs = epochs_told(total * batch / max(size.pairs, 1))
     about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
-    steps = f"{section.total_steps:,} steps x {batch}"
-    return f"  seen        {seen:,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
+    steps = f"{total:,} steps x {batch}"
+    return f"  seen        {section.seen(size.pairs):,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
 
 def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     section, lines = config.training, []
-    batch = batch_of(section, size)
-    seen = section.total_steps * batch
+    batch = section.batch_of(size.pairs)
+    seen = section.total_steps(size.pairs) * batch
     once = -(-size.pairs // batch)
     if size.pairs > MUCH * seen:
         lines.append(
-            f"training sees {seen / size.pairs:.0%} of the pairs; for each of them once set training.steps = {once}, "
+            f"training sees {seen / size.pairs:.0%} of the pairs; {once:,} steps see each once (training.epochs = 1), "
             f"or cut them with data.limit = {seen}"
         )
     elif seen > MANY_TIMES * size.pairs:
         lines.append(
-            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or lower "
+            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or fewer "
             f"training.steps ({once} see each once)"
         )
     seconds = _generating(config, asked)
@@ -130,11 +127,25 @@ def _encoding(config: Config, tokens: int) -> float | None:
 
 def _training(config: Config, size: Size) -> float | None:
     """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
-    section = config.training
-    phases = phases_of(section)
-    texts = sum((phase.steps or 0) * (2 + (1 if phase.one_at_a_time else len(phase.grades))) for phase in phases)
-    tokens = min(size.tokens, section.max_tokens or config.model.max_tokens)
-    return _seconds(config.model.base, texts * batch_of(section, size) * tokens, TRAINED_TOKENS)
+    return _seconds(config.model.base, tokens_trained(config, size), TRAINED_TOKENS)
+
+
+def tokens_trained(config: Config, size: Size) -> int:
+    """Return about how many tokens the steps of a training hold."""
+    queries, documents = texts_trained(config.training, size.pairs)
+    longest = config.training.max_tokens or config.model.max_tokens
+    lengths = (size.tokens if size.query_tokens is None else size.query_tokens, size.tokens)
+    return sum(count * min(length, longest) for count, length in zip((queries, documents), lengths, strict=True))
+
+
+def texts_trained(section: TrainingSection, pairs: int) -> tuple[int, int]:
+    """Return how many queries and how many documents the steps of a training hold, if each grade has a negative."""
+    queries, documents = 0, 0
+    for phase in phases_of(section, tuples=pairs):
+        rows = (phase.steps or 0) * section.batch_of(pairs)
+        queries += rows
+        documents += rows * (1 + (1 if phase.one_at_a_time else len(phase.grades)))
+    return queries, documents
 
 
 def _evaluation(config: Config, size: Size) -> float | None:
@@ -150,19 +161,24 @@ def _evaluation(config: Config, size: Size) -> float | None:
 
 def _seconds(model: str, tokens: int, speed: int) -> float | None:
     """Return the seconds for so many tokens, of which all-MiniLM-L6-v2 does `speed` in a second on a core."""
-    work = _work(model)
-    return None if work is None else tokens * work / (MINILM * speed * _cores())
+    shape = layers_and_width(model)
+    return None if shape is None else tokens * _work(shape) / (_work(MINILM) * speed * _cores())
 
 
-def _work(model: str) -> int | None:
-    """Return layers x width^2 of a model that is on this disk; None where nobody knows."""
+def _work(shape: tuple[int, int]) -> int:
+    layers, width = shape
+    return layers * width**2
+
+
+def layers_and_width(model: str) -> tuple[int, int] | None:
+    """Return the layers and the width of a model that is on this disk; None where nobody knows."""
     if model == EMBEDDED_LLM:
         return SMOLLM
     try:
         settings = json.loads(Path(find_base(model, "model"), "config.json").read_text(encoding="utf-8"))
         layers = next(settings[name] for name in LAYER_COUNTS if name in settings)
         width = next(settings[name] for name in HIDDEN_SIZES if name in settings)
-        return int(layers * width**2)
+        return int(layers), int(width)
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
         return None
 

@@ -86,7 +86,7 @@ def negatives_cut(config: Config, run_dir: RunDir) -> str:
     """Return how training cuts the pairs that get negatives."""
     limit = config.synthesis.limit
     count = _count_records(run_dir.train_pairs)
-    return _cut(config.pairs_asked, wanted=count if limit is None else min(limit, count))
+    return _cut(config.pairs_asked(count), wanted=count if limit is None else min(limit, count))
 
 
 def judge_model(config: Config) -> list[str]:

@@ -53,7 +53,7 @@ def plan_negatives(
         model: the model's name at the server.
     """
     writer = Writer(config, read_pairs, model)
-    for pair in choose(read_pairs(), count, config.pairs_asked, config.seed):
+    for pair in choose(read_pairs(), count, config.pairs_asked(count), config.seed):
         for repeat in range(config.synthesis.per_grade):
             yield from writer.prompts(pair, config.synthesis.grades_from("llm"), repeat)
 

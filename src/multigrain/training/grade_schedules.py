@@ -22,12 +22,14 @@ from multigrain.errors import ConfigError
 ALL = (1, 2, 3, 4)
 
 
-def phases_of(section: TrainingSection, grades: Iterable[int] = ALL) -> list[PhaseSection]:
+def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int = 0) -> list[PhaseSection]:
     """The phases in order, each with its number of steps.
 
     Args:
         section: the settings.
         grades: those that the data has; a preset is made of these.
+        tuples: how many are trained on, which is the length of an epoch. Where nobody knows yet, 0 gives the phases of
+            the shortest training, which are drawn alike.
 
     Raises:
         ConfigError: the schedule asks for a grade that is not there.
@@ -47,7 +49,7 @@ def phases_of(section: TrainingSection, grades: Iterable[int] = ALL) -> list[Pha
     ]
     if faults:
         raise ConfigError(key, faults)
-    phases = _with_steps(phases, section.steps)
+    phases = _with_steps(phases, section.total_steps(tuples))
     total = sum(phase.steps or 0 for phase in phases)
     if section.is_self_paced and total <= len(phases) * section.pace_every:
         found = f"found {total}; {len(phases)} self-paced phases with a look every {section.pace_every} steps"
@@ -102,6 +104,16 @@ def _with_steps(phases: Sequence[PhaseSection], total: int) -> list[PhaseSection
         counts[counts.index(max(counts))] -= 1
     left_over = iter(counts)
     return [phase if phase.steps else phase.model_copy(update={"steps": next(left_over)}) for phase in phases]
+
+
+def epochs_told(epochs: float) -> str:
+    """Tell a number of epochs in words.
+
+    >>> [epochs_told(epochs) for epochs in (0.0512, 1.004, 1.5, 71.1)]
+    ['0.051 epochs', '1 epoch', '1.5 epochs', '71 epochs']
+    """
+    number = f"{epochs:.2g}" if epochs < 10 else f"{epochs:.0f}"
+    return f"{number} epoch" if number == "1" else f"{number} epochs"
 
 
 def drawn(phases: Sequence[PhaseSection], width: int = 40) -> list[str]:

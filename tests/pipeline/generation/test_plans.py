@@ -39,6 +39,11 @@ def test_a_larger_sample_holds_the_smaller_one() -> None:
     ("settings", "most"),
     [
         ({}, 2560),
+        ({"synthesis": {"limit": 4000}}, 4000),
+        ({"training": {"epochs": 2.0}}, 2560),
+        ({"training": {"epochs": 0.25}, "synthesis": {"limit": 4000}}, 1920),  # 60 steps, the fewest
+        ({"training": {"steps": 80}}, 2560),
+        ({"training": {"steps": 100}}, 3200),
         ({"training": {"steps": 10, "batch_size": 8}}, 80),
         ({"training": {"steps": 10, "batch_size": 8}, "synthesis": {"limit": 20}}, 20),
         ({"training": {"steps": 10, "batch_size": 8}, "synthesis": {"limit": 200}}, 80),
@@ -59,8 +64,10 @@ def test_a_larger_sample_holds_the_smaller_one() -> None:
 )
 def test_no_more_pairs_are_asked_about_than_training_sees(settings: dict[str, Any], most: int) -> None:
     config = Config.model_validate({"name": "x", "data": {"pairs": "a"}, **settings})
-    assert config.pairs_asked == most
-    assert config.training.total_steps == sum(phase.steps or 0 for phase in phases_of(config.training))
+    assert config.pairs_asked(5000) == most
+    assert config.pairs_asked(7) == min(most, 7)
+    phases = phases_of(config.training, tuples=5000)
+    assert config.training.total_steps(5000) == sum(phase.steps or 0 for phase in phases)
 
 
 def test_training_sees_the_pairs_that_were_asked_about(run_toml: Path) -> None:
@@ -130,14 +137,24 @@ def test_queries_are_written_for_as_many_passages_as_training_has_use_for(tmp_pa
     assert plans.queries(Config.model_validate(settings), run_dir).count == 300
 
 
+def test_where_the_length_is_in_epochs_the_passages_decide_how_many_queries_are_written() -> None:
+    """An epoch is of all that are written; without a limit that is enough for 2,560 pairs."""
+    settings: dict[str, Any] = {"name": "x", "data": {"corpus": "a.jsonl", "held_out": 0.2}}
+    settings["synthesis"] = {"mode": "corpus"}
+    assert Config.model_validate(settings).passages_asked == 6400  # 2 x 2,560 / 0.8
+    settings["synthesis"] = {"mode": "corpus", "limit": 20_000, "queries_per_passage": 2}
+    assert Config.model_validate(settings).passages_asked == 20_000
+
+
 def test_no_more_pairs_are_invented_than_training_has_use_for() -> None:
-    def each(steps: int) -> int:
+    def each(**training: float) -> int:
         settings = {
             "name": "x",
             "data": {"held_out": 0.0},
             "synthesis": {"mode": "tasks", "domains": ["law"], "tasks": 8},
-            "training": {"steps": steps, "batch_size": 4},
+            "training": {"batch_size": 4, **training},
         }
         return Config.model_validate(settings).pairs_invented_each
 
-    assert [each(steps) for steps in (1, 3, 8, 80)] == [1, 3, 8, 10]
+    assert [each(steps=steps) for steps in (1, 3, 8, 80)] == [1, 3, 8, 10]
+    assert each(epochs=0.5) == each() == 10

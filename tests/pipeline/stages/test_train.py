@@ -1,5 +1,6 @@
 """What the stage plans from the files of a run folder."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,16 @@ def test_all_pairs_of_the_input_are_known(run_toml: Path, capsys: pytest.Capture
     assert [d.weight for d in rows["0"].documents] == [1.0, 0.0, 0.0]  # grade 4, twice
     assert [d.weight for d in rows["1"].documents] == [1.0, 1.0, 1.0]
     assert len(curriculum.known.groups) == 6
+
+
+def test_the_length_is_told_in_steps_and_epochs(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 250 tuples in batches of 4, an epoch is 63 steps: each tuple comes, and two of them twice."""
+    config = load_config(run_toml, ["training.phases=[]", "training.epochs=1"])
+    run_dir = RunDir(config.folder)
+    tuples = [GradedTuple(str(i), f"q{i}", f"p{i}", (Negative(f"n{i}", 4, 0.5, "mined"),)) for i in range(250)]
+    write_records(run_dir.train_pairs, [Pair(graded.id, graded.query, graded.positive) for graded in tuples])
+    write_records(run_dir.corpus, [])
+    curriculum, _ = _planned(config, run_dir, tuples)
+    assert "63 steps of 4 = 1 epoch of 250 tuples" in capsys.readouterr().err
+    seen = Counter(id for step in range(curriculum.steps) for id in curriculum.ids_at(step))
+    assert len(seen) == 250 and sorted(seen.values())[-3:] == [1, 2, 2]

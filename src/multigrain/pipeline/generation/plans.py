@@ -54,7 +54,7 @@ def negatives(config: Config, run_dir: RunDir) -> Plan:
             return iter(())
         return plan_negatives(config, partial(read_pairs, run_dir.train_pairs), pairs, model_name(config.llm))
 
-    return Plan("writing negatives", requests_each(config) * min(config.pairs_asked, pairs), prompts)
+    return Plan("writing negatives", requests_each(config) * config.pairs_asked(pairs), prompts)
 
 
 def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]], attempt: int) -> Plan:
@@ -133,4 +133,5 @@ def ids_to_write_for(config: Config, run_dir: RunDir) -> set[str]:
     if not requests_each(config):
         return set()
     count = count_lines(run_dir.train_pairs)
-    return {pair.id for pair in choose(read_pairs(run_dir.train_pairs), count, config.pairs_asked, config.seed)}
+    asked = config.pairs_asked(count)
+    return {pair.id for pair in choose(read_pairs(run_dir.train_pairs), count, asked, config.seed)}

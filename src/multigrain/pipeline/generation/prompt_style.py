@@ -112,7 +112,7 @@ def _order_rate(config: Config, run_dir: RunDir) -> float:
     It is a mean over the pairs of the probe, from 0 to 1.
     """
     count = count_lines(run_dir.train_pairs)
-    probed = min(PROBED, config.pairs_asked)  # of those that are asked about
+    probed = min(PROBED, config.pairs_asked(count))  # of those that are asked about
     sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))
     ids = {pair.id for pair in sample}
     prompts = [prompted for prompted in plans.negatives(config, run_dir).prompts() if prompted.input in ids]

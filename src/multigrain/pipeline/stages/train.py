@@ -27,9 +27,9 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_files import train_models
 from multigrain.pipeline.stages import Result
 from multigrain.records import GradedTuple
-from multigrain.terminal import say
+from multigrain.terminal import counted, say
 from multigrain.training import distributed
-from multigrain.training.grade_schedules import phases_of
+from multigrain.training.grade_schedules import epochs_told, phases_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,8 +113,9 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
             "training.loss",
             [f'found "distill"; {run_dir.tuples} has no judge scores of the positives. Run: multigrain grade --force'],
         )
-    phases = phases_of(section, {negative.grade for graded in tuples for negative in graded.negatives})
     trained, held = hold_out(tuples, config.training_seed) if section.is_self_paced else (tuples, [])
+    grades = {negative.grade for graded in tuples for negative in graded.negatives}
+    phases = phases_of(section, grades, len(trained))
     pairs = (pair for path in run_dir.pair_files() for pair in read_pairs(path))
     curriculum = plan(
         trained,
@@ -122,12 +123,13 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         _batch_size(section.batch_size, len(trained)),
         config.training_seed,
         by_task=section.by_task,
-        first=ids_to_write_for(config, run_dir) if len(tuples) > section.pairs_seen else (),
+        first=ids_to_write_for(config, run_dir) if section.seen(len(trained)) < len(trained) else (),
         known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
         neighbours=_neighbours(config, run_dir, trained),
     )
     guide = None if section.guide_margin is None else Guide(judge_encoder(config, run_dir), section.guide_margin)
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above, guide=guide)
+    say(f"  {_length(curriculum)}")
     _say_what_is_rare(curriculum)
     return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
 
@@ -146,6 +148,13 @@ def _batch_size(wanted: int, tuples: int) -> int:
     if found < wanted:
         say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
     return found
+
+
+def _length(curriculum: "Curriculum") -> str:
+    """Tell how long the training is, in steps and in epochs."""
+    steps, batch, tuples = curriculum.steps, curriculum.batch_size, len(curriculum.tuples)
+    epochs = epochs_told(steps * batch / tuples)
+    return f"{counted(steps, 'steps')} of {batch} = {epochs} of {tuples:,} tuples"
 
 
 def _say_what_is_rare(curriculum: "Curriculum") -> None:

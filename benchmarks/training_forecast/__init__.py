@@ -1,0 +1,1 @@
+"""How near is what `check` says of a training?"""

@@ -1,0 +1,110 @@
+"""Time a few micro-batches of real texts, to tell how long a training will take."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from multigrain.config import TrainingSection
+from multigrain.model.precision import uses_bf16
+from multigrain.model.roles import Role, prompt_for
+from multigrain.training.loss import Encoding, GradedLoss
+from multigrain.training.train import GB, MICRO_BATCH_TOKENS, ON_GPU, without_dropout
+from multigrain.training.unique_texts import Features
+
+MICRO_BATCHES = 4
+"""Micro-batches that are timed at once."""
+TURNS = 2
+"""How often they are timed, after a turn that warms up; the faster one counts, as other work may have disturbed."""
+LEARNING_RATE = 1e-9
+"""It moves no weight by anything; the optimizer's work is the same at any rate."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What was measured of a training's steps.
+
+    Attributes:
+        per_token: seconds to train on a token: forward pass, backward pass and loss.
+        optimizer: seconds of the optimizer in a step.
+        query_tokens: tokens of a query, on average.
+        document_tokens: tokens of a document, on average.
+        tokens: how many tokens were timed.
+    """
+
+    per_token: float
+    optimizer: float
+    query_tokens: float
+    document_tokens: float
+    tokens: int
+
+
+def time_steps(
+    model: SentenceTransformer, section: TrainingSection, queries: Sequence[str], positives: Sequence[str]
+) -> StepTime:
+    """Train on some pairs as the trainer does, with in-batch negatives alone, and take the time.
+
+    The result of the model is of no use afterwards. Output of frozen layers is not kept, as training does it
+    (`training.frozen_cache_gb`), so such a training is faster than this.
+
+    Args:
+        model: the model that is to be trained; on its device it is timed.
+        section: the settings.
+        queries: at least two, in random order.
+        positives: their positives.
+    """
+    if section.max_tokens and model.max_seq_length:
+        model.max_seq_length = min(section.max_tokens, model.max_seq_length)
+    if not section.dropout:
+        without_dropout(model)
+    model.train()
+    columns = [_features(model, "query", queries), _features(model, "document", positives)]
+    lengths = [column["attention_mask"].sum(dim=1).tolist() for column in columns]
+    micro_batch = section.micro_batch_tokens or MICRO_BATCH_TOKENS.get(model.device.type, ON_GPU)
+    count = _count(lengths, MICRO_BATCHES * micro_batch)
+    batch = [_first(column, count) for column in columns]
+    bf16 = uses_bf16(section.precision, model.device)
+    loss = GradedLoss(model, encoding=Encoding(micro_batch, int(section.activation_gb * GB), bf16))
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=LEARNING_RATE)
+    turns = [_turn(loss, optimizer, batch) for _ in range(TURNS + 1)][1:]
+    tokens = max(loss.measures.tokens, 1)
+    means = [sum(each) / len(each) for each in lengths]
+    return StepTime(min(turn[0] for turn in turns) / tokens, min(turn[1] for turn in turns), *means, tokens)
+
+
+def _features(model: SentenceTransformer, role: Role, texts: Sequence[str]) -> Features:
+    features: Features = model.preprocess(list(texts), prompt=prompt_for(role, model.prompts) or None)
+    return {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in features.items()}
+
+
+def _count(lengths: Sequence[Sequence[int]], wanted: int) -> int:
+    """Return how many pairs have so many tokens together; at least two, and no more than there are."""
+    sums = list(accumulate(map(sum, zip(*lengths, strict=True))))
+    return min(len(sums), max(2, 1 + sum(total < wanted for total in sums)))
+
+
+def _first(features: Features, count: int) -> Features:
+    shape = features["input_ids"].shape
+    return {
+        key: value[:count] if torch.is_tensor(value) and value.shape[:2] == shape else value
+        for key, value in features.items()
+    }
+
+
+def _turn(loss: GradedLoss, optimizer: torch.optim.Optimizer, batch: Sequence[Features]) -> tuple[float, float]:
+    """Return the seconds of forward and backward pass, and those of the optimizer."""
+    begun = _now(loss)
+    loss([dict(column) for column in batch]).backward()
+    trained = _now(loss)
+    optimizer.step()
+    optimizer.zero_grad()
+    return trained - begun, _now(loss) - trained
+
+
+def _now(loss: GradedLoss) -> float:
+    if loss.model.device.type == "cuda":  # its work goes on beside Python's
+        torch.cuda.synchronize()
+    return time.perf_counter()
