@@ -1,17 +1,33 @@
 """Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
+from pathlib import Path
 from statistics import fmean
+
+import numpy as np
 
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.record_file import Numbers
-from multigrain.evaluation.metrics import COSINE, DEPTH, GOLD, ORDER, accuracy_of, margin_of, score_ranking
-from multigrain.evaluation.nearest import NONE, nearest
+from multigrain.evaluation.hybrid import POOL, WEIGHT, Pool, WordMatches, pooled
+from multigrain.evaluation.metrics import (
+    BM25,
+    COSINE,
+    DEPTH,
+    GOLD,
+    HYBRID,
+    ORDER,
+    accuracy_of,
+    margin_of,
+    metric_by,
+    score_ranking,
+)
+from multigrain.evaluation.nearest import NONE, QUERIES, Nearest, nearest
 from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, GradedTuple
+from multigrain.retrieval.kept_bm25 import kept_bm25
 
 Scores = dict[str, dict[str, float]]
 """Item (query, pair or tuple) -> metric -> value."""
@@ -37,45 +53,115 @@ class Evaluation:
         return int(ranking[0]) if len(ranking) else None
 
 
-def evaluate(task: Task, embed: Embed) -> Evaluation:
-    """Measure the model behind `embed` on a task, item by item."""
+def evaluate(task: Task, embed: Embed, words: WordMatches | None = None, weight: float = WEIGHT) -> Evaluation:
+    """Measure the model behind `embed` on a task, item by item.
+
+    Args:
+        task: what is measured.
+        embed: encodes texts.
+        words: of a search, what BM25 finds (`word_matches`). Then BM25 and the hybrid are measured too, under names of
+            their own (`metric_by`).
+        weight: of BM25 in the hybrid.
+    """
     if isinstance(task, SimilarityTask):
         return Evaluation(_similarities(task, embed))
     if isinstance(task, GradedTask):
         return Evaluation(_orders(task, embed))
-    return _searches(task, embed)
+    return search_of(task, embed, words).evaluation(weight)
 
 
-def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
+def word_matches(task: RetrievalTask, language: str, parent: Path) -> WordMatches:
+    """Search the documents of a task by BM25; the index is kept in a folder below `parent`, see `kept_bm25`."""
+    searched = _Numbered(task)
+    index = kept_bm25(searched, language, parent)
+    return WordMatches.of(index, list(task.queries.values()), searched.own())
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that was made, of which the rankings can be asked for at any weight.
+
+    Attributes:
+        task: the queries, and what is relevant.
+        found: the nearest documents.
+        words: what BM25 has found, or None.
+    """
+
+    task: RetrievalTask
+    found: Nearest
+    words: WordMatches | None
+    searched: "_Numbered"
+
+    def evaluation(self, weight: float) -> Evaluation:
+        """Measure all retrievers."""
+        dense = self._without_own(self.found.numbers)
+        scores = self.scores(dense)
+        if self.words is not None:
+            for retriever, numbers in ((BM25, self.words.numbers), (HYBRID, self.hybrid(weight))):
+                for query, more in self.scores(numbers).items():
+                    scores[query] |= {metric_by(retriever, name): value for name, value in more.items()}
+        return Evaluation(scores, dict(zip(self.task.queries, dense, strict=True)), self.searched.count)
+
+    def hybrid(self, weight: float) -> Numbers:
+        """Return the best documents by the hybrid score, (Q, `DEPTH`)."""
+        return self._of_pools(lambda pool: pool.ranked(weight, DEPTH))
+
+    def fused(self) -> Numbers:
+        """Return the best documents by reciprocal rank fusion, (Q, `DEPTH`)."""
+        return self._of_pools(lambda pool: pool.fused(DEPTH))
+
+    def scores(self, rankings: Iterable[Numbers]) -> Scores:
+        """Score rankings, one of each query; `NONE` and what comes after the first `DEPTH` does not count."""
+        scores: Scores = {}
+        for query, numbers in zip(self.task.queries, rankings, strict=True):
+            judged = {self.searched.numbers.get(id, NONE): grade for id, grade in self.task.relevance[query].items()}
+            ranking = numbers[numbers != NONE][:DEPTH].tolist()
+            grades = [judged.get(number, 0) for number in ranking]
+            scores[query] = score_ranking(grades, list(self.task.relevance[query].values()))
+        return scores
+
+    def _without_own(self, numbers: Numbers) -> list[Numbers]:
+        pairs = zip(numbers, self.searched.own(), strict=True)
+        return [row[(row != NONE) & (row != own)][:DEPTH] for row, own in pairs]
+
+    def _of_pools(self, rank: Callable[[Pool], Numbers]) -> Numbers:
+        assert self.words is not None
+        count = len(self.task.queries)
+        parts = [rank(pooled(self.found, self.words, slice(n, n + QUERIES))) for n in range(0, count, QUERIES)]
+        return np.concatenate(parts)
+
+
+def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = None) -> Search:
+    """Search the documents of a task by cosine, and look up the cosines of what BM25 has found."""
     queries = embed(list(task.queries.values()), "query")
     searched = _Numbered(task)
-    found = nearest(queries, searched, embed, DEPTH + bool(task.own))
-    rankings: dict[str, Numbers] = {}
-    scores: Scores = {}
-    for query, numbers in zip(task.queries, found.numbers, strict=True):
-        own = searched.numbers.get(task.own.get(query, ""), NONE)
-        rankings[query] = numbers[(numbers != NONE) & (numbers != own)][:DEPTH]
-        judged = {searched.numbers.get(id, NONE): grade for id, grade in task.relevance[query].items()}
-        grades = [judged.get(number, 0) for number in rankings[query].tolist()]
-        scores[query] = score_ranking(grades, list(task.relevance[query].values()))
-    return Evaluation(scores, rankings, searched.count)
+    depth = DEPTH if words is None else POOL
+    wanted = None if words is None else words.numbers
+    found = nearest(queries, searched, embed, depth + bool(task.own), wanted=wanted)
+    return Search(task, found, words, searched)
 
 
 class _Numbered:
     """The documents of a task, which are counted as they go by; those that are judged are known by number."""
 
     def __init__(self, task: RetrievalTask) -> None:
-        self._documents = task.documents
+        self._task = task
         self._wanted = {*chain.from_iterable(task.relevance.values()), *task.own.values()}
         self.numbers: dict[str, int] = {}
         self.count = 0
 
     def __iter__(self) -> Iterator[Document]:
-        for document in self._documents:
+        self.count = 0
+        for document in self._task.documents:
             if document.id in self._wanted:
                 self.numbers[document.id] = self.count
             self.count += 1
             yield document
+
+    def own(self) -> Numbers:
+        """Return the number of the document that is each query itself, (Q,), or `NONE`."""
+        own = [self.numbers.get(self._task.own.get(query, ""), NONE) for query in self._task.queries]
+        return np.array(own, dtype=np.int64)
 
 
 def _similarities(task: SimilarityTask, embed: Embed) -> Scores:
