@@ -1,6 +1,6 @@
 """Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from multigrain.evaluation.metrics import (
     GOLD,
     HYBRID,
     ORDER,
+    RETRIEVERS,
     accuracy_of,
     margin_of,
     metric_by,
@@ -53,7 +54,13 @@ class Evaluation:
         return int(ranking[0]) if len(ranking) else None
 
 
-def evaluate(task: Task, embed: Embed, words: WordMatches | None = None, weight: float = WEIGHT) -> Evaluation:
+def evaluate(
+    task: Task,
+    embed: Embed,
+    words: WordMatches | None = None,
+    weight: float = WEIGHT,
+    retrievers: Sequence[str] = RETRIEVERS,
+) -> Evaluation:
     """Measure the model behind `embed` on a task, item by item.
 
     Args:
@@ -62,12 +69,13 @@ def evaluate(task: Task, embed: Embed, words: WordMatches | None = None, weight:
         words: of a search, what BM25 finds (`word_matches`). Then BM25 and the hybrid are measured too, under names of
             their own (`metric_by`).
         weight: of BM25 in the hybrid.
+        retrievers: which of them are wanted beside the cosine.
     """
     if isinstance(task, SimilarityTask):
         return Evaluation(_similarities(task, embed))
     if isinstance(task, GradedTask):
         return Evaluation(_orders(task, embed))
-    return search_of(task, embed, words).evaluation(weight)
+    return search_of(task, embed, words).evaluation(weight, retrievers)
 
 
 def word_matches(task: RetrievalTask, language: str, parent: Path) -> WordMatches:
@@ -85,50 +93,52 @@ class Search:
         task: the queries, and what is relevant.
         found: the nearest documents.
         words: what BM25 has found, or None.
+        searched: the documents, counted.
+        own: (Q,) the number of the document that is the query itself, which is not ranked, or `NONE`.
     """
 
     task: RetrievalTask
     found: Nearest
     words: WordMatches | None
     searched: "_Numbered"
+    own: Numbers
 
-    def evaluation(self, weight: float) -> Evaluation:
-        """Measure all retrievers."""
-        dense = self._without_own(self.found.numbers)
-        scores = self.scores(dense)
+    def evaluation(self, weight: float, retrievers: Sequence[str] = RETRIEVERS) -> Evaluation:
+        """Measure the cosine, and the other retrievers that are wanted."""
+        scores = self.scores(self.found.numbers)
+        rankings = {query: self._ranking(row, self.found.numbers[row]) for row, query in enumerate(self.task.queries)}
         if self.words is not None:
-            for retriever, numbers in ((BM25, self.words.numbers), (HYBRID, self.hybrid(weight))):
-                for query, more in self.scores(numbers).items():
-                    scores[query] |= {metric_by(retriever, name): value for name, value in more.items()}
-        return Evaluation(scores, dict(zip(self.task.queries, dense, strict=True)), self.searched.count)
+            if BM25 in retrievers:
+                _add(scores, BM25, self.scores(self.words.numbers))
+            if HYBRID in retrievers:
+                hybrid = np.concatenate([pool.ranked(weight, DEPTH) for pool in self.pools()])
+                _add(scores, HYBRID, self.scores(hybrid))
+        return Evaluation(scores, rankings, self.searched.count)
 
-    def hybrid(self, weight: float) -> Numbers:
-        """Return the best documents by the hybrid score, (Q, `DEPTH`)."""
-        return self._of_pools(lambda pool: pool.ranked(weight, DEPTH))
-
-    def fused(self) -> Numbers:
-        """Return the best documents by reciprocal rank fusion, (Q, `DEPTH`)."""
-        return self._of_pools(lambda pool: pool.fused(DEPTH))
-
-    def scores(self, rankings: Iterable[Numbers]) -> Scores:
-        """Score rankings, one of each query; `NONE` and what comes after the first `DEPTH` does not count."""
+    def scores(self, rankings: Numbers) -> Scores:
+        """Score rankings, (Q, any number of) documents or `NONE`, of which the first `DEPTH` count."""
         scores: Scores = {}
-        for query, numbers in zip(self.task.queries, rankings, strict=True):
-            judged = {self.searched.numbers.get(id, NONE): grade for id, grade in self.task.relevance[query].items()}
-            ranking = numbers[numbers != NONE][:DEPTH].tolist()
-            grades = [judged.get(number, 0) for number in ranking]
-            scores[query] = score_ranking(grades, list(self.task.relevance[query].values()))
+        for row, query in enumerate(self.task.queries):
+            relevance = self.task.relevance[query]
+            judged = {self.searched.numbers.get(id, NONE): grade for id, grade in relevance.items()}
+            ranking = self._ranking(row, rankings[row])
+            scores[query] = score_ranking([judged.get(number, 0) for number in ranking.tolist()], [*relevance.values()])
         return scores
 
-    def _without_own(self, numbers: Numbers) -> list[Numbers]:
-        pairs = zip(numbers, self.searched.own(), strict=True)
-        return [row[(row != NONE) & (row != own)][:DEPTH] for row, own in pairs]
-
-    def _of_pools(self, rank: Callable[[Pool], Numbers]) -> Numbers:
+    def pools(self) -> Iterator[Pool]:
+        """Yield what both retrievers have found, `QUERIES` queries at a time."""
         assert self.words is not None
-        count = len(self.task.queries)
-        parts = [rank(pooled(self.found, self.words, slice(n, n + QUERIES))) for n in range(0, count, QUERIES)]
-        return np.concatenate(parts)
+        for first in range(0, len(self.task.queries), QUERIES):
+            yield pooled(self.found, self.words, slice(first, first + QUERIES))
+
+    def _ranking(self, row: int, numbers: Numbers) -> Numbers:
+        ranking: Numbers = numbers[(numbers != NONE) & (numbers != self.own[row])][:DEPTH]
+        return ranking
+
+
+def _add(scores: Scores, retriever: str, more: Scores) -> None:
+    for query, item in more.items():
+        scores[query] |= {metric_by(retriever, name): value for name, value in item.items()}
 
 
 def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = None) -> Search:
@@ -138,7 +148,7 @@ def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = Non
     depth = DEPTH if words is None else POOL
     wanted = None if words is None else words.numbers
     found = nearest(queries, searched, embed, depth + bool(task.own), wanted=wanted)
-    return Search(task, found, words, searched)
+    return Search(task, found, words, searched, searched.own())
 
 
 class _Numbered:

@@ -42,8 +42,8 @@ class WordMatches:
         index: the index that was searched.
         queries: the texts, (Q,).
         own: (Q,) the number of the document that is the query itself, which is not ranked, or `NONE`.
-        numbers: (Q, POOL) the documents, best first, or `NONE`.
-        scores: (Q, POOL) their BM25.
+        numbers: (Q, depth) the documents, best first, or `NONE`.
+        scores: (Q, depth) their BM25.
     """
 
     index: KeptBm25
@@ -53,9 +53,9 @@ class WordMatches:
     scores: Vectors
 
     @classmethod
-    def of(cls, index: KeptBm25, queries: Sequence[str], own: Numbers) -> "WordMatches":
-        """Search an index."""
-        found = index.nearest(queries, POOL, own)
+    def of(cls, index: KeptBm25, queries: Sequence[str], own: Numbers, depth: int = POOL) -> "WordMatches":
+        """Search an index for the first `depth` documents."""
+        found = index.nearest(queries, depth, own)
         return cls(index, queries, own, found.numbers, found.scores)
 
 

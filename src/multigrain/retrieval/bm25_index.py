@@ -214,9 +214,7 @@ class _Counted(NamedTuple):
     """How often each of them stands in its text."""
 
 
-def _counted(
-    texts: Sequence[str | None], words: Words, vocabulary: dict[str, int], grows: bool = False
-) -> _Counted:
+def _counted(texts: Sequence[str | None], words: Words, vocabulary: dict[str, int], grows: bool = False) -> _Counted:
     """Count the words of texts; None has none. Where the vocabulary grows, new words get the next numbers."""
     found, names = words([text or "" for text in texts])
     if grows:

@@ -49,6 +49,7 @@ class KeptBm25:
     def __init__(self, folder: Path, language: str) -> None:
         import bm25s  # after `multigrain.retrieval.bm25`, which keeps JAX out of it
 
+        self.folder = folder
         self._words = Words(language)
         self._index = bm25s.BM25.load(folder, mmap=True)
         self.id_ranks: Numbers = np.load(folder / RANKS, mmap_mode="r")
@@ -137,9 +138,6 @@ def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> Kep
     with atomic_folder(folder) as part:
         _make((document.text for document in documents), ids, language, part)
     return KeptBm25(folder, language)
-
-
-def clear_others(parent: Path, kept: Iterable[str]) -> None: ...
 
 
 def _make(texts: Iterable[str], ids: Sequence[str], language: str, folder: Path) -> None:

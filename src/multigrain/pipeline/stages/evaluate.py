@@ -16,6 +16,7 @@ from multigrain.files import write_json, write_objects
 from multigrain.model.roles import with_prompts
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.retrievers import Retrievers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
@@ -37,6 +38,8 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
     compared = held_out[:COMPARED] or list(islice(read_pairs(run_dir.train_pairs), COMPARED))
     fault = collapse_fault(base_embed, trained_embed, compared, run_dir)
+    retrievers = Retrievers(config, run_dir)
+    choices = [retrievers.choice(embed) for embed in (base_embed, trained_embed)]
     measured: list[tuple[Task, Evaluation, Evaluation]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
@@ -45,13 +48,22 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             continue
         task = load_task(name, held_out, Corpus(run_dir.corpus), own)
         check_unseen(task, read_pairs(run_dir.train_pairs))
-        base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
+        words = retrievers.words(task) if isinstance(task, RetrievalTask) else None
+        base, trained = (
+            evaluate_task(task, embed, words, choice.weight, config.evaluation.retrievers)
+            for embed, choice in zip((base_embed, trained_embed), choices, strict=True)
+        )
         _add(scores, _compared(task, base, trained, config.seed))
         measured.append((task, base, trained))
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
     write_json(run_dir.examples, examples)
+    retrievers.clear()
+    if retrievers.with_words:
+        scores["retrieval"] = {
+            name: choice.to_json() for name, choice in zip(("base", "trained"), choices, strict=True)
+        }
     scores["precision"] = trained_embed.precision
     scores["fault"] = fault or lost_score_fault(scores)
     scores["cause"] = pooling_cause(config.model)
