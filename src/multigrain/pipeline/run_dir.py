@@ -3,9 +3,9 @@
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs that settings are chosen by), other.jsonl (pairs of the
-                      input that are in none of these),
-                      given.jsonl (negatives that came with them), corpus.jsonl
+  data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs by which choices are made), other.jsonl
+                      (pairs of the input that are in none of these), given.jsonl (negatives that came with them),
+                      corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl (texts), mined.parquet (references
                       to documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
