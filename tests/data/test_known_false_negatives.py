@@ -217,7 +217,7 @@ def test_a_query_that_is_a_document_is_no_document_for_itself(
     task = held_out_task(held_out, Corpus(run_dir.corpus), own_documents(run_dir))
     assert task.own == {pair.id: pair.id.partition("/")[0] for pair in held_out}
     # And a search for the query finds others.
-    monkeypatch.setattr("multigrain.pipeline.stages.export.trained_encoder", lambda *_: judge_encoder(config, run_dir))
+    monkeypatch.setattr("multigrain.pipeline.search.trained_encoder", lambda *_: judge_encoder(config, run_dir))
     monkeypatch.setattr("multigrain.model.load.load_model", lambda _: load_base(config.grading.judge_model))
     write_json(run_dir.model / "modules.json", [])
     found = verbs.search(config.folder, texts[3], 3)

@@ -53,7 +53,7 @@ def _told(choice: dict[str, Any]) -> str:
     """Say by which retriever a search answers, and why."""
     name = _described(choice["best"], choice)
     if not choice.get("scores"):
-        return f"by {name}: no queries were kept that could choose (data.dev); --retriever chooses"
+        return f"by {name}: no queries were kept that could choose (data.dev_share); --retriever chooses"
     figures = ", ".join(f"{other} {value:.3f}" for other, value in choice["scores"].items())
     return f"by {name}, the best on {choice['queries']} queries kept for choices ({NDCG}: {figures})"
 

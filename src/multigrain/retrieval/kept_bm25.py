@@ -95,10 +95,7 @@ class KeptBm25:
         """Return the numbers of the words of each query; words that no document has are left out."""
         found, names = self._words(queries)
         known = [self._index.vocab_dict.get(name) for name in names]
-        numbered: list[list[int]] = []
-        for query in found:
-            numbered.append([number for word in query if (number := known[word]) is not None])
-        return numbered
+        return [_there(known[word] for word in query) for query in found]
 
     def _best(self, scores: Scores, depth: int) -> Numbers:
         """Return the numbers of the best documents, (at most depth,), of (N,) scores; none without a score."""
@@ -138,6 +135,10 @@ def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> Kep
     with atomic_folder(folder) as part:
         _make((document.text for document in documents), ids, language, part)
     return KeptBm25(folder, language)
+
+
+def _there(numbers: Iterable[int | None]) -> list[int]:
+    return [number for number in numbers if number is not None]
 
 
 def _make(texts: Iterable[str], ids: Sequence[str], language: str, folder: Path) -> None:

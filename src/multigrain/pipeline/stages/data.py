@@ -70,7 +70,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
                 say(f"  {left_out} pairs are not trained on: {task.name} asks their query")
             split = replace(split, train=kept)
         check_unseen(task, split.train)
-    train, dev = split_dev(split.train, config.data.dev, config.seed)
+    train, dev = split_dev(split.train, config.data.dev_share, config.seed)
     split = replace(split, train=train, dev=dev)
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")

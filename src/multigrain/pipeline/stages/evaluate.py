@@ -61,9 +61,8 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     write_json(run_dir.examples, examples)
     retrievers.clear()
     if retrievers.with_words:
-        scores["retrieval"] = {
-            name: choice.to_json() for name, choice in zip(("base", "trained"), choices, strict=True)
-        }
+        base_choice, trained_choice = choices
+        scores["retrieval"] = {"base": base_choice.to_json(), "trained": trained_choice.to_json()}
     scores["precision"] = trained_embed.precision
     scores["fault"] = fault or lost_score_fault(scores)
     scores["cause"] = pooling_cause(config.model)
