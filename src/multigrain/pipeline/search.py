@@ -13,8 +13,9 @@ from multigrain.config import MiningSection
 from multigrain.data.corpus_file import Corpus
 from multigrain.errors import RunError
 from multigrain.evaluation.hybrid import POOL, WEIGHT, WordMatches, pooled
-from multigrain.evaluation.metrics import BM25, DENSE, HYBRID, NDCG
+from multigrain.evaluation.metrics import BM25, DENSE
 from multigrain.evaluation.nearest import NONE, nearest
+from multigrain.export.retriever_table import answering, retriever_name
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir, read_settings
@@ -22,6 +23,8 @@ from multigrain.records import Document, identity
 from multigrain.retrieval.kept_bm25 import KeptBm25, kept_bm25
 from multigrain.terminal import say
 
+NOT_CHOSEN = {"best": DENSE, "weight": WEIGHT, "queries": 0, "scores": {}}
+"""How a run is searched that measured no other retriever."""
 Scored = list[tuple[float, int]]
 """Scores and numbers of documents, best first."""
 
@@ -36,26 +39,13 @@ def search(run_dir: RunDir, query: str, k: int, retriever: str | None = None) ->
         retriever: `dense`, `bm25` or `hybrid`; None for the one that was chosen when the run was measured.
     """
     measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
-    choice = measured.get("retrieval", {}).get("trained", {"best": DENSE, "weight": WEIGHT})
-    say(_told(choice) if retriever is None else f"by {_described(retriever, choice)}, as asked for")
+    choice = measured.get("retrieval", {}).get("trained", NOT_CHOSEN)
+    say(answering(choice) if retriever is None else f"by {retriever_name(retriever, choice['weight'])}, as asked for")
     own = {identity(pair.positive) for pair in own_documents(run_dir) if identity(pair.query) == identity(query)}
     corpus = _SearchedCorpus(run_dir, Corpus(run_dir.corpus), own, measured.get("precision", "fp32"))
     found = corpus.search(query, k + len(own), retriever or choice["best"], choice["weight"])
     best = [(score, corpus.documents[number]) for score, number in found if number != NONE]
     return [(score, document) for score, document in best if identity(document.text) not in own][:k]
-
-
-def _described(retriever: str, choice: dict[str, Any]) -> str:
-    return f"hybrid (cosine + {choice['weight']:g} BM25)" if retriever == HYBRID else retriever
-
-
-def _told(choice: dict[str, Any]) -> str:
-    """Say by which retriever a search answers, and why."""
-    name = _described(choice["best"], choice)
-    if not choice.get("scores"):
-        return f"by {name}: no queries were kept that could choose (data.dev_share); --retriever chooses"
-    figures = ", ".join(f"{other} {value:.3f}" for other, value in choice["scores"].items())
-    return f"by {name}, the best on {choice['queries']} queries kept for choices ({NDCG}: {figures})"
 
 
 class _SearchedCorpus:
