@@ -36,6 +36,15 @@ def metric_by(retriever: str, metric: str) -> str:
     return metric if retriever == DENSE else f"{metric} {retriever}"
 
 
+def is_of_model(metric: str) -> bool:
+    """Tell whether a metric is of the model alone: not of a ranking by another retriever.
+
+    >>> is_of_model("nDCG@10"), is_of_model("nDCG@10 bm25")
+    (True, False)
+    """
+    return not metric.endswith((f" {BM25}", f" {HYBRID}"))
+
+
 def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, float]:
     """Return all metrics of one ranking.
 

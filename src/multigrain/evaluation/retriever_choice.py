@@ -55,6 +55,11 @@ class Choice:
         return asdict(self)
 
 
+def undecided(retrievers: Sequence[str], queries: int = 0) -> Choice:
+    """Return the choice where too few queries could decide: the hybrid, if it is measured, at the default weight."""
+    return Choice(HYBRID if HYBRID in retrievers else DENSE, queries=queries)
+
+
 def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
     """Choose weight and retriever on the queries of a search.
 
@@ -65,7 +70,7 @@ def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
     """
     count = len(search.task.queries)
     if count < FEWEST:
-        return Choice(HYBRID if HYBRID in retrievers else DENSE, queries=count)
+        return undecided(retrievers, count)
     assert search.words is not None
     hybrid = _Hybrid(search)
     weight = fitted = hybrid.best_weight()

@@ -11,7 +11,7 @@ from multigrain.data.jsonl import read_pairs
 from multigrain.evaluation.evaluate import search_of, word_matches
 from multigrain.evaluation.hybrid import WordMatches
 from multigrain.evaluation.metrics import DENSE
-from multigrain.evaluation.retriever_choice import Choice, choose
+from multigrain.evaluation.retriever_choice import Choice, choose, undecided
 from multigrain.evaluation.tasks import search_task
 from multigrain.model.roles import Embed
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -53,7 +53,7 @@ class Retrievers:
     def choice(self, embed: Embed) -> Choice:
         """Choose weight and retriever for a model, on the queries that are kept for choices."""
         if self._dev is None:
-            return Choice()
+            return undecided(self.names)
         return choose(search_of(self._dev, embed, self._dev_words), self.names, self._seed)
 
     def clear(self) -> None:

@@ -74,7 +74,7 @@ def _by_retriever(summary: dict[str, Any]) -> list[str]:
     """Return a table of what each retriever finds, and by which a search answers."""
     rows = list(retriever_rows(summary))
     choice = summary.get("retrieval", {}).get("trained")
-    answer = [f"search   {answering(choice)}"] if choice else []
+    answer = [f"answers  {answering(choice)}"] if choice else []
     return ["", *columns([RETRIEVER_HEAD, *rows], texts=2), *answer] if rows else []
 
 
