@@ -119,9 +119,8 @@ def _identities(training: RunScores, task: str) -> frozenset[tuple[str, str, flo
     """Return what makes items the same: id, text, what people say of them, and the names of the models' metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
-    return frozenset(
-        (id, texts.get(id, id), item.get(GOLD), frozenset(filter(is_of_model, item))) for id, item in items.items()
-    )
+    of_models = {id: frozenset(filter(is_of_model, item)) for id, item in items.items()}
+    return frozenset((id, texts.get(id, id), item.get(GOLD), of_models[id]) for id, item in items.items())
 
 
 def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, ArmScore]]:
