@@ -33,7 +33,7 @@ def searched(folder: Path, count: int, cosine: float) -> Search:
 
 
 def test_a_weight_that_the_queries_want_is_found(tmp_path: Path) -> None:
-    """The right document is at -0.1 + w, the wrong one at 0.5: the least weight that puts it first is just above 0.6."""
+    """The right document is at -0.1 + w, the wrong one at 0.5: the least weight that puts it first is above 0.6."""
     choice = choose(searched(tmp_path, 80, -0.1), NAMES, 7)
     assert 0.6 <= choice.weight <= 0.81 and choice.weight == choice.fitted
     assert choice.queries == 80 and choice.difference and choice.difference[1] > 0
