@@ -96,15 +96,16 @@ class _Hybrid:
         self._known: dict[float, list[float]] = {}
 
     def best_weight(self) -> float:
-        """Return the weight of the highest nDCG@10, by a bracketed search; of equals the least."""
+        """Return the weight of the highest nDCG@10, by a bracketed search; of equals the default, else the least."""
         from scipy.optimize import minimize_scalar
 
+        self.mean(WEIGHT)
         place = int(np.argmax([self.mean(weight) for weight in GRID]))
         bracket = (0.0, *GRID, LARGEST)[place : place + 3]
         minimize_scalar(
             self._loss, bounds=(bracket[0], bracket[2]), method="bounded", options={"xatol": CLOSE, "maxiter": 12}
         )
-        return max(sorted(self._known), key=self.mean)
+        return max(sorted(self._known, key=_default_first), key=self.mean)
 
     def fused(self) -> float:
         """Return the nDCG@10 of all queries by reciprocal rank fusion."""
@@ -123,6 +124,10 @@ class _Hybrid:
 
     def _loss(self, weight: float) -> float:
         return -self.mean(round(float(weight), 2))
+
+
+def _default_first(weight: float) -> tuple[bool, float]:
+    return weight != WEIGHT, weight
 
 
 def _ndcg(search: Search, numbers: Any) -> list[float]:
