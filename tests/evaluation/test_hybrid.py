@@ -39,7 +39,7 @@ def test_a_pool_ranks_as_the_whole_corpus_where_it_says_so(
 ) -> None:
     documents = [Document(f"d{n * 5 % 12}", f"{n} {text}") for n, text in enumerate(texts)]
     words = [text for text, _ in queries]
-    vectors = np.array([row for _, row in queries], dtype=np.float32) / 4
+    vectors = np.array([row for _, row in queries], dtype=np.float32) / np.float32(4)
     with TemporaryDirectory() as folder:
         index = kept_bm25(documents, "english", Path(folder))
         matches = WordMatches.of(index, words, np.full(len(words), NONE), depth)

@@ -95,7 +95,7 @@ def test_an_index_that_is_not_finished_is_not_there(tmp_path: Path, monkeypatch:
 
     documents = documents_of(["a cat", "dogs"])
     with monkeypatch.context() as patch:
-        patch.setattr(module.np, "save", killed)
+        patch.setattr(np, "save", killed)
         with pytest.raises(Killed):
             kept_bm25(documents, "english", tmp_path)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]

@@ -131,7 +131,8 @@ def pooled(found: Nearest, words: WordMatches, rows: slice) -> Pool:
     cosines[~present], shares[~present] = -np.inf, 0
     last_share = np.divide(words.scores[rows, -1:], highest, out=np.zeros_like(highest), where=highest > 0)
     outside = np.concatenate([found.cosines[rows, -1:], last_share], axis=1)
-    return Pool(*(np.take_along_axis(part, order, axis=1) for part in (numbers, cosines, shares)), outside)
+    numbers, cosines, shares = (np.take_along_axis(part, order, axis=1) for part in (numbers, cosines, shares))
+    return Pool(numbers, cosines, shares, outside)
 
 
 def _is_in(numbers: Numbers, others: Numbers) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import numpy as np
 from multigrain.evaluation.evaluate import Search
 from multigrain.evaluation.hybrid import WEIGHT
 from multigrain.evaluation.metrics import BM25, DENSE, HYBRID, NDCG
-from multigrain.evaluation.significance import paired_bootstrap
+from multigrain.evaluation.significance import Difference, paired_bootstrap
 
 GRID = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 LARGEST = 2 * GRID[-1]
@@ -47,7 +47,7 @@ class Choice:
     weight: float = WEIGHT
     queries: int = 0
     fitted: float | None = None
-    difference: tuple[float, float, float] | None = None
+    difference: Difference | None = None
     scores: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
     }
     best = max((name for name in (HYBRID, DENSE, BM25) if name in retrievers), key=scores.__getitem__)
     scores[FUSED] = hybrid.fused()
-    return Choice(best, weight, count, fitted, tuple(difference), scores)
+    return Choice(best, weight, count, fitted, difference, scores)
 
 
 class _Hybrid:
