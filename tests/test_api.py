@@ -173,6 +173,8 @@ def test_what_is_no_search_and_no_form_is_told(tmp_path: Path) -> None:
     for query, k in ((None, 5), ("  ", 5), ("the cat", 0), ("the cat", -1), ("the cat", 2.5)):
         with pytest.raises(ConfigError, match="search: found"):
             multigrain.search(tmp_path, query, k)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="found the retriever 'splade'; wanted one of dense, bm25, hybrid"):
+        multigrain.search(tmp_path, "the cat", retriever="splade")
     (tmp_path / "grading").mkdir()
     (tmp_path / "grading" / "tuples.jsonl").touch()
     with pytest.raises(ConfigError, match="--to: found 'flag'; wanted one of hf, "):

@@ -27,9 +27,9 @@ from multigrain.config import Config
 from multigrain.files import write_json
 from multigrain.model.roles import Role, Vectors
 from multigrain.pipeline import check_inputs
+from multigrain.pipeline import search as search_module
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import evaluate as evaluate_stage
-from multigrain.pipeline.stages import export as export_stage
 
 RESULTS = Path(__file__).with_name("results")
 DIMENSION = 32
@@ -103,9 +103,9 @@ def search(config: Config, _dimension: int) -> dict[str, int]:
     query = HashedModel()
     with (
         patch("multigrain.model.load.load_model", lambda _: query),
-        patch.object(export_stage, "trained_encoder", lambda *_: Hashed("trained")),
+        patch.object(search_module, "trained_encoder", lambda *_: Hashed("trained")),
     ):
-        return {"found": len(export_stage.search(RunDir(config.folder), "word1 word2", 10))}
+        return {"found": len(search_module.search(RunDir(config.folder), "word1 word2", 10))}
 
 
 class Hashed:

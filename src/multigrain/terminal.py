@@ -335,7 +335,7 @@ DIFFERENCE_HEAD = DifferenceRow("task", "metric", "base", "trained", "difference
 
 
 def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
-    """Yield one row for each metric of each task.
+    """Yield one row for each metric of each task, but for those of BM25, which no model changes.
 
     Args:
         summary: what `summary.json` holds: `base` and `trained` map task -> metric -> value, and `difference` maps
@@ -349,6 +349,8 @@ def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
     """
     for task, metrics in summary["difference"].items():
         for metric, (value, low, high) in metrics.items():
+            if metric.endswith(" bm25"):
+                continue
             yield DifferenceRow(
                 task=task,
                 metric=metric,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigrain.data.held_out import split_by_share, split_by_source
+from multigrain.data.held_out import split_by_share, split_by_source, split_dev
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Pair
 
@@ -83,3 +83,15 @@ def test_a_held_out_source_leaves_no_trace_in_training() -> None:
         split_by_source(pairs, ["a", "b"])
     with pytest.raises(DataError, match="1 held-out queries are also in training .* pair 2 of b and pair 4 of a"):
         split_by_source([*pairs, Pair("4", "q2", "p4", "a")], ["b"])
+
+
+def test_few_pairs_keep_all_for_training_and_many_keep_a_bounded_part_for_choices() -> None:
+    pairs = [Pair(str(i), f"query {i // 2}", f"answer {i}") for i in range(20_000)]
+    few, none = split_dev(pairs[:3999], 0.05, 7)
+    assert len(few) == 3999 and not none  # 199.95 would be too few
+    assert not split_dev(pairs, 0, 7)[1]
+    train, dev = split_dev(pairs[:5000], 0.05, 7)
+    assert (len(train), len(dev)) == (4750, 250)
+    assert not {pair.query for pair in train} & {pair.query for pair in dev}
+    assert len(split_dev(pairs, 0.05, 7)[1]) == 500
+    assert [pair.id for pair in split_dev(pairs[:5000], 0.05, 7)[1]] == [pair.id for pair in dev]

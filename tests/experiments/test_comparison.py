@@ -34,6 +34,19 @@ def test_a_table_by_hand() -> None:
     assert "- 0.250 -> 0.375  first query" in text and "- 0.750 -> 0.625  last query" in text
 
 
+def test_a_run_without_other_retrievers_is_compared_by_what_both_have() -> None:
+    """Results of earlier versions have no figures of BM25: they stay comparable."""
+    old = measured([0.25, 0.5])
+    new = measured([0.5, 0.75])
+    for item in new.items["t"].values():
+        item["nDCG@10 hybrid"] = 0.9
+    new.scores["t"]["nDCG@10 hybrid"] = 0.9
+    for arms in ([Arm("a", [old]), Arm("b", [new])], [Arm("a", [new]), Arm("b", [old])]):
+        assert list(compare(arms, seed=1).tasks["t"]) == ["nDCG@10", "MRR@10"]
+    both = compare([Arm("a", [new]), Arm("b", [new])], seed=1)
+    assert both.tasks["t"]["nDCG@10 hybrid"]["b"].value == 0.9
+
+
 def test_p_values_are_corrected_together() -> None:
     before = [0.5, 0.4] * 20
     better = [score + 0.1 * (number % 3) for number, score in enumerate(before)]

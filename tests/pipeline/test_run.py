@@ -50,8 +50,9 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert main(["run", str(run_toml), "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    *_, table, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
+    *_, table, retrievers, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
     assert table.startswith("task      metric") and "held-out  nDCG@10" in table
+    assert retrievers.startswith("task                model") and "answers  by hybrid (cosine + 0.3 BM25)" in retrievers
     assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
     assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
     folder = load_config(run_toml).folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from multigrain.cli.exit_codes import USER
+from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
 from multigrain.version import __version__
@@ -205,6 +206,8 @@ def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
 def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart, or its model's")
     verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
+    help = "by cosine, by words, or by both (default: what was best on the queries that the run keeps for choices)"
+    verb.add_argument("--retriever", choices=RETRIEVERS, help=help)
     verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
 
 

@@ -16,6 +16,8 @@ from multigrain.terminal import say
 
 LARGEST_CHAIN = 100
 """Pairs that are kept together because of queries that nearly equal each other; more are made by a template."""
+FEWEST_DEV, MOST_DEV = 200, 500
+"""Pairs by which choices are made: see `split_dev`."""
 SHOWN = 80
 """Characters of a text in a message."""
 
@@ -40,6 +42,20 @@ def split_by_share(
     if tells:
         tell_near(pairs, near, held_out)
     return take(pairs, ~held_out), take(pairs, held_out)
+
+
+def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Part about `share` of the training pairs from the others, for choices; pairs that share a text stay together.
+
+    They are at most `MOST_DEV`, for more decide little more. Where they would be fewer than `FEWEST_DEV` none are
+    taken: so few decide nothing, and training wants them more.
+    """
+    budget = min(share * len(pairs), MOST_DEV)
+    if budget < FEWEST_DEV:
+        return pairs, ()
+    groups = _connected(pairs, near=(), most=0)
+    dev = np.isin(groups, _drawn(groups, budget, seed))
+    return take(pairs, ~dev), take(pairs, dev)
 
 
 def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:

@@ -38,11 +38,13 @@ class SplitData:
     """As read, for all pairs: see `usable_negatives`."""
     known: Iterable[Pair] = ()
     """All that the input says of what answers which query."""
+    dev: Sequence[Pair] = ()
+    """Pairs by which choices are made; never trained on."""
 
     @property
     def other(self) -> Iterator[Pair]:
-        """The known pairs that are in neither part: what answers a query there is no negative of it either."""
-        ids = _ids(chain(self.train, self.held_out))
+        """The known pairs that are in no part: what answers a query there is no negative of it either."""
+        ids = _ids(chain(self.train, self.held_out, self.dev))
         return telling_of(self.train, (pair for pair in self.known if exact_key(pair.id) not in ids))
 
 

@@ -1,17 +1,34 @@
 """Measure a model on a task: query by query, pair by pair, tuple by tuple."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
+from pathlib import Path
 from statistics import fmean
+
+import numpy as np
 
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.record_file import Numbers
-from multigrain.evaluation.metrics import COSINE, DEPTH, GOLD, ORDER, accuracy_of, margin_of, score_ranking
-from multigrain.evaluation.nearest import NONE, nearest
+from multigrain.evaluation.hybrid import POOL, WEIGHT, Pool, WordMatches, pooled
+from multigrain.evaluation.metrics import (
+    BM25,
+    COSINE,
+    DEPTH,
+    GOLD,
+    HYBRID,
+    ORDER,
+    RETRIEVERS,
+    accuracy_of,
+    margin_of,
+    metric_by,
+    score_ranking,
+)
+from multigrain.evaluation.nearest import NONE, QUERIES, Nearest, nearest
 from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
 from multigrain.model.roles import Embed, Vectors
 from multigrain.records import Document, GradedTuple
+from multigrain.retrieval.kept_bm25 import kept_bm25
 
 Scores = dict[str, dict[str, float]]
 """Item (query, pair or tuple) -> metric -> value."""
@@ -37,45 +54,124 @@ class Evaluation:
         return int(ranking[0]) if len(ranking) else None
 
 
-def evaluate(task: Task, embed: Embed) -> Evaluation:
-    """Measure the model behind `embed` on a task, item by item."""
+def evaluate(
+    task: Task,
+    embed: Embed,
+    words: WordMatches | None = None,
+    weight: float = WEIGHT,
+    retrievers: Sequence[str] = RETRIEVERS,
+) -> Evaluation:
+    """Measure the model behind `embed` on a task, item by item.
+
+    Args:
+        task: what is measured.
+        embed: encodes texts.
+        words: of a search, what BM25 finds (`word_matches`). Then BM25 and the hybrid are measured too, under names of
+            their own (`metric_by`).
+        weight: of BM25 in the hybrid.
+        retrievers: which of them are wanted beside the cosine.
+    """
     if isinstance(task, SimilarityTask):
         return Evaluation(_similarities(task, embed))
     if isinstance(task, GradedTask):
         return Evaluation(_orders(task, embed))
-    return _searches(task, embed)
+    return search_of(task, embed, words).evaluation(weight, retrievers)
 
 
-def _searches(task: RetrievalTask, embed: Embed) -> Evaluation:
+def word_matches(task: RetrievalTask, language: str, parent: Path) -> WordMatches:
+    """Search the documents of a task by BM25; the index is kept in a folder below `parent`, see `kept_bm25`."""
+    searched = _Numbered(task)
+    index = kept_bm25(searched, language, parent)
+    return WordMatches.of(index, list(task.queries.values()), searched.own())
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that was made, of which the rankings can be asked for at any weight.
+
+    Attributes:
+        task: the queries, and what is relevant.
+        found: the nearest documents.
+        words: what BM25 has found, or None.
+        searched: the documents, counted.
+        own: (Q,) the number of the document that is the query itself, which is not ranked, or `NONE`.
+    """
+
+    task: RetrievalTask
+    found: Nearest
+    words: WordMatches | None
+    searched: "_Numbered"
+    own: Numbers
+
+    def evaluation(self, weight: float, retrievers: Sequence[str] = RETRIEVERS) -> Evaluation:
+        """Measure the cosine, and the other retrievers that are wanted."""
+        scores = self.scores(self.found.numbers)
+        rankings = {query: self._ranking(row, self.found.numbers[row]) for row, query in enumerate(self.task.queries)}
+        if self.words is not None:
+            if BM25 in retrievers:
+                _add(scores, BM25, self.scores(self.words.numbers))
+            if HYBRID in retrievers:
+                hybrid = np.concatenate([pool.ranked(weight, DEPTH) for pool in self.pools()])
+                _add(scores, HYBRID, self.scores(hybrid))
+        return Evaluation(scores, rankings, self.searched.count)
+
+    def scores(self, rankings: Numbers) -> Scores:
+        """Score rankings, (Q, any number of) documents or `NONE`, of which the first `DEPTH` count."""
+        scores: Scores = {}
+        for row, query in enumerate(self.task.queries):
+            relevance = self.task.relevance[query]
+            judged = {self.searched.numbers.get(id, NONE): grade for id, grade in relevance.items()}
+            ranking = self._ranking(row, rankings[row])
+            scores[query] = score_ranking([judged.get(number, 0) for number in ranking.tolist()], [*relevance.values()])
+        return scores
+
+    def pools(self) -> Iterator[Pool]:
+        """Yield what both retrievers have found, `QUERIES` queries at a time."""
+        assert self.words is not None
+        for first in range(0, len(self.task.queries), QUERIES):
+            yield pooled(self.found, self.words, slice(first, first + QUERIES))
+
+    def _ranking(self, row: int, numbers: Numbers) -> Numbers:
+        ranking: Numbers = numbers[(numbers != NONE) & (numbers != self.own[row])][:DEPTH]
+        return ranking
+
+
+def _add(scores: Scores, retriever: str, more: Scores) -> None:
+    for query, item in more.items():
+        scores[query] |= {metric_by(retriever, name): value for name, value in item.items()}
+
+
+def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = None) -> Search:
+    """Search the documents of a task by cosine, and look up the cosines of what BM25 has found."""
     queries = embed(list(task.queries.values()), "query")
     searched = _Numbered(task)
-    found = nearest(queries, searched, embed, DEPTH + bool(task.own))
-    rankings: dict[str, Numbers] = {}
-    scores: Scores = {}
-    for query, numbers in zip(task.queries, found.numbers, strict=True):
-        own = searched.numbers.get(task.own.get(query, ""), NONE)
-        rankings[query] = numbers[(numbers != NONE) & (numbers != own)][:DEPTH]
-        judged = {searched.numbers.get(id, NONE): grade for id, grade in task.relevance[query].items()}
-        grades = [judged.get(number, 0) for number in rankings[query].tolist()]
-        scores[query] = score_ranking(grades, list(task.relevance[query].values()))
-    return Evaluation(scores, rankings, searched.count)
+    depth = DEPTH if words is None else POOL
+    wanted = None if words is None else words.numbers
+    found = nearest(queries, searched, embed, depth + bool(task.own), wanted=wanted)
+    return Search(task, found, words, searched, searched.own())
 
 
 class _Numbered:
     """The documents of a task, which are counted as they go by; those that are judged are known by number."""
 
     def __init__(self, task: RetrievalTask) -> None:
-        self._documents = task.documents
+        self._task = task
         self._wanted = {*chain.from_iterable(task.relevance.values()), *task.own.values()}
         self.numbers: dict[str, int] = {}
         self.count = 0
 
     def __iter__(self) -> Iterator[Document]:
-        for document in self._documents:
+        self.count = 0
+        for document in self._task.documents:
             if document.id in self._wanted:
                 self.numbers[document.id] = self.count
             self.count += 1
             yield document
+
+    def own(self) -> Numbers:
+        """Return the number of the document that is each query itself, (Q,), or `NONE`."""
+        own = [self.numbers.get(self._task.own.get(query, ""), NONE) for query in self._task.queries]
+        return np.array(own, dtype=np.int64)
 
 
 def _similarities(task: SimilarityTask, embed: Embed) -> Scores:

@@ -22,6 +22,27 @@ COSINE, GOLD, SPEARMAN = "cosine", "gold", "Spearman"
 """Names of a pair's own figures, its cosine and the score that people gave; and of the metric of all pairs."""
 DEPTH = 100
 """Documents of a ranking that the metrics look at."""
+DENSE, BM25, HYBRID = "dense", "bm25", "hybrid"
+"""The retrievers: by the model's cosine, by words, and by the sum of both (`multigrain.evaluation.hybrid`)."""
+RETRIEVERS = (DENSE, BM25, HYBRID)
+
+
+def metric_by(retriever: str, metric: str) -> str:
+    """Return the name of a metric of a ranking by a retriever; that of the model alone has the plain name.
+
+    >>> metric_by("dense", "nDCG@10"), metric_by("hybrid", "nDCG@10")
+    ('nDCG@10', 'nDCG@10 hybrid')
+    """
+    return metric if retriever == DENSE else f"{metric} {retriever}"
+
+
+def is_of_model(metric: str) -> bool:
+    """Tell whether a metric is of the model alone: not of a ranking by another retriever.
+
+    >>> is_of_model("nDCG@10"), is_of_model("nDCG@10 bm25")
+    (True, False)
+    """
+    return not metric.endswith((f" {BM25}", f" {HYBRID}"))
 
 
 def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,13 @@ class Nearest:
         cosines: (Q, k), falling; minus infinity where there are fewer than k documents.
         numbers: (Q, k) the places of these documents in the corpus, or `NONE`.
         ids: of all documents, in a file, as UTF-8.
+        wanted: (Q, m) the cosines of the documents that were asked for; 0 where there is none.
     """
 
     cosines: Vectors
     numbers: Numbers
     ids: Spool
+    wanted: Vectors
 
     def id(self, number: int) -> str:
         """Return the id of a document."""
@@ -48,7 +50,14 @@ class Nearest:
         ]
 
 
-def nearest(queries: Vectors, documents: Iterable[Document], embed: Embed, k: int, block: int = BLOCK) -> Nearest:
+def nearest(
+    queries: Vectors,
+    documents: Iterable[Document],
+    embed: Embed,
+    k: int,
+    block: int = BLOCK,
+    wanted: Numbers | None = None,
+) -> Nearest:
     """Find the k documents of the highest cosine for each query, best first.
 
     Of documents with the same cosine the greater id comes first, as in trec_eval. In memory are a block of documents,
@@ -60,36 +69,84 @@ def nearest(queries: Vectors, documents: Iterable[Document], embed: Embed, k: in
         embed: encodes them.
         k: how many are wanted.
         block: how many are in memory at once; fewer where they are long.
+        wanted: (Q, m) numbers of documents, or `NONE`, whose cosines are asked for, however far they are.
     """
     best = _Best(len(queries), k)
+    asked = _Asked(np.empty((len(queries), 0), dtype=np.int64) if wanted is None else wanted)
     for portion in blocks(documents, block):
         vectors = embed([document.text for document in portion], "document")
         first = best.take_ids(portion)
         by_id = sorted(range(len(portion)), key=lambda place: portion[place].id, reverse=True)
         ranks = np.argsort(by_id)
+        asked.turn_to(first, len(portion))
         for start in range(0, len(queries), QUERIES):
             rows = slice(start, start + QUERIES)
-            found = _candidates(queries[rows], vectors, k, best.cosines[rows, -1])
+            pairs = asked.pairs(rows)
+            found = _candidates(queries[rows], vectors, k, best.cosines[rows, -1], pairs)
+            asked.take(found.asked)
             order = np.lexsort((ranks[found.columns], found.rows))
             best.offer(found.rows[order] + start, found.cosines[order], found.columns[order] + first)
     best.sort()
-    return Nearest(best.cosines, best.numbers, best.ids)
+    return Nearest(best.cosines, best.numbers, best.ids, asked.cosines)
+
+
+class Pairs(NamedTuple):
+    """Pairs of a query and a document of a block, by row and column."""
+
+    rows: Numbers
+    columns: Numbers
+
+
+NO_PAIRS = Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+class _Asked:
+    """Documents whose cosines are asked for, (Q, m) by their numbers; those of a block are found by bisection."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.cosines = np.zeros(numbers.shape, dtype=np.float32)
+        self._numbers = numbers.ravel()
+        self._order = np.argsort(self._numbers, kind="stable")
+        self._sorted = self._numbers[self._order]
+        self._width = numbers.shape[1]
+        self._places = self._of_rows = np.empty(0, dtype=np.int64)
+        self._first = 0
+
+    def turn_to(self, first: int, count: int) -> None:
+        """Turn to a block: `count` documents from the number `first` on."""
+        start, end = np.searchsorted(self._sorted, [first, first + count])
+        self._places, self._first = np.sort(self._order[start:end]), first
+
+    def pairs(self, rows: slice) -> Pairs:
+        """Return the pairs of some of the queries with documents of the block; rows count from the first of these."""
+        start, end = np.searchsorted(self._places, [rows.start * self._width, rows.stop * self._width])
+        self._of_rows = self._places[start:end]
+        places = self._of_rows // max(self._width, 1) - rows.start
+        return Pairs(places, self._numbers[self._of_rows] - self._first)
+
+    def take(self, cosines: Vectors) -> None:
+        """Take the cosines of the pairs that were returned last."""
+        self.cosines.ravel()[self._of_rows] = cosines
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Documents of a block that may be among the nearest: rows of queries, columns of the block, cosines."""
+    """Documents of a block that may be among the nearest: rows of queries, columns of the block, cosines.
+
+    `asked` has the cosines of the pairs that were asked for.
+    """
 
     rows: Numbers
     columns: Numbers
     cosines: Vectors
+    asked: Vectors
 
 
-def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
+def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors, pairs: Pairs = NO_PAIRS) -> _Candidates:
     """Return what reaches `least`, which is (queries,), and the k-th greatest of the block, by row and column."""
     torch = sys.modules.get("torch")  # there if anything was encoded on a GPU; else it is not worth its import
     if torch is not None and torch.cuda.is_available():
-        return candidates_on(torch.device("cuda"), queries, vectors, k, least)
+        return candidates_on(torch.device("cuda"), queries, vectors, k, least, pairs)
     similarity = queries @ vectors.T
     inside = similarity >= least[:, None]
     crowded = inside.sum(axis=1) > 2 * k
@@ -98,10 +155,12 @@ def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _
         inside[crowded] &= rows >= np.partition(rows, -k, axis=1)[:, -k, None]
     places = np.flatnonzero(inside)
     found_rows, columns = np.divmod(places, len(vectors))
-    return _Candidates(found_rows, columns, similarity.ravel()[places])
+    return _Candidates(found_rows, columns, similarity.ravel()[places], similarity[pairs])
 
 
-def candidates_on(device: Any, queries: Vectors, vectors: Vectors, k: int, least: Vectors) -> _Candidates:
+def candidates_on(
+    device: Any, queries: Vectors, vectors: Vectors, k: int, least: Vectors, pairs: Pairs = NO_PAIRS
+) -> _Candidates:
     """Do what `_candidates` does on a device of torch; its product may differ in the last bit."""
     torch: Any = sys.modules["torch"]
     similarity = torch.from_numpy(queries).to(device) @ torch.from_numpy(vectors).to(device).T
@@ -109,7 +168,8 @@ def candidates_on(device: Any, queries: Vectors, vectors: Vectors, k: int, least
     if k < len(vectors):
         bound = torch.maximum(bound, similarity.topk(k, dim=1).values[:, -1])
     rows, columns = (similarity >= bound[:, None]).nonzero(as_tuple=True)
-    return _Candidates(rows.cpu().numpy(), columns.cpu().numpy(), similarity[rows, columns].cpu().numpy())
+    asked = similarity[tuple(torch.from_numpy(part).to(device) for part in pairs)].cpu().numpy()
+    return _Candidates(rows.cpu().numpy(), columns.cpu().numpy(), similarity[rows, columns].cpu().numpy(), asked)
 
 
 class _Best:

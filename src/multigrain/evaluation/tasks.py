@@ -153,9 +153,6 @@ class _Searched:
 def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> RetrievalTask:
     """Find the positives of each held-out query among the documents that are not for training alone.
 
-    A query that stands in several pairs has several relevant documents. The document that is the query itself, by a
-    pair of `own`, is not ranked, unless it is relevant.
-
     Raises:
         DataError: nothing is held out.
     """
@@ -163,13 +160,29 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
         raise DataError(
             "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
         )
-    searched = _Searched(documents)
+    return search_task(HELD_OUT, pairs, _Searched(documents), own)
+
+
+def search_task(
+    name: str, pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()
+) -> RetrievalTask:
+    """Find the positives of each query among some documents.
+
+    A query that stands in several pairs has several relevant documents. The document that is the query itself, by a
+    pair of `own`, is not ranked, unless it is relevant.
+
+    Args:
+        name: of the task.
+        pairs: each query with a document.
+        documents: those that are searched; all positives are among them.
+        own: queries that are documents, each with that document.
+    """
     queries, query_ids = _queries(pairs)
     itself: dict[str, int] = {}  # the text of the document that is the query, by the query's id
     for pair in own:
         if (query_id := query_ids.get(text_key(pair.query))) is not None:
             itself[query_id] = text_key(pair.positive)
-    document_ids = _ids_by_text(searched, {*(text_key(pair.positive) for pair in pairs), *itself.values()})
+    document_ids = _ids_by_text(documents, {*(text_key(pair.positive) for pair in pairs), *itself.values()})
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
         relevant = relevance.setdefault(query_ids[text_key(pair.query)], {})
@@ -178,7 +191,7 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
     for query_id, text in itself.items():
         if text in document_ids and document_ids[text] not in relevance[query_id]:
             left_out[query_id] = document_ids[text]
-    return RetrievalTask(HELD_OUT, queries, searched, relevance, left_out)
+    return RetrievalTask(name, queries, documents, relevance, left_out)
 
 
 def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, str]:

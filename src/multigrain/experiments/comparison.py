@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from multigrain.errors import RunError
-from multigrain.evaluation.metrics import GOLD, SPEARMAN
+from multigrain.evaluation.metrics import GOLD, SPEARMAN, is_of_model
 from multigrain.evaluation.significance import (
     Difference,
     Sample,
@@ -116,16 +116,18 @@ def _require_same_items(arms: Sequence[Arm], task: str) -> None:
 
 
 def _identities(training: RunScores, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
-    """Return what makes items the same: id, text, what people say of them, and the names of their metrics."""
+    """Return what makes items the same: id, text, what people say of them, and the names of the models' metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
-    return frozenset((id, texts.get(id, id), item.get(GOLD), frozenset(item)) for id, item in items.items())
+    of_models = {id: frozenset(filter(is_of_model, item)) for id, item in items.items()}
+    return frozenset((id, texts.get(id, id), item.get(GOLD), of_models[id]) for id, item in items.items())
 
 
 def _task(arms: Sequence[Arm], task: str, seed: int) -> dict[str, dict[str, ArmScore]]:
     return {
         metric: {arm.name: _score(arms[0], arm, task, metric, seed) for arm in arms}
         for metric in arms[0].trainings[0].scores[task]
+        if is_of_model(metric) or all(metric in each.scores[task] for arm in arms for each in arm.trainings)
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from multigrain.config import Config, PhaseSection, described
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
+from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
 from multigrain.model.roles import prompt_for
 from multigrain.records import GRADES
@@ -82,7 +83,7 @@ A text-embedding model trained by multigrain from `{_base(config)}` ({described(
 
 Paired with the base model; the interval is a 95 % bootstrap interval of the difference.
 
-{results_table(summary)}
+{results_table(summary)}{_by_retriever(summary)}
 
 ## Data
 
@@ -151,6 +152,22 @@ def results_table(summary: dict[str, Any]) -> str:
     shown = [row._replace(task=shown_source(row.task)) for row in difference_rows(summary)]
     lines += [f"| {' | '.join(row)} |" for row in shown]
     return "\n".join(lines)
+
+
+def _by_retriever(summary: dict[str, Any]) -> str:
+    """Tell what the model finds alone, BM25 alone, and both together."""
+    rows = [(shown_source(task), *cells) for task, *cells in retriever_rows(summary)]
+    if not rows:
+        return ""
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (RETRIEVER_HEAD, (" --- ",) * len(RETRIEVER_HEAD), *rows))
+    choices = summary.get("retrieval", {})
+    weights = [f"{choices[name]['weight']:g} for the {name} model" for name in ("base", "trained") if name in choices]
+    return f"""
+
+*dense* ranks by the model's cosine, *bm25* by words, *hybrid* by cosine plus w times BM25 as a share of the query's
+highest (w: {", ".join(weights) or "0.3"}).
+
+{table}"""
 
 
 def _base(config: Config) -> str:

@@ -63,6 +63,8 @@ def _results(summary: dict[str, Any]) -> list[Any]:
     results: list[Any] = []
     for task, metrics in summary["difference"].items():
         for metric in metrics:
+            if metric.endswith((" bm25", " hybrid")):
+                continue  # not of the model alone
             result = EvalResult(
                 task_type=_task_type(task),
                 dataset_type=re.sub(r"[^\w.]+", "-", shown_source(task)),

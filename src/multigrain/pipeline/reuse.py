@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
-from multigrain.files import link_or_copy
+from multigrain.files import atomic_folder, link_or_copy
 from multigrain.pipeline.run_dir import RunDir, read_settings
 
 
@@ -32,7 +32,7 @@ def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: R
 
 
 def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
-    """Take over the answers of a language model, vectors and states, where the run has none of its own yet.
+    """Take over the answers of a language model, vectors, indexes and states, where the run has none of its own yet.
 
     Only for who holds the lock of the folder. Whoever reads these looks first whether they are of the right model.
     """
@@ -42,11 +42,22 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
         source = next((source for source in sources if source.exists()), None)
         if source is not None and not path.exists():
             _link(source, path)
+    _share_indexes(donors, run_dir)
     if not _has_answers(run_dir.store):
         stores = [donor.store for donor in donors if donor.store.exists()]
         if stores:
             _copy_store(max(stores, key=_size), run_dir.store)
     _share_frozen(donors, config, run_dir)
+
+
+def _share_indexes(donors: Sequence[RunDir], run_dir: RunDir) -> None:
+    """Take over the indexes of BM25; each is named by a digest of its corpus, so none is taken for another."""
+    for donor in donors:
+        for index in sorted(donor.bm25.glob("[0-9a-f]*")):
+            if not (run_dir.bm25 / index.name).exists():
+                with atomic_folder(run_dir.bm25 / index.name) as folder:
+                    for path in index.iterdir():
+                        _link(path, folder / path.name)
 
 
 def _share_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:

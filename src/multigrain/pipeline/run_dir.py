@@ -3,8 +3,9 @@
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), other.jsonl (pairs of the input that are in neither),
-                      given.jsonl (negatives that came with them), corpus.jsonl
+  data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs by which choices are made), other.jsonl
+                      (pairs of the input that are in none of these), given.jsonl (negatives that came with them),
+                      corpus.jsonl
   synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl (texts), mined.parquet (references
                       to documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
@@ -12,7 +13,7 @@ runs/NAME/
                       that are not trained)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
   model/              the exported model
-  search/             the trained model's vectors of the corpus
+  search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
   summary.json
 Files named vectors.bin keep what was encoded; they can be deleted at any time.
 """
@@ -58,6 +59,7 @@ class RunDir:
         self.summary = folder / "summary.json"
         self.train_pairs = folder / "data" / "train.jsonl"
         self.held_out_pairs = folder / "data" / "held_out.jsonl"
+        self.dev_pairs = folder / "data" / "dev.jsonl"
         self.other_pairs = folder / "data" / "other.jsonl"
         self.corpus = folder / "data" / "corpus.jsonl"
         self.passages = folder / "data" / "passages.jsonl"
@@ -90,10 +92,11 @@ class RunDir:
         self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / EXPORTED_MODEL
         self.vectors = folder / "search" / "vectors.bin"
+        self.bm25 = folder / "search" / "bm25"
 
     def pair_files(self) -> list[Path]:
         """Return the files of all pairs in the input: what answers a query in one of them is no negative of it."""
-        files = (self.train_pairs, self.held_out_pairs, self.other_pairs)
+        files = (self.train_pairs, self.held_out_pairs, self.dev_pairs, self.other_pairs)
         return [path for path in files if path.is_file()]
 
     def known(self, name: str) -> Path:

@@ -26,7 +26,7 @@ def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
     if config.synthesis.mode == "corpus":
         return [run_dir.passages, run_dir.corpus]
     files = [run_dir.train_pairs, run_dir.held_out_pairs, run_dir.corpus, run_dir.given]
-    return files + _present(run_dir.other_pairs)
+    return files + _present(run_dir.dev_pairs) + _present(run_dir.other_pairs)
 
 
 # pairs
@@ -45,7 +45,7 @@ def pairs_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 def pairs_writes(config: Config, run_dir: RunDir) -> list[Path]:
     """Return the files of pairs; in mode "tasks" the corpus too, which is their positives."""
-    files = [run_dir.train_pairs, run_dir.held_out_pairs, *_present(run_dir.other_pairs)]
+    files = [run_dir.train_pairs, run_dir.held_out_pairs, *_present(run_dir.dev_pairs), *_present(run_dir.other_pairs)]
     if config.synthesis.mode == "tasks":
         files.append(run_dir.corpus)
     return files

@@ -65,7 +65,7 @@ STAGES = (
     Stage(
         name="evaluate",
         work=evaluate,
-        sections=("model", "evaluation"),
+        sections=("model", "evaluation", "mining"),
         reads=files.evaluate_reads,
         writes=files.evaluate_writes,
         models=files.base_model,

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.export.retriever_table import RETRIEVER_HEAD, answering, retriever_rows
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
 
@@ -20,7 +21,7 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
         finished: the stages that are done.
     """
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}, "retrieval": {}}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
         scores = {name: known.get(name, {}) for name in scores}
@@ -66,7 +67,15 @@ def _figures(summary: dict[str, Any]) -> str:
         for task, count in summary["items"].items()
         if count < FEW
     ]
-    return "\n".join([*columns(rows, texts=2), *few])
+    return "\n".join([*columns(rows, texts=2), *few, *_by_retriever(summary)])
+
+
+def _by_retriever(summary: dict[str, Any]) -> list[str]:
+    """Return a table of what each retriever finds, and by which a search answers."""
+    rows = list(retriever_rows(summary))
+    choice = summary.get("retrieval", {}).get("trained")
+    answer = [f"answers  {answering(choice)}"] if choice else []
+    return ["", *columns([RETRIEVER_HEAD, *rows], texts=2), *answer] if rows else []
 
 
 def _verdict(summary: dict[str, Any]) -> str:

@@ -6,16 +6,17 @@ from typing import Any, overload
 
 from multigrain.config import Config, as_path, config_of, run_folder_of
 from multigrain.errors import ConfigError, RunError
+from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
 from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.search import search as search_run
 from multigrain.pipeline.spoiled_model import require_sound
 from multigrain.pipeline.stage_table import names_of
 from multigrain.pipeline.stages.export import export_data as write_data
-from multigrain.pipeline.stages.export import search as search_run
 from multigrain.pipeline.stages.train import take_part
 from multigrain.records import Document
 from multigrain.training import distributed
@@ -111,26 +112,30 @@ def export_data(
         return write_data(run_dir, form, file, force, negatives)
 
 
-def search(folder: str | Path, query: str, k: int = 5) -> list[tuple[float, Document]]:
-    """Return the documents of a run's corpus that its exported model finds nearest to the query, with their cosines.
+def search(folder: str | Path, query: str, k: int = 5, retriever: str | None = None) -> list[tuple[float, Document]]:
+    """Return the documents of a run's corpus that its exported model finds best for the query, with their scores.
 
     Args:
         folder: the run folder, or its model's.
         query: what to look for.
         k: how many documents.
+        retriever: `dense` (by cosine), `bm25` or `hybrid` (cosine plus weighted BM25); None for the one that was best
+            on the queries that the run keeps for choices.
 
     Raises:
-        ConfigError: the query is no text, or k is not above 0.
+        ConfigError: the query is no text, k is not above 0, or there is no such retriever.
         RunError: the run has no exported model yet.
     """
     if not isinstance(query, str) or not query.strip():
         raise ConfigError("search", [f"found the query {query!r}; wanted a text"])
     if type(k) is not int or k < 1:
         raise ConfigError("search", [f"found k = {k!r}; wanted a number of documents, from 1 on"])
+    if retriever not in (None, *RETRIEVERS):
+        raise ConfigError("search", [f"found the retriever {retriever!r}; wanted one of {', '.join(RETRIEVERS)}"])
     run_dir = RunDir(run_folder_of(folder))
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
-    return search_run(run_dir, query, k)
+    return search_run(run_dir, query, k, retriever)
 
 
 @overload

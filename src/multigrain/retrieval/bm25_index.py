@@ -74,7 +74,7 @@ class Bm25Index:
         self._words = Words(language)
         self._vocabulary: dict[str, int] = {}
         self._queries = _query_counts(queries, self._words, self._vocabulary)
-        self._counts = _Counts(documents, self._words, self._vocabulary, folder)
+        self._counts = Counts(documents, self._words, self._vocabulary, folder)
 
     @property
     def statistics(self) -> Statistics:
@@ -129,8 +129,15 @@ def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, in
     return counts
 
 
-class _Counts:
-    """How often each document has each word of the queries, in a temporary file.
+class Counts:
+    """How often each document has each word of a vocabulary, in a temporary file.
+
+    Args:
+        texts: the documents, read once; None for one that counts for nothing.
+        words: takes them apart.
+        vocabulary: the number of each word.
+        folder: where the temporary file lies.
+        grows: whether words that are not in the vocabulary are added to it.
 
     Attributes:
         documents: how many count.
@@ -139,22 +146,30 @@ class _Counts:
     """
 
     def __init__(
-        self, texts: Iterable[str | None], words: Words, vocabulary: dict[str, int], folder: Path | None
+        self,
+        texts: Iterable[str | None],
+        words: Words,
+        vocabulary: dict[str, int],
+        folder: Path | None,
+        grows: bool = False,
     ) -> None:
-        self._width = max(len(vocabulary), 1)
-        self.having = np.zeros(len(vocabulary), dtype=np.int64)
+        self.having = np.zeros(0, dtype=np.int64)
         lengths, ends, self.documents = array("I"), array("q", [0]), 0
         rest = iter(texts)
         with tempfile.TemporaryFile(dir=folder) as of_words, tempfile.TemporaryFile(dir=folder) as of_counts:
             while block := list(islice(rest, AT_ONCE)):
                 self.documents += sum(text is not None for text in block)
-                counts = _counted(block, words, vocabulary)
+                counts = _counted(block, words, vocabulary, grows)
                 lengths.extend(counts.lengths.tolist())
                 ends.extend((ends[-1] + np.cumsum(counts.distinct)).tolist())
-                self.having += np.bincount(counts.words, minlength=len(self.having))
+                having = np.bincount(counts.words, minlength=len(vocabulary))
+                having[: len(self.having)] += self.having
+                self.having = having
                 of_words.write(counts.words.astype(np.uint32).tobytes())
                 of_counts.write(counts.counts.tobytes())
             self._words, self._of_words = _mapped(of_words, np.uint32), _mapped(of_counts, np.uint16)
+        self.having = np.pad(self.having, (0, len(vocabulary) - len(self.having)))  # of no documents at all
+        self._width = max(len(vocabulary), 1)
         self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float64)
         self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
 
@@ -199,9 +214,12 @@ class _Counted(NamedTuple):
     """How often each of them stands in its text."""
 
 
-def _counted(texts: Sequence[str | None], words: Words, vocabulary: dict[str, int]) -> _Counted:
-    """Count the words of texts; None has none."""
+def _counted(texts: Sequence[str | None], words: Words, vocabulary: dict[str, int], grows: bool = False) -> _Counted:
+    """Count the words of texts; None has none. Where the vocabulary grows, new words get the next numbers."""
     found, names = words([text or "" for text in texts])
+    if grows:
+        for name in sorted(names):  # the order of the names is another one in each process
+            vocabulary.setdefault(name, len(vocabulary))
     unknown, width = len(vocabulary), len(vocabulary) + 1
     numbers = np.array([vocabulary.get(name, unknown) for name in names], dtype=np.int64)
     lengths = np.array([len(part) for part in found], dtype=np.int64)
@@ -223,7 +241,7 @@ class _Shard:
     """Some documents that follow each other, ready to be searched.
 
     Args:
-        weights: (n, V), see `_Counts.weights`.
+        weights: (n, V), see `Counts.weights`.
     """
 
     def __init__(self, weights: Matrix) -> None:

@@ -11,7 +11,9 @@ from scipy.stats import spearmanr
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
+from multigrain.data.jsonl import read_pairs, read_tuples
 from multigrain.model.load import load_model
+from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from tests.conftest import small_pairs
 
@@ -95,3 +97,83 @@ def test_half_precision_is_kept_apart(run_toml: Path) -> None:
     after = run_dir.vectors.read_bytes()
     assert main(["search", str(run_dir.folder), "where is the cat"]) == 0
     assert run_dir.vectors.read_bytes() == after  # a search has the vectors that were measured, and keeps no query
+
+
+def test_three_retrievers_are_measured_kept_and_searched_by(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    run_dir = RunDir(load_config(run_toml).folder)
+    scores = json.loads(run_dir.scores.read_text())
+    held_out = scores["trained"]["held-out"]
+    metrics = ["nDCG@10", "MRR@10", "Recall@100"]
+    assert list(held_out) == [*metrics, *(f"{m} bm25" for m in metrics), *(f"{m} hybrid" for m in metrics)]
+    assert scores["difference"]["held-out"]["nDCG@10 bm25"] == [0, 0, 0]
+    assert scores["retrieval"]["trained"]["weight"] == 0.3 and scores["retrieval"]["trained"]["queries"] == 0
+    rows = re.findall(r"^held-out \(nDCG@10\) +(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", shown, re.MULTILINE)
+    assert [row[0] for row in rows] == ["base", "trained"] and rows[0][2] == rows[1][2]
+    assert float(rows[1][3]) == pytest.approx(held_out["nDCG@10 hybrid"], abs=6e-4)
+    assert f"| held-out (nDCG@10) | trained | {' | '.join(rows[1][1:])} |" in (run_dir.model / "README.md").read_text()
+    assert "bm25" not in (run_dir.model / "README.md").read_text().partition("\n---\n")[0]
+    (index,) = run_dir.bm25.iterdir()  # what is held out is searched in the whole corpus, as a search does
+    made = index.stat().st_mtime_ns
+    found = {}
+    for retriever in (None, "dense", "bm25", "hybrid"):
+        found[retriever] = verbs.search(run_dir.folder, "where is the cat letter", 3, retriever)
+    assert found[None] == found["hybrid"] != found["dense"]
+    assert all("letter" in document.text or "cat" in document.text for _, document in found["bm25"])
+    cosines, words = (
+        {document.id: score for score, document in verbs.search(run_dir.folder, "where is the cat letter", 40, name)}
+        for name in ("dense", "bm25")
+    )
+    for score, document in found["hybrid"]:
+        share = words.get(document.id, 0) / max(words.values())
+        assert score == pytest.approx(cosines[document.id] + 0.3 * share, abs=1e-6)
+    assert index.stat().st_mtime_ns == made
+    capsys.readouterr()
+    assert main(["search", str(run_dir.folder), "a cat", "--retriever", "bm25"]) == 0
+    assert "by bm25, as asked for" in capsys.readouterr().err
+
+
+def test_a_model_that_is_measured_alone(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(run_toml), "--quiet", "--set", "evaluation.retrievers=['dense']"]) == 0
+    run_dir = RunDir(load_config(run_toml).folder)
+    scores = json.loads(run_dir.scores.read_text())
+    assert list(scores["base"]["held-out"]) == ["nDCG@10", "MRR@10", "Recall@100"] and not scores["retrieval"]
+    assert not run_dir.bm25.exists() and "hybrid" not in capsys.readouterr().out
+    assert verbs.search(run_dir.folder, "a cat", 3) == verbs.search(run_dir.folder, "a cat", 3, "dense")
+    with run_dir.lock():  # a run is at work: nothing is written beside it
+        assert len(verbs.search(run_dir.folder, "the cat", 3, "bm25")) == 3
+        assert not run_dir.bm25.exists()
+    verbs.search(run_dir.folder, "the cat", 3, "hybrid")
+    assert len(list(run_dir.bm25.iterdir())) == 1
+
+
+def test_dev_pairs_choose_and_are_not_trained_on(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("multigrain.data.held_out.FEWEST_DEV", 2)
+    monkeypatch.setattr("multigrain.evaluation.retriever_choice.FEWEST", 2)
+    assert main(["run", str(run_toml), "--quiet", "--set", "data.dev_share=0.2"]) == 0
+    shown = capsys.readouterr().out
+    run_dir = RunDir(load_config(run_toml).folder)
+    dev = list(read_pairs(run_dir.dev_pairs))
+    trained = {pair.query for pair in read_pairs(run_dir.train_pairs)}
+    held_out = {pair.query for pair in read_pairs(run_dir.held_out_pairs)}
+    assert 2 <= len(dev) <= 6 and not {pair.query for pair in dev} & (trained | held_out)
+    assert not {graded.query for graded in read_tuples(run_dir.tuples)} & {pair.query for pair in dev}
+    choice = json.loads(run_dir.scores.read_text())["retrieval"]["trained"]
+    assert choice["queries"] == len(dev) and set(choice["scores"]) == {"dense", "bm25", "hybrid", "rrf"}
+    assert choice["best"] == max(("hybrid", "dense", "bm25"), key=choice["scores"].__getitem__)
+    assert f", the best on {len(dev)} dev queries (nDCG@10: dense " in shown
+
+
+def test_an_index_of_a_corpus_that_is_gone_goes_too(run_toml: Path) -> None:
+    assert main(["run", str(run_toml), "--quiet"]) == 0
+    run_dir = RunDir(load_config(run_toml).folder)
+    (index,) = run_dir.bm25.iterdir()
+    assert (
+        main(["evaluate", str(run_toml), "--quiet", "--force", "--set", "mining.language=german"]) == 2
+    )  # data differ
+    (run_dir.bm25 / "0123456789abcdef").mkdir()
+    assert main(["evaluate", str(run_toml), "--quiet", "--force"]) == 0
+    assert list(run_dir.bm25.iterdir()) == [index]

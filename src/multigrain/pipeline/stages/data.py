@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from multigrain.config import Config
-from multigrain.data.held_out import SHOWN, require_groups, split_by_share
+from multigrain.data.held_out import SHOWN, require_groups, split_by_share, split_dev
 from multigrain.data.jsonl import write_records
 from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
@@ -47,7 +47,7 @@ def read_data(config: Config) -> SplitData:
 
 
 def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> SplitData:
-    """Make sure that pairs serve what comes later: better now than after an hour.
+    """Make sure that pairs serve what comes later, and keep some for choices: better now than after an hour.
 
     Args:
         config: the run.
@@ -70,6 +70,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
                 say(f"  {left_out} pairs are not trained on: {task.name} asks their query")
             split = replace(split, train=kept)
         check_unseen(task, split.train)
+    train, dev = split_dev(split.train, config.data.dev_share, config.seed)
+    split = replace(split, train=train, dev=dev)
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")
     require_groups(split.train, count, "pairs", source)
@@ -150,9 +152,15 @@ def _alike(pairs: Sequence[Pair]) -> str | None:
 
 def keep(split: SplitData, run_dir: RunDir) -> dict[str, int]:
     """Write pairs and corpus; returns how many there are of each."""
+    return {**keep_pairs(split, run_dir), "documents": write_records(run_dir.corpus, split.documents)}
+
+
+def keep_pairs(split: SplitData, run_dir: RunDir) -> dict[str, int]:
+    """Write the pairs of every part; returns how many there are of those that are told."""
     write_records(run_dir.other_pairs, split.other)
-    return {
+    counts = {
         "train_pairs": write_records(run_dir.train_pairs, split.train),
         "held_out_pairs": write_records(run_dir.held_out_pairs, split.held_out),
-        "documents": write_records(run_dir.corpus, split.documents),
     }
+    dev = write_records(run_dir.dev_pairs, split.dev)
+    return {**counts, "dev_pairs": dev} if dev else counts

@@ -13,9 +13,10 @@ from multigrain.data.record_file import RecordFile
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
-from multigrain.model.roles import with_prompts
+from multigrain.model.roles import Embed, with_prompts
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.retrievers import Retrievers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
@@ -27,7 +28,6 @@ MAIN_SCORE = "main score"
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
     """Measure the trained model and its base, item by item."""
-    from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
 
     held_out = RecordFile(Pair, read_pairs(run_dir.held_out_pairs), run_dir.folder)
@@ -37,6 +37,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
     compared = held_out[:COMPARED] or list(islice(read_pairs(run_dir.train_pairs), COMPARED))
     fault = collapse_fault(base_embed, trained_embed, compared, run_dir)
+    sides = _Sides(config, run_dir, base_embed, trained_embed)
     measured: list[tuple[Task, Evaluation, Evaluation]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
@@ -45,18 +46,42 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             continue
         task = load_task(name, held_out, Corpus(run_dir.corpus), own)
         check_unseen(task, read_pairs(run_dir.train_pairs))
-        base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
+        base, trained = sides.evaluated(task)
         _add(scores, _compared(task, base, trained, config.seed))
         measured.append((task, base, trained))
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
     write_json(run_dir.examples, examples)
+    scores["retrieval"] = sides.choices()
     scores["precision"] = trained_embed.precision
     scores["fault"] = fault or lost_score_fault(scores)
     scores["cause"] = pooling_cause(config.model)
     write_json(run_dir.scores, scores)
     return Result({"tasks": len(config.evaluation.tasks), "queries": count})
+
+
+class _Sides:
+    """The base and the trained model, each with all retrievers."""
+
+    def __init__(self, config: Config, run_dir: RunDir, *embeds: Embed) -> None:
+        self._retrievers = Retrievers(config, run_dir)
+        self._sides = [(embed, self._retrievers.choice(embed)) for embed in embeds]
+
+    def evaluated(self, task: Task) -> list[Evaluation]:
+        """Measure both models on a task."""
+        from multigrain.evaluation.evaluate import evaluate
+
+        names = self._retrievers.names
+        words = self._retrievers.words(task) if isinstance(task, RetrievalTask) else None
+        return [evaluate(task, embed, words, choice.weight, names) for embed, choice in self._sides]
+
+    def choices(self) -> dict[str, Any]:
+        """Return how to search with each model, once all is measured; nothing where it is by cosine alone."""
+        self._retrievers.clear()
+        if not self._retrievers.with_words:
+            return {}
+        return {name: choice.to_json() for name, (_, choice) in zip(("base", "trained"), self._sides, strict=True)}
 
 
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Hand over what a run has made: the model, the tuples, and answers to a search."""
+"""Hand over what a run has made: the model, and the tuples."""
 
 import json
 from collections import Counter
@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.config import Config, PhaseSection
-from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_tuples
 from multigrain.model.older_settings import least_release
 from multigrain.model.prompts import prompts_of
-from multigrain.pipeline.encoders import trained_encoder
-from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.summary import summarize
-from multigrain.records import Document, identity
 
 if TYPE_CHECKING:
     from multigrain.export.card import Lesson
@@ -67,22 +63,3 @@ def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: i
     from multigrain.export import interchange
 
     return interchange.export_data(lambda: read_tuples(run_dir.tuples), form, out, force, negatives)
-
-
-def search(run_dir: RunDir, query: str, k: int) -> list[tuple[float, Document]]:
-    """Return the k documents nearest to the query, with their cosines; not the document that is the query itself."""
-    from multigrain.evaluation.nearest import NONE, nearest
-
-    documents = Corpus(run_dir.corpus)
-    measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
-    embed = trained_encoder(run_dir.model, run_dir.vectors, measured.get("precision", "fp32"))
-    # Not kept: a search must not grow the file, nor copy it where it may only be read.
-    vector = embed.unkept([query], "query")
-    own: set[bytes] = set()
-    for pair in own_documents(run_dir):
-        if identity(pair.query) == identity(query):
-            own.add(identity(pair.positive))
-    found = nearest(vector, documents, embed, k + len(own))
-    (cosines,), (numbers,) = found.cosines.tolist(), found.numbers.tolist()
-    best = [(cosine, documents[number]) for cosine, number in zip(cosines, numbers, strict=True) if number != NONE]
-    return [(cosine, document) for cosine, document in best if identity(document.text) not in own][:k]

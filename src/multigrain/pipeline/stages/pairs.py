@@ -7,7 +7,6 @@ from statistics import median
 
 from multigrain.config import Config
 from multigrain.data.corpus_file import Corpus
-from multigrain.data.jsonl import write_records
 from multigrain.data.split_data import split_written
 from multigrain.errors import DataError
 from multigrain.files import write_json, write_objects
@@ -17,7 +16,7 @@ from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.pipeline.stages.data import fit, keep
+from multigrain.pipeline.stages.data import fit, keep, keep_pairs
 from multigrain.records import Document, Pair, to_json
 from multigrain.synthesis.queries import WrittenQuery
 from multigrain.terminal import listed, say
@@ -39,12 +38,7 @@ def _from_corpus(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     train = [pair for pair in filtered.kept if pair.id not in held_out]
     test = [pair for pair in filtered.kept if pair.id in held_out]
     split = fit(config, replace(split_written(train, test), known=written), "data.corpus", drop_leaked=True)
-    write_records(run_dir.other_pairs, split.other)
-    counts = {
-        "train_pairs": write_records(run_dir.train_pairs, split.train),
-        "held_out_pairs": write_records(run_dir.held_out_pairs, split.held_out),
-    }
-    return _result(answers, filtered, counts)
+    return _result(answers, filtered, keep_pairs(split, run_dir))
 
 
 def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:

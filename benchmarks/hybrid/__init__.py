@@ -1,0 +1,1 @@
+"""What is a search by meaning and words at once worth beside either?"""

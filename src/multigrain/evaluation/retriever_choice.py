@@ -1,0 +1,134 @@
+"""Choose the weight of BM25 in the hybrid, and the retriever to search by, on queries that were not trained on.
+
+The weight is found by a bracketed search: the best of a grid whose values double, then Brent's method between its
+neighbours. It replaces the default only where the queries tell both apart: where the 95 % interval of the paired
+difference in nDCG@10 is above 0. So few queries leave the default, and many decide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from multigrain.evaluation.evaluate import Search
+from multigrain.evaluation.hybrid import WEIGHT
+from multigrain.evaluation.metrics import BM25, DENSE, HYBRID, NDCG
+from multigrain.evaluation.significance import Difference, paired_bootstrap
+
+GRID = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+LARGEST = 2 * GRID[-1]
+"""The weight beyond which BM25 alone decides, but for equals."""
+CLOSE = 0.01
+"""How near a weight is found, and the place to which it is rounded."""
+FEWEST = 50
+"""Queries below which nothing is chosen."""
+FUSED = "rrf"
+"""The name of the control, reciprocal rank fusion, among the figures."""
+SHOWN = 10
+"""Documents of a ranking that the metric looks at."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to search with a model.
+
+    Attributes:
+        best: the retriever of the highest nDCG@10 on the queries; the hybrid where there are too few.
+        weight: of BM25 in the hybrid.
+        queries: how many queries there were.
+        fitted: the weight that was best on them; None where there are too few.
+        difference: nDCG@10 at that weight less nDCG@10 at the default, with its interval.
+        scores: nDCG@10 of each retriever on the queries, and that of reciprocal rank fusion.
+    """
+
+    best: str = HYBRID
+    weight: float = WEIGHT
+    queries: int = 0
+    fitted: float | None = None
+    difference: Difference | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the choice as plain values."""
+        return asdict(self)
+
+
+def undecided(retrievers: Sequence[str], queries: int = 0) -> Choice:
+    """Return the choice where too few queries could decide: the hybrid, if it is measured, at the default weight."""
+    return Choice(HYBRID if HYBRID in retrievers else DENSE, queries=queries)
+
+
+def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
+    """Choose weight and retriever on the queries of a search.
+
+    Args:
+        search: of queries that were not trained on, with what BM25 finds.
+        retrievers: those to choose among.
+        seed: of the resamples.
+    """
+    count = len(search.task.queries)
+    if count < FEWEST:
+        return undecided(retrievers, count)
+    assert search.words is not None
+    hybrid = _Hybrid(search)
+    weight = fitted = hybrid.best_weight()
+    difference = paired_bootstrap(hybrid.scores(WEIGHT), hybrid.scores(fitted), seed)
+    if difference.low <= 0:
+        weight = WEIGHT
+    scores = {
+        DENSE: fmean(_ndcg(search, search.found.numbers)),
+        BM25: fmean(_ndcg(search, search.words.numbers)),
+        HYBRID: hybrid.mean(weight),
+    }
+    best = max((name for name in (HYBRID, DENSE, BM25) if name in retrievers), key=scores.__getitem__)
+    scores[FUSED] = hybrid.fused()
+    return Choice(best, weight, count, fitted, difference, scores)
+
+
+class _Hybrid:
+    """The hybrid at any weight, for the queries of a search."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._pools = list(search.pools())
+        self._known: dict[float, list[float]] = {}
+
+    def best_weight(self) -> float:
+        """Return the weight of the highest nDCG@10, by a bracketed search; of equals the default, else the least."""
+        from scipy.optimize import minimize_scalar
+
+        self.mean(WEIGHT)
+        place = int(np.argmax([self.mean(weight) for weight in GRID]))
+        bracket = (0.0, *GRID, LARGEST)[place : place + 3]
+        minimize_scalar(
+            self._loss, bounds=(bracket[0], bracket[2]), method="bounded", options={"xatol": CLOSE, "maxiter": 12}
+        )
+        return max(sorted(self._known, key=_default_first), key=self.mean)
+
+    def fused(self) -> float:
+        """Return the nDCG@10 of all queries by reciprocal rank fusion."""
+        return fmean(_ndcg(self._search, np.concatenate([pool.fused(SHOWN) for pool in self._pools])))
+
+    def mean(self, weight: float) -> float:
+        """Return the nDCG@10 of all queries."""
+        return fmean(self.scores(weight))
+
+    def scores(self, weight: float) -> list[float]:
+        """Return the nDCG@10 of each query."""
+        if weight not in self._known:
+            numbers = np.concatenate([pool.ranked(weight, SHOWN) for pool in self._pools])
+            self._known[weight] = _ndcg(self._search, numbers)
+        return self._known[weight]
+
+    def _loss(self, weight: float) -> float:
+        return -self.mean(round(float(weight), 2))
+
+
+def _default_first(weight: float) -> tuple[bool, float]:
+    return weight != WEIGHT, weight
+
+
+def _ndcg(search: Search, numbers: Any) -> list[float]:
+    return [scores[NDCG] for scores in search.scores(numbers).values()]

@@ -1,0 +1,72 @@
+"""The retrievers of a run: what BM25 finds, and the choice among them by queries that are kept for it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from multigrain.config import Config
+from multigrain.data.beir import RetrievalTask
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.jsonl import read_pairs
+from multigrain.evaluation.evaluate import search_of, word_matches
+from multigrain.evaluation.hybrid import WordMatches
+from multigrain.evaluation.metrics import DENSE
+from multigrain.evaluation.retriever_choice import Choice, choose, undecided
+from multigrain.evaluation.tasks import search_task
+from multigrain.model.roles import Embed
+from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.retrieval.kept_bm25 import kept_bm25
+
+DEV = "dev"
+"""The name of the task whose queries choose."""
+
+
+class Retrievers:
+    """The retrievers that a run measures; BM25 ranks once for all models.
+
+    Args:
+        config: the run.
+        run_dir: its folder, below which the indexes of BM25 are kept.
+    """
+
+    def __init__(self, config: Config, run_dir: RunDir) -> None:
+        self.names: Sequence[str] = config.evaluation.retrievers
+        self._run_dir, self._language, self._seed = run_dir, config.mining.language, config.seed
+        self._used: set[Path] = set()
+        self._dev = self._dev_task() if self.with_words else None
+        self._dev_words = None if self._dev is None else self.words(self._dev)
+
+    @property
+    def with_words(self) -> bool:
+        """Whether BM25 has a part."""
+        return [*self.names] != [DENSE]
+
+    def words(self, task: RetrievalTask) -> WordMatches | None:
+        """Return what BM25 finds for the queries of a task; None where it has no part."""
+        if not self.with_words:
+            return None
+        matches = word_matches(task, self._language, self._run_dir.bm25)
+        self._used.add(matches.index.folder)
+        return matches
+
+    def choice(self, embed: Embed) -> Choice:
+        """Choose weight and retriever for a model, on the queries that are kept for choices."""
+        if self._dev is None:
+            return undecided(self.names)
+        return choose(search_of(self._dev, embed, self._dev_words), self.names, self._seed)
+
+    def clear(self) -> None:
+        """Keep the index of the corpus that a search of the run asks for, and those that were used; no others."""
+        if self.with_words:
+            index = kept_bm25(Corpus(self._run_dir.corpus), self._language, self._run_dir.bm25)
+            self._used.add(index.folder)
+        for path in self._run_dir.bm25.glob("*"):
+            if path not in self._used:
+                shutil.rmtree(path)
+
+    def _dev_task(self) -> RetrievalTask | None:
+        if not self._run_dir.dev_pairs.is_file():
+            return None
+        pairs = list(read_pairs(self._run_dir.dev_pairs))
+        return search_task(DEV, pairs, Corpus(self._run_dir.corpus), own_documents(self._run_dir)) if pairs else None

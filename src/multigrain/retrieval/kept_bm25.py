@@ -1,0 +1,180 @@
+"""A BM25 index of a whole corpus, kept in a folder: for any query, also one that nobody knew when it was made.
+
+    corpus -> folder     made once, in blocks: little of the corpus is in memory; the files are those of bm25s
+    folder -> rankings   the documents of the highest BM25 for a query, exactly
+    folder -> scores     BM25 of a query and some documents
+
+The formula and what counts as a word are those of `multigrain.retrieval.bm25`. `multigrain.retrieval.bm25_index` takes
+less room, for queries that are known beforehand.
+
+Letters: N documents, Q queries, V distinct words of the corpus, E pairs of a document and a word that it has.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigrain.files import atomic_folder, write_json
+from multigrain.records import Document
+from multigrain.retrieval.bm25 import K1, B, Words
+from multigrain.retrieval.bm25_index import SHARD, Counts, Nearest, Numbers, Scores
+
+NOTE, RANKS = "made_from.json", "id_ranks.npy"
+FORM = 1
+"""Raised whenever the files would come out otherwise."""
+NONE = -1
+"""The number of a document that is not there."""
+
+
+class KeptBm25:
+    """An index of BM25 in a folder. Of documents with one score the greater id comes first, as in trec_eval.
+
+    In memory are the words; the rest of the folder is mapped into it, and 4 N bytes while a query is answered.
+
+    Args:
+        folder: holds the index, see `kept_bm25`.
+        language: see `multigrain.retrieval.bm25.Words`.
+
+    Raises:
+        OSError, ValueError, LookupError: the folder is damaged.
+    """
+
+    def __init__(self, folder: Path, language: str) -> None:
+        import bm25s  # after `multigrain.retrieval.bm25`, which keeps JAX out of it
+
+        self.folder = folder
+        self._words = Words(language)
+        self._index = bm25s.BM25.load(folder, mmap=True)
+        self.id_ranks: Numbers = np.load(folder / RANKS, mmap_mode="r")
+        """(N,) the place of each document's id among all ids in rising order."""
+        if len(self.id_ranks) != self._index.scores["num_docs"]:
+            raise ValueError(f"{folder}: {len(self.id_ranks)} ids of {self._index.scores['num_docs']} documents")
+
+    def nearest(self, queries: Sequence[str], depth: int, own: Numbers | None = None) -> Nearest:
+        """Return the `depth` documents of the highest BM25 for each query; none that shares no word with it.
+
+        Args:
+            queries: Q texts.
+            depth: how many documents are wanted.
+            own: (Q,) the number of the document that is the query itself, which is not found, or `NONE`.
+        """
+        found = Nearest(
+            numbers=np.full((len(queries), depth), NONE, dtype=np.int64),
+            scores=np.zeros((len(queries), depth), dtype=np.float32),
+        )
+        for row, words in enumerate(self._numbered(queries)):
+            if not words:
+                continue
+            scores: Scores = self._index.get_scores_from_ids(words)
+            if own is not None and own[row] != NONE:
+                scores[own[row]] = 0
+            best = self._best(scores, depth)
+            found.numbers[row, : len(best)], found.scores[row, : len(best)] = best, scores[best]
+        return found
+
+    def scores(self, queries: Sequence[str], documents: Numbers) -> Scores:
+        """Return the BM25, (Q, k), of each query and some documents by their numbers, (Q, k); 0 for `NONE`."""
+        scores = np.zeros(documents.shape, dtype=np.float32)
+        data, indices, indptr = (self._index.scores[name] for name in ("data", "indices", "indptr"))
+        for row, words in enumerate(self._numbered(queries)):
+            for word in words:  # one after another, as bm25s adds them: the sums are equal to the last bit
+                having = indices[indptr[word] : indptr[word + 1]]
+                places = np.minimum(np.searchsorted(having, documents[row]), len(having) - 1)
+                has = having[places] == documents[row]
+                scores[row, has] += data[indptr[word] + places[has]]
+        return scores
+
+    def _numbered(self, queries: Sequence[str]) -> list[list[int]]:
+        """Return the numbers of the words of each query; words that no document has are left out."""
+        found, names = self._words(queries)
+        known = [self._index.vocab_dict.get(name) for name in names]
+        return [_there(known[word] for word in query) for query in found]
+
+    def _best(self, scores: Scores, depth: int) -> Numbers:
+        """Return the numbers of the best documents, (at most depth,), of (N,) scores; none without a score."""
+        found = np.flatnonzero(scores)
+        if len(found) > depth:
+            least = np.partition(scores[found], -depth)[-depth]
+            found = found[scores[found] >= least]
+        order = np.lexsort((-self.id_ranks[found], -scores[found]))[:depth]
+        best: Numbers = found[order]
+        return best
+
+
+def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> KeptBm25:
+    """Return the index of a corpus; make it where the folder does not have it, or has it damaged.
+
+    Indexes of other corpora stay. Each is in a folder of its own, whose name is a digest of ids, texts and language.
+
+    Args:
+        documents: the corpus, read once or twice, each time anew.
+        language: see `multigrain.retrieval.bm25.Words`.
+        parent: where the folders of indexes lie; written atomically, so a killed process leaves no half of one.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    ids: list[str] = []
+    digest = hashlib.sha256(json.dumps([FORM, language, K1, B]).encode())
+    for document in documents:
+        ids.append(document.id)
+        digest.update(json.dumps([document.id, document.text]).encode())
+    folder = parent / digest.hexdigest()[:16]
+    if folder.is_dir():
+        try:
+            return KeptBm25(folder, language)
+        except (OSError, ValueError, LookupError, TypeError):
+            shutil.rmtree(folder)  # damaged by somebody: it is only ever whole
+    with atomic_folder(folder) as part:
+        _make((document.text for document in documents), ids, language, part)
+    return KeptBm25(folder, language)
+
+
+def _there(numbers: Iterable[int | None]) -> list[int]:
+    return [number for number in numbers if number is not None]
+
+
+def _make(texts: Iterable[str], ids: Sequence[str], language: str, folder: Path) -> None:
+    """Write the index of a corpus to an empty folder, in the form of bm25s."""
+    import bm25s
+
+    vocabulary: dict[str, int] = {}
+    counts = Counts(texts, Words(language), vocabulary, folder, grows=True)
+    index = bm25s.BM25(k1=K1, b=B, method="lucene")
+    index.vocab_dict, index.nonoccurrence_array = vocabulary, None
+    with tempfile.TemporaryFile(dir=folder) as of_data, tempfile.TemporaryFile(dir=folder) as of_indices:
+        index.scores = {**_by_word(counts, of_data, of_indices), "num_docs": len(ids)}
+        index.save(folder, show_progress=False)
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[order] = np.arange(len(ids))
+    np.save(folder / RANKS, ranks)
+    write_json(folder / NOTE, {"form": FORM, "language": language, "documents": len(ids)})
+
+
+def _by_word(counts: Counts, of_data: Any, of_indices: Any) -> dict[str, NDArray[Any]]:
+    """Return the columns of the matrix (N, V) of what a word adds to a document's BM25, in two files.
+
+    Shard by shard, each column grows from where it was: so only a shard is in memory.
+    """
+    indptr = np.append(0, np.cumsum(counts.having))
+    data, indices = (
+        np.memmap(file, kind, "w+", shape=(int(indptr[-1]),)) if indptr[-1] else np.empty(0, kind)
+        for file, kind in ((of_data, np.float32), (of_indices, np.int32))
+    )
+    heads = indptr[:-1].copy()
+    for start in range(0, len(counts), SHARD):
+        numbers = np.arange(start, min(start + SHARD, len(counts)))
+        shard = counts.weights(numbers).tocsc()
+        distinct = np.diff(shard.indptr)[: len(heads)]
+        places = np.arange(shard.nnz) + np.repeat(heads - shard.indptr[: len(heads)], distinct)
+        data[places], indices[places] = shard.data, shard.indices + start
+        heads += distinct
+    return {"data": data, "indices": indices, "indptr": indptr}
