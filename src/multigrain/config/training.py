@@ -77,7 +77,7 @@ class TrainingSection(ContrastSection):
         "overlapping",
         "annealed",
         "self-paced",
-    ] = "all-at-once"
+    ] = "only-4"
     """Preset for the order in which training meets the grades; see `multigrain.training.grade_schedules`. `phases`
     replaces it."""
     seed: int | None = Field(None, ge=0, lt=2**32)
@@ -95,7 +95,7 @@ class TrainingSection(ContrastSection):
     """Phases of your own. With `schedule = "self-paced"` each ends when its margin grows no more."""
     pace_every: int = Field(10, ge=2)
     """Steps between two evaluations on the held-out tuples, with `schedule = "self-paced"`."""
-    batch_size: int = Field(32, ge=2)
+    batch_size: int = Field(64, ge=2)
     """Tuples of one step, over all processes."""
     neighbours: int = Field(8, ge=1)
     """Tuples in a group of neighbours. A batch is filled from groups whose queries and positives are near each other,
