@@ -41,7 +41,7 @@ def test_a_length_in_steps_wins_over_one_in_epochs(tmp_path: Path) -> None:
     """Else nobody could try a file that says `epochs` for a few steps."""
     text = GOOD + "[training]\nepochs = 2.5\n"
     assert load(tmp_path, text, "training.steps=3").training.total_steps(10**6) == 3
-    assert load(tmp_path, GOOD + "[training]\nsteps = 3\n", "training.epochs=2").training.total_steps(6400) == 400
+    assert load(tmp_path, GOOD + "[training]\nsteps = 3\n", "training.epochs=2").training.total_steps(6400) == 200
     both = faults(tmp_path, text + "steps = 3\n")
     assert both == ["training: found epochs = 2.5 and steps = 3; give one of them"]
 

@@ -10,7 +10,7 @@ from tests.config.text import GOOD, load
 
 
 def test_fingerprint_depends_on_the_sections_named_alone(tmp_path: Path) -> None:
-    one, other = load(tmp_path, GOOD), load(tmp_path, GOOD, "training.batch_size=64")
+    one, other = load(tmp_path, GOOD), load(tmp_path, GOOD, "training.batch_size=32")
     assert one.fingerprint("data", "model") == other.fingerprint("data", "model")
     assert one.fingerprint("training") != other.fingerprint("training")
 
