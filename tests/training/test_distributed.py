@@ -46,6 +46,7 @@ from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
 from tests.training.test_train import Signalled, tuples, with_callback
 
+ROOT = Path(__file__).parents[2]
 GROUPS = (2, 4)
 STEPS = [("a", [1], 2), ("b", [2, 4], 3), ("c", [], 1)]
 SECTION = TrainingSection(
@@ -222,7 +223,7 @@ def start(*command: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -97,7 +97,7 @@ def test_it_is_gistembed_of_the_host(tiny_encoder: Path, margin: float) -> None:
     planned = plan(tuples, [PhaseSection(name="near", grades=[4], steps=1)], 8)
 
     def encode(texts: Sequence[str], role: Role) -> Vectors:
-        return guide.encode(list(texts), normalize_embeddings=True)  # type: ignore[no-any-return]
+        return guide.encode(list(texts), normalize_embeddings=True)
 
     rows = to_datasets(replace(planned, guide=Guide(encode, margin)))["phase_0"][:8]
     labels = torch.tensor(rows["label"])

@@ -294,8 +294,8 @@ def test_a_positive_is_taken_from_where_it_has_a_weight(
 
 def test_neither_a_positive_nor_what_is_left_out_is_made_harder(model: SentenceTransformer) -> None:
     features, labels = several_positives(model)
-    hard = {"hardness_mode": "all_negatives", "hardness_strength": 3.0}
-    found = GradedLoss(model, contrast=ContrastSection(positives="all", **hard))(features, labels)
+    contrast = ContrastSection(positives="all", hardness_mode="all_negatives", hardness_strength=3.0)
+    found = GradedLoss(model, contrast=contrast)(features, labels)
     scores, targets = logits(model, features), soft_targets([0, 1, 6])
     scores = scores + (targets == 0) * 3.0 * scores * 0.05
     expected = by_hand_with_several(scores, DOUBLES, targets)

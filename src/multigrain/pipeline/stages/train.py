@@ -77,7 +77,7 @@ def _trained(
     from multigrain.training.weight_interpolation import interpolated_with_base
 
     if curriculum.guide:  # by an encoder whose model is gone when training begins
-        used = [curriculum.tuples[place] for place in sorted(set(curriculum.places.flat))]
+        used = [curriculum.tuples[place] for place in sorted(set(curriculum.places.ravel().tolist()))]
         distributed.from_main(lambda: encode_texts(used, judge_encoder(config, run_dir)))
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
