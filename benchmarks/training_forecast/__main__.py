@@ -1,6 +1,6 @@
 """How near is what `check` says of a training's memory, and `check --time` of its seconds?
 
-    python -m benchmarks.training_forecast [--steps 2]
+    OMP_NUM_THREADS=1 python -m benchmarks.training_forecast [--steps 2]
 
 all-MiniLM-L6-v2, pairs of MedQuAD cut at 64 tokens, in-batch training. Each arm is a process of its own, so that the
 peak of resident memory is its own. It is asked what `check` says, then trains twice, for `--steps` steps and for one;
@@ -24,7 +24,6 @@ MINILM = {"base": "embedded", "pooling": "mean", "max_tokens": 64}
 ARMS: dict[str, dict[str, Any]] = {
     "batches of 64": {"batch_size": 64},
     "batches of 64, activation_gb = 0.2": {"batch_size": 64, "activation_gb": 0.2},
-    "batches of 64, bf16": {"batch_size": 64, "precision": "bf16"},
 }
 
 
