@@ -43,7 +43,7 @@ class KeptBm25:
         language: see `multigrain.retrieval.bm25.Words`.
 
     Raises:
-        OSError, ValueError, LookupError: the folder is damaged.
+        OSError, ValueError, LookupError, EOFError: the folder is damaged.
     """
 
     def __init__(self, folder: Path, language: str) -> None:
@@ -128,11 +128,12 @@ def kept_bm25(
     digest = hashlib.sha256(json.dumps([FORM, language, K1, B]).encode())
     for document in documents:
         ids.append(document.id)
-        digest.update(json.dumps([document.id, document.text]).encode())
+        id, text = (part.encode("utf-8", "surrogatepass") for part in (document.id, document.text))
+        digest.update(b"%d %d %b%b" % (len(id), len(text), id, text))
     folder = parent / digest.hexdigest()[:16]
     try:
         return KeptBm25(folder, language)
-    except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged by somebody
+    except (OSError, ValueError, LookupError, TypeError, EOFError):  # not there, or damaged by somebody
         with making or nullcontext(), atomic_folder(folder) as part:
             _make((document.text for document in documents), ids, language, part)
     return KeptBm25(folder, language)
