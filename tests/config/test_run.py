@@ -1,10 +1,13 @@
 import tomllib
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from multigrain.config import QUICKSTART, Config, differences, load_config
+from multigrain.config.evaluation import EvaluationSection
 from multigrain.pipeline.run_dir import to_toml
 from tests.config.text import GOOD, load
 
@@ -46,3 +49,17 @@ def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int
     }
     config = Config.model_validate(settings)
     assert Config.model_validate(tomllib.loads(to_toml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("retrievers", "fault"),
+    [
+        (["bm25", "hybrid"], 'wanted "dense" among them, for it is what is trained'),
+        ([], 'wanted "dense" among them'),
+        (["dense", "bm25", "bm25"], "wanted each once"),
+        (["dense", "splade"], "'dense', 'bm25' or 'hybrid'"),
+    ],
+)
+def test_retrievers_that_cannot_be_measured_are_refused(retrievers: list[str], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        EvaluationSection(retrievers=retrievers)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from transformers import Trainer
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.errors import LLMReplyError, RunError
+from multigrain.evaluation.metrics import is_of_model
 from multigrain.model.load import load_model
 from multigrain.pipeline import stage_table, verbs
 from multigrain.pipeline.verbs import run
@@ -57,8 +58,10 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"name", "base", "trained", "difference", "items", "counts", "seconds", "tokens", "cost"}
-    assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}
+    figures = {"base", "trained", "difference", "items", "retrieval"}
+    assert set(summary) == {"name", *figures, "counts", "seconds", "tokens", "cost"}
+    metrics = {metric for metric in summary["trained"]["held-out"] if is_of_model(metric)}
+    assert metrics == {"nDCG@10", "MRR@10", "Recall@100"} and len(summary["trained"]["held-out"]) == 9
     value, low, high = summary["difference"]["held-out"]["nDCG@10"]
     assert low <= value <= high
     assert summary["tokens"] > 0
@@ -202,6 +205,7 @@ def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -
         "training/checkpoints/checkpoint-2",
         "training/checkpoints/checkpoint-6",
         "training/model",
+        "search/bm25",
         "evaluation/per_query.jsonl",
         "model.part",
     )

@@ -92,9 +92,8 @@ def _index(run_dir: RunDir, documents: Corpus) -> Iterator[KeptBm25]:
     """Give the run's index of BM25; one of its own, for a moment, where the folder has none and cannot get one."""
     language = read_settings(run_dir.config).get("mining", {}).get("language", MiningSection().language)
     try:
-        with run_dir.lock():
-            index = kept_bm25(documents, language, run_dir.bm25)
-    except (OSError, RunError):  # it may only be read, or a run is at work in it
+        index = kept_bm25(documents, language, run_dir.bm25, making=run_dir.lock())
+    except (OSError, RunError):  # none is there, and it may only be read, or a run is at work in it
         with TemporaryDirectory() as folder:
             yield kept_bm25(documents, language, Path(folder))
         return

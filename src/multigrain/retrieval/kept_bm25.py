@@ -12,9 +12,9 @@ Letters: N documents, Q queries, V distinct words of the corpus, E pairs of a do
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class KeptBm25:
         language: see `multigrain.retrieval.bm25.Words`.
 
     Raises:
-        OSError, ValueError, LookupError: the folder is damaged.
+        OSError, ValueError, LookupError, EOFError: the folder is damaged.
     """
 
     def __init__(self, folder: Path, language: str) -> None:
@@ -108,7 +108,9 @@ class KeptBm25:
         return best
 
 
-def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> KeptBm25:
+def kept_bm25(
+    documents: Iterable[Document], language: str, parent: Path, making: AbstractContextManager[object] | None = None
+) -> KeptBm25:
     """Return the index of a corpus; make it where the folder does not have it, or has it damaged.
 
     Indexes of other corpora stay. Each is in a folder of its own, whose name is a digest of ids, texts and language.
@@ -117,6 +119,7 @@ def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> Kep
         documents: the corpus, read once or twice, each time anew.
         language: see `multigrain.retrieval.bm25.Words`.
         parent: where the folders of indexes lie; written atomically, so a killed process leaves no half of one.
+        making: is entered while an index is made, such as a lock; not where there is one.
 
     Raises:
         OSError: the folder cannot be written.
@@ -125,15 +128,14 @@ def kept_bm25(documents: Iterable[Document], language: str, parent: Path) -> Kep
     digest = hashlib.sha256(json.dumps([FORM, language, K1, B]).encode())
     for document in documents:
         ids.append(document.id)
-        digest.update(json.dumps([document.id, document.text]).encode())
+        id, text = (part.encode("utf-8", "surrogatepass") for part in (document.id, document.text))
+        digest.update(b"%d %d %b%b" % (len(id), len(text), id, text))
     folder = parent / digest.hexdigest()[:16]
-    if folder.is_dir():
-        try:
-            return KeptBm25(folder, language)
-        except (OSError, ValueError, LookupError, TypeError):
-            shutil.rmtree(folder)  # damaged by somebody: it is only ever whole
-    with atomic_folder(folder) as part:
-        _make((document.text for document in documents), ids, language, part)
+    try:
+        return KeptBm25(folder, language)
+    except (OSError, ValueError, LookupError, TypeError, EOFError):  # not there, or damaged by somebody
+        with making or nullcontext(), atomic_folder(folder) as part:
+            _make((document.text for document in documents), ids, language, part)
     return KeptBm25(folder, language)
 
 
