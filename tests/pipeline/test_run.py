@@ -39,7 +39,9 @@ RESULTS = (
 
 def results(folder: Path) -> dict[str, bytes]:
     """The bytes of each; how fast the training went is left out."""
-    return {name: re.sub(rb'"tokens_per_second": [\d.]+, ', b"", (folder / name).read_bytes()) for name in RESULTS}
+    return {
+        name: re.sub(rb'"(tokens_per_second|seconds)": [\d.]+, ', b"", (folder / name).read_bytes()) for name in RESULTS
+    }
 
 
 def seconds_of(folder: Path) -> dict[str, float]:

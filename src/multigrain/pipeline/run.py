@@ -147,5 +147,5 @@ def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
     if outdated:
         fault = f"{name}, a stage before, comes out otherwise with these settings or input files"
         return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
-    verb = "synthesize" if name in ("data", "pairs") else name
+    verb = {"data": "synthesize", "pairs": "synthesize", "baseline": "evaluate"}.get(name, name)
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")

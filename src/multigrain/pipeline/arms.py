@@ -1,0 +1,69 @@
+"""The arms of the baseline that a run has: models that sentence-transformers has trained on the run's pairs."""
+
+import json
+from typing import Any
+
+from multigrain.config import Config
+from multigrain.evaluation.evaluate import Evaluation
+from multigrain.model.encode import CachedEncoder
+from multigrain.pipeline.encoders import trained_encoder
+from multigrain.pipeline.run_dir import RunDir
+
+IN_BATCH, MINED = "in-batch", "mined"
+ARMS = (IN_BATCH, MINED)
+
+
+def has_baseline(config: Config) -> bool:
+    """Tell whether the run may train what its own model is compared with."""
+    against = config.baseline.against
+    return against == "stock" or (against == "auto" and config.model.lora is None)
+
+
+def arms_of(config: Config, run_dir: RunDir) -> list[str]:
+    """Return the names of the arms that are trained; none where the run has no baseline."""
+    if not has_baseline(config) or not run_dir.arms.is_file():
+        return []
+    return list(json.loads(run_dir.arms.read_text(encoding="utf-8"))["arms"])
+
+
+def arm_encoders(config: Config, run_dir: RunDir) -> dict[str, CachedEncoder]:
+    """Return the encoder of each arm, by the arm's name."""
+    precision = config.evaluation.precision
+    return {
+        arm: trained_encoder(run_dir.baseline / arm, run_dir.arm_vectors(arm), precision)
+        for arm in arms_of(config, run_dir)
+    }
+
+
+def compared_with_arms(
+    base: Evaluation, trained: Evaluation, arms: dict[str, Evaluation], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Compare the trained model with each arm, and each arm with the base, on one task.
+
+    Returns:
+        By arm: `scores` (metric -> value), `trained_over` (metric -> trained - arm, and the ends of its 95 % interval)
+        and `over_base` (metric -> arm - base, and the same).
+    """
+    from multigrain.evaluation.metrics import overall
+
+    return {
+        arm: {
+            "scores": overall(measured.scores.values()),
+            "trained_over": differences(measured, trained, seed),
+            "over_base": differences(base, measured, seed),
+        }
+        for arm, measured in arms.items()
+    }
+
+
+def differences(before: Evaluation, after: Evaluation, seed: int) -> dict[str, Any]:
+    """Return after - before in each metric, with the ends of its 95 % interval, paired over the items."""
+    from multigrain.evaluation.metrics import overall
+    from multigrain.evaluation.significance import ids_of, paired_bootstrap, sample_of
+
+    found = {}
+    for metric in overall(before.scores.values()):
+        ids = ids_of(before.scores, metric)
+        samples = [sample_of([measured.scores], metric, ids) for measured in (before, after)]
+        found[metric] = paired_bootstrap(*samples, seed)
+    return found

@@ -1,0 +1,153 @@
+"""Train what users have already, for as long as the run's own training took: sentence-transformers' own trainer."""
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multigrain.config import Config
+from multigrain.data.jsonl import read_documents, read_objects, read_pairs
+from multigrain.errors import DataError, RunError
+from multigrain.files import atomic_folder, count_lines, digest_of, write_json
+from multigrain.model.files import model_digest
+from multigrain.model.roles import with_prompts
+from multigrain.pipeline.arms import ARMS, MINED
+from multigrain.pipeline.encoders import base_encoder
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import Result
+from multigrain.terminal import counted, say
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+    from multigrain.training.stock import StockTraining
+
+MOST_SECONDS = 1800
+"""Seconds that the run's own training may have taken (see `seconds_used`), so that `auto` trains twice more."""
+MOST_DOCUMENTS = MOST_PAIRS = 100_000
+"""Documents and pairs up to which `auto` mines: the cosines of all pairs and documents take minutes."""
+
+ADVICE = "sentence-transformers holds a batch as a whole. Lower training.batch_size, or go without: --against none"
+
+
+def baseline(config: Config, run_dir: RunDir) -> Result:
+    """Train each arm of the baseline that is not trained yet.
+
+    Raises:
+        RunError: nobody knows how long the run's own training took, or memory did not suffice.
+    """
+    seconds = _seconds_of_training(run_dir)
+    if config.baseline.against == "auto" and (reason := _reason_to_leave_out(run_dir, seconds)):
+        say(f"  no baseline, because {reason}. To have it all the same: --against stock")
+        write_json(run_dir.arms, {"arms": {}, "left_out": reason})
+        return Result({"arms": 0})
+    if seconds is None:
+        raise RunError(f"{run_dir.training_log}: does not say what each step took. Run: multigrain train --force")
+    arms = {arm: plan for arm in ARMS if (plan := _trained(arm, seconds, config, run_dir))}
+    write_json(run_dir.arms, {"arms": arms, "seconds": seconds})
+    shutil.rmtree(_checkpoints(run_dir), ignore_errors=True)
+    return Result({"arms": len(arms), **{f"{arm}_steps": plan["steps"] for arm, plan in arms.items()}})
+
+
+def _seconds_of_training(run_dir: RunDir) -> float | None:
+    """Return what the steps of the run's own training have cost; None where its log does not say so."""
+    with suppress(DataError, KeyError, TypeError):
+        steps = (line for _, line in read_objects(run_dir.training_log) if "held_out" not in line)
+        return round(sum(line["seconds"] for line in steps), 3) or None
+    return None
+
+
+def _reason_to_leave_out(run_dir: RunDir, seconds: float | None) -> str | None:
+    """Return why `auto` trains no baseline, or None."""
+    if seconds is None:
+        return "the log of the training does not say what it cost"
+    if seconds > MOST_SECONDS:
+        return f"it would take twice the {seconds / 60:.0f} minutes of the training itself"
+    for path, most, what in (
+        (run_dir.corpus, MOST_DOCUMENTS, "documents"),
+        (run_dir.train_pairs, MOST_PAIRS, "training pairs"),
+    ):
+        if (count := count_lines(path)) > most:
+            return f"there are {count:,} {what}, and it would mine among them (at most {most:,})"
+    return None
+
+
+def _checkpoints(run_dir: RunDir) -> Path:
+    return run_dir.baseline / "checkpoints"
+
+
+def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[str, Any] | None:
+    """Train an arm, if that is not done yet; return what it is trained with, or None where it cannot be trained."""
+    folder, note = run_dir.baseline / arm, run_dir.arm_plan(arm)
+    fingerprint = _fingerprint(arm, seconds, config, run_dir)
+    plan = _plan(note)
+    if plan.get("fingerprint") != fingerprint:
+        for stale in (folder, _checkpoints(run_dir) / arm):
+            shutil.rmtree(stale, ignore_errors=True)
+        plan = {"fingerprint": fingerprint}
+    elif folder.is_dir():
+        say(f"  {arm}: trained already ({counted(plan['steps'], 'steps')})")
+        return plan
+    from multigrain.training.train import memory_explained
+
+    training = _training(arm, config, run_dir)
+    if len(training.rows) < 2:
+        say(f"  no arm {arm}: too few pairs have enough negatives that are surely none of their answers")
+        return None
+    with memory_explained(ADVICE):
+        if "steps" not in plan:
+            steps = training.steps_within(seconds, _base(config))
+            plan |= {"steps": steps, "pairs": len(training.rows), "batch_size": training.batch_size}
+            write_json(note, plan)
+        _train(arm, training, plan["steps"], config, run_dir)
+    return plan
+
+
+def _plan(note: Path) -> dict[str, Any]:
+    """Return what an arm is trained with; nothing where nothing is planned, or the file is damaged."""
+    with suppress(OSError, ValueError):
+        return dict(json.loads(note.read_text(encoding="utf-8")))
+    return {}
+
+
+def _fingerprint(arm: str, seconds: float, config: Config, run_dir: RunDir) -> str:
+    """Return a digest of all that decides how an arm comes out."""
+    files = [digest_of(run_dir.train_pairs)] + ([digest_of(run_dir.corpus)] if arm == MINED else [])
+    settings = config.fingerprint("seed", "model", "training")
+    return config.digest([arm, seconds, settings, *files, model_digest(config.model.base)])
+
+
+def _training(arm: str, config: Config, run_dir: RunDir) -> "StockTraining":
+    """Return the arm's training: the run's training pairs, with negatives if the arm has mined ones.
+
+    Documents that are held out are no negatives, as in the run's own mining.
+    """
+    from multigrain.training.stock import StockTraining, mined_rows, pair_rows
+
+    rows: Dataset = pair_rows(list(read_pairs(run_dir.train_pairs)))
+    if arm == MINED:
+        texts = [document.text for document in read_documents(run_dir.corpus) if document.split != "held_out"]
+        rows = mined_rows(rows, texts, base_encoder(config, run_dir))
+    return StockTraining(rows, config.training, config.training_seed)
+
+
+def _base(config: Config) -> "SentenceTransformer":
+    """Load the base as it is, with the prompts that it is measured with, cutting texts where training does."""
+    from multigrain.model.load import load_base
+
+    section = config.model
+    model = load_base(section.base, min(section.max_tokens, config.training.max_tokens or section.max_tokens))
+    model.prompts = {**with_prompts(model.prompts, section.query_prompt, section.document_prompt)}
+    return model
+
+
+def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> None:
+    from multigrain.model.load import load_base
+
+    model = _base(config)
+    training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
+    model.max_seq_length = load_base(config.model.base, config.model.max_tokens).max_seq_length
+    with atomic_folder(run_dir.baseline / arm) as part:
+        model.save_pretrained(str(part), create_model_card=False)
