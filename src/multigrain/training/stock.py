@@ -105,6 +105,11 @@ class StockTraining:
         """Rows of a step: few rows do not fill the batch that is wanted."""
         return min(self.section.batch_size, len(self.rows))
 
+    @property
+    def negatives(self) -> int:
+        """Mined negatives of each pair."""
+        return len(self.rows.column_names) - len(("anchor", "positive"))
+
     def steps_within(self, seconds: float, model: SentenceTransformer) -> int:
         """Return how many steps take so many seconds (see `seconds_used`), by the mean of a few timed ones; at least 1.
 

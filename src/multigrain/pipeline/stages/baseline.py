@@ -11,9 +11,8 @@ from multigrain.data.jsonl import read_documents, read_objects, read_pairs
 from multigrain.errors import DataError, RunError
 from multigrain.files import atomic_folder, count_lines, digest_of, write_json
 from multigrain.model.files import model_digest
-from multigrain.model.roles import with_prompts
 from multigrain.pipeline.arms import ARMS, MINED
-from multigrain.pipeline.encoders import base_encoder
+from multigrain.pipeline.encoders import base_encoder, load_measured_base
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.terminal import counted, say
@@ -98,8 +97,9 @@ def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[
         return None
     with memory_explained(ADVICE):
         if "steps" not in plan:
-            steps = training.steps_within(seconds, _base(config))
-            plan |= {"steps": steps, "pairs": len(training.rows), "batch_size": training.batch_size}
+            steps = training.steps_within(seconds, _base(config)[0])
+            plan |= {"steps": steps, "batch_size": training.batch_size, "pairs": len(training.rows)}
+            plan["negatives"] = training.negatives
             write_json(note, plan)
         _train(arm, training, plan["steps"], config, run_dir)
     return plan
@@ -133,21 +133,18 @@ def _training(arm: str, config: Config, run_dir: RunDir) -> "StockTraining":
     return StockTraining(rows, config.training, config.training_seed)
 
 
-def _base(config: Config) -> "SentenceTransformer":
-    """Load the base as it is, with the prompts that it is measured with, cutting texts where training does."""
-    from multigrain.model.load import load_base
-
-    section = config.model
-    model = load_base(section.base, min(section.max_tokens, config.training.max_tokens or section.max_tokens))
-    model.prompts = {**with_prompts(model.prompts, section.query_prompt, section.document_prompt)}
-    return model
+def _base(config: Config) -> tuple["SentenceTransformer", int | None]:
+    """Load the base as it is measured, but cutting texts where training does; and return where it cuts them itself."""
+    model = load_measured_base(config)
+    full_length = model.max_seq_length
+    if config.training.max_tokens and full_length:
+        model.max_seq_length = min(config.training.max_tokens, full_length)
+    return model, full_length
 
 
 def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> None:
-    from multigrain.model.load import load_base
-
-    model = _base(config)
+    model, full_length = _base(config)
     training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
-    model.max_seq_length = load_base(config.model.base, config.model.max_tokens).max_seq_length
+    model.max_seq_length = full_length
     with atomic_folder(run_dir.baseline / arm) as part:
         model.save_pretrained(str(part), create_model_card=False)
