@@ -54,11 +54,16 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert err == ""
     *_, table, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
     assert table.startswith("task      metric") and "held-out  nDCG@10" in table
-    assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
+    head, only = verdict.splitlines()
+    assert head.split()[:2] == ["verdict", "against"]
+    assert re.fullmatch(r"(WIN|LEVEL|LOSS) +base +held-out +nDCG@10 +[+-]\d\.\d{3} +\[.+\]", only)
     assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {"name", "base", "trained", "difference", "items", "counts", "seconds", "tokens", "cost"}
+    assert set(summary) == {
+        *("name", "base", "trained", "difference", "items", "arms", "verdict", "exported"),
+        *("counts", "seconds", "tokens", "cost"),
+    }
     assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}
     value, low, high = summary["difference"]["held-out"]["nDCG@10"]
     assert low <= value <= high

@@ -107,7 +107,9 @@ def choose(task: str, metric: str, items: Mapping[str, Scores], seed: int, force
     if len(dev) >= FEW:
         if not force and values[BASE] > values[chosen.model]:
             return _with_reason(BASE, task, metric, values, len(dev))
-        return replace(chosen, over_base=_over_base(chosen.model, metric, items, rest, seed))
+        over_base = _over_base(chosen.model, metric, items, rest, seed)
+        told = f"on the other half {over_base.value:+.3f} {interval(over_base.low, over_base.high)} over its base"
+        return replace(chosen, reason=f"{chosen.reason}; {told}", over_base=over_base)
     return chosen
 
 

@@ -9,7 +9,7 @@ from multigrain.data.sources import files_of
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.files import count_lines
 from multigrain.model.files import model_files
-from multigrain.pipeline.arms import arms_of
+from multigrain.pipeline.arms import IN_BATCH, arms_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.synthesis.prompts import files_in
 
@@ -121,8 +121,12 @@ def baseline_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def baseline_writes(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the file that says which arms there are, and their models."""
-    return [run_dir.arms, *(run_dir.baseline / arm for arm in arms_of(config, run_dir))]
+    """Return the file that says which arms there are, and their models.
+
+    Where `auto` has trained none, `stock` is still to be done; where it has, these are the same.
+    """
+    arms = {*arms_of(config, run_dir)} | ({IN_BATCH} if config.baseline.against == "stock" else set())
+    return [run_dir.arms, *(run_dir.baseline / arm for arm in sorted(arms))]
 
 
 def evaluate_reads(config: Config, run_dir: RunDir) -> list[Path]:

@@ -68,7 +68,7 @@ STAGES = (
     Stage(
         name="baseline",
         work=baseline,
-        sections=("model", "training", "baseline"),
+        sections=("model", "training"),
         reads=files.baseline_reads,
         writes=files.baseline_writes,
         applies=has_baseline,
