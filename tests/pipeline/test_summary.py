@@ -8,8 +8,12 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.summary import render
 
 VERDICT = {
-    **{"task": "held-out", "metric": "nDCG@10", "against": "base", "outcome": "LEVEL"},
-    **{"difference": [0.1, 0.0, 0.2], "trained_on": True},
+    "task": "held-out",
+    "metric": "nDCG@10",
+    "against": "base",
+    "outcome": "LEVEL",
+    "difference": [0.1, 0.0, 0.2],
+    "trained_on": True,
 }
 
 

@@ -19,6 +19,14 @@ def has_baseline(config: Config) -> bool:
     return against == "stock" or (against == "auto" and config.model.lora is None)
 
 
+def described_baseline(config: Config) -> str:
+    """Say what the trained model will be compared with, beside its base."""
+    if not has_baseline(config):
+        return "none; --against stock trains with sentence-transformers too"
+    limits = "" if config.baseline.against == "stock" else ", if that and mining take minutes"
+    return f"sentence-transformers' own trainer, {' and '.join(ARMS)}, each for as long as the training{limits}"
+
+
 def arms_of(config: Config, run_dir: RunDir) -> list[str]:
     """Return the names of the arms that are trained; none where the run has no baseline."""
     if not has_baseline(config) or not run_dir.arms.is_file():

@@ -12,6 +12,7 @@ from multigrain.llm.budget import Usage
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import prompt_for
+from multigrain.pipeline.arms import described_baseline
 from multigrain.pipeline.check_inputs import read_inputs
 from multigrain.pipeline.forecast import Size, batch_of, forecast
 from multigrain.pipeline.freshness import finished, freshness_of
@@ -56,6 +57,7 @@ def check(config: Config | str | Path) -> str:
         *_model_lines(config),
         _line("prompts", _prompts(config)),
         *_training_lines(config, inputs.size),
+        _line("baseline", described_baseline(config)),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:

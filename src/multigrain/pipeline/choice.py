@@ -114,10 +114,10 @@ def choose(task: str, metric: str, items: Mapping[str, Scores], seed: int, force
 
 
 def halves(ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Cut items into two halves by a digest of their ids, so that more items leave those that are there in their order.
+    """Cut items into two halves by a digest of their ids: the same ones whatever the order of the items.
 
     >>> halves(["a", "b", "c", "d"])
-    (['d', 'b'], ['c', 'a'])
+    (['d', 'c'], ['b', 'a'])
     """
     shuffled = sorted(ids, key=_digest)
     return shuffled[: len(ids) // 2], shuffled[len(ids) // 2 :]
