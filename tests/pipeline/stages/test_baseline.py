@@ -198,7 +198,7 @@ def test_auto_leaves_out_what_takes_long(
     monkeypatch.setattr(baseline, "MOST_DOCUMENTS", 39)
     assert main(auto) == 0
     said = capsys.readouterr().err
-    assert "no baseline, because there are 40 documents" in said and "--against stock" in said
+    assert "no baseline: there are 40 documents" in said and "--against stock" in said
     assert main(auto) == 0
     assert "baseline: done already" in capsys.readouterr().err
     assert main(["run", str(run_toml), *AGAINST]) == 0  # who asks for it gets it
@@ -238,3 +238,35 @@ def test_pairs_without_negatives_leave_the_mined_arm_out(run_toml: Path, capsys:
     said = capsys.readouterr()
     assert "no arm mined" in said.err and "mined" not in said.out.split("verdict")[1]
     assert set(arms_of(load_config(run_toml))["arms"]) == {"in-batch"}
+
+
+def test_an_arm_for_which_memory_does_not_suffice(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for it hears what to do; a run that nobody asked goes on without."""
+
+    def out_of_memory(*_: Any) -> int:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GB")
+
+    monkeypatch.setattr(StockTraining, "steps_within", out_of_memory)
+    assert main(["run", str(run_toml), *AGAINST]) == 2
+    assert (
+        "holds a batch as a whole. Lower training.batch_size, or go without: --against none" in capsys.readouterr().err
+    )
+    run_dir = RunDir(load_config(run_toml).folder)
+    assert not run_dir.arms.exists() and not run_dir.scores.exists()
+    assert main(["run", str(run_toml), "--against", "auto"]) == 0
+    assert "no baseline: training: out of memory" in capsys.readouterr().err
+    assert run_dir.model.is_dir()
+
+
+def test_an_arm_whose_weights_are_no_numbers_is_left_out(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverging(_self: StockTraining, model: Any, *_: Any) -> None:
+        next(model.parameters()).data[0] = float("nan")
+
+    monkeypatch.setattr(StockTraining, "train", diverging)
+    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert "no arm in-batch: its weights are no numbers" in capsys.readouterr().err
+    assert arms_of(load_config(run_toml))["arms"] == {}

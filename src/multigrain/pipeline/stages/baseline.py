@@ -35,19 +35,29 @@ def baseline(config: Config, run_dir: RunDir) -> Result:
     """Train each arm of the baseline that is not trained yet.
 
     Raises:
-        RunError: nobody knows how long the run's own training took, or memory did not suffice.
+        RunError: nobody knows how long the run's own training took, or memory did not suffice. Not with `auto`, which
+            then leaves the baseline out.
     """
-    seconds = _seconds_of_training(run_dir)
-    if config.baseline.against == "auto" and (reason := _reason_to_leave_out(run_dir, seconds)):
-        say(f"  no baseline, because {reason}. To have it all the same: --against stock")
-        write_json(run_dir.arms, {"arms": {}, "left_out": reason})
-        return Result({"arms": 0})
+    seconds, is_wanted = _seconds_of_training(run_dir), config.baseline.against == "stock"
+    if not is_wanted and (reason := _reason_to_leave_out(run_dir, seconds)):
+        return _left_out(reason, run_dir)
     if seconds is None:
         raise RunError(f"{run_dir.training_log}: does not say what each step took. Run: multigrain train --force")
-    arms = {arm: plan for arm in ARMS if (plan := _trained(arm, seconds, config, run_dir))}
+    try:
+        arms = {arm: plan for arm in ARMS if (plan := _trained(arm, seconds, config, run_dir))}
+    except RunError as error:
+        if is_wanted:
+            raise
+        return _left_out(str(error), run_dir)
     write_json(run_dir.arms, {"arms": arms, "seconds": seconds})
     shutil.rmtree(_checkpoints(run_dir), ignore_errors=True)
     return Result({"arms": len(arms), **{f"{arm}_steps": plan["steps"] for arm, plan in arms.items()}})
+
+
+def _left_out(reason: str, run_dir: RunDir) -> Result:
+    say(f"  no baseline: {reason}. To have it all the same: --against stock")
+    write_json(run_dir.arms, {"arms": {}, "left_out": reason})
+    return Result({"arms": 0})
 
 
 def _seconds_of_training(run_dir: RunDir) -> float | None:
@@ -101,8 +111,8 @@ def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[
             plan |= {"steps": steps, "batch_size": training.batch_size, "pairs": len(training.rows)}
             plan["negatives"] = training.negatives
             write_json(note, plan)
-        _train(arm, training, plan["steps"], config, run_dir)
-    return plan
+        is_sound = _train(arm, training, plan["steps"], config, run_dir)
+    return plan if is_sound else None
 
 
 def _plan(note: Path) -> dict[str, Any]:
@@ -142,9 +152,14 @@ def _base(config: Config) -> tuple["SentenceTransformer", int | None]:
     return model, full_length
 
 
-def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> None:
+def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> bool:
+    """Train and keep the model; return whether its weights are numbers, else it is not kept."""
     model, full_length = _base(config)
     training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
     model.max_seq_length = full_length
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        say(f"  no arm {arm}: its weights are no numbers any more; training.learning_rate is too high for it")
+        return False
     with atomic_folder(run_dir.baseline / arm) as part:
         model.save_pretrained(str(part), create_model_card=False)
+    return True
