@@ -105,7 +105,7 @@ VERBS = {
     "grade": "judge the candidates and make graded tuples of them",
     "dropped": "show which candidates grading has dropped, and why",
     "train": "train the model on the graded tuples",
-    "evaluate": "measure the trained model and its base",
+    "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the folder that others load",
     "run": "all stages, those that are done left out",
     "export-data": "write a run's graded tuples for other tools to train on",

@@ -39,9 +39,9 @@ def seconds_used(device: torch.device) -> float:
 
     Only differences between two readings mean anything.
     """
-    if device.type != "cuda":
+    if device.type == "cpu":
         return time.process_time()
-    torch.cuda.synchronize(device)
+    torch.accelerator.synchronize()  # what was sent there before may still be under way
     return time.monotonic()
 
 

@@ -149,7 +149,7 @@ class StockTraining:
             report_to=[],
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=model.device.type == "cpu",  # else transformers would refuse bf16 there
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # transformers would let several share a batch
         loss: Any = MultipleNegativesRankingLoss(model)

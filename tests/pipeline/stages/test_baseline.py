@@ -12,7 +12,7 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from multigrain.cli.main import main
-from multigrain.config import Config, load_config
+from multigrain.config import BaselineSection, Config, load_config
 from multigrain.data.jsonl import read_pairs
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
@@ -270,3 +270,25 @@ def test_an_arm_whose_weights_are_no_numbers_is_left_out(
     assert main(["run", str(run_toml), *AGAINST]) == 0
     assert "no arm in-batch: its weights are no numbers" in capsys.readouterr().err
     assert arms_of(load_config(run_toml))["arms"] == {}
+
+
+def test_precision_prompts_and_length_are_those_of_the_run(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the trainer is given; and a saved arm cuts texts where the run's model does, not where training did."""
+    config = load_config(
+        run_toml,
+        ['training.precision="bf16"', "training.max_tokens=8", 'model.query_prompt="the "', "model.pooling=mean"],
+    )
+    read: list[tuple[int, Any]] = []
+    train = StockTraining.train
+
+    def noted(self: StockTraining, model: Any, *arguments: Any) -> None:
+        trained = self._trainer(model, Path(config.output) / "unused", 1, "no").args
+        read.append((model.max_seq_length, trained.prompts))
+        assert trained.bf16 and trained.warmup_steps == 0 and trained.learning_rate == config.training.learning_rate
+        train(self, model, *arguments)
+
+    monkeypatch.setattr(StockTraining, "train", noted)
+    run(config.model_copy(update={"baseline": BaselineSection(against="stock")}))
+    assert read == [(8, {"anchor": "the ", "positive": ""})]
+    model = load_model(RunDir(config.folder).baseline / "in-batch")
+    assert model.max_seq_length == 32 and model.prompts["query"] == "the "
