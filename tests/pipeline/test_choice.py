@@ -124,7 +124,7 @@ def test_an_arm_is_exported_with_a_card_of_its_own(
     assert (run_dir.model / "model.safetensors").samefile(run_dir.baseline / "in-batch" / "model.safetensors")
     card: Any = ModelCard.load(run_dir.model / "README.md")
     scores = json.loads(run_dir.scores.read_text())
-    figures = scores["arms"]["held-out"]["in-batch"]["scores"]
+    figures = scores["others"]["held-out"]["in-batch"]["scores"]
     assert {result.metric_name: result.metric_value for result in card.data.eval_results} == pytest.approx(
         figures, abs=1e-4
     )

@@ -61,7 +61,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {
-        *("name", "base", "trained", "difference", "items", "arms", "verdict", "exported"),
+        *("name", "base", "trained", "difference", "items", "others", "verdict", "exported"),
         *("counts", "seconds", "tokens", "cost"),
     }
     assert set(summary["trained"]["held-out"]) == {"nDCG@10", "MRR@10", "Recall@100"}

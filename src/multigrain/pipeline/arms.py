@@ -11,6 +11,10 @@ from multigrain.pipeline.run_dir import RunDir
 
 IN_BATCH, MINED = "in-batch", "mined"
 ARMS = (IN_BATCH, MINED)
+OF_BM25, OF_BOTH = " bm25", " hybrid"
+"""The endings of the metrics of BM25, and of a model and BM25 together."""
+WITHOUT_TRAINING = {OF_BM25: "BM25", OF_BOTH: "base + BM25"}
+"""Searches that need no training, by the ending of their metrics among those of the base."""
 
 
 def has_baseline(config: Config) -> bool:
@@ -43,35 +47,49 @@ def arm_encoders(config: Config, run_dir: RunDir) -> dict[str, CachedEncoder]:
     }
 
 
-def compared_with_arms(
+def compared_with_others(
     base: Evaluation, trained: Evaluation, arms: dict[str, Evaluation], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Compare the trained model with each arm, and each arm with the base, on one task.
+    """Compare the trained model with each arm, and with what BM25 finds without any training, on one task.
 
     Returns:
-        By arm: `scores` (metric -> value), `trained_over` (metric -> trained - arm, and the ends of its 95 % interval)
-        and `over_base` (metric -> arm - base, and the same).
+        By name: `trained_over` (metric -> trained - it, and the ends of the 95 % interval); of arms `scores` (metric ->
+        value) and `over_base` (metric -> arm - base, and the same) too.
     """
     from multigrain.evaluation.metrics import overall
 
-    return {
-        arm: {
+    found: dict[str, dict[str, Any]] = {}
+    for arm, measured in arms.items():
+        found[arm] = {
             "scores": overall(measured.scores.values()),
             "trained_over": differences(measured, trained, seed),
             "over_base": differences(base, measured, seed),
         }
-        for arm, measured in arms.items()
-    }
+    for name, searched in _without_training(base).items():
+        found[name] = {"trained_over": differences(searched, trained, seed)}
+    return found
+
+
+def _without_training(base: Evaluation) -> dict[str, Evaluation]:
+    """Return what is found by BM25 alone, and by base and BM25 together, where they were measured beside the base."""
+    first = next(iter(next(iter(base.scores.values()), {})), "")
+    found: dict[str, Evaluation] = {}
+    for ending, name in WITHOUT_TRAINING.items():
+        scores = {id: {first: item[first + ending]} for id, item in base.scores.items() if first + ending in item}
+        if scores:
+            found[name] = Evaluation(scores)
+    return found
 
 
 def differences(before: Evaluation, after: Evaluation, seed: int) -> dict[str, Any]:
-    """Return after - before in each metric, with the ends of its 95 % interval, paired over the items."""
+    """Return after - before in each metric of both, with the ends of its 95 % interval, paired over the items."""
     from multigrain.evaluation.metrics import overall
     from multigrain.evaluation.significance import ids_of, paired_bootstrap, sample_of
 
-    found = {}
+    shared, found = overall(after.scores.values()), {}
     for metric in overall(before.scores.values()):
-        ids = ids_of(before.scores, metric)
-        samples = [sample_of([measured.scores], metric, ids) for measured in (before, after)]
-        found[metric] = paired_bootstrap(*samples, seed)
+        if metric in shared:
+            ids = ids_of(before.scores, metric)
+            samples = [sample_of([measured.scores], metric, ids) for measured in (before, after)]
+            found[metric] = paired_bootstrap(*samples, seed)
     return found

@@ -155,7 +155,7 @@ def as_exported(summary: Mapping[str, Any], model: str) -> dict[str, Any]:
         return dict(summary)
     if model == BASE:
         return {**summary, "trained": summary["base"], "difference": _no_differences(summary["base"])}
-    tasks = {task: arms[model] for task, arms in summary["arms"].items() if model in arms}
+    tasks = {task: others[model] for task, others in summary["others"].items() if model in others}
     trained = {task: arm["scores"] for task, arm in tasks.items()}
     return {**summary, "trained": trained, "difference": {task: arm["over_base"] for task, arm in tasks.items()}}
 

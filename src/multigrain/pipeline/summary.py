@@ -29,7 +29,7 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
         finished: the stages that are done.
     """
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}, "arms": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}, "others": {}}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
         scores = {name: known.get(name, {}) for name in scores}

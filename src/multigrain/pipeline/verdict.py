@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from multigrain.config import Config
 from multigrain.evaluation.tasks import BEIR, HELD_OUT, name_of
+from multigrain.pipeline.arms import OF_BOTH, WITHOUT_TRAINING
 
 BASE = "base"
 
@@ -39,8 +40,8 @@ def verdicts(config: Config, scores: Mapping[str, Any]) -> list[Verdict]:
 
     Args:
         config: the run.
-        scores: what `scores.json` holds: `difference` (task -> metric -> trained - base, with its interval) and `arms`
-            (task -> name -> `trained_over`, which is the same of another model).
+        scores: what `scores.json` holds: `difference` (task -> metric -> trained - base, with its interval) and
+            `others` (task -> name -> `trained_over`, which is the same of another model or search).
     """
     found = [verdict for task in scores["difference"] for verdict in _on_task(task, config, scores)]
     return sorted(found, key=_rank)
@@ -51,10 +52,14 @@ def _rank(verdict: Verdict) -> tuple[bool, bool]:
 
 
 def _on_task(task: str, config: Config, scores: Mapping[str, Any]) -> Iterator[Verdict]:
-    others = {BASE: scores["difference"][task]}
-    others |= {name: arm["trained_over"] for name, arm in scores.get("arms", {}).get(task, {}).items()}
-    for name, differences in others.items():
-        metric, (value, low, high) = next(iter(differences.items()))
+    to_base = scores["difference"][task]
+    first = next(iter(to_base))
+    others = [(BASE, first, to_base[first])]
+    for name, other in scores.get("others", {}).get(task, {}).items():
+        others.append((name, first, other["trained_over"][first]))
+    if (with_bm25 := first + OF_BOTH) in to_base:  # with BM25 on both sides
+        others.append((WITHOUT_TRAINING[OF_BOTH], with_bm25, to_base[with_bm25]))
+    for name, metric, (value, low, high) in others:
         if low is not None and high is not None:
             outcome = outcome_of(low, high)
             yield Verdict(task, metric, name, outcome, (value, low, high), _is_trained_on(task, config))

@@ -115,10 +115,10 @@ def test_arms_are_measured_as_the_trained_model_is(
             return encode(model, texts, role, "test")
 
         expected = evaluate(task, embed).scores
-        assert scores["arms"]["held-out"][arm]["scores"] == pytest.approx(overall(expected.values()), abs=1e-6)
+        assert scores["others"]["held-out"][arm]["scores"] == pytest.approx(overall(expected.values()), abs=1e-6)
         assert {item["query"]: item[arm] for item in items} == expected
         over_base, trained_over = (
-            scores["arms"]["held-out"][arm][name]["nDCG@10"][0] for name in ("over_base", "trained_over")
+            scores["others"]["held-out"][arm][name]["nDCG@10"][0] for name in ("over_base", "trained_over")
         )
         assert over_base + trained_over == pytest.approx(scores["difference"]["held-out"]["nDCG@10"][0])
     *_, verdict = shown.out.strip().split("\n\n")
@@ -138,7 +138,7 @@ def test_arms_are_measured_as_the_trained_model_is(
     assert main(["run", str(run_toml), "--against", "auto"]) == 0
     assert "baseline: done already (2 arms" in capsys.readouterr().err
     assert main(["run", str(run_toml), "--against", "none", "--force"]) == 0
-    assert json.loads(run_dir.scores.read_text())["arms"]["held-out"] == {}
+    assert json.loads(run_dir.scores.read_text())["others"]["held-out"] == {}
 
 
 def test_an_arm_costs_what_the_training_cost(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.roles import with_prompts
-from multigrain.pipeline.arms import arm_encoders, compared_with_arms, differences
+from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir
@@ -35,7 +35,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     own = own_documents(run_dir)
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
     base_embed, arms_embed = base_encoder(config, run_dir), arm_encoders(config, run_dir)
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}, "arms": {}}
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}, "others": {}}
     compared = held_out[:COMPARED] or list(islice(read_pairs(run_dir.train_pairs), COMPARED))
     fault = collapse_fault(base_embed, trained_embed, compared, run_dir)
     measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
@@ -49,7 +49,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         base, trained = evaluate_task(task, base_embed), evaluate_task(task, trained_embed)
         arms = {arm: evaluate_task(task, embed) for arm, embed in arms_embed.items()}
         _add(scores, _compared(task, base, trained, config.seed))
-        scores["arms"][task.name] = compared_with_arms(base, trained, arms, config.seed)
+        scores["others"][task.name] = compared_with_others(base, trained, arms, config.seed)
         measured.append((task, base, trained, arms))
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
