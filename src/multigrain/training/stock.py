@@ -122,12 +122,17 @@ class StockTraining:
             trainer.train()
         return max(1, round(seconds / max(fmean(clock.seconds[1:]), 1e-6)))
 
-    def train(self, model: SentenceTransformer, folder: Path, steps: int, description: str) -> None:
-        """Train in place. A training that was interrupted goes on from its last complete checkpoint in `folder`."""
+    def train(self, model: SentenceTransformer, folder: Path, steps: int, description: str) -> float:
+        """Train in place; return the seconds of the steps that were done now (see `seconds_used`).
+
+        A training that was interrupted goes on from its last complete checkpoint in `folder`.
+        """
         trainer = self._trainer(model, folder, steps, save_strategy="steps")
         with meter(description, steps) as progress:
-            trainer.add_callback(StepClock(progress))
+            clock = StepClock(progress)
+            trainer.add_callback(clock)
             trainer.train(resume_from_checkpoint=last_checkpoint(folder, self.batch_size))
+        return sum(clock.seconds)
 
     def _trainer(
         self, model: SentenceTransformer, folder: Path, steps: int, save_strategy: str

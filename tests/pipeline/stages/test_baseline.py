@@ -263,8 +263,9 @@ def test_an_arm_for_which_memory_does_not_suffice(
 def test_an_arm_whose_weights_are_no_numbers_is_left_out(
     run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def diverging(_self: StockTraining, model: Any, *_: Any) -> None:
+    def diverging(_self: StockTraining, model: Any, *_: Any) -> float:
         next(model.parameters()).data[0] = float("nan")
+        return 0.0
 
     monkeypatch.setattr(StockTraining, "train", diverging)
     assert main(["run", str(run_toml), *AGAINST]) == 0
@@ -281,11 +282,11 @@ def test_precision_prompts_and_length_are_those_of_the_run(run_toml: Path, monke
     read: list[tuple[int, Any]] = []
     train = StockTraining.train
 
-    def noted(self: StockTraining, model: Any, *arguments: Any) -> None:
+    def noted(self: StockTraining, model: Any, *arguments: Any) -> float:
         trained = self._trainer(model, Path(config.output) / "unused", 1, "no").args
         read.append((model.max_seq_length, trained.prompts))
         assert trained.bf16 and trained.warmup_steps == 0 and trained.learning_rate == config.training.learning_rate
-        train(self, model, *arguments)
+        return train(self, model, *arguments)
 
     monkeypatch.setattr(StockTraining, "train", noted)
     run(config.model_copy(update={"baseline": BaselineSection(against="stock")}))

@@ -155,7 +155,8 @@ def _base(config: Config) -> tuple["SentenceTransformer", int | None]:
 def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> bool:
     """Train and keep the model; return whether its weights are numbers, else it is not kept."""
     model, full_length = _base(config)
-    training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
+    seconds = training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
+    say(f"  {arm}: {counted(steps, 'steps')}, {seconds:.0f} s of computing")
     model.max_seq_length = full_length
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
         say(f"  no arm {arm}: its weights are no numbers any more; training.learning_rate is too high for it")
