@@ -90,6 +90,6 @@ def differences(before: Evaluation, after: Evaluation, seed: int) -> dict[str, A
     for metric in overall(before.scores.values()):
         if metric in shared:
             ids = ids_of(before.scores, metric)
-            samples = [sample_of([measured.scores], metric, ids) for measured in (before, after)]
-            found[metric] = paired_bootstrap(*samples, seed)
+            one, other = (sample_of([measured.scores], metric, ids) for measured in (before, after))
+            found[metric] = paired_bootstrap(one, other, seed)
     return found
