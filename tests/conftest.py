@@ -103,6 +103,7 @@ def run_toml(tmp_path: Path, tiny_encoder: Path, write_jsonl: Callable[..., Path
 name = "tiny"
 output = "{tmp_path / "runs"}"
 evaluation.precision = "fp32"  # so that outcomes do not depend on the machine
+baseline.against = "none"
 [data]
 pairs = "pairs.jsonl"
 held_out = 0.25

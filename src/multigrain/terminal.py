@@ -359,3 +359,21 @@ def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
                 difference=f"{value:+.3f}",
                 interval=interval(low, high),
             )
+
+
+VERDICT_HEAD = ("verdict", "against", "task", "metric", "trained - it", "95 % interval")
+"""The names of the columns of `verdict_rows`, of which the first four are texts."""
+
+
+def verdict_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield one row for each verdict in `summary.json`, see `multigrain.pipeline.verdict`.
+
+    >>> verdict = {"outcome": "WIN", "against": "base", "task": "sts:x", "metric": "Spearman", "trained_on": False}
+    >>> next(verdict_rows({"verdict": [{**verdict, "difference": (0.25, 0.125, 0.375)}]}))[2:5]
+    ('sts:x (not trained on)', 'Spearman', '+0.250')
+    """
+    for verdict in summary["verdict"]:
+        value, low, high = verdict["difference"]
+        task = verdict["task"] if verdict["trained_on"] else f"{verdict['task']} (not trained on)"
+        texts = (verdict["outcome"], verdict["against"], task, verdict["metric"])
+        yield (*texts, f"{value:+.3f}", interval(low, high))

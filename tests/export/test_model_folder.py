@@ -22,6 +22,7 @@ SUMMARY: dict[str, Any] = {
     "base": {"held-out": {"nDCG@10": 0.5}},
     "trained": {"held-out": {"nDCG@10": 0.625}},
     "difference": {"held-out": {"nDCG@10": [0.125, 0.1, 0.15]}},
+    "verdict": [],
     "counts": {
         "train_pairs": 11,
         "held_out_pairs": 22,

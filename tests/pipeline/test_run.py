@@ -40,7 +40,9 @@ RESULTS = (
 
 def results(folder: Path) -> dict[str, bytes]:
     """The bytes of each; how fast the training went is left out."""
-    return {name: re.sub(rb'"tokens_per_second": [\d.]+, ', b"", (folder / name).read_bytes()) for name in RESULTS}
+    return {
+        name: re.sub(rb'"(tokens_per_second|seconds)": [\d.]+, ', b"", (folder / name).read_bytes()) for name in RESULTS
+    }
 
 
 def seconds_of(folder: Path) -> dict[str, float]:
@@ -54,12 +56,16 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     *_, table, retrievers, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
     assert table.startswith("task      metric") and "held-out  nDCG@10" in table
     assert retrievers.startswith("task                model") and "answers  by hybrid (cosine + 0.3 BM25)" in retrievers
-    assert re.fullmatch(r"verdict  (better|worse|no clear difference).* on held-out \(nDCG@10\)", verdict)
+    head, only = verdict.splitlines()
+    assert head.split()[:2] == ["verdict", "against"]
+    assert re.fullmatch(r"(WIN|LEVEL|LOSS) +base +held-out +nDCG@10 +[+-]\d\.\d{3} +\[.+\]", only)
     assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
-    figures = {"base", "trained", "difference", "items", "retrieval"}
-    assert set(summary) == {"name", *figures, "counts", "seconds", "tokens", "cost"}
+    assert set(summary) == {
+        *("name", "base", "trained", "difference", "items", "others", "retrieval", "verdict", "exported"),
+        *("counts", "seconds", "tokens", "cost"),
+    }
     metrics = {metric for metric in summary["trained"]["held-out"] if is_of_model(metric)}
     assert metrics == {"nDCG@10", "MRR@10", "Recall@100"} and len(summary["trained"]["held-out"]) == 9
     value, low, high = summary["difference"]["held-out"]["nDCG@10"]

@@ -7,6 +7,15 @@ from multigrain.files import write_json
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.summary import render
 
+VERDICT = {
+    "task": "held-out",
+    "metric": "nDCG@10",
+    "against": "base",
+    "outcome": "LEVEL",
+    "difference": [0.1, 0.0, 0.2],
+    "trained_on": True,
+}
+
 
 def test_few_items_are_told_beside_the_figure(run_toml: Path) -> None:
     summary = {
@@ -17,6 +26,7 @@ def test_few_items_are_told_beside_the_figure(run_toml: Path) -> None:
         "trained": {"held-out": {"nDCG@10": 0.6}},
         "difference": {"held-out": {"nDCG@10": [0.1, 0.0, 0.2]}},
         "items": {"held-out": 10},
+        "verdict": [VERDICT],
     }
     config = load_config(run_toml)
     write_json(RunDir(config.folder).examples, [])

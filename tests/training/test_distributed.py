@@ -236,7 +236,9 @@ def ended(process: "subprocess.Popen[str]", code: int) -> tuple[str, str]:
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in ("tokens_per_second", "seconds")} for line in lines
+    ]
 
 
 def flat(value: Any) -> list[Any]:

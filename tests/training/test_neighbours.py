@@ -12,12 +12,13 @@ from multigrain.model.roles import Role
 from multigrain.records import GradedTuple, Negative
 from multigrain.training import neighbours as module
 from multigrain.training.curriculum import plan
-from multigrain.training.neighbours import SCALE, Neighbours, vectors_of
+from multigrain.training.neighbours import SCALE, Neighbours, Vectors, vectors_of
 
 
-def on_a_circle(*degrees: float) -> np.ndarray:
+def on_a_circle(*degrees: float) -> Vectors:
     angles = np.radians(degrees)
-    return np.rint(SCALE * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(np.int16)
+    points: Vectors = np.rint(SCALE * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(np.int16)
+    return points
 
 
 def groups(found: Sequence[int], size: int) -> list[set[int]]:

@@ -75,7 +75,9 @@ def weights(trained: nn.Module) -> dict[str, torch.Tensor]:
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """What is written of each step, but for how fast it was."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in ("tokens_per_second", "seconds")} for line in lines
+    ]
 
 
 def with_callback(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:

@@ -85,6 +85,8 @@ def _perform(options: argparse.Namespace) -> int:
     if options.verb in others:
         return others[options.verb](options)
     settings = [*options.set, "synthesis.durable=true"] if getattr(options, "durable", False) else options.set
+    if against := getattr(options, "against", None):
+        settings = [*settings, f'baseline.against="{against}"']
     return _stages(load_config(QUICKSTART if options.verb == "quickstart" else options.run, settings), options)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from multigrain.cli.exit_codes import USER
+from multigrain.config import BaselineSection
 from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
@@ -22,6 +23,7 @@ EPILOG = """examples:
   multigrain check runs/quickstart/model         does a saved model do what it says?
   multigrain run runs/quickstart                 a run folder knows its own file: goes on from where it stopped
   multigrain run examples/own_pairs.toml --set training.batch_size=16
+  multigrain run examples/own_pairs.toml --against stock    is it better than sentence-transformers' own trainer?
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
 130 stopped by Ctrl-C, SIGTERM or SIGHUP
@@ -105,7 +107,7 @@ VERBS = {
     "grade": "judge the candidates and make graded tuples of them",
     "dropped": "show which candidates grading has dropped, and why",
     "train": "train the model on the graded tuples",
-    "evaluate": "measure the trained model and its base",
+    "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the folder that others load",
     "run": "all stages, those that are done left out",
     "export-data": "write a run's graded tuples for other tools to train on",
@@ -194,6 +196,8 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         _add_run(verb)
     if name == "synthesize":
         _add_generation(verb)
+    if name in ("quickstart", "run", "evaluate"):
+        _add_against(verb)
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
@@ -201,6 +205,14 @@ def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     if name not in ("check", "dropped"):
         help = "redo what a changed setting changes; a single stage is redone in any case"
         verb.add_argument("--force", action="store_true", help=help)
+
+
+def _add_against(verb: argparse.ArgumentParser) -> None:
+    help = (
+        'what to compare with: "stock" trains with sentence-transformers\' own trainer too, for as long, once with '
+        "in-batch and once with mined negatives; same as baseline.against"
+    )
+    verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:

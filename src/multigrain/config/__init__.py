@@ -6,6 +6,7 @@ the command is run in.
 """
 
 from multigrain.config.base import Precision, Section
+from multigrain.config.baseline import BaselineSection
 from multigrain.config.contrast import ContrastSection
 from multigrain.config.export import ExportSection
 from multigrain.config.faults import explained
@@ -42,6 +43,7 @@ from multigrain.config.synthesis import QueryType, SynthesisSection
 from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 
 __all__ = [
+    "BaselineSection",
     "EXPORTED_MODEL",
     "TRAINED_MODEL",
     "Config",

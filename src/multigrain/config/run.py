@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from multigrain.config.base import Section
+from multigrain.config.baseline import BaselineSection
 from multigrain.config.data import DataSection
 from multigrain.config.evaluation import EvaluationSection
 from multigrain.config.export import ExportSection
@@ -65,6 +66,7 @@ class Config(Section):
     grading: GradingSection = GradingSection()
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
+    baseline: BaselineSection = BaselineSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 

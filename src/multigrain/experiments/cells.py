@@ -39,7 +39,7 @@ class Cell:
     @property
     def fingerprint(self) -> str:
         """A digest of all that decides the outcome, but for our own code."""
-        settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True})
+        settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True, "baseline": True})
         return Config.digest([settings, inputs_digest(self.config)])
 
     @property

@@ -1,7 +1,7 @@
 """The model card: what the model is, what it was made from, and how it was measured."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
 from multigrain.model.roles import prompt_for
 from multigrain.records import GRADES
-from multigrain.terminal import DIFFERENCE_HEAD, counted, difference_rows
+from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, verdict_rows
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
@@ -35,6 +35,9 @@ ENCODE = """queries = model.encode_query(["what somebody looks for"])
 documents = model.encode_document(["a passage", "another one"])
 print(model.similarity(queries, documents))"""
 
+OWN = "trained"
+"""The run's own model, among those of which one is exported."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -45,12 +48,18 @@ class Lesson:
         negatives: how many negatives its phases ask for, by source and grade.
         languages: of the positives, as ISO 639-1 codes.
         release: the first of sentence-transformers that loads the model.
+        model: which one it is: `trained` by the run itself, an arm of its baseline, or its `base`.
+        stock: of an arm, with what it was trained: pairs, steps and batch size.
+        choice: why it is this one.
     """
 
     phases: Sequence[PhaseSection]
     negatives: Mapping[tuple[str, int], int]
     languages: Sequence[str] = ()
     release: str = OLDEST_ANCHOR
+    model: str = OWN
+    stock: Mapping[str, Any] | None = None
+    choice: str = ""
 
 
 def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str], lesson: Lesson) -> str:
@@ -62,10 +71,9 @@ def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, st
         prompts: the model's, by name.
         lesson: what it was trained with.
     """
-    usage = (WITH_CODE if config.model.pooling == "anchor" else WITHOUT_CODE).replace("ENCODE", ENCODE)
+    with_code = lesson.model == OWN and config.model.pooling == "anchor"
+    usage = (WITH_CODE if with_code else WITHOUT_CODE).replace("ENCODE", ENCODE)
     usage += f"\n\nNeeds sentence-transformers {lesson.release} or newer.{_prompts(config, prompts)}"
-    rows = [f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in lesson.phases]
-    schedule = "\n".join(rows)
     counts = summary["counts"]
     return f"""---
 {card_metadata(config, summary, lesson.languages)}
@@ -73,7 +81,7 @@ def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, st
 
 # {config.name}
 
-A text-embedding model trained by multigrain from `{_base(config)}` ({described(config.model)}).
+{_what_it_is(config, lesson)}
 
 ## Use
 
@@ -84,11 +92,51 @@ A text-embedding model trained by multigrain from `{_base(config)}` ({described(
 Paired with the base model; the interval is a 95 % bootstrap interval of the difference.
 
 {results_table(summary)}{_by_retriever(summary)}
-
+{_verdicts(summary, lesson)}
 ## Data
 
 {_origin(config)}: {counts["train_pairs"]} for training, {counts["held_out_pairs"]} held out.
-{_used(config, counts, lesson)}
+{_training(config, counts, lesson)}
+"""
+
+
+def _what_it_is(config: Config, lesson: Lesson) -> str:
+    if lesson.model == OWN:
+        return f"A text-embedding model trained by multigrain from `{_base(config)}` ({described(config.model)})."
+    if lesson.stock is None:
+        return f"`{_base(config)}` as it is: no training on the data below was better than none."
+    trainer = "sentence-transformers' own trainer (MultipleNegativesRankingLoss"
+    mined = lesson.stock["negatives"]
+    negatives = f"{mined} negatives of `mine_hard_negatives` for each pair" if mined else "in-batch negatives"
+    return f"A text-embedding model trained from `{_base(config)}` by {trainer}, {negatives})."
+
+
+def _verdicts(summary: Mapping[str, Any], lesson: Lesson) -> str:
+    """Tell how the run's own training stands against the base and the arms, and why this model was exported."""
+    why = f"Exported is `{lesson.model}`: {lesson.choice}.\n" if lesson.choice else ""
+    if not summary["verdict"]:
+        return f"\n{why}" if why else ""
+    head = "Multigrain's own training (`trained`) against the base and against sentence-transformers' own trainer:"
+    rows = [(*row[:2], shown_source(row[2]), *row[3:]) for row in verdict_rows(summary)]
+    return "\n".join(["", why, "## Verdict", "", head, "", *_markdown(VERDICT_HEAD, rows), ""])
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
+    return [f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _training(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
+    """Tell how the model was trained, if it was."""
+    if lesson.stock is not None:
+        pairs, steps, batch = (lesson.stock[name] for name in ("pairs", "steps", "batch_size"))
+        settings = f"learning rate {config.training.learning_rate}, seed {config.training_seed}"
+        return f"The training drew from {pairs} pairs ({counted(steps, 'steps')} of {batch} each), {settings}."
+    if lesson.model != OWN:
+        return "None of it was trained on."
+    rows = [f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in lesson.phases]
+    schedule = "\n".join(rows)
+    return f"""{_used(config, counts, lesson)}
 
 ## Schedule
 
@@ -97,8 +145,7 @@ seed {config.training_seed}.{_mixed(config)}
 
 | phase | grades of negatives | steps | temperature |
 | --- | --- | --- | --- |
-{schedule}
-"""
+{schedule}"""
 
 
 def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
@@ -148,10 +195,8 @@ def _quoted(prompt: str) -> str:
 
 def results_table(summary: dict[str, Any]) -> str:
     """Return the figures of all tasks as a Markdown table."""
-    lines = [f"| {' | '.join(DIFFERENCE_HEAD)} |", "|" + " --- |" * len(DIFFERENCE_HEAD)]
     shown = [row._replace(task=shown_source(row.task)) for row in difference_rows(summary)]
-    lines += [f"| {' | '.join(row)} |" for row in shown]
-    return "\n".join(lines)
+    return "\n".join(_markdown(DIFFERENCE_HEAD, shown))
 
 
 def _by_retriever(summary: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from multigrain.llm.budget import Usage
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.roles import prompt_for
+from multigrain.pipeline.arms import described_baseline
 from multigrain.pipeline.check_inputs import read_inputs
 from multigrain.pipeline.check_memory import memory_lines
 from multigrain.pipeline.check_time import measured_training
@@ -62,6 +63,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
         _line("prompts", _prompts(config)),
         *_training_lines(config, inputs.size),
         *([_line("measured", measured.line)] if measured else []),
+        _line("baseline", described_baseline(config)),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:

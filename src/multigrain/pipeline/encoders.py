@@ -32,13 +32,7 @@ def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
 def base_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     """Return the encoder of the model that is trained, before training."""
     section, grading = config.model, config.grading
-    base = _PretrainedModel(
-        setting="model.base",
-        name=section.base,
-        max_tokens=section.max_tokens,
-        query_prompt=section.query_prompt,
-        document_prompt=section.document_prompt,
-    )
+    base = _base(config)
     precision = config.evaluation.precision
     own = base.encoder(run_dir.base_vectors, "encoding (base)", precision, "evaluation.precision")
     if (section.base, section.max_tokens) != (grading.judge_model, grading.judge_max_tokens):
@@ -47,6 +41,22 @@ def base_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     if precision != grading.precision and own.precision != judge_encoder(config, run_dir).precision:
         return own
     return base.encoder(run_dir.judge_vectors, "encoding (base)", precision, "evaluation.precision")
+
+
+def load_measured_base(config: Config) -> "SentenceTransformer":
+    """Load the base as it is measured: with its own pooling, and the prompts that the run gives it."""
+    return _base(config).load()
+
+
+def _base(config: Config) -> "_PretrainedModel":
+    section = config.model
+    return _PretrainedModel(
+        setting="model.base",
+        name=section.base,
+        max_tokens=section.max_tokens,
+        query_prompt=section.query_prompt,
+        document_prompt=section.document_prompt,
+    )
 
 
 def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> CachedEncoder:
@@ -85,7 +95,7 @@ class _PretrainedModel:
         """Return the model's encoder, which keeps its vectors in the file `path`; `key` gives the precision."""
         own = prompts_of(self.name)
         return CachedEncoder(
-            load=self._load,
+            load=self.load,
             model_id=model_digest(self.name, self.max_tokens),
             path=path,
             description=description,
@@ -94,7 +104,8 @@ class _PretrainedModel:
             setting=key,
         )
 
-    def _load(self) -> "SentenceTransformer":
+    def load(self) -> "SentenceTransformer":
+        """Load the model, with its own pooling."""
         from multigrain.model.load import load_base
 
         model = load_base(self.name, self.max_tokens, self.setting)

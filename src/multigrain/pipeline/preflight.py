@@ -54,6 +54,7 @@ def require(config: Config, llm: bool = True) -> None:
     precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
+    _require_trainable_baseline(config)
     _require_packages(config)
     _require_place(config.folder)
     if config.synthesis.prompts:
@@ -97,6 +98,13 @@ def _require_held_out_packages(config: Config) -> None:
         near = get_close_matches(unknown[0], packages, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
         raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
+
+
+def _require_trainable_baseline(config: Config) -> None:
+    """Make sure that sentence-transformers' own trainer is asked for nothing but a training of all weights."""
+    if config.baseline.against == "stock" and config.model.lora is not None:
+        found = 'found "stock", which trains all weights of the base, and model.lora, which trains an adapter'
+        raise ConfigError("baseline.against", [f'{found}: these cannot be compared at equal cost. Set it to "none"'])
 
 
 def _require_place(folder: Path) -> None:

@@ -10,6 +10,7 @@ from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.files import full_disk_explained, remove_parts, write_json
 from multigrain.model.files import model_digest
+from multigrain.pipeline.choice import settle
 from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
 from multigrain.pipeline.generation.prompt_style import with_known_style
@@ -62,6 +63,8 @@ def run_stages(
             say(f"put back: {counted(count, 'inputs')}")
         for stage in stages_of(config):
             if stage.name in names:
+                if stage.name == "export":
+                    _settle_export(stage, config, run_dir, stage.name in redo, force)
                 _bring_about(stage, config, run_dir, stage.name in redo, donors)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)
@@ -99,9 +102,19 @@ def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, don
         _run_stage(stage, config, run_dir)
 
 
-def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
-    if stage.name == "export":
+def _settle_export(stage: Stage, config: Config, run_dir: RunDir, again: bool, force: bool) -> None:
+    """Choose what is exported, where that is still to be done.
+
+    Raises:
+        TrainingFailed: the training has spoiled the model.
+        RunError: the model has lost to its base.
+    """
+    if again or not stage.is_done(config, run_dir):
         require_sound(run_dir)
+        settle(config, run_dir, force)
+
+
+def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     say(f"{stage.name} ...")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
@@ -147,5 +160,5 @@ def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
     if outdated:
         fault = f"{name}, a stage before, comes out otherwise with these settings or input files"
         return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
-    verb = "synthesize" if name in ("data", "pairs") else name
+    verb = {"data": "synthesize", "pairs": "synthesize", "baseline": "evaluate"}.get(name, name)
     return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")

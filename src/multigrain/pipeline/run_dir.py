@@ -11,7 +11,10 @@ runs/NAME/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
   training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
                       that are not trained)
-  evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
+  baseline/           in-batch/, mined/ (models by sentence-transformers' own trainer), arms.json, checkpoints/ (until
+                      they are finished)
+  evaluation/         scores.json, per_query.jsonl, examples.json, choice.json (what is exported, and why), mteb/
+                      (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
   summary.json
@@ -86,6 +89,10 @@ class RunDir:
         self.frozen = folder / "training" / "frozen"
         self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / TRAINED_MODEL
+        self.training_log = folder / "training" / "log.jsonl"
+        self.baseline = folder / "baseline"
+        self.arms = folder / "baseline" / "arms.json"
+        self.choice = folder / "evaluation" / "choice.json"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"
@@ -106,6 +113,14 @@ class RunDir:
     def mteb(self, side: str) -> Path:
         """Return the folder of mteb's own results, of `base` or `trained`."""
         return self.folder / "evaluation" / "mteb" / side
+
+    def arm_plan(self, arm: str) -> Path:
+        """Return the file that says what an arm of the baseline is trained with, and for how many steps."""
+        return self.baseline / f"{arm}.json"
+
+    def arm_vectors(self, arm: str) -> Path:
+        """Return the file of what an arm of the baseline has encoded."""
+        return self.folder / "evaluation" / arm / "vectors.bin"
 
     def batch(self, name: str) -> Path:
         """Return the file of a batch's requests."""

@@ -1,6 +1,7 @@
 """The files and models that each stage of a run reads, the files that it writes, and how training cuts its inputs."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from multigrain.config import Config
@@ -8,6 +9,7 @@ from multigrain.data.sources import files_of
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.files import count_lines
 from multigrain.model.files import model_files
+from multigrain.pipeline.arms import IN_BATCH, arms_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.synthesis.prompts import files_in
 
@@ -100,7 +102,7 @@ def grading_models(config: Config) -> list[str]:
     return [config.grading.judge_model, cross_encoder] if cross_encoder else [config.grading.judge_model]
 
 
-# train, evaluate, export
+# train, baseline, evaluate, export
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
@@ -119,9 +121,24 @@ def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:
     return [run_dir.trained, run_dir.curriculum]
 
 
+def baseline_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the pairs and their corpus, the base, and the log that says what the training has cost."""
+    return [run_dir.train_pairs, run_dir.corpus, *model_files(config.model.base), run_dir.training_log]
+
+
+def baseline_writes(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the file that says which arms there are, and their models.
+
+    Where `auto` has trained none, `stock` is still to be done; where it has, these are the same.
+    """
+    arms = {*arms_of(config, run_dir)} | ({IN_BATCH} if config.baseline.against == "stock" else set())
+    return [run_dir.arms, *(run_dir.baseline / arm for arm in sorted(arms))]
+
+
 def evaluate_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return both models, the pairs and their corpus, and the tasks."""
+    """Return all models, the pairs and their corpus, and the tasks."""
     models = [*model_files(str(run_dir.trained)), *model_files(config.model.base)]
+    models += chain.from_iterable(model_files(str(run_dir.baseline / arm)) for arm in arms_of(config, run_dir))
     return [*models, *run_dir.pair_files(), run_dir.corpus, *_input_files(config.evaluation.tasks)]
 
 
@@ -131,8 +148,8 @@ def evaluate_writes(_config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def export_reads(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the trained model and its scores."""
-    return [*model_files(str(run_dir.trained)), run_dir.scores]
+    """Return the trained model, the scores, and the choice that is made by them."""
+    return [*model_files(str(run_dir.trained)), run_dir.scores, run_dir.choice]
 
 
 def export_writes(_config: Config, run_dir: RunDir) -> list[Path]:

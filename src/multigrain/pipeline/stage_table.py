@@ -1,15 +1,18 @@
 """The stages of a run in their order.
 
-    data (-> pairs) -> synthesize -> grade -> train -> evaluate -> export
+    data (-> pairs) -> synthesize -> grade -> train (-> baseline) -> evaluate -> export
 
 A stage is done when the manifest holds it with the fingerprint of its settings and of the files that it reads,
 and the files that it writes are there. So a setting that leaves a stage's files as they were does not redo the
-stages after it. Only a run whose pairs are written by the language model has the stage `pairs`.
+stages after it. Only a run whose pairs are written by the language model has the stage `pairs`;
+`baseline` is in those whose `baseline.against` asks for it.
 """
 
 from multigrain.config import Config
 from multigrain.pipeline import stage_files as files
+from multigrain.pipeline.arms import has_baseline
 from multigrain.pipeline.stage import Stage
+from multigrain.pipeline.stages.baseline import baseline
 from multigrain.pipeline.stages.data import data
 from multigrain.pipeline.stages.evaluate import evaluate
 from multigrain.pipeline.stages.export import export
@@ -61,6 +64,15 @@ STAGES = (
         reads=files.train_reads,
         writes=files.train_writes,
         models=files.train_models,
+    ),
+    Stage(
+        name="baseline",
+        work=baseline,
+        sections=("model", "training"),
+        reads=files.baseline_reads,
+        writes=files.baseline_writes,
+        applies=has_baseline,
+        models=files.base_model,
     ),
     Stage(
         name="evaluate",

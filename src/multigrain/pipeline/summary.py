@@ -1,15 +1,27 @@
 """The outcome of a run: as `summary.json`, and as text for a terminal."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from multigrain.config import Config
 from multigrain.export.retriever_table import RETRIEVER_HEAD, answering, retriever_rows
+from multigrain.pipeline.choice import FEW, read_choice
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.terminal import DIFFERENCE_HEAD, PLAIN, columns, difference_rows, listed, shortened
+from multigrain.pipeline.verdict import verdicts
+from multigrain.terminal import (
+    DIFFERENCE_HEAD,
+    PLAIN,
+    VERDICT_HEAD,
+    columns,
+    difference_rows,
+    listed,
+    shortened,
+    verdict_rows,
+)
 
-FEW = 20
-"""Items so few that a resample says little about others."""
+OF_SCORES = ("base", "trained", "difference", "items", "others", "retrieval")
+"""What the summary takes over from `scores.json`."""
 
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
@@ -21,13 +33,15 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
         finished: the stages that are done.
     """
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "items": {}, "retrieval": {}}
+    scores: dict[str, Any] = {name: {} for name in OF_SCORES}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
         scores = {name: known.get(name, {}) for name in scores}
     return {
         "name": config.name,
         **scores,
+        "verdict": [verdict._asdict() for verdict in verdicts(config, scores)],
+        "exported": asdict(read_choice(run_dir)) if "export" in stages else None,
         "counts": {name: count for stage in stages.values() for name, count in stage.counts.items()},
         "seconds": {name: stage.seconds for name, stage in stages.items()},
         "tokens": sum(stage.tokens for stage in stages.values()),
@@ -49,7 +63,9 @@ def render(config: Config, summary: dict[str, Any], width: int = PLAIN) -> str:
     if summary["difference"]:
         blocks.append(_examples(run_dir, width))
     if "export" in summary["seconds"]:
-        blocks.append(f'model    {run_dir.model}\nsearch   multigrain search {run_dir.folder} "your question"')
+        exported = summary["exported"]
+        lines = [f"model    {run_dir.model}", f"which    {exported['model']}: {exported['reason']}"]
+        blocks.append("\n".join([*lines, f'search   multigrain search {run_dir.folder} "your question"']))
     if summary["difference"]:
         blocks += [_figures(summary), _verdict(summary)]
     return "\n\n".join(block for block in blocks if block)
@@ -79,18 +95,10 @@ def _by_retriever(summary: dict[str, Any]) -> list[str]:
 
 
 def _verdict(summary: dict[str, Any]) -> str:
-    """Say whether the trained model is better, by the interval of each task's first metric."""
-    found: dict[str, list[str]] = {"better than its base": [], "no clear difference": [], "worse than its base": []}
-    for task, difference in summary["difference"].items():
-        metric, (_, low, high) = next(iter(difference.items()))
-        if low is not None and high is not None:
-            if low > 0:
-                verdict = "better than its base"
-            else:
-                verdict = "worse than its base" if high < 0 else "no clear difference"
-            found[verdict].append(f"{task} ({metric})")
-    said = [f"{verdict} on {', '.join(tasks)}" for verdict, tasks in found.items() if tasks]
-    return f"verdict  {'; '.join(said)}" if said else ""
+    """Say how the trained model stands against its base and the others, by the interval of each task's first metric."""
+    if not summary["verdict"]:
+        return ""
+    return "\n".join(columns([VERDICT_HEAD, *verdict_rows(summary)], texts=4))
 
 
 def _examples(run_dir: RunDir, width: int) -> str:

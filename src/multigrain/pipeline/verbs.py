@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from multigrain.config import Config, as_path, config_of, run_folder_of
+from multigrain.config import BaselineSection, Config, as_path, config_of, run_folder_of
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.files import full_disk_explained
@@ -73,13 +73,14 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
 
 
 def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Measure the trained model and its base; `force` does so again.
+    """Measure the trained model, its base and the baseline, which is trained first; `force` measures again.
 
     Raises:
         TrainingFailed: the trained model is far worse than its base.
     """
     described = config_of(config)
-    summary = run_stages(described, ["evaluate"], force, redo=("evaluate",) if force else ())
+    wanted = [name for name in names_of(described) if name in ("baseline", "evaluate")]
+    summary = run_stages(described, wanted, force, redo=("evaluate",) if force else ())
     require_sound(RunDir(described.folder))
     return summary
 
@@ -170,6 +171,7 @@ def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) ->
         donors: run folders whose stages are taken over where they would come out the same.
         force: see `run`.
     """
+    config = config.model_copy(update={"baseline": BaselineSection(against="none")})  # a grid brings its own
     run_stages(config, [name for name in names_of(config) if name != "export"], force, donors=donors)
 
 

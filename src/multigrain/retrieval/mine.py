@@ -390,7 +390,7 @@ def _drawn(numbers: Numbers, documents: int) -> Numbers:
     """Return the places of the documents that are drawn from: all, or some `DRAWN_FROM` of the whole corpus."""
     if documents <= DRAWN_FROM:
         return np.arange(len(numbers))
-    again = _scattered(_scattered(numbers))  # once more, so that it has nothing to do with the keys
+    again = _scattered(_scattered(numbers).astype(np.int64))  # once more, so that it has nothing to do with the keys
     return np.flatnonzero(again < np.uint32(2**32 * DRAWN_FROM / documents))
 
 

@@ -1,6 +1,7 @@
 """Callbacks of the trainer: the log of the training, and evaluations on held-out tuples between its steps."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -29,7 +31,18 @@ IN_A_ROW = 5
 EASY = 0.05
 """The loss below which there is next to nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no
 labels)."""
-SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second")
+SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds")
+
+
+def seconds_used(device: torch.device) -> float:
+    """Return a clock of what training costs: seconds of a GPU, or those of all CPU cores that this process has used.
+
+    Only differences between two readings mean anything.
+    """
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize()  # what was sent there before may still be under way
+    return time.monotonic()
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
@@ -132,6 +145,28 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         is_step = "loss" in state.log_history[-1]
         if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
             self._evaluate()
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """Note what each step costs, and move the progress bar."""
+
+    def __init__(self, progress: Meter) -> None:
+        self._progress = progress
+        self._begun = 0.0
+        self.seconds: list[float] = []
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the steps that an earlier process has done."""
+        self._progress.advance(state.global_step)
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._begun = seconds_used(args.device)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop it."""
+        self.seconds.append(seconds_used(args.device) - self._begun)
+        self._progress.advance()
 
 
 def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float | None:

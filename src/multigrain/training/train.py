@@ -40,6 +40,11 @@ ON_GPU = 4096
 MICRO_BATCH_TOKENS = {"cpu": 1024}
 """On a CPU small products are as fast as large ones, and small micro-batches hold less padding. On an H200, 4,096
 and 16,384 are equally fast for a decoder of 30 layers, and 16,384 take twice the memory (docs/log.md)."""
+LESS_MEMORY = (
+    "Lower training.activation_gb (0 encodes every text twice, and keeps next to nothing), then "
+    "training.micro_batch_tokens, and give the same command again: it goes on from the last checkpoint. If that is not "
+    "enough, lower training.max_tokens; that trains anew."
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def train_model(
         else None
     )
     phase_at = schedule.phase_at if schedule else curriculum.phase_at
-    with _memory_explained():
+    with memory_explained(LESS_MEMORY):
         trainer = _trainer(model, curriculum, section, folder=folder, seed=seed, phase_at=phase_at)
         with meter("training", curriculum.steps) as progress:
             trainer.add_callback(TrainingLog(curriculum, phase_at, folder / "log.jsonl", progress))
@@ -249,8 +254,12 @@ def _evaluation_callback(
 
 
 @contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Say which settings need less memory, where it did not suffice."""
+def memory_explained(advice: str) -> Iterator[None]:
+    """Say what needs less memory, where it did not suffice.
+
+    Raises:
+        RunError: it did not.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -258,8 +267,4 @@ def _memory_explained() -> Iterator[None]:
         signs = ("out of memory", "can't allocate memory", "alloc_failed")
         if not isinstance(error, MemoryError) and not any(sign in text for sign in signs):
             raise
-        raise RunError(
-            f"training: out of memory ({first_line(error)}). Lower training.activation_gb (0 encodes every text twice, "
-            "and keeps next to nothing), then training.micro_batch_tokens, and give the same command again: it goes on "
-            "from the last checkpoint. If that is not enough, lower training.max_tokens; that trains anew."
-        ) from error
+        raise RunError(f"training: out of memory ({first_line(error)}). {advice}") from error

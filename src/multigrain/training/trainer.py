@@ -11,6 +11,7 @@ from torch import nn
 
 from multigrain.errors import RunError
 from multigrain.training.batches import name_of
+from multigrain.training.callbacks import seconds_used
 from multigrain.training.checkpoints import newest_whole, remove_older
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.interruption import Stopping
@@ -34,11 +35,11 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         super().__init__(**trainer_arguments)
         self.curriculum, self.phase_at, self.stopping = curriculum, phase_at, stopping
         self.add_callback(stopping)
-        self._begun = time.monotonic()
+        self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note when the step begins, and run it."""
-        self._begun = time.monotonic()
+        self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         return loss
 
@@ -73,11 +74,13 @@ class CurriculumTrainer(SentenceTransformerTrainer):
             return
         loss = _graded(self.loss[name_of(self.phase_at(self.state.global_step - 1))])
         self._stop_if_broken(logs, loss)
-        tokens, interrupted, due = self._together(
-            loss.measures.tokens, self.stopping.is_interrupted, self.stopping.is_due
+        used = round(1000 * (seconds_used(self.args.device) - self._used))
+        tokens, milliseconds, interrupted, due = self._together(
+            loss.measures.tokens, used, self.stopping.is_interrupted, self.stopping.is_due
         )
         logs = {**logs, **{f"margin_grade_{grade}": m for grade, m in loss.measures.margins.items()}}
         logs["tokens_per_second"] = round(tokens / (time.monotonic() - self._begun), 1)
+        logs["seconds"] = milliseconds / 1000
         super().log(logs, start_time)
         self.stopping.ends = bool(interrupted)
         if interrupted or due:

@@ -14,6 +14,7 @@ from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.roles import Embed, with_prompts
+from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.retrievers import Retrievers
@@ -28,17 +29,18 @@ MAIN_SCORE = "main score"
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
     """Measure the trained model and its base, item by item."""
+    from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
 
     held_out = RecordFile(Pair, read_pairs(run_dir.held_out_pairs), run_dir.folder)
     own = own_documents(run_dir)
     trained_embed = trained_encoder(run_dir.trained, run_dir.vectors, config.evaluation.precision)
-    base_embed = base_encoder(config, run_dir)
-    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}}
+    base_embed, arms_embed = base_encoder(config, run_dir), arm_encoders(config, run_dir)
+    scores: dict[str, Any] = {"base": {}, "trained": {}, "difference": {}, "documents": {}, "items": {}, "others": {}}
     compared = held_out[:COMPARED] or list(islice(read_pairs(run_dir.train_pairs), COMPARED))
     fault = collapse_fault(base_embed, trained_embed, compared, run_dir)
     sides = _Sides(config, run_dir, base_embed, trained_embed)
-    measured: list[tuple[Task, Evaluation, Evaluation]] = []
+    measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
     examples: list[dict[str, Any]] = []
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
@@ -47,8 +49,10 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         task = load_task(name, held_out, Corpus(run_dir.corpus), own)
         check_unseen(task, read_pairs(run_dir.train_pairs))
         base, trained = sides.evaluated(task)
+        arms = {arm: evaluate_task(task, embed) for arm, embed in arms_embed.items()}
         _add(scores, _compared(task, base, trained, config.seed))
-        measured.append((task, base, trained))
+        scores["others"][task.name] = compared_with_others(base, trained, arms, config.seed)
+        measured.append((task, base, trained, arms))
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
@@ -92,28 +96,24 @@ def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
 def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> dict[str, Any]:
     """Return the task's metrics of both models, and their differences with confidence intervals."""
     from multigrain.evaluation.metrics import overall
-    from multigrain.evaluation.significance import ids_of, paired_bootstrap, sample_of
 
-    before, after = overall(base.scores.values()), overall(trained.scores.values())
-    differences = {}
-    for metric in before:
-        ids = ids_of(base.scores, metric)
-        base_sample = sample_of([base.scores], metric, ids)
-        trained_sample = sample_of([trained.scores], metric, ids)
-        differences[metric] = paired_bootstrap(base_sample, trained_sample, seed)
     return {
         "documents": {task.name: base.documents} if isinstance(task, RetrievalTask) else {},
         "items": {task.name: len(base.scores)},
-        "base": {task.name: before},
-        "trained": {task.name: after},
-        "difference": {task.name: differences},
+        "base": {task.name: overall(base.scores.values())},
+        "trained": {task.name: overall(trained.scores.values())},
+        "difference": {task.name: differences(base, trained, seed)},
     }
 
 
-def _items(task: Task, base: Evaluation, trained: Evaluation) -> Iterator[dict[str, Any]]:
+def _items(
+    task: Task, base: Evaluation, trained: Evaluation, arms: Mapping[str, Evaluation]
+) -> Iterator[dict[str, Any]]:
     texts = _texts(task)
     for id, scores in base.scores.items():
-        yield {"task": task.name, "query": id, "text": texts[id], "base": scores, "trained": trained.scores[id]}
+        of_arms = {arm: measured.scores[id] for arm, measured in arms.items()}
+        item = {"task": task.name, "query": id, "text": texts[id]}
+        yield {**item, "base": scores, "trained": trained.scores[id], **of_arms}
 
 
 def _texts(task: Task) -> dict[str, str]:

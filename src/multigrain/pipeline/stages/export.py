@@ -1,18 +1,25 @@
 """Hand over what a run has made: the model, and the tuples."""
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.config import Config, PhaseSection
-from multigrain.data.jsonl import read_tuples
+from multigrain.data.jsonl import read_pairs, read_tuples
+from multigrain.files import atomic_folder
 from multigrain.model.older_settings import least_release
 from multigrain.model.prompts import prompts_of
+from multigrain.pipeline.choice import TRAINED, Choice, as_exported, read_choice
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.summary import summarize
+from multigrain.pipeline.verdict import BASE
 
 if TYPE_CHECKING:
     from multigrain.export.card import Lesson
@@ -25,18 +32,47 @@ COMMON = 0.1
 
 
 def export(config: Config, run_dir: RunDir) -> Result:
-    """Copy the trained model, with its card, to where others load it."""
+    """Copy the model that was chosen, with its card, to where others load it."""
     from multigrain.export.card import model_card
     from multigrain.export.model_folder import export_model
 
-    summary = summarize(config, run_dir, list(run_dir.stages()))
-    phases = [PhaseSection(**phase) for phase in json.loads(run_dir.curriculum.read_text(encoding="utf-8"))]
-    card = model_card(config, summary, prompts_of(str(run_dir.trained)) or {}, _lesson(run_dir, phases))
-    export_model(run_dir.trained, run_dir.model, card, config.export)
+    choice = read_choice(run_dir)
+    summary = as_exported(summarize(config, run_dir, list(run_dir.stages())), choice.model)
+    with _folder_of(choice.model, config, run_dir) as folder:
+        card = model_card(config, summary, prompts_of(str(folder)) or {}, _lesson(run_dir, folder, choice))
+        export_model(folder, run_dir.model, card, config.export)
     return Result({"files": sum(path.is_file() for path in run_dir.model.rglob("*"))})
 
 
-def _lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
+@contextmanager
+def _folder_of(model: str, config: Config, run_dir: RunDir) -> Iterator[Path]:
+    """Give the folder of what is exported; that of the base is written first, with the prompts it was measured with."""
+    if model != BASE:
+        yield run_dir.trained if model == TRAINED else run_dir.baseline / model
+        return
+    from multigrain.pipeline.encoders import load_measured_base
+
+    folder = run_dir.baseline / BASE
+    with atomic_folder(folder) as part:
+        load_measured_base(config).save_pretrained(str(part), create_model_card=False)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _lesson(run_dir: RunDir, folder: Path, choice: Choice) -> "Lesson":
+    """Collect what the card tells of the training of what is exported, and of the choice."""
+    if choice.model == TRAINED:
+        phases = [PhaseSection(**phase) for phase in json.loads(run_dir.curriculum.read_text(encoding="utf-8"))]
+        return replace(_own_lesson(run_dir, phases), choice=choice.reason)
+    from multigrain.export.card import Lesson
+
+    positives = islice((pair.positive for pair in read_pairs(run_dir.train_pairs)), SAMPLED)
+    languages, release = _languages(list(positives)), least_release(folder)
+    stock = None if choice.model == BASE else json.loads(run_dir.arms.read_text(encoding="utf-8"))["arms"][choice.model]
+    return Lesson([], {}, languages, release, choice.model, stock, choice.reason)
+
+
+def _own_lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
     """Collect what the training could see of the tuples: negatives of the grades that its phases ask for."""
     from multigrain.export.card import Lesson
 

@@ -1,0 +1,76 @@
+"""Say whether the trained model wins or loses against its base and against what users have already."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from multigrain.config import Config
+from multigrain.evaluation.tasks import BEIR, HELD_OUT, name_of
+from multigrain.pipeline.arms import OF_BOTH, WITHOUT_TRAINING
+
+BASE = "base"
+
+
+class Verdict(NamedTuple):
+    """How the trained model stands against another one on a task, by the task's first metric."""
+
+    task: str
+    metric: str
+    against: str
+    outcome: str
+    """`WIN`, `LEVEL` or `LOSS`."""
+    difference: tuple[float, float, float]
+    """Trained - the other, and the ends of the 95 % interval, paired over the task's items."""
+    trained_on: bool
+    """Whether the training pairs are of the task's kind; on others the trained model may have forgotten something."""
+
+
+def outcome_of(low: float, high: float) -> str:
+    """Return the verdict by the ends of the interval of a difference.
+
+    >>> outcome_of(0.01, 0.03), outcome_of(-0.01, 0.03), outcome_of(-0.03, -0.01)
+    ('WIN', 'LEVEL', 'LOSS')
+    """
+    if low > 0:
+        return "WIN"
+    return "LOSS" if high < 0 else "LEVEL"
+
+
+def verdicts(config: Config, scores: Mapping[str, Any]) -> list[Verdict]:
+    """Return the verdicts on all tasks with an interval: the held-out one first, then others of its kind, then others.
+
+    Args:
+        config: the run.
+        scores: what `scores.json` holds: `difference` (task -> metric -> trained - base, with its interval) and
+            `others` (task -> name -> `trained_over`, which is the same of another model or search).
+    """
+    found = [verdict for task in scores["difference"] for verdict in _on_task(task, config, scores)]
+    return sorted(found, key=_rank)
+
+
+def _rank(verdict: Verdict) -> tuple[bool, bool]:
+    return (not verdict.trained_on, verdict.task != HELD_OUT)
+
+
+def _on_task(task: str, config: Config, scores: Mapping[str, Any]) -> Iterator[Verdict]:
+    to_base = scores["difference"][task]
+    first = next(iter(to_base))
+    others = [(BASE, first, to_base[first])]
+    for name, other in scores.get("others", {}).get(task, {}).items():
+        others.append((name, first, other["trained_over"][first]))
+    if (with_bm25 := first + OF_BOTH) in to_base:  # with BM25 on both sides
+        others.append((WITHOUT_TRAINING[OF_BOTH], with_bm25, to_base[with_bm25]))
+    for name, metric, (value, low, high) in others:
+        if low is not None and high is not None:
+            outcome = outcome_of(low, high)
+            yield Verdict(task, metric, name, outcome, (value, low, high), _is_trained_on(task, config))
+
+
+def _is_trained_on(task: str, config: Config) -> bool:
+    """Tell whether a task is of the kind of the training pairs: what they hold out, or a split of the same BEIR set."""
+    pairs = config.data.pairs or ""
+    same_set = task.startswith(BEIR) and pairs.startswith(BEIR) and _set_of(task) == _set_of(name_of(pairs))
+    return task == HELD_OUT or same_set
+
+
+def _set_of(name: str) -> str:
+    return name.rpartition(":")[0]
