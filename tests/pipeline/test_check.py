@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from multigrain.config import Config, load_config
+from multigrain.data.jsonl import write_records
 from multigrain.errors import DataError
 from multigrain.pipeline import check as module
 from multigrain.pipeline.check import check
 from multigrain.pipeline.check_time import measured_training
 from multigrain.pipeline.forecast import Size
+from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
 from tests.pipeline.drawn_pairs import config, texts
 
@@ -90,6 +92,23 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
     measured = measured_training(config, Size(30, 30, 12), pairs)
     assert measured.seconds == pytest.approx(0.1 * (4 * 8 + 20 * 12) * 4 / 3 + 2)
     assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
+
+
+def test_the_pairs_of_the_run_folder_are_timed_where_it_has_some(
+    write_jsonl: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So is a run whose pairs the language model has written."""
+    from multigrain.training import step_time
+
+    timed: list[Any] = []
+    found = step_time.StepTime(per_token=0.1, optimizer=2.0, query_tokens=8, document_tokens=12, tokens=99)
+    monkeypatch.setattr(step_time, "time_steps", lambda *given: timed.append(given) or found)
+    settings = config(output=str(tmp_path))
+    write_records(RunDir(settings.folder).train_pairs, [Pair(str(n), f"q{n}", f"p{n}") for n in range(9)])
+    measured_training(settings, Size(9, 9, 12), [])
+    (_, _, queries, positives) = timed[0]
+    assert sorted(queries) == [f"q{n}" for n in range(9)] != queries
+    assert positives == [query.replace("q", "p") for query in queries]
 
 
 def test_pairs_that_are_still_to_be_written_cannot_be_timed(write_jsonl: Write) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from multigrain.config import Config
-from multigrain.data.jsonl import PairFile
+from multigrain.data.jsonl import read_pairs
 from multigrain.data.sampling import choose
 from multigrain.errors import DataError
+from multigrain.files import count_lines
 from multigrain.pipeline.check_memory import share_encoded_twice
 from multigrain.pipeline.forecast import Size, texts_trained
 from multigrain.pipeline.run_dir import RunDir
@@ -69,8 +70,7 @@ def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) 
 def _sample(config: Config, pairs: Sequence[Pair]) -> Sequence[Pair]:
     """Return some pairs in random order, of the run folder or else of the input."""
     train = RunDir(config.folder).train_pairs
-    if train.is_file():
-        pairs = PairFile(train)
-    places = list(choose(range(len(pairs)), len(pairs), SAMPLE, config.seed))
-    random.Random(config.seed).shuffle(places)
-    return [pairs[place] for place in places]
+    known, count = (read_pairs(train), count_lines(train)) if train.is_file() else (iter(pairs), len(pairs))
+    sample = list(choose(known, count, SAMPLE, config.seed))
+    random.Random(config.seed).shuffle(sample)
+    return sample

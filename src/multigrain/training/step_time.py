@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from statistics import fmean
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -71,8 +72,9 @@ def time_steps(
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=LEARNING_RATE)
     turns = [_turn(loss, optimizer, batch) for _ in range(TURNS + 1)][1:]
     tokens = max(loss.measures.tokens, 1)
-    means = [sum(each) / len(each) for each in lengths]
-    return StepTime(min(turn[0] for turn in turns) / tokens, min(turn[1] for turn in turns), *means, tokens)
+    query_tokens, document_tokens = (fmean(each) for each in lengths)
+    trained, optimized = (min(seconds) for seconds in zip(*turns, strict=True))
+    return StepTime(trained / tokens, optimized, query_tokens, document_tokens, tokens)
 
 
 def _features(model: SentenceTransformer, role: Role, texts: Sequence[str]) -> Features:
