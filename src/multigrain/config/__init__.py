@@ -39,6 +39,7 @@ from multigrain.config.run_folders import (
 )
 from multigrain.config.synthesis import QueryType, SynthesisSection
 from multigrain.config.training import PhaseSection, TrainingSection
+from multigrain.config.tune import TuningSection, given_in
 
 __all__ = [
     "EXPORTED_MODEL",
@@ -59,6 +60,7 @@ __all__ = [
     "Section",
     "SynthesisSection",
     "TrainingSection",
+    "TuningSection",
     "VARIABLE",
     "WRITTEN_SURPLUS",
     "as_path",
@@ -66,6 +68,7 @@ __all__ = [
     "described",
     "differences",
     "explained",
+    "given_in",
     "load_config",
     "model_folder_of",
     "read_settings",

@@ -18,6 +18,7 @@ from multigrain.config.mining import MiningSection
 from multigrain.config.model import ModelSection
 from multigrain.config.synthesis import SynthesisSection
 from multigrain.config.training import TrainingSection
+from multigrain.config.tune import TuningSection
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
     "llm": {
@@ -41,7 +42,9 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
         "frozen_cache_gb",
         "evaluate",
         "report_to",
+        "recipe",
     },
+    "tune": {"minutes", "candidates", "values", "recipes"},
 }
 """Settings that may change without any stage being run again."""
 
@@ -62,6 +65,7 @@ class Config(Section):
     grading: GradingSection = GradingSection()
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
+    tune: TuningSection = TuningSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 

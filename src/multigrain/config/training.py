@@ -55,6 +55,9 @@ DEFAULT_STEPS = 80
 class TrainingSection(Section):
     """Settings of the training: schedule, loss, optimizer, memory and log."""
 
+    recipe: Literal["auto", "fixed"] = "auto"
+    """Whether training takes what `multigrain tune` chose for these data and this base (`auto`; without such a choice,
+    the settings as they are), or always the settings as they are (`fixed`)."""
     schedule: Literal[
         "coarse-to-fine",
         "reverse",

@@ -14,6 +14,7 @@ from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
 from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs
+from multigrain.pipeline.recipe import told
 from multigrain.pipeline.reuse import share_answers, take_over_stage
 from multigrain.pipeline.run_dir import RunDir, StageRecord
 from multigrain.pipeline.spoiled_model import require_sound
@@ -103,13 +104,15 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     if stage.name == "export":
         require_sound(run_dir)
     say(f"{stage.name} ...")
+    if stage.name == "train" and (settings := told(config, run_dir)):
+        say(f"  {settings}")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
     run_dir.forget(stage.name)  # from here on its files are in the making
     if stage.name == "train":
         run_dir.forget("evaluate")  # nobody shall take the last model's figures for the new one's
     models = {name: model_digest(name) for name in stage.models(config)}
-    result = stage.work(config, run_dir)
+    result = stage.work(stage.settings(config, run_dir), run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(
         fingerprint=fingerprint,

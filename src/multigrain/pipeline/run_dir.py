@@ -11,6 +11,8 @@ runs/NAME/
   training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
                       that are not trained)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
+  tune/               table.json (what `tune` tried, and chose), part/ (the training part without its dev queries),
+                      trials/
   model/              the exported model
   search/             the trained model's vectors of the corpus
   summary.json
@@ -84,6 +86,7 @@ class RunDir:
         self.frozen = folder / "training" / "frozen"
         self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / TRAINED_MODEL
+        self.tuning = folder / "tune" / "table.json"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"

@@ -9,6 +9,7 @@ stages after it. Only a run whose pairs are written by the language model has th
 
 from multigrain.config import Config
 from multigrain.pipeline import stage_files as files
+from multigrain.pipeline.recipe import with_recipe
 from multigrain.pipeline.stage import Stage
 from multigrain.pipeline.stages.data import data
 from multigrain.pipeline.stages.evaluate import evaluate
@@ -61,6 +62,7 @@ STAGES = (
         reads=files.train_reads,
         writes=files.train_writes,
         models=files.base_model,
+        settings=with_recipe,
     ),
     Stage(
         name="evaluate",
@@ -76,6 +78,7 @@ STAGES = (
         sections=("name", "data", "llm", "model", "training", "export"),
         reads=files.export_reads,
         writes=files.export_writes,
+        settings=with_recipe,
     ),
 )
 

@@ -1,0 +1,146 @@
+"""The dev part of a run's training queries, by which `tune` chooses: taken out of training, and measured piece by piece.
+
+Held-out queries and tests stay unseen. The documents that are searched are what answers the dev queries, the negatives
+that grading kept for them, and others of the corpus, drawn at random.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+from multigrain.config import Config
+from multigrain.data.beir import OWN, RetrievalTask
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.held_out import split_by_share
+from multigrain.data.jsonl import read_pairs, read_tuples, write_records
+from multigrain.errors import DataError
+from multigrain.evaluation.tasks import held_out_task
+from multigrain.files import link_or_copy, write_json
+from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.recipe import training_inputs
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.records import Document, GradedTuple, Pair, identity
+
+SHARE = 0.2
+"""Share of the training pairs that are for dev, at most."""
+MOST, FIRST = 2000, 250
+"""Dev pairs at most, and queries that are measured at first."""
+LEAST = 100
+"""Training pairs without which nothing can be chosen: a fifth of them are 20 dev queries."""
+DRAWN = 4
+"""Documents of the corpus that are drawn for each query that is measured."""
+
+
+@dataclass(frozen=True)
+class DevPart:
+    """The dev queries in a fixed order, and the texts that are searched.
+
+    Attributes:
+        folder: a run folder with the rest of the training part.
+        pairs: what answers the dev queries.
+        negatives: what grading kept as negatives of each dev query, by the identity of the query.
+        drawn: the whole corpus where it is small, else documents drawn from it.
+        own: queries that are documents of the corpus.
+    """
+
+    folder: Path
+    pairs: list[Pair]
+    negatives: dict[bytes, list[str]]
+    drawn: list[Document]
+    own: list[Pair]
+
+    @property
+    def queries(self) -> list[bytes]:
+        """The distinct queries by their identity, in the order in which they are measured."""
+        return list(dict.fromkeys(identity(pair.query) for pair in self.pairs))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of queries that are measured: 250 at first, then twice as many each time, and at last all."""
+        sizes, all_queries = [FIRST], len(self.queries)
+        while sizes[-1] < all_queries:
+            sizes.append(2 * sizes[-1])
+        return [*(size for size in sizes if size < all_queries), all_queries]
+
+    def task(self, size: int) -> RetrievalTask:
+        """Return the search by the first `size` queries; that of fewer queries searches fewer documents."""
+        wanted = set(self.queries[:size])
+        pairs = [pair for pair in self.pairs if identity(pair.query) in wanted]
+        negatives = [text for query in self.queries[:size] for text in self.negatives.get(query, ())]
+        drawn = [document.text for document in self.drawn[: DRAWN * size]]
+        documents: dict[bytes, Document] = {}
+        for text in [*(pair.positive for pair in pairs), *negatives, *drawn]:
+            documents.setdefault(identity(text), Document(str(len(documents)), text))
+        return held_out_task(pairs, list(documents.values()), self.own)
+
+
+def dev_part(config: Config, run_dir: RunDir) -> DevPart:
+    """Take the dev part out of a run's training part, which is written to `tune/part`, unless it is there.
+
+    Raises:
+        DataError: there are too few pairs to choose by.
+    """
+    tuples = {graded.id for graded in read_tuples(run_dir.tuples)}
+    pairs = [pair for pair in read_pairs(run_dir.train_pairs) if pair.id in tuples]
+    if len(pairs) < LEAST:
+        found = f"found {len(pairs)} training pairs with negatives; tune wants {LEAST}, a fifth of them to measure by"
+        raise DataError(run_dir.tuples, f"{found}. Give more pairs, or train without tune: the defaults stand.")
+    _, dev = split_by_share(pairs, min(SHARE, MOST / len(pairs)), config.seed, tells=False)
+    dev = random.Random(f"{config.seed} dev").sample(list(dev), len(dev))
+    part = RunDir(run_dir.folder / "tune" / "part")
+    queries = {identity(pair.query) for pair in dev}
+    _write_part(config, run_dir, part, dev)
+    known = [pair for path in run_dir.pair_files() for pair in read_pairs(path) if identity(pair.query) in queries]
+    answers = {pair.id for pair in dev}
+    more = [pair for pair in known if pair.id not in answers and pair.source != OWN]
+    own = [pair for pair in own_documents(run_dir) if identity(pair.query) in queries]
+    return DevPart(part.folder, [*dev, *more], _negatives(run_dir, queries), _drawn(config, run_dir), own)
+
+
+def _negatives(run_dir: RunDir, queries: set[bytes]) -> dict[bytes, list[str]]:
+    """Return the mined negatives of the dev queries: documents that are near, and no answers."""
+    found: dict[bytes, list[str]] = {}
+    for graded in read_tuples(run_dir.tuples):
+        if (query := identity(graded.query)) in queries:
+            mined = [negative.text for negative in graded.negatives if negative.source == "mined"]
+            found.setdefault(query, []).extend(mined)
+    return found
+
+
+def _drawn(config: Config, run_dir: RunDir) -> list[Document]:
+    corpus = Corpus(run_dir.corpus)
+    places = random.Random(f"{config.seed} dev documents").sample(range(len(corpus)), min(len(corpus), DRAWN * MOST))
+    return [corpus[place] for place in places]
+
+
+def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) -> None:
+    """Write the run's training part without the dev queries, and without what answers them as a negative."""
+    inputs = training_inputs(config, run_dir)
+    note = part.folder / "part.json"
+    if note.is_file() and json.loads(note.read_bytes()) == inputs:
+        return
+    shutil.rmtree(part.folder, ignore_errors=True)
+    ids = {pair.id for pair in dev}
+    write_records(part.train_pairs, (pair for pair in read_pairs(run_dir.train_pairs) if pair.id not in ids))
+    others = read_pairs(run_dir.other_pairs) if run_dir.other_pairs.is_file() else ()
+    write_records(part.other_pairs, chain(others, dev))
+    write_records(part.tuples, _without(dev, read_tuples(run_dir.tuples)))
+    for name in ("held_out_pairs", "corpus", "judge_vectors"):
+        source, path = getattr(run_dir, name), getattr(part, name)
+        if source.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(source, path)
+    write_json(note, inputs)
+
+
+def _without(dev: list[Pair], tuples: Iterable[GradedTuple]) -> Iterator[GradedTuple]:
+    """Yield the tuples of other pairs, without what answers a dev query among their negatives."""
+    ids, answers = {pair.id for pair in dev}, {identity(pair.positive) for pair in dev}
+    for graded in tuples:
+        if graded.id not in ids:
+            kept = tuple(negative for negative in graded.negatives if identity(negative.text) not in answers)
+            yield replace(graded, negatives=kept)
