@@ -44,7 +44,9 @@ def candidates_of(config: Config, grades: set[int]) -> list[Settings]:
     if left_out := len(found) - 1 - len(others):
         say(f"  {counted(left_out, 'candidates')} left out: they contradict other settings, or want grades not there")
     if not others:
-        raise ConfigError("tune", ["found no candidate beside the settings as they are; wanted another value or recipe"])
+        raise ConfigError(
+            "tune", ["found no candidate beside the settings as they are; wanted another value or recipe"]
+        )
     if len(others) >= config.tune.candidates:
         others = random.Random(f"{config.seed} candidates").sample(others, config.tune.candidates - 1)
     return [{}, *others]

@@ -1,14 +1,14 @@
-"""The dev part of a run's training queries, by which `tune` chooses: taken out of training, and measured piece by piece.
+"""The dev part of a run's training queries, by which `tune` chooses: taken out of training, measured piece by piece.
 
 Held-out queries and tests stay unseen. The documents that are searched are what answers the dev queries, the negatives
 that grading kept for them, and others of the corpus, drawn at random.
 """
 
-import json
 import random
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from multigrain.data.held_out import split_by_share
 from multigrain.data.jsonl import read_pairs, read_tuples, write_records
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import held_out_task
-from multigrain.files import link_or_copy, write_json
+from multigrain.files import link_or_copy, write_atomic
 from multigrain.pipeline.known_false_negatives import own_documents
-from multigrain.pipeline.recipe import training_inputs
+from multigrain.pipeline.recipe import texts_digest
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Pair, identity
 
@@ -31,6 +31,8 @@ MOST, FIRST = 2000, 250
 """Dev pairs at most, and queries that are measured at first."""
 LEAST = 100
 """Training pairs without which nothing can be chosen: a fifth of them are 20 dev queries."""
+NOTE = "inputs"
+"""The file of the part that says what it was made from."""
 DRAWN = 4
 """Documents of the corpus that are drawn for each query that is measured."""
 
@@ -54,6 +56,11 @@ class DevPart:
     own: list[Pair]
 
     @property
+    def inputs(self) -> str:
+        """A digest of what the part was made from."""
+        return (self.folder / NOTE).read_text(encoding="utf-8")
+
+    @cached_property
     def queries(self) -> list[bytes]:
         """The distinct queries by their identity, in the order in which they are measured."""
         return list(dict.fromkeys(identity(pair.query) for pair in self.pairs))
@@ -119,9 +126,9 @@ def _drawn(config: Config, run_dir: RunDir) -> list[Document]:
 
 def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) -> None:
     """Write the run's training part without the dev queries, and without what answers them as a negative."""
-    inputs = training_inputs(config, run_dir)
-    note = part.folder / "part.json"
-    if note.is_file() and json.loads(note.read_bytes()) == inputs:
+    inputs = f"{config.seed} {texts_digest(run_dir)}"
+    note = part.folder / NOTE
+    if note.is_file() and note.read_text(encoding="utf-8") == inputs:
         return
     shutil.rmtree(part.folder, ignore_errors=True)
     ids = {pair.id for pair in dev}
@@ -134,7 +141,7 @@ def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) 
         if source.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(source, path)
-    write_json(note, inputs)
+    write_atomic(note, inputs.encode())
 
 
 def _without(dev: list[Pair], tuples: Iterable[GradedTuple]) -> Iterator[GradedTuple]:

@@ -26,8 +26,13 @@ def as_given(config: Config, _run_dir: RunDir) -> Config:
 
 def training_inputs(config: Config, run_dir: RunDir) -> str:
     """Return a digest of all that decides a training: settings, tuples, pairs and base."""
-    files = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
-    return f"{config.fingerprint('seed', 'model', 'training', 'judging')} {files} {model_digest(config.model.base)}\n"
+    settings = config.fingerprint("seed", "model", "training", "judging")
+    return f"{settings} {texts_digest(run_dir)} {model_digest(config.model.base)}\n"
+
+
+def texts_digest(run_dir: RunDir) -> str:
+    """Return the digests of the texts of a training: tuples, and pairs."""
+    return " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
 
 
 def with_recipe(config: Config, run_dir: RunDir) -> Config:
