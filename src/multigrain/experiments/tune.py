@@ -61,7 +61,7 @@ def tune(config: Config | str | Path, force: bool = False) -> str:
         part = dev_part(config, run_dir)
         say(f"tune: {counted(len(candidates), 'candidates')}, {counted(len(part.queries), 'dev queries')}")
         trials = Trials(config, run_dir, part)
-        outcome = _Halving(config, candidates, part.sizes, trials).outcome()
+        outcome = Halving(config, candidates, part.sizes, trials).outcome()
         trials.remove_what_is_large()
         return write_tuning(config, run_dir, candidates, outcome, trials.spent)
 
@@ -80,7 +80,7 @@ def _require_choice(config: Config) -> None:
         raise ConfigError("tune", [fault])
 
 
-class _Halving:
+class Halving:
     """The rounds of one choice.
 
     Args:
