@@ -1,4 +1,6 @@
-"""Successive halving: which candidates go on, and whether one is taken."""
+"""Successive halving: which recipes go on, and whether one is taken."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -64,6 +66,6 @@ def test_two_trainings_that_disagree_decide_nothing() -> None:
 @given(st.integers(1, 10_000), st.integers(1, 50))
 def test_the_first_round_is_not_shorter_than_it_may_be(steps: int, fewest: int) -> None:
     shares = shares_of(steps, fewest)
-    assert shares[-1] == 1 and all(later == 2 * share for share, later in zip(shares, shares[1:], strict=False))
+    assert shares[-1] == 1 and all(later == 2 * share for share, later in itertools.pairwise(shares))
     assert shares[0] * steps >= min(fewest, steps)
     assert shares[0] * steps / 2 < fewest

@@ -7,18 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import multigrain.experiments.tune
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_pairs, read_tuples
-from multigrain.errors import RunError
 from multigrain.experiments.dev_part import DevPart, dev_part
-from multigrain.experiments.trials import Measured
-from multigrain.experiments.tune import Halving, tune
-from multigrain.experiments.tune_table import Outcome
+from multigrain.experiments.tune import tune
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair, identity
@@ -59,8 +55,8 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     assert table["chosen"] == {"schedule": "in-batch", "learning_rate": 0.01}
     low = table["confirmed"][1]
     assert low > 0 and f"clearly better than the settings as they are: nDCG@10 +{table['confirmed'][0]:.4f}" in out
-    assert [[row["steps"] for row in done["rows"]] for done in table["rounds"]] == [[8, 8, 8], [16, 16]]
-    assert table["rounds"][0]["rows"][0]["candidate"] == 1 and "tune: 3 candidates, 30 dev queries" in err
+    assert [[row["steps"] for row in done["rows"]] for done in table["rungs"]] == [[8, 8, 8], [16, 16]]
+    assert table["rungs"][0]["rows"][0]["recipe"] == 1 and "tune: 3 recipes, 28 dev queries" in err
     first = out.splitlines()[1]
     assert first.startswith('schedule = "in-batch", learning_rate = 0.01') and " taken " in first
     assert not list(run_dir.folder.glob("tune/trials/*/training/model"))
@@ -99,7 +95,7 @@ def test_run_tunes_first_and_a_given_setting_is_not_overridden(
     out, err = told(capsys, "run", str(tunable), "--tune")
     assert "training.learning_rate = 0.01 is given; tune does not vary it" in err
     table, run_dir = table_of(tunable), RunDir(load_config(tunable).folder)
-    assert table["candidates"] == [{}, {"schedule": "in-batch"}] and "verdict" in out
+    assert table["recipes"] == [{}, {"schedule": "in-batch"}] and "verdict" in out
     assert highest_rate(run_dir) == pytest.approx(0.01, rel=0.1)
 
 
@@ -117,7 +113,7 @@ def test_the_dev_part_is_not_trained_on(tunable: Path) -> None:
     part = dev_part(config, run_dir)
     rest = RunDir(part.folder)
     dev, answers = set(part.queries), {identity(pair.positive) for pair in part.pairs}
-    assert len(dev) == 30 and not dev & held_out and part.sizes == [30]
+    assert len(dev) == 28 and not dev & held_out and part.sizes == [28]
     trained = list(read_tuples(rest.tuples))
     assert len(trained) == 120 and not dev & {identity(graded.query) for graded in trained}
     assert not answers & {identity(graded.positive) for graded in trained}
@@ -125,7 +121,7 @@ def test_the_dev_part_is_not_trained_on(tunable: Path) -> None:
     known = [pair.id for path in rest.pair_files() for pair in read_pairs(path)]
     assert sorted(known) == sorted(pair.id for path in run_dir.pair_files() for pair in read_pairs(path))
     # Fewer queries come first, and search fewer documents, in which their answers are.
-    few, all_queries = part.task(5), part.task(30)
+    few, all_queries = part.task(5), part.task(28)
     assert list(few.queries.items()) == list(all_queries.queries.items())[:5]
     texts = {document.id: document.text for document in few.documents}
     assert len(texts) < len(list(all_queries.documents))
@@ -161,7 +157,7 @@ def test_killed_at_any_time_it_comes_to_the_same(tunable: Path) -> None:
     [
         ("steps = 16", 'recipe = "fixed"', "with which training takes nothing that tune chooses; take it out"),
         ("[tune]", '[[training.phases]]\nname = "a"\ngrades = [4]\nsteps = 16\n[tune]', "give shares in place of them"),
-        ("held_out = 0.25", "held_out = 0.6", "found 80 training pairs with negatives; tune wants 100"),
+        ("held_out = 0.25", "held_out = 0.6", "found 8 pairs with negatives; tune wants 100"),
         ('recipes = [{ schedule = "in-batch" }]', "recipes = [{ steps = 4 }]", "found steps; wanted a setting"),
     ],
 )
@@ -176,28 +172,3 @@ def test_a_run_under_way_is_left_alone(tunable: Path, capsys: pytest.CaptureFixt
     with RunDir(load_config(tunable).folder).lock():
         _, err = told(capsys, "tune", str(tunable), code=1)
     assert "another multigrain process is at work here" in err
-
-
-class Planted:
-    """Trials with planted scores and seconds: the score of each candidate is a function of its steps and its seed."""
-
-    def __init__(self, scores: dict[str, Any], seconds: float = 1.0) -> None:
-        self.scores, self.seconds, self.spent = scores, seconds, 0.0
-        self.asked: list[tuple[str, int, int, int]] = []
-
-    def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:
-        name = settings.get("loss", "as it is")
-        self.asked.append((name, steps, seed, size))
-        if name not in self.scores:
-            raise RunError("the loss is no number")
-        self.spent += self.seconds
-        return Measured([value + self.scores[name] for value in np.random.default_rng(size).uniform(0, 0.1, size)], 1.0)
-
-    def remove_models(self) -> None:
-        pass
-
-
-def halved(tunable: Path, trials: Planted, *sizes: int, minutes: float = 30) -> Outcome:
-    config = load_config(tunable, [f"tune.minutes={minutes}"])
-    names = ["listwise", "distill", "infonce"][: len(trials.scores) - 1]
-    return Halving(config, [{}, *({"loss": name} for name in names)], sizes, trials).outcome()

@@ -44,7 +44,7 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
         "report_to",
         "recipe",
     },
-    "tune": {"minutes", "candidates", "values", "recipes"},
+    "tune": {"minutes", "limit", "values", "recipes"},
 }
 """Settings that may change without any stage being run again."""
 

@@ -8,16 +8,16 @@ from multigrain.config.base import Section
 from multigrain.config.training import TrainingSection
 
 NOT_TRIED = ("seed", "steps", "epochs", "phases", "recipe", "evaluate", "report_to")
-"""Settings of `[training]` that are no candidates: tune takes care of them, or no quality depends on them."""
+"""Settings of `[training]` that are not tried: tune takes care of them, or no quality depends on them."""
 
 
 class TuningSection(Section):
-    """Settings of `multigrain tune`: candidates are each of `recipes` with each combination of `values`."""
+    """Settings of `multigrain tune`, which tries each of `recipes` with each combination of `values`."""
 
     minutes: float = Field(30.0, gt=0)
     """Time for all trials together, in minutes. It is looked at between trials."""
-    candidates: int = Field(12, ge=2, le=256)
-    """Candidates that are tried, at most, the settings as they are among them. Where there are more, they are drawn."""
+    limit: int = Field(12, ge=2, le=256)
+    """Recipes that are tried, at most, the settings as they are among them. Where there are more, they are drawn."""
     values: dict[str, list[Any]] = {"learning_rate": [2e-5, 5e-5, 1e-4, 2e-4], "base_share": [0.0, 0.2]}
     """Settings of `[training]`, each with the values that are tried."""
     recipes: list[dict[str, Any]] = [

@@ -16,8 +16,8 @@ from multigrain.data.beir import RetrievalTask
 from multigrain.errors import ConfigError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import NDCG
-from multigrain.experiments.candidates import Settings
 from multigrain.experiments.dev_part import DevPart
+from multigrain.experiments.recipes import Settings
 from multigrain.files import link_or_copy, write_json
 from multigrain.model.files import model_digest
 from multigrain.pipeline.encoders import trained_encoder

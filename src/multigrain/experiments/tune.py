@@ -1,6 +1,6 @@
 """Choose settings of the training on a dev part of the training queries, by successive halving over steps.
 
-All candidates train a few steps. Those that are clearly worse than the best (paired interval over the dev queries) or
+All recipes train a few steps. Those that are clearly worse than the best (paired interval over the dev queries) or
 in the lower half end, and the others train anew, twice as long. The best one is taken if its interval lies above the
 settings as they are; where that is not so, more dev queries are measured, as long as there are any, and time.
 """
@@ -14,11 +14,11 @@ from multigrain.config import Config, config_of
 from multigrain.data.jsonl import read_tuples
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.evaluation.significance import Difference
-from multigrain.experiments.candidates import Settings, candidates_of
 from multigrain.experiments.dev_part import dev_part
 from multigrain.experiments.halving import challenge, is_decided, shares_of
+from multigrain.experiments.recipes import Settings, recipes_of
 from multigrain.experiments.trials import Trials
-from multigrain.experiments.tune_table import Outcome, Round, told_settings, write_tuning
+from multigrain.experiments.tune_table import Outcome, Rung, told_settings, write_tuning
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.recipe import with_training
 from multigrain.pipeline.run import run_stages
@@ -27,7 +27,7 @@ from multigrain.pipeline.stage_table import SHARED, names_of
 from multigrain.terminal import counted, say
 
 FEWEST_STEPS = 20
-"""Of the first round, unless the training itself is shorter."""
+"""Of the first rung, unless the training itself is shorter."""
 
 
 def tune(config: Config | str | Path, force: bool = False) -> str:
@@ -57,13 +57,13 @@ def tune(config: Config | str | Path, force: bool = False) -> str:
         if force:
             shutil.rmtree(run_dir.tuning.parent, ignore_errors=True)
         grades = {negative.grade for graded in read_tuples(run_dir.tuples) for negative in graded.negatives}
-        candidates = candidates_of(config, grades)
+        recipes = recipes_of(config, grades)
         part = dev_part(config, run_dir)
-        say(f"tune: {counted(len(candidates), 'candidates')}, {counted(len(part.queries), 'dev queries')}")
+        say(f"tune: {counted(len(recipes), 'recipes')}, {counted(len(part.queries), 'dev queries')}")
         trials = Trials(config, run_dir, part)
-        outcome = Halving(config, candidates, part.sizes, trials).outcome()
+        outcome = Halving(config, recipes, part.sizes, trials).outcome()
         trials.remove_what_is_large()
-        return write_tuning(config, run_dir, candidates, outcome, trials.spent)
+        return write_tuning(config, run_dir, recipes, outcome, trials.spent)
 
 
 def _require_choice(config: Config) -> None:
@@ -81,32 +81,32 @@ def _require_choice(config: Config) -> None:
 
 
 class Halving:
-    """The rounds of one choice.
+    """The rungs of one choice.
 
     Args:
         config: the run.
-        candidates: the settings as they are, then others.
+        recipes: the settings as they are, then others.
         sizes: numbers of dev queries, rising; the next is measured where the one before decides nothing.
         trials: trains and measures.
     """
 
-    def __init__(self, config: Config, candidates: Sequence[Settings], sizes: Sequence[int], trials: Trials) -> None:
-        self._config, self._candidates, self._trials = config, candidates, trials
+    def __init__(self, config: Config, recipes: Sequence[Settings], sizes: Sequence[int], trials: Trials) -> None:
+        self._config, self._recipes, self._trials = config, recipes, trials
         self._sizes = list(sizes)
         self._seconds: dict[int, float] = {}
-        """Of the last trial of each candidate."""
+        """Of the last trial of each recipe."""
         self._is_out_of_time = False
 
     def outcome(self) -> Outcome:
-        """Go through the rounds, until all steps are made, or nothing but the settings as they are is left, or time."""
-        found: list[Round] = []
-        alive = list(range(len(self._candidates)))
+        """Go through the rungs, until all steps are made, or nothing but the settings as they are is left, or time."""
+        found: list[Rung] = []
+        alive = list(range(len(self._recipes)))
         all_queries = self._sizes[-1]
         for share in shares_of(self._steps(0, 1.0), FEWEST_STEPS):
             if found and not self._fits(alive[:2]):
                 break
-            last = self._round(alive, share)
-            if found and len(last.scores) < 2:  # nobody to compare with: the round before decides
+            last = self._rung(alive, share)
+            if found and len(last.scores) < 2:  # nobody to compare with: the rung before decides
                 break
             found.append(last)
             self._trials.remove_models()
@@ -115,9 +115,9 @@ class Halving:
                 break
         return Outcome(found, self._confirmed(found[-1]), self._is_out_of_time, all_queries)
 
-    def _round(self, alive: Sequence[int], share: float) -> Round:
-        """Train the candidates that are left, then measure them on more and more dev queries until it is decided."""
-        found, size = Round(share), self._sizes[0]
+    def _rung(self, alive: Sequence[int], share: float) -> Rung:
+        """Train the recipes that are left, then measure them on more and more dev queries until it is decided."""
+        found, size = Rung(share), self._sizes[0]
         scores: dict[int, list[float]] = {}
         for number in alive:
             if number and not self._fits([number]):
@@ -141,8 +141,8 @@ class Halving:
             found.rank(scores, places, size)
         return found
 
-    def _confirmed(self, last: Round) -> Difference | None:
-        """Compare the best candidate with the settings as they are once more, over a second training of both.
+    def _confirmed(self, last: Rung) -> Difference | None:
+        """Compare the best recipe with the settings as they are once more, over a second training of both.
 
         One training may be lucky. None where nothing was to be taken, or there is no time.
         """
@@ -155,14 +155,14 @@ class Halving:
         return None if found is None else found[1]
 
     def _scores(self, number: int, steps: int, size: int, turn: int = 0) -> list[float]:
-        settings, seed = self._candidates[number], (self._config.training_seed + turn) % 2**32
+        settings, seed = self._recipes[number], (self._config.training_seed + turn) % 2**32
         say(f"tune: {told_settings(settings)}; {counted(steps, 'steps')}, {counted(size, 'dev queries')}")
         found = self._trials.measured(settings, steps, seed, size)
         self._seconds[number] = found.seconds
         return found.scores
 
     def _steps(self, number: int, share: float) -> int:
-        section = with_training(self._config, self._candidates[number]).training
+        section = with_training(self._config, self._recipes[number]).training
         return math.ceil(share * section.total_steps)
 
     def _fits(self, numbers: Sequence[int], longer: int = 2) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from multigrain.config import Config
 from multigrain.evaluation.metrics import NDCG
 from multigrain.evaluation.significance import Difference
-from multigrain.experiments.candidates import Settings
 from multigrain.experiments.halving import Scores, Standing, challenge, standings
+from multigrain.experiments.recipes import Settings
 from multigrain.files import write_json
 from multigrain.pipeline.recipe import training_inputs
 from multigrain.pipeline.run_dir import RunDir
@@ -19,16 +19,16 @@ AS_THEY_ARE = "the settings as they are"
 
 
 @dataclass
-class Round:
-    """One round: all candidates that are left train equally long, as a share of their steps.
+class Rung:
+    """One rung: all recipes that are left train equally long, as a share of their steps.
 
     Attributes:
         share: of the steps.
-        steps: of each candidate that was trained.
+        steps: of each recipe that was trained.
         queries: how many dev queries each was measured on.
         standings: where each stands, the best first.
-        failed: why a training failed, by candidate.
-        scores: those by which the round was decided.
+        failed: why a training failed, by recipe.
+        scores: those by which the rung was decided.
         is_whole: whether there was time for all.
     """
 
@@ -41,7 +41,7 @@ class Round:
     is_whole: bool = True
 
     def rank(self, scores: Scores, places: int, queries: int) -> None:
-        """Say where the candidates with these scores stand; what is known of others stays."""
+        """Say where the recipes with these scores stand; what is known of others stays."""
         self.scores = scores
         now = standings(scores, places)
         self.standings = now | {number: known for number, known in self.standings.items() if number not in now}
@@ -49,41 +49,41 @@ class Round:
 
     @property
     def alive(self) -> list[int]:
-        """The candidates that go on: the settings as they are, then the others, the best first."""
+        """The recipes that go on: the settings as they are, then the others, the best first."""
         return [0, *(number for number, standing in self.standings.items() if number and standing.fate == "goes on")]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All rounds of a choice, and what the choice rests on.
+    """All rungs of a choice, and what the choice rests on.
 
     Attributes:
-        rounds: in their order.
-        confirmed: the difference of the best candidate to the settings as they are, over two trainings of each.
+        rungs: in their order.
+        confirmed: the difference of the best recipe to the settings as they are, over two trainings of each.
         is_out_of_time: whether `tune.minutes` ended it.
         all_queries: how many dev queries there are.
     """
 
-    rounds: list[Round]
+    rungs: list[Rung]
     confirmed: Difference | None
     is_out_of_time: bool
     all_queries: int
 
     @property
     def best(self) -> tuple[int, Difference] | None:
-        """The best candidate beside the settings as they are, and its difference to these; None without one."""
-        found = challenge(self.rounds[-1].scores)
+        """The best recipe beside the settings as they are, and its difference to these; None without one."""
+        found = challenge(self.rungs[-1].scores)
         return found if found is None or self.confirmed is None else (found[0], self.confirmed)
 
     @property
     def chosen(self) -> int:
-        """The candidate that is taken: the best one where it is clearly better, else 0."""
+        """The recipe that is taken: the best one where it is clearly better, else 0."""
         return self.best[0] if self.best is not None and self.best[1].low > 0 else 0
 
     @property
     def reason(self) -> str:
         """Why that one is taken, in words."""
-        last, best = self.rounds[-1], self.best
+        last, best = self.rungs[-1], self.best
         if best is None:
             return f"all others ended before; {AS_THEY_ARE} stay"
         number, difference = best
@@ -94,16 +94,14 @@ class Outcome:
             trained = "two trainings" if self.confirmed else "one training"
             return f"clearly better than {AS_THEY_ARE}: {found}, by {trained} of each"
         if difference.value <= 0:
-            return f"no candidate is better than {AS_THEY_ARE}; the best one: {found}"
+            return f"no recipe is better than {AS_THEY_ARE}; the best one: {found}"
         why = "tune.minutes ended" if self.is_out_of_time else "the dev part is too small to decide"
-        return f"{why}, so {AS_THEY_ARE} stay; the best candidate: {found}"
+        return f"{why}, so {AS_THEY_ARE} stay; the best recipe: {found}"
 
 
-def write_tuning(
-    config: Config, run_dir: RunDir, candidates: Sequence[Settings], outcome: Outcome, seconds: float
-) -> str:
+def write_tuning(config: Config, run_dir: RunDir, recipes: Sequence[Settings], outcome: Outcome, seconds: float) -> str:
     """Write `tune/table.json`, from which training takes its settings; return the table as text."""
-    chosen = candidates[outcome.chosen]
+    chosen = recipes[outcome.chosen]
     table = {
         "chosen": chosen,
         "reason": outcome.reason,
@@ -111,12 +109,12 @@ def write_tuning(
         "minutes": round(seconds / 60, 2),
         "dev_queries": outcome.all_queries,
         "confirmed": outcome.confirmed,
-        "candidates": list(candidates),
-        "rounds": [_to_json(round) for round in outcome.rounds],
+        "recipes": list(recipes),
+        "rungs": [_to_json(rung) for rung in outcome.rungs],
     }
     write_json(run_dir.tuning, table)
     settings = told_settings(chosen)
-    return "\n".join([*_lines(candidates, outcome), "", f"training takes {settings}: {outcome.reason}"])
+    return "\n".join([*_lines(recipes, outcome), "", f"training takes {settings}: {outcome.reason}"])
 
 
 def told_settings(settings: Settings) -> str:
@@ -128,27 +126,27 @@ def told_settings(settings: Settings) -> str:
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()) or AS_THEY_ARE
 
 
-def _to_json(round: Round) -> dict[str, Any]:
+def _to_json(rung: Rung) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
-    for number, standing in round.standings.items():
-        place = {"candidate": number, "steps": round.steps[number], "dev_queries": round.queries[number]}
+    for number, standing in rung.standings.items():
+        place = {"recipe": number, "steps": rung.steps[number], "dev_queries": rung.queries[number]}
         rows.append({**place, **standing._asdict()})
-    return {"share": round.share, "is_whole": round.is_whole, "rows": rows, "failed": round.failed}
+    return {"share": rung.share, "is_whole": rung.is_whole, "rows": rows, "failed": rung.failed}
 
 
-def _lines(candidates: Sequence[Settings], outcome: Outcome) -> list[str]:
-    """Return a row for each candidate with what its last round found, those of the last round first."""
+def _lines(recipes: Sequence[Settings], outcome: Outcome) -> list[str]:
+    """Return a row for each recipe with what its last rung found, those of the last rung first."""
     rows: dict[int, list[str]] = {}
-    for round in reversed(outcome.rounds):
-        for number, standing in round.standings.items():
-            figures = [str(round.steps[number]), str(round.queries[number]), f"{standing.mean:.4f}", _to_best(standing)]
+    for rung in reversed(outcome.rungs):
+        for number, standing in rung.standings.items():
+            figures = [str(rung.steps[number]), str(rung.queries[number]), f"{standing.mean:.4f}", _to_best(standing)]
             rows.setdefault(number, [_fate(number, standing, outcome), *figures])
-        for number, fault in round.failed.items():
+        for number, fault in rung.failed.items():
             rows.setdefault(number, [f"failed: {fault}", "", "", "", ""])
-    for number in range(len(candidates)):
+    for number in range(len(recipes)):
         rows.setdefault(number, ["not tried: tune.minutes ended", "", "", "", ""])
-    head = ["candidate", "outcome", "steps", "queries", NDCG, "to the best"]
-    return columns([head, *([told_settings(candidates[number]), *row] for number, row in rows.items())], texts=2)
+    head = ["recipe", "outcome", "steps", "queries", NDCG, "to the best"]
+    return columns([head, *([told_settings(recipes[number]), *row] for number, row in rows.items())], texts=2)
 
 
 def _to_best(standing: Standing) -> str:
@@ -159,5 +157,5 @@ def _to_best(standing: Standing) -> str:
 def _fate(number: int, standing: Standing, outcome: Outcome) -> str:
     if number == outcome.chosen:
         return "taken"
-    is_last = number in outcome.rounds[-1].standings
+    is_last = number in outcome.rungs[-1].standings
     return "not taken" if standing.fate == "goes on" and is_last else standing.fate

@@ -1,4 +1,4 @@
-"""The candidates of a choice."""
+"""The recipes of a choice."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from multigrain.config import Config, TrainingSection, given_in, load_config
 from multigrain.errors import ConfigError
-from multigrain.experiments.candidates import candidates_of
+from multigrain.experiments.recipes import recipes_of
 from multigrain.pipeline.run_dir import to_toml
 from tests.config.text import GOOD, faults, load
 
@@ -16,10 +16,12 @@ ALL = {1, 2, 3, 4}
 
 def test_the_settings_as_they_are_come_first(tmp_path: Path) -> None:
     recipe = {"batch_size": 64, "schedule": "only-4"}
-    found = candidates_of(load(tmp_path, GOOD + SMALL), ALL)
+    found = recipes_of(load(tmp_path, GOOD + SMALL), ALL)
     assert found == [{}, {**recipe, "learning_rate": 1e-4}, {**recipe, "learning_rate": 2e-4}]
-    # What is the same as it is already is no candidate, nor a part of one.
-    assert candidates_of(load(tmp_path, GOOD + '[tune]\nvalues = { learning_rate = [5e-5, 1e-4] }\nrecipes = []'), ALL) == [
+    # What is the same as it is already is no recipe, nor a part of one.
+    assert recipes_of(
+        load(tmp_path, GOOD + "[tune]\nvalues = { learning_rate = [5e-5, 1e-4] }\nrecipes = []"), ALL
+    ) == [
         {},
         {"learning_rate": 1e-4},
     ]
@@ -27,30 +29,34 @@ def test_the_settings_as_they_are_come_first(tmp_path: Path) -> None:
 
 def test_by_default_twelve_of_all_combinations_are_drawn(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD)
-    found = candidates_of(config, ALL)
+    found = recipes_of(config, ALL)
     assert len(found) == 12 and found[0] == {} and len({repr(settings) for settings in found}) == 12
-    assert found == candidates_of(config, ALL) != candidates_of(load(tmp_path, "seed = 8\n" + GOOD), ALL)
+    assert found == recipes_of(config, ALL) != recipes_of(load(tmp_path, "seed = 8\n" + GOOD), ALL)
 
 
 def test_what_is_given_is_not_varied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = GOOD + "[training]\nlearning_rate = 5e-5\nbatch_size = 32\n" + SMALL.replace("schedule", "neighbours = 1, schedule")
-    with pytest.raises(ConfigError, match="found no candidate beside the settings as they are"):
-        candidates_of(load(tmp_path, text), ALL)
+    text = (
+        GOOD
+        + "[training]\nlearning_rate = 5e-5\nbatch_size = 32\n"
+        + SMALL.replace("schedule", "neighbours = 1, schedule")
+    )
+    with pytest.raises(ConfigError, match="found no recipe beside the settings as they are"):
+        recipes_of(load(tmp_path, text), ALL)
     err = capsys.readouterr().err
     assert "training.learning_rate = 5e-05 is given; tune does not vary it" in err
     assert "training.batch_size = 32 is given" in err and "schedule" not in err
     # A recipe that wants the same as is given stays.
-    found = candidates_of(load(tmp_path, text.replace("batch_size = 32", "batch_size = 64")), ALL)
+    found = recipes_of(load(tmp_path, text.replace("batch_size = 32", "batch_size = 64")), ALL)
     assert found == [{}, {"neighbours": 1, "schedule": "only-4"}]
 
 
 def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert all("only-4" not in settings.values() for settings in candidates_of(load(tmp_path, GOOD), {1, 2}))
+    assert all("only-4" not in settings.values() for settings in recipes_of(load(tmp_path, GOOD), {1, 2}))
     assert "left out" in capsys.readouterr().err
     phases = GOOD + '[[training.phases]]\nname = "near"\ngrades = [4]\n'
-    found = candidates_of(load(tmp_path, phases), ALL)
+    found = recipes_of(load(tmp_path, phases), ALL)
     assert found[0] == {} and all("schedule" not in settings for settings in found)
 
 
@@ -58,11 +64,14 @@ def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_
     ("text", "fault"),
     [
         ("minutes = 0", "tune.minutes: found 0; input should be greater than 0"),
-        ("candidates = 1", "tune.candidates: found 1"),
+        ("limit = 1", "tune.limit: found 1"),
         ("values = { learning_rte = [1e-4] }", "tune.values: found learning_rte; wanted a setting of [training]"),
         ("values = { steps = [10] }", "tune.values: found steps; wanted a setting of [training] that can be tried"),
         ("values = { learning_rate = [] }", "tune.values: learning_rate: found []; wanted one or several values"),
-        ("values = { learning_rate = [7.0] }", "tune.values: found {'learning_rate': 7.0}: Input should be less than 1"),
+        (
+            "values = { learning_rate = [7.0] }",
+            "tune.values: found {'learning_rate': 7.0}: Input should be less than 1",
+        ),
         ("recipes = [{ learning_rate = 1e-4 }]", "learning_rate stands in tune.values and in tune.recipes"),
     ],
 )

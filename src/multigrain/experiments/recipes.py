@@ -1,4 +1,4 @@
-"""The candidates of `tune`: settings of `[training]` that are tried beside the settings as they are."""
+"""The recipes of `tune`: settings of `[training]` that are tried beside the settings as they are."""
 
 import json
 import random
@@ -17,11 +17,11 @@ Settings = dict[str, Any]
 """Settings of `[training]`."""
 
 
-def candidates_of(config: Config, grades: set[int]) -> list[Settings]:
-    """Return the candidates, the settings as they are (no others) first.
+def recipes_of(config: Config, grades: set[int]) -> list[Settings]:
+    """Return the recipes, the settings as they are (no others) first.
 
-    What the run's file gives is not varied. Recipes that want another value of it are left out, and so are candidates
-    that contradict the other settings. Where there are more than `tune.candidates`, they are drawn by the run's seed.
+    What the run's file gives is not varied. Recipes that want another value of it are left out, and so are those that
+    contradict the other settings. Where there are more than `tune.limit`, they are drawn by the run's seed.
 
     Args:
         config: the run.
@@ -42,13 +42,11 @@ def candidates_of(config: Config, grades: set[int]) -> list[Settings]:
     _tell_given(config, given)
     others = [settings for settings in list(found.values())[1:] if _can_train(settings, config, grades)]
     if left_out := len(found) - 1 - len(others):
-        say(f"  {counted(left_out, 'candidates')} left out: they contradict other settings, or want grades not there")
+        say(f"  {counted(left_out, 'recipes')} left out: they contradict other settings, or want grades not there")
     if not others:
-        raise ConfigError(
-            "tune", ["found no candidate beside the settings as they are; wanted another value or recipe"]
-        )
-    if len(others) >= config.tune.candidates:
-        others = random.Random(f"{config.seed} candidates").sample(others, config.tune.candidates - 1)
+        raise ConfigError("tune", ["found no recipe beside the settings as they are; wanted another value or recipe"])
+    if len(others) >= config.tune.limit:
+        others = random.Random(f"{config.seed} recipes").sample(others, config.tune.limit - 1)
     return [{}, *others]
 
 
