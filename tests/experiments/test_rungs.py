@@ -81,7 +81,7 @@ def test_time_ends_it_between_trials(tmp_path: Path) -> None:
     outcome = halved(tmp_path, Planted(scores, seconds=40), 40, minutes=1)
     assert [rung.is_whole for rung in outcome.rungs] == [False] and outcome.chosen == 1
     outcome = halved(tmp_path, Planted(scores, seconds=70), 40, minutes=1)
-    assert outcome.chosen == 0 and outcome.best is None
+    assert outcome.chosen == 0 and outcome.reason.startswith("tune.minutes ended, so the settings as they are stay")
 
 
 def test_a_training_that_fails_ends_its_recipe_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,10 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     assert first.startswith('schedule = "in-batch", learning_rate = 0.01') and " taken " in first
     assert not list(run_dir.folder.glob("tune/trials/*/training/model"))
 
+    assert (
+        '  tuned       training takes schedule = "in-batch", learning_rate = 0.01, from'
+        in told(capsys, "check", str(tunable))[0]
+    )
     _, err = told(capsys, "train", str(tunable))
     assert f'  schedule = "in-batch", learning_rate = 0.01, from {run_dir.tuning}: clearly better' in err
     assert highest_rate(run_dir) == pytest.approx(0.01, rel=0.1)

@@ -85,7 +85,8 @@ class Outcome:
         """Why that one is taken, in words."""
         last, best = self.rungs[-1], self.best
         if best is None:
-            return f"all others ended before; {AS_THEY_ARE} stay"
+            why = "tune.minutes ended" if self.is_out_of_time else "all others failed"
+            return f"{why}, so {AS_THEY_ARE} stay, beside which nothing was measured"
         number, difference = best
         found = f"{NDCG} {difference.value:+.4f} {interval(difference.low, difference.high)} on {last.queries[0]} of "
         found += f"{self.all_queries} dev queries, after {last.steps[number]} steps"

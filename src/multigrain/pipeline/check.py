@@ -18,6 +18,7 @@ from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation.estimate import Estimate, estimate_usage
 from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs, uses_llm
+from multigrain.pipeline.recipe import told, with_recipe
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
 from multigrain.synthesis.negatives import requests_each
@@ -43,7 +44,8 @@ def check(config: Config | str | Path) -> str:
     config = config_of(config)
     require_inputs(config)
     state = _state(config)
-    config = with_known_style(config, RunDir(config.folder))
+    run_dir = RunDir(config.folder)
+    config = with_known_style(config, run_dir)
     with _no_garbage_collection():
         inputs = read_inputs(config)
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
@@ -55,7 +57,8 @@ def check(config: Config | str | Path) -> str:
         _line("grading", _grading(config)),
         *_model_lines(config),
         _line("prompts", _prompts(config)),
-        *_training_lines(config, inputs.size),
+        *_training_lines(with_recipe(config, run_dir), inputs.size),
+        *([_line("tuned", f"training takes {settings}")] if (settings := told(config, run_dir)) else []),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
