@@ -68,7 +68,7 @@ def test_the_dev_part_grows_until_it_decides(tmp_path: Path) -> None:
     # The grown part stays, and without more queries it is the settings as they are.
     assert {size for _, steps, _, size in trials.asked if steps == 40} == {500}
     small = halved(tmp_path, Doubtful({"as it is": 0.1, "listwise": 0.15}), 50)
-    assert small.chosen == 0 and small.reason.startswith("the dev part is too small to decide, so the settings as they")
+    assert small.chosen == 0 and small.reason.startswith("the dev part is too small to decide; the best of the other")
 
 
 def test_time_ends_it_between_trials(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_time_ends_it_between_trials(tmp_path: Path) -> None:
     outcome = halved(tmp_path, Planted(scores, seconds=40), 40, minutes=1)
     assert [rung.is_whole for rung in outcome.rungs] == [False] and outcome.chosen == 1
     outcome = halved(tmp_path, Planted(scores, seconds=70), 40, minutes=1)
-    assert outcome.chosen == 0 and outcome.reason.startswith("tune.minutes ended, so the settings as they are stay")
+    assert outcome.chosen == 0 and outcome.reason == "no other recipe could be measured (tune.minutes ended)"
 
 
 def test_a_training_that_fails_ends_its_recipe_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

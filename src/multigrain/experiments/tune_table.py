@@ -85,8 +85,8 @@ class Outcome:
         """Why that one is taken, in words."""
         last, best = self.rungs[-1], self.best
         if best is None:
-            why = "tune.minutes ended" if self.is_out_of_time else "all others failed"
-            return f"{why}, so {AS_THEY_ARE} stay, beside which nothing was measured"
+            why = "tune.minutes ended" if self.is_out_of_time else "their trainings failed"
+            return f"no other recipe could be measured ({why})"
         number, difference = best
         found = f"{NDCG} {difference.value:+.4f} {interval(difference.low, difference.high)} on {last.queries[0]} of "
         found += f"{self.all_queries} dev queries, after {last.steps[number]} steps"
@@ -95,9 +95,9 @@ class Outcome:
             trained = "two trainings" if self.confirmed else "one training"
             return f"clearly better than {AS_THEY_ARE}: {found}, by {trained} of each"
         if difference.value <= 0:
-            return f"no recipe is better than {AS_THEY_ARE}; the best one: {found}"
+            return f"no other recipe is better; the best of them: {found}"
         why = "tune.minutes ended" if self.is_out_of_time else "the dev part is too small to decide"
-        return f"{why}, so {AS_THEY_ARE} stay; the best recipe: {found}"
+        return f"{why}; the best of the other recipes: {found}"
 
 
 def write_tuning(config: Config, run_dir: RunDir, recipes: Sequence[Settings], outcome: Outcome, seconds: float) -> str:
