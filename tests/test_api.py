@@ -39,12 +39,13 @@ def calls(kind: Kind, toml: Path, grid: Path, out: Path) -> dict[str, Callable[[
         "load_config": lambda: load_config(kind(toml)),
         "load_model": lambda: multigrain.load_model(model),
         "merge_model": lambda: multigrain.merge_model(trained, kind(out / "merged")),
+        "tune": lambda: multigrain.tune(kind(toml)),
         "search": lambda: multigrain.search(run, "the cat"),
         "verify_model": lambda: multigrain.verify_model(model),
     }
 
 
-SLOW = {"ablate", "export_onnx"}
+SLOW = {"ablate", "export_onnx", "tune"}
 """Tried without being done: what they say of a place that does not exist shows that they understood it."""
 
 
@@ -65,6 +66,8 @@ def test_public_functions_take_text_paths_and_run_folders(
             table["merge_model"]()
         with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read"):
             multigrain.ablate(kind(tmp_path / "nowhere.toml"))
+        with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read"):
+            multigrain.tune(kind(tmp_path / "nowhere.toml"))
         with pytest.raises(ConfigError, match="exists; give another name"):
             multigrain.compare_runs(kind(folder), kind(out))
         with pytest.raises(RunError, match="nowhere: no model here"):
@@ -125,7 +128,7 @@ def test_folders_that_hold_no_run(tiny_encoder: Path, run_toml: Path, tmp_path: 
         multigrain.train(tmp_path)
 
 
-@pytest.mark.parametrize("name", [*VERBS, "check_grid", "ablate", "load_config", "load_model", "verify_model"])
+@pytest.mark.parametrize("name", [*VERBS, "check_grid", "ablate", "tune", "load_config", "load_model", "verify_model"])
 @pytest.mark.parametrize("wrong", [None, 7, {"name": "x"}, b"run.toml"], ids=repr)
 def test_what_is_no_place_is_told(name: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=rf"found {type(wrong).__name__}; wanted .*, as str or Path"):

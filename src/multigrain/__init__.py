@@ -41,6 +41,7 @@ _HOMES = {
     "search": "pipeline.verbs",
     "synthesize": "pipeline.verbs",
     "train": "pipeline.verbs",
+    "tune": "experiments.tune",
     "verify_model": "export.model_verbs",
 }
 
@@ -77,6 +78,7 @@ __all__ = [
     "search",
     "synthesize",
     "train",
+    "tune",
     "verify_model",
 ]
 
@@ -85,6 +87,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors
     from multigrain.errors import ConfigError, DataError, LLMError, MultigrainError, RunError
     from multigrain.experiments.ablate import ablate, check_grid
     from multigrain.experiments.compare_runs import compare_runs
+    from multigrain.experiments.tune import tune
     from multigrain.export.model_verbs import export_onnx, merge_model, verify_model
     from multigrain.model.build import build_model
     from multigrain.model.load import load_model

@@ -16,7 +16,7 @@ from multigrain.cli.exit_codes import DONE, FAILED, INTERRUPTED, PARKED, USER
 from multigrain.cli.parser import build_parser
 from multigrain.config import QUICKSTART, RUN_FILE, Config, as_path, load_config, read_toml
 from multigrain.errors import ConfigError, MultigrainError
-from multigrain.terminal import PLAIN, complain, fitted, leave_hung_up, set_mode, shortened, width_of
+from multigrain.terminal import PLAIN, complain, fitted, leave_hung_up, say, set_mode, shortened, width_of
 from multigrain.training import distributed
 
 
@@ -77,6 +77,7 @@ def _perform(options: argparse.Namespace) -> int:
         "dropped": _dropped,
         "compare": _compare,
         "ablate": _ablate,
+        "tune": _tune,
         "export-data": _export_data,
         "explain": _explain_text,
         "merge": _merge,
@@ -117,6 +118,10 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "evaluate": verbs.evaluate,
         "export": verbs.export_model,
     }
+    if getattr(options, "tune", False):
+        from multigrain.experiments.tune import tune
+
+        say(tune(config, options.force))
     if getattr(options, "batch", None):
         print(verbs.batch(config, options.batch, options.force))
         return DONE
@@ -182,6 +187,13 @@ def _ablate(options: argparse.Namespace) -> int:
     for failure in failures:
         complain(f"failed: {failure}")
     return FAILED if failures else DONE
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from multigrain.experiments.tune import tune
+
+    print(tune(load_config(options.run, options.set), options.force))
+    return DONE
 
 
 def _verify(folder: Path, only_for_runs: list[str]) -> int:

@@ -90,6 +90,15 @@ COMPARE_EPILOG = """examples:
 The runs must be measured on the same tasks; tasks that some lack are left out. Intervals: 95 %, paired bootstrap over
 queries. p: paired randomisation test, corrected for all comparisons in the table (Holm).
 """
+TUNE_EPILOG = """examples:
+  multigrain tune run.toml                              learning rate, batch, negatives a pair, base share
+  multigrain tune run.toml --set tune.minutes=120       the longer, the surer
+  multigrain run run.toml                               takes what was chosen (training.recipe = "auto")
+
+Candidates are measured on a fifth of the training queries (at most 2,000), which is left out of their trainings;
+held-out queries stay unseen. A setting that the file gives is not varied. Stop it whenever you like: the same command
+goes on.
+"""
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml
 
@@ -106,6 +115,7 @@ VERBS = {
     "synthesize": "prepare the data, and have negatives written and mined",
     "grade": "judge the candidates and make graded tuples of them",
     "dropped": "show which candidates grading has dropped, and why",
+    "tune": "choose settings of the training on a part of the training queries",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the folder that others load",
@@ -198,6 +208,10 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         _add_generation(verb)
     if name in ("quickstart", "run", "evaluate"):
         _add_against(verb)
+    if name == "tune":
+        _add_epilog(verb, TUNE_EPILOG)
+    if name == "run":
+        verb.add_argument("--tune", action="store_true", help="choose settings of the training first; see tune --help")
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:

@@ -41,6 +41,7 @@ from multigrain.config.run_folders import (
 )
 from multigrain.config.synthesis import QueryType, SynthesisSection
 from multigrain.config.training import EITHER, PhaseSection, TrainingSection
+from multigrain.config.tune import TuningSection, given_in
 
 __all__ = [
     "BaselineSection",
@@ -64,6 +65,7 @@ __all__ = [
     "Section",
     "SynthesisSection",
     "TrainingSection",
+    "TuningSection",
     "VARIABLE",
     "WRITTEN_SURPLUS",
     "as_path",
@@ -71,6 +73,7 @@ __all__ = [
     "described",
     "differences",
     "explained",
+    "given_in",
     "load_config",
     "model_folder_of",
     "read_settings",

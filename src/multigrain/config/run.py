@@ -19,6 +19,7 @@ from multigrain.config.mining import MiningSection
 from multigrain.config.model import ModelSection
 from multigrain.config.synthesis import SynthesisSection
 from multigrain.config.training import TrainingSection
+from multigrain.config.tune import TuningSection
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
     "llm": {
@@ -42,7 +43,9 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
         "frozen_cache_gb",
         "evaluate",
         "report_to",
+        "recipe",
     },
+    "tune": {"minutes", "limit", "values", "recipes"},
 }
 """Settings that may change without any stage being run again."""
 
@@ -67,6 +70,7 @@ class Config(Section):
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
     baseline: BaselineSection = BaselineSection()
+    tune: TuningSection = TuningSection()
     evaluation: EvaluationSection = EvaluationSection()
     export: ExportSection = ExportSection()
 

@@ -64,6 +64,9 @@ MOST_GRADES = 4
 class TrainingSection(ContrastSection):
     """Settings of the training: schedule, loss, optimizer, memory and log."""
 
+    recipe: Literal["auto", "fixed"] = "auto"
+    """Whether training takes what `multigrain tune` chose for these data and this base (`auto`; without such a choice,
+    the settings as they are), or always the settings as they are (`fixed`)."""
     schedule: Literal[
         "coarse-to-fine",
         "reverse",

@@ -22,6 +22,7 @@ from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation.estimate import Estimate, estimate_usage
 from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs, uses_llm
+from multigrain.pipeline.recipe import told, with_recipe
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
 from multigrain.synthesis.negatives import requests_each
@@ -48,10 +49,12 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     config = config_of(config)
     require_inputs(config)
     state = _state(config)
-    config = with_known_style(config, RunDir(config.folder))
+    run_dir = RunDir(config.folder)
+    config = with_known_style(config, run_dir)
     with _no_garbage_collection():
         inputs = read_inputs(config, reads_docs=time)
-    measured = measured_training(config, inputs.size, inputs.pairs) if time else None
+    trained = with_recipe(config, run_dir)
+    measured = measured_training(trained, inputs.size, inputs.pairs) if time else None
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
         f"{config.name}: configuration is good",
@@ -61,15 +64,16 @@ def check(config: Config | str | Path, time: bool = False) -> str:
         _line("grading", _grading(config)),
         *_model_lines(config),
         _line("prompts", _prompts(config)),
-        *_training_lines(config, inputs.size),
+        *_training_lines(trained, inputs.size),
+        *([_line("tuned", f"training takes {settings}")] if (settings := told(config, run_dir)) else []),
         *([_line("measured", measured.line)] if measured else []),
         _line("baseline", described_baseline(config)),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
         requests = _all_requests(config, inputs.size, estimate)
-        lines += forecast(config, inputs.size, requests, state.done, measured and measured.seconds)
-        lines += [] if "train" in state.done else memory_lines(config, inputs.size)
+        lines += forecast(trained, inputs.size, requests, state.done, measured and measured.seconds)
+        lines += [] if "train" in state.done else memory_lines(trained, inputs.size)
     return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
 
 

@@ -15,6 +15,7 @@ from multigrain.pipeline.freshness import finished, freshness_of
 from multigrain.pipeline.generation import ask
 from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.preflight import require_inputs
+from multigrain.pipeline.recipe import told
 from multigrain.pipeline.reuse import share_answers, take_over_stage
 from multigrain.pipeline.run_dir import RunDir, StageRecord
 from multigrain.pipeline.spoiled_model import require_sound
@@ -116,13 +117,16 @@ def _settle_export(stage: Stage, config: Config, run_dir: RunDir, again: bool, f
 
 def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     say(f"{stage.name} ...")
+    if stage.name == "train" and (choice := told(config, run_dir)):
+        say(f"  {choice}")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
     run_dir.forget(stage.name)  # from here on its files are in the making
     if stage.name == "train":
         run_dir.forget("evaluate")  # nobody shall take the last model's figures for the new one's
-    models = {name: model_digest(name) for name in stage.models(config)}
-    result = stage.work(config, run_dir)
+    settings = stage.settings(config, run_dir)
+    models = {name: model_digest(name) for name in stage.models(settings)}
+    result = stage.work(settings, run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(
         fingerprint=fingerprint,

@@ -15,6 +15,8 @@ runs/NAME/
                       they are finished)
   evaluation/         scores.json, per_query.jsonl, examples.json, choice.json (what is exported, and why), mteb/
                       (results in mteb's own form)
+  tune/               table.json (what `tune` tried, and chose), part/ (the training part without its dev queries),
+                      trials/
   model/              the exported model
   search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
   summary.json
@@ -93,6 +95,7 @@ class RunDir:
         self.baseline = folder / "baseline"
         self.arms = folder / "baseline" / "arms.json"
         self.choice = folder / "evaluation" / "choice.json"
+        self.tuning = folder / "tune" / "table.json"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multigrain.config import Config
 from multigrain.files import digest_of
+from multigrain.pipeline.recipe import as_given
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 
@@ -40,6 +41,7 @@ class Stage:
         cut: to how many inputs the length of training cuts what the language model is asked, in words; empty where
             it does not. So other training steps alone redo nothing.
         models: the names of the models that it reads.
+        settings: the settings that it works with, of those of the run.
     """
 
     name: str
@@ -50,9 +52,11 @@ class Stage:
     applies: Callable[[Config], bool] = always
     cut: Callable[[Config, RunDir], str] = no_cut
     models: Callable[[Config], list[str]] = no_models
+    settings: Callable[[Config, RunDir], Config] = as_given
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
         """Return a digest of all that decides the outcome: 16 hexadecimal digits."""
+        config = self.settings(config, run_dir)
         parts = [config.fingerprint("seed", *self.sections)]
         parts += [file_digest(path) for path in self.reads(config, run_dir)]
         parts.append(self.cut(config, run_dir))

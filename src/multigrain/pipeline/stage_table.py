@@ -11,6 +11,7 @@ stages after it. Only a run whose pairs are written by the language model has th
 from multigrain.config import Config
 from multigrain.pipeline import stage_files as files
 from multigrain.pipeline.arms import has_baseline
+from multigrain.pipeline.recipe import with_recipe
 from multigrain.pipeline.stage import Stage
 from multigrain.pipeline.stages.baseline import baseline
 from multigrain.pipeline.stages.data import data
@@ -64,6 +65,7 @@ STAGES = (
         reads=files.train_reads,
         writes=files.train_writes,
         models=files.train_models,
+        settings=with_recipe,
     ),
     Stage(
         name="baseline",
@@ -73,6 +75,7 @@ STAGES = (
         writes=files.baseline_writes,
         applies=has_baseline,
         models=files.base_model,
+        settings=with_recipe,
     ),
     Stage(
         name="evaluate",
@@ -88,6 +91,7 @@ STAGES = (
         sections=("name", "data", "llm", "model", "training", "export"),
         reads=files.export_reads,
         writes=files.export_writes,
+        settings=with_recipe,
     ),
 )
 

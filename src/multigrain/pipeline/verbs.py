@@ -11,6 +11,7 @@ from multigrain.files import full_disk_explained
 from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
 from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.preflight import require, require_inputs
+from multigrain.pipeline.recipe import with_recipe
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.search import search as search_run
@@ -66,7 +67,8 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """
     described = config_of(config)
     if not distributed.is_main():
-        distributed.follow(lambda: take_part(described, RunDir(described.folder)))
+        run_dir = RunDir(described.folder)
+        distributed.follow(lambda: take_part(with_recipe(described, run_dir), run_dir))
         return {}
     with distributed.leading():
         return run_stages(described, ["train"], force, redo=("train",) if force else ())

@@ -16,15 +16,14 @@ from multigrain.errors import ConfigError, DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
-from multigrain.files import atomic_folder, digest_of, write_atomic
+from multigrain.files import atomic_folder, write_atomic
 from multigrain.grading.report import what_became
-from multigrain.model.files import model_digest
 from multigrain.model.precheck import notes
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.recipe import training_inputs
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stage_files import train_models
 from multigrain.pipeline.stages import Result
 from multigrain.records import GradedTuple
 from multigrain.terminal import counted, say
@@ -196,9 +195,7 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
 
 def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
-    inputs = " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
-    models = " ".join(model_digest(name) for name in train_models(config))
-    fingerprint = f"{config.fingerprint('seed', 'model', 'training')} {inputs} {models}\n"
+    fingerprint = training_inputs(config, run_dir)
     note = run_dir.training_fingerprint
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:

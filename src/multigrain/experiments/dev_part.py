@@ -1,0 +1,194 @@
+"""The dev part of a run, by which `tune` chooses: queries that no trial trains on, measured piece by piece.
+
+They are those that the run keeps for choices (`data.dev_share`), or where it keeps none, a part of the training
+queries. Held-out queries and tests stay unseen. The documents that are searched are what answers the dev queries, those
+that are near them (the negatives that grading kept, or what judge and BM25 find first), and others of the corpus, drawn
+at random.
+"""
+
+import random
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from multigrain.config import Config
+from multigrain.data.beir import OWN, RetrievalTask
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.held_out import split_by_share
+from multigrain.data.jsonl import read_pairs, read_tuples, write_records
+from multigrain.errors import DataError
+from multigrain.evaluation.evaluate import search_of, word_matches
+from multigrain.evaluation.nearest import NONE
+from multigrain.evaluation.tasks import held_out_task, search_task
+from multigrain.files import count_lines, digest_of, link_or_copy, write_atomic
+from multigrain.pipeline.encoders import judge_encoder
+from multigrain.pipeline.known_false_negatives import own_documents
+from multigrain.pipeline.recipe import texts_digest
+from multigrain.pipeline.retrievers import DEV
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.records import Document, GradedTuple, Pair, identity
+
+SHARE = 0.2
+"""Share of the training pairs that are for dev, at most, where the run keeps none for choices."""
+MOST, FIRST = 2000, 250
+"""Dev pairs at most, and queries that are measured at first."""
+LEAST = 100
+"""Training pairs without which nothing can be chosen: a fifth of them are 20 dev queries."""
+NOTE = "inputs"
+"""The file of the part that says what it was made from."""
+NEAR = 4
+"""Documents that judge and BM25, each, find first for a query without mined negatives."""
+DRAWN = 4
+"""Documents of the corpus that are drawn for each query that is measured."""
+
+
+@dataclass(frozen=True)
+class DevPart:
+    """The dev queries in a fixed order, and the texts that are searched.
+
+    Attributes:
+        folder: a run folder with what is trained on.
+        pairs: what answers the dev queries.
+        negatives: documents that are near each dev query, by the identity of the query.
+        drawn: the whole corpus where it is small, else documents drawn from it.
+        own: queries that are documents of the corpus.
+    """
+
+    folder: Path
+    pairs: list[Pair]
+    negatives: dict[bytes, list[str]]
+    drawn: list[Document]
+    own: list[Pair]
+
+    @property
+    def inputs(self) -> str:
+        """A digest of what the part was made from."""
+        return (self.folder / NOTE).read_text(encoding="utf-8")
+
+    @property
+    def tuples(self) -> int:
+        """How many tuples are trained on."""
+        return count_lines(RunDir(self.folder).tuples)
+
+    @cached_property
+    def queries(self) -> list[bytes]:
+        """The distinct queries by their identity, in the order in which they are measured."""
+        return list(dict.fromkeys(identity(pair.query) for pair in self.pairs))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of queries that are measured: 250 at first, then twice as many each time, and at last all."""
+        sizes, all_queries = [FIRST], len(self.queries)
+        while sizes[-1] < all_queries:
+            sizes.append(2 * sizes[-1])
+        return [*(size for size in sizes if size < all_queries), all_queries]
+
+    def task(self, size: int) -> RetrievalTask:
+        """Return the search by the first `size` queries; that of fewer queries searches fewer documents."""
+        wanted = set(self.queries[:size])
+        pairs = [pair for pair in self.pairs if identity(pair.query) in wanted]
+        negatives = [text for query in self.queries[:size] for text in self.negatives.get(query, ())]
+        drawn = [document.text for document in self.drawn[: DRAWN * size]]
+        documents: dict[bytes, Document] = {}
+        for text in [*(pair.positive for pair in pairs), *negatives, *drawn]:
+            documents.setdefault(identity(text), Document(str(len(documents)), text))
+        return held_out_task(pairs, list(documents.values()), self.own)
+
+
+def dev_part(config: Config, run_dir: RunDir) -> DevPart:
+    """Return the dev part of a run; what is left to train on is written to `tune/part`, unless it is there.
+
+    Raises:
+        DataError: there are too few pairs to choose by.
+    """
+    kept = list(read_pairs(run_dir.dev_pairs)) if run_dir.dev_pairs.is_file() else []
+    is_kept = len(kept) >= SHARE * LEAST
+    dev = kept if is_kept else _taken_from_training(config, run_dir)
+    dev = random.Random(f"{config.seed} dev").sample(dev, len(dev))
+    part = RunDir(run_dir.folder / "tune" / "part")
+    queries = {identity(pair.query) for pair in dev}
+    _write_part(config, run_dir, part, dev)
+    known = [pair for path in run_dir.pair_files() for pair in read_pairs(path) if identity(pair.query) in queries]
+    answers = {pair.id for pair in dev}
+    more = [pair for pair in known if pair.id not in answers and pair.source != OWN]
+    own = [pair for pair in own_documents(run_dir) if identity(pair.query) in queries]
+    negatives = _near(config, run_dir, dev, own) if is_kept else _negatives(run_dir, queries)
+    return DevPart(part.folder, [*dev, *more], negatives, _drawn(config, run_dir), own)
+
+
+def _taken_from_training(config: Config, run_dir: RunDir) -> list[Pair]:
+    tuples = {graded.id for graded in read_tuples(run_dir.tuples)}
+    pairs = [pair for pair in read_pairs(run_dir.train_pairs) if pair.id in tuples]
+    if len(pairs) < LEAST:
+        found = f"found {len(pairs)} training pairs with negatives; tune wants {LEAST}, a fifth of them to measure by"
+        raise DataError(run_dir.tuples, f"{found}. Give more pairs, or train without tune: the defaults stand.")
+    _, dev = split_by_share(pairs, min(SHARE, MOST / len(pairs)), config.seed, tells=False)
+    return list(dev)
+
+
+def _near(config: Config, run_dir: RunDir, dev: list[Pair], own: list[Pair]) -> dict[bytes, list[str]]:
+    """Return what judge and BM25 find first for each query: nobody has mined for queries that are kept for choices."""
+    corpus = Corpus(run_dir.corpus)
+    task = search_task(DEV, dev, corpus, own)
+    words = word_matches(task, config.mining.language, run_dir.bm25)
+    near = words.numbers[:, :NEAR]
+    if (
+        config.mining.enabled and "embedding" in config.mining.methods
+    ):  # then the judge's vectors of the corpus are kept
+        found = search_of(task, judge_encoder(config, run_dir)).found
+        near = np.concatenate([found.numbers[:, : NEAR + 1], near], axis=1)
+    texts: dict[bytes, list[str]] = {}
+    for query, numbers, itself in zip(task.queries.values(), near, words.own, strict=True):
+        wanted = [number for number in numbers.tolist() if number not in (NONE, itself)]
+        texts[identity(query)] = corpus.texts(dict.fromkeys(wanted))
+    return texts
+
+
+def _negatives(run_dir: RunDir, queries: set[bytes]) -> dict[bytes, list[str]]:
+    """Return the mined negatives of the dev queries: documents that are near, and no answers."""
+    found: dict[bytes, list[str]] = {}
+    for graded in read_tuples(run_dir.tuples):
+        if (query := identity(graded.query)) in queries:
+            mined = [negative.text for negative in graded.negatives if negative.source == "mined"]
+            found.setdefault(query, []).extend(mined)
+    return found
+
+
+def _drawn(config: Config, run_dir: RunDir) -> list[Document]:
+    corpus = Corpus(run_dir.corpus)
+    places = random.Random(f"{config.seed} dev documents").sample(range(len(corpus)), min(len(corpus), DRAWN * MOST))
+    return [corpus[place] for place in places]
+
+
+def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) -> None:
+    """Write the run's training part without the dev queries, and without what answers them as a negative."""
+    inputs = f"{config.fingerprint('seed', 'mining', 'judging')} {texts_digest(run_dir)} {digest_of(run_dir.corpus)}"
+    note = part.folder / NOTE
+    if note.is_file() and note.read_text(encoding="utf-8") == inputs:
+        return
+    shutil.rmtree(part.folder, ignore_errors=True)
+    ids = {pair.id for pair in dev}
+    write_records(part.train_pairs, (pair for pair in read_pairs(run_dir.train_pairs) if pair.id not in ids))
+    kept = read_pairs(run_dir.dev_pairs) if run_dir.dev_pairs.is_file() else ()
+    write_records(part.dev_pairs, {pair.id: pair for pair in chain(kept, dev)}.values())
+    write_records(part.tuples, _without(dev, read_tuples(run_dir.tuples)))
+    for name in ("held_out_pairs", "other_pairs", "corpus", "judge_vectors"):
+        source, path = getattr(run_dir, name), getattr(part, name)
+        if source.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(source, path)
+    write_atomic(note, inputs.encode())
+
+
+def _without(dev: list[Pair], tuples: Iterable[GradedTuple]) -> Iterator[GradedTuple]:
+    """Yield the tuples of other pairs, without what answers a dev query among their negatives."""
+    ids, answers = {pair.id for pair in dev}, {identity(pair.positive) for pair in dev}
+    for graded in tuples:
+        if graded.id not in ids:
+            kept = tuple(negative for negative in graded.negatives if identity(negative.text) not in answers)
+            yield replace(graded, negatives=kept)

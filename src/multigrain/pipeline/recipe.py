@@ -1,0 +1,92 @@
+"""The settings of the training: those of the run's file, or what `multigrain tune` chose in their place."""
+
+import json
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from multigrain.config import EITHER, Config, given_in
+from multigrain.files import digest_of
+from multigrain.model.files import model_digest
+from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stage_files import train_models
+
+
+class Choice(NamedTuple):
+    """What tune chose, and why."""
+
+    settings: dict[str, Any]
+    """Settings of `[training]`; none where the settings as they are were not clearly beaten."""
+    reason: str
+
+
+def as_given(config: Config, _run_dir: RunDir) -> Config:
+    """Return the settings as they are."""
+    return config
+
+
+def training_inputs(config: Config, run_dir: RunDir) -> str:
+    """Return a digest of all that decides a training: settings, tuples, pairs and models."""
+    models = " ".join(model_digest(name) for name in train_models(config))
+    return f"{config.fingerprint('seed', 'model', 'training')} {texts_digest(run_dir)} {models}\n"
+
+
+def texts_digest(run_dir: RunDir) -> str:
+    """Return the digests of the texts of a training: tuples, and pairs."""
+    return " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
+
+
+def with_recipe(config: Config, run_dir: RunDir) -> Config:
+    """Return the settings with which the model is trained: with `training.recipe = "auto"`, those that tune chose.
+
+    A choice holds for the settings, data and base that it was made with. What the run's file gives is never replaced.
+    """
+    found = choice_of(config, run_dir)
+    return with_training(config, found.settings) if found is not None and found.settings else config
+
+
+def with_training(config: Config, settings: dict[str, Any]) -> Config:
+    """Return the configuration with other settings of `[training]`.
+
+    Raises:
+        ValidationError: they contradict each other, or others of the run.
+    """
+    described = config.model_dump(exclude_none=True)
+    kept = {key: value for key, value in described["training"].items() if EITHER.get(key) not in settings}
+    described["training"] = kept | settings
+    return Config.model_validate(described)
+
+
+def choice_of(config: Config, run_dir: RunDir) -> Choice | None:
+    """Return what tune chose for these settings, data and base; None where it chose nothing, or is not to choose."""
+    if config.training.recipe == "fixed" or (found := _written(run_dir)) is None:
+        return None
+    settings, reason, inputs = found
+    try:
+        holds = inputs == training_inputs(config, run_dir) and given_in(config.training).isdisjoint(settings)
+        with_training(config, settings)
+    except (OSError, ValidationError):  # a file of the run is gone; somebody has changed the table
+        return None
+    return Choice(settings, reason) if holds else None
+
+
+def told(config: Config, run_dir: RunDir) -> str | None:
+    """Tell with which settings the model is trained, and where they come from; None where nobody asked tune."""
+    if config.training.recipe == "fixed" or not run_dir.tuning.is_file():
+        return None
+    found = choice_of(config, run_dir)
+    if found is None:
+        return f"{run_dir.tuning} is of other settings, data or base, so the settings as they are; multigrain tune anew"
+    settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found.settings.items())
+    return f"{settings or 'the settings as they are'}, from {run_dir.tuning}: {found.reason}"
+
+
+def _written(run_dir: RunDir) -> tuple[dict[str, Any], str, str] | None:
+    """Return what the table says: settings, reason, and the digest of what it was made with."""
+    try:
+        table = json.loads(run_dir.tuning.read_bytes())
+        settings, reason, inputs = table["chosen"], table["reason"], table["inputs"]
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged by somebody
+        return None
+    is_good = isinstance(settings, dict) and isinstance(reason, str) and isinstance(inputs, str)
+    return (settings, reason, inputs) if is_good else None

@@ -1,0 +1,94 @@
+"""The rungs of a choice, with trials whose scores and seconds are planted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multigrain.errors import RunError
+from multigrain.experiments.trials import Measured
+from multigrain.experiments.tune import Halving
+from multigrain.experiments.tune_table import Outcome
+from tests.config.text import GOOD, load
+
+RUN = GOOD + "[training]\nsteps = 40\n"
+
+
+class Planted:
+    """Trials with planted scores and seconds: the score of each recipe is a function of its steps and its seed."""
+
+    def __init__(self, scores: dict[str, Any], seconds: float = 1.0) -> None:
+        self.scores, self.seconds, self.spent = scores, seconds, 0.0
+        self.asked: list[tuple[str, int, int, int]] = []
+
+    def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:
+        name = settings.get("loss", "as it is")
+        self.asked.append((name, steps, seed, size))
+        if name not in self.scores:
+            raise RunError("the loss is no number")
+        self.spent += self.seconds
+        drawn = np.random.default_rng(size).uniform(0, 0.1, size)
+        return Measured([float(value) + self.scores[name] for value in drawn], self.seconds)
+
+    def remove_models(self) -> None:
+        pass
+
+
+def halved(tmp_path: Path, trials: Planted, *sizes: int, minutes: float = 30) -> Outcome:
+    config = load(tmp_path, RUN, f"tune.minutes={minutes}")
+    names = ["listwise", "distill", "infonce"][: len(trials.scores) - 1]
+    return Halving(config, [{}, *({"loss": name} for name in names)], sizes, trials, tuples=640).outcome()
+
+
+def test_the_rest_of_the_search_is_for_the_better_half(tmp_path: Path) -> None:
+    trials = Planted({"as it is": 0.1, "listwise": 0.3, "distill": 0.2, "infonce": 0.1})
+    outcome = halved(tmp_path, trials, 40)
+    assert [
+        [name for name, steps, seed, _ in trials.asked if (steps, seed) == case] for case in ((20, 7), (40, 7), (40, 8))
+    ] == [
+        ["as it is", "listwise", "distill", "infonce"],
+        ["as it is", "listwise"],  # the others are clearly worse: the planted scores are of each query
+        ["as it is", "listwise"],
+    ]
+    assert outcome.chosen == 1 and outcome.confirmed == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_the_dev_part_grows_until_it_decides(tmp_path: Path) -> None:
+    class Doubtful(Planted):
+        def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:
+            found = super().measured(settings, steps, seed, size)
+            noise = np.random.default_rng(1).normal(0, 0.4, 500)[:size] * bool(settings)
+            return Measured([a + float(b) for a, b in zip(found.scores, noise - noise.mean(), strict=True)], 1.0)
+
+    trials = Doubtful({"as it is": 0.1, "listwise": 0.15})
+    outcome = halved(tmp_path, trials, 50, 500)
+    assert outcome.chosen == 1 and outcome.rungs[0].queries == {0: 500, 1: 500}
+    assert [size for _, steps, _, size in trials.asked if steps == 20] == [50, 50, 500, 500]
+    # The grown part stays, and without more queries it is the settings as they are.
+    assert {size for _, steps, _, size in trials.asked if steps == 40} == {500}
+    small = halved(tmp_path, Doubtful({"as it is": 0.1, "listwise": 0.15}), 50)
+    assert small.chosen == 0 and small.reason.startswith("the dev part is too small to decide; the best of the other")
+
+
+def test_time_ends_it_between_trials(tmp_path: Path) -> None:
+    scores = {"as it is": 0.1, "listwise": 0.3, "distill": 0.28}
+    # Three trials of 20 s; two twice as long do not fit into the 15 s that are left.
+    outcome = halved(tmp_path, Planted(scores, seconds=20), 40, minutes=1.01)
+    assert len(outcome.rungs) == 1 and outcome.is_out_of_time
+    assert outcome.chosen == 1 and "after 20 steps (50% of the training), by one training of each" in outcome.reason
+    # There is no time for the third: what was measured decides.
+    outcome = halved(tmp_path, Planted(scores, seconds=40), 40, minutes=1)
+    assert [rung.is_whole for rung in outcome.rungs] == [False] and outcome.chosen == 1
+    outcome = halved(tmp_path, Planted(scores, seconds=70), 40, minutes=1)
+    assert outcome.chosen == 0 and outcome.reason == "no other recipe could be measured (tune.minutes ended)"
+
+
+def test_a_training_that_fails_ends_its_recipe_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = Planted({"as it is": 0.1, "distill": 0.2})
+    config = load(tmp_path, RUN)
+    outcome = Halving(config, [{}, {"loss": "listwise"}, {"loss": "distill"}], [40], trials, tuples=640).outcome()
+    assert outcome.chosen == 2 and outcome.rungs[0].failed == {1: "the loss is no number"}
+    assert "failed: the loss is no number" in capsys.readouterr().err
+    with pytest.raises(RunError):
+        halved(tmp_path, Planted({"listwise": 0.1, "distill": 0.2}), 40)
