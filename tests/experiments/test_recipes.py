@@ -10,12 +10,12 @@ from multigrain.experiments.recipes import recipes_of
 from multigrain.pipeline.run_dir import to_toml
 from tests.config.text import GOOD, faults, load
 
-SMALL = '[tune]\nvalues = { learning_rate = [1e-4, 2e-4] }\nrecipes = [{ batch_size = 64, schedule = "only-4" }]\n'
+SMALL = '[tune]\nvalues = { learning_rate = [1e-4, 2e-4] }\nrecipes = [{ batch_size = 32, schedule = "all-at-once" }]\n'
 ALL = {1, 2, 3, 4}
 
 
 def test_the_settings_as_they_are_come_first(tmp_path: Path) -> None:
-    recipe = {"batch_size": 64, "schedule": "only-4"}
+    recipe = {"batch_size": 32, "schedule": "all-at-once"}
     found = recipes_of(load(tmp_path, GOOD + SMALL), ALL)
     assert found == [{}, {**recipe, "learning_rate": 1e-4}, {**recipe, "learning_rate": 2e-4}]
     # What is the same as it is already is no recipe, nor a part of one.
@@ -37,17 +37,17 @@ def test_by_default_twelve_of_all_combinations_are_drawn(tmp_path: Path) -> None
 def test_what_is_given_is_not_varied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (
         GOOD
-        + "[training]\nlearning_rate = 5e-5\nbatch_size = 32\n"
+        + "[training]\nlearning_rate = 5e-5\nbatch_size = 64\n"
         + SMALL.replace("schedule", "neighbours = 1, schedule")
     )
     with pytest.raises(ConfigError, match="found no recipe beside the settings as they are"):
         recipes_of(load(tmp_path, text), ALL)
     err = capsys.readouterr().err
     assert "training.learning_rate = 5e-05 is given; tune does not vary it" in err
-    assert "training.batch_size = 32 is given" in err and "schedule" not in err
+    assert "training.batch_size = 64 is given" in err and "schedule" not in err
     # A recipe that wants the same as is given stays.
-    found = recipes_of(load(tmp_path, text.replace("batch_size = 32", "batch_size = 64")), ALL)
-    assert found == [{}, {"neighbours": 1, "schedule": "only-4"}]
+    found = recipes_of(load(tmp_path, text.replace("batch_size = 64", "batch_size = 32")), ALL)
+    assert found == [{}, {"neighbours": 1, "schedule": "all-at-once"}]
 
 
 def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_out(

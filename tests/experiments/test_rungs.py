@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from multigrain.errors import RunError
-from multigrain.experiments.trials import Measured
+from multigrain.experiments.trials import Measured, Trials
 from multigrain.experiments.tune import Halving
 from multigrain.experiments.tune_table import Outcome
 from tests.config.text import GOOD, load
@@ -15,11 +15,13 @@ from tests.config.text import GOOD, load
 RUN = GOOD + "[training]\nsteps = 40\n"
 
 
-class Planted:
+class Planted(Trials):
     """Trials with planted scores and seconds: the score of each recipe is a function of its steps and its seed."""
 
+    spent = 0.0
+
     def __init__(self, scores: dict[str, Any], seconds: float = 1.0) -> None:
-        self.scores, self.seconds, self.spent = scores, seconds, 0.0
+        self.scores, self.seconds = scores, seconds
         self.asked: list[tuple[str, int, int, int]] = []
 
     def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:

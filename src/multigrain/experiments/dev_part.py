@@ -137,9 +137,7 @@ def _near(config: Config, run_dir: RunDir, dev: list[Pair], own: list[Pair]) -> 
     task = search_task(DEV, dev, corpus, own)
     words = word_matches(task, config.mining.language, run_dir.bm25)
     near = words.numbers[:, :NEAR]
-    if (
-        config.mining.enabled and "embedding" in config.mining.methods
-    ):  # then the judge's vectors of the corpus are kept
+    if config.mining.enabled and "embedding" in config.mining.methods:  # its vectors of the corpus are kept
         found = search_of(task, judge_encoder(config, run_dir)).found
         near = np.concatenate([found.numbers[:, : NEAR + 1], near], axis=1)
     texts: dict[bytes, list[str]] = {}
