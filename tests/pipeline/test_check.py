@@ -103,11 +103,11 @@ def test_the_pairs_of_the_run_folder_are_timed_where_it_has_some(
     timed: list[Any] = []
     found = step_time.StepTime(per_token=0.1, optimizer=2.0, query_tokens=8, document_tokens=12, tokens=99)
 
-    def time_steps(*given: Any) -> step_time.StepTime:
+    def noted(*given: Any) -> step_time.StepTime:
         timed.append(given)
         return found
 
-    monkeypatch.setattr(step_time, "time_steps", time_steps)
+    monkeypatch.setattr(step_time, "time_steps", noted)
     settings = config(output=str(tmp_path))
     write_records(RunDir(settings.folder).train_pairs, [Pair(str(n), f"q{n}", f"p{n}") for n in range(9)])
     measured_training(settings, Size(9, 9, 12), [])
