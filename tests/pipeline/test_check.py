@@ -92,7 +92,7 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
     measured = measured_training(config, Size(30, 30, 12), pairs)
     assert measured.seconds == pytest.approx(
         0.1 * (4 * 8 + 20 * 12) + 2
-    )  # those that were timed were encoded twice too
+    )  # so were those that were timed
     assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
 
 
