@@ -90,9 +90,7 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
     assert measured.seconds == pytest.approx(0.1 * (600 * 8 + 3000 * 12) + 150 * 2)
     config = load_config(run_toml, ["training.phases=[]", "training.steps=1", "training.activation_gb=0"])
     measured = measured_training(config, Size(30, 30, 12), pairs)
-    assert measured.seconds == pytest.approx(
-        0.1 * (4 * 8 + 20 * 12) + 2
-    )  # so were those that were timed
+    assert measured.seconds == pytest.approx(0.1 * (4 * 8 + 20 * 12) + 2)  # so were those that were timed
     assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
 
 
