@@ -95,9 +95,9 @@ TUNE_EPILOG = """examples:
   multigrain tune run.toml --set tune.minutes=120       the longer, the surer
   multigrain run run.toml                               takes what was chosen (training.recipe = "auto")
 
-Candidates are measured on a fifth of the training queries (at most 2,000), which is left out of their trainings;
-held-out queries stay unseen. A setting that the file gives is not varied. Stop it whenever you like: the same command
-goes on.
+Recipes are measured on the queries that the run keeps for choices (data.dev_share), or where it keeps none, on a fifth
+of the training queries (at most 2,000), which is left out of the trials; held-out queries stay unseen. A setting that
+the file gives is not varied. Stop it whenever you like: the same command goes on.
 """
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml

@@ -18,8 +18,8 @@ class DataSection(Section):
     held_out: Annotated[float, Field(ge=0, lt=1)] | list[str] = 0.1
     """Share of the queries to hold out, or the sources (for `python-docs`: packages) to hold out whole."""
     dev_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the training pairs by which choices are made, such as the weight of BM25 in the hybrid: they are not
-    trained on. At most 500 pairs; none where that would be fewer than 200."""
+    """Share of the training pairs by which choices are made, such as the weight of BM25 in the hybrid, or those of
+    `tune`: they are not trained on. At most 500 pairs; none where that would be fewer than 200."""
     limit: int | None = Field(None, ge=1)
     """Largest number of training pairs; a seeded sample is kept."""
     drop_leaked: bool = False

@@ -24,12 +24,12 @@ from multigrain.data.jsonl import read_pairs, read_tuples, write_records
 from multigrain.errors import DataError
 from multigrain.evaluation.evaluate import search_of, word_matches
 from multigrain.evaluation.nearest import NONE
-from multigrain.evaluation.tasks import held_out_task, search_task
+from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import count_lines, digest_of, link_or_copy, write_atomic
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.recipe import texts_digest
-from multigrain.pipeline.retrievers import DEV
+from multigrain.pipeline.retrievers import dev_task
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Pair, identity
 
@@ -117,7 +117,7 @@ def dev_part(config: Config, run_dir: RunDir) -> DevPart:
     answers = {pair.id for pair in dev}
     more = [pair for pair in known if pair.id not in answers and pair.source != OWN]
     own = [pair for pair in own_documents(run_dir) if identity(pair.query) in queries]
-    negatives = _near(config, run_dir, dev, own) if is_kept else _negatives(run_dir, queries)
+    negatives = _near(config, run_dir) if is_kept else _negatives(run_dir, queries)
     return DevPart(part.folder, [*dev, *more], negatives, _drawn(config, run_dir), own)
 
 
@@ -131,10 +131,10 @@ def _taken_from_training(config: Config, run_dir: RunDir) -> list[Pair]:
     return list(dev)
 
 
-def _near(config: Config, run_dir: RunDir, dev: list[Pair], own: list[Pair]) -> dict[bytes, list[str]]:
+def _near(config: Config, run_dir: RunDir) -> dict[bytes, list[str]]:
     """Return what judge and BM25 find first for each query: nobody has mined for queries that are kept for choices."""
-    corpus = Corpus(run_dir.corpus)
-    task = search_task(DEV, dev, corpus, own)
+    corpus, task = Corpus(run_dir.corpus), dev_task(run_dir)
+    assert task is not None
     words = word_matches(task, config.mining.language, run_dir.bm25)
     near = words.numbers[:, :NEAR]
     if config.mining.enabled and "embedding" in config.mining.methods:  # its vectors of the corpus are kept

@@ -84,4 +84,4 @@ def is_decided(scores: Scores) -> bool:
 
 
 def _mean(values: ArrayLike) -> float:
-    return float(np.mean(values))
+    return float(np.asarray(values, dtype=float).mean())

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from multigrain.config import Config, config_of
 from multigrain.data.jsonl import read_tuples
 from multigrain.errors import ConfigError, MultigrainError
@@ -153,7 +155,7 @@ class Halving:
         if best is None or best[1].low <= 0 or not self._fits([0, best[0]], longer=1):
             return None
         again = {number: self._scores(number, last.steps[number], last.queries[0], 1) for number in (0, best[0])}
-        both = {number: [last.scores[number], scores] for number, scores in again.items()}
+        both: dict[int, ArrayLike] = {number: [last.scores[number], scores] for number, scores in again.items()}
         found = challenge(both)
         return None if found is None else found[1]
 

@@ -13,10 +13,9 @@ runs/NAME/
                       that are not trained)
   baseline/           in-batch/, mined/ (models by sentence-transformers' own trainer), arms.json, checkpoints/ (until
                       they are finished)
-  evaluation/         scores.json, per_query.jsonl, examples.json, choice.json (what is exported, and why), mteb/
-                      (results in mteb's own form)
-  tune/               table.json (what `tune` tried, and chose), part/ (the training part without its dev queries),
-                      trials/
+  evaluation/         scores.json, per_query.jsonl, per_dev_query.jsonl (by which is chosen), examples.json, choice.json
+                      (what is exported, and why), mteb/ (results in mteb's own form)
+  tune/               table.json (what `tune` tried, and chose), part/ (what its trials are trained on), trials/
   model/              the exported model
   search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
   summary.json
@@ -98,6 +97,7 @@ class RunDir:
         self.tuning = folder / "tune" / "table.json"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
+        self.per_dev_query = folder / "evaluation" / "per_dev_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"
         self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / EXPORTED_MODEL
