@@ -7,6 +7,7 @@ import pytest
 from multigrain.config import Config, TrainingSection, given_in, load_config
 from multigrain.errors import ConfigError
 from multigrain.experiments.recipes import recipes_of
+from multigrain.pipeline.recipe import with_training
 from multigrain.pipeline.run_dir import to_toml
 from tests.config.text import GOOD, faults, load
 
@@ -60,6 +61,24 @@ def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_
     assert found[0] == {} and all("schedule" not in settings for settings in found)
 
 
+def test_settings_of_the_loss_that_want_each_other_may_be_tried_together(tmp_path: Path) -> None:
+    tried = 'values = { hardness_mode = ["all_negatives"], hardness_strength = [5.0, 9.0] }'
+    found = recipes_of(load(tmp_path, f"{GOOD}[tune]\nrecipes = []\n{tried}\n"), ALL)
+    assert found == [{}, *({"hardness_mode": "all_negatives", "hardness_strength": strength} for strength in (5, 9))]
+    tried = 'values = { directions = [["query_to_doc", "doc_to_query"]] }'
+    found = recipes_of(load(tmp_path, f"{GOOD}[tune]\nrecipes = []\n{tried}\n"), ALL)
+    assert found == [{}, {"directions": ["query_to_doc", "doc_to_query"]}]
+    alone = "values = { hardness_strength = [5.0, 9.0] }"  # of no use without a mode
+    with pytest.raises(ConfigError, match="found no recipe beside the settings as they are"):
+        recipes_of(load(tmp_path, f"{GOOD}[tune]\nrecipes = []\n{alone}\n"), ALL)
+
+
+def test_a_length_in_steps_takes_the_place_of_epochs(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + "[training]\nepochs = 2\n")
+    section = with_training(config, {"steps": 30}).training
+    assert (section.steps, section.epochs) == (30, None)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -67,6 +86,10 @@ def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_
         ("limit = 1", "tune.limit: found 1"),
         ("values = { learning_rte = [1e-4] }", "tune.values: found learning_rte; wanted a setting of [training]"),
         ("values = { steps = [10] }", "tune.values: found steps; wanted a setting of [training] that can be tried"),
+        (
+            'recipes = [{ hardness_mode = "all_negatives", dropout = true }]',
+            "tune.recipes: found {'hardness_mode': 'all_negatives', 'dropout': True}: hardness_mode",
+        ),
         ("values = { learning_rate = [] }", "tune.values: learning_rate: found []; wanted one or several values"),
         (
             "values = { learning_rate = [7.0] }",

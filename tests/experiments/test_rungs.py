@@ -86,6 +86,20 @@ def test_time_ends_it_between_trials(tmp_path: Path) -> None:
     assert outcome.chosen == 0 and outcome.reason == "no other recipe could be measured (tune.minutes ended)"
 
 
+def test_a_recipe_makes_the_steps_of_its_own_epochs(tmp_path: Path) -> None:
+    """640 tuples, 8 epochs: 80 steps of 64 for the settings as they are, and 160 of 32."""
+
+    class Sized(Planted):
+        def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:
+            return super().measured(settings | {"loss": str(settings.get("batch_size"))}, steps, seed, size)
+
+    trials = Sized({"None": 0.1, "32": 0.2})
+    config = load(tmp_path, GOOD + "[training]\nepochs = 8\n")
+    Halving(config, [{}, {"batch_size": 32}], [40], trials, tuples=640).outcome()
+    first = [(name, steps) for name, steps, seed, _ in trials.asked if seed == config.seed]
+    assert first == [("None", 20), ("32", 40), ("None", 40), ("32", 80), ("None", 80), ("32", 160)]
+
+
 def test_a_training_that_fails_ends_its_recipe_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trials = Planted({"as it is": 0.1, "distill": 0.2})
     config = load(tmp_path, RUN)

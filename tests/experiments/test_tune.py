@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import multigrain.data.held_out
 import multigrain.experiments.tune
 from multigrain.cli.main import main
 from multigrain.config import load_config
@@ -132,6 +133,34 @@ def test_the_dev_part_is_not_trained_on(tunable: Path) -> None:
     positives = {pair.query: pair.positive for pair in part.pairs}
     for id, query in few.queries.items():
         assert [identity(texts[document]) for document in few.relevance[id]] == [identity(positives[query])]
+
+
+def test_queries_that_are_kept_for_choices_are_the_dev_part(tunable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multigrain.data.held_out, "FEWEST_DEV", 20)
+    tunable.write_text(tunable.read_text().replace("held_out = 0.25", "held_out = 0.25\ndev_share = 0.2"))
+    config = load_config(tunable)
+    verbs.synthesize(config)
+    verbs.grade(config)
+    run_dir = RunDir(config.folder)
+    kept = list(read_pairs(run_dir.dev_pairs))
+    part = dev_part(config, run_dir)
+    rest = RunDir(part.folder)
+    assert len(kept) >= 20 and sorted(pair.id for pair in part.pairs) == sorted(pair.id for pair in kept)
+    # Nothing is taken from what is trained on but negatives that answer a dev query.
+    assert rest.train_pairs.read_bytes() == run_dir.train_pairs.read_bytes()
+    answers = {identity(pair.positive) for pair in kept}
+    before, after = (list(read_tuples(folder.tuples)) for folder in (run_dir, rest))
+    assert part.tuples == len(before) == len(after)
+    assert any(identity(negative.text) in answers for graded in before for negative in graded.negatives)
+    for graded, left in zip(before, after, strict=True):
+        assert [n for n in graded.negatives if identity(n.text) not in answers] == list(left.negatives)
+    known = [pair.id for path in rest.pair_files() for pair in read_pairs(path)]
+    assert sorted(known) == sorted(pair.id for path in run_dir.pair_files() for pair in read_pairs(path))
+    # Nobody has mined for these queries, and they search what is near them all the same.
+    assert part.negatives.keys() == {identity(pair.query) for pair in kept}
+    assert all(4 <= len(near) <= 9 for near in part.negatives.values())
+    hits = sum(pair.positive in part.negatives[identity(pair.query)] for pair in kept)
+    assert hits > len(kept) / 2  # what BM25 finds first is the answer, mostly
 
 
 def test_sizes_double_until_all_are_measured() -> None:

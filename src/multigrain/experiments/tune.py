@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from numpy.typing import ArrayLike
+import numpy as np
 
 from multigrain.config import Config, config_of
 from multigrain.data.jsonl import read_tuples
@@ -155,7 +155,7 @@ class Halving:
         if best is None or best[1].low <= 0 or not self._fits([0, best[0]], longer=1):
             return None
         again = {number: self._scores(number, last.steps[number], last.queries[0], 1) for number in (0, best[0])}
-        both: dict[int, ArrayLike] = {number: [last.scores[number], scores] for number, scores in again.items()}
+        both = {number: np.array([last.scores[number], scores]) for number, scores in again.items()}
         found = challenge(both)
         return None if found is None else found[1]
 
