@@ -18,6 +18,7 @@ from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.model.roles import Role
 from multigrain.records import FALSE_NEGATIVE, Document, Pair, grade_of, identity
 from multigrain.retrieval import mine as module
+from multigrain.retrieval import random_draw
 from multigrain.retrieval.bm25 import Words, statistics_of
 from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.mine import mine_candidates
@@ -338,9 +339,9 @@ def test_of_a_large_corpus_a_part_is_drawn_from_and_all_of_it_can_be_near(monkey
         return vectors[[int(text.split()[1]) for text in texts]] + (0.1 if role == "query" else 0.0)
 
     mining = MiningSection(methods=["embedding"], per_grade=3, nearest=[4])
-    monkeypatch.setattr(module, "DRAWN_FROM", 200)
+    monkeypatch.setattr(random_draw, "DRAWN_FROM", 200)
     (mined,) = mine_candidates(pairs, FalseNegatives(), documents, embed, BOUNDS, mining=mining)
-    drawn = module._drawn(np.arange(2000), 2000)
+    drawn = random_draw.drawn_from(np.arange(2000), 2000)
     assert 150 < len(drawn) < 250
     assert set(mined.document[mined.grade < 4].tolist()) <= set(drawn.tolist())
     for pair in range(20):

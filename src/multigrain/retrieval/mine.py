@@ -11,7 +11,6 @@ memory is these pairs, what is chosen for them, and some 30 bytes of each docume
 Letters: P pairs of a wave, N documents, n documents of a block, d dimensions of a vector.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +31,7 @@ from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.graded_choice import Chosen, GradedChoice, joined
 from multigrain.retrieval.parallel import spread
 from multigrain.retrieval.products import Products
+from multigrain.retrieval.random_draw import drawn_from, salts_of, scattered
 from multigrain.terminal import meter
 
 WAVE = 32_768
@@ -43,9 +43,6 @@ FIRST_BLOCK = 64
 as the one before."""
 PAIRS = 256
 """Pairs whose similarities to a block are in memory at once."""
-DRAWN_FROM = 65_536
-"""Documents of the corpus that are drawn from at random, themselves drawn at random: more would cost as much again as
-the product, and bring nothing."""
 DEPTH = 100
 """Documents that BM25 finds for each query; they are then judged and cut into grades."""
 EMBEDDING, BM25 = METHODS
@@ -72,7 +69,7 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
     "embedding" takes the nearest of the grades `mining.nearest`. From the whole band of the other grades it draws at
     random, by seed, pair and place in the corpus, so that neither the order of the pairs nor the size of the blocks
-    matters; of a large corpus, from some `DRAWN_FROM` documents. "bm25" takes those of the band that BM25 ranks first.
+    matters; of a large corpus, from some 65,536 documents. "bm25" takes those of the band that BM25 ranks first.
 
     Never chosen are held-out documents, the query itself, all that is known to answer it, texts of the pair's group,
     and what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
@@ -204,7 +201,7 @@ class _Miner:
         queries = self._embed([pair.query for pair in pairs], "query")
         own = np.einsum("pd,pd->p", queries, self._embed([pair.positive for pair in pairs], "document"))
         shares = queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
-        return _Wave(first, shares, own, classes_of_pairs(pairs), _salts(pairs, seed))
+        return _Wave(first, shares, own, classes_of_pairs(pairs), salts_of(pairs, seed))
 
     def _hits(self, wave: _Wave) -> "_Hits":
         assert self._index is not None  # it was asked for
@@ -220,7 +217,7 @@ class _Miner:
                     numbers = np.array(mineable) + first
                     vectors = self._embed([members[place].text for place in mineable], "document")
                     barred = self._known.classes_of(self._keys[numbers])
-                    yield _Block(numbers, vectors, barred, drawn=_drawn(numbers, len(self._documents)))
+                    yield _Block(numbers, vectors, barred, drawn=drawn_from(numbers, len(self._documents)))
                 first += len(members)
                 progress.advance(len(members))
 
@@ -303,7 +300,7 @@ def _offer_all(
     multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
     """
     drawn = block.numbers[block.drawn]
-    factors = _scattered(drawn)
+    factors = scattered(drawn)
 
     def offer(start: int) -> None:
         rows = slice(start, start + PAIRS)
@@ -378,25 +375,3 @@ class _Found(NamedTuple):
         start, end = np.searchsorted(self.pairs, (first, last))
         rows = slice(start, end)
         return self.pairs[rows].astype(np.int64), self.ranks[rows].astype(np.uint32), self.columns[rows]
-
-
-def _salts(pairs: Sequence[Pair], seed: int) -> NDArray[np.uint32]:
-    """Return an odd random number for each pair, from the seed and its id."""
-    digests = [hashlib.blake2b(f"{seed} {pair.id}".encode(), digest_size=4).digest() for pair in pairs]
-    return np.frombuffer(b"".join(digests), dtype=np.uint32) | np.uint32(1)
-
-
-def _drawn(numbers: Numbers, documents: int) -> Numbers:
-    """Return the places of the documents that are drawn from: all, or some `DRAWN_FROM` of the whole corpus."""
-    if documents <= DRAWN_FROM:
-        return np.arange(len(numbers))
-    again = _scattered(_scattered(numbers).astype(np.int64))  # once more, so that it has nothing to do with the keys
-    return np.flatnonzero(again < np.uint32(2**32 * DRAWN_FROM / documents))
-
-
-def _scattered(numbers: Numbers) -> NDArray[np.uint32]:
-    """Return a pseudo-random number for each document, no two alike: the finalizer of MurmurHash3."""
-    x = numbers.astype(np.uint32) + np.uint32(1)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
-    return x ^ (x >> np.uint32(16))
