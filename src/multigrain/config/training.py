@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Dimension, Grade, Precision, Section, Share
+from multigrain.config.teacher import TeacherSection
 
 
 class PhaseSection(Section):
@@ -90,6 +91,8 @@ class TrainingSection(Section):
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
     """Loss over the graded negatives; see `multigrain.training.objectives`."""
+    teacher: TeacherSection | None = None
+    """Whose scores `distill` follows."""
     symmetric: bool = False
     """Whether the loss also asks that each positive finds its query."""
     false_negative_above: float | None = Field(None, gt=0)
@@ -145,6 +148,24 @@ class TrainingSection(Section):
                 f"steps = {self.steps}, but the phases have {sum(given)}; take it out, or give them shares"
             )
         return self
+
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> "TrainingSection":
+        if self.loss != "distill" and self.teacher is not None:
+            raise ValueError(f'teacher is of no use with loss = "{self.loss}"; set loss = "distill", or take it out')
+        if self.loss == "distill" and self.teacher is None:
+            kinds = 'kind = "fused", "cross-encoder", "embedder" or "judge"'
+            raise ValueError(f'loss = "distill" also needs teacher: add [training.teacher] with {kinds}')
+        for name in ("schedule", "phases", "false_negative_above") if self.list_length else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                wanted = 'lists of the teacher bring their own negatives; take it out, or set teacher.kind = "judge"'
+                raise ValueError(f"{name}: {wanted}")
+        return self
+
+    @property
+    def list_length(self) -> int:
+        """Most documents of a query in a step where a teacher scores lists; 0 where the schedule brings negatives."""
+        return 0 if self.teacher is None or self.teacher.kind == "judge" else self.teacher.documents
 
     @property
     def total_steps(self) -> int:

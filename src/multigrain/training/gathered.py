@@ -86,6 +86,7 @@ class GatheredBatch:
             scores=scores,
             weights=own_weights,
             temperature=self.temperature,
+            own=own,
         )
         return similarities, self._to_queries(unit, mine) if backwards else None
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from multigrain.training.activations import ActivationBudget, KeptGraphs
 from multigrain.training.frozen_cache import FrozenStates
 from multigrain.training.gathered import WEIGHT, GatheredBatch, LocalBatch
-from multigrain.training.objectives import OBJECTIVES
+from multigrain.training.objectives import OBJECTIVES, Distillation, distill
 from multigrain.training.unique_texts import Features, cut, distinct
 
 ROWS = 512
@@ -85,6 +86,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         temperature: T, which divides the cosines; the inverse of MultipleNegativesRankingLoss' `scale`.
         objective: one of `OBJECTIVES`: "infonce", "listwise" or "distill".
         symmetric: average with InfoNCE from each positive to the queries of the batch.
+        distillation: the settings of the objective "distill".
         encoding: how texts are encoded; it changes speed and memory, not the loss.
 
     Raises:
@@ -109,7 +111,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         - MatryoshkaLoss wraps it as it wraps those.
 
     Recommendations:
-        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a judge.
+        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a teacher.
         - Let `encoding.activation_bytes` be as large as memory allows.
 
     Example:
@@ -139,6 +141,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         objective: str = "infonce",
         *,
         symmetric: bool = False,
+        distillation: Distillation = Distillation(),
         encoding: Encoding | None = None,
     ) -> None:
         super().__init__()
@@ -149,6 +152,8 @@ class GradedLoss(CachedLossMixin, nn.Module):
         self.model = model
         self.temperature, self.symmetric = temperature, symmetric
         self.objective_name, self._objective = objective, OBJECTIVES[objective]
+        if objective == "distill":
+            self._objective = partial(distill, settings=distillation)
         self.encoding = encoding or Encoding()
         self.mini_batch_num_tokens = self.encoding.micro_batch_tokens
         tokenizer = model.tokenizer
