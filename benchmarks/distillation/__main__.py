@@ -12,7 +12,6 @@ file in the folder results.
 import gzip
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,9 +218,7 @@ def main() -> None:
     result: dict[str, Any] = {"base": base.mean(axis=0).tolist()}
     stock: NDArray[Any] | None = None
     for name, arm in ARMS.items():
-        by_rate = {
-            rate: np.array([measure(data, arm, rate, seed) for seed in range(options.seeds)]) for rate in RATES
-        }
+        by_rate = {rate: np.array([measure(data, arm, rate, seed) for seed in range(options.seeds)]) for rate in RATES}
         rate = max(by_rate, key=lambda found: by_rate[found][:, 0].mean())
         best = by_rate[rate]
         stock = best if name == "near 4, 32" else stock
@@ -231,7 +228,10 @@ def main() -> None:
             result[name][kind] = summarized(best[:, column], against[:, column])
         print(name, json.dumps(result[name]))
     measured_with = environment()
-    write_json(new_result(Path(__file__).with_name("results"), "scifact", measured_with), {"environment": measured_with, **result})
+    write_json(
+        new_result(Path(__file__).with_name("results"), "scifact", measured_with),
+        {"environment": measured_with, **result},
+    )
 
 
 if __name__ == "__main__":

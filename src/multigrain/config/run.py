@@ -110,7 +110,7 @@ class Config(Section):
 
         Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
         which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
-        decides which written queries are kept.
+        decides which written queries are kept, "teaching" for what a teacher takes from other sections.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
@@ -118,6 +118,8 @@ class Config(Section):
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
+        is_fused = self.training.teacher is not None and self.training.teacher.kind == "fused"
+        settings["teaching"] = [*settings["judging"], self.mining.language] if is_fused else []
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

@@ -40,7 +40,9 @@ class TeacherSection(Section):
         if has_model and self.model is None:
             raise ValueError(f'kind = "{self.kind}" also needs model, such as a folder or hub name')
         if not has_model and self.model is not None:
-            raise ValueError(f'model is of no use with kind = "{self.kind}"; take it out, or name the kind of the model')
+            raise ValueError(
+                f'model is of no use with kind = "{self.kind}"; take it out, or name the kind of the model'
+            )
         prompts = {"query_prompt": self.query_prompt, "document_prompt": self.document_prompt}
         if self.kind != "embedder" and (given := [name for name, prompt in prompts.items() if prompt is not None]):
             raise ValueError(f'{given[0]} is of no use with kind = "{self.kind}"; take it out')

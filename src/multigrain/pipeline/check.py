@@ -103,6 +103,8 @@ def _model_lines(config: Config) -> list[str]:
     found += length_note(grading.judge_model, grading.judge_max_tokens, "grading.judge_max_tokens")
     if grading.cross_encoder and "cross-encoder" in grading.judge:
         found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
+    if (teacher := config.training.teacher) and teacher.model:
+        found += length_note(teacher.model, teacher.max_tokens, "training.teacher.max_tokens")
     base = _line("model", f"{config.model.base}, {described(config.model)}")
     return [base, *(INDENT + note for note in found)]
 
@@ -175,6 +177,8 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
     """Describe the schedule in words, and draw it; which grades the data has is known only once it is graded."""
     section = config.training
     name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
+    if section.teacher is not None and section.list_length:
+        name = f"lists of {section.list_length} documents, scored by {section.teacher.model or section.teacher.kind}"
     phases = phases_of(section)
     words = " -> ".join(f"{phase.name} ({phase.steps})" for phase in phases)
     batch = section.batch_size if size is None else batch_of(section, size)

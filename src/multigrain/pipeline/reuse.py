@@ -47,6 +47,9 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
         if stores:
             _copy_store(max(stores, key=_size), run_dir.store)
     _share_frozen(donors, config, run_dir)
+    if config.training.teacher is not None and not run_dir.teacher.exists():
+        for path in next((sorted(donor.teacher.iterdir()) for donor in donors if donor.teacher.is_dir()), []):
+            _link(path, run_dir.teacher / path.name)
 
 
 def _share_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:

@@ -9,7 +9,7 @@ runs/NAME/
                       to documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
   training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
-                      that are not trained)
+                      that are not trained), teacher/ (its scores and vectors)
   evaluation/         scores.json, per_query.jsonl, examples.json, mteb/ (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus
@@ -82,6 +82,8 @@ class RunDir:
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
         self.frozen = folder / "training" / "frozen"
+        self.teacher = folder / "training" / "teacher"
+        self.teacher_vectors = folder / "training" / "teacher" / "vectors.bin"
         self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / TRAINED_MODEL
         self.scores = folder / "evaluation" / "scores.json"

@@ -104,8 +104,25 @@ def grading_models(config: Config) -> list[str]:
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the tuples, the pairs, and the base."""
-    return [run_dir.tuples, *run_dir.pair_files(), *model_files(config.model.base)]
+    """Return the tuples, the pairs, the base, and what a teacher scores by."""
+    return [
+        *(run_dir.tuples, *run_dir.pair_files(), *model_files(config.model.base)),
+        *teacher_files(config, run_dir),
+    ]
+
+
+def teacher_files(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return what decides the lists of a teacher and its scores: the mined candidates, their texts, its model."""
+    teacher = config.training.teacher
+    if teacher is None or not config.training.list_length:
+        return []
+    return [run_dir.mined, run_dir.corpus, *model_files(teacher.model or config.grading.judge_model)]
+
+
+def training_models(config: Config) -> list[str]:
+    """Return the model that is trained, and that of its teacher."""
+    teacher = config.training.teacher
+    return [config.model.base, *([teacher.model] if teacher and teacher.model else [])]
 
 
 def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:

@@ -57,10 +57,10 @@ STAGES = (
     Stage(
         name="train",
         work=train,
-        sections=("model", "training"),
+        sections=("model", "training", "teaching"),
         reads=files.train_reads,
         writes=files.train_writes,
-        models=files.base_model,
+        models=files.training_models,
     ),
     Stage(
         name="evaluate",

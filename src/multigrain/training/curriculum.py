@@ -23,6 +23,7 @@ from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.terminal import counted
 from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
+from multigrain.training.teacher_lists import ScoreScale
 
 MOST_HELD = 256
 """Queries that are held out."""
@@ -62,6 +63,8 @@ class Curriculum:
     seed: int
     known: InBatchFalseNegatives
     false_negative_above: float | None = None
+    teacher: ScoreScale | None = None
+    """The scale of the scores, where they are a teacher's."""
 
     @property
     def steps(self) -> int:
@@ -127,8 +130,9 @@ class Curriculum:
     def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
         """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of those documents.
 
-        Such a document is known to answer the query, is the query itself, or is of the tuple's group. Where there are
-        fewer than W, -1 stands for none.
+        Such a document is known to answer the query, is the query itself, or is of the tuple's group; or a teacher
+        scores it so high that it may answer the query, and it stands in another row. Where there are fewer than W, -1
+        stands for none.
         """
         tuples = [self.tuples[place] for place in self.places[step]]
         rows = [self.row(step, position, phase).documents for position in range(self.batch_size)]
@@ -138,7 +142,10 @@ class Curriculum:
             query = identity(graded.query)
             texts = {query, identity(graded.positive)} | self.known.answers.get(query, frozenset())
             names: list[bytes | str | None] = [*(at.keys() & texts), graded.group]
-            for row, column in sorted({place for name in names for place in at.get(name, ())} - {(position, 0)}):
+            false = {place for name in names for place in at.get(name, ())} - {(position, 0)}
+            possible = () if self.teacher is None else self.teacher.possible_answers(graded)
+            false |= {place for name in possible for place in at.get(name, ()) if place[0] != position}
+            for row, column in sorted(false):
                 cells[position][column].append(row)
         width = max(len(cell) for row in cells for cell in row)
         return [[cell + [-1] * (width - len(cell)) for cell in row] for row in cells]

@@ -141,7 +141,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         objective: str = "infonce",
         *,
         symmetric: bool = False,
-        distillation: Distillation = Distillation(),
+        distillation: Distillation | None = None,
         encoding: Encoding | None = None,
     ) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         self.temperature, self.symmetric = temperature, symmetric
         self.objective_name, self._objective = objective, OBJECTIVES[objective]
         if objective == "distill":
-            self._objective = partial(distill, settings=distillation)
+            self._objective = partial(distill, settings=distillation or Distillation())
         self.encoding = encoding or Encoding()
         self.mini_batch_num_tokens = self.encoding.micro_batch_tokens
         tokenizer = model.tokenizer
