@@ -1,6 +1,6 @@
 """The teacher of a training: whose scores the loss `distill` follows, and the lists of documents that it scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -24,7 +24,14 @@ from multigrain.pipeline.stage import file_digest, short_digest
 from multigrain.records import GradedTuple
 from multigrain.terminal import meter, say
 from multigrain.training.in_batch_false_negatives import texts_of
-from multigrain.training.teacher_lists import ListedTuples, ScoredList, ScoreScale
+from multigrain.training.teacher_lists import (
+    Documents,
+    ListedTuples,
+    ScoredList,
+    ScoreScale,
+    documents_of_list,
+    texts_in,
+)
 
 if TYPE_CHECKING:
     from multigrain.training.curriculum import Curriculum
@@ -84,16 +91,23 @@ def _lists(config: Config, run_dir: RunDir, tuples: Sequence[GradedTuple], met: 
         rest = _in_order_of_pairs(run_dir, tuples, met)
         while block := list(islice(rest, LISTS)):
             candidates = mined.up_to(block[-1][0] + 1)
-            chosen = [_chosen(config, tuples[place], candidates, number, corpus) for number, place in block]
-            asked: list[tuple[str, str]] = []
-            for (_, place), documents in zip(block, chosen, strict=True):
-                listed = ScoredList(documents, np.zeros(len(documents), np.float32))
-                asked += [(tuples[place].query, text) for text in listed.texts(tuples[place], corpus.texts)]
-            scores = np.split(kept.scores(asked), np.cumsum([len(documents) for documents in chosen])[:-1])
-            for (_, place), documents, of_list in zip(block, chosen, scores, strict=True):
-                lists[place] = ScoredList(documents, of_list)
+            chosen = {place: _chosen(config, tuples[place], candidates, number, corpus) for number, place in block}
+            lists |= _scored(chosen, tuples, corpus, kept)
             progress.advance(len(block))
     return lists
+
+
+def _scored(
+    chosen: Mapping[int, Documents], tuples: Sequence[GradedTuple], corpus: Corpus, kept: TeacherScores
+) -> dict[int, ScoredList]:
+    """Return the lists with the scores of their documents."""
+    asked: list[tuple[str, str]] = []
+    for place, documents in chosen.items():
+        texts = texts_in(documents, tuples[place], corpus.texts)
+        asked += [(tuples[place].query, text) for text in texts]
+    ends = np.cumsum([len(documents) for documents in chosen.values()])
+    scores = np.split(kept.scores(asked), ends[:-1])
+    return {place: ScoredList(chosen[place], of_list) for place, of_list in zip(chosen, scores, strict=True)}
 
 
 def _in_order_of_pairs(run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -104,13 +118,13 @@ def _in_order_of_pairs(run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequ
             yield number, place
 
 
-def _chosen(config: Config, graded: GradedTuple, mined: Mined, number: int, corpus: Corpus) -> NDArray[np.int32]:
+def _chosen(config: Config, graded: GradedTuple, mined: Mined, number: int, corpus: Corpus) -> Documents:
     """Return the documents of the list of a pair: its own, then those that were mined for it, the nearest first."""
     own, most = texts_of(graded), config.training.list_length
     first, last = np.searchsorted(mined.pair, (number, number + 1))
     order = np.argsort(-mined.scores["embedding"][first:last], kind="stable")
     nearest = mined.document[first:last][order][: most + len(own)].tolist()  # some may be its own
-    return ScoredList.chosen(own, nearest, corpus.texts(nearest), most)
+    return documents_of_list(own, nearest, corpus.texts(nearest), most)
 
 
 def _made_from(config: Config, run_dir: RunDir) -> str:

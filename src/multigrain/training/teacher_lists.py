@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ PERCENTILES = (1, 99)
 """Scores beyond these percentiles are cut (CADET, arXiv 2505.19274): a few odd ones would squeeze all others."""
 REMEMBERED = 1024
 """Tuples whose texts are in memory: those of a step are asked for several times."""
+
+Documents = NDArray[np.int32]
+"""(D,) documents of a list: numbers in the corpus; -1 is the tuple's positive, -2 its first negative, and so on."""
+TextsAt = Callable[[Sequence[int]], list[str]]
+"""Numbers of documents of the corpus to their texts."""
 
 
 @dataclass(frozen=True)
@@ -57,44 +62,38 @@ class ScoreScale:
         return {identity(graded.negatives[place].text) for place in high.tolist()}
 
 
-@dataclass(frozen=True)
-class ScoredList:
-    """A query's documents, its positive first.
+def documents_of_list(own: Sequence[str], numbers: Sequence[int], texts: Sequence[str], most: int) -> Documents:
+    """Return the documents of a list: a tuple's own texts, then some of the corpus, each text once.
 
-    Attributes:
-        documents: (D,) numbers in the corpus; -1 is the tuple's positive, -2 its first negative, and so on.
-        scores: (D,) of the teacher.
+    Args:
+        own: the positive, then the negatives.
+        numbers: of the documents of the corpus, best first.
+        texts: theirs.
+        most: documents of a list.
+
+    >>> documents_of_list(["positive", "near"], [7, 3, 5], ["Near", "far", "farther"], most=3).tolist()
+    [-1, -2, 3]
     """
+    known: dict[bytes, int] = {}
+    for number, text in enumerate(own):
+        known.setdefault(identity(text), -1 - number)
+    for number, text in zip(numbers, texts, strict=True):
+        known.setdefault(identity(text), number)
+    return np.array(list(known.values())[:most], dtype=np.int32)
 
-    documents: NDArray[np.int32]
+
+def texts_in(documents: Documents, graded: GradedTuple, texts_at: TextsAt) -> list[str]:
+    """Return the texts of the documents of a tuple's list."""
+    own = texts_of(graded)
+    found = iter(texts_at(documents[documents >= 0].tolist()))
+    return [own[-1 - number] if number < 0 else next(found) for number in documents.tolist()]
+
+
+class ScoredList(NamedTuple):
+    """A query's documents, its positive first, and their scores by the teacher, (D,) each."""
+
+    documents: Documents
     scores: NDArray[np.float32]
-
-    @staticmethod
-    def chosen(own: Sequence[str], numbers: Sequence[int], texts: Sequence[str], most: int) -> NDArray[np.int32]:
-        """Return the documents of a list: a tuple's own texts, then of these from the corpus, each text once.
-
-        Args:
-            own: the positive, then the negatives.
-            numbers: of the documents, best first.
-            texts: theirs.
-            most: documents of a list.
-        """
-        known: dict[bytes, int] = {}
-        for number, text in enumerate(own):
-            known.setdefault(identity(text), -1 - number)
-        for number, text in zip(numbers, texts, strict=True):
-            known.setdefault(identity(text), number)
-        return np.array(list(known.values())[:most], dtype=np.int32)
-
-    def texts(self, graded: GradedTuple, texts_at: "TextsAt") -> list[str]:
-        """Return the texts of the documents."""
-        own = texts_of(graded)
-        found = iter(texts_at(self.documents[self.documents >= 0].tolist()))
-        return [own[-1 - number] if number < 0 else next(found) for number in self.documents.tolist()]
-
-
-TextsAt = Callable[[Sequence[int]], list[str]]
-"""Numbers of documents to their texts."""
 
 
 class ListedTuples(Sequence[GradedTuple]):
@@ -129,7 +128,7 @@ class ListedTuples(Sequence[GradedTuple]):
         if listed is None:
             return graded
         negatives = []
-        texts, scores = listed.texts(graded, self._texts_at), listed.scores.tolist()
+        texts, scores = texts_in(listed.documents, graded, self._texts_at), listed.scores.tolist()
         for number, text, score in list(zip(listed.documents.tolist(), texts, scores, strict=True))[1:]:
             source = "mined" if number >= 0 else graded.negatives[-2 - number].source
             negatives.append(Negative(text, LISTED, score, source))
