@@ -158,8 +158,12 @@ class TrainingSection(Section):
             raise ValueError(f'loss = "distill" also needs teacher: add [training.teacher] with {kinds}')
         for name in ("schedule", "phases", "false_negative_above") if self.list_length else ():
             if getattr(self, name) != type(self).model_fields[name].default:
-                wanted = 'lists of the teacher bring their own negatives; take it out, or set teacher.kind = "judge"'
-                raise ValueError(f"{name}: {wanted}")
+                raise ValueError(f'{name} is of no use with the lists of a teacher; take it out, or set kind = "judge"')
+        if self.teacher is not None and self.teacher.kind == "judge":
+            bare = [phase.name for phase in self.phases if not phase.grades]
+            if self.schedule == "in-batch" or bare:
+                found = f'phase "{bare[0]}"' if bare else 'schedule = "in-batch"'
+                raise ValueError(f'{found} has no negatives to be scored; distill wants two documents of each query')
         return self
 
     @property

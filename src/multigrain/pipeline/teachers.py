@@ -156,12 +156,13 @@ def _teacher(config: Config, run_dir: RunDir, queries: Sequence[str]) -> Score:
         model = load_cross_encoder(section.model, section.max_tokens, MODEL)
         return partial(model.predict, activation_fn=nn.Identity(), show_progress_bar=False)
     documents = read_documents(run_dir.corpus)
+    run_dir.teacher.mkdir(parents=True, exist_ok=True)
     judge = FusedJudge(
         embed=judge_encoder(config, run_dir),
         queries=queries,
         documents=(None if document.split == "held_out" else document.text for document in documents),
         language=config.mining.language,
         weight=section.bm25_weight,
-        folder=run_dir.training,
+        folder=run_dir.teacher,
     )
     return judge.scores
