@@ -5,8 +5,8 @@
 SciFact's training claims, parted by seed into three quarters to train on and a quarter to measure on. In place of a
 model stands a linear map of the base's frozen vectors, from identity on, which is trained with the losses of
 `multigrain.training.objectives`; so an arm takes seconds. The teacher is the cosine of the base plus 0.3 times BM25 as
-a share of the query's highest. Each arm has the best of four learning rates; differences are paired by seed. Writes a
-file in the folder results.
+a share of the query's highest. Each arm has the best of four learning rates; differences are paired by seed, and to
+"near 4 x 32". Writes a file in the folder results.
 """
 
 import gzip
@@ -31,48 +31,41 @@ from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.training.objectives import LEFT_OUT, Distillation, Similarities, distill, infonce
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-STEPS, TEMPERATURE, BM25_WEIGHT = 100, 0.05, 0.3
-NEAR = 64
-"""Candidates of a query that are looked at, by each method."""
+STEPS, TEMPERATURE, BM25_WEIGHT, BOUND = 100, 0.05, 0.3, 0.95
+STOCK = "near 4 x 32"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train: B queries a step, with k negatives each."""
+    """A way to train: `batch` queries a step, with k negatives each."""
 
     batch: int
     negatives: int
     settings: Distillation | None = None
-    """Of distillation; None: InfoNCE."""
-    raised: bool = False
-    """Whether the teacher's score of a positive is at least that of the negatives."""
+    """Of distillation; None: InfoNCE alone."""
     extra: float = 0.0
-    """Weight of InfoNCE at the student's temperature, over all documents."""
-
-    @property
-    def texts(self) -> int:
-        """Texts of a step."""
-        return self.batch * (2 + self.negatives)
+    """Weight of InfoNCE at the student's temperature beside distillation."""
+    raised: bool = False
+    """Whether the teacher's score of a positive is at least that of all negatives."""
 
 
 CADET = Distillation()
 KL = replace(CADET, infonce_weight=0.0)
 ARMS = {
-    "in-batch, 32": Arm(32, 0),
-    "in-batch, 96": Arm(96, 0),
-    "near 4, 32": Arm(32, 4),
-    "near 1, 64": Arm(64, 1),
-    "near 19, 9": Arm(9, 19),
-    "distill, lists of 20, 9": Arm(9, 19, CADET),
-    "distill, lists of 20, 32 (3.6 times the texts)": Arm(32, 19, CADET),
-    "distill, lists of 8, 21": Arm(21, 7, CADET),
-    "distill, lists of 5, 32": Arm(32, 4, CADET),
-    "distill, lists of 20, 9, positive raised": Arm(9, 19, CADET, raised=True),
-    "distill, lists of 20, 9, KL alone": Arm(9, 19, KL),
-    "distill, lists of 20, 9, KL and InfoNCE at 0.05": Arm(9, 19, KL, extra=1.0),
-    "distill, lists of 5, 32, KL and InfoNCE at 0.05": Arm(32, 4, KL, extra=1.0),
-    "distill, lists of 5, 32, positive raised, KL and InfoNCE at 0.05": Arm(32, 4, KL, raised=True, extra=1.0),
-    "distill, lists of 20, 9, teacher temperature 0.1": Arm(9, 19, replace(CADET, teacher_temperature=0.1)),
+    STOCK: Arm(32, 4),
+    "in-batch 32": Arm(32, 0),
+    "in-batch 96": Arm(96, 0),
+    "near 1 x 64": Arm(64, 1),
+    "near 19 x 9": Arm(9, 19),
+    "CADET 20 x 9": Arm(9, 19, CADET),
+    "CADET 20 x 32 (3.5 times the texts)": Arm(32, 19, CADET),
+    "CADET 8 x 21": Arm(21, 7, CADET),
+    "CADET 5 x 32": Arm(32, 4, CADET),
+    "CADET 20 x 9, raised": Arm(9, 19, CADET, raised=True),
+    "KL 20 x 9": Arm(9, 19, KL),
+    "KL 20 x 9, InfoNCE": Arm(9, 19, KL, extra=1.0),
+    "KL 5 x 32, InfoNCE": Arm(32, 4, KL, extra=1.0),
+    "KL 5 x 32, InfoNCE, raised": Arm(32, 4, KL, extra=1.0, raised=True),
 }
 
 
@@ -81,19 +74,21 @@ class Data:
     """Q queries and N documents."""
 
     queries: Tensor
-    """(Q, d)"""
     documents: Tensor
-    """(N, d)"""
     relevant: Tensor
     """(Q, N)"""
     bm25: Tensor
     """(Q, N) as a share of the query's highest."""
-    near: Tensor
-    """(Q, candidates) the nearest documents that are not relevant, by the base's cosine and by BM25 in turn."""
+    teacher: Tensor
+    """(Q, N)"""
 
-    def fused(self) -> Tensor:
-        """Return the teacher's scores, (Q, N)."""
-        return self.queries @ self.documents.T + BM25_WEIGHT * self.bm25
+    def negatives(self, arm: Arm) -> Tensor:
+        """Return the nearest of each query, (Q, k): by the base for InfoNCE, by the teacher for its lists."""
+        scores = self.queries @ self.documents.T
+        highest = scores.masked_fill(~self.relevant, LEFT_OUT).max(dim=1, keepdim=True).values
+        near = scores.masked_fill(scores >= BOUND * highest, LEFT_OUT)
+        scores = near if arm.settings is None else self.teacher
+        return scores.masked_fill(self.relevant, LEFT_OUT).topk(arm.negatives, dim=1).indices
 
 
 def read(vectors: Path | None) -> Data:
@@ -106,41 +101,27 @@ def read(vectors: Path | None) -> Data:
     claims = {row["_id"]: row["text"] for row in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())}
     judged = [line.split("\t") for line in (folder / "qrels" / "train.tsv").read_text().splitlines()[1:]]
     queries = sorted({claims[query] for query, _, _ in judged})
-    number = {text: place for place, text in enumerate(queries)}
     relevant = torch.zeros(len(queries), len(texts), dtype=torch.bool)
     for query, document, _ in judged:
-        relevant[number[claims[query]], place[document]] = True
-    index = Bm25Index(queries, texts, "english")
-    pairs = np.indices((len(queries), len(texts))).reshape(2, -1)
-    bm25 = torch.from_numpy(index.scores(*pairs).reshape(len(queries), -1))
-    bm25 = bm25 / bm25.max(dim=1, keepdim=True).values.clamp_min(1e-9)
-    of_queries, of_documents = map(torch.from_numpy, encoded(queries, texts, vectors))
-    by_cosine, by_words = (
-        scores.masked_fill(relevant, LEFT_OUT).argsort(dim=1, descending=True, stable=True)[:, :NEAR]
-        for scores in (of_queries @ of_documents.T, bm25)
-    )
-    return Data(of_queries, of_documents, relevant, bm25, torch.stack([by_cosine, by_words], dim=2).flatten(1))
+        relevant[queries.index(claims[query]), place[document]] = True
+    found = Bm25Index(queries, texts, "english").nearest(len(texts))
+    bm25 = torch.zeros(relevant.shape)
+    for row, (numbers, scores) in enumerate(zip(found.numbers, found.scores, strict=True)):
+        bm25[row, numbers[numbers >= 0]] = torch.from_numpy(scores[numbers >= 0] / max(scores[0], 1e-9))
+    if vectors is None:
+        base = load_base("embedded", 256)
+        arrays = [encode(base, queries, "query", "claims"), encode(base, texts, "document", "abstracts")]
+    else:
+        arrays = [np.load(vectors / f"scifact_{name}.npy").astype(np.float32) for name in ("q", "d")]
+    of_queries, of_documents = map(torch.from_numpy, arrays)
+    return Data(of_queries, of_documents, relevant, bm25, of_queries @ of_documents.T + BM25_WEIGHT * bm25)
 
 
-def encoded(queries: list[str], texts: list[str], folder: Path | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the base's vectors of queries and documents."""
-    if folder is not None:
-        return tuple(np.load(folder / f"scifact_{name}.npy").astype(np.float32) for name in ("q", "d"))
-    base = load_base("embedded", 256)
-    return encode(base, queries, "query", "claims"), encode(base, texts, "document", "abstracts")
-
-
-def columns_of(data: Data, lists: bool, negatives: int) -> Tensor:
-    """Return the negatives of each query, (Q, negatives): the nearest, or for lists the nearest by both methods."""
-    found = torch.empty(len(data.near), negatives, dtype=torch.long)
-    for row, near in enumerate(data.near.tolist()):
-        found[row] = torch.tensor(list(dict.fromkeys(near if lists else near[::2]))[:negatives])
-    return found
-
-
-def train(data: Data, teacher: Tensor, arm: Arm, rate: float, fit: NDArray[Any], seed: int) -> Tensor:
+def train(data: Data, arm: Arm, near: Tensor, rate: float, fit: NDArray[Any], seed: int) -> Tensor:
     """Return the map, (d, d)."""
-    own = columns_of(data, arm.settings is not None, arm.negatives)
+    if arm.settings is not None:
+        low, high = np.percentile(data.teacher[torch.from_numpy(fit)].gather(1, near[torch.from_numpy(fit)]), [1, 99])
+        arm = replace(arm, settings=replace(arm.settings, lowest=float(low), highest=float(high)))
     weight = torch.eye(data.queries.shape[1], requires_grad=True)
     optimizer = torch.optim.Adam([weight], lr=rate)
     draw, order = np.random.default_rng(seed), np.empty(0, dtype=np.int64)
@@ -149,10 +130,13 @@ def train(data: Data, teacher: Tensor, arm: Arm, rate: float, fit: NDArray[Any],
         while len(order) < arm.batch:
             order = np.concatenate([order, draw.permutation(fit)])
         rows, order = torch.from_numpy(order[: arm.batch]), order[arm.batch :]
-        positive = torch.multinomial(data.relevant[rows].float(), 1, generator=torch.Generator().manual_seed(step))
-        documents = torch.cat([positive, own[rows]], dim=1)
-        batch = similarities(data, teacher, weight, rows, documents, arm.raised)
-        value = infonce(batch) if arm.settings is None else distill(batch, arm.settings) + arm.extra * infonce(batch)
+        positive = torch.tensor([[draw.choice(np.flatnonzero(data.relevant[row]))] for row in rows.tolist()])
+        batch = similarities(
+            data, weight, rows, torch.cat([positive, near[rows]], dim=1), data.teacher[rows], arm.raised
+        )
+        value = infonce(batch) if arm.settings is None else distill(batch, arm.settings)
+        if arm.extra:
+            value = value + arm.extra * infonce(batch)
         optimizer.zero_grad()
         value.mean().backward()
         optimizer.step()
@@ -160,51 +144,36 @@ def train(data: Data, teacher: Tensor, arm: Arm, rate: float, fit: NDArray[Any],
 
 
 def similarities(
-    data: Data, teacher: Tensor, weight: Tensor, rows: Tensor, documents: Tensor, raised: bool
+    data: Data, weight: Tensor, rows: Tensor, documents: Tensor, teacher: Tensor, raised: bool
 ) -> Similarities:
     """Compare B queries with the B x (1 + k) documents of the batch; known positives do not count."""
-    queries = normalize(data.queries[rows] @ weight, dim=1)
-    found = normalize(data.documents[documents.T.flatten()] @ weight, dim=1)
     size, width = documents.shape
+    flat = documents.T.flatten()
     own = torch.arange(width) * size + torch.arange(size)[:, None]
-    to_all = queries @ found.T / TEMPERATURE
+    to_all = normalize(data.queries[rows] @ weight) @ normalize(data.documents[flat] @ weight).T / TEMPERATURE
     to_own = to_all.gather(1, own)
-    false = data.relevant[rows][:, documents.T.flatten()].scatter(1, own[:, :1], False)
-    scores = teacher[rows].gather(1, documents)
+    false = data.relevant[rows][:, flat].scatter(1, own[:, :1], False)
+    scores = teacher.gather(1, documents)
     if raised:
         scores[:, 0] = scores.max(dim=1).values
-    to_all, ones = to_all.masked_fill(false, LEFT_OUT), torch.ones_like(scores)
-    return Similarities(to_all, to_own[:, 0], to_own, torch.zeros_like(own), scores, ones, TEMPERATURE, own)
+    ones, to_all = torch.ones_like(scores), to_all.masked_fill(false, LEFT_OUT)
+    return Similarities(to_all, to_own[:, 0], to_own, own, scores, ones, TEMPERATURE, own)
 
 
 def ndcg(scores: Tensor, relevant: Tensor) -> float:
     """Return the mean nDCG@10."""
-    best = scores.topk(10, dim=1).indices
     discounts = 1 / torch.log2(torch.arange(2.0, 12.0))
-    gains = (relevant.gather(1, best) * discounts).sum(dim=1)
-    ideal = discounts.cumsum(0)[relevant.sum(dim=1).clamp(1, 10) - 1]
-    return float((gains / ideal).mean())
+    gains = (relevant.gather(1, scores.topk(10, dim=1).indices) * discounts).sum(dim=1)
+    return float((gains / discounts.cumsum(0)[relevant.sum(dim=1).clamp(1, 10) - 1]).mean())
 
 
-def measure(data: Data, arm: Arm | None, rate: float, seed: int) -> tuple[float, float]:
-    """Return nDCG@10 on the claims that were not trained on: dense, and with BM25 added."""
+def measure(data: Data, seed: int, arm: Arm | None = None, near: Any = None, rate: float = 0.0) -> list[float]:
+    """Return nDCG@10 on the claims that were not trained on: dense, and with BM25 added. Without an arm, the base's."""
     order = np.random.default_rng([seed, 1]).permutation(len(data.queries))
     dev, fit = torch.from_numpy(order[: len(order) // 4]), order[len(order) // 4 :]
-    teacher = data.fused()
-    listed = teacher[torch.from_numpy(fit)].gather(1, data.near[torch.from_numpy(fit)])
-    low, high = np.percentile(listed, [1, 99])
-    if arm is not None and arm.settings is not None:
-        arm = replace(arm, settings=replace(arm.settings, lowest=float(low), highest=float(high)))
-    weight = torch.eye(data.queries.shape[1]) if arm is None else train(data, teacher, arm, rate, fit, seed)
-    dense = normalize(data.queries[dev] @ weight, dim=1) @ normalize(data.documents @ weight, dim=1).T
-    return ndcg(dense, data.relevant[dev]), ndcg(dense + BM25_WEIGHT * data.bm25[dev], data.relevant[dev])
-
-
-def summarized(values: NDArray[Any], base: NDArray[Any]) -> dict[str, float]:
-    """Return the mean over seeds, and the mean and standard error of the paired difference."""
-    difference = values - base
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    return {"mean": values.mean(), "difference": difference.mean(), "standard_error": error}
+    weight = torch.eye(data.queries.shape[1]) if arm is None else train(data, arm, near, rate, fit, seed)
+    dense = normalize(data.queries[dev] @ weight) @ normalize(data.documents @ weight).T
+    return [ndcg(found, data.relevant[dev]) for found in (dense, dense + BM25_WEIGHT * data.bm25[dev])]
 
 
 def main() -> None:
@@ -214,24 +183,26 @@ def main() -> None:
     options = parser.parse_args()
     require_commit(options)
     data = read(options.vectors)
-    base = np.array([measure(data, None, 0.0, seed) for seed in range(options.seeds)])
-    result: dict[str, Any] = {"base": base.mean(axis=0).tolist()}
-    stock: NDArray[Any] | None = None
+    base = np.mean([measure(data, seed) for seed in range(options.seeds)], axis=0)
+    result: dict[str, Any] = {"base": dict(zip(("dense", "with_bm25"), base.tolist(), strict=True))}
+    print("base", base)
+    stock = np.zeros((options.seeds, 2))
     for name, arm in ARMS.items():
-        by_rate = {rate: np.array([measure(data, arm, rate, seed) for seed in range(options.seeds)]) for rate in RATES}
-        rate = max(by_rate, key=lambda found: by_rate[found][:, 0].mean())
-        best = by_rate[rate]
-        stock = best if name == "near 4, 32" else stock
-        against = base if stock is None else stock
-        result[name] = {"texts": arm.texts, "rate": rate, "rates": {r: v[:, 0].mean() for r, v in by_rate.items()}}
+        near, seeds = data.negatives(arm), range(options.seeds)
+        found = {rate: np.array([measure(data, seed, arm, near, rate) for seed in seeds]) for rate in RATES}
+        rate = max(RATES, key=lambda rate: float(found[rate][:, 0].mean()))
+        stock = found[rate] if name == STOCK else stock
+        difference = found[rate] - stock
+        error = difference.std(axis=0, ddof=1) / options.seeds**0.5
+        entry: dict[str, Any] = {"texts": arm.batch * (2 + arm.negatives), "rate": rate}
         for column, kind in enumerate(("dense", "with_bm25")):
-            result[name][kind] = summarized(best[:, column], against[:, column])
-        print(name, json.dumps(result[name]))
+            summary = found[rate][:, column].mean(), difference[:, column].mean(), error[column]
+            entry[kind] = dict(zip(("mean", "difference", "standard_error"), map(float, summary), strict=True))
+        result[name] = entry
+        print(name, [round(float(found[rate][:, 0].mean()), 4) for rate in RATES], json.dumps(entry))
     measured_with = environment()
-    write_json(
-        new_result(Path(__file__).with_name("results"), "scifact", measured_with),
-        {"environment": measured_with, **result},
-    )
+    path = new_result(Path(__file__).with_name("results"), "scifact", measured_with)
+    write_json(path, {"environment": measured_with, **result})
 
 
 if __name__ == "__main__":
