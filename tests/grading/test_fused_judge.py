@@ -36,7 +36,9 @@ def test_it_is_the_cosine_and_a_share_of_the_highest_bm25(queries: list[str], te
     for (query, text), found in zip(pairs, judge.scores(pairs).tolist(), strict=True):
         highest = max(bm25(query, each) for each in texts)
         cosine = float(embed([query], "query")[0] @ embed([text], "document")[0])
-        assert np.isclose(found, cosine + 0.3 * (bm25(query, text) / highest if highest else bm25(query, text)), atol=1e-5)
+        assert np.isclose(
+            found, cosine + 0.3 * (bm25(query, text) / highest if highest else bm25(query, text)), atol=1e-5
+        )
 
 
 def test_what_does_not_count_is_not_the_highest() -> None:

@@ -163,7 +163,7 @@ class TrainingSection(Section):
             bare = [phase.name for phase in self.phases if not phase.grades]
             if self.schedule == "in-batch" or bare:
                 found = f'phase "{bare[0]}"' if bare else 'schedule = "in-batch"'
-                raise ValueError(f'{found} has no negatives to be scored; distill wants two documents of each query')
+                raise ValueError(f"{found} has no negatives to be scored; distill wants two documents of each query")
         return self
 
     @property

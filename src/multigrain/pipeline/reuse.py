@@ -47,9 +47,27 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
         if stores:
             _copy_store(max(stores, key=_size), run_dir.store)
     _share_frozen(donors, config, run_dir)
-    if config.training.teacher is not None and not run_dir.teacher.exists():
-        for path in next((sorted(donor.teacher.iterdir()) for donor in donors if donor.teacher.is_dir()), []):
-            _link(path, run_dir.teacher / path.name)
+    _share_teacher(donors, config, run_dir)
+
+
+def _share_teacher(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
+    """Take over the scores of a teacher, from a run that has the same; whoever reads them looks again."""
+    if config.training.teacher is None or run_dir.teacher.exists():
+        return
+    wanted = _deciding_teacher(config.model_dump(exclude_none=True))
+    for donor in donors:
+        if not donor.teacher.is_dir() or not donor.config.is_file():
+            continue
+        if _deciding_teacher(read_settings(donor.config)) == wanted:
+            for path in donor.teacher.iterdir():
+                _link(path, run_dir.teacher / path.name)
+            return
+
+
+def _deciding_teacher(settings: dict[str, Any]) -> list[Any]:
+    """Return the settings that tell one teacher from another."""
+    teacher = settings["training"].get("teacher", {})
+    return [teacher.get(name) for name in ("kind", "model", "max_tokens", "query_prompt", "document_prompt")]
 
 
 def _share_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
