@@ -60,7 +60,7 @@ def test_a_list_is_the_positive_its_negatives_and_the_nearest_mined(run_toml: Pa
 
 def test_scores_of_each_teacher_are_its_own(run_toml: Path, tiny_cross_encoder: Path, tiny_encoder: Path) -> None:
     """Those of a cross-encoder are bare logits."""
-    config, _ = graded_run(run_toml)
+    graded_run(run_toml)
     cross = CrossEncoder(str(tiny_cross_encoder))
     bi = SentenceTransformer(str(tiny_encoder))
     for kind, folder in (("cross-encoder", tiny_cross_encoder), ("embedder", tiny_encoder)):
@@ -150,7 +150,7 @@ def test_what_a_teacher_cannot_teach(run_toml: Path, tmp_path: Path, tiny_encode
             planned(config)
     judge = load_config(run_toml, [*PLAIN, "training.loss='distill'", "training.teacher.kind='judge'"])
     assert planned(judge).teacher is not None
-    tuples = [graded for graded in read_tuples(run_dir.tuples)]
+    tuples = list(read_tuples(run_dir.tuples))
     object.__setattr__(tuples[0], "score", None)
     write_records(run_dir.tuples, tuples)
     with pytest.raises(ConfigError, match=r"training.teacher.kind: .*has no judge scores of the positives"):
