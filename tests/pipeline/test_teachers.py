@@ -21,6 +21,7 @@ from multigrain.pipeline.stages.train import _planned
 from multigrain.pipeline.verbs import run
 from multigrain.records import folded
 from multigrain.training.curriculum import Curriculum
+from multigrain.training.teacher_lists import ScoredList
 from tests.conftest import ROUNDED
 
 PLAIN = ["training.phases=[]", "training.steps=4", "evaluation.tasks=['held-out']", "mining.per_grade=3"]
@@ -155,3 +156,12 @@ def test_what_a_teacher_cannot_teach(run_toml: Path, tmp_path: Path, tiny_encode
     write_records(run_dir.tuples, tuples)
     with pytest.raises(ConfigError, match=r"training.teacher.kind: .*has no judge scores of the positives"):
         planned(judge)
+
+
+def test_lists_of_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    alone, two = (ScoredList(np.arange(n, dtype=np.int32), np.ones(n, np.float32)) for n in (1, 2))
+    teachers._say_how_long({3: alone, 5: two, 6: alone})
+    said = "the teacher has scored 3 lists of 1.33 documents on average; 2 of them hold the positive alone"
+    assert said in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"training.teacher: no list has a document beside the positive"):
+        teachers._say_how_long({3: alone, 6: alone})

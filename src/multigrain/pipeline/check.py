@@ -180,6 +180,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
     if section.teacher is not None and section.list_length:
         name = f"lists of {section.list_length} documents, scored by {section.teacher.model or section.teacher.kind}"
     phases = phases_of(section)
+    drawing = [] if section.list_length else drawn(phases)  # all of a list counts as one grade
     words = " -> ".join(f"{phase.name} ({phase.steps})" for phase in phases)
     batch = section.batch_size if size is None else batch_of(section, size)
     more = [f"batches of {batch}", section.loss]
@@ -187,7 +188,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
         more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
     if section.base_share:
         more.append(f"{section.base_share:.0%} of the base mixed in")
-    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawn(phases))]
+    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
 
 
 class _State(NamedTuple):

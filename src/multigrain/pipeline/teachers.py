@@ -14,7 +14,7 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs
 from multigrain.data.mined_candidates import Mined, MinedFile
 from multigrain.data.teacher_scores import Score, TeacherScores
-from multigrain.errors import ConfigError
+from multigrain.errors import ConfigError, DataError
 from multigrain.grading.fused_judge import FusedJudge
 from multigrain.grading.judges import EmbeddingJudge
 from multigrain.model.files import model_digest
@@ -48,7 +48,7 @@ def with_teacher(config: Config, run_dir: RunDir, curriculum: "Curriculum") -> "
 
     Raises:
         ConfigError: the judge is to teach, and has not scored all positives; or a model cannot be loaded.
-        DataError: nearly all scores are equal.
+        DataError: nearly all scores are equal, or no list has two documents.
         RunError: a score is no number.
     """
     section = _section(config)
@@ -56,12 +56,13 @@ def with_teacher(config: Config, run_dir: RunDir, curriculum: "Curriculum") -> "
     if not config.training.list_length:
         scores = _scores_of_judge([curriculum.tuples[place] for place in met], run_dir)
         return replace(curriculum, teacher=ScoreScale.of(scores, section.false_negative_above))
-    lists = _lists(config, run_dir, curriculum.tuples, met)
+    corpus = Corpus(run_dir.corpus)
+    lists = _lists(config, run_dir, curriculum.tuples, met, corpus)
+    _say_how_long(lists)
     scores = np.concatenate([each.scores for each in lists.values()])
-    say(f"  the teacher has scored {len(lists)} lists of {len(scores) / len(lists):.3g} documents on average")
     return replace(
         curriculum,
-        tuples=ListedTuples(curriculum.tuples, lists, Corpus(run_dir.corpus).texts),
+        tuples=ListedTuples(curriculum.tuples, lists, corpus.texts),
         teacher=ScoreScale.of(scores, section.false_negative_above),
     )
 
@@ -81,11 +82,23 @@ def _scores_of_judge(tuples: Sequence[GradedTuple], run_dir: RunDir) -> NDArray[
     return np.array(scores, dtype=np.float32)
 
 
-def _lists(config: Config, run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequence[int]) -> dict[int, ScoredList]:
+def _say_how_long(lists: Mapping[int, ScoredList]) -> None:
+    lengths = np.array([len(each.documents) for each in lists.values()])
+    if not (lengths > 1).any():
+        found = "no list has a document beside the positive, so there is nothing to compare"
+        raise DataError("training.teacher", f"{found}. See in grading/report.json why candidates were dropped.")
+    said = f"  the teacher has scored {len(lengths)} lists of {lengths.mean():.3g} documents on average"
+    alone = int((lengths < 2).sum())
+    say(f"{said}; {alone} of them hold the positive alone" if alone else said)
+
+
+def _lists(
+    config: Config, run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequence[int], corpus: Corpus
+) -> dict[int, ScoredList]:
     """Return the scored lists of the tuples in these places; what was scored before is not scored again."""
     teacher = partial(_teacher, config, run_dir, [tuples[place].query for place in met])
     kept = TeacherScores(run_dir.teacher, _made_from(config, run_dir), teacher)
-    corpus, mined = Corpus(run_dir.corpus), MinedFile(run_dir.mined)
+    mined = MinedFile(run_dir.mined)
     lists: dict[int, ScoredList] = {}
     with meter("teaching", len(met)) as progress:
         rest = _in_order_of_pairs(run_dir, tuples, met)
