@@ -181,7 +181,6 @@ def main() -> None:
     data = read(options.vectors)
     base = np.mean([measure(data, seed) for seed in range(options.seeds)], axis=0)
     result: dict[str, Any] = {"base": dict(zip(("dense", "with_bm25"), base.tolist(), strict=True))}
-    print("base", base)
     stock = np.zeros((options.seeds, 2))
     for name, arm in ARMS.items():
         near, seeds = data.negatives(arm), range(options.seeds)
@@ -195,7 +194,7 @@ def main() -> None:
             summary = found[rate][:, column].mean(), difference[:, column].mean(), error[column]
             entry[kind] = dict(zip(("mean", "difference", "standard_error"), map(float, summary), strict=True))
         result[name] = entry
-        print(name, [round(float(found[rate][:, 0].mean()), 4) for rate in RATES], json.dumps(entry))
+        print(name, json.dumps(entry), flush=True)
     measured_with = environment()
     path = new_result(Path(__file__).with_name("results"), "scifact", measured_with)
     write_json(path, {"environment": measured_with, **result})
