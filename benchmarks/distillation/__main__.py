@@ -135,7 +135,7 @@ def train(data: Data, arm: Arm, near: Tensor, rate: float, fit: NDArray[Any], se
         if arm.extra:
             value = value + arm.extra * infonce(batch)
         optimizer.zero_grad()
-        value.mean().backward()
+        torch.autograd.backward(value.mean())
         optimizer.step()
     return weight.detach()
 

@@ -73,6 +73,7 @@ def test_scores_of_each_teacher_are_its_own(run_toml: Path, tiny_cross_encoder: 
             expected = bi.encode(texts, normalize_embeddings=True) @ bi.encode(graded.query, normalize_embeddings=True)
         else:
             expected = cross.predict([(graded.query, text) for text in texts])
+        assert graded.score is not None
         found = [graded.score, *(negative.score for negative in graded.negatives)]
         assert np.allclose(found, expected, atol=ROUNDED if kind == "embedder" else 1e-6)
         assert curriculum.teacher is not None

@@ -176,7 +176,7 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
 def _training_lines(config: Config, size: Size | None) -> list[str]:
     """Describe the schedule in words, and draw it; which grades the data has is known only once it is graded."""
     section = config.training
-    name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
+    name: str = section.schedule if not section.phases or section.is_self_paced else "your own phases"
     if section.teacher is not None and section.list_length:
         name = f"lists of {section.list_length} documents, scored by {section.teacher.model or section.teacher.kind}"
     phases = phases_of(section)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.errors import DataError
-from multigrain.records import GradedTuple, Negative, identity
+from multigrain.records import GradedTuple, Negative, Source, identity
 from multigrain.training.grade_schedules import LISTED
 from multigrain.training.in_batch_false_negatives import texts_of
 
@@ -130,6 +130,6 @@ class ListedTuples(Sequence[GradedTuple]):
         negatives = []
         texts, scores = texts_in(listed.documents, graded, self._texts_at), listed.scores.tolist()
         for number, text, score in list(zip(listed.documents.tolist(), texts, scores, strict=True))[1:]:
-            source = "mined" if number >= 0 else graded.negatives[-2 - number].source
+            source: Source = "mined" if number >= 0 else graded.negatives[-2 - number].source
             negatives.append(Negative(text, LISTED, score, source))
         return replace(graded, negatives=tuple(negatives), score=scores[0])
