@@ -135,3 +135,14 @@ def test_negatives_that_come_second_are_in_the_time(settings: dict[str, Any], wr
         settings["data"]["corpus"] = str(corpus)
     report = check(Config.model_validate({"name": "x", "llm": {"provider": "scripted"}, **settings}))
     assert "  time        about" in report and re.search(r"seen        \d+ of about \d+ pairs by training", report)
+
+
+def test_a_teacher_and_its_lists_stand_in_the_report(run_toml: Path, tiny_cross_encoder: Path) -> None:
+    settings = ["training.phases=[]", "training.steps=9", "training.loss=distill", "training.teacher.documents=5"]
+    report = check(load_config(run_toml, [*settings, "training.teacher.kind=fused"]))
+    assert "training    lists of 5 documents, scored by fused: lists (9); batches of 4, distill" in report
+    assert "grade 4 |" not in report
+    named = ["training.teacher.kind=cross-encoder", f"training.teacher.model={tiny_cross_encoder}"]
+    report = check(load_config(run_toml, [*settings, *named, "training.teacher.max_tokens=900"]))
+    assert f"scored by {tiny_cross_encoder}: lists (9)" in report
+    assert "training.teacher.max_tokens" in report  # it has positions for fewer

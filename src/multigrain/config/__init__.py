@@ -40,6 +40,7 @@ from multigrain.config.run_folders import (
     trained_folder_of,
 )
 from multigrain.config.synthesis import QueryType, SynthesisSection
+from multigrain.config.teacher import TeacherSection
 from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "RUN_FILE",
     "Section",
     "SynthesisSection",
+    "TeacherSection",
     "TrainingSection",
     "VARIABLE",
     "WRITTEN_SURPLUS",
