@@ -43,8 +43,10 @@ def test_lists_of_a_teacher_are_one_phase_whatever_grades_there_are() -> None:
     section = TrainingSection.model_validate({"loss": "distill", "teacher": teacher, "steps": 9, "temperature": 0.02})
     (phase,) = phases_of(section, (1, 2))
     assert (phase.grades, phase.steps, phase.temperature) == ([4, 4, 4], 9, 0.02)
-    by_judge = TrainingSection.model_validate({"loss": "distill", "teacher": {"kind": "judge"}, "steps": 9})
-    assert [phase.grades for phase in phases_of(by_judge, (1, 2))] == [[1, 2]]
+    in_epochs = TrainingSection.model_validate({"loss": "distill", "teacher": teacher, "batch_size": 5})
+    assert [phase.steps for phase in phases_of(in_epochs, (1, 2), tuples=1000)] == [200]
+    own = {"loss": "distill", "teacher": {"kind": "judge"}, "steps": 9, "schedule": "all-at-once"}
+    assert [phase.grades for phase in phases_of(TrainingSection.model_validate(own), (1, 2))] == [[1, 2]]
 
 
 def test_grades_that_are_not_there_are_named() -> None:

@@ -102,6 +102,17 @@ def test_distill_by_hand() -> None:
     assert math.isclose(value(distill(found, stricter)), divergence - 0.1 * math.log(e(4) / (e(4) + e(1))))
 
 
+def test_distill_sharpens_both_directions() -> None:
+    """T is 0.5, that of infonce 0.25: similarities are doubled in both softmaxes."""
+    e = math.exp
+    settings = Distillation(infonce_weight=1.0, infonce_temperature=0.25)
+    one = batch([2.0, 1.0], [5, 3], scores=[0.9, 0.4])
+    both = replace(one, to_queries=torch.tensor([[2.0, 0.3]], dtype=torch.float64))
+    divergence = value(distill(one, replace(settings, infonce_weight=0.0)))
+    forth, back = -math.log(e(4) / (e(4) + e(2) + e(1))), -math.log(e(4) / (e(4) + e(0.6)))
+    assert math.isclose(value(distill(both, settings)), divergence + (forth + back) / 2)
+
+
 def test_scores_beyond_the_bounds_are_cut_and_the_rest_scaled() -> None:
     settings = Distillation(false_negative_above=0.3, lowest=-8.0, highest=12.0)
     raw = batch([2.0, 1.0, 0.8, 0.1], [5, 3, 3, 3], scores=[40.0, 2.0, -3.0, -100.0])

@@ -1,6 +1,7 @@
 """Lists that a teacher has scored, as tuples, and what of them counts in a batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from multigrain.config import PhaseSection
 from multigrain.errors import DataError
 from multigrain.records import GradedTuple, Negative, folded
 from multigrain.training.curriculum import plan
+from multigrain.training.guide import Guide
 from multigrain.training.teacher_lists import ListedTuples, ScoredList, ScoreScale, documents_of_list, texts_in
 
 CORPUS = ["zero", "one", "two", "three"]
@@ -82,3 +84,19 @@ def test_what_a_teacher_scores_high_is_no_negative_of_its_query_in_other_rows() 
     assert not any(row in cell for cell in false[row])  # its own list stays in the divergence
     # of query 1 all scores are 0: none is above the others
     assert not any(row in cell for cell in false[1 - row])
+
+
+def test_the_guide_leaves_a_list_whole() -> None:
+    """It finds "zero" and "one" as near as the positives; what another row brings of them does not count."""
+    vectors = {"two": [0.0, 1.0], "three": [0.0, 1.0]}
+    guide = Guide(lambda texts, role: np.array([vectors.get(text, [1.0, 0.0]) for text in texts]), margin=0.05)
+    lists = {0: listed([-1, 0, 2], [9.0, 1.0, 1.0]), 1: listed([-1, 1, 3], [9.0, 1.0, 1.0])}
+    base = plan([graded(0), graded(1)], [PhaseSection(name="lists", grades=[4, 4], steps=1)], 2)
+    guided = replace(base, tuples=ListedTuples(base.tuples, lists, texts_at), guide=guide)
+    both = replace(guided, teacher=ScoreScale(0.0, 10.0, 0.6))
+    for position in range(2):
+        own, other = position, 1 - position
+        assert own in guided.false_at(0, 0)[position][1]
+        columns = both.false_at(0, 0)[position]
+        assert [other in column for column in columns] == [True, True, False]
+        assert not any(own in column for column in columns)
