@@ -23,7 +23,7 @@ def measured(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     from multigrain.pipeline.check_time import measured_training
     from multigrain.training import step_time
 
-    step_time._now = lambda loss: time.process_time()  # other work may share the machine
+    step_time._now = lambda loss: time.process_time()  # noqa: ARG005 (other work may share the machine)
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(settings, Path(folder), steps)
         inputs = read_inputs(config)

@@ -34,7 +34,7 @@ def items(values: dict[str, float], on_rest: dict[str, float] | None = None) -> 
 
 
 def chosen(values: dict[str, float], on_rest: dict[str, float] | None = None, force: bool = False) -> Choice:
-    return choose("held-out", "nDCG@10", items(values, on_rest), seed=7, force=force)
+    return choose("held-out", "nDCG@10", items(values, on_rest), seed=7, force=force, dev={})
 
 
 def test_the_best_of_the_first_half_is_chosen_and_measured_on_the_other() -> None:
@@ -47,9 +47,24 @@ def test_the_best_of_the_first_half_is_chosen_and_measured_on_the_other() -> Non
     assert chosen({"trained": 0.6, "in-batch": 0.5, "base": 0.5}).model == "trained"
 
 
+def test_dev_queries_choose_where_there_are_some_and_all_items_measure() -> None:
+    """`in-batch` is the best on dev; on the task `mined` would be."""
+    dev = {
+        model: {f"d{n}": {"nDCG@10": value} for n in range(30)}
+        for model, value in {"trained": 0.6, "in-batch": 0.7, "mined": 0.5, "base": 0.4}.items()
+    }
+    on_task = items({"trained": 0.6, "in-batch": 0.55, "mined": 0.9, "base": 0.5})
+    made = choose("held-out", "nDCG@10", on_task, seed=7, force=False, dev=dev)
+    assert made.model == "in-batch" and "the best by nDCG@10 on 30 dev queries" in made.reason
+    assert made.over_base is not None and made.over_base.value == pytest.approx(0.05, abs=0.01)
+    assert "; on held-out +0.0" in made.reason
+    worse = {**dev, "base": {id: {"nDCG@10": 0.8} for id in dev["base"]}}
+    assert choose("held-out", "nDCG@10", on_task, seed=7, force=False, dev=worse).model == "base"
+
+
 def test_of_equals_the_runs_own_model_is_chosen() -> None:
     same = items({"trained": 0.5})["trained"]
-    made = choose("held-out", "nDCG@10", {"trained": same, "mined": same, "base": same}, seed=7, force=False)
+    made = choose("held-out", "nDCG@10", {"trained": same, "mined": same, "base": same}, seed=7, force=False, dev={})
     assert made.model == "trained"
 
 
@@ -66,7 +81,7 @@ def test_few_items_choose_nothing_and_forbid_nothing_unless_they_are_enough_for_
 
     def of(count: int) -> Choice:
         some = {model: {id: scores[id] for id in IDS[:count]} for model, scores in known.items()}
-        return choose("held-out", "nDCG@10", some, seed=7, force=False)
+        return choose("held-out", "nDCG@10", some, seed=7, force=False, dev={})
 
     assert (of(10).model, of(10).loss) == ("trained", None) and "too few to choose by" in of(10).reason
     assert of(39).model == "trained" and of(39).loss is not None
@@ -87,11 +102,11 @@ def test_rank_correlations_are_taken_of_a_half_too() -> None:
         name: {id: {"cosine": sign * n, **gold[id]} for n, id in enumerate(IDS)}
         for name, sign in (("trained", 1.0), ("base", -1.0))
     }
-    made = choose("sts:x", "Spearman", sides, seed=7, force=False)
+    made = choose("sts:x", "Spearman", sides, seed=7, force=False, dev={})
     assert made.model == "trained" and made.over_base is not None and made.over_base.value == pytest.approx(2.0)
 
 
-def lost_to_base(*_: Any) -> Choice:
+def lost_to_base(*_: Any, **__: Any) -> Choice:
     return Choice("trained", "it is", loss=Difference(-0.05, -0.08, -0.02))
 
 
@@ -116,7 +131,7 @@ def test_a_model_that_lost_to_its_base_is_not_exported(
 def test_an_arm_is_exported_with_a_card_of_its_own(
     run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(choice, "choose", lambda *_: Choice("in-batch", "it was better"))
+    monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("in-batch", "it was better"))
     assert main(["run", str(run_toml), "--quiet", "--against", "stock"]) == 0
     config = load_config(run_toml)
     run_dir = RunDir(config.folder)
@@ -136,7 +151,7 @@ def test_an_arm_is_exported_with_a_card_of_its_own(
 
 
 def test_the_base_is_exported_as_it_is(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "choose", lambda *_: Choice("base", "nothing was better"))
+    monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("base", "nothing was better"))
     prompts = ["--set", 'model.query_prompt="the "', "--set", "model.pooling=mean"]
     assert main(["run", str(run_toml), "--quiet", *prompts]) == 0
     config = load_config(run_toml)

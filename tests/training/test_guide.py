@@ -32,7 +32,7 @@ ANGLES = {"q0": 0, "p0": 30, "n0": 25, "q1": 90, "p1": 95, "n1": 10, "p9": 120, 
 
 
 def on_a_circle(texts: Sequence[str], role: Role) -> Vectors:
-    assert {text[0] for text in texts} <= set("q" if role == "query" else "pn")
+    assert {text[0] for text in texts} <= ({"q"} if role == "query" else {"p", "n"})
     angles = np.radians([ANGLES[text] for text in texts])
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 

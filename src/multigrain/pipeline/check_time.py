@@ -32,8 +32,8 @@ class Measured(NamedTuple):
 def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) -> Measured:
     """Train the base on a few micro-batches of the run's texts, and tell how long all steps will take.
 
-    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds: t for a token, o for the optimizer, and r the share
-    of the tokens that are encoded twice.
+    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds: t for a token that is encoded once, o for the
+    optimizer, and r the share of the tokens that are encoded twice. So were some of those that are timed.
 
     Args:
         config: the run.
@@ -61,8 +61,9 @@ def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) 
     queries, documents = texts_trained(section, size.pairs)
     tokens = (queries * found.query_tokens + documents * found.document_tokens) / steps
     twice = share_encoded_twice(config, tokens)
-    seconds = steps * (tokens * found.per_token * (1 + FORWARD * twice) + found.optimizer)
-    speed = f"{1 / found.per_token:,.0f} tokens a second in training, timed on {found.tokens:,} of the run's texts"
+    once = found.per_token / (1 + FORWARD * share_encoded_twice(config, found.tokens))
+    seconds = steps * (tokens * once * (1 + FORWARD * twice) + found.optimizer)
+    speed = f"{1 / once:,.0f} tokens a second in training, timed on {found.tokens:,} of the run's texts"
     lengths = f"{found.query_tokens:.0f} tokens a query, {found.document_tokens:.0f} a document"
     return Measured(seconds, f"{speed}; {lengths}" + (f"; {twice:.0%} of them encoded twice" if twice else ""))
 

@@ -1,7 +1,8 @@
 """Choose what is exported: the run's own model, an arm of the baseline, or the base.
 
-The choice is made on one half of the items of a task, and the figure of what is chosen is taken on the other half: on
-the items by which it was chosen, the best of several looks better than it is.
+The choice is made on the queries that are kept for choices (`data.dev_share`). Where there are none, it is made on one
+half of the items of a task, and the figure of what is chosen is taken on the other half: on the items by which it was
+chosen, the best of several looks better than it is.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from multigrain.config import Config
-from multigrain.data.jsonl import read_objects_with
+from multigrain.data.jsonl import read_objects, read_objects_with
 from multigrain.errors import RunError
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.significance import Difference, ids_of, paired_bootstrap, sample_of
@@ -62,7 +63,9 @@ def settle(config: Config, run_dir: RunDir, force: bool) -> None:
     if tasks:
         task = HELD_OUT if HELD_OUT in tasks else tasks[0]
         metric = next(iter(scores["difference"][task]))
-        chosen = choose(task, metric, _items(task, [TRAINED, *arms_of(config, run_dir)], run_dir), config.seed, force)
+        models = [TRAINED, *arms_of(config, run_dir), BASE]
+        items, dev = _items(task, models, run_dir), _dev_items(models, run_dir)
+        chosen = choose(task, metric, items, config.seed, force, dev=dev)
     if chosen.loss and not force:
         value, low, high = chosen.loss
         raise RunError(
@@ -82,8 +85,10 @@ def read_choice(run_dir: RunDir) -> Choice:
     return Choice(**json.loads(run_dir.choice.read_text(encoding="utf-8")))
 
 
-def choose(task: str, metric: str, items: Mapping[str, Scores], seed: int, force: bool) -> Choice:
-    """Choose the model with the highest metric on one half of the items; of equals the first.
+def choose(
+    task: str, metric: str, items: Mapping[str, Scores], seed: int, force: bool, *, dev: Mapping[str, Scores]
+) -> Choice:
+    """Choose the model with the highest metric on the dev queries, or on one half of the items; of equals the first.
 
     Args:
         task: its name, for the reason.
@@ -91,24 +96,29 @@ def choose(task: str, metric: str, items: Mapping[str, Scores], seed: int, force
         items: model -> item -> metric -> value; the run's own model first, the base last.
         seed: of the bootstrap.
         force: leave the base out.
+        dev: the same of the dev queries, which are no items of the task; empty where the run keeps none.
     """
     ids = ids_of(items[BASE], metric)
-    dev, rest = halves(ids)
-    if len(dev) < FEW:
+    deciding, rest = (ids_of(dev[BASE], metric), ids) if dev and ids_of(dev[BASE], metric) else halves(ids)
+    on_dev = rest is ids
+    if len(deciding) < FEW:
         reason = f"it is the run's own, and {len(ids)} items of {task} are too few to choose by ({2 * FEW} are enough)"
         chosen = Choice(TRAINED, reason)
     else:
-        values = {model: sample_of([scores], metric, dev).each()[0] for model, scores in items.items()}
+        scored = dev if on_dev else items
+        values = {model: sample_of([scores], metric, deciding).each()[0] for model, scores in scored.items()}
         best = max((model for model in values if model != BASE), key=values.__getitem__)
-        chosen = _with_reason(best, task, metric, values, len(dev))
+        where = f"{len(deciding)} dev queries" if on_dev else f"{len(deciding)} items of {task}, half of them"
+        chosen = _with_reason(best, metric, values, where)
     over_all = _over_base(chosen.model, metric, items, ids, seed)
     if len(ids) >= FEW and over_all.high < 0:
         return replace(chosen, loss=over_all)
-    if len(dev) >= FEW:
+    if len(deciding) >= FEW:
         if not force and values[BASE] > values[chosen.model]:
-            return _with_reason(BASE, task, metric, values, len(dev))
+            return _with_reason(BASE, metric, values, where)
         over_base = _over_base(chosen.model, metric, items, rest, seed)
-        told = f"on the other half {over_base.value:+.3f} {interval(over_base.low, over_base.high)} over its base"
+        measured = f"{over_base.value:+.3f} {interval(over_base.low, over_base.high)} over its base"
+        told = f"on {task if on_dev else 'the other half'} {measured}"
         return replace(chosen, reason=f"{chosen.reason}; {told}", over_base=over_base)
     return chosen
 
@@ -127,9 +137,9 @@ def _digest(id: str) -> str:
     return hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
 
 
-def _with_reason(model: str, task: str, metric: str, values: Mapping[str, float], count: int) -> Choice:
+def _with_reason(model: str, metric: str, values: Mapping[str, float], where: str) -> Choice:
     told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-    return Choice(model, f"the best by {metric} on {count} items of {task}, half of them ({told})")
+    return Choice(model, f"the best by {metric} on {where} ({told})")
 
 
 def _over_base(model: str, metric: str, items: Mapping[str, Scores], ids: Sequence[str], seed: int) -> Difference:
@@ -138,12 +148,18 @@ def _over_base(model: str, metric: str, items: Mapping[str, Scores], ids: Sequen
 
 
 def _items(task: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
-    """Read what each model, and last the base, has scored on each item of a task."""
-    found: dict[str, Scores] = {model: {} for model in [*models, BASE]}
+    """Read what each model has scored on each item of a task."""
+    found: dict[str, Scores] = {model: {} for model in models}
     for _, item in read_objects_with(run_dir.per_query, "task", task):
         for model, scores in found.items():
             scores[item["query"]] = item[model]
     return found
+
+
+def _dev_items(models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
+    """Read what each model has scored on each dev query; nothing where there are none."""
+    rows = [row for _, row in read_objects(run_dir.per_dev_query)] if run_dir.per_dev_query.is_file() else []
+    return {model: {row["query"]: row[model] for row in rows} for model in models} if rows else {}
 
 
 def as_exported(summary: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Retrievers:
         self.names: Sequence[str] = config.evaluation.retrievers
         self._run_dir, self._language, self._seed = run_dir, config.mining.language, config.seed
         self._used: set[Path] = set()
-        self._dev = self._dev_task() if self.with_words else None
+        self._dev = dev_task(run_dir) if self.with_words else None
         self._dev_words = None if self._dev is None else self.words(self._dev)
 
     @property
@@ -65,8 +65,8 @@ class Retrievers:
             if path not in self._used:
                 shutil.rmtree(path)
 
-    def _dev_task(self) -> RetrievalTask | None:
-        if not self._run_dir.dev_pairs.is_file():
-            return None
-        pairs = list(read_pairs(self._run_dir.dev_pairs))
-        return search_task(DEV, pairs, Corpus(self._run_dir.corpus), own_documents(self._run_dir)) if pairs else None
+
+def dev_task(run_dir: RunDir) -> RetrievalTask | None:
+    """Return the search with the queries that are kept for choices; None where the run keeps none."""
+    pairs = list(read_pairs(run_dir.dev_pairs)) if run_dir.dev_pairs.is_file() else []
+    return search_task(DEV, pairs, Corpus(run_dir.corpus), own_documents(run_dir)) if pairs else None

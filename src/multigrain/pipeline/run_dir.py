@@ -13,8 +13,8 @@ runs/NAME/
                       that are not trained), teacher/ (its scores and vectors)
   baseline/           in-batch/, mined/ (models by sentence-transformers' own trainer), arms.json, checkpoints/ (until
                       they are finished)
-  evaluation/         scores.json, per_query.jsonl, examples.json, choice.json (what is exported, and why), mteb/
-                      (results in mteb's own form)
+  evaluation/         scores.json, per_query.jsonl, per_dev_query.jsonl (by which is chosen), examples.json, choice.json
+                      (what is exported, and why), mteb/ (results in mteb's own form)
   model/              the exported model
   search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
   summary.json
@@ -97,6 +97,7 @@ class RunDir:
         self.choice = folder / "evaluation" / "choice.json"
         self.scores = folder / "evaluation" / "scores.json"
         self.per_query = folder / "evaluation" / "per_query.jsonl"
+        self.per_dev_query = folder / "evaluation" / "per_dev_query.jsonl"
         self.examples = folder / "evaluation" / "examples.json"
         self.base_vectors = folder / "evaluation" / "vectors.bin"
         self.model = folder / EXPORTED_MODEL

@@ -152,7 +152,7 @@ def evaluate_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 def evaluate_writes(_config: Config, run_dir: RunDir) -> list[Path]:
     """Return the scores, by task and by query, and examples of searches."""
-    return [run_dir.scores, run_dir.per_query, run_dir.examples]
+    return [run_dir.scores, run_dir.per_query, run_dir.per_dev_query, run_dir.examples]
 
 
 def export_reads(_config: Config, run_dir: RunDir) -> list[Path]:

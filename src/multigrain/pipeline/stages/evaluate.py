@@ -17,7 +17,7 @@ from multigrain.model.roles import Embed, with_prompts
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
-from multigrain.pipeline.retrievers import Retrievers
+from multigrain.pipeline.retrievers import Retrievers, dev_task
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
@@ -56,6 +56,9 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
+    write_objects(
+        run_dir.per_dev_query, _dev_items(run_dir, {"base": base_embed, "trained": trained_embed, **arms_embed})
+    )
     write_json(run_dir.examples, examples)
     scores["retrieval"] = sides.choices()
     scores["precision"] = trained_embed.precision
@@ -114,6 +117,17 @@ def _items(
         of_arms = {arm: measured.scores[id] for arm, measured in arms.items()}
         item = {"task": task.name, "query": id, "text": texts[id]}
         yield {**item, "base": scores, "trained": trained.scores[id], **of_arms}
+
+
+def _dev_items(run_dir: RunDir, embeds: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
+    """Yield what each model scores on each query that is kept for choices, if there are any."""
+    from multigrain.evaluation.evaluate import evaluate
+
+    if (task := dev_task(run_dir)) is None:
+        return
+    measured = {name: evaluate(task, embed).scores for name, embed in embeds.items()}
+    for id in task.queries:
+        yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
 
 def _texts(task: Task) -> dict[str, str]:
