@@ -10,6 +10,7 @@ from multigrain.config.faults import ALTERNATIVES
 from tests.config.text import GOOD, faults
 
 PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
+DISTILL = '[training]\nloss = "distill"\n[training.teacher]\n'
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,20 @@ PHASE = '[[training.phases]]\nname = "a"\ngrades = [1]\n'
         (GOOD + "[training]\nepochs = 0\n", "training.epochs: found 0; input should be greater than 0"),
         (GOOD + PHASE + "steps = 3\nshare = 0.5\n", 'phase "a" has steps and share; give one of them'),
         (GOOD + PHASE + "weights = [1, 1]\n", 'phase "a" has 2 weights for 1 grades'),
+        (
+            GOOD + '[training]\nloss = "distill"\n',
+            'training: loss = "distill" also needs teacher: add [training.teacher]',
+        ),
+        (GOOD + '[training.teacher]\nkind = "fused"\n', 'training: teacher is of no use with loss = "infonce"'),
+        (GOOD + DISTILL + 'kind = "cross-encoder"\n', 'teacher: kind = "cross-encoder" also needs model'),
+        (GOOD + DISTILL + 'kind = "fused"\nmodel = "m"\n', 'teacher: model is of no use with kind = "fused"'),
+        (GOOD + DISTILL + 'kind = "fused"\nquery_prompt = "q: "\n', "teacher: query_prompt is of no use with kind"),
+        (
+            GOOD + DISTILL + 'kind = "fused"\ndocuments = 1\n',
+            "teacher.documents: found 1; input should be greater than",
+        ),
+        (GOOD + DISTILL + 'kind = "fused"\n' + PHASE, "training: phases is of no use with the lists of a teacher"),
+        (GOOD + DISTILL + 'kind = "judge"\n' + PHASE.replace("[1]", "[]"), 'training: phase "a" has no negatives to'),
         (GOOD + "[grading]\nbands = [0.6, 0.3, 0.8]\n", "grading: bands and false_negative_above must rise"),
         (GOOD + '[llm]\nprovider = "endpoint"\n', 'llm: provider = "endpoint" also needs base_url and model'),
         (GOOD + "[model.lora]\nrnk = 3\n", 'model.lora.rnk: unknown key; did you mean "model.lora.rank"?'),

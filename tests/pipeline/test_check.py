@@ -41,7 +41,7 @@ def test_check_takes_seconds_for_a_hundred_thousand_pairs(tmp_path: Path) -> Non
     started = time.process_time()
     report = check(big)
     assert time.process_time() - started < 4
-    assert "4500 training pairs" in report and "18,000 requests" in report
+    assert "4275 training pairs" in report and "17,100 requests" in report
 
 
 def test_batches_in_the_report_are_no_larger_than_the_data(run_toml: Path) -> None:
@@ -63,10 +63,10 @@ def test_steps_that_nobody_knows_yet_are_not_told(run_toml: Path, monkeypatch: p
     monkeypatch.setattr("multigrain.pipeline.check_inputs.package_roots", list)
     docs: dict[str, Any] = {"name": "x", "data": {"pairs": "python-docs"}, "llm": {"provider": "scripted"}}
     report = check(Config.model_validate(docs))
-    assert "training    all-at-once: all grades; 1 epoch, batches of 32" in report
+    assert "training    only-4: grade 4; 1 epoch, batches of 64" in report
     assert "at most 2,560 pairs, 4 requests" in report
-    docs["data"]["limit"] = 3200
-    assert "all-at-once: all grades (100); batches of 32" in check(Config.model_validate(docs))
+    docs["data"]["limit"] = 6400
+    assert "only-4: grade 4 (100); batches of 64" in check(Config.model_validate(docs))
 
 
 def test_the_time_of_training_is_measured_on_demand(run_toml: Path) -> None:
@@ -84,11 +84,12 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
 
     found = step_time.StepTime(per_token=0.1, optimizer=2.0, query_tokens=8, document_tokens=12, tokens=99)
     monkeypatch.setattr(step_time, "time_steps", lambda *_: found)
-    config = load_config(run_toml, ["training.phases=[]", "training.epochs=20", "training.batch_size=4"])
+    all_grades = ["training.phases=[]", "training.schedule=all-at-once"]
+    config = load_config(run_toml, [*all_grades, "training.epochs=20", "training.batch_size=4"])
     pairs = [Pair(str(n), "a", "b") for n in range(30)]
     measured = measured_training(config, Size(30, 30, 12), pairs)
     assert measured.seconds == pytest.approx(0.1 * (600 * 8 + 3000 * 12) + 150 * 2)
-    config = load_config(run_toml, ["training.phases=[]", "training.steps=1", "training.activation_gb=0"])
+    config = load_config(run_toml, [*all_grades, "training.steps=1", "training.activation_gb=0"])
     measured = measured_training(config, Size(30, 30, 12), pairs)
     assert measured.seconds == pytest.approx(0.1 * (4 * 8 + 20 * 12) + 2)  # so were those that were timed
     assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
@@ -140,3 +141,14 @@ def test_negatives_that_come_second_are_in_the_time(settings: dict[str, Any], wr
         settings["data"]["corpus"] = str(corpus)
     report = check(Config.model_validate({"name": "x", "llm": {"provider": "scripted"}, **settings}))
     assert "  time        about" in report and re.search(r"seen        \d+ of about \d+ pairs by training", report)
+
+
+def test_a_teacher_and_its_lists_stand_in_the_report(run_toml: Path, tiny_cross_encoder: Path) -> None:
+    settings = ["training.phases=[]", "training.steps=9", "training.loss=distill", "training.teacher.documents=5"]
+    report = check(load_config(run_toml, [*settings, "training.teacher.kind=fused"]))
+    assert "training    lists of 5 documents, scored by fused: lists (9); batches of 4, distill" in report
+    assert "grade 4 |" not in report
+    named = ["training.teacher.kind=cross-encoder", f"training.teacher.model={tiny_cross_encoder}"]
+    report = check(load_config(run_toml, [*settings, *named, "training.teacher.max_tokens=900"]))
+    assert f"scored by {tiny_cross_encoder}: lists (9)" in report
+    assert "training.teacher.max_tokens" in report  # it has positions for fewer

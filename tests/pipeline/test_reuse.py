@@ -45,6 +45,23 @@ def test_states_are_those_of_the_same_layers(run_toml: Path, tmp_path: Path) -> 
     assert not without.frozen.exists()
 
 
+def test_scores_are_those_of_the_same_teacher(run_toml: Path, tmp_path: Path) -> None:
+    settings = ["training.phases=[]", "training.loss=distill", "training.teacher.kind=embedder"]
+    configs = [load_config(run_toml, [*settings, f"training.teacher.model=hub/{name}"]) for name in ("small", "large")]
+    donors = [RunDir(tmp_path / name) for name in ("small", "large")]
+    for donor, config in zip(donors, configs, strict=True):
+        write_atomic(donor.config, to_toml(config).encode())
+        write_atomic(donor.teacher / "000000.parquet", donor.folder.name.encode())
+        write_atomic(donor.teacher_vectors, b"vectors")
+    heir, without = RunDir(tmp_path / "heir"), RunDir(tmp_path / "without")
+    share_answers(
+        donors, load_config(run_toml, [*settings, "training.teacher.model=hub/large", "training.steps=9"]), heir
+    )
+    assert (heir.teacher / "000000.parquet").read_text() == "large" and heir.teacher_vectors.is_file()
+    share_answers(donors, load_config(run_toml), without)
+    assert not without.teacher.exists()
+
+
 def test_what_a_run_has_stays(run_toml: Path, tmp_path: Path) -> None:
     own, donor = (put(RunDir(tmp_path / name), name) for name in ("own", "donor"))
     share_answers([donor], load_config(run_toml), own)

@@ -38,6 +38,17 @@ def test_presets_are_made_of_the_grades_that_are_there() -> None:
     assert schedule("coarse-to-fine", 5, ()) == [([], 5)]
 
 
+def test_lists_of_a_teacher_are_one_phase_whatever_grades_there_are() -> None:
+    teacher = {"kind": "fused", "documents": 4}
+    section = TrainingSection.model_validate({"loss": "distill", "teacher": teacher, "steps": 9, "temperature": 0.02})
+    (phase,) = phases_of(section, (1, 2))
+    assert (phase.grades, phase.steps, phase.temperature) == ([4, 4, 4], 9, 0.02)
+    in_epochs = TrainingSection.model_validate({"loss": "distill", "teacher": teacher, "batch_size": 5})
+    assert [phase.steps for phase in phases_of(in_epochs, (1, 2), tuples=1000)] == [200]
+    own = {"loss": "distill", "teacher": {"kind": "judge"}, "steps": 9, "schedule": "all-at-once"}
+    assert [phase.grades for phase in phases_of(TrainingSection.model_validate(own), (1, 2))] == [[1, 2]]
+
+
 def test_grades_that_are_not_there_are_named() -> None:
     with pytest.raises(ConfigError, match=r'"grade 2" wants negatives of grade 2, and no tuple has one .*: 1, 3\)'):
         schedule("only-2", 5, (1, 3))

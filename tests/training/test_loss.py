@@ -10,15 +10,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
+    DistillKLDivLoss,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
+from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from multigrain.config import ContrastSection, ModelSection
 from multigrain.model.build import build_model
 from multigrain.training.loss import Encoding, GradedLoss
+from multigrain.training.objectives import Distillation
 from multigrain.training.train import without_dropout
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
@@ -97,6 +100,19 @@ def test_it_is_the_hosts_loss_in_all_directions(
     mine = GradedLoss(model, contrast=ContrastSection(**way), encoding=Encoding(12, 40_000))
     stock = MultipleNegativesRankingLoss(model, **way)
     assert_same(value_and_gradient(mine, features), value_and_gradient(stock, features))
+
+
+@pytest.mark.parametrize("encoding", SPLITS[:4])
+def test_distillation_is_the_hosts_but_for_its_factor(model: SentenceTransformer, encoding: Encoding) -> None:
+    """The host multiplies by the square of the student's temperature."""
+    features = columns(model, count=7)
+    scores = torch.rand(6, 6, generator=torch.Generator().manual_seed(2))
+    labels = torch.stack([torch.full_like(scores, 4), scores, torch.ones_like(scores)], dim=2)
+    settings = Distillation(teacher_temperature=0.3, infonce_weight=0.0)
+    mine = GradedLoss(model, 0.05, "distill", distillation=settings, encoding=encoding)
+    stock = DistillKLDivLoss(model, pairwise_cos_sim, student_temperature=0.05, teacher_temperature=0.3)
+    value, gradient = value_and_gradient(stock, features, scores)
+    assert_same(value_and_gradient(mine, features, labels), (value / 0.05**2, gradient / 0.05**2), 1e-5)
 
 
 @pytest.mark.parametrize("encoding", SPLITS[:4])

@@ -1,10 +1,11 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
-from multigrain.training.objectives import LEFT_OUT, Similarities, distill, infonce, listwise
+from multigrain.training.objectives import LEFT_OUT, Distillation, Similarities, distill, infonce, listwise
 
 NAN = float("nan")
 
@@ -15,7 +16,8 @@ def batch(own: list[float], grades: list[int], **more: list[float]) -> Similarit
     weights = torch.tensor([more.get("weights", [1.0] * len(own))], dtype=torch.float64)
     to_all = torch.cat([to_own + weights.log(), torch.tensor([[0.5]])], dim=1)
     scores = torch.tensor([more.get("scores", [NAN] * len(own))], dtype=torch.float64)
-    return Similarities(to_all, to_own[:, 0], to_own, torch.tensor([grades]), scores, weights, 0.5)
+    columns = torch.arange(len(own))[None]
+    return Similarities(to_all, to_own[:, 0], to_own, torch.tensor([grades]), scores, weights, 0.5, columns)
 
 
 def value(loss: Tensor) -> float:
@@ -63,7 +65,8 @@ def test_listwise_leaves_out_what_has_no_weight_or_no_grade() -> None:
     assert value(listwise(whole)) == value(infonce(whole))
     own = torch.tensor([[2.0, 1.0, 9.0]], requires_grad=True)
     weights = torch.tensor([[1.0, 1.0, 0.0]])
-    masked = Similarities(own + weights.log(), own[:, 0], own, torch.tensor([[5, 3, 1]]), weights, weights, 1.0)
+    grades, columns = torch.tensor([[5, 3, 1]]), torch.tensor([[0, 1, 2]])
+    masked = Similarities(own + weights.log(), own[:, 0], own, grades, weights, weights, 1.0, columns)
     listwise(masked).sum().backward()
     assert own.grad is not None
     assert own.grad.isfinite().all()
@@ -86,22 +89,60 @@ def test_the_order_of_the_columns_does_not_matter() -> None:
 
 
 def test_distill_by_hand() -> None:
+    """T is 0.5, that of the teacher 0.2, that of infonce 0.25: similarities are doubled there."""
     e = math.exp
-    found = batch([2.0, 1.0, 7.0], [5, 3, 0], scores=[0.9, 0.4, NAN], weights=[1.0, 1.0, 0.0])
-    teacher = [e(1.8) / (e(1.8) + e(0.8)), e(0.8) / (e(1.8) + e(0.8))]
-    student = [e(2) / (e(2) + e(1)), e(1) / (e(2) + e(1))]
-    divergence = sum(t * math.log(t / s) for t, s in zip(teacher, student, strict=True))
-    assert math.isclose(value(distill(found)), value(infonce(found)) + divergence)
+    settings = Distillation(0.2, infonce_weight=0.1, infonce_temperature=0.25, false_negative_above=0.6)
+    found = batch([2.0, 1.0, 0.8, 7.0], [5, 3, 3, 0], scores=[0.9, 0.6, 0.4, NAN], weights=[1.0, 1.0, 1.0, 0.0])
+    teacher, student = [e(4.5), e(3), e(2)], [e(2), e(1), e(0.8)]
+    pairs = [(t / sum(teacher), s / sum(student)) for t, s in zip(teacher, student, strict=True)]
+    divergence = sum(t * math.log(t / s) for t, s in pairs)
+    told_apart = -math.log(e(4) / (e(4) + e(1.6) + e(1)))  # the first negative has 0.6 > 0.6 * 0.9
+    assert math.isclose(value(distill(found, settings)), divergence + 0.1 * told_apart)
+    stricter = replace(settings, false_negative_above=0.4)
+    assert math.isclose(value(distill(found, stricter)), divergence - 0.1 * math.log(e(4) / (e(4) + e(1))))
 
 
-def test_a_student_that_agrees_with_the_judge_has_nothing_to_learn_from_it() -> None:
+def test_distill_sharpens_both_directions() -> None:
+    """T is 0.5, that of infonce 0.25: similarities are doubled in both softmaxes."""
+    e = math.exp
+    settings = Distillation(infonce_weight=1.0, infonce_temperature=0.25)
+    one = batch([2.0, 1.0], [5, 3], scores=[0.9, 0.4])
+    both = replace(one, to_queries=torch.tensor([[2.0, 0.3]], dtype=torch.float64))
+    divergence = value(distill(one, replace(settings, infonce_weight=0.0)))
+    forth, back = -math.log(e(4) / (e(4) + e(2) + e(1))), -math.log(e(4) / (e(4) + e(0.6)))
+    assert math.isclose(value(distill(both, settings)), divergence + (forth + back) / 2)
+
+
+def test_scores_beyond_the_bounds_are_cut_and_the_rest_scaled() -> None:
+    settings = Distillation(false_negative_above=0.3, lowest=-8.0, highest=12.0)
+    raw = batch([2.0, 1.0, 0.8, 0.1], [5, 3, 3, 3], scores=[40.0, 2.0, -3.0, -100.0])
+    scaled = batch([2.0, 1.0, 0.8, 0.1], [5, 3, 3, 3], scores=[1.0, 0.5, 0.25, 0.0])
+    plain = replace(settings, lowest=0.0, highest=1.0)
+    assert math.isclose(value(distill(raw, settings)), value(distill(scaled, plain)))
+
+
+def test_a_student_that_agrees_with_the_teacher_has_nothing_to_learn_from_it() -> None:
     agreed = batch([1.8, 0.8], [5, 3], scores=[0.9, 0.4])
-    assert math.isclose(value(distill(agreed)), value(infonce(agreed)))
+    settings = Distillation(0.5, infonce_temperature=0.5)
+    assert math.isclose(value(distill(agreed, settings)), 0.1 * value(infonce(agreed)))
+    assert abs(value(distill(agreed, replace(settings, infonce_weight=0.0)))) < 1e-12
+
+
+def test_a_teacher_that_scores_a_negative_highest_leaves_the_positive_in() -> None:
+    found = batch([2.0, 1.0], [5, 3], scores=[0.1, 0.9])
+    settings = Distillation(infonce_weight=1.0, infonce_temperature=0.5)
+    without = value(distill(found, replace(settings, infonce_weight=0.0)))
+    assert math.isclose(value(distill(found, settings)) - without, math.log1p(math.exp(0.5 - 2)))
+
+
+def test_every_document_with_a_weight_wants_a_score() -> None:
+    with pytest.raises(ValueError, match="the teacher's score of every document"):
+        distill(batch([2.0, 1.0], [5, 3], scores=[0.9, NAN]))
 
 
 def test_left_out_means_no_gradient() -> None:
     to_all = torch.tensor([[2.0, LEFT_OUT, 0.5]], requires_grad=True)
     empty = torch.zeros(1, 1)
-    infonce(Similarities(to_all, to_all[:, 0], empty, empty, empty, empty, 1.0)).sum().backward()
+    infonce(Similarities(to_all, to_all[:, 0], empty, empty, empty, empty, 1.0, empty)).sum().backward()
     assert to_all.grad is not None
     assert to_all.grad[0, 1] == 0

@@ -40,6 +40,7 @@ from multigrain.config.run_folders import (
     trained_folder_of,
 )
 from multigrain.config.synthesis import QueryType, SynthesisSection
+from multigrain.config.teacher import TeacherSection
 from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 from multigrain.config.tune import TuningSection, given_in
 
@@ -64,6 +65,7 @@ __all__ = [
     "RUN_FILE",
     "Section",
     "SynthesisSection",
+    "TeacherSection",
     "TrainingSection",
     "TuningSection",
     "VARIABLE",

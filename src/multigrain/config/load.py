@@ -138,13 +138,16 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
             value = table[name]
             key = f"{section}.{name}"
             table[name] = [resolve(key, item) for item in value] if isinstance(value, list) else resolve(key, value)
+    training = settings.get("training")
+    tables = {**settings, "training.teacher": training.get("teacher") if isinstance(training, dict) else None}
     for section, name in (
         ("model", "base"),
         ("grading", "judge_model"),
         ("grading", "cross_encoder"),
         ("synthesis", "prompts"),
+        ("training.teacher", "model"),
     ):
-        table = settings.get(section)
+        table = tables.get(section)
         if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).exists():
             table[name] = str((folder / value).absolute())
     return faults

@@ -130,7 +130,8 @@ class Config(Section):
 
         Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
         which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
-        decides which written queries are kept, "reading" for how much of a text training reads.
+        decides which written queries are kept, "reading" for how much of a text training reads, "teaching" for what
+        the scores of a teacher take from other sections.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
@@ -141,6 +142,7 @@ class Config(Section):
         settings["reading"] = self.training.max_tokens or self.model.max_tokens
         if self.training.needs_judge_vectors:
             settings["training"]["judge"] = settings["judging"]
+        settings["teaching"] = [*settings["judging"], self.mining.language] if self.training.has_fused_teacher else []
         settings["filtering"] = [grading.round_trip, grading.most_answers]
         return self.digest({name: settings[name] for name in sections})
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Dimension, Grade, Precision, Section, Share
 from multigrain.config.contrast import ContrastSection
+from multigrain.config.teacher import TeacherSection
 
 
 class PhaseSection(Section):
@@ -108,6 +109,8 @@ class TrainingSection(ContrastSection):
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
     """Loss over the graded negatives; see `multigrain.training.objectives`."""
+    teacher: TeacherSection | None = None
+    """Whose scores `distill` follows."""
     false_negative_above: float | None = Field(None, gt=0)
     """Share of the positive's judge score from which a negative is taken for a false negative and left out of the loss.
     Grading drops them already by `grading.false_negative_above`; this is for trying a stricter limit."""
@@ -176,6 +179,28 @@ class TrainingSection(ContrastSection):
             )
         return self
 
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> "TrainingSection":
+        if self.loss != "distill" and self.teacher is not None:
+            raise ValueError(f'teacher is of no use with loss = "{self.loss}"; set loss = "distill", or take it out')
+        if self.loss == "distill" and self.teacher is None:
+            kinds = 'kind = "fused", "cross-encoder", "embedder" or "judge"'
+            raise ValueError(f'loss = "distill" also needs teacher: add [training.teacher] with {kinds}')
+        for name in ("schedule", "phases", "false_negative_above") if self.list_length else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f'{name} is of no use with the lists of a teacher; take it out, or set kind = "judge"')
+        if self.teacher is not None and self.teacher.kind == "judge":
+            bare = [phase.name for phase in self.phases if not phase.grades]
+            if self.schedule == "in-batch" or bare:
+                found = f'phase "{bare[0]}"' if bare else 'schedule = "in-batch"'
+                raise ValueError(f"{found} has no negatives to be scored; distill wants two documents of each query")
+        return self
+
+    @property
+    def list_length(self) -> int:
+        """Most documents of a query in a step where a teacher scores lists; 0 where the schedule brings negatives."""
+        return 0 if self.teacher is None or self.teacher.kind == "judge" else self.teacher.documents
+
     @property
     def _steps_of_phases(self) -> int | None:
         """Steps of all phases together; None where some have a share, or there are none."""
@@ -224,8 +249,13 @@ class TrainingSection(ContrastSection):
 
     @property
     def needs_judge_vectors(self) -> bool:
-        """Whether the judge's vectors decide what stands in a batch, or counts there."""
-        return self.neighbours > 1 or self.guide_margin is not None
+        """Whether the judge's vectors decide what stands in a batch, or counts there, or what a teacher scores."""
+        return self.neighbours > 1 or self.guide_margin is not None or self.has_fused_teacher
+
+    @property
+    def has_fused_teacher(self) -> bool:
+        """Whether the teacher is the judge's embedding and BM25."""
+        return self.teacher is not None and self.teacher.kind == "fused"
 
     @property
     def is_self_paced(self) -> bool:

@@ -24,7 +24,7 @@ from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.recipe import with_training
 from multigrain.pipeline.reuse import share_answers
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stage_files import train_models
+from multigrain.pipeline.stage_files import training_models
 from multigrain.pipeline.stages.train import train
 
 NOTHING: dict[str, Any] = {"seconds": {}, "scores": {}}
@@ -69,7 +69,7 @@ class Trials:
         config = self._config_of(settings, steps, seed)
         run_dir = RunDir(config.folder)
         inputs = f"{config.fingerprint('seed', 'model', 'training', 'judging', 'evaluation')} {self._part.inputs}"
-        inputs += "".join(f" {model_digest(name)}" for name in train_models(config))
+        inputs += "".join(f" {model_digest(name)}" for name in training_models(config))
         note = self._note(run_dir, inputs)
         if str(size) not in note["scores"]:
             if "training" not in note["seconds"] or not run_dir.trained.is_dir():

@@ -116,6 +116,8 @@ def _model_lines(config: Config) -> list[str]:
     found += length_note(grading.judge_model, grading.judge_max_tokens, "grading.judge_max_tokens")
     if grading.cross_encoder and "cross-encoder" in grading.judge:
         found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
+    if (teacher := config.training.teacher) and teacher.model:
+        found += length_note(teacher.model, teacher.max_tokens, "training.teacher.max_tokens")
     base = _line("model", f"{config.model.base}, {described(config.model)}")
     return [base, *(INDENT + note for note in found)]
 
@@ -194,9 +196,12 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
 def _training_lines(config: Config, size: Size | None) -> list[str]:
     """Describe the schedule in words, and draw it; which grades the data has is known only once it is graded."""
     section = config.training
-    name = section.schedule if not section.phases or section.is_self_paced else "your own phases"
+    name: str = section.schedule if not section.phases or section.is_self_paced else "your own phases"
+    if section.teacher is not None and section.list_length:
+        name = f"lists of {section.list_length} documents, scored by {section.teacher.model or section.teacher.kind}"
     pairs = config.data.limit if size is None else size.pairs
     phases = phases_of(section, tuples=pairs or 0)
+    drawing = [] if section.list_length else drawn(phases)  # all of a list counts as one grade
     is_known = pairs is not None or section.steps_given is not None
     words = " -> ".join(f"{phase.name} ({phase.steps})" if is_known else phase.name for phase in phases)
     more = [] if is_known else [epochs_told(section.epochs or 1.0)]
@@ -205,7 +210,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
         more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
     if section.base_share:
         more.append(f"{section.base_share:.0%} of the base mixed in")
-    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawn(phases))]
+    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
 
 
 class _State(NamedTuple):

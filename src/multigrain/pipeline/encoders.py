@@ -29,6 +29,21 @@ def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     return judge.encoder(run_dir.judge_vectors, "judging", section.precision, "grading.precision")
 
 
+def teacher_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
+    """Return the encoder of a teacher that is an embedding model."""
+    section = config.training.teacher
+    assert section is not None  # somebody else's otherwise
+    assert section.model is not None
+    teacher = _PretrainedModel(
+        setting="training.teacher.model",
+        name=section.model,
+        max_tokens=section.max_tokens,
+        query_prompt=section.query_prompt,
+        document_prompt=section.document_prompt,
+    )
+    return teacher.encoder(run_dir.teacher_vectors, "encoding (teacher)", config.grading.precision, "grading.precision")
+
+
 def base_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     """Return the encoder of the model that is trained, before training."""
     section, grading = config.model, config.grading

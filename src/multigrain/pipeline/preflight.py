@@ -4,7 +4,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from multigrain.config import Config, LLMSection
+from multigrain.config import Config, LLMSection, TeacherSection
 from multigrain.data.python_docs import package_roots
 from multigrain.data.sources import PYTHON_DOCS
 from multigrain.errors import ConfigError
@@ -55,6 +55,7 @@ def require(config: Config, llm: bool = True) -> None:
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
     _require_trainable_baseline(config)
+    _require_teacher(config.training.teacher)
     _require_packages(config)
     _require_place(config.folder)
     if config.synthesis.prompts:
@@ -132,6 +133,12 @@ def _require_evaluation(config: Config) -> None:
             raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
         if task.startswith(MTEB):
             require_extra("mteb")
+
+
+def _require_teacher(section: TeacherSection | None) -> None:
+    if section and section.model:
+        precheck = precheck_cross_encoder if section.kind == "cross-encoder" else precheck_encoder
+        precheck(section.model, "training.teacher.model")
 
 
 def _require_packages(config: Config) -> None:

@@ -9,7 +9,7 @@ from multigrain.config import EITHER, Config, given_in
 from multigrain.files import digest_of
 from multigrain.model.files import model_digest
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stage_files import train_models
+from multigrain.pipeline.stage_files import teacher_files, training_models
 
 
 class Choice(NamedTuple):
@@ -27,8 +27,10 @@ def as_given(config: Config, _run_dir: RunDir) -> Config:
 
 def training_inputs(config: Config, run_dir: RunDir) -> str:
     """Return a digest of all that decides a training: settings, tuples, pairs and models."""
-    models = " ".join(model_digest(name) for name in train_models(config))
-    return f"{config.fingerprint('seed', 'model', 'training')} {texts_digest(run_dir)} {models}\n"
+    models = " ".join(model_digest(name) for name in training_models(config))
+    settings = config.fingerprint("seed", "model", "training", "teaching")
+    taught = " ".join(digest_of(path) for path in teacher_files(config, run_dir))
+    return f"{settings} {texts_digest(run_dir)} {taught} {models}\n"
 
 
 def texts_digest(run_dir: RunDir) -> str:

@@ -6,7 +6,7 @@ every run has its own copy).
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,10 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
         stores = [donor.store for donor in donors if donor.store.exists()]
         if stores:
             _copy_store(max(stores, key=_size), run_dir.store)
-    _share_frozen(donors, config, run_dir)
+    if config.model.lora is not None:
+        _share_folder("frozen", _deciding_frozen, donors, config, run_dir)
+    if config.training.teacher is not None:
+        _share_folder("teacher", _deciding_teacher, donors, config, run_dir)
 
 
 def _share_indexes(donors: Sequence[RunDir], run_dir: RunDir) -> None:
@@ -60,18 +63,33 @@ def _share_indexes(donors: Sequence[RunDir], run_dir: RunDir) -> None:
                         _link(path, folder / path.name)
 
 
-def _share_frozen(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
-    """Take over the states of layers that are not trained, from a run whose model is the same up to there."""
-    if run_dir.frozen.exists() or config.model.lora is None:
+def _share_folder(
+    name: str,
+    deciding: Callable[[dict[str, Any]], list[Any]],
+    donors: Sequence[RunDir],
+    config: Config,
+    run_dir: RunDir,
+) -> None:
+    """Take over a folder, where the run has none, from a run whose deciding settings are the same.
+
+    These are states of layers that are not trained, or scores of a teacher.
+    """
+    own: Path = getattr(run_dir, name)
+    if own.exists():
         return
-    wanted = _deciding_frozen(config.model_dump(exclude_none=True))
+    wanted = deciding(config.model_dump(exclude_none=True))
     for donor in donors:
-        if not donor.frozen.is_dir() or not donor.config.is_file():
-            continue
-        if _deciding_frozen(read_settings(donor.config)) == wanted:
-            for path in donor.frozen.iterdir():
-                _link(path, run_dir.frozen / path.name)
+        folder: Path = getattr(donor, name)
+        if folder.is_dir() and donor.config.is_file() and deciding(read_settings(donor.config)) == wanted:
+            for path in folder.iterdir():
+                _link(path, own / path.name)
             return
+
+
+def _deciding_teacher(settings: dict[str, Any]) -> list[Any]:
+    """Return the settings that tell one teacher from another."""
+    teacher = settings["training"].get("teacher", {})
+    return [teacher.get(name) for name in ("kind", "model", "max_tokens", "query_prompt", "document_prompt")]
 
 
 def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:

@@ -10,7 +10,7 @@ runs/NAME/
                       to documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
   training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
-                      that are not trained)
+                      that are not trained), teacher/ (its scores and vectors)
   baseline/           in-batch/, mined/ (models by sentence-transformers' own trainer), arms.json, checkpoints/ (until
                       they are finished)
   evaluation/         scores.json, per_query.jsonl, per_dev_query.jsonl (by which is chosen), examples.json, choice.json
@@ -88,6 +88,8 @@ class RunDir:
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
         self.frozen = folder / "training" / "frozen"
+        self.teacher = folder / "training" / "teacher"
+        self.teacher_vectors = folder / "training" / "teacher" / "vectors.bin"
         self.curriculum = folder / "training" / "curriculum.json"
         self.trained = folder / TRAINED_MODEL
         self.training_log = folder / "training" / "log.jsonl"

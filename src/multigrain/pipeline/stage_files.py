@@ -106,14 +106,22 @@ def grading_models(config: Config) -> list[str]:
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the tuples, the pairs, and the models."""
-    models = [path for name in train_models(config) for path in model_files(name)]
-    return [run_dir.tuples, *run_dir.pair_files(), *models]
+    """Return the tuples, the pairs, the models, and what a teacher's lists are made of."""
+    models = [path for name in training_models(config) for path in model_files(name)]
+    return [run_dir.tuples, *run_dir.pair_files(), *models, *teacher_files(config, run_dir)]
 
 
-def train_models(config: Config) -> list[str]:
-    """Return the base, and the judge where its vectors decide what stands in a batch or counts there."""
-    return [config.model.base, *(judge_model(config) if config.training.needs_judge_vectors else [])]
+def teacher_files(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return what decides the lists of a teacher: the mined candidates, and their texts."""
+    return [run_dir.mined, run_dir.corpus] if config.training.list_length else []
+
+
+def training_models(config: Config) -> list[str]:
+    """Return the base, the judge where its vectors decide what counts in a batch, and a model that teaches."""
+    section = config.training
+    judge = judge_model(config) if section.needs_judge_vectors else []
+    teacher = [section.teacher.model] if section.teacher and section.teacher.model else []
+    return [config.model.base, *judge, *teacher]
 
 
 def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:

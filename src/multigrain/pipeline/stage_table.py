@@ -61,10 +61,10 @@ STAGES = (
     Stage(
         name="train",
         work=train,
-        sections=("model", "training"),
+        sections=("model", "training", "teaching"),
         reads=files.train_reads,
         writes=files.train_writes,
-        models=files.train_models,
+        models=files.training_models,
         settings=with_recipe,
     ),
     Stage(

@@ -67,7 +67,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(self._line(entry))
-            if "loss" in entry:
+            if "loss" in entry and self._curriculum.teacher is None:  # a student that agrees has next to no loss
                 self._say_if_easy([known["loss"] for known in state.log_history if "loss" in known], entry["step"])
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")

@@ -9,7 +9,7 @@ import math
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -25,6 +25,7 @@ from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_
 from multigrain.training.guide import Guide, Place
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 from multigrain.training.neighbours import Neighbours
+from multigrain.training.teacher_lists import ScoreScale
 
 MOST_HELD = 256
 """Queries that are held out."""
@@ -65,6 +66,8 @@ class Curriculum:
     known: InBatchFalseNegatives
     false_negative_above: float | None = None
     guide: Guide | None = None
+    teacher: ScoreScale | None = None
+    """The scale of the scores, where they are a teacher's."""
 
     @property
     def steps(self) -> int:
@@ -130,8 +133,10 @@ class Curriculum:
     def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
         """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of those documents.
 
-        Such a document is the query itself, is of the tuple's group, or nearer to the query than the guide allows. One
-        that is known to answer the query stands as -2 - row, and -1 stands for none, where there are fewer than W.
+        Such a document is the query itself, is of the tuple's group, or nearer to the query than the guide allows; or a
+        teacher scores it so high that it may answer the query. With a teacher, neither guide nor scores leave out a
+        query's own documents, which the divergence keeps. A document that is known to answer the query stands as
+        -2 - row, and -1 stands for none, where there are fewer than W.
         """
         tuples = [self.tuples[place] for place in self.places[step]]
         rows = [self.row(step, position, phase).documents for position in range(self.batch_size)]
@@ -142,11 +147,25 @@ class Curriculum:
             query = identity(graded.query)
             answers = self.known.answers.get(query, frozenset()) | {identity(graded.positive)}
             known = {place for answer in at.keys() & answers for place in at[answer]}
-            false = known.union(at.get(query, ()), at.get(graded.group, ()), near[position])
+            false = known.union(at.get(query, ()), at.get(graded.group, ()), self._doubtful(position, graded, near, at))
             for row, column in sorted(false - {(position, 0)}):
                 cells[position][column].append(-2 - row if (row, column) in known else row)
         width = max(len(cell) for row in cells for cell in row)
         return [[cell + [-1] * (width - len(cell)) for cell in row] for row in cells]
+
+    def _doubtful(
+        self,
+        position: int,
+        graded: GradedTuple,
+        near: Sequence[set[Place]],
+        at: Mapping[bytes | str | None, Sequence[Place]],
+    ) -> set[Place]:
+        """Return the places of the documents that guide or teacher takes for possible answers to a query."""
+        if self.teacher is None:
+            return near[position]
+        possible = self.teacher.possible_answers(graded)
+        places = near[position].union(*(at.get(text, ()) for text in possible))
+        return {place for place in places if place[0] != position}
 
     def _too_near(self, tuples: Sequence[GradedTuple], rows: Sequence[Sequence[Document]]) -> Sequence[set[Place]]:
         if self.guide is None:

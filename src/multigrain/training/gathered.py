@@ -95,6 +95,7 @@ class GatheredBatch:
             scores=self.labels[mine][..., SCORE],
             weights=self.labels[mine][..., WEIGHT].masked_fill(false.gather(1, own), 0.0),
             temperature=self.temperature,
+            own=own,
             to_queries=others[0] if others and not are_joint else None,
         )
 

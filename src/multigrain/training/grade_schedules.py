@@ -20,6 +20,8 @@ from multigrain.config import PhaseSection, TrainingSection
 from multigrain.errors import ConfigError
 
 ALL = (1, 2, 3, 4)
+LISTED = 4
+"""The grade that all documents of a teacher's list have: its scores say more."""
 
 
 def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int = 0) -> list[PhaseSection]:
@@ -35,7 +37,9 @@ def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int
         ConfigError: the schedule asks for a grade that is not there.
     """
     present = sorted(set(grades))
-    if section.phases:
+    if section.list_length:
+        phases, present, key = [_lists(section)], [LISTED], "training.teacher"
+    elif section.phases:
         phases = section.phases
         key = "training.phases"
     else:
@@ -79,6 +83,11 @@ def _preset(name: str, grades: Sequence[int]) -> list[PhaseSection]:
 
 def _single(grade: int) -> PhaseSection:
     return PhaseSection(name=f"grade {grade}", grades=[grade])
+
+
+def _lists(section: TrainingSection) -> PhaseSection:
+    grades = [LISTED] * (section.list_length - 1)
+    return PhaseSection(name="lists", grades=grades, temperature=section.temperature)
 
 
 def _both(a: int, b: int, start: list[float] | None = None, end: list[float] | None = None) -> PhaseSection:

@@ -4,8 +4,9 @@ GISTEmbed encodes each batch with the guide too. Ours is the judge of the gradin
 encoded a second time, and batches are planned without the model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -62,9 +63,9 @@ class Guide:
         return found
 
 
-def encode_texts(tuples: Sequence[GradedTuple], encoder: Encoder) -> None:
+def encode_texts(tuples: Iterable[GradedTuple], encoder: Encoder) -> None:
     """Have the encoder see all texts of the tuples, so that it keeps the vectors of those that it has not met yet."""
-    for begin in range(0, len(tuples), TUPLES):
-        portion = tuples[begin : begin + TUPLES]
+    rest = iter(tuples)
+    while portion := list(islice(rest, TUPLES)):
         encoder([graded.query for graded in portion], "query")
         encoder([text for graded in portion for text in texts_of(graded)], "document")

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from multigrain.config import ContrastSection
 from multigrain.training.activations import ActivationBudget, KeptGraphs
 from multigrain.training.frozen_cache import FrozenStates
 from multigrain.training.gathered import WEIGHT, GatheredBatch, LocalBatch
-from multigrain.training.objectives import OBJECTIVES
+from multigrain.training.objectives import OBJECTIVES, Distillation, distill
 from multigrain.training.unique_texts import Features, cut, distinct
 
 ROWS = 512
@@ -88,6 +89,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         temperature: T, which divides the cosines; the inverse of MultipleNegativesRankingLoss' `scale`.
         objective: one of `OBJECTIVES`: "infonce", "listwise" or "distill".
         contrast: directions, softmaxes, hardness weighting and several positives, as sentence-transformers names them.
+        distillation: the settings of the objective "distill".
         encoding: how texts are encoded; it changes speed and memory, not the loss.
 
     Raises:
@@ -111,7 +113,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         - MatryoshkaLoss wraps it as it wraps those.
 
     Recommendations:
-        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a judge.
+        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a teacher.
         - Let `encoding.activation_bytes` be as large as memory allows.
 
     Example:
@@ -144,6 +146,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         objective: str = "infonce",
         *,
         contrast: ContrastSection | None = None,
+        distillation: Distillation | None = None,
         encoding: Encoding | None = None,
     ) -> None:
         super().__init__()
@@ -154,6 +157,8 @@ class GradedLoss(CachedLossMixin, nn.Module):
         self.model = model
         self.temperature, self.contrast = temperature, contrast or ContrastSection()
         self.objective_name, self._objective = objective, OBJECTIVES[objective]
+        if objective == "distill":
+            self._objective = partial(distill, settings=distillation or Distillation())
         self.encoding = encoding or Encoding()
         self.mini_batch_num_tokens = self.encoding.micro_batch_tokens
         tokenizer = model.tokenizer

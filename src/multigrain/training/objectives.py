@@ -15,12 +15,13 @@ came with them), with similarities s(q, d) = cos(q, d) / T and a weight w(d) of 
               apart (ListMLE, Xia et al. 2008), in the contrastive form of RINCE (Hoffmann et al. 2022, arXiv
               2201.11736). With negatives of one grade it is infonce.
 
-    distill   infonce + KL( softmax(judge scores / T) || softmax(s) ) over the positive and the own negatives, whose
-              parts in both distributions are multiplied by w (as E5, arXiv 2212.03533; the judge is that of the
-              grading).
+    distill   KL( softmax(t / T_t) || softmax(s) ) over the positive and the own negatives, whose parts in both
+              distributions are multiplied by w, and 0.1 infonce at a temperature of its own without the own negatives
+              that the teacher scores high. t are the teacher's scores between 0 and 1, T_t is its temperature
+              (CADET, Tamber et al. 2025, arXiv 2505.19274).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,12 +45,36 @@ class Similarities:
     grades: Tensor
     """(R, 1 + k) grades of these; 0 where there is none."""
     scores: Tensor
-    """(R, 1 + k) judge scores of these."""
+    """(R, 1 + k) scores of these by the judge or the teacher."""
     weights: Tensor
     """(R, 1 + k) weights of these."""
     temperature: float
+    own: Tensor
+    """(R, 1 + k) the columns of `to_all` that these are."""
     to_queries: Tensor | None = None
     """(R, N) similarities of the positive to all queries, where these have a softmax of their own."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The settings of `distill`; the defaults are those of CADET.
+
+    Attributes:
+        teacher_temperature: T_t, which divides the teacher's scores.
+        infonce_weight: what `infonce` is multiplied by.
+        infonce_temperature: of `infonce` there, in place of T.
+        false_negative_above: an own negative whose score is more than this share of the highest of its query is taken
+            for a false negative, and left out of `infonce`.
+        lowest: the teacher's score that becomes 0; lower ones too.
+        highest: the teacher's score that becomes 1; higher ones too.
+    """
+
+    teacher_temperature: float = 0.3
+    infonce_weight: float = 0.1
+    infonce_temperature: float = 0.01
+    false_negative_above: float = 0.6
+    lowest: float = 0.0
+    highest: float = 1.0
 
 
 def infonce(batch: Similarities) -> Tensor:
@@ -77,7 +102,7 @@ def infonce(batch: Similarities) -> Tensor:
 
     Relations:
         - With all weights 1 and nothing left out it is MultipleNegativesRankingLoss with scale 1 / T.
-        - `listwise` and `distill` are this plus what they say about the own negatives.
+        - `listwise` is this and what it says about the own negatives; `distill` has a tenth of it.
 
     Recommendations:
         - Use large batches: each other tuple is one more negative.
@@ -85,7 +110,8 @@ def infonce(batch: Similarities) -> Tensor:
 
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5]])
-        >>> row = Similarities(cosines, cosines[:, 0], cosines, torch.tensor([[5, 1]]), cosines, torch.ones(1, 2), 1.0)
+        >>> own = torch.tensor([[0, 1]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, own, cosines, torch.ones(1, 2), 1.0, own)
         >>> round(float(infonce(row)), 4)  # two documents as near: log 2
         0.6931
 
@@ -122,7 +148,7 @@ def listwise(batch: Similarities) -> Tensor:
 
     Relations:
         - With negatives of one grade it is `infonce`.
-        - `distill` follows the judge's scores, this the order of the grades alone.
+        - `distill` follows a teacher's scores, this the order of the grades alone.
 
     Recommendations:
         - Use phases that bring several grades in one step.
@@ -130,7 +156,8 @@ def listwise(batch: Similarities) -> Tensor:
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5, 0.5]])
         >>> grades = torch.tensor([[5, 4, 1]])
-        >>> row = Similarities(cosines, cosines[:, 0], cosines, grades, cosines, torch.ones(1, 3), 1.0)
+        >>> own = torch.tensor([[0, 1, 2]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, grades, cosines, torch.ones(1, 3), 1.0, own)
         >>> round(float(listwise(row)), 4)  # (log 3 + log 2) / 2
         0.8959
 
@@ -152,19 +179,22 @@ def listwise(batch: Similarities) -> Tensor:
     return total / (1 + share.sum(dim=1))
 
 
-def distill(batch: Similarities) -> Tensor:
-    """Add to `infonce` the divergence of the model's similarities from the judge's scores.
+def distill(batch: Similarities, settings: Distillation = Distillation()) -> Tensor:
+    """Follow a teacher's scores of each query's own documents, and tell the positive from those of the batch.
 
-    `infonce + KL( softmax(judge scores / T) || softmax(s) )` over the positive and the own negatives, see the module.
+    `KL( softmax(t / T_t) || softmax(s) ) + 0.1 infonce` with t = (score - lowest) / (highest - lowest), cut to 0 and 1.
+    The first part is over the positive and the own negatives. The second has a temperature of its own, and leaves out
+    own negatives with t above 0.6 of the highest t of the query: nobody knows whether these are negatives.
 
     Args:
         batch: the similarities. `grades` are not used.
+        settings: the numbers above.
 
     Returns:
         (R,) the loss of each query.
 
     Raises:
-        ValueError: a document with a weight has no judge score.
+        ValueError: a document with a weight has no score.
 
     Inputs:
         +------------------------------------------------+------------------------------+
@@ -175,28 +205,53 @@ def distill(batch: Similarities) -> Tensor:
         +------------------------------------------------+------------------------------+
 
     Relations:
-        - Where the model agrees with the judge it is `infonce`.
-        - DistillKLDivLoss has the second part alone.
+        - Where the model agrees with the teacher, each at its temperature, the second part alone is left.
+        - With `infonce_weight` 0 and one temperature it is DistillKLDivLoss, but for the factor T^2 there.
 
     Recommendations:
-        - The judge must see more than the model does (a cross-encoder, a language model), on a scale like cosines.
+        - The teacher must see more than the model does: a cross-encoder, a larger model, the sum with BM25.
+        - Give each query some 20 documents, those that are near it.
 
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5]])
-        >>> row = Similarities(cosines, cosines[:, 0], cosines, torch.tensor([[5, 1]]), cosines, torch.ones(1, 2), 1.0)
-        >>> round(float(distill(row)), 4)  # the judge agrees: infonce alone
-        0.6931
+        >>> own = torch.tensor([[0, 1]])
+        >>> row = Similarities(cosines, cosines[:, 0], cosines, own, cosines, torch.ones(1, 2), 1.0, own)
+        >>> round(float(distill(row)), 4)  # the teacher agrees, and finds the negative too near for infonce
+        0.0
 
     References:
-        Wang et al. 2022, *Text embeddings by weakly-supervised contrastive pre-training* (E5), arXiv 2212.03533.
+        Tamber et al. 2025, *Conventional contrastive learning often falls short: improving dense retrieval with
+        cross-encoder listwise distillation and synthetic data* (CADET), arXiv 2505.19274.
     """
     absent = batch.weights <= 0
     if batch.scores[~absent].isnan().any():
-        raise ValueError("distill wants the judge's score of every document that has a weight, in the labels")
+        raise ValueError("distill wants the teacher's score of every document that has a weight, in the labels")
+    scores = ((batch.scores - settings.lowest) / (settings.highest - settings.lowest)).clamp(0.0, 1.0)
+    scores = scores.masked_fill(absent, 0.0)
     share = batch.weights.log()
-    teacher = softmax((batch.scores / batch.temperature + share).masked_fill(absent, LEFT_OUT), dim=1)
+    wanted = softmax((scores / settings.teacher_temperature + share).masked_fill(absent, LEFT_OUT), dim=1)
     student = log_softmax((batch.to_own + share).masked_fill(absent, LEFT_OUT), dim=1).masked_fill(absent, 0.0)
-    return infonce(batch) + kl_div(student, teacher, reduction="none").masked_fill(absent, 0.0).sum(dim=1)
+    divergence = kl_div(student, wanted, reduction="none").masked_fill(absent, 0.0).sum(dim=1)
+    return divergence + settings.infonce_weight * infonce(_sharpened(batch, scores, settings))
+
+
+def _sharpened(batch: Similarities, scores: Tensor, settings: Distillation) -> Similarities:
+    """Return the similarities at the temperature of `infonce`, without the own negatives of high scores.
+
+    What is added to them is sharpened with them: a weight w becomes w^(T / temperature of infonce), and the strength of
+    hardness weighting is multiplied by that ratio.
+    """
+    near = scores > settings.false_negative_above * scores.max(dim=1, keepdim=True).values
+    near[:, 0] = False  # the positive stays
+    sharper = batch.temperature / settings.infonce_temperature
+    of_own = batch.to_all.gather(1, batch.own).masked_fill(near, LEFT_OUT)
+    return replace(
+        batch,
+        to_all=batch.to_all.scatter(1, batch.own, of_own) * sharper,
+        to_positive=batch.to_positive * sharper,
+        to_own=batch.to_own * sharper,
+        to_queries=None if batch.to_queries is None else batch.to_queries * sharper,
+    )
 
 
 OBJECTIVES = {"infonce": infonce, "listwise": listwise, "distill": distill}

@@ -31,6 +31,7 @@ from multigrain.training.frozen_cache import FrozenStates
 from multigrain.training.frozen_layers import frozen_depth
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import Encoding, GradedLoss
+from multigrain.training.objectives import Distillation
 from multigrain.training.self_paced import SelfPacedSchedule
 from multigrain.training.trainer import CurriculumTrainer
 
@@ -232,9 +233,31 @@ def _losses(
         dimensions = sorted({size, *section.matryoshka, min(size, cut or size)}, reverse=True)
         losses: dict[str, nn.Module] = {}
         for index, phase in enumerate(curriculum.phases):
-            loss = GradedLoss(model, phase.temperature, section.loss, contrast=section, encoding=encoding)
+            loss = GradedLoss(
+                model,
+                phase.temperature,
+                section.loss,
+                contrast=section,
+                distillation=_distillation(section, curriculum),
+                encoding=encoding,
+            )
             losses[name_of(index)] = MatryoshkaLoss(model, loss, dimensions) if len(dimensions) > 1 else loss
     return losses
+
+
+def _distillation(section: TrainingSection, curriculum: Curriculum) -> Distillation:
+    """Return the settings of the objective `distill`, on the scale of the scores of this training."""
+    teacher, scale = section.teacher, curriculum.teacher
+    if teacher is None or scale is None:
+        return Distillation()
+    return Distillation(
+        teacher_temperature=teacher.temperature,
+        infonce_weight=teacher.infonce_weight,
+        infonce_temperature=teacher.infonce_temperature,
+        false_negative_above=teacher.false_negative_above,
+        lowest=scale.lowest,
+        highest=scale.highest,
+    )
 
 
 def _evaluation_callback(

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
-from multigrain.errors import ConfigError, DataError
+from multigrain.errors import DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
@@ -25,10 +25,12 @@ from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.recipe import training_inputs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
+from multigrain.pipeline.teachers import with_teacher
 from multigrain.records import GradedTuple
 from multigrain.terminal import counted, say
 from multigrain.training import distributed
 from multigrain.training.grade_schedules import epochs_told, phases_of
+from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -76,7 +78,8 @@ def _trained(
     from multigrain.training.weight_interpolation import interpolated_with_base
 
     if curriculum.guide:  # by an encoder whose model is gone when training begins
-        used = [curriculum.tuples[place] for place in sorted(set(curriculum.places.ravel().tolist()))]
+        met = sorted(set(curriculum.places.ravel().tolist()))
+        used = (curriculum.tuples[place] for place in met)  # the texts of lists fit no memory
         distributed.from_main(lambda: encode_texts(used, judge_encoder(config, run_dir)))
     torch.manual_seed(config.training_seed)  # of what an adapter begins with
     model = build_model(config.model)
@@ -103,19 +106,13 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
     """Plan what is trained on, and what is evaluated between the phases."""
     from multigrain.training.curriculum import hold_out, plan
     from multigrain.training.guide import Guide
-    from multigrain.training.in_batch_false_negatives import known_false_negatives
     from multigrain.training.train import HeldOut
 
     section = config.training
-    if section.loss == "distill" and any(graded.score is None for graded in tuples):
-        raise ConfigError(
-            "training.loss",
-            [f'found "distill"; {run_dir.tuples} has no judge scores of the positives. Run: multigrain grade --force'],
-        )
     trained, held = hold_out(tuples, config.training_seed) if section.is_self_paced else (tuples, [])
     grades = {negative.grade for graded in tuples for negative in graded.negatives}
     phases = phases_of(section, grades, len(trained))
-    pairs = (pair for path in run_dir.pair_files() for pair in read_pairs(path))
+    known = _known(run_dir, trained)
     curriculum = plan(
         trained,
         phases,
@@ -123,14 +120,24 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         config.training_seed,
         by_task=section.by_task,
         first=ids_to_write_for(config, run_dir) if section.seen(len(trained)) < len(trained) else (),
-        known=known_false_negatives(trained, pairs, read_documents(run_dir.corpus)),
+        known=known,
         neighbours=_neighbours(config, run_dir, trained),
     )
     guide = None if section.guide_margin is None else Guide(judge_encoder(config, run_dir), section.guide_margin)
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above, guide=guide)
     say(f"  {_length(curriculum)}")
-    _say_what_is_rare(curriculum)
+    if not section.list_length:
+        _say_what_is_rare(curriculum)
+    if section.teacher is not None:
+        curriculum = with_teacher(config, run_dir, curriculum)
+    if section.list_length and known.groups:
+        curriculum = replace(curriculum, known=_known(run_dir, curriculum.tuples))  # lists bring texts of other groups
     return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
+
+
+def _known(run_dir: RunDir, tuples: Sequence[GradedTuple]) -> InBatchFalseNegatives:
+    pairs = (pair for path in run_dir.pair_files() for pair in read_pairs(path))
+    return known_false_negatives(tuples, pairs, read_documents(run_dir.corpus))
 
 
 def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "Neighbours | None":
@@ -202,6 +209,6 @@ def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
         if noted is not None and any(run_dir.training.glob("checkpoints/*")):
             say("  settings, data or base are not those of the checkpoint that is there: training begins anew")
         for path in run_dir.training.glob("*"):
-            if path != run_dir.frozen:  # it knows itself what it is of
+            if path not in (run_dir.frozen, run_dir.teacher):  # they know themselves what they are of
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_atomic(note, fingerprint.encode())
