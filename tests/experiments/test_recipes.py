@@ -54,7 +54,9 @@ def test_what_is_given_is_not_varied(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_grades_that_are_not_there_and_settings_that_contradict_others_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert all("only-4" not in settings.values() for settings in recipes_of(load(tmp_path, GOOD), {1, 2}))
+    tried = 'recipes = [{ schedule = "only-4" }, { schedule = "in-batch" }]'
+    found = recipes_of(load(tmp_path, f"{GOOD}[tune]\n{tried}\n"), {1, 2})
+    assert all("only-4" not in settings.values() for settings in found)
     assert "left out" in capsys.readouterr().err
     phases = GOOD + '[[training.phases]]\nname = "near"\ngrades = [4]\n'
     found = recipes_of(load(tmp_path, phases), ALL)

@@ -41,6 +41,9 @@ NEGATIVES = {("llm", 1): 301, ("llm", 4): 302, ("mined", 2): 303}
 PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
+ALL_GRADES = {"training": {"schedule": "all-at-once", "batch_size": 32}}
+
+
 def card_of(
     settings: dict[str, Any] | None = None,
     summary: dict[str, Any] = SUMMARY,
@@ -60,7 +63,7 @@ def metadata_of(card: str) -> dict[str, Any]:
 
 
 def test_the_card_tells_figures_data_and_schedule() -> None:
-    card = card_of()
+    card = card_of(ALL_GRADES)
     assert "| held-out | nDCG@10 | 0.500 | 0.625 | +0.125 | [+0.100, +0.150] |" in card
     assert "| all grades | 1, 2, 3, 4 | 60 | 0.05 |" in card
     assert "trust_remote_code=True" in card
@@ -81,12 +84,12 @@ def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with
 
 
 def test_the_card_counts_the_negatives_that_training_could_see() -> None:
-    card = card_of()
+    card = card_of(ALL_GRADES)
     assert "drew from 77 tuples (60 steps of 32 tuples each), with 906 negatives of the grades in its schedule:" in card
     assert "| written by the language model | 301 | 0 | 0 | 302 |" in card
     assert "| mined from the corpus, or given | 0 | 303 | 0 | 0 |" in card
     assert "33" not in card and "44" not in card and "55" not in card  # what was written, mined and dropped
-    card = card_of({"training": {"steps": 2, "schedule": "in-batch"}}, negatives={})
+    card = card_of({"training": {"steps": 2, "batch_size": 32, "schedule": "in-batch"}}, negatives={})
     assert "(2 steps of 32 tuples each, so 64 of them at most), and used no negatives but those of the batch" in card
 
 

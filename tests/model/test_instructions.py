@@ -281,7 +281,7 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
     documents = list(read_documents(run_dir.corpus))
     vectors = trained.encode([document.text for document in documents])
     scores = trained.encode([f"{instruction}where is the cat"]) @ vectors.T
-    found = verbs.search(config.folder, "where is the cat", 3)
+    found = verbs.search(config.folder, "where is the cat", 3, retriever="dense")
     assert [score for score, _ in found] == pytest.approx(sorted(scores[0].tolist(), reverse=True)[:3], abs=ROUNDED)
     card = (run_dir.model / "README.md").read_text()
     assert json.dumps(instruction) in card and "`encode_document` nothing" in card

@@ -63,10 +63,10 @@ def test_steps_that_nobody_knows_yet_are_not_told(run_toml: Path, monkeypatch: p
     monkeypatch.setattr("multigrain.pipeline.check_inputs.package_roots", list)
     docs: dict[str, Any] = {"name": "x", "data": {"pairs": "python-docs"}, "llm": {"provider": "scripted"}}
     report = check(Config.model_validate(docs))
-    assert "training    only-4: grade 4; 1 epoch, batches of 64" in report
+    assert "training    hardest: grade 4; 1 epoch, batches of 64" in report
     assert "at most 2,560 pairs, 4 requests" in report
     docs["data"]["limit"] = 6400
-    assert "only-4: grade 4 (100); batches of 64" in check(Config.model_validate(docs))
+    assert "hardest: grade 4 (100); batches of 64" in check(Config.model_validate(docs))
 
 
 def test_the_time_of_training_is_measured_on_demand(run_toml: Path) -> None:

@@ -69,6 +69,7 @@ class TrainingSection(ContrastSection):
     """Whether training takes what `multigrain tune` chose for these data and this base (`auto`; without such a choice,
     the settings as they are), or always the settings as they are (`fixed`)."""
     schedule: Literal[
+        "hardest",
         "coarse-to-fine",
         "reverse",
         "random",
@@ -81,7 +82,7 @@ class TrainingSection(ContrastSection):
         "overlapping",
         "annealed",
         "self-paced",
-    ] = "only-4"
+    ] = "hardest"
     """Preset for the order in which training meets the grades; see `multigrain.training.grade_schedules`. `phases`
     replaces it."""
     seed: int | None = Field(None, ge=0, lt=2**32)

@@ -22,7 +22,7 @@ class TuningSection(Section):
     """Settings of `[training]`, each with the values that are tried."""
     recipes: list[dict[str, Any]] = [
         {"batch_size": 32, "schedule": "all-at-once"},
-        {"batch_size": 64, "schedule": "only-4"},
+        {"batch_size": 64, "schedule": "hardest"},
         {"batch_size": 96, "schedule": "in-batch"},
     ]
     """Settings of `[training]` that belong together. By default: batches and negatives a pair that make as many texts a

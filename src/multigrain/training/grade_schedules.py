@@ -1,7 +1,9 @@
 """The schedules of a training, as data: which grades it meets when.
 
-A schedule is a list of phases. The presets are the curriculum of *Negative Matters* (ACL 2025) and its controls:
+A schedule is a list of phases. The presets are one near negative, the curriculum of *Negative Matters* (ACL 2025) and
+its controls:
 
+    hardest         one negative of the hardest grade that there is
     coarse-to-fine  grade 1, then 2, 3, 4
     reverse         grade 4, then 3, 2, 1
     random          one grade at a time, each as often as the others, in random order
@@ -73,6 +75,7 @@ def _preset(name: str, grades: Sequence[int]) -> list[PhaseSection]:
     if len(grades) == 1:
         return [_single(grades[0])]
     return {
+        "hardest": [_single(grades[-1])],
         "reverse": [_single(grade) for grade in reversed(grades)],
         "random": [PhaseSection(name="random", grades=list(grades), one_at_a_time=True)],
         "all-at-once": [PhaseSection(name="all grades", grades=list(grades))],

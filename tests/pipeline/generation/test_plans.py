@@ -41,9 +41,9 @@ def test_a_larger_sample_holds_the_smaller_one() -> None:
         ({}, 2560),
         ({"synthesis": {"limit": 4000}}, 4000),
         ({"training": {"epochs": 2.0}}, 2560),
-        ({"training": {"epochs": 0.25}, "synthesis": {"limit": 4000}}, 1920),  # 60 steps, the fewest
-        ({"training": {"steps": 80}}, 2560),
-        ({"training": {"steps": 100}}, 3200),
+        ({"training": {"epochs": 0.25, "batch_size": 32}, "synthesis": {"limit": 4000}}, 1920),  # 60 steps, the fewest
+        ({"training": {"steps": 40}}, 2560),
+        ({"training": {"steps": 50}}, 3200),
         ({"training": {"steps": 10, "batch_size": 8}}, 80),
         ({"training": {"steps": 10, "batch_size": 8}, "synthesis": {"limit": 20}}, 20),
         ({"training": {"steps": 10, "batch_size": 8}, "synthesis": {"limit": 200}}, 80),
