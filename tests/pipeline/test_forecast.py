@@ -17,23 +17,23 @@ def told(size: Size, calls: int, **sections: Any) -> str:
 
 def test_far_more_pairs_than_training_sees() -> None:
     said = told(Size(50_000, 50_000, 100), 10_240, training={"steps": 80})
-    assert "2,560 of 50,000 pairs by training (80 steps x 32): 0.051 epochs" in said
-    assert "training sees 5% of the pairs; 1,563 steps see each once (training.epochs = 1), or cut them with" in said
+    assert "5,120 of 50,000 pairs by training (80 steps x 64): 0.1 epochs" in said
+    assert "training sees 10% of the pairs; 782 steps see each once (training.epochs = 1), or cut them with" in said
     assert "beware" not in told(SMALL, 4000)
 
 
 def test_few_pairs_many_times() -> None:
     said = told(Size(36, 40, 100), 144)
-    assert "36 of 36 pairs by training (60 steps x 32): 53 epochs" in said
-    assert "training sees each pair about 53 times; give more pairs, or fewer training.steps (2 see each once)" in said
+    assert "36 of 36 pairs by training (60 steps x 36): 60 epochs" in said
+    assert "training sees each pair about 60 times; give more pairs, or fewer training.steps (1 see each once)" in said
 
 
 def test_the_length_of_a_training_follows_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """400,000 pairs in batches of 64 are 6,250 steps, and the hours are told: 2 cores, 6 texts of 100 tokens a pair."""
+    """400,000 pairs in batches of 64 are 6,250 steps, and the hours are told: 2 cores, 3 texts of 100 tokens a pair."""
     monkeypatch.setattr("multigrain.pipeline.forecast._cores", lambda: 2)
     said = told(Size(400_000, 400_000, 100), 0, training={"batch_size": 64})
     assert "400,000 of 400,000 pairs by training (6,250 steps x 64): 1 epoch" in said and "beware" not in said
-    assert "train 30.3 h" in said  # 400,000 x 600 tokens / (2 x 1,100 a second)
+    assert "train 15.2 h" in said  # 400,000 x 300 tokens / (2 x 1,100 a second)
 
 
 def test_pairs_that_do_not_fill_a_batch() -> None:

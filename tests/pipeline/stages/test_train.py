@@ -58,7 +58,8 @@ def test_a_guide_reads_the_vectors_of_the_judge(run_toml: Path, monkeypatch: pyt
     assert sum(row >= 0 for row in named) > 5  # known answers are below
     others = [load_config(run_toml, [*settings, f"grading.query_prompt={prompt}"]) for prompt in ("", "Query: ")]
     assert len({config.fingerprint("training") for config in others}) == 2
-    without = [load_config(run_toml, [f"grading.query_prompt={prompt}"]) for prompt in ("", "Query: ")]
+    apart = "training.neighbours=1"
+    without = [load_config(run_toml, [apart, f"grading.query_prompt={prompt}"]) for prompt in ("", "Query: ")]
     assert len({config.fingerprint("training") for config in without}) == 1
 
 
