@@ -70,7 +70,7 @@ CASES = SINGLE | {
     "all kept": {},
     "none kept, all directions": {"activation_gb": 0.0, "micro_batch_tokens": 16, **ALL},
     "some kept, listwise": {"loss": "listwise", **SOME_KEPT},
-    "distill": {"loss": "distill", "teacher": {"kind": "judge"}, **SOME_KEPT},
+    "distill": {"loss": "distill", "teacher": {"kind": "judge"}, "phases": SECTION.phases[:2], **BOTH, **SOME_KEPT},
     "matryoshka": {"matryoshka": [16, 8], **BOTH, **SOME_KEPT},
     "self-paced": {"phases": [], "schedule": "self-paced", "pace_every": 2, "steps": 9},
 }
