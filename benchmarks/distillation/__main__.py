@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()
     require_commit(options)
-    measured_with = environment()
+    measured_with = environment("torch", "numpy", splits=[*range(options.seeds)])
     path = new_result(Path(__file__).with_name("results"), "scifact", measured_with)
     data = read(options.vectors)
     base = np.mean([measure(data, seed) for seed in range(options.seeds)], axis=0)

@@ -46,7 +46,7 @@ def main() -> None:
         found = {task.name: _measured(task, embed, Path(folder)) for task in (claims, _dev(claims))}
     noted = environment("bm25s", "numpy", "sentence-transformers", halves=SEED)
     path = new_result(Path(__file__).parent / "results", "scifact", noted)
-    write_json(path, {"environment": noted, "base": BASE, "max_tokens": TOKENS, "tasks": found})
+    write_json(path, {"environment": noted, "base": BASE, "max_tokens": TOKENS, "searches": found})
     print(path)
 
 

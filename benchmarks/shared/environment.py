@@ -18,7 +18,7 @@ MEASURED = ("src", "benchmarks", "examples", "pyproject.toml", "constraints.txt"
 """What may change a figure: all code, but no results."""
 
 
-def environment(*packages: str, **seeds: int) -> dict[str, Any]:
+def environment(*packages: str, **seeds: int | list[int]) -> dict[str, Any]:
     """Return the environment of a measurement.
 
     It holds the commit, the date, the processor, the GPU if there is one, what `precision = "auto"` is here, and the
@@ -26,7 +26,7 @@ def environment(*packages: str, **seeds: int) -> dict[str, Any]:
 
     Args:
         packages: the packages whose versions are noted.
-        seeds: the seeds that the benchmark draws by, each under the name of what it draws.
+        seeds: the seed or seeds that the benchmark draws by, under the name of what it draws.
     """
     import torch  # which some benchmarks do not need, and which takes memory that they measure
 
