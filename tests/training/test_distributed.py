@@ -346,7 +346,9 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
     wait_for(checkpoints / "checkpoint-2" / "trainer_state.json", disturbed)
     os.kill(workers(disturbed)[1], signal.SIGKILL)  # the main process must not wait for ever
     _, err = ended(disturbed, 1)
-    assert re.findall("multigrain: (.*?) ", err) in (["training:"], ["stopped."])
+    said = re.findall("multigrain: (.*?) ", err)
+    assert said in (["training:"], ["stopped."], [])  # torchrun may kill it before it has said anything
+    assert said or "SIGKILL" in err
     disturbed = start(*TORCHRUN, *training(run_toml, killed))
     wait_for(checkpoints / "checkpoint-6" / "trainer_state.json", disturbed)
     for pid in [disturbed.pid, *workers(disturbed)]:
