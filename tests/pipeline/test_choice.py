@@ -14,6 +14,7 @@ from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.significance import Difference
+from multigrain.files import write_objects
 from multigrain.model.load import load_base, load_model
 from multigrain.pipeline import choice
 from multigrain.pipeline.choice import Choice, choose, halves
@@ -163,3 +164,12 @@ def test_the_base_is_exported_as_it_is(run_toml: Path, monkeypatch: pytest.Monke
     assert (
         "as it is: no training on the data below was better than none" in text and "None of it was trained on" in text
     )
+
+
+def test_dev_queries_have_no_say_where_a_task_has_another_metric(tmp_path: Path) -> None:
+    """A search by dev queries has no rank correlation, which is the first metric where sentences are compared."""
+    run_dir = RunDir(tmp_path)
+    write_objects(run_dir.per_dev_query, [{"query": "d", "base": {"nDCG@10": 0.5}, "trained": {"nDCG@10": 0.6}}])
+    models = ["trained", "base"]
+    assert choice._dev_items("nDCG@10", models, run_dir)["trained"] == {"d": {"nDCG@10": 0.6}}
+    assert choice._dev_items("Spearman", models, run_dir) == {}

@@ -5,16 +5,15 @@ from typing import Any
 
 from multigrain.config import Config
 from multigrain.evaluation.evaluate import Evaluation
+from multigrain.evaluation.metrics import BM25, HYBRID, metric_by
 from multigrain.model.encode import CachedEncoder
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.run_dir import RunDir
 
 IN_BATCH, MINED = "in-batch", "mined"
 ARMS = (IN_BATCH, MINED)
-OF_BM25, OF_BOTH = " bm25", " hybrid"
-"""The endings of the metrics of BM25, and of a model and BM25 together."""
-WITHOUT_TRAINING = {OF_BM25: "BM25", OF_BOTH: "base + BM25"}
-"""Searches that need no training, by the ending of their metrics among those of the base."""
+WITHOUT_TRAINING = {BM25: "BM25", HYBRID: "base + BM25"}
+"""Searches that need no training, by the retriever that the base was measured with."""
 
 
 def has_baseline(config: Config) -> bool:
@@ -74,8 +73,9 @@ def _without_training(base: Evaluation) -> dict[str, Evaluation]:
     """Return what is found by BM25 alone, and by base and BM25 together, where they were measured beside the base."""
     first = next(iter(next(iter(base.scores.values()), {})), "")
     found: dict[str, Evaluation] = {}
-    for ending, name in WITHOUT_TRAINING.items():
-        scores = {id: {first: item[first + ending]} for id, item in base.scores.items() if first + ending in item}
+    for retriever, name in WITHOUT_TRAINING.items():
+        metric = metric_by(retriever, first)
+        scores = {id: {first: item[metric]} for id, item in base.scores.items() if metric in item}
         if scores:
             found[name] = Evaluation(scores)
     return found

@@ -64,7 +64,7 @@ def settle(config: Config, run_dir: RunDir, force: bool) -> None:
         task = HELD_OUT if HELD_OUT in tasks else tasks[0]
         metric = next(iter(scores["difference"][task]))
         models = [TRAINED, *arms_of(config, run_dir), BASE]
-        items, dev = _items(task, models, run_dir), _dev_items(models, run_dir)
+        items, dev = _items(task, models, run_dir), _dev_items(metric, models, run_dir)
         chosen = choose(task, metric, items, config.seed, force, dev=dev)
     if chosen.loss and not force:
         value, low, high = chosen.loss
@@ -99,16 +99,15 @@ def choose(
         dev: the same of the dev queries, which are no items of the task; empty where the run keeps none.
     """
     ids = ids_of(items[BASE], metric)
-    deciding, rest = (ids_of(dev[BASE], metric), ids) if dev and ids_of(dev[BASE], metric) else halves(ids)
-    on_dev = rest is ids
+    deciding, rest = (list(dev[BASE]), ids) if dev else halves(ids)
     if len(deciding) < FEW:
         reason = f"it is the run's own, and {len(ids)} items of {task} are too few to choose by ({2 * FEW} are enough)"
         chosen = Choice(TRAINED, reason)
     else:
-        scored = dev if on_dev else items
+        scored = dev or items
         values = {model: sample_of([scores], metric, deciding).each()[0] for model, scores in scored.items()}
         best = max((model for model in values if model != BASE), key=values.__getitem__)
-        where = f"{len(deciding)} dev queries" if on_dev else f"{len(deciding)} items of {task}, half of them"
+        where = f"{len(deciding)} dev queries" if dev else f"{len(deciding)} items of {task}, half of them"
         chosen = _with_reason(best, metric, values, where)
     over_all = _over_base(chosen.model, metric, items, ids, seed)
     if len(ids) >= FEW and over_all.high < 0:
@@ -118,7 +117,7 @@ def choose(
             return _with_reason(BASE, metric, values, where)
         over_base = _over_base(chosen.model, metric, items, rest, seed)
         measured = f"{over_base.value:+.3f} {interval(over_base.low, over_base.high)} over its base"
-        told = f"on {task if on_dev else 'the other half'} {measured}"
+        told = f"on {task if dev else 'the other half'} {measured}"
         return replace(chosen, reason=f"{chosen.reason}; {told}", over_base=over_base)
     return chosen
 
@@ -156,10 +155,12 @@ def _items(task: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Score
     return found
 
 
-def _dev_items(models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
-    """Read what each model has scored on each dev query; nothing where there are none."""
+def _dev_items(metric: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
+    """Read what each model has scored on each dev query; nothing where there are none, or not by this metric."""
     rows = [row for _, row in read_objects(run_dir.per_dev_query)] if run_dir.per_dev_query.is_file() else []
-    return {model: {row["query"]: row[model] for row in rows} for model in models} if rows else {}
+    if not rows or metric not in rows[0][BASE]:
+        return {}
+    return {model: {row["query"]: row[model] for row in rows} for model in models}
 
 
 def as_exported(summary: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
-from multigrain.evaluation.evaluate import search_of, word_matches
+from multigrain.evaluation.evaluate import Search, search_of, word_matches
 from multigrain.evaluation.hybrid import WordMatches
 from multigrain.evaluation.metrics import DENSE
 from multigrain.evaluation.retriever_choice import Choice, choose, undecided
@@ -34,7 +34,7 @@ class Retrievers:
         self.names: Sequence[str] = config.evaluation.retrievers
         self._run_dir, self._language, self._seed = run_dir, config.mining.language, config.seed
         self._used: set[Path] = set()
-        self._dev = dev_task(run_dir) if self.with_words else None
+        self._dev = dev_task(run_dir)
         self._dev_words = None if self._dev is None else self.words(self._dev)
 
     @property
@@ -50,11 +50,15 @@ class Retrievers:
         self._used.add(matches.index.folder)
         return matches
 
-    def choice(self, embed: Embed) -> Choice:
-        """Choose weight and retriever for a model, on the queries that are kept for choices."""
-        if self._dev is None:
+    def dev_search(self, embed: Embed) -> Search | None:
+        """Search with the queries that are kept for choices; None where the run keeps none."""
+        return None if self._dev is None else search_of(self._dev, embed, self._dev_words)
+
+    def choice(self, search: Search | None) -> Choice:
+        """Choose weight and retriever for a model, by its `dev_search`."""
+        if search is None or search.words is None:
             return undecided(self.names)
-        return choose(search_of(self._dev, embed, self._dev_words), self.names, self._seed)
+        return choose(search, self.names, self._seed)
 
     def clear(self) -> None:
         """Keep the index of the corpus that a search of the run asks for, and those that were used; no others."""

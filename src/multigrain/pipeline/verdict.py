@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from multigrain.config import Config
+from multigrain.evaluation.metrics import HYBRID, metric_by
 from multigrain.evaluation.tasks import BEIR, HELD_OUT, name_of
-from multigrain.pipeline.arms import OF_BOTH, WITHOUT_TRAINING
+from multigrain.pipeline.arms import WITHOUT_TRAINING
 
 BASE = "base"
 
@@ -57,8 +58,8 @@ def _on_task(task: str, config: Config, scores: Mapping[str, Any]) -> Iterator[V
     others = [(BASE, first, to_base[first])]
     for name, other in scores.get("others", {}).get(task, {}).items():
         others.append((name, first, other["trained_over"][first]))
-    if (with_bm25 := first + OF_BOTH) in to_base:  # with BM25 on both sides
-        others.append((WITHOUT_TRAINING[OF_BOTH], with_bm25, to_base[with_bm25]))
+    if (with_bm25 := metric_by(HYBRID, first)) in to_base:  # with BM25 on both sides
+        others.append((WITHOUT_TRAINING[HYBRID], with_bm25, to_base[with_bm25]))
     for name, metric, (value, low, high) in others:
         if low is not None and high is not None:
             outcome = outcome_of(low, high)

@@ -17,7 +17,7 @@ from multigrain.model.roles import Embed, with_prompts
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
-from multigrain.pipeline.retrievers import Retrievers, dev_task
+from multigrain.pipeline.retrievers import Retrievers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
@@ -56,9 +56,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         if isinstance(task, RetrievalTask):
             examples += choose_examples(task, base, trained, config.seed)
     count = write_objects(run_dir.per_query, chain.from_iterable(starmap(_items, measured)))
-    write_objects(
-        run_dir.per_dev_query, _dev_items(run_dir, {"base": base_embed, "trained": trained_embed, **arms_embed})
-    )
+    write_objects(run_dir.per_dev_query, sides.dev_items(arms_embed))
     write_json(run_dir.examples, examples)
     scores["retrieval"] = sides.choices()
     scores["precision"] = trained_embed.precision
@@ -71,9 +69,11 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
 class _Sides:
     """The base and the trained model, each with all retrievers."""
 
-    def __init__(self, config: Config, run_dir: RunDir, *embeds: Embed) -> None:
+    def __init__(self, config: Config, run_dir: RunDir, base: Embed, trained: Embed) -> None:
         self._retrievers = Retrievers(config, run_dir)
-        self._sides = [(embed, self._retrievers.choice(embed)) for embed in embeds]
+        self._embeds = {"base": base, "trained": trained}
+        self._dev = {name: self._retrievers.dev_search(embed) for name, embed in self._embeds.items()}
+        self._choices = {name: self._retrievers.choice(search) for name, search in self._dev.items()}
 
     def evaluated(self, task: Task) -> list[Evaluation]:
         """Measure both models on a task."""
@@ -81,14 +81,23 @@ class _Sides:
 
         names = self._retrievers.names
         words = self._retrievers.words(task) if isinstance(task, RetrievalTask) else None
-        return [evaluate(task, embed, words, choice.weight, names) for embed, choice in self._sides]
+        weights = (choice.weight for choice in self._choices.values())
+        measured = zip(self._embeds.values(), weights, strict=True)
+        return [evaluate(task, embed, words, weight, names) for embed, weight in measured]
+
+    def dev_items(self, arms: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
+        """Yield what each model, the arms too, scores on each query that is kept for choices, if there are any."""
+        searches = self._dev | {arm: self._retrievers.dev_search(embed) for arm, embed in arms.items()}
+        measured = {name: search.scores(search.found.numbers) for name, search in searches.items() if search}
+        for id in measured.get("base", ()):
+            yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
     def choices(self) -> dict[str, Any]:
         """Return how to search with each model, once all is measured; nothing where it is by cosine alone."""
         self._retrievers.clear()
         if not self._retrievers.with_words:
             return {}
-        return {name: choice.to_json() for name, (_, choice) in zip(("base", "trained"), self._sides, strict=True)}
+        return {name: choice.to_json() for name, choice in self._choices.items()}
 
 
 def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -117,17 +126,6 @@ def _items(
         of_arms = {arm: measured.scores[id] for arm, measured in arms.items()}
         item = {"task": task.name, "query": id, "text": texts[id]}
         yield {**item, "base": scores, "trained": trained.scores[id], **of_arms}
-
-
-def _dev_items(run_dir: RunDir, embeds: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
-    """Yield what each model scores on each query that is kept for choices, if there are any."""
-    from multigrain.evaluation.evaluate import evaluate
-
-    if (task := dev_task(run_dir)) is None:
-        return
-    measured = {name: evaluate(task, embed).scores for name, embed in embeds.items()}
-    for id in task.queries:
-        yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
 
 def _texts(task: Task) -> dict[str, str]:
