@@ -1,10 +1,10 @@
-"""Embed texts with an exported ONNX folder; needs onnxruntime, tokenizers and numpy alone.
+"""Embed texts with an exported ONNX folder; needs only onnxruntime, tokenizers and numpy.
 
     python examples/onnx_embed.py runs/quickstart/model/onnx "remove duplicate rows" "Drops equal rows." "A sum."
 
-The first text is the query, the others are documents; printed are their cosines to the query. A model may have been
-trained with a prompt before queries, another before documents, or none: prompts.json says it, empty for none, and the
-prompt goes before the text as it is. Use model_int8.onnx in place of model.onnx for a quarter of the size.
+The first text is the query, the others are documents; the script prints their cosines to the query. prompts.json holds
+the prompts that the model was trained with, for queries and for documents, empty for none. They are placed directly
+before the text. Use model_int8.onnx instead of model.onnx for a quarter of the size.
 """
 
 import json
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 folder, query, *documents = Path(sys.argv[1]), *sys.argv[2:]
 session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # cuts and pads as the model wants it
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # truncates and pads as the model requires
 prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
 
 texts = [prompts["query"] + query, *(prompts["document"] + document for document in documents)]

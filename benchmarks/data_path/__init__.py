@@ -1,1 +1,1 @@
-"""What does the data path cost beside stock mining, is its memory flat, and does it survive kills?"""
+"""Measure the data path: its cost beside stock mining, its memory, and its result after kills."""

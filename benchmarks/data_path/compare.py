@@ -1,18 +1,18 @@
-"""What do mining and grading cost, after encoding, beside `mine_hard_negatives`?
+"""Compare the cost of mining and grading, after encoding, with `mine_hard_negatives`.
 
     python -m benchmarks.data_path.compare DATA ... --cache FOLDER [--rounds 5]
 
 DATA is `medquad` (13,254 pairs, 15,809 answers), `scifact` (919 claims, 5,183 abstracts) or `docstrings` (1,000 of the
-installed packages). The texts are encoded first, into a run folder below the cache, where a second call finds the
-vectors. Then, in turn, round after round, each in a process of its own on one thread:
+installed packages). The texts are first encoded into a run folder below the cache, where a second call finds the
+vectors. Then the following run in turn, round after round, each in a separate process on one thread:
 
     ours        the stages `synthesize` and `grade`: CPU seconds of the process, by part (a sampling profile)
     stock       `sentence_transformers.util.mine_hard_negatives` on the same texts with the same vectors: CPU seconds of
-                the call alone, which neither reads nor writes; four negatives a pair, drawn within a relative margin
-    take apart  `bm25s.tokenize` over the documents, which is the least that BM25 can cost
+                the call alone, which neither reads nor writes; four negatives per pair, drawn within a relative margin
+    take apart  `bm25s.tokenize` over the documents, the least that BM25 can cost
 
-`ratio` is ours without the start of the process and without BM25, to the call alone, in one round. Writes a file in
-the folder results for each data set.
+`ratio` is ours without process start and BM25, divided by the call alone, in one round. Writes a file into the folder
+results for each data set.
 """
 
 import json
@@ -46,7 +46,7 @@ SEED = 7
 MAX_TOKENS = 128
 STOCK = ("reading", "mine_hard_negatives", "writing")
 APART = (START, "BM25")
-"""Parts that are counted apart."""
+"""Parts that are counted separately."""
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", choices=DATA)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--label", default="", help="goes into the name of the result, such as -before")
+    parser.add_argument("--label", default="", help="suffix for the name of the result, such as -before")
     options = parser.parse_args()
     require_commit(options)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -76,7 +76,7 @@ def write_settings(name: str, cache: Path) -> Path:
         "data": {**_sources(name, cache), "held_out": 0},
         "synthesis": {"limit": 0},
         "grading": {"judge_max_tokens": MAX_TOKENS},
-        "evaluation": {"tasks": [f"beir:{DATA_SETS}/xquad_en:test"]},  # which nothing here comes to
+        "evaluation": {"tasks": [f"beir:{DATA_SETS}/xquad_en:test"]},  # not used: the run ends before the evaluation
     }
     content = {"name": name, "output": str(cache), "seed": SEED, **sections}
     write_atomic(settings, tomli_w.dumps(content).encode())
@@ -96,7 +96,7 @@ def _sources(name: str, cache: Path) -> dict[str, Any]:
 
 
 def measure(settings: Path, rounds: int) -> dict[str, Any]:
-    """Measure in turn; return least and median of all that was measured."""
+    """Measure in turn; return minimum and median of each figure."""
     run_dir = RunDir(config_of(settings).folder)
     ours, stock, apart = [], [], []
     for _ in range(rounds):
@@ -130,7 +130,7 @@ def parts_of(settings: Path) -> dict[str, float]:
 
 
 def _alone(work: Callable[[Path], Result], settings: Path) -> Result:
-    """Do the work in a process of its own."""
+    """Do the work in a separate process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, settings).result()
 

@@ -1,11 +1,11 @@
-"""Do mining and grading end with the same bytes after a kill at any moment?
+"""Check that mining and grading end with the same bytes after a kill at any moment.
 
     python -m benchmarks.data_path.kill9 --folder FOLDER [--kills 20] [--passages 3000] [--pairs 600]
 
-Runs the stages `data`, `synthesize` and `grade` on pseudo-words, encoding included, once undisturbed. Then, each time
-from an empty run folder, kills the process by SIGKILL at evenly spaced moments and runs it again, without a kill.
-The files of data/, synthesis/ and grading/ must be those of the undisturbed run, byte for byte; a file of vectors must
-give the same vectors for all texts, and hold no others. Ends with exit code 1, and says which files differ otherwise.
+Runs the stages `data`, `synthesize` and `grade` on pseudo-words, with encoding, once undisturbed. Then, each time from
+an empty run folder, kills the process by SIGKILL at evenly spaced moments and runs it again without a kill. The files
+of data/, synthesis/ and grading/ must equal those of the undisturbed run byte for byte. A file of vectors must contain
+the same vectors for all texts, and no others. Otherwise ends with exit code 1 and names the files that differ.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def killed(settings: Path, config: Config, undisturbed: Path, moment: float) -> list[str]:
-    """Kill a run after so many seconds and run it again; return what differs from the undisturbed one."""
+    """Kill a run after so many seconds and run it again; return the differences from the undisturbed run."""
     process = started(settings, STAGES)
     was_at_work = not process.wait(moment)
     process.kill()
@@ -64,7 +64,7 @@ def killed(settings: Path, config: Config, undisturbed: Path, moment: float) -> 
 
 
 def differences(config: Config, undisturbed: Path) -> Iterator[str]:
-    """Yield the paths of files that are not alike in both folders, or are in one alone."""
+    """Yield the paths of files that differ between the folders or exist in only one."""
     paths = {path.relative_to(root) for root in (config.folder, undisturbed) for path in _files(root)}
     for path in sorted(paths):
         here, there = config.folder / path, undisturbed / path
@@ -93,7 +93,7 @@ def _same_vectors(config: Config, undisturbed: Path) -> bool:
 
 
 def _kept(config: Config, run_dir: RunDir, role: Role, texts: list[str]) -> Vectors:
-    """Return vectors of a run's file; what it had not is encoded, and makes it longer.
+    """Return vectors of a run's file; missing texts are encoded, which makes the file longer.
 
     Raises:
         AssertionError: the file has grown.

@@ -1,10 +1,10 @@
-"""Is the memory flat that the data, the check, the evaluation and a search take?
+"""Measure whether the memory of data stage, check, evaluation and search is flat.
 
     python -m benchmarks.data_path.memory [--pairs 20000] [--documents 200000] [--times 1 10] [--name random-words]
 
-Writes pairs and a corpus of random passages of about 1 KB, 1 and 10 times as many as given, and sends them through the
-stage `data`, `check`, the stage `evaluate` and a search, each in a process of its own. In place of an encoder stand 32
-numbers from a digest of the text, so that the figures are multigrain's own. Writes a file in the folder results.
+Writes pairs and a corpus of random passages of about 1 KB, at 1 and 10 times the given numbers, and sends them through
+the stage `data`, `check`, the stage `evaluate` and a search, each in a separate process. 32 numbers from a digest of
+the text replace the encoder, so the figures are multigrain's own. Writes a file into the folder results.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--name", default="random-words", help="what the file of the result is called")
+    parser.add_argument("--name", default="random-words", help="prefix of the result file")
     arguments = parser.parse_args()
     require_commit(arguments)
     measured: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(documents: int, pairs: int, folder: Path) -> dict[str, Any]:
-    """Seconds and peak memory of each step."""
+    """Return seconds and peak memory of each step."""
     config = _alone(write_run, folder, documents, pairs)
     result: dict[str, Any] = {"documents": documents, "pairs": pairs, "dimension": DIMENSION}
     result["corpus_mb"] = round((folder / "corpus.jsonl").stat().st_size / 1e6)
@@ -64,13 +64,13 @@ def measure(documents: int, pairs: int, folder: Path) -> dict[str, Any]:
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own, which so has a peak of its own."""
+    """Call a function in a separate process, which has its own peak."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def timed(work: Callable[[Config, int], dict[str, int]], config: Config) -> dict[str, Any]:
-    """Seconds of CPU time and peak memory of a function; a search imports torch, which is not its own."""
+    """Return CPU seconds and peak memory of a function. A search imports torch, which is not counted."""
     if work is search:
         import multigrain.model.load  # noqa: F401
     begun, before = time.process_time(), _peak_mb()
@@ -79,7 +79,7 @@ def timed(work: Callable[[Config, int], dict[str, int]], config: Config) -> dict
 
 
 def _peak_mb() -> float:
-    """Return the peak of resident memory of this program alone; that of `getrusage` holds the parent's, before exec."""
+    """Return the peak of resident memory of this program alone; `getrusage` includes the parent's, before exec."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return round(int(found[1]) * 1024 / 1e6, 1)

@@ -1,4 +1,4 @@
-"""Where a process spends its CPU time: a sampling profile, by the modules that are at work."""
+"""Profile the CPU time of a process by sampling, by the modules at work."""
 
 import os
 import signal
@@ -21,15 +21,15 @@ PARTS = {
     "writing and the rest": ("pipeline/stages/",),
     "checks of the run": ("pipeline/", "config/"),
 }
-"""Part -> beginnings of paths below multigrain, or in it; the innermost frame that one of them names counts."""
+"""Part -> path prefixes inside multigrain or site-packages; the innermost frame that matches one counts."""
 
 
 @contextmanager
 def sampled() -> Iterator[dict[str, float]]:
     """Count CPU seconds by part while the block runs.
 
-    A signal comes after each `EVERY` seconds of CPU time; what has passed since the last goes to the part at work.
-    Python hears signals between its own instructions, so a long product in C goes to whoever asked for it.
+    A signal comes after each `EVERY` seconds of CPU time; the time since the last one goes to the part at work.
+    Python receives signals between its own instructions, so a long product in C goes to its caller.
     """
     seconds = defaultdict[str, float](float, {START: time.process_time()})
     last = time.process_time()
@@ -49,7 +49,7 @@ def sampled() -> Iterator[dict[str, float]]:
 
 
 def _part(frame: FrameType | None) -> str:
-    """Return the part of a stack; imports belong to the start, whoever asks for them."""
+    """Return the part of a stack; imports belong to the start, whoever triggers them."""
     part = None
     while frame:
         file = frame.f_code.co_filename

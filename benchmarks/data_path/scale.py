@@ -1,11 +1,11 @@
-"""What do mining and grading take for a million passages, and for ten?
+"""Measure mining and grading for a million passages or more.
 
     python -m benchmarks.data_path.scale --passages 1000000 --pairs 100000 --folder FOLDER [--dimension 384]
 
-Writes passages of pseudo-words, pairs, and an encoder that knows these words; encodes all texts; and then runs the
-stages `data`, `synthesize` and `grade`, each in a process of its own on one thread. Measures seconds, CPU seconds and
-the peak of resident memory of each, and the sizes of its files. What an interrupted call has written and encoded into
-the folder stays. Writes a file in the folder results; give `--dimension 32` to see with less disk whether memory grows.
+Writes passages of pseudo-words, pairs, and an encoder that knows these words. Encodes all texts, then runs the stages
+`data`, `synthesize` and `grade`, each in a separate process on one thread. Measures seconds, CPU seconds and peak
+resident memory of each, and the sizes of its files. Files and vectors of an interrupted call stay in the folder. Writes
+a file into the folder results. `--dimension 32` shows with less disk whether memory grows.
 """
 
 from dataclasses import asdict
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, required=True)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--label", default="", help="goes into the name of the result, such as -before")
+    parser.add_argument("--label", default="", help="suffix for the name of the result, such as -before")
     options = parser.parse_args()
     require_commit(options)
     settings = write_run(options.folder.absolute(), options.passages, options.pairs, options.dimension)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(settings: Path) -> dict[str, Any]:
-    """Run the stages one after the other; return what each takes and has counted."""
+    """Run the stages in order; return their cost and their counts."""
     costs = {name: asdict(run(settings, [name], "--again")) for name in ("data", VECTORS, *MINING_AND_GRADING)}
     run_dir = RunDir(config_of(settings).folder)
     return {

@@ -1,9 +1,9 @@
-"""Some stages of a run, in a process of their own, with what they take.
+"""Run stages in a separate process and measure their cost.
 
     python -m benchmarks.data_path.stages RUN.toml data vectors synthesize grade [--again] [--parts FILE]
 
-Those that are done already are skipped, or done again. `vectors` is none of the pipeline's: it encodes what mining will
-ask for, so that those after it have all vectors. The CPU seconds of each part of the work go to the file.
+Finished stages are skipped, or repeated with --again. `vectors` is not a stage of the pipeline: it encodes the texts
+that mining will need, so that later stages have all vectors. The CPU seconds of each part go into the file.
 """
 
 import argparse
@@ -33,16 +33,16 @@ AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process and the children that it has waited for take."""
+    """Cost of a process and of the children that it has waited for."""
 
     wall_seconds: float
     cpu_seconds: float
     peak_mb: float
-    """The highest resident memory of the process, mapped files included."""
+    """Peak resident memory of the process, including mapped files."""
 
 
 class StagesError(Exception):
-    """A process has ended with an exit code above 0."""
+    """A process ended with an exit code above 0."""
 
 
 def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
@@ -54,7 +54,7 @@ def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
         more: further arguments of this module.
 
     Raises:
-        StagesError: they have failed.
+        StagesError: they failed.
     """
     tree = started(settings, names, *more)
     tree.wait(LIMIT)
@@ -66,7 +66,7 @@ def run(settings: Path, names: Sequence[str], *more: str) -> Cost:
 
 
 def started(settings: Path, names: Sequence[str], *more: str) -> ProcessTree:
-    """Start stages, on one thread unless `OMP_NUM_THREADS` says otherwise; what they say goes into a log."""
+    """Start stages, on one thread unless `OMP_NUM_THREADS` says otherwise; their output goes into a log."""
     command = [sys.executable, "-m", __spec__.name, str(settings), *names, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     return ProcessTree(command, environment, Path.cwd(), settings.with_suffix(".log"))
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from multigrain.config import config_of  # imports belong to what is measured
+    from multigrain.config import config_of  # here, because the imports are measured too
     from multigrain.pipeline.run import run_stages
 
     config = config_of(options.settings)
@@ -108,14 +108,14 @@ def _work(options: argparse.Namespace) -> None:
 
 
 def _forget(run: Path, name: str) -> None:
-    """Delete what a stage has made, so that it goes on from nothing but the vectors."""
+    """Delete the output of a stage, so that it starts from nothing but the vectors."""
     for path in (run / FOLDERS[name]).rglob("*"):
         if path.is_file() and path.name != "vectors.bin":
             path.unlink()
 
 
 def _encode(config: "Config") -> None:
-    """Encode the queries, the positives and the documents of the corpus, as far as it is not done."""
+    """Encode missing queries, positives and documents of the corpus."""
     from multigrain.data.jsonl import read_documents, read_pairs
     from multigrain.pipeline.encoders import judge_encoder
     from multigrain.pipeline.run_dir import RunDir

@@ -1,4 +1,4 @@
-"""The same work by sentence-transformers: `mine_hard_negatives`, with vectors that are known; and BM25's floor."""
+"""Do the same work with sentence-transformers: `mine_hard_negatives` with known vectors; and the floor of BM25."""
 
 import time
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from multigrain.pipeline.run_dir import RunDir
 NEGATIVES = 4
 """Negatives of each pair, as many as grades."""
 MARGIN = 0.05
-"""A negative's cosine is at least this share below the positive's, as with `grading.false_negative_above`."""
+"""Share by which a negative's cosine must be below the positive's, as with `grading.false_negative_above`."""
 
 
 def mine(settings: Path) -> dict[str, Any]:
-    """Mine the negatives of a run's pairs from its corpus, in a process of its own.
+    """Mine the negatives of a run's pairs from its corpus, in a separate process.
 
     Returns:
         CPU seconds of reading pairs and corpus, of `mine_hard_negatives` alone and of writing its result as JSON
-        lines, and the number of pairs that have all negatives.
+        lines, and the number of pairs with all negatives.
     """
     import torch
     from datasets import Dataset
@@ -58,7 +58,7 @@ def mine(settings: Path) -> dict[str, Any]:
 
 
 def _known(config: Config, run_dir: RunDir, queries: Sequence[str], documents: Sequence[str]) -> Any:
-    """Return a SentenceTransformer that looks the vectors of these texts up, by their number among them."""
+    """Return a SentenceTransformer that looks up the vectors of these texts by their number."""
     from sentence_transformers import SentenceTransformer
     from torch.nn import Identity
 
@@ -85,7 +85,7 @@ def _known(config: Config, run_dir: RunDir, queries: Sequence[str], documents: S
 
 
 def take_apart(settings: Path) -> float:
-    """Return the CPU seconds in which bm25s takes the documents of a run's corpus apart: no BM25 costs less."""
+    """Return the CPU seconds that bm25s needs to tokenize the corpus of a run: no BM25 costs less."""
     import bm25s
     import Stemmer
 

@@ -1,11 +1,11 @@
-"""Passages of pseudo-words, pairs that ask for them, and an encoder that knows these words.
+"""Create passages of pseudo-words, pairs that ask for them, and an encoder that knows these words.
 
     word        three syllables; the k-th is drawn with a probability that falls like 1 / (k + 3) (Zipf's law)
     passage     60 to 150 words; a tenth to 0.6 of them are of its topic, which about 100 passages share
-    query       eight words of its positive that are none of the most frequent
+    query       eight words of its positive, none of the most frequent
     vector      the sum over words of idf times a random direction, of length 1
 
-So posting lists are as long as in real texts, and passages of the query's topic fill all bands of relevance.
+Posting lists are therefore as long as in real texts, and passages of the query's topic fill all bands of relevance.
 """
 
 import itertools
@@ -24,16 +24,16 @@ from multigrain.files import atomic_folder, write_atomic, write_objects
 SEED = 7
 VOCABULARY = 50_000
 BLOCK = 10_000
-"""Passages that are drawn at once, from a seed of their own."""
+"""Passages that are drawn at once, from a separate seed."""
 SHORTEST, LONGEST = 60, 150
 OF_TOPIC = 100
 """Passages of a topic, on average."""
 TOPIC_WORDS = 12
 FREQUENT = 500
-"""The most frequent words, which no topic and no query has."""
+"""Number of most frequent words, which no topic and no query contains."""
 QUERY_WORDS = 8
 HELD_OUT = 0.01
-"""Share of the pairs that are held out, so that the settings name no other data."""
+"""Share of the pairs that is held out, so that the settings name no other data."""
 Ranks = NDArray[np.int64]
 
 
@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 
 def write_corpus(path: Path, passages: int) -> None:
-    """Write {"id", "text"} for each passage, a line each; what an interrupted call has written stays."""
+    """Write {"id", "text"} for each passage, one per line; lines of an interrupted call stay."""
     path.parent.mkdir(parents=True, exist_ok=True)
     words = np.array(names(), dtype=object)
     with path.open("a+b") as file:
@@ -57,7 +57,7 @@ def write_corpus(path: Path, passages: int) -> None:
 
 
 def _cut(file: Any, passages: int) -> int:
-    """Cut a file after its last whole block; return how many passages are before. A complete file stays."""
+    """Cut a file after its last whole block; return the number of passages before. A complete file stays."""
     file.seek(0)
     count = end = whole = 0
     for line in file:
@@ -82,13 +82,13 @@ def _drawn(block: int, count: int, topics: int) -> Iterator[Ranks]:
 
 
 def _cumulative() -> NDArray[np.float64]:
-    """Return (VOCABULARY - 1): the probability of a word of this rank or before."""
+    """Return (VOCABULARY - 1): the probability of a word of this rank or below."""
     shares = 1 / (np.arange(VOCABULARY) + 3)
     return np.cumsum(shares / shares.sum())[:-1]
 
 
 def _topic_word(topic: Ranks, place: Ranks) -> Ranks:
-    """Return the rank of the word at a place of a topic: pseudo-random, the same in each block."""
+    """Return the rank of the word at a position of a topic: pseudo-random, the same in each block."""
     mixed = (topic * TOPIC_WORDS + place + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (FREQUENT + (mixed >> np.uint64(33)) % np.uint64(VOCABULARY - FREQUENT)).astype(np.int64)
 
@@ -109,13 +109,13 @@ def _pairs(corpus: Path, step: int, pairs: int) -> Iterator[dict[str, Any]]:
 
 
 def write_encoder(folder: Path, dimension: int) -> None:
-    """Save a sentence-transformers model that knows the pseudo-words: a table of vectors, and nothing else."""
+    """Save a sentence-transformers model that knows the pseudo-words: only a table of vectors."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, WordEmbeddings
     from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
     directions = np.random.default_rng(SEED).normal(size=(VOCABULARY, dimension)) / np.sqrt(dimension)
-    idf = np.log1p(np.arange(VOCABULARY) / 8)[:, None]  # about, from the word's probability
+    idf = np.log1p(np.arange(VOCABULARY) / 8)[:, None]  # approximate, from the word's probability
     table = WordEmbeddings(WhitespaceTokenizer(names(), stop_words=[]), (directions * idf).astype(np.float32))
     modules = [table, Pooling(dimension), Normalize()]
     with atomic_folder(folder) as made:
@@ -123,9 +123,9 @@ def write_encoder(folder: Path, dimension: int) -> None:
 
 
 def write_run(folder: Path, passages: int, pairs: int, dimension: int) -> Path:
-    """Make corpus, pairs, encoder and the settings of a run, as far as they are not there; return the TOML file.
+    """Create corpus, pairs, encoder and settings of a run unless they exist; return the TOML file.
 
-    The run folder has the name of the file. No language model is asked.
+    The run folder has the name of the file. No language model is used.
     """
     name = f"{passages}x{pairs}-{dimension}"
     corpus, asked = folder / f"corpus-{passages}.jsonl", folder / f"pairs-{passages}-{pairs}.jsonl"

@@ -1,1 +1,1 @@
-"""Does a language model become an embedding model on two cores within a quarter of an hour?"""
+"""Train a language model into an embedding model on two cores within a quarter of an hour."""

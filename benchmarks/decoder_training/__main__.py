@@ -1,12 +1,12 @@
-"""A language model turned into an embedding model on two CPU cores: does it end within a quarter of an hour?
+"""Train a language model into an embedding model on two CPU cores; the target is a quarter of an hour.
 
     python -m benchmarks.decoder_training
 
 SmolLM2-135M, bidirectional, anchor pooling, LoRA in its top 6 layers; 1,000 tuples of snli_small, all of them in each
-of four phases. Grades: 4 a neutral hypothesis of the same premise, 3 a contradiction, 2 a hypothesis of the premise
-that is nearest by BM25, 1 a hypothesis of any. Needs snli_small (and stsb) in MULTIGRAIN_DATA. Writes a
-file in the folder results: seconds of each part, losses and margins by phase, and Spearman's correlation
-on the first 400 pairs of STS-B dev before and after.
+of four phases. Grades: 4 a neutral hypothesis of the same premise, 3 a contradiction, 2 a hypothesis of the nearest
+premise by BM25, 1 a hypothesis of any premise. Needs snli_small (and stsb) in MULTIGRAIN_DATA. Writes a file into the
+folder results: seconds of each part, losses and margins by phase, and Spearman's correlation on the first 400 pairs of
+STS-B dev before and after.
 """
 
 import json
@@ -39,7 +39,7 @@ from multigrain.training.train import train_model
 RESULTS = Path(__file__).with_name("results")
 TUPLES, BATCH, SEED = 1000, 32, 7
 CANDIDATES = 60
-"""Premises among which the nearest is looked for."""
+"""Premises among which the nearest is searched."""
 
 
 def main() -> None:

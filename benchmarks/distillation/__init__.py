@@ -1,1 +1,1 @@
-"""Does distillation from embedding + BM25 beat contrastive training on the same texts?"""
+"""Compare distillation from embedding + BM25 with contrastive training on the same texts."""

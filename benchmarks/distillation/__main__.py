@@ -1,13 +1,13 @@
-"""Does distillation from embedding + BM25 beat contrastive training on the same texts? A proxy of minutes.
+"""Compare distillation from embedding + BM25 with contrastive training on the same texts. A proxy of minutes.
 
     python -m benchmarks.distillation [--vectors FOLDER] [--seeds 4]
 
-SciFact's training claims, parted by seed into three quarters to train on and a quarter to measure on. In place of a
-model stands a linear map of the base's frozen vectors, from identity on, which is trained with the losses of
-`multigrain.training.objectives`; so an arm takes seconds. The teacher is the cosine of the base plus 0.3 times BM25 as
-a share of the query's highest. Each arm has the best of two learning rates; differences are paired by seed, and to
-"near 4 x 32". What is trained by InfoNCE alone with the same negatives tells what the teacher's choice of documents
-is worth, and what its scores. Writes a file in the folder results.
+SciFact's training claims, split by seed into three quarters for training and a quarter for measuring. A linear map of
+the base's frozen vectors, initialised to the identity, replaces the model and is trained with the losses of
+`multigrain.training.objectives`, so an arm takes seconds. The teacher is the cosine of the base plus 0.3 times BM25 as
+a share of the query's highest. Each arm uses the better of two learning rates. Differences are paired by seed, against
+"near 4 x 32". Arms trained by InfoNCE alone on the same negatives separate the value of the teacher's choice of
+documents from that of its scores. Writes a file into the folder results.
 """
 
 import gzip
@@ -39,18 +39,18 @@ STOCK = "near 4 x 32"
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train: `batch` queries a step, with k negatives each."""
+    """A way to train: `batch` queries per step, with k negatives each."""
 
     batch: int
     negatives: int
     settings: Distillation | None = None
-    """Of distillation; None: InfoNCE alone."""
+    """Settings of distillation; None: InfoNCE alone."""
     extra: float = 0.0
     """Weight of InfoNCE at the student's temperature beside distillation."""
     fused: bool = True
-    """Whether the negatives are the nearest by the teacher; or by the base."""
+    """Whether the teacher's nearest documents are the negatives, instead of the base's."""
     bound: float = inf
-    """Share of the positive's score, by the same, from which on a document is no negative."""
+    """Share of the positive's score, by the same model, from which on a document is not a negative."""
 
 
 CADET = Distillation()
@@ -91,7 +91,7 @@ class Data:
 
 
 def read(vectors: Path | None) -> Data:
-    """Read the claims and abstracts; `vectors` holds those of the base where somebody has encoded them before."""
+    """Read the claims and abstracts; `vectors` is a folder with vectors of the base, if they exist already."""
     folder = DATA_SETS / "scifact"
     with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]

@@ -1,1 +1,1 @@
-"""Are the grades real, and the negatives negatives?"""
+"""Measure the grades and the false negatives with independent judges."""

@@ -1,15 +1,16 @@
-"""Are the grades real, and the negatives negatives? Judged by judges that the grading did not use.
+"""Measure the grades and the false negatives with judges that the grading did not use.
 
     python -m benchmarks.graded_negatives [--sets scifact medquad] [--folder runs/graded_negatives]
 
-For 300 training pairs each of SciFact and MedQuAD the embedded language model writes four graded negatives, the corpus
-gives more, and both are graded: once by the embedding alone (then BM25 is an independent judge), once by embedding and
-BM25 together, the default (then only the third is). The third judge is a static embedding, the mean of the token
-vectors of the package wordllama (`pip install --no-deps wordllama`; its weights are in the package). How far each judge
-can be believed is told beside: the nDCG@10 of its own ranking of the corpus for these queries, and the figures of the
-"sure" pairs, those whose positive it ranks among the first ten: for others it errs about the positive already.
+For 300 training pairs each of SciFact and MedQuAD, the embedded language model writes four graded negatives and the
+corpus supplies more. Both are graded twice: by the embedding alone (BM25 is then an independent judge), and by
+embedding and BM25 together, the default (only the third judge is then independent). The third judge is a static
+embedding, the mean of the token vectors of the package wordllama (`pip install --no-deps wordllama`; its weights are in
+the package). The result also says how far each judge can be trusted: the nDCG@10 of its own ranking of the corpus for
+these queries, and the figures of the "sure" pairs, those whose positive it ranks among the first ten. For other pairs,
+it is already wrong about the positive.
 
-The answers of the language model stay in the run folder: the second time only the grading is done again.
+The answers of the language model stay in the run folder: a second call only repeats the grading.
 """
 
 import json
@@ -68,7 +69,7 @@ judge_max_tokens = 128
 
 
 class StaticJudge:
-    """Cosine of the means of static token vectors: knows words, but neither their order nor what decides."""
+    """Cosine of the means of static token vectors: it knows words, but not their order or importance."""
 
     def __init__(self) -> None:
         from safetensors.numpy import load_file
@@ -83,14 +84,14 @@ class StaticJudge:
         (self._vectors,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """(texts, 256) vectors of length 1."""
+        """Return (texts, 256) vectors of length 1."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         means = np.stack([self._vectors[part.ids or [0]].astype(np.float32).mean(0) for part in found])
         unit: Vectors = means / (np.linalg.norm(means, axis=1, keepdims=True) + 1e-9)
         return unit
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The cosine of each (query, text)."""
+        """Return the cosine of each (query, text)."""
         texts = {text: row for row, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
         vectors = self.embed(list(texts))
         return [float(vectors[texts[query]] @ vectors[texts[text]]) for query, text in pairs]
@@ -111,7 +112,7 @@ def main() -> None:
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
-    """All figures of one set."""
+    """Return all figures of one set."""
     result: dict[str, Any] = {"environment": environment(run=SEED)}
     for way, judge in JUDGES.items():
         config = load_config(run_file(name, folder, judge))
@@ -140,7 +141,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 
 
 def run_file(name: str, folder: Path, judge: list[str]) -> Path:
-    """The TOML file of a run; both ways of grading share the folder, and with it the answers."""
+    """Return the TOML file of a run; both ways of grading share the folder and its answers."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.toml"
     data = "\n".join(f'{key} = "{value}"' for key, value in SETS[name].items())
@@ -150,7 +151,7 @@ def run_file(name: str, folder: Path, judge: list[str]) -> Path:
 
 
 def written_in(run: RunDir) -> list[Texts]:
-    """The first written candidate of each grade, as it came from the model."""
+    """Return the first written candidate of each grade, as the model wrote it."""
     written: defaultdict[str, dict[int, str]] = defaultdict(dict)
     for candidate in read_candidates(run.candidates):
         if candidate.source == "llm":
@@ -160,18 +161,18 @@ def written_in(run: RunDir) -> list[Texts]:
 
 
 def tuples_in(run: RunDir) -> list[Texts]:
-    """What grading kept."""
+    """Return the tuples that grading kept."""
     return [(t.id, t.query, t.positive, {n.grade: n.text for n in t.negatives}) for t in read_tuples(run.tuples)]
 
 
 def both(tuples: Sequence[Texts], judge: Relevance, ranks: dict[str, int]) -> dict[str, Any]:
-    """The figures of all pairs, and of those about whose positive the judge is sure."""
+    """Return the figures of all pairs, and of those about whose positive the judge is sure."""
     sure = [row for row in tuples if ranks[row[0]] < 10]
     return {"all": figures(tuples, judge), "sure": {"pairs": len(sure), **figures(sure, judge)}}
 
 
 def figures(tuples: Sequence[Texts], judge: Relevance) -> dict[str, Any]:
-    """Order, quartiles and false negatives; relevance is a share of the positive's."""
+    """Return order, quartiles and false negatives; relevance is a share of the positive's."""
     asked = [(query, text) for _, query, positive, texts in tuples for text in (positive, *texts.values())]
     scores = iter(judge(asked))
     relevance: defaultdict[int, list[float]] = defaultdict(list)
@@ -194,7 +195,7 @@ def figures(tuples: Sequence[Texts], judge: Relevance) -> dict[str, Any]:
 
 
 def tuples_of(run: RunDir) -> dict[str, Any]:
-    """What grading itself says, counted once more."""
+    """Return the figures of the grading itself, counted again."""
     report = json.loads(run.report.read_text(encoding="utf-8"))
     tuples = list(read_tuples(run.tuples))
     sources = Counter(f"grade {n.grade} {n.source}" for t in tuples for n in t.negatives)
@@ -211,7 +212,7 @@ def tuples_of(run: RunDir) -> dict[str, Any]:
 
 
 def static_ranks(run: RunDir) -> dict[str, int]:
-    """For each pair, how many documents the static judge finds nearer than the positive."""
+    """Return, for each pair, how many documents the static judge finds nearer than the positive."""
     pairs, texts = _task(run)
     judge = StaticJudge()
     corpus, queries = judge.embed(texts), judge.embed([pair.query for pair in pairs])
@@ -240,7 +241,7 @@ def _ranks(pairs: list[Pair], texts: list[str], rows: Iterable[Vectors]) -> dict
 
 
 def ndcg(ranks: Iterable[int]) -> float:
-    """Of rankings with one relevant document each."""
+    """Return the mean nDCG@10 of rankings with one relevant document each."""
     return round(statistics.fmean(1 / math.log2(2 + rank) if rank < 10 else 0.0 for rank in ranks), 4)
 
 

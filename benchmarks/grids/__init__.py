@@ -1,1 +1,1 @@
-"""Runs grids of arms and seeds: which negatives, schedules and poolings help. Each is small enough for two cores."""
+"""Run grids of arms and seeds: which negatives, schedules and poolings help. Each fits two cores."""

@@ -1,13 +1,13 @@
-"""All grids by one command, or those that are named.
+"""Run all grids, or the named ones.
 
     python -m benchmarks.grids [GRID ...]
 
-A grid is a file benchmarks/CLAIM/NAME.toml, and CLAIM/NAME is what it is called: curriculum/snli. The runs that the
-grids vary lie in this folder. Grids that want a GPU are run by name alone: pooling/smollm2-all-layers.
+A grid is a file benchmarks/CLAIM/NAME.toml, named CLAIM/NAME, such as curriculum/snli. The runs that the grids vary are
+in this folder. Grids that need a GPU only run by name: pooling/smollm2-all-layers.
 
-Interrupt it whenever you like: the same command goes on. A grid's table goes into benchmarks/CLAIM/results, with what
-it was measured with and what it took, and into docs/results.md; a recipe is compared with sentence-transformers' own
-trainer (stock.py) too. Needs MULTIGRAIN_DATA (see data.py).
+The same command resumes after an interruption. A grid's table, its environment and its cost go into
+benchmarks/CLAIM/results and docs/results.md. A recipe is also compared with the stock sentence-transformers trainer
+(stock.py). Needs MULTIGRAIN_DATA (see data.py).
 """
 
 import json
@@ -36,14 +36,14 @@ from multigrain.terminal import complain, say
 BENCHMARKS = Path(__file__).parents[1]
 PAGE = BENCHMARKS.parent / "docs" / "results.md"
 WANT_A_GPU = ("pooling/smollm2-all-layers",)
-"""Grids that would take days on two cores."""
+"""Grids that take days on two cores."""
 
 
 def main() -> None:
     paths = grid_files()
     parser = parser_of(__doc__)
     parser.add_argument(
-        "grids", nargs="*", metavar="GRID", help="such as curriculum/snli; by default all but those for a GPU"
+        "grids", nargs="*", metavar="GRID", help="such as curriculum/snli (default: all that need no GPU)"
     )
     options = parser.parse_args()
     names = options.grids or [name for name in paths if name not in WANT_A_GPU]
@@ -69,7 +69,7 @@ def grid_files() -> dict[str, Path]:
 
 
 def run_grid(name: str, path: Path) -> None:
-    """Run a grid; write its result and its table in the page."""
+    """Run a grid; write its result, and its table into the page."""
     say(f"== {name}")
     grid = Grid(path)
     known = notes(grid)
@@ -80,7 +80,7 @@ def run_grid(name: str, path: Path) -> None:
         result |= against_stock
         result["seeds"]["trainings"] |= dict.fromkeys(STOCKS, grid.ablation.seeds)
     result = {"environment": environment_of(grid, is_new=notes(grid) != known), **result}
-    result.pop("moved")  # single items, which are other people's texts
+    result.pop("moved")  # contains texts of the data sets
     result_path = new_result(path.parent / "results", path.stem, result["environment"])
     write_json(result_path, result)
     section = f"{table}\n\n{caption(result, result_path)}".replace("###", "####")  # below the page's own headings
@@ -96,12 +96,12 @@ def mark_of(name: str) -> str:
 
 
 def notes(grid: Grid) -> dict[Path, str]:
-    """Return the notes on the trainings that are measured, with their settings; those of stock are among them."""
+    """Return the notes on the measured trainings and their settings, including stock trainings."""
     return {path: path.read_text() for path in grid.folder.parent.glob(f"{grid.ablation.name}*/**/cell.json")}
 
 
 def environment_of(grid: Grid, is_new: bool) -> dict[str, Any]:
-    """Return the environment of the grid's last training; that is the present one, if it is new."""
+    """Return the environment of the grid's last training: the present one if that training is new."""
     kept = grid.folder / "environment.json"
     if is_new or not kept.exists():
         write_json(kept, environment("torch", "transformers", "sentence-transformers", "peft"))
@@ -110,7 +110,7 @@ def environment_of(grid: Grid, is_new: bool) -> dict[str, Any]:
 
 
 def measured(grid: Grid) -> dict[str, Any]:
-    """Return the grid's table with the seconds and tokens that its stages took; a shared stage counts once."""
+    """Return the grid's table with the seconds and tokens of its stages; a shared stage counts once."""
     table = json.loads((grid.folder / "table.json").read_text())
     stages = {}
     for folder in grid.donors:
@@ -125,11 +125,11 @@ def measured(grid: Grid) -> dict[str, Any]:
 
 
 def caption(result: dict[str, Any], path: Path) -> str:
-    """Return the lines below a table: the learning rates that were taken, the cost of the grid, its commit.
+    """Return the lines below a table: the chosen learning rates, the cost of the grid, its commit.
 
     Args:
-        result: what was measured.
-        path: the file of the result, which the caption links to.
+        result: the measurements.
+        path: the result file, which the caption links to.
     """
     rates = result.get("stock_learning_rates", {}) | result["tuned"].get("training.learning_rate", {})
     taken = "; ".join(f"*{arm}* {rate:g}" for arm, rate in rates.items())
@@ -142,10 +142,10 @@ def caption(result: dict[str, Any], path: Path) -> str:
 
 
 def compared_with_stock(grid: Grid) -> tuple[str, dict[str, Any]]:
-    """Compare the arms of a grid with sentence-transformers' own trainer, which is the baseline.
+    """Compare the arms of a grid with the stock sentence-transformers trainer, which is the baseline.
 
     Returns:
-        The tables as text, and the same as values.
+        The tables as text and as values.
     """
     rates, trainings = {}, {}
     for name, stock in STOCKS.items():

@@ -1,9 +1,9 @@
-"""The data of the grids, made from public sets and the installed packages into benchmarks/grids/data.
+"""Create the data of the grids in benchmarks/grids/data, from public sets and the installed packages.
 
 medquad         2,600 training pairs of MedQuAD, by topics; dev: 258 questions about other topics over 2,500 answers,
-                all answers about these topics among them, which are what is hard to tell apart
-scifact-dev     200 claims of the train part of SciFact over 2,000 abstracts, theirs among them
-python-docs     all documentation but that of scipy and torch; dev: 600 of their docstrings, over all 5,000 and more
+                including all answers about these topics, which are the hard ones to tell apart
+scifact-dev     200 claims of the train part of SciFact over 2,000 abstracts, including theirs
+python-docs     all documentation except scipy and torch; dev: 600 of their docstrings, over all 5,000 and more
 snli.jsonl      the SNLI ladder: an entailed sentence, a neutral one (grade 2), a contradiction (grade 1)
 snli_dev.jsonl  357 tuples of 400 other premises
 stsb.jsonl      every third pair of STS-B dev
@@ -21,7 +21,7 @@ from multigrain.files import write_objects
 
 FOLDER = Path(__file__).parent / "data"
 LAST = FOLDER / "stsb.jsonl"
-"""The file that is made last: once it is there, all are."""
+"""The file that is written last: if it exists, all exist."""
 TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
 CLAIMS, ABSTRACTS = 200, 2000
 DOCSTRINGS, DEV_PACKAGES = 600, ("scipy", "torch")

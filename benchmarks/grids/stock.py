@@ -1,10 +1,10 @@
-"""The baseline that users have already: sentence-transformers' own trainer, on the pairs of a grid.
+"""Train the baseline that users already have: the stock sentence-transformers trainer, on the pairs of a grid.
 
 In-batch negatives (MultipleNegativesRankingLoss, no duplicates in a batch), mean pooling, dropout on, linear warm-up of
-a tenth; steps, batch, precision and cuts of texts are those of the grid's run. The learning rate is chosen as the
-grid's arms choose theirs: the same values, seed and task. Its scores lie as a run's do, so that they can be compared.
-A step with a negative of each grade encodes three times as many texts as one without, so there is stock with batches
-three times as large too, and stock with as many negatives, found by its own `mine_hard_negatives`.
+a tenth; steps, batch, precision and text lengths of the grid's run. The learning rate is chosen as for the grid's arms:
+same values, seed and task. The scores are stored like those of a run, so they can be compared.
+A step with a negative of each grade encodes three times as many texts as one without. So there is also stock training
+with batches three times as large, and with as many negatives, found by its own `mine_hard_negatives`.
 """
 
 import shutil
@@ -38,12 +38,12 @@ from multigrain.terminal import say
 
 @dataclass(frozen=True)
 class Stock:
-    """A way to train with what sentence-transformers has."""
+    """A way to train with sentence-transformers alone."""
 
     folder: str
-    """The end of its folder's name."""
+    """Suffix of its folder's name."""
     times: int = 1
-    """The size of its batches, in batches of the run."""
+    """Size of its batches, in batches of the run."""
     negatives: int = 0
     """Negatives mined for each pair: the nearest of the corpus that are not within 5 % of the positive's similarity."""
 
@@ -56,18 +56,18 @@ STOCKS = {
 
 
 def run_stock(grid: Grid, stock: Stock) -> tuple[float, list[Path]]:
-    """Train and measure what is not done yet.
+    """Train and measure all missing cells.
 
     Args:
-        grid: the grid whose pairs, seeds and learning rates are used.
+        grid: the grid with the pairs, seeds and learning rates.
         stock: the way to train.
 
     Returns:
-        The learning rate that was chosen, and the folder of each seed's training.
+        The chosen learning rate, and the folder of each seed's training.
     """
     arm = next(iter(grid.ablation.arms))
     home = grid.folder.with_name(f"{grid.ablation.name}-stock-{stock.folder}")
-    donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
+    donors = [RunDir(folder) for folder in grid.donors]  # they lend the vectors of the base
     tried = {}
     for rate, cell in grid.tuning_cells(arm):
         tried[rate] = tuned_score(_measured(_beside(cell, rate, stock, home), stock, donors))
@@ -78,7 +78,7 @@ def run_stock(grid: Grid, stock: Stock) -> tuple[float, list[Path]]:
 
 
 def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
-    """Return the training of stock that goes with a cell of the grid."""
+    """Return the stock training that corresponds to a cell of the grid."""
     training = cell.config.training
     changes = {"learning_rate": learning_rate, "batch_size": training.batch_size * stock.times}
     settings = {"name": cell.label, "output": str(home), "training": training.model_copy(update=changes)}
@@ -86,7 +86,7 @@ def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
 
 
 def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
-    """Train and measure a cell of stock, if that is not done yet; return its folder."""
+    """Train and measure a cell of stock training unless it exists; return its folder."""
     run_dir, config = RunDir(cell.folder), cell.config
     if not cell.is_done:
         cell.note.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What is a search by meaning and words at once worth beside either?"""
+"""Measure the hybrid of cosine and BM25 beside either."""

@@ -1,10 +1,10 @@
-"""What is a search by meaning and words worth beside either, and where is its weight?
+"""Measure the hybrid of cosine and BM25 beside either, and find its weight.
 
     python -m benchmarks.hybrid --queries claims.npy --documents abstracts.npy
 
 SciFact's training claims over all of its abstracts, and those of the grids' dev part over 2,000. The weight is fitted
-on half of the claims and measured on the other half, both ways round. Vectors of the base that are there already
-(claims sorted, each once; abstracts in the order of the corpus) save minutes; without them both are encoded.
+on half of the claims and measured on the other half, both ways round. Existing vectors of the base (claims sorted, each
+once; abstracts in the order of the corpus) save minutes; without them both are encoded.
 """
 
 import random
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _measured(task: RetrievalTask, embed: Embed, folder: Path) -> dict[str, Any]:
-    """Measure the retrievers on all queries; and the hybrid as it is chosen, on those that did not choose."""
+    """Measure the retrievers on all queries, and the chosen hybrid on the queries that did not choose it."""
     search = _searched(task, embed, folder)
     choice = choose(search, RETRIEVERS, SEED)
     pools = list(search.pools())
@@ -108,7 +108,7 @@ def _dev(claims: RetrievalTask) -> RetrievalTask:
 
 
 def _known(task: RetrievalTask, queries: Path, documents: Path) -> Embed:
-    """Look vectors up by text."""
+    """Return an encoder that looks up vectors by text."""
     texts = sorted(set(task.queries.values()))
     found = dict(zip(texts, np.load(queries), strict=True))
     found |= {document.text: row for document, row in zip(task.documents, np.load(documents), strict=True)}

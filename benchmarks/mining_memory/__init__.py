@@ -1,1 +1,1 @@
-"""How much memory and time do the data stage and mining take for a million passages?"""
+"""Measure memory and time of the data stage and mining for a million passages."""

@@ -1,12 +1,11 @@
-"""How much memory and time do the data stage and mining take for a million passages?
+"""Measure memory and time of the data stage and mining for a million passages.
 
     python -m benchmarks.mining_memory [--documents 1000000] [--queries 1000]
 
 Writes a corpus of random passages of about 1 KB, sends it through the data stage and through mining by both methods,
-each in a process of its own, and measures seconds and the peak of resident memory. In place of an encoder stands the
-sum of random vectors of a passage's first words, so that the figures are multigrain's own: a real encoder's time and
-memory come on top. The vectors are kept in a file as a real encoder's are. Writes a
-file in the folder results.
+each in a separate process, and measures seconds and peak resident memory. The sum of random vectors of a passage's
+first words replaces the encoder, so the figures are multigrain's own: a real encoder adds its time and memory. The
+vectors are kept in a file like those of a real encoder. Writes a file into the folder results.
 """
 
 import tempfile
@@ -39,12 +38,12 @@ def main() -> None:
 
 
 def measure(documents: int, queries: int, folder: Path, dimension: int = 384) -> dict[str, Any]:
-    """Seconds and peak memory of the data stage and of mining."""
+    """Return seconds and peak memory of the data stage and of mining."""
     config = write_run(folder, documents, queries)
     result: dict[str, Any] = {"documents": documents, "queries": queries, "dimension": dimension}
     result["corpus_mb"] = round((folder / "corpus.jsonl").stat().st_size / 1e6)
     for name, work in (("data", data), ("mining", mining)):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # each with a peak of its own
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # each has its own peak
             result[name] = pool.submit(timed, work, config, dimension).result()
     result["vectors_mb"] = round(RunDir(config.folder).judge_vectors.stat().st_size / 1e6)
     return result

@@ -1,4 +1,4 @@
-"""The data stage and mining on a corpus of random words, each timed."""
+"""Run and time the data stage and mining on a corpus of random words."""
 
 import resource
 import sys
@@ -25,7 +25,7 @@ from multigrain.retrieval.mine import mine_candidates
 SEED = 7
 VOCABULARY = 50_000
 WORDS = 16
-"""Words at the start of a text that its vector is made of."""
+"""Words at the start of a text that make its vector."""
 
 
 class WordHashing:
@@ -46,7 +46,7 @@ class WordHashing:
 
 
 def write_run(folder: Path, documents: int, queries: int, words: int = 150, padding: str = "") -> Config:
-    """A corpus of words drawn by Zipf's law, pairs whose queries are words of their positives, the configuration."""
+    """Write a corpus of words drawn by Zipf's law, pairs with words of their positives as queries, and the settings."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(1)
     names = [f"word{rank}" for rank in range(VOCABULARY + 1)]

@@ -1,1 +1,1 @@
-"""How fast is the exported ONNX graph beside torch, and how near are its vectors?"""
+"""Compare the exported ONNX graph with torch: speed and vectors."""

@@ -1,18 +1,17 @@
-"""How fast is the exported ONNX graph beside torch, and how near are its vectors?
+"""Compare the exported ONNX graph with torch: speed and vectors.
 
     OMP_NUM_THREADS=1 python -m benchmarks.onnx_speed [--models minilm smollm2] [--again]
 
 Four ways to embed with the same model under anchor pooling, one thread each: `torch` (sentence-transformers' modules in
 eval mode, without gradient), `onnx` and `int8` (the two graphs of `export_onnx`), and for comparison `dynamic`:
-onnxruntime's dynamic quantisation of all products, per channel, which `int8` is not made with. For each batch size and
+onnxruntime's dynamic quantisation of all products, per channel, which `int8` does not use. For each batch size and
 length they run in turn in one process, round after round; `speedup` is the median of torch's processor time over theirs
-within a round, with quartiles. Random tokens, no padding, tokenizing left out. SmolLM2 is bidirectional, and not
-trained.
+within a round, with quartiles. Random tokens, no padding, tokenizing left out. SmolLM2 is bidirectional and untrained.
 
-Parity: vectors of STS-B sentences against torch's, each alone and in batches of 32 as they come. The largest
+Parity: vectors of STS-B sentences against torch's, each alone and in batches of 32 in their order. The largest
 difference of a number, and the lowest, 5 % and median cosine.
 
-Writes a file in the folder results after each model, and skips the models that it finds there.
+Writes a file into the folder results after each model, and skips the models in it.
 """
 
 import json

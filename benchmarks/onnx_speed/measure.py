@@ -1,4 +1,4 @@
-"""All cells of one model: its graphs beside torch."""
+"""Measure all cells of one model: its graphs beside torch."""
 
 import json
 import statistics
@@ -27,12 +27,12 @@ SHAPES = [(batch, length) for batch in (1, 32) for length in (16, 64, 256)]
 ROUNDS = {("minilm", 1): 41, ("minilm", 32): 9, ("smollm2", 1): 9, ("smollm2", 32): 5}
 SENTENCES = {"minilm": 500, "smollm2": 100}
 LARGEST = 5_000
-"""Tokens of a batch of the larger model; a round would take minutes."""
+"""Tokens below which the larger model is measured; a round would otherwise take minutes."""
 Way = Callable[[dict[str, torch.Tensor]], Vectors]
 
 
 def measure(name: str) -> dict[str, Any]:
-    """All cells of one model, in a process of its own."""
+    """Measure all cells of one model, in a separate process."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     model = build_model(MODELS[name]).eval()
@@ -78,13 +78,13 @@ def by_onnx(path: Path) -> Way:
 
 
 def sentences(count: int) -> list[str]:
-    """Evenly from the whole file."""
+    """Return sentences at even distances from the whole file."""
     rows = [json.loads(line)["sentence1"] for line in DATA.read_text(encoding="utf-8").splitlines()]
     return rows[:: len(rows) // count][:count]
 
 
 def parity(model: Any, ways: dict[str, Way], texts: list[str]) -> dict[str, Any]:
-    """Measure how near each graph's vectors are to those that torch gives of each text alone."""
+    """Measure how close each graph's vectors are to torch's of each text alone."""
     result: dict[str, Any] = {"sentences": len(texts)}
     alone, batched = batches(model, texts, 1), batches(model, texts, 32)
     expected = np.concatenate([ways["torch"](batch) for batch in alone])
@@ -107,7 +107,7 @@ def nearness(found: Vectors, expected: Vectors) -> dict[str, float]:
 
 
 def speed(ways: dict[str, Way], batch: int, length: int, rounds: int) -> dict[str, Any]:
-    """Median seconds of each way, and torch's time over its own in the same round."""
+    """Return median seconds of each way, and torch's time over its own in the same round."""
     tokens = torch.randint(1000, 2000, (batch, length))
     features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     times: dict[str, list[float]] = {way: [] for way in ways}
@@ -115,7 +115,7 @@ def speed(ways: dict[str, Way], batch: int, length: int, rounds: int) -> dict[st
         for way, embed in ways.items():
             begun = time.process_time()
             embed(features)
-            if number:  # the first round warms up
+            if number:  # the first round is the warm-up
                 times[way].append(time.process_time() - begun)
     result: dict[str, Any] = {"rounds": rounds}
     for way in ways:

@@ -1,1 +1,1 @@
-"""What does anchor pooling cost beside mean pooling?"""
+"""Compare the cost of anchor pooling with that of mean pooling."""

@@ -1,4 +1,4 @@
-"""What does anchor pooling cost beside mean pooling, and beside the obvious way to do it?
+"""Compare the cost of anchor pooling with mean pooling and with a naive implementation.
 
     OMP_NUM_THREADS=1 python -m benchmarks.pooling_speed [--models minilm smollm2] [--rounds 9]
     python -m benchmarks.pooling_speed --models mistral-7b --device cuda
@@ -6,12 +6,12 @@
 Three ways to pool the same model: `mean` (sentence-transformers' Transformer and Pooling), `anchor` (multigrain's), and
 `naive` (eager attention, the weights of all layers kept, scores from the last). For each model, length and mode
 (forward, or a training step with backward) the three run in turn in one process, round after round; the figure is the
-median of the ratios to mean within a round, with quartiles. The peak of memory is taken in a process for each way:
-resident set while it runs (`peak_mb`), and how much of that came on top of the loaded model (`extra_mb`).
+median of the ratios to mean within a round, with quartiles. The memory peak is taken in a separate process for each
+way: resident set while it runs (`peak_mb`), and its part above the loaded model (`extra_mb`).
 
 No padding, random tokens and, beyond 512 tokens, random position embeddings for MiniLM. SmolLM2 is bidirectional.
-`mistral-7b` has the shape of Mistral-7B with random weights, in bfloat16. Writes benchmarks/results/pooling.json after
-each cell, and skips the cells that it finds there (--again measures those named anew); then its table into
+`mistral-7b` has the shape of Mistral-7B with random weights, in bfloat16. Writes a file into the folder results after
+each cell, and skips the cells in it (--again measures the named ones again); then writes its table into
 docs/benchmarks.md.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def table(cells: dict[str, Any]) -> str:
-    """Return the table of the documentation: time and peak of memory over mean pooling's."""
+    """Return the table of the documentation: time and peak memory relative to mean pooling."""
     lines = [
         "| model | n | naive, time | naive, peak memory | anchor, time | anchor, peak memory |",
         "| --- |" + " --- |" * 5,

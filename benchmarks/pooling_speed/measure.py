@@ -1,4 +1,4 @@
-"""One cell of the benchmark: a model, a length and a mode, pooled in each way."""
+"""Measure one cell of the benchmark: a model, a length and a mode, pooled in each way."""
 
 import statistics
 import time
@@ -20,15 +20,15 @@ SEED = 0
 LENGTHS = (128, 512, 2048, 4096)
 TRAINED = {"minilm": (128, 512, 2048), "smollm2": (128, 512), "mistral-7b": ()}
 BATCH = {128: 8}
-"""Texts in a training step; one where nothing is said, and always one in a forward pass."""
+"""Texts in a training step; one for other lengths, and always one in a forward pass."""
 NAIVE_MB = 9_000
-"""The naive way is left out where its attention weights alone would take more."""
+"""MB of attention weights above which the naive way is left out."""
 Way = Literal["mean", "naive", "anchor"]
 WAYS: tuple[Way, ...] = ("mean", "naive", "anchor")
 
 
 def measure(model: str, mode: str, length: int, device: str, rounds: int) -> dict[str, Any]:
-    """One cell, in processes of its own."""
+    """Measure one cell in separate processes."""
     ways = [way for way in WAYS if way != "naive" or naive_mb(model, mode, length) < NAIVE_MB]
     arguments = model, mode, length, device
     result: dict[str, Any] = {"batch": batch_of(mode, length), **alone(ratios, *arguments, ways, rounds)}
@@ -56,13 +56,13 @@ def batch_of(mode: str, length: int) -> int:
 
 
 def ratios(model: str, mode: str, length: int, device: str, ways: list[Way], rounds: int) -> dict[str, Any]:
-    """Median seconds of each way, and its time over that of mean pooling in the same round."""
+    """Return median seconds of each way, and its time over that of mean pooling in the same round."""
     benches = {way: Bench(model, way, length, device) for way in ways}
     times: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, bench in benches.items():
             seconds = timed(partial(bench.step, mode, length), device)
-            if number:  # the first round warms up
+            if number:  # the first round is the warm-up
                 times[way].append(seconds)
     result: dict[str, Any] = {}
     for way in ways:
@@ -75,7 +75,7 @@ def ratios(model: str, mode: str, length: int, device: str, ways: list[Way], rou
 
 
 def timed(step: Callable[[], None], device: str) -> float:
-    """Seconds of processor time, or on an accelerator of wall time."""
+    """Return seconds of processor time, or of wall time on an accelerator."""
     if device == "cpu":
         begun = time.process_time()
         step()
@@ -88,11 +88,11 @@ def timed(step: Callable[[], None], device: str) -> float:
 
 
 def memory(model: str, mode: str, length: int, device: str, way: Way) -> dict[str, float]:
-    """The peak of one step, and what of it is not the loaded model."""
+    """Return the peak of one step, and its part above the loaded model."""
     bench = Bench(model, way, length, device)
-    bench.step("forward", 8)  # weights that were never used are not in memory
+    bench.step("forward", 8)  # unused weights are not in memory yet
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         before = _resident("VmRSS")
         bench.step(mode, length)
         peak = _resident("VmHWM")
@@ -110,7 +110,7 @@ def _resident(field: str) -> int:
 
 
 class Bench:
-    """A model that pools in one way."""
+    """Return a model that pools in one way."""
 
     def __init__(self, model: str, way: Way, length: int, device: str) -> None:
         torch.manual_seed(SEED)
@@ -122,7 +122,7 @@ class Bench:
             self.embed = self.naive
 
     def step(self, mode: str, length: int) -> None:
-        """A forward pass, with a backward pass in training."""
+        """Run a forward pass, with a backward pass in training."""
         tokens = torch.randint(1000, 2000, (batch_of(mode, length), length), device=self.device)
         if mode == "forward":
             with torch.no_grad():
@@ -135,12 +135,12 @@ class Bench:
         (embedding * torch.linspace(-1, 1, embedding.shape[1], device=self.device)).sum().backward()  # type: ignore[no-untyped-call]
 
     def by_modules(self, tokens: Tensor) -> Tensor:
-        """Embed as sentence-transformers does: the modules one after the other."""
+        """Embed as sentence-transformers does: one module after the other."""
         features: dict[str, Tensor] = self.model({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
         return features["sentence_embedding"]
 
     def naive(self, tokens: Tensor) -> Tensor:
-        """Embed by anchor pooling in the obvious way."""
+        """Embed by the naive implementation of anchor pooling."""
         mask = torch.ones_like(tokens)
         output = self.model[0].model(input_ids=tokens, attention_mask=mask, output_attentions=True)
         scores = torch.log1p(tokens.shape[1] * output.attentions[-1].float()).sum((1, 2))
@@ -165,7 +165,7 @@ def smollm2(way: Way, _length: int) -> Any:
 
 
 def mistral(way: Way, length: int) -> Any:
-    """The shape of Mistral-7B, bidirectional, with random weights; the frame around it is MiniLM's."""
+    """Return the shape of Mistral-7B, bidirectional, with random weights; the frame around it is MiniLM's."""
     model = minilm(way, length)
     backbone = MistralModel(MistralConfig(sliding_window=None)).bfloat16()
     backbone.config.is_causal = False

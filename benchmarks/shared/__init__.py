@@ -1,1 +1,1 @@
-"""Pieces that several benchmarks share."""
+"""Code that several benchmarks share."""

@@ -1,4 +1,4 @@
-"""The environment of a measurement: code, date, machine, packages."""
+"""Describe the environment of a measurement: code, date, machine, packages."""
 
 import argparse
 import datetime
@@ -15,20 +15,20 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = "benchmarks/*/results/**"
 MEASURED = ("src", "benchmarks", "examples", "pyproject.toml", "constraints.txt", f":(exclude,glob){RESULTS}")
-"""What may change a figure: all code, but no results."""
+"""Paths that may change a figure: all code, but no results."""
 
 
 def environment(*packages: str, **seeds: int | list[int]) -> dict[str, Any]:
     """Return the environment of a measurement.
 
-    It holds the commit, the date, the processor, the GPU if there is one, what `precision = "auto"` is here, and the
-    versions of Python and of some packages.
+    It contains the commit, the date, the processor, the GPU if there is one, the value of `precision = "auto"` here,
+    and the versions of Python and of some packages.
 
     Args:
-        packages: the packages whose versions are noted.
-        seeds: the seed or seeds that the benchmark draws by, under the name of what it draws.
+        packages: the packages whose versions are recorded.
+        seeds: the seed or seeds of the benchmark, by the name of what they draw.
     """
-    import torch  # which some benchmarks do not need, and which takes memory that they measure
+    import torch  # here, because some benchmarks do not need it and measure memory
 
     from multigrain.model.precision import uses_bf16
 
@@ -48,9 +48,9 @@ def environment(*packages: str, **seeds: int | list[int]) -> dict[str, Any]:
 
 
 def code(root: Path = ROOT) -> dict[str, str]:
-    """Return the commit and, where anything was changed since, a digest of the changes.
+    """Return the commit and, if anything has changed since, a digest of the changes.
 
-    So no result of changed code passes for one of the commit.
+    Results of changed code are thus distinct from those of the commit.
     """
     changed = changes(root)
     digest = {"changes": f"sha256 {hashlib.sha256(changed).hexdigest()[:16]}"} if changed else {}
@@ -58,7 +58,7 @@ def code(root: Path = ROOT) -> dict[str, str]:
 
 
 def changes(root: Path) -> bytes:
-    """Return what differs from the commit: the changes, then new files with their content."""
+    """Return the differences from the commit: the changes, then new files with their content."""
     new = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *MEASURED).split(b"\0")
     contents = [b"%s\n%s" % (name, (root / name.decode()).read_bytes()) for name in new if name]
     return b"\n".join([_git(root, "diff", "HEAD", "--binary", "--", *MEASURED), *contents]).strip()
@@ -72,13 +72,13 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     """Return a parser for a benchmark, with the option that `require_commit` reads."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--allow-dirty", action="store_true", help="measure what is not committed; the result has a digest of it"
+        "--allow-dirty", action="store_true", help="measure uncommitted code; the result has a digest of it"
     )
     return parser
 
 
 def require_commit(options: argparse.Namespace, root: Path = ROOT) -> None:
-    """End here if what would be measured is in no commit, so that nobody could measure it again."""
+    """Exit if the measured code is not committed, because nobody could repeat the measurement."""
     if options.allow_dirty or not (changes(root) or code(root)["commit"] == "unknown"):
         return
     sys.exit(

@@ -1,4 +1,4 @@
-"""Tables in the documentation, each between two marks."""
+"""Write tables into the documentation, each between two marks."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ END = "<!-- end -->"
 
 
 def put_into(page: Path, source: str, text: str) -> None:
-    """Replace what stands between the mark of `source` and the next end.
+    """Replace the text between the mark of `source` and the next end.
 
     Raises:
         ValueError: see `around`.
@@ -20,7 +20,7 @@ def put_into(page: Path, source: str, text: str) -> None:
 def around(page: Path, source: str) -> tuple[str, str]:
     """Return the page up to the mark of `source`, and from the next end on.
 
-    Call it before hours of work, to see that both marks are there.
+    Call it before hours of work, to check that both marks exist.
 
     Raises:
         ValueError: the page does not have the mark exactly once, or no end after it.

@@ -1,4 +1,4 @@
-"""A command in a session of its own, with what it and all its children take, read from /proc (Linux)."""
+"""Measure a command and all its children from /proc (Linux), in a separate session."""
 
 import atexit
 import os
@@ -14,18 +14,18 @@ from pathlib import Path
 SAMPLE_EVERY = 0.05
 """Seconds between two samples of the CPU time."""
 MEMORY_EVERY = 4
-"""Samples between two of the memory, which cost more."""
+"""Samples of the CPU time between two of the memory, which cost more."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ProcessTree:
-    """A command that runs, measured until it ends.
+    """A running command, measured until it ends.
 
     Attributes:
         started, ended: seconds of the clock; `ended` is None while it runs.
-        exit_code: as the shell counts, negative for signals; None while it runs.
-        memory: the highest sum of PSS over the tree, sampled five times a second, in bytes. PSS shares out the pages
-            that several processes have in common.
+        exit_code: as in a shell, negative for signals; None while it runs.
+        memory: the highest sum of PSS over the tree, sampled five times a second, in bytes. PSS divides the pages that
+            several processes share.
         peak_rss: `VmHWM` of the command's own process, in bytes.
     """
 
@@ -50,15 +50,15 @@ class ProcessTree:
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._await, self._sample)]
         for thread in self._threads:
             thread.start()
-        atexit.register(self.kill)  # in a session of its own, it does not hear Ctrl-C
+        atexit.register(self.kill)  # in a separate session, it does not receive Ctrl-C
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU time of the whole tree so far."""
+        """CPU seconds of the whole tree so far."""
         return max((seconds for _, seconds in self._samples), default=0.0)
 
     def cpu_at(self, moment: float) -> float:
-        """Seconds of CPU time of the tree up to a moment, between two samples by straight line."""
+        """CPU seconds of the tree up to a moment, interpolated linearly between two samples."""
         index = bisect_right(self._samples, (moment, float("inf")))
         before = self._samples[index - 1] if index else (self.started, 0.0)
         if index == len(self._samples):
@@ -74,7 +74,7 @@ class ProcessTree:
         return came
 
     def kill(self) -> None:
-        """SIGKILL to all of it, at once, and to what it has left behind."""
+        """Send SIGKILL to the whole tree at once, and to orphaned processes."""
         if self.exit_code is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -99,7 +99,7 @@ class ProcessTree:
         self.exit_code = self._process.returncode = os.waitstatus_to_exitcode(status)
         self._over.set()
         self._threads[1].join()
-        # What the children took that were waited for; a child that was not is in the samples alone.
+        # This includes children that were waited for; others are only in the samples.
         self._samples.append((self.ended, max(self.cpu, usage.ru_utime + usage.ru_stime)))
 
     def _sample(self) -> None:
@@ -121,7 +121,7 @@ class ProcessTree:
 
 
 def _fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat behind the name, which may hold blanks; none if the process is gone."""
+    """Return the fields of /proc/PID/stat after the name, which may contain blanks; none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -129,7 +129,7 @@ def _fields(pid: int) -> list[str]:
 
 
 def _cpu(pid: int) -> float:
-    """Return the CPU seconds of a process and of those of its children that it has waited for."""
+    """Return the CPU seconds of a process and of the children that it has waited for."""
     return sum(map(int, _fields(pid)[11:15])) / TICKS
 
 

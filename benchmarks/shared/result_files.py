@@ -1,4 +1,4 @@
-"""Names of the files with results: what was measured on, when, and on which class of machine.
+"""Name the result files: the data, the day, and the class of machine.
 
 benchmarks/recipe/results/scifact-2026-11-27-16cores-h200.json
 DATA    -DATE      -MACHINE
@@ -16,14 +16,14 @@ def machine_class() -> str:
 
     Examples: `2cores`, `16cores-h200`.
     """
-    import torch  # which some benchmarks do not need
+    import torch  # here, because some benchmarks do not need it
 
     cores = f"{os.cpu_count()}cores"
     return f"{cores}-{_short(torch.cuda.get_device_name())}" if torch.cuda.is_available() else cores
 
 
 def class_of(environment: dict[str, Any]) -> str:
-    """Return the class of the machine that an `environment` tells of."""
+    """Return the class of the machine in an `environment`."""
     found = re.search(r"(\d+) cores", environment["processor"])
     cores = f"{found[1]}cores" if found else "cores-unknown"
     return f"{cores}-{_short(environment['gpu'])}" if "gpu" in environment else cores
@@ -34,8 +34,8 @@ def new_result(results: Path, data: str, environment: dict[str, Any]) -> Path:
 
     Args:
         results: the folder of results of a claim.
-        data: what was measured on, such as `scifact`.
-        environment: what `environment` returned when it was measured.
+        data: the measured data set, such as `scifact`.
+        environment: the value of `environment` at the time of the measurement.
     """
     date = environment.get("date") or datetime.date.today().isoformat()
     return results / f"{data}-{date}-{class_of(environment)}.json"
@@ -44,12 +44,12 @@ def new_result(results: Path, data: str, environment: dict[str, Any]) -> Path:
 def open_result(results: Path, data: str) -> Path:
     """Return the path of the result that a benchmark of many cells adds to.
 
-    That is the newest one of the same data and class of machine, so that the same command goes on after an
-    interruption. Where there is none, the path is a new one of today.
+    That is the newest one of the same data and class of machine, so the same command resumes after an interruption.
+    Without one, the path is a new one of today.
 
     Args:
         results: the folder of results of a claim.
-        data: what is measured on.
+        data: the measured data set.
     """
     machine = machine_class()
     date = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"

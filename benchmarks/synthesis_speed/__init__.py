@@ -1,1 +1,1 @@
-"""Which engine writes for thousands of inputs, at what cost, and what is left after faults?"""
+"""Compare engines that write for thousands of inputs: speed, cost, and losses after faults."""

@@ -1,12 +1,12 @@
-"""Which engine has a language model write for thousands of inputs, at what cost, and what is left after faults?
+"""Compare engines that write for thousands of inputs: speed, cost, and losses after faults.
 
-    python -m benchmarks.synthesis_speed [--engines multigrain openai] [--cases clean faults] [--repeats 3]
+    python -m benchmarks.synthesis_speed [--engines multigrain,openai] [--cases clean,faults] [--repeats 3]
 
-multigrain, a loop by hand around the `openai` client, distilabel, curator and DataDesigner ask a mock server on this
-machine, with the same prompts, the same faults and 64 requests under way: see `cases.py` for the cases and
-`engines/` for how each is used. Repetitions go round by round over the engines. What is measured is kept in
-the folder results after each measurement, so the same command goes on after an interruption; it
-also writes the tables of docs/benchmarks.md. Environments of peers that are not there yet are made with pip. Linux.
+multigrain, a hand-written loop around the `openai` client, distilabel, curator and DataDesigner send requests to a mock
+server on this machine, with the same prompts, the same faults and 64 requests under way: see `cases.py` for the cases
+and `engines/` for the use of each engine. Repetitions go round by round over the engines. Each measurement is kept at
+once in the folder results, so the same command resumes after an interruption; it also writes the tables of
+docs/benchmarks.md. Missing environments of other engines are created with pip. Linux.
 """
 
 import argparse
@@ -54,13 +54,13 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = parser_of(__doc__)
-    parser.add_argument("--engines", type=_names(ENGINES), default=list(ENGINES), help="names with commas between")
-    parser.add_argument("--cases", type=_names(CASES), default=list(CASES), help="names with commas between")
-    parser.add_argument("--repeats", type=int, default=3, help="of each case that all engines share")
+    parser.add_argument("--engines", type=_names(ENGINES), default=list(ENGINES), help="names, separated by commas")
+    parser.add_argument("--cases", type=_names(CASES), default=list(CASES), help="names, separated by commas")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each case that all engines share")
     parser.add_argument("--inputs", type=int, default=2000)
-    parser.add_argument("--environments", type=Path, default=HERE / ".environments", help="folder with one a peer")
+    parser.add_argument("--environments", type=Path, default=HERE / ".environments", help="their environments")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds after which a command is stopped")
-    parser.add_argument("--results", type=Path, help="another file leaves docs/benchmarks.md alone")
+    parser.add_argument("--results", type=Path, help="write into this file, and leave docs/benchmarks.md unchanged")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ def _names(known: dict[str, Any]) -> Callable[[str], list[str]]:
 
 
 def _plan(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    """(engine, case, repetition), each repetition over all engines, another one first each time."""
+    """Yield (engine, case, repetition): each repetition covers all engines, and starts with another one."""
     for repeat in range(options.repeats):
         first = repeat % len(options.engines)
         for case in (name for name in options.cases if name in SHARED):
@@ -86,7 +86,7 @@ def _plan(options: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
 
 
 class Results:
-    """The file that keeps what was measured."""
+    """The file of the measurements."""
 
     def __init__(self, path: Path, versions: dict[str, dict[str, str]]) -> None:
         self.path = path
@@ -94,7 +94,7 @@ class Results:
         self.measurements: list[dict[str, Any]] = json.loads(path.read_text())["measurements"] if path.exists() else []
 
     def missing(self, setting: Setting, case: str) -> bool:
-        """Whether nothing was measured with these settings yet."""
+        """Return whether nothing was measured with these settings yet."""
         wanted = self._settings(setting, case)
         return not any(wanted.items() <= measured.items() for measured in self.measurements)
 

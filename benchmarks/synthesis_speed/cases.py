@@ -1,7 +1,7 @@
-"""The cases that the engines are measured in: one function a case.
+"""Define the cases for the engines: one function per case.
 
-Every measurement has a mock server of its own, in a process of its own, that draws the same faults for every engine.
-All engines may have 64 requests under way. A case returns plain figures; `DEFINITIONS` says what they mean.
+Every measurement has its own mock server in a separate process, which draws the same faults for every engine. All
+engines may have 64 requests under way. A case returns plain figures; `DEFINITIONS` explains them.
 """
 
 import json
@@ -33,7 +33,7 @@ OUTAGE_SECONDS = 30
 CAPPED_RUNS = 10
 PRICES = {"input": 0.5, "output": 2.0}
 DISCOVERED_EVERY = 0.01
-"""Seconds between two looks at the server's counts, where something is to happen at a certain count."""
+"""Seconds between two reads of the server's counts, if something is to happen at a certain count."""
 LONGEST = 1800.0
 """Seconds, for the cases of multigrain alone."""
 
@@ -64,10 +64,10 @@ class Setting:
     """The settings of a measurement.
 
     Attributes:
-        engine: the one that is measured.
-        inputs: how many.
+        engine: the measured engine.
+        inputs: the number of inputs.
         repeat: number of the repetition, from 0; seeds the faults.
-        environments: the folder of the peers' environments.
+        environments: the folder with the environments of other engines.
         limit: seconds after which a command is stopped.
     """
 
@@ -79,7 +79,7 @@ class Setting:
 
     @property
     def seed(self) -> int:
-        """The seed of the faults that the server makes."""
+        """Seed of the faults that the server makes."""
         return self.repeat + 1
 
     def start(self, work: Work, server: "Server", *options: str) -> ProcessTree:
@@ -88,12 +88,12 @@ class Setting:
 
 
 class Server:
-    """The mock server in a process of its own."""
+    """The mock server in a separate process."""
 
     def __init__(self, behaviour: dict[str, Any]) -> None:
         command = [sys.executable, "-m", "tests.mock_server", json.dumps(behaviour)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(  # it complains of every client that is killed
+        self._process = subprocess.Popen(  # its log is discarded: it complains about every killed client
             command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout
@@ -101,11 +101,11 @@ class Server:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def stats(self) -> SimpleNamespace:
-        """Return what the server has counted so far: the fields of `mock_server.Stats`."""
+        """Return the server's counts so far: the fields of `mock_server.Stats`."""
         return SimpleNamespace(**json.load(self._opener.open(f"{self.url}/stats", timeout=30)))
 
     def settled(self) -> SimpleNamespace:
-        """Return what the server has counted, once the requests of a killed engine have ended too."""
+        """Return the server's counts once the requests of a killed engine have ended too."""
         time.sleep(3 * LATENCY)
         return self.stats()
 
@@ -121,7 +121,7 @@ class Server:
 
 @contextmanager
 def arena(setting: Setting, inputs: int, **behaviour: float) -> Iterator[tuple[Work, Server]]:
-    """A fresh folder with inputs, and a fresh server."""
+    """Yield a new folder with inputs, and a new server."""
     server = Server({"latency": LATENCY, "seed": setting.seed, **behaviour})
     try:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -179,7 +179,7 @@ def _run(setting: Setting, work: Work, server: Server) -> Figures:
     """One command from its start to its end, or to the limit."""
     tree = setting.start(work, server)
     finished = tree.wait(setting.limit)
-    tree.kill()  # also what a command leaves behind
+    tree.kill()  # also orphaned processes
     stats = server.stats()
     return {
         **_speed(setting.inputs, tree, stats),
@@ -231,7 +231,7 @@ def _note(setting: Setting, tree: ProcessTree, stats: SimpleNamespace, finished:
 
 
 def _answers_reach(count: int, tree: ProcessTree, server: Server, limit: float) -> bool:
-    """Wait until so many good answers left the server; returns False if the command ends, or the time."""
+    """Wait until so many good answers left the server; return False if the command or the time ends first."""
     while time.time() < tree.started + limit:
         if server.stats().answered >= count:
             return tree.exit_code is None
@@ -321,7 +321,7 @@ def caps(setting: Setting) -> Figures:
 
 def _capped(setting: Setting, draw: random.Random, inputs: int) -> Figures:
     name = draw.choice(["requests", "tokens", "cost"])
-    each = {"requests": 1.0, "tokens": 390.0, "cost": 4e-4}[name]  # of one request, roughly
+    each = {"requests": 1.0, "tokens": 390.0, "cost": 4e-4}[name]  # roughly, for one request
     cap = draw.uniform(0.05, 0.9) * inputs * each
     cap = round(cap, 6) if name == "cost" else int(cap)
     settings = [f"llm.prices.{kind}={price}" for kind, price in PRICES.items()] + [f"llm.max_{name}={cap}"]

@@ -1,4 +1,4 @@
-"""The tables of the documentation: medians over the repetitions, engine by engine."""
+"""Write the tables of the documentation: medians over the repetitions for each engine."""
 
 import statistics
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
 
 
 def tables(measurements: Sequence[dict[str, Any]], inputs: int) -> str:
-    """All tables as Markdown: medians over the repetitions, with the least and the highest where they differ."""
+    """Return all tables as Markdown: medians over the repetitions, with minimum and maximum where they differ."""
     chosen = [measured for measured in measurements if measured["inputs"] == inputs]
     parts = [_about(chosen, inputs)]
     for case, (title, columns) in TABLES.items():
@@ -96,7 +96,7 @@ def _rows(chosen: Sequence[dict[str, Any]], case: str, columns: list[Column]) ->
 
 
 def _with_share(figures: Figures, chosen: Sequence[dict[str, Any]], engine: str) -> Figures:
-    """With the throughput relative to the median of the same engine without faults."""
+    """Add the throughput relative to the median of the same engine without faults."""
     clean = [m["figures"].get("throughput") for m in chosen if m["case"] == "clean" and m["engine"] == engine]
     known = [value for value in clean if value]
     if not known or not figures.get("throughput"):

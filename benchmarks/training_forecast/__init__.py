@@ -1,1 +1,1 @@
-"""How near is what `check` says of a training?"""
+"""Compare the forecast of `check` with a real training."""

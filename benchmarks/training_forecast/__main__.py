@@ -1,11 +1,11 @@
-"""How near is what `check` says of a training's memory, and `check --time` of its seconds?
+"""Compare the memory that `check` predicts, and the seconds of `check --time`, with a real training.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_forecast [--steps 2]
 
-all-MiniLM-L6-v2, pairs of MedQuAD cut at 64 tokens, in-batch training. Each arm is a process of its own, so that the
-peak of resident memory is its own. It is asked what `check` says, then trains twice, for `--steps` steps and for one;
-the difference of both is the time of a step, without the start. Writes a file in the folder results: for each arm what
-was said, what was measured, and the one as a share of the other.
+all-MiniLM-L6-v2, pairs of MedQuAD cut at 64 tokens, in-batch training. Each arm is a separate process, so the peak of
+resident memory is its own. It records the forecast of `check`, then trains twice, for `--steps` steps and for one; the
+difference is the time of a step, without the start. Writes a file into the folder results: forecast, measurement and
+their ratio for each arm.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What `check` says of one training, and what is found when it trains: in a process of its own.
+"""Run one training in a separate process, and compare it with the forecast of `check`.
 
-Seconds are of the processor, so that other work on the machine does not count; with one thread they are as many as pass
-on a machine that has nothing else to do.
+Seconds are processor time, so other work on the machine does not count. With one thread they equal the wall time of an
+otherwise idle machine.
 """
 
 import gzip
@@ -31,7 +31,7 @@ def measured(settings: dict[str, Any], steps: int) -> dict[str, Any]:
         memory = training_memory(config, inputs.size)
         assert memory is not None
         first = train_for(config, 1, inputs.pairs)
-        peak = peak_bytes()  # now: what the first training leaves in memory is not the second's
+        peak = peak_bytes()  # before the second training adds to it
         each = (train_for(config, steps, inputs.pairs) - first) / (steps - 1)
         said = measured_training(config, inputs.size, inputs.pairs)
     return {
@@ -62,7 +62,7 @@ def config_of(settings: dict[str, Any], folder: Path, steps: int) -> Config:
 
 
 def train_for(config: Config, steps: int, pairs: Any) -> float:
-    """Train anew for so many steps, and return the seconds."""
+    """Train from the start for so many steps, and return the seconds."""
     from multigrain.model.build import build_model
     from multigrain.records import GradedTuple
     from multigrain.training.curriculum import plan

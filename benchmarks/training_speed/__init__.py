@@ -1,1 +1,1 @@
-"""How fast is a step of training beside sentence-transformers' own trainer?"""
+"""Compare a training step with the stock sentence-transformers trainer."""

@@ -1,23 +1,23 @@
-"""How fast is a step of training beside sentence-transformers' own trainer, and is it the same step?
+"""Compare a training step with the stock sentence-transformers trainer: its speed, and whether it is the same step.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training_speed [--again CELL ...] [--table] [--settings]
 
 MedQuAD (long answers), all-MiniLM-L6-v2 with mean pooling, 256 tokens, batches of 64 rows of 1 + 1 + 4 texts: a query,
 its positive, and a negative of each grade, mined by BM25. `stock` is SentenceTransformerTrainer with
-CachedMultipleNegativesRankingLoss, at the mini-batch size that is best for it (measured first, on a quarter of a
-batch), and without dropout, as `multigrain` trains by default; `stock as shipped` keeps the base's dropout.
-`multigrain` is `train_model`. All get the same rows in the same order, the same learning rate, warm-up and clipping.
+CachedMultipleNegativesRankingLoss, at its best mini-batch size (measured first, on a quarter of a batch), and without
+dropout, as `multigrain` trains by default; `stock as shipped` keeps the base's dropout. `multigrain` is `train_model`.
+All get the same rows in the same order, the same learning rate, warm-up and clipping.
 
-Each arm is a process of its own, so that the peak of its memory is its own, and all arms take turns, step by step: the
-ratio of a step is of the seconds of processor time within a round. A step is all that happens from the begin of one to
-the begin of the next: encoding, loss, optimizer, log, and tokenizing the next batch. The first is not counted.
+Each arm is a separate process with its own memory peak, and all arms take turns, step by step: the ratio of a step
+compares the seconds of processor time within a round. A step is everything from the start of one to the start of the
+next: encoding, loss, optimizer, log, and tokenizing the next batch. The first is not counted.
 
-`multigrain` leaves out false in-batch negatives, which stock does not; `multigrain, none left out` is there to show
-that its loss is otherwise the same.
+`multigrain` leaves out false in-batch negatives, and stock does not. `multigrain, none left out` shows that its loss is
+otherwise the same.
 
-Cells: mini-batch (which size is best for stock), rows (how many texts and tokens are distinct), pair (one thread),
-threads (two threads, wall time). Writes a file in the folder results after each, and skips those that it
-finds there. --settings measures which micro-batches and how much kept activation are best for multigrain.
+Cells: mini-batch (the best size for stock), rows (distinct texts and tokens), pair (one thread), threads (two threads,
+wall time). Writes a file into the folder results after each, and skips the cells in it. --settings measures the best
+micro-batches and the best amount of kept activations for multigrain.
 """
 
 import json
@@ -42,9 +42,9 @@ RESULTS = Path(__file__).with_name("results")
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("--again", nargs="+", default=[], help="cells to measure anew")
+    parser.add_argument("--again", nargs="+", default=[], help="cells to measure again")
     parser.add_argument("--cells", nargs="+", default=["rows", "mini-batch", "pair", "threads"])
-    parser.add_argument("--table", action="store_true", help="print what is there")
+    parser.add_argument("--table", action="store_true", help="print the existing results")
     parser.add_argument("--settings", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def arms(cells: dict[str, Any], *, for_threads: bool = False) -> dict[str, Arm]:
-    """The arms by name, stock's at their best mini-batch size."""
+    """Return the arms by name, stock's at their best mini-batch size."""
     best = cells["mini-batch"]["best"]
     stock = Arm(is_stock=True, mini_batch_size=best["stock"])
     some = {"stock": stock, "multigrain": Arm(), "multigrain bf16": Arm(precision="bf16")}

@@ -1,4 +1,4 @@
-"""The ways to train, and the rows and the model that all of them get."""
+"""Define the ways to train, and the rows and the model that all of them get."""
 
 import gzip
 import json
@@ -24,9 +24,9 @@ from multigrain.training.unique_texts import Features
 
 DATA = DATA_SETS / "medquad"
 PAIRS = 4000
-"""Drawn from the training pairs."""
+"""Number of rows drawn from the training pairs."""
 BANDS = {1: (60, 200), 2: (20, 60), 3: (5, 20), 4: (0, 5)}
-"""A negative of each grade is drawn from these ranks, those of the query's own positives not counted."""
+"""Ranks from which a negative of each grade is drawn; the query's own positives do not count."""
 BATCH, MAX_TOKENS, PLANNED = 64, 256, 10
 SEED = 7
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -40,16 +40,16 @@ class Arm:
     dropout: bool = False
     precision: str = "fp32"
     mini_batch_size: int = 1
-    """Of stock."""
+    """Mini-batch size of stock."""
     micro_batch_tokens: int | None = None
     activation_gb: float | None = None
-    """Of multigrain; by default its own defaults."""
+    """Setting of multigrain; None: its default."""
     leaves_out: bool = True
-    """Whether false in-batch negatives are."""
+    """Whether multigrain leaves out false in-batch negatives."""
 
     @property
     def section(self) -> TrainingSection:
-        """The settings of a training like this."""
+        """Return the settings of this training."""
         given = {
             name: value
             for name in ("micro_batch_tokens", "activation_gb")
@@ -73,7 +73,7 @@ def read(name: str) -> list[dict[str, Any]]:
 
 @cache
 def tuples() -> list[GradedTuple]:
-    """Some training pairs, each with a negative of every grade."""
+    """Return some training pairs, each with a negative of every grade."""
     pairs, corpus = read("train.jsonl.gz"), [row["text"] for row in read("corpus.jsonl.gz")]
     positives: dict[str, set[str]] = {}
     for pair in pairs:
@@ -99,7 +99,7 @@ def planned(*, by_task: bool = True) -> Curriculum:
 
 
 def columns_of(curriculum: Curriculum, numbers: Iterable[int]) -> dict[str, list[str]]:
-    """The texts of these rows, by column."""
+    """Return the texts of these rows, by column."""
     rows = [curriculum.row(*divmod(number, BATCH), 0) for number in numbers]
     texts = [[row.query, *(document.text for document in row.documents)] for row in rows]
     return dict(zip(column_names(curriculum.phases[0]), map(list, zip(*texts, strict=True)), strict=True))

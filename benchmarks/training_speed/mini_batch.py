@@ -1,4 +1,4 @@
-"""The cell `mini-batch`: which mini-batch size is best for stock."""
+"""The cell `mini-batch`: measure the best mini-batch size for stock."""
 
 import time
 from functools import partial
@@ -14,7 +14,7 @@ SWEPT_ROWS, SWEPT_COLUMNS = 32, 3
 
 
 def mini_batch_cell() -> dict[str, Any]:
-    """Seconds of processor time for a quarter of a batch, forward and backward, without the optimizer."""
+    """Return seconds of processor time for a quarter of a batch, forward and backward, without the optimizer."""
     result: dict[str, Any] = {"seconds": {}, "best": {}}
     for name, dropout in (("stock", False), ("stock as shipped", True)):
         with get_context("spawn").Pool(1, partial(torch.set_num_threads, 1)) as pool:
@@ -28,7 +28,7 @@ def swept(dropout: bool) -> dict[str, float]:
     model = load(Arm(is_stock=True, dropout=dropout)).train()
     columns = tokenized(model, columns_of(planned(), range(SWEPT_ROWS)))[:SWEPT_COLUMNS]
     seconds = {}
-    for size in (SIZES[2], *SIZES):  # the first warms up, and is overwritten
+    for size in (SIZES[2], *SIZES):  # the first is the warm-up, and is overwritten
         step = CachedMultipleNegativesRankingLoss(model, scale=20.0, mini_batch_size=size)
         model.zero_grad()
         begun = time.process_time()

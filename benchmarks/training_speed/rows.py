@@ -1,4 +1,4 @@
-"""The cell `rows`: what the batches are like. Nothing is timed."""
+"""The cell `rows`: describe the batches, without timing."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from multigrain.training.unique_texts import Features, distinct
 
 
 def rows_cell() -> dict[str, Any]:
-    """What the batches are like; nothing is timed."""
+    """Describe the batches, without timing."""
     model = load(Arm())
     result: dict[str, Any] = {}
     for by_task in (True, False):
@@ -24,7 +24,7 @@ def rows_cell() -> dict[str, Any]:
 
 
 def batch_of(model: SentenceTransformer, curriculum: Curriculum, step: int) -> dict[str, float]:
-    """Texts, tokens and padding of a batch."""
+    """Count texts, tokens and padding of a batch."""
     columns = tokenized(model, columns_of(curriculum, range(step * BATCH, (step + 1) * BATCH)))
     texts = distinct(columns)
     identities = texts.identities[texts.places]
@@ -48,7 +48,7 @@ def batch_of(model: SentenceTransformer, curriculum: Curriculum, step: int) -> d
 
 
 def padding(columns: list[Features], size: int, *, is_tokens: bool) -> float:
-    """The share of padding among what is encoded."""
+    """Return the share of padding among the encoded tokens."""
     real = encoded = 0
     for column in columns:
         lengths = column["attention_mask"].sum(dim=1)

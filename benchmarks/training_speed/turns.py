@@ -1,4 +1,4 @@
-"""The cells `pair`, `threads` and `settings`: the arms, each in a process of its own, which take turns."""
+"""The cells `pair`, `threads` and `settings`: the arms take turns, each in a separate process."""
 
 import json
 import os
@@ -35,7 +35,7 @@ SETTINGS = [
 
 
 def paired(ways: dict[str, Arm], rounds: int, threads: int) -> dict[str, Any]:
-    """Every arm makes a step, then every arm the next; one more round than is counted."""
+    """Let every arm make a step, then every arm the next; one more round than is counted."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     context = get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -45,7 +45,7 @@ def paired(ways: dict[str, Arm], rounds: int, threads: int) -> dict[str, Any]:
         children.append(context.Process(target=run_arm, args=(theirs, arm, threads)))
         children[-1].start()
         theirs.close()
-        pipes[name].recv()  # one after the other, so that none waits for memory
+        pipes[name].recv()  # one after the other, so that they do not compete for memory
     steps: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
@@ -87,7 +87,7 @@ def summary(own: list[dict[str, float]], stock: list[dict[str, float]] | None, c
 
 
 class Turns(TrainerCallback):  # type: ignore[misc]
-    """Waits for its turn before each step, and tells what the last took."""
+    """A callback that waits for its turn before each step, and reports the cost of the last."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -114,19 +114,19 @@ class Turns(TrainerCallback):  # type: ignore[misc]
         self._begun = self._clocks()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note what the trainer's own part of the step took."""
+        """Note the cost of the trainer's own part of the step."""
         self._within = {f"{clock} within": seconds for clock, seconds in self._since().items()}
 
 
 def peak_mb() -> float:
-    """Return the peak of resident memory of this process alone (what getrusage says holds the parent's too)."""
+    """Return the peak of resident memory of this process alone (getrusage includes the parent's)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     return round(kilobytes * 1024 / 1e6, 1)
 
 
 def taking_turns(trainer: Any, turns: Turns) -> Any:
-    """The trainer's class, with turns."""
+    """Return the trainer's class, with turns."""
 
     class Trainer(trainer):  # type: ignore[misc]
         def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
@@ -145,7 +145,7 @@ def taking_turns(trainer: Any, turns: Turns) -> Any:
 
 
 def run_arm(pipe: Connection, arm: Arm, threads: int) -> None:
-    """One arm, in a process of its own."""
+    """Run one arm, in a separate process."""
     torch.set_num_threads(threads)
     set_mode("none")
     turns = Turns(pipe)
@@ -162,15 +162,15 @@ def run_arm(pipe: Connection, arm: Arm, threads: int) -> None:
 
 
 def nothing(everything: Any, mine: torch.Tensor) -> torch.Tensor:
-    """No document is a false negative."""
+    """Return an empty mask: no document is a false negative."""
     columns, size = everything.identities.shape
     return torch.zeros(len(mine), (columns - 1) * size, dtype=torch.bool)
 
 
 def run_stock(arm: Arm, folder: Path, turns: Turns) -> None:
-    """Train as sentence-transformers' documentation has it.
+    """Train as the documentation of sentence-transformers recommends.
 
-    What `train_model` sets other than sentence-transformers' defaults is set here too.
+    Sets all settings that differ between `train_model` and the defaults of sentence-transformers.
     """
     section = arm.section
     model = load(arm)
@@ -200,7 +200,7 @@ def run_stock(arm: Arm, folder: Path, turns: Turns) -> None:
 
 
 def settings_cell() -> dict[str, Any]:
-    """Which micro-batches, and how much kept activation, are best: the first step of each, alone."""
+    """Measure the best micro-batches and the best amount of kept activations: the first step of each, alone."""
     result = {}
     for precision, tokens, gb in SETTINGS:
         arm = Arm(precision=precision, micro_batch_tokens=tokens, activation_gb=gb)

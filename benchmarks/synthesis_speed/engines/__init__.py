@@ -1,8 +1,8 @@
-"""The engines that are compared: how each is installed, started and read.
+"""Install, start and read the compared engines.
 
-Every peer has one small script here, `SCRIPT PROMPTS OUTCOME URL CONCURRENCY`, that does what its documentation
-recommends, and an environment of its own. All engines get the same prompts. The outcome is one JSON object a line, with
-`id` and either `texts`, the four that the answer held, or `reason`.
+Every other engine has one small script here, `SCRIPT PROMPTS OUTCOME URL CONCURRENCY`, that follows the engine's
+documentation, and its own environment. All engines get the same prompts. The outcome has one JSON object per line, with
+`id` and either `texts`, the four texts of the answer, or `reason`.
 """
 
 import json
@@ -44,7 +44,7 @@ QUIET = {
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), NOWHERE),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
 }
-"""For every engine: no telemetry, little log, and nothing but this machine can be reached."""
+"""Settings for every engine: no telemetry, little log, and no network beyond this machine."""
 UNWANTED = ("PYTHONPATH", "PYTHONHOME", "OPENAI_BASE_URL", "OPENAI_API_BASE")
 
 RUN = """name = "run"
@@ -66,7 +66,7 @@ enabled = false
 
 @dataclass(frozen=True)
 class Work:
-    """A folder with the inputs of one measurement, in the forms that the engines take; also the engine's home."""
+    """A folder with the inputs of one measurement, in the forms that the engines read; also the engine's home."""
 
     folder: Path
     inputs: int
@@ -83,7 +83,7 @@ class Work:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables of an engine."""
+        """Return the environment variables of an engine."""
         kept = {name: value for name, value in os.environ.items() if name not in UNWANTED}
         return kept | QUIET | {"HOME": str(self.folder)}
 
@@ -104,7 +104,7 @@ def _pairs(count: int) -> Iterator[Pair]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of an engine: the texts of the inputs that it has answers for, the reasons that it gives."""
+    """The outcome of an engine: the texts of answered inputs, and the reasons for the others."""
 
     texts: dict[str, list[str]]
     reasons: dict[str, str]
@@ -112,11 +112,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Engine:
-    """One of those compared.
+    """A compared engine.
 
     Attributes:
-        name: as in the tables.
-        requirements: what is installed for it; the first is what its version is read from. None: what is here.
+        name: its name in the tables.
+        requirements: the packages to install; the first one gives its version. None: those installed here.
         script: its file in this folder.
     """
 
@@ -125,7 +125,7 @@ class Engine:
     script: str = ""
 
     def start(self, work: Work, url: str, environments: Path, *options: str) -> ProcessTree:
-        """Start its command; started again, it goes on, as far as it can."""
+        """Start its command; started again, it resumes as far as it can."""
         if self.requirements:
             python = environments.absolute() / self.name / "bin" / "python"
             files = ["prompts.jsonl", "outcome.jsonl"]
@@ -136,14 +136,14 @@ class Engine:
         return ProcessTree(command, work.environment, work.folder, work.folder / "log.txt")
 
     def outcome(self, work: Work) -> Outcome:
-        """Read what the engine has handed over."""
+        """Read the engine's output."""
         return _peer_outcome(work) if self.requirements else _own_outcome(work)
 
     def install(self, environments: Path) -> dict[str, str]:
-        """Make sure that its environment is there; returns versions.
+        """Make sure that its environment exists; return versions.
 
         Raises:
-            SystemExit: the environment has another version, or torch.
+            SystemExit: the environment has another version, or contains torch.
         """
         if not self.requirements:
             return {"multigrain": __version__}
@@ -174,7 +174,7 @@ def _make_environment(folder: Path, requirements: tuple[str, ...]) -> None:
     print(f"making {folder}", flush=True)
     venv.create(folder, with_pip=True)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("torch<0\n")  # whoever wanted torch could not be installed
+        constraints.write("torch<0\n")  # a package that needs torch fails to install
         constraints.flush()
         python = str(folder / "bin" / "python")
         subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints.name, *requirements], check=True)

@@ -1,9 +1,9 @@
-"""curator: an `LLM` with a response format, its rate limits out of the way, its own cache to go on from.
+"""curator: an `LLM` with a response format, its rate limits off, resuming from its own cache.
 
     python curator_engine.py PROMPTS OUTCOME URL CONCURRENCY
 
-Its tokenizer is read from the copy that litellm brings, so that nothing is downloaded. Failed inputs must not cost the
-others: `require_all_responses` is off.
+Its tokenizer is read from litellm's copy, so nothing is downloaded. `require_all_responses` is off, because failed
+inputs must not cost the others.
 """
 
 import json
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 
 class Negatives(BaseModel):
-    """The four texts that are asked for."""
+    """The four texts of an answer."""
 
     grade_1: str
     grade_2: str
@@ -30,16 +30,16 @@ class Negatives(BaseModel):
 
 
 class Writer(curator.LLM):
-    """Asks for four texts."""
+    """An LLM that asks for four texts."""
 
     response_format = Negatives
 
     def prompt(self, input: dict[str, Any]) -> str:
-        """The prompt of an input."""
+        """Return the prompt of an input."""
         return str(input["prompt"])
 
     def parse(self, input: dict[str, Any], response: Negatives) -> dict[str, Any]:
-        """The row that an answer makes."""
+        """Return the row of an answer."""
         return {"id": input["id"], "texts": list(response.model_dump().values())}
 
 

@@ -1,4 +1,4 @@
-"""DataDesigner: one structured column over a seed data set, its own artifacts to go on from.
+"""DataDesigner: one structured column over a seed data set, resuming from its own artifacts.
 
     python datadesigner_engine.py PROMPTS OUTCOME URL CONCURRENCY
 
@@ -17,7 +17,7 @@ ROW_GROUP = 100
 
 
 class Negatives(BaseModel):
-    """The four texts that are asked for."""
+    """The four texts of an answer."""
 
     grade_1: str
     grade_2: str
@@ -26,7 +26,7 @@ class Negatives(BaseModel):
 
 
 def main(prompts: Path, outcome: Path, url: str, concurrency: int) -> None:
-    """Fill the column, and write the rows that came out."""
+    """Fill the column, and write its rows."""
     count = len(prompts.read_text().splitlines())
     provider = dd.ModelProvider(name="mock", endpoint=url, provider_type="openai", api_key="none")
     parameters = dd.ChatCompletionInferenceParams(max_parallel_requests=concurrency, max_tokens=700)

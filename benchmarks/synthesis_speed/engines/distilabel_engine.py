@@ -1,4 +1,4 @@
-"""distilabel: one `TextGeneration` step in JSON mode, a batch as large as the concurrency, its own cache to go on from.
+"""distilabel: one `TextGeneration` step in JSON mode, batches as large as the concurrency, resuming from its own cache.
 
 python distilabel_engine.py PROMPTS OUTCOME URL CONCURRENCY
 """
@@ -14,7 +14,7 @@ from distilabel.steps.tasks import TextGeneration
 
 
 def main(prompts: Path, outcome: Path, url: str, concurrency: int) -> None:
-    """Run the pipeline, and write the rows that hold an answer with four texts."""
+    """Run the pipeline, and write the rows with an answer of four texts."""
     rows = [
         {"id": entry["id"], "instruction": entry["prompt"]}
         for entry in map(json.loads, prompts.read_text().split("\n")[:-1])
@@ -37,7 +37,7 @@ def main(prompts: Path, outcome: Path, url: str, concurrency: int) -> None:
 
 
 def read(text: str | None) -> list[str] | None:
-    """The texts of an answer; the step hands on whatever the model wrote, and None where it got nothing."""
+    """Return the texts of an answer. The step passes on whatever the model wrote, and None without an answer."""
     try:
         value = json.loads(text or "")
         return [value[f"grade_{grade}"] for grade in (1, 2, 3, 4)]

@@ -1,4 +1,4 @@
-"""What a careful user writes by hand around the `openai` client: 64 workers, a schema, retries, a file to go on from.
+"""A careful hand-written loop around the `openai` client: 64 workers, a schema, retries, a file to resume from.
 
 python openai_loop.py PROMPTS OUTCOME URL CONCURRENCY
 """
@@ -15,7 +15,7 @@ TRIES = 6
 
 
 class Negatives(BaseModel):
-    """The four texts that are asked for."""
+    """The four texts of an answer."""
 
     grade_1: str
     grade_2: str
@@ -24,7 +24,7 @@ class Negatives(BaseModel):
 
 
 async def ask(client: AsyncOpenAI, prompt: str) -> dict[str, object]:
-    """The texts, or the reason why there are none. The client itself tries again after 429, 500 and cuts."""
+    """Return the texts, or the reason for their absence. The client itself retries after 429, 500 and cuts."""
     for _ in range(TRIES):
         try:
             reply = await client.chat.completions.parse(
@@ -40,7 +40,7 @@ async def ask(client: AsyncOpenAI, prompt: str) -> dict[str, object]:
 
 
 async def main(prompts: Path, outcome: Path, url: str, concurrency: int) -> None:
-    """Ask for every input that the outcome does not hold yet, and append what comes."""
+    """Ask for every input that the outcome lacks, and append the answers."""
     lines = outcome.read_text().splitlines() if outcome.exists() else []
     done = {json.loads(line)["id"] for line in lines}
     todo = iter([entry for entry in map(json.loads, prompts.open()) if entry["id"] not in done])
