@@ -16,7 +16,7 @@ STAGE = "queries"
 QUERY_TOKENS = 64
 STOP = ("\n",)
 SHOWN_WORDS = 150
-"""Most words shown of a passage. Small models lose the thread in longer ones and read 300 tokens a second on 2 cores."""
+"""Words shown of a passage. Small models lose the thread in longer ones and read 300 tokens a second on 2 cores."""
 
 
 @dataclass(frozen=True, slots=True)
