@@ -310,7 +310,7 @@ def test_queries_corpus_and_judgements_in_one_object(tmp_path: Path, name: str, 
     [
         ({"queries": {"1": 7}}, 'queries: field "1" is 7; wanted text'),
         ({"corpus": {"a": ["text"]}}, 'document "a": field "text" is .*; wanted text'),
-        ({"relevant_docs": {"1": [["a"]]}}, r'"relevant_docs" of query "1" is \[\["a"\]\]; wanted a list of document ids'),
+        ({"relevant_docs": {"1": [["a"]]}}, r'"relevant_docs" of query "1" is \[\["a"\]\]; wanted a list of doc'),
         ({"relevant_docs": {"1": {"a": 0.5}}}, "wanted a list of document ids, or whole numbers by document id"),
         ({"relevant_docs": {"1": ["b"]}}, 'no query has a relevant document; 1 of 1 judgements .* document "b"'),
     ],

@@ -152,9 +152,7 @@ def test_a_corpus_that_changes_while_it_is_read(write_jsonl: Write) -> None:
     split = prepare(config(pairs, corpus=str(corpus)))
     assert len(list(split.documents)) == 20
     write_jsonl("corpus.jsonl", [*rows, {"id": "x", "text": "more"}])
-    with pytest.raises(
-        DataError, match=r"corpus.jsonl: changed while it was read. Wait until it is written, then run"
-    ):
+    with pytest.raises(DataError, match=r"corpus.jsonl: changed while it was read. Wait until it is written, then run"):
         list(split.documents)
     split = prepare(config(pairs, corpus=str(corpus)))
     corpus.unlink()

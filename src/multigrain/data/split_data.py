@@ -27,8 +27,8 @@ from multigrain.terminal import say
 class SplitData:
     """A run's pairs and documents, and the negatives that came with the pairs.
 
-    A held-out query is never trained on, and a held-out positive is never mined as a negative. Each iteration
-    reads the texts from files again.
+    A held-out query is never trained on, and a held-out positive is never mined as a negative. Iterating
+    reads the texts from files.
     """
 
     train: Sequence[Pair]

@@ -233,9 +233,7 @@ def render(report: dict[str, Any]) -> str:
         f"tuples with all four grades: {complete:.1%}; written grades in order, before grading: {orders or '-'}"
     )
     if leak := report["leak"]:
-        lines.append(
-            f"leak test: surface features tell positives from negatives with accuracy {leak['accuracy']:.2f}"
-        )
+        lines.append(f"leak test: surface features tell positives from negatives with accuracy {leak['accuracy']:.2f}")
     return "\n".join(lines)
 
 
