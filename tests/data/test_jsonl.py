@@ -42,7 +42,7 @@ def test_half_surrogates_become_question_marks(tmp_path: Path) -> None:
         (b'{"a": 1}\n{"a": \n', r"file.jsonl, line 2: not JSON"),
         (b'{"a": 1}\n[1, 2]\n', r"line 2: found a JSON list; wanted an object"),
         (b"[1, 2]\n", r"line 1: found a JSON array that holds int; wanted objects"),
-        (b'["q", "p"]\n["w", "r"]\n', r"line 1: found a JSON array that holds str; wanted objects.* one object a line"),
+        (b'["q", "p"]\n["w", "r"]\n', r"line 1: found a JSON array that holds str; wanted objects.* one object"),
         (b'[["q", "p"], ["w", "r"]]\n', r"line 1: found a JSON array that holds list; wanted objects"),
         (b'[{"a": 1},\n {"b": }]\n', r"line 2: not JSON \(Expecting value: column 8\)"),
         (b'[{"a": 1}, {"b": "cut', r"line 1: not JSON \(Unterminated string starting at: column 18\)"),
@@ -52,7 +52,7 @@ def test_half_surrogates_become_question_marks(tmp_path: Path) -> None:
         (b'{"a": "\xff"}\n', r"line 1: not UTF-8 \(byte 8 of the line\)"),
         (b'[{"a": 1},\n{"a": "\xff"}]\n', r"line 2: not UTF-8 \(byte 8 of the line\)"),
         ('{"a": 1}'.encode("utf-16"), r"line 1: not UTF-8"),
-        (b"query,positive\na,b\n", r"begins with 'query,positive', which is no JSON object. Give .* one object a line"),
+        (b"query,positive\na,b\n", r"begins with 'query,positive', which is not a JSON object. Give .* per line"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -93,7 +93,7 @@ def test_lines_are_streamed_and_what_is_read_whole_is_limited(tmp_path: Path, mo
     objects = read_objects(path)
     assert [next(objects) for _ in range(10)][-1] == (10, {"a": 1})
     path.write_text("[" + '{"a": 1},\n' * 10 + "]")
-    with pytest.raises(DataError, match="larger than the .* read whole. Give a file of JSON lines"):
+    with pytest.raises(DataError, match="larger than .* read as a whole. Give a file of JSON lines"):
         next(read_objects(path))
 
 
@@ -130,7 +130,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         list(read_objects(tmp_path / "absent.jsonl"))
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:20])
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         list(read_objects(cut))
 
 

@@ -281,7 +281,7 @@ def test_rows_that_are_left_out_are_counted(write_jsonl: Write, capsys: pytest.C
     told = "  given negatives left out: 1 blank, 1 positive of the same query, 1 repeated\n"
     assert capsys.readouterr().err == told
     read(write_jsonl("q.jsonl", [{"id": "x", "query": "q", "positive": "p"}] * 3))
-    assert capsys.readouterr().err == "  2 positives stand a second time under their query's id: read once\n"
+    assert capsys.readouterr().err == "  2 positives appear a second time under their query's id; each is read once\n"
 
 
 BUNDLES: dict[str, dict[str, Any]] = {
@@ -310,8 +310,8 @@ def test_queries_corpus_and_judgements_in_one_object(tmp_path: Path, name: str, 
     [
         ({"queries": {"1": 7}}, 'queries: field "1" is 7; wanted text'),
         ({"corpus": {"a": ["text"]}}, 'document "a": field "text" is .*; wanted text'),
-        ({"relevant_docs": {"1": [["a"]]}}, r'"relevant_docs" of query "1" is \[\["a"\]\]; wanted a list of the ids'),
-        ({"relevant_docs": {"1": {"a": 0.5}}}, "wanted a list of the ids of documents, or whole numbers by id"),
+        ({"relevant_docs": {"1": [["a"]]}}, r'"relevant_docs" of query "1" is \[\["a"\]\]; wanted a list of doc'),
+        ({"relevant_docs": {"1": {"a": 0.5}}}, "wanted a list of document ids, or whole numbers by document id"),
         ({"relevant_docs": {"1": ["b"]}}, 'no query has a relevant document; 1 of 1 judgements .* document "b"'),
     ],
 )
@@ -378,7 +378,7 @@ def test_splits_of_a_saved_dataset(tmp_path: Path) -> None:
     DatasetDict({"training": train, "test": other}).save_to_disk(tmp_path / "training")
     assert read(tmp_path / "training") == (ONE, [])
     DatasetDict({"dev": train, "test": other}).save_to_disk(tmp_path / "none")
-    with pytest.raises(DataError, match="no split for training; splits found: dev, test. Give the name"):
+    with pytest.raises(DataError, match="no split for training; splits found: dev, test. Give the path"):
         read(tmp_path / "none")
     assert read(tmp_path / "none" / "test") == ([("1", "w", "z")], [])
 
@@ -409,7 +409,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
     "no positive in the list": ([{"query": "q", "pos": [], "neg": ["a"]}], 'line 1: field "pos" is empty'),
     "no passages": (
         [{"query": "q", "positive_passages": ["p"], "negative_passages": []}],
-        'line 1: field "positive_passages" is no list of passages',
+        'line 1: field "positive_passages" is not a list of passages',
     ),
     "empty passages": (
         [{"query": "q", "positive_passages": [], "negative_passages": []}],
@@ -443,7 +443,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "a table as columns": (
         [{"query": ["q", "w"], "positive": ["p", "r"]}],
-        'line 1: field "query" holds many values, as a table by columns has them; wanted .* orient="records", lines',
+        'line 1: field "query" holds many values, as in a table by columns; wanted .* orient="records", lines',
     ),
     "a table as columns with an index": (
         [{"query": {"0": "q"}, "pos": {"0": "p"}}],
@@ -483,14 +483,14 @@ def test_bad_rows(write_jsonl: Write, name: str) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     for name in ("cut.parquet", "cut.arrow"):
         (tmp_path / name).write_bytes(b"PAR1 and nothing more")
-        with pytest.raises(DataError, match=f"{name}: (is not a whole|cannot be read)"):
+        with pytest.raises(DataError, match=f"{name}: (is not a complete|cannot be read)"):
             read(tmp_path / name)
         with pytest.raises(DataError, match="cannot be read: No such file"):
             read(tmp_path / f"absent-{name}")
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a folder without rows; wanted files of parquet or JSON lines"):
+    with pytest.raises(DataError, match="a folder without rows; wanted Parquet or JSON-lines files"):
         read(tmp_path)
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "test.tsv").write_text("")
@@ -550,9 +550,9 @@ def test_groups(write_jsonl: Write, fields: dict[str, Any], expected: str | None
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"label": 3}, "wanted 1 .positive. or 0 .negative.. If it names a class of texts, call the field group"),
-        ({"label": "3"}, "call the field group"),
-        ({"label": 0.7}, "call the field group"),
+        ({"label": 3}, "wanted 1 .positive. or 0 .negative.. If it names a class of texts, rename the field to group"),
+        ({"label": "3"}, "rename the field to group"),
+        ({"label": 0.7}, "rename the field to group"),
         ({"group": ["a", "b"]}, 'field "group" is .*; wanted text'),
         ({"group": True}, 'field "group" is true; wanted text'),
     ],

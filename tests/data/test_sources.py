@@ -50,7 +50,7 @@ def test_documents_without_a_text_are_left_out_aloud(write_jsonl: Write, capsys:
     assert [(document.id, document.text) for document in read_documents(path)] == [("0", "a"), ("t", "T")]
     assert not capsys.readouterr().err
     assert [text for _, text in read_passages(path, tell=True)] == ["a", ""]
-    assert capsys.readouterr().err == f"  {path}: 4 documents have no text: left out\n"
+    assert capsys.readouterr().err == f"  {path}: 4 documents have no text and are left out\n"
     with pytest.raises(DataError, match='line 1: no field "text"; fields found: "title", "body"'):
         list(read_documents(str(write_jsonl("d.jsonl", [{"title": "T", "body": "b"}]))))
 
@@ -62,7 +62,7 @@ def test_whole_numbers_that_a_table_made_floats(write_jsonl: Write) -> None:
     assert [(pair.id, pair.group) for pair in pairs] == [("0", None), ("1", "1")]
     (document,) = read_documents(str(write_jsonl("c.jsonl", [{"docid": 7.0, "text": "a", "group": 2.0}])))
     assert (document.id, document.group) == ("7", "2")
-    with pytest.raises(DataError, match='field "text" holds many values, as a table by columns has them'):
+    with pytest.raises(DataError, match='field "text" holds many values, as in a table by columns'):
         list(read_documents(str(write_jsonl("c.jsonl", [{"id": {"0": 7}, "text": {"0": "a"}}]))))
     for value in (1.5, float("inf"), 2.0**60):  # above 2^53 several whole numbers become the same float
         with pytest.raises(DataError, match='field "group" is .*; wanted text'):
@@ -97,14 +97,14 @@ def test_a_beir_folder(beir: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("q9\td1\t1", '1 of 1 judgements name a query or a document that is empty or not there, as query "q9"'),
+        ("q9\td1\t1", '1 of 1 judgements name a query or document that is empty or missing, such as query "q9"'),
         ("q1\td9\t1", 'no query has a relevant document; 1 of 1 judgements .* as document "d9"'),
         ("q1\td1\t0.5", "line 2: found .*0.5.* wanted query-id, corpus-id and score"),
         ("q1\td1\tnan", "line 2: found .*nan.* wanted query-id, corpus-id and score"),
         ("q1 d1 1", "line 2: found .* wanted query-id, corpus-id and score"),
         ("q1\td1\t0", r"no query has a relevant document\.$"),
-        ("q1\td1\t1\nq1\td1\t0", 'line 3: query "q1" and document "d1" were judged otherwise before'),
-        ("q9\td9\t1\nq9\td9\t0", 'line 3: query "q9" and document "d9" were judged otherwise before'),
+        ("q1\td1\t1\nq1\td1\t0", 'line 3: query "q1" and document "d1" have two grades; wanted one'),
+        ("q9\td9\t1\nq9\td9\t0", 'line 3: query "q9" and document "d9" have two grades; wanted one'),
     ],
 )
 def test_bad_qrels(beir: Path, row: str, expected: str) -> None:

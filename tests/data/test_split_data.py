@@ -91,7 +91,7 @@ def test_a_positive_without_its_documents_title_gets_it(
     write_jsonl("corpus.jsonl", [{"_id": d["id"], **d} for d in TITLED])
     source = f"beir:{tmp_path}" if corpus == "beir" else str(tmp_path / corpus)
     split = prepare(config(write_jsonl("pairs.jsonl", rows), corpus=source, held_out=0.5))
-    assert "have a title in the corpus: it is put before them" in capsys.readouterr().err
+    assert "have a title in the corpus, which is put before them" in capsys.readouterr().err
     texts = {document.text: document for document in split.documents}
     assert len(split.documents) == len(texts) == 20
     for pair in (pair for pair in (*split.train, *split.held_out) if pair.id != "0"):
@@ -116,7 +116,7 @@ def test_documents_that_repeat_a_text_are_counted(write_jsonl: Write, capsys: py
     corpus = write_jsonl("corpus.jsonl", [{"id": 1, "text": "p"}, {"id": 2, "text": "P "}, {"id": 3, "text": "x"}])
     pairs = write_jsonl("pairs.jsonl", [{"query": "q", "positive": "p"}])
     assert len(prepare(config(pairs, corpus=str(corpus), held_out=0.0)).documents) == 2
-    assert "1 documents of the corpus repeat the text of another: read once" in capsys.readouterr().err
+    assert "1 documents of the corpus repeat the text of another; each text is read once" in capsys.readouterr().err
 
 
 def test_real_scifact_splits_by_claim(real_data: Callable[[str], Path]) -> None:
@@ -152,9 +152,7 @@ def test_a_corpus_that_changes_while_it_is_read(write_jsonl: Write) -> None:
     split = prepare(config(pairs, corpus=str(corpus)))
     assert len(list(split.documents)) == 20
     write_jsonl("corpus.jsonl", [*rows, {"id": "x", "text": "more"}])
-    with pytest.raises(
-        DataError, match=r"corpus.jsonl: changed while it was read. Wait until it is written, then give"
-    ):
+    with pytest.raises(DataError, match=r"corpus.jsonl: changed while it was read. Wait until it is written, then run"):
         list(split.documents)
     split = prepare(config(pairs, corpus=str(corpus)))
     corpus.unlink()

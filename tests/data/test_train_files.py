@@ -79,7 +79,7 @@ def test_splits_are_those_of_the_hubs_own_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["test.parquet"], "no split for training; splits found: test. Give the name of a file"),
+        (["test.parquet"], "no split for training; splits found: test. Give the path of a file"),
         (["data/a-00000-of-00001.parquet"], "no split for training; splits found: a"),
         (["dev/x.jsonl", "test/x.jsonl"], "no split for training; splits found: test, validation"),
         (["train-test.jsonl", "x.jsonl"], "train-test.jsonl: its name has the words for several splits"),

@@ -256,7 +256,7 @@ def test_the_command(
         assert main([str(folder) if part == "runs/my-search" else part for part in shlex.split(command)]) == 0
     (folder / "grading" / "tuples.jsonl").write_text('{"id": "x"}\n')
     assert main(["export-data", str(folder), "--to", "hf", "--out", str(tmp_path / "out")]) == 2
-    assert "tuples.jsonl, line 1: is no graded tuple" in capsys.readouterr().err
+    assert "tuples.jsonl, line 1: is not a graded tuple" in capsys.readouterr().err
 
 
 def test_the_documented_configuration_is_one(tmp_path: Path) -> None:

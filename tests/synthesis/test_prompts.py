@@ -97,9 +97,9 @@ def test_patterns_may_show_the_query_the_positive_or_both(name: str, folder: Pat
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("judge", "$query $pasage $text", "found $pasage, $text; this prompt is given $domain, $passage, $query"),
-        ("grade_4", "$query -> $passage", "found $query; this prompt is given $passage, $term"),
-        ("judge", "$Query $passage", "found $Query; this prompt is given"),
+        ("judge", "$query $pasage $text", "found $pasage, $text; wanted only $domain, $passage, $query"),
+        ("grade_4", "$query -> $passage", "found $query; wanted only $passage, $term"),
+        ("judge", "$Query $passage", "found $Query; wanted only"),
         ("judge", "$query costs 5 $: $passage", "a dollar sign stands alone; write $$ for a dollar sign"),
         ("judge", "$5 $query $passage", "a dollar sign stands alone; write $$ for a dollar sign"),
         ("judge", "", "is empty"),

@@ -15,17 +15,17 @@ from multigrain.records import Document, Pair
 from multigrain.terminal import say
 
 Judgement = tuple[int | None, str, str, int]
-"""The line on which it stands, query, document and grade."""
+"""Line number (None if unknown), query id, document id and grade."""
 OWN = "the query itself"
-"""The source of a pair whose positive is its own query, as a document of the corpus (as in ArguAna and Quora)."""
+"""Source of a pair whose positive is the query itself, a document of the corpus (as in ArguAna and Quora)."""
 
 
 @dataclass(frozen=True)
 class RetrievalTask:
     """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant).
 
-    The documents may be more than fit into memory: they are iterated over, each time anew. `own` names for a query
-    the document that is the query itself, which is not ranked.
+    The documents may not fit into memory, so each iteration reads them again. `own` maps a query to the document that
+    is the query itself; that document is not ranked.
     """
 
     name: str
@@ -37,7 +37,7 @@ class RetrievalTask:
 
 @dataclass(frozen=True)
 class BeirDocuments:
-    """The corpus of a folder, read whenever it is iterated over."""
+    """The corpus of a folder; each iteration reads it again."""
 
     folder: Path
 
@@ -46,7 +46,7 @@ class BeirDocuments:
 
 
 def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
-    """Yield the documents, and the text of each without its title; empty documents are left out.
+    """Yield each document with its text without the title; skip empty documents.
 
     The text to embed is title + space + text.
     """
@@ -56,7 +56,7 @@ def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
         id = text_field(fields, "_id", path, line)
         key = exact_key(id)
         if key in ids:
-            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
+            raise DataError(path, f'the id "{id}" appears a second time; ids must be unique.', line)
         title = optional_text(fields, "title", path, line)
         text = optional_text(fields, "text", path, line)
         if whole := titled(title, text):
@@ -65,10 +65,10 @@ def read_beir_passages(folder: Path) -> Iterator[tuple[Document, str]]:
 
 
 def read_beir_task(folder: Path, split: str) -> RetrievalTask:
-    """Read the queries for which the split's qrels name a relevant document, with the whole corpus.
+    """Read the queries that have a relevant document in the split's qrels, and the whole corpus.
 
     Raises:
-        DataError: a file is missing, or see `judged`.
+        DataError: a file is missing; see also `judged`.
     """
     _find(folder, "corpus.jsonl")
     qrels = folder / "qrels" / f"{split}.tsv"
@@ -78,14 +78,14 @@ def read_beir_task(folder: Path, split: str) -> RetrievalTask:
 
 
 def _read_queries(folder: Path) -> dict[str, str]:
-    """Read the queries that have a text."""
+    """Return the queries that have a text."""
     path = _find(folder, "queries.jsonl")
     texts: dict[str, str] = {}
     for line, fields in read_objects(path):
         id = text_field(fields, "_id", path, line)
         if id in texts:
-            raise DataError(path, f'the id "{id}" appears a second time; ids must differ.', line)
-        read = optional_text if "text" in fields else text_field  # which says that there is no such field
+            raise DataError(path, f'the id "{id}" appears a second time; ids must be unique.', line)
+        read = optional_text if "text" in fields else text_field  # text_field reports the missing field
         texts[id] = read(fields, "text", path, line).strip()
     return {id: text for id, text in texts.items() if text}
 
@@ -97,24 +97,24 @@ def judged(
     queries: Mapping[str, str],
     documents: Iterable[Document],
 ) -> RetrievalTask:
-    """Return the task of the queries that have a relevant document.
+    """Return a task with all queries that have a relevant document.
 
-    Judgements of what is not there are left out, and a message says so.
+    Judgements of a missing query or document are left out, with a message.
 
     Args:
-        name: of the task.
-        where: the judgements come from, for messages.
-        judgements: what was found relevant to what.
-        queries: text by id.
+        name: name of the task.
+        where: origin of the judgements, for messages.
+        judgements: relevance of documents to queries.
+        queries: query texts by id.
         documents: the corpus.
 
     Raises:
-        DataError: the judgements contradict themselves, or no query has a relevant document.
+        DataError: two judgements contradict each other, or no query has a relevant document.
     """
     relevance: dict[str, dict[str, int]] = {}
     for line, query, document, grade in judgements:
         if relevance.setdefault(query, {}).setdefault(document, grade) != grade:
-            raise DataError(where, f'query "{query}" and document "{document}" were judged otherwise before.', line)
+            raise DataError(where, f'query "{query}" and document "{document}" have two grades; wanted one.', line)
     missing = {document for found in relevance.values() for document in found}
     for known in documents:
         missing.discard(known.id)
@@ -128,33 +128,33 @@ def judged(
     if not relevant:
         raise DataError(where, f"no query has a relevant document{dangling and f'; {dangling}'}.")
     if dangling:
-        say(f"  {where}: {dangling}: left out")
+        say(f"  {where}: {dangling}; these are left out")
     return RetrievalTask(name, {query: queries[query] for query in relevant}, documents, relevant)
 
 
 def _dangling(relevance: dict[str, dict[str, int]], queries: Mapping[str, str], missing: set[str]) -> str:
-    """Return what to say of the judgements whose query or document is not there; nothing if there are none."""
+    """Return a message about judgements whose query or document is missing; empty if there are none."""
     pairs = [(query, document) for query, found in relevance.items() for document in found]
     lost = [(query, document) for query, document in pairs if query not in queries or document in missing]
     if not lost:
         return ""
     query, document = lost[0]
     what = f'document "{document}"' if query in queries else f'query "{query}"'
-    return f"{len(lost)} of {len(pairs)} judgements name a query or a document that is empty or not there, as {what}"
+    return f"{len(lost)} of {len(pairs)} judgements name a query or document that is empty or missing, such as {what}"
 
 
 def own_ids(relevance: dict[str, dict[str, int]]) -> dict[str, str]:
-    """Return for each query the id of the document that is the query itself: its own, as in BEIR and mteb.
+    """Map each query to the document that is the query itself: the one with the same id, as in BEIR and mteb.
 
-    Where a document of the query's id is judged relevant, the ids only happen to be the same.
+    If that document is judged relevant, the query is left out: the ids are the same by coincidence.
     """
     return {query: query for query, judged in relevance.items() if judged.get(query, 0) <= 0}
 
 
 def own_pairs(task: RetrievalTask, folder: Path | None = None) -> Sequence[Pair]:
-    """Return the queries that are documents of the corpus, each with that document; their source is `OWN`.
+    """Return a pair for each query that is itself a document of the corpus; the source is `OWN`.
 
-    They lie in a temporary file, see `RecordFile`.
+    The pairs are kept in a temporary file, see `RecordFile`.
     """
     own = (document for document in task.documents if document.id in task.own) if task.own else ()
     return RecordFile(Pair, (Pair(f"{d.id}/{d.id}", task.queries[d.id], d.text, OWN) for d in own), folder)
@@ -186,7 +186,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_qrels(path: Path) -> Iterator[Judgement]:
-    """Read BEIR's three columns, separated by tabs, or TREC's four (query, 0, document, grade), by tabs or spaces."""
+    """Read BEIR's three tab-separated columns, or TREC's four (query, 0, document, grade), with tabs or spaces."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

@@ -1,23 +1,23 @@
-"""A corpus in portions that fit into the memory."""
+"""Cut a corpus into blocks that fit into memory."""
 
 from collections.abc import Iterable, Iterator
 
 from multigrain.records import Document
 
 CHARACTERS = 2**25
-"""Characters of a block from which on it ends, however few its documents."""
+"""Characters at which a block ends, however few documents it has."""
 
 
 def blocks(
     documents: Iterable[Document], most: int, characters: int = CHARACTERS, first: int | None = None
 ) -> Iterator[list[Document]]:
-    """Yield the documents in blocks of `most`, or of fewer where they are long.
+    """Yield the documents in blocks of `most`, or fewer if they are long.
 
     Args:
-        documents: read once.
-        most: documents of a block.
-        characters: of a block, from which on it ends.
-        first: documents of the first block, where it is shorter; each that follows is up to twice as long.
+        documents: the corpus, read once.
+        most: most documents of a block.
+        characters: characters at which a block ends.
+        first: documents of the first block, if fewer than `most`; each later block is up to twice as long.
     """
     block: list[Document] = []
     size, length = most if first is None else min(first, most), 0

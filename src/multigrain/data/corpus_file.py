@@ -1,4 +1,4 @@
-"""The corpus of a run folder: a file of documents, of which one at a time is in memory."""
+"""The corpus of a run folder: a file of documents, read one at a time."""
 
 import json
 from array import array
@@ -13,15 +13,15 @@ from multigrain.records import Document
 
 
 class Corpus(Sequence[Document]):
-    """The documents of a JSON-lines file that multigrain wrote, in its order.
+    """The documents of a JSON-lines file that multigrain wrote, in file order.
 
-    Iterating reads the file from its beginning; an index reads one line. In memory is where each line begins.
+    Iterating reads the file from its start; indexing reads one line. Memory holds only the offset of each line.
 
     Args:
         path: the file.
 
     Raises:
-        DataError: where the documents are read, if the file is another one by then.
+        DataError: on reading, if the file has changed since.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Corpus(Sequence[Document]):
             return Document(**json.loads(file.readline()))
 
     def texts(self, numbers: Iterable[int]) -> list[str]:
-        """Return the texts of the documents of these numbers, in their order."""
+        """Return the texts of the documents with these numbers, in the order of the numbers."""
         self._require_unchanged()
         with self._path.open("rb") as file:
             texts = []
@@ -68,5 +68,5 @@ class Corpus(Sequence[Document]):
     def _require_unchanged(self) -> None:
         if state_of(self._path) != self._state:
             raise DataError(
-                self._path, "changed while it was read. Let nobody write to it, then give the same command again."
+                self._path, "changed while it was read. Stop what writes to it, then run the same command again."
             )

@@ -1,4 +1,4 @@
-"""The documents of a run: each text of the corpus once, marked by who may look at it."""
+"""The documents of a run: each distinct text of the corpus once, marked with its split."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,18 +9,17 @@ from multigrain.records import Document, identity
 
 @dataclass(frozen=True)
 class Documents:
-    """The corpus: each distinct text once, marked by who may look at it.
+    """The corpus: each distinct text once, marked with its split.
 
-    It may be larger than the memory: the texts are read anew whenever it is iterated, and only some 30 bytes of each
-    are kept meanwhile.
+    The corpus may be larger than memory: each iteration reads the texts again and keeps about 30 bytes of each.
     """
 
     read: Callable[[], Iterable[Document]]
     held_out: KeyTable | frozenset[int]
-    """The `text_key` of the texts that are held out."""
+    """The `text_key` of each held-out text."""
     count: int
     check: Callable[[], None] | None = None
-    """Called at the end of each reading: raises a `DataError` if something else was read than before."""
+    """Called at the end of each iteration; raises a `DataError` if the input has changed."""
 
     def __len__(self) -> int:
         return self.count
@@ -33,7 +32,7 @@ class Documents:
 
 
 def distinct_texts(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:
-    """Yield (identity, document) of each text once; ids that different texts share are told apart by a number."""
+    """Yield (identity, document) once for each distinct text; number the ids that different texts share."""
     texts, ids = KeyTable(), KeyTable()
     for document in documents:
         key = identity(document.text)

@@ -1,9 +1,10 @@
-"""Mined candidates that grading has dropped: references to documents, with rule and value, in Parquet.
+"""Mined candidates that grading dropped, in Parquet: references to documents, with rule and value.
 
-One row a candidate, by pair: `pair`, `document`, `grade` and `method` as in `multigrain.data.mined_candidates`, then
+One row for each candidate, sorted by pair: `pair`, `document`, `grade` and `method` as in
+`multigrain.data.mined_candidates`, then
 
-    rule    why it was dropped
-    value   what broke the rule
+    rule    the rule that dropped it
+    value   the value that broke the rule
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from multigrain.errors import DataError
 from multigrain.files import atomic_file
 
 ROWS = 2**16
-"""Rows of a group, which is read as a whole."""
+"""Rows of a row group, which is read as a whole."""
 _SCHEMA = pa.schema(
     [
         ("pair", pa.int32()),
@@ -34,13 +35,13 @@ _SCHEMA = pa.schema(
 
 
 class DroppedWriter:
-    """Writes dropped candidates, `ROWS` of them at a time; see `dropped_writer`."""
+    """Writes dropped candidates, `ROWS` at a time; see `dropped_writer`."""
 
     def __init__(self, writer: Any) -> None:
         self._writer, self._waiting = writer, _SCHEMA.empty_table()
 
     def write(self, first: int, mined: Mined, dropped: Sequence[DroppedMined]) -> None:
-        """Append the rows of `mined` that were dropped; `first` is the number of the pair that its pairs count from."""
+        """Append the dropped rows of `mined`; `first` is added to its pair numbers."""
         if not dropped:
             return
         rows = np.concatenate([each.row for each in dropped])
@@ -56,19 +57,19 @@ class DroppedWriter:
             "value": np.concatenate([each.value for each in dropped])[order].astype(np.float32),
         }
         self._waiting = pa.concat_tables([self._waiting, pa.table(columns, schema=_SCHEMA)])
-        while len(self._waiting) >= ROWS:  # groups of one length, however many rows come at a time
+        while len(self._waiting) >= ROWS:  # groups of equal length, however many rows come at a time
             self._writer.write_table(self._waiting[:ROWS])
             self._waiting = self._waiting[ROWS:]
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         if len(self._waiting):
             self._writer.write_table(self._waiting)
 
 
 @contextmanager
 def dropped_writer(path: Path) -> Iterator[DroppedWriter]:
-    """Give a writer of the file `path`; a reader sees all of the old file or all of the new one."""
+    """Open a writer for the file `path`; readers see either the whole old file or the whole new one."""
     with atomic_file(path) as file, pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
         dropped = DroppedWriter(writer)
         yield dropped
@@ -76,7 +77,7 @@ def dropped_writer(path: Path) -> Iterator[DroppedWriter]:
 
 
 def read_dropped(path: Path, pair: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file, or those of one pair, as dictionaries.
+    """Yield the rows of a file as dictionaries, or only those of one pair.
 
     Raises:
         DataError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Check a field of a row: whether it is there, whether it is text, and what to say if not."""
+"""Check that a field of a row is present and holds text, and word the error message if not."""
 
 import json
 import math
@@ -8,20 +8,20 @@ from typing import Any
 from multigrain.errors import DataError
 
 MOST_NAMES = 20
-"""Fields that a message lists."""
+"""Most field names that a message lists."""
 EXACT = 2**53
-"""Above it several whole numbers become the same float."""
+"""Above this, different whole numbers become the same float."""
 
 
 def is_absent(value: Any) -> bool:
-    """Return whether a field holds nothing: null, or NaN, which is what tables have in an empty cell."""
+    """Return whether a field is empty: null, or NaN, which tables use for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def whole(value: Any) -> Any:
-    """Return the value, but a float that is a whole number as an int.
+    """Return the value, with a float that is a whole number turned into an int.
 
-    Tables turn whole numbers into floats where the column has an empty cell.
+    Tables store whole numbers as floats if the column has an empty cell.
 
     >>> whole(3.0), whole(0.5), whole("3.0")
     (3, 0.5, '3.0')
@@ -31,10 +31,10 @@ def whole(value: Any) -> Any:
 
 
 def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int | None = None) -> str:
-    """Return the field as text, which is empty where the field is absent.
+    """Return the field as text; empty if the field is absent.
 
     Raises:
-        DataError: the field holds something else.
+        DataError: the field holds something other than text.
     """
     value = fields.get(key)
     if is_absent(value):
@@ -45,7 +45,7 @@ def optional_text(fields: dict[str, Any], key: str, where: str | Path, line: int
 
 
 def names_of(fields: dict[str, Any]) -> str:
-    """Return the names of the fields, as a message lists them."""
+    """Return the field names as a message lists them."""
     named = ", ".join(f'"{name}"' for name in list(fields)[:MOST_NAMES]) or "none"
     return f"{named} and {len(fields) - MOST_NAMES} more" if len(fields) > MOST_NAMES else named
 
@@ -67,5 +67,5 @@ def text_field(fields: dict[str, Any], key: str, path: Path, line: int) -> str:
 
 
 def no_text(key: str, value: Any) -> str:
-    """Return the message about a field that holds something else than text."""
+    """Return the message about a field that holds something other than text."""
     return f'field "{key}" is {json.dumps(value, default=str)[:40]}; wanted text, in quotes.'

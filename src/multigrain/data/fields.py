@@ -1,4 +1,4 @@
-"""The fields of a row, each checked: texts, lists of texts, passages, labels, ids."""
+"""Read and check the fields of a row: texts, lists of texts, passages, labels, ids."""
 
 import json
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from multigrain.errors import DataError
 from multigrain.records import GRADES, Source, encodable
 
 GIVEN_GRADE = GRADES[-1]
-"""What a given negative counts as before it is judged: people keep the hard ones."""
+"""Grade of a given negative until it is judged: people keep the hard ones."""
 ID_NAMES = ("id", "_id", "query_id", "docid")
 
-BY_ROWS = 'wanted one object a row, as pandas writes them with to_json(FILE, orient="records", lines=True).'
+BY_ROWS = 'wanted one object per row, as pandas writes with to_json(FILE, orient="records", lines=True).'
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A text that a file gives as a negative. It may be blank: whoever puts pairs together leaves those out."""
+    """A negative given in a file. Its text may be blank; blank ones are left out when pairs are built."""
 
     text: str
     grade: int = GIVEN_GRADE
@@ -26,10 +26,10 @@ class Given:
 
 
 def text_of(row: Row, name: str, value: Any) -> str:
-    """Return the value of a field, or of an item of it, as text that is not blank.
+    """Return the value of a field, or of an item of it, as non-blank text.
 
     Raises:
-        DataError: it is anything else, or the row has no such field.
+        DataError: the value is blank or not text, or the row has no such field.
     """
     if name not in row.fields:
         raise DataError(row.where, f'no field "{name}"; fields found: {names_of(row.fields)}.')
@@ -41,17 +41,17 @@ def text_of(row: Row, name: str, value: Any) -> str:
 
 
 def refuse_columns(row: Row, name: str) -> None:
-    """Do not take a whole table, written column by column, for a row.
+    """Refuse a whole table, written column by column, in place of a row.
 
     Raises:
-        DataError: the field, which is to hold one text, holds many values.
+        DataError: the field holds many values instead of one text.
     """
     if isinstance(row.fields.get(name), list | dict):
-        raise DataError(row.where, f'field "{name}" holds many values, as a table by columns has them; {BY_ROWS}')
+        raise DataError(row.where, f'field "{name}" holds many values, as in a table by columns; {BY_ROWS}')
 
 
 def texts_of(row: Row, name: str) -> list[str]:
-    """Return the text, or the texts, of a field."""
+    """Return the text or texts of a field as a list."""
     value = row.fields.get(name)
     if value == []:
         raise DataError(row.where, f'field "{name}" is empty; wanted text.')
@@ -81,18 +81,18 @@ def _negative(row: Row, name: str, item: Any) -> Given:
 
 
 def text_or_blank(row: Row, name: str, value: Any) -> str:
-    """Return the text as `text_of` does, but an empty one where the field holds nothing."""
+    """Return the text as `text_of` does, or an empty text if the field is empty."""
     is_blank = is_absent(value) or (isinstance(value, str) and not value.strip())
     return "" if is_blank else text_of(row, name, value)
 
 
 def passages_of(row: Row, name: str) -> list[tuple[str | None, str]]:
-    """Return document id and text of each passage, its title before it; blank where the passage has no text."""
+    """Return (document id, title and text) of each passage; blank if the passage has no text."""
     passages = row.fields.get(name)
     if is_absent(passages):
         return []
     if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
-        raise DataError(row.where, f'field "{name}" is no list of passages; wanted [{{"docid", "title", "text"}}].')
+        raise DataError(row.where, f'field "{name}" is not a list of passages; wanted [{{"docid", "title", "text"}}].')
     return [(_named(row, "docid", passage.get("docid")), _text_of_passage(row, passage)) for passage in passages]
 
 
@@ -103,19 +103,19 @@ def _text_of_passage(row: Row, passage: dict[str, Any]) -> str:
 
 
 def titled(title: str, text: str) -> str:
-    """Return the text with its title before it, which is what is embedded."""
+    """Return the title followed by the text, the form that is embedded."""
     return f"{title} {text}".strip()
 
 
 def labels_of(row: Row, count: int) -> list[bool]:
-    """Return for each of the texts whether it is a positive."""
+    """Return whether each of the texts is a positive."""
     name = next((name for name in ("labels", "label", "scores") if name in row.fields), "label")
     if name == "scores":
         return [index == 0 for index in range(count)]
     value = row.fields.get(name)
     labels = value if isinstance(value, list) else [value]
     if wrong := [label for label in labels if label not in (0, 1)]:
-        wanted = "wanted 1 (positive) or 0 (negative). If it names a class of texts, call the field group."
+        wanted = "wanted 1 (positive) or 0 (negative). If it names a class of texts, rename the field to group."
         raise DataError(row.where, f'field "{name}" holds {wrong[0]!r}; {wanted}')
     if len(labels) != count:
         raise DataError(row.where, f"{count} texts and {len(labels)} labels; wanted a label for each text.")
@@ -123,14 +123,14 @@ def labels_of(row: Row, count: int) -> list[bool]:
 
 
 def has_empty_label(fields: dict[str, Any]) -> bool:
-    """Return whether there is a field for a label, and nothing in it."""
+    """Return whether the row has a label field that is empty."""
     value = _label(fields)
     is_empty = is_absent(value) or (isinstance(value, str) and not value.strip())
     return is_empty and bool(fields.keys() & {"label", "labels"})
 
 
 def is_named(fields: dict[str, Any]) -> bool:
-    """Return whether the label names a class, such as an intent, and so a group; a number may be a score."""
+    """Return whether the label names a class, such as an intent. It is then a group; a number may be a score."""
     value = _label(fields)
     return isinstance(value, str) and bool(value.strip()) and not _is_number(value)
 
@@ -148,7 +148,7 @@ def _is_number(text: str) -> bool:
 
 
 def group_of(row: Row) -> str | None:
-    """Return the group under its own name, or as a label that is a name; None where the row has none."""
+    """Return the group, from its own field or from a label that names a class; None if the row has none."""
     named = _label(row.fields) if is_named(row.fields) else None
     value = whole(row.fields.get("group", named))
     if is_absent(value):
@@ -159,7 +159,7 @@ def group_of(row: Row) -> str | None:
 
 
 def id_of(row: Row) -> str | None:
-    """Return the id under one of its names, or None where the row has none (it is then named by its number)."""
+    """Return the id, from one of `ID_NAMES`, or None if the row has none (its number is then the id)."""
     for name in ID_NAMES:
         id = row.fields.get(name)
         if not is_absent(id):
@@ -178,6 +178,6 @@ def _named(row: Row, name: str, id: Any) -> str | None:
 
 
 def optional_of(row: Row, name: str) -> str | None:
-    """Return the field as text, or None where the row has none."""
+    """Return the field as text, or None if the row has none."""
     text = optional_text(row.fields, name, row.where)
     return encodable(text) if text else None

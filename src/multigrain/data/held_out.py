@@ -15,11 +15,11 @@ from multigrain.records import Document, Pair
 from multigrain.terminal import say
 
 LARGEST_CHAIN = 100
-"""Pairs that are kept together because of queries that nearly equal each other; more are made by a template."""
+"""Most pairs that are kept together for nearly equal queries; larger groups come from a template."""
 FEWEST_DEV, MOST_DEV = 200, 500
-"""Pairs by which choices are made: see `split_dev`."""
+"""Fewest and most pairs of the dev part, see `split_dev`."""
 SHOWN = 80
-"""Characters of a text in a message."""
+"""Characters of a text that a message shows."""
 
 
 def split_by_share(
@@ -27,8 +27,11 @@ def split_by_share(
 ) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Hold out about `share` of the pairs, never more. Pairs that share a query or a positive stay on one side.
 
-    So do pairs whose queries nearly equal each other, as far as they are few; how much of that stays on both sides is
-    said, if `tells`. Of groups of every size about the same share is held out.
+    So do pairs with nearly equal queries, unless there are too many (`LARGEST_CHAIN`). If `tells`, a message counts
+    nearly equal queries that end up on both sides. About the same share of groups of every size is held out.
+
+    Returns:
+        The training pairs and the held-out pairs.
 
     Raises:
         DataError: no pair is left to train on.
@@ -45,10 +48,10 @@ def split_by_share(
 
 
 def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Part about `share` of the training pairs from the others, for choices; pairs that share a text stay together.
+    """Split about `share` of the training pairs off as a dev part; pairs that share a text stay together.
 
-    They are at most `MOST_DEV`, for more decide little more. Where they would be fewer than `FEWEST_DEV` none are
-    taken: so few decide nothing, and training wants them more.
+    The dev part has at most `MOST_DEV` pairs, since more add little to a choice. If it would have fewer than
+    `FEWEST_DEV`, it stays empty: a smaller one decides nothing, and training needs the pairs more.
     """
     budget = min(share * len(pairs), MOST_DEV)
     if budget < FEWEST_DEV:
@@ -61,8 +64,8 @@ def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[
 def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:
     """Draw groups with at most `budget` pairs in all.
 
-    Large groups are drawn first, and then as many smaller ones as bring the rest.
-    How many are drawn of a size is rounded at random, so that a group's chance is the same whatever its size.
+    Large groups are drawn first, and smaller ones fill the rest. The number drawn of each size is rounded at random,
+    so that every group has the same chance, whatever its size.
     """
     names, counts = np.unique(groups, return_counts=True)
     order, draw = list(range(len(names))), random.Random(seed)
@@ -85,9 +88,9 @@ def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:
 
 
 def _connected(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], most: float) -> Numbers:
-    """Return (pairs,) the group of each, so that a query or a positive lies wholly in one group.
+    """Return the group of each pair, (pairs,), such that no query or positive is in two groups.
 
-    Groups whose queries nearly equal each other are one too, unless that has more than `most` pairs.
+    Groups with nearly equal queries are merged, unless the result has more than `most` pairs.
     """
     parent = array("q", range(len(pairs)))
 
@@ -116,8 +119,8 @@ def split_by_source(pairs: Sequence[Pair], sources: list[str]) -> tuple[Sequence
     """Hold out whole sources.
 
     Raises:
-        ConfigError: a source is not there, or none is left to train on.
-        DataError: a query of theirs stands in another source too.
+        ConfigError: a source does not exist, or none is left to train on.
+        DataError: a held-out query is also in another source.
     """
     present = {pair.source for pair in pairs}
     if unknown := [source for source in sources if source not in present]:
@@ -139,10 +142,10 @@ def split_by_source(pairs: Sequence[Pair], sources: list[str]) -> tuple[Sequence
 
 
 def _refuse_leaks(train: Sequence[Pair], test: Sequence[Pair]) -> None:
-    """Refuse sources of which a query stands in another source too.
+    """Check that no held-out query is also a training query.
 
     Raises:
-        DataError: names the first.
+        DataError: some are; the message names the first.
     """
     queries = KeyTable()
     for number, pair in enumerate(test):
@@ -154,25 +157,25 @@ def _refuse_leaks(train: Sequence[Pair], test: Sequence[Pair]) -> None:
         raise DataError(
             "data.held_out",
             f"{len(leaks)} held-out queries are also in training (first: {held_out.query!r}, pair {held_out.id} of "
-            f"{held_out.source} and pair {trained.id} of {trained.source}). Take them out of one of the sources.",
+            f"{held_out.source} and pair {trained.id} of {trained.source}). Remove them from one of the sources.",
         )
 
 
 def require_groups(texts: Iterable[Pair | Document], count: int, name: str, source: str) -> None:
-    """Make sure that there are texts of two groups, if there are two texts.
+    """Check that two or more texts are not all of one group.
 
     Args:
-        texts: what is trained on.
-        count: how many they are.
-        name: what they are, for messages.
-        source: where they come from, for messages.
+        texts: training texts.
+        count: number of texts.
+        name: what to call them in messages.
+        source: their origin, for messages.
 
     Raises:
-        DataError: all are of one group.
+        DataError: all texts are of one group.
     """
     rest = iter(texts)
     group = first.group if (first := next(rest, None)) else None
     if count > 1 and group and all(text.group == group for text in rest):
         found = f"all {count} {name} are of one group ({json.dumps(group[:SHOWN], ensure_ascii=False)})"
-        fault = "texts of one group are never negatives of each other, so no two can stand in one batch"
-        raise DataError(source, f"{found}: {fault}. Give {name} of other groups too, or leave the groups out.")
+        fault = "texts of one group are never negatives of each other, so no two can share a batch"
+        raise DataError(source, f"{found}: {fault}. Add {name} of other groups, or remove the groups.")

@@ -1,8 +1,9 @@
-"""One JSON object with queries, corpus and judgements, as LlamaIndex and sentence-transformers' evaluator have them.
+"""One JSON object with queries, corpus and judgements, as in LlamaIndex and sentence-transformers' evaluator.
 
     {"queries": {id: text}, "corpus": {id: text}, "relevant_docs": {query: [document, ...]}}
 
-A document may be {"title", "text"}; judgements may be called "qrels", and be {query: {document: grade}}.
+A document may also be {"title", "text"}. The judgements may be called "qrels" and may hold grades:
+{query: {document: grade}}.
 """
 
 import json
@@ -27,7 +28,7 @@ def is_bundle(fields: dict[str, Any]) -> bool:
 
 
 def find_bundle(path: Path) -> Row | None:
-    """Return the row of the bundle, if the file holds one."""
+    """Return the row of the bundle; None if the file holds none."""
     first = next(read_rows(path), None)
     return first if first is not None and is_bundle(first.fields) else None
 
@@ -36,7 +37,7 @@ def bundle_pairs(row: Row, path: Path, folder: Path | None = None) -> Sequence[P
     """Return one pair for each query and relevant document; see `pairs_of`.
 
     Raises:
-        DataError: a text or judgement is none, or see `judged`.
+        DataError: a text or judgement is malformed; see also `judged`.
     """
     texts = row.fields["queries"]
     queries = {id: text for id in texts if (text := optional_text(texts, id, f"{row.where}, queries").strip())}
@@ -45,10 +46,10 @@ def bundle_pairs(row: Row, path: Path, folder: Path | None = None) -> Sequence[P
 
 
 def bundle_passages(row: Row) -> Iterator[tuple[Document, str]]:
-    """Yield the documents, and the text of each without its title; empty ones are left out.
+    """Yield each document with its text without the title; skip empty documents.
 
     Raises:
-        DataError: something else than a text is in the place of one.
+        DataError: a title or text is something other than text.
     """
     for id, found in row.fields["corpus"].items():
         fields = found if isinstance(found, dict) else {"text": found}
@@ -66,6 +67,6 @@ def _judgements(row: Row) -> Iterator[Judgement]:
         for document in map(whole, ids):
             grade = whole(found[document]) if isinstance(found, dict) else 1
             if not isinstance(document, str | int) or type(grade) is not int:
-                wanted = "a list of the ids of documents, or whole numbers by id"
+                wanted = "a list of document ids, or whole numbers by document id"
                 raise DataError(row.where, f'"{name}" of query "{query}" is {json.dumps(found)[:40]}; wanted {wanted}.')
             yield None, query, str(document), grade

@@ -1,4 +1,4 @@
-"""Read JSON lines, with file and line in every message."""
+"""Read and write JSON lines; every error message names file and line."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from multigrain.files import to_line, write_objects
 from multigrain.records import Candidate, Document, GradedTuple, Pair, Record, to_json, tuple_from_json
 
 LARGEST_WHOLE = 2**30
-"""Bytes of a file that is read whole, because it is no JSON lines."""
+"""Largest file, in bytes, that is read as a whole because it is not JSON lines."""
 TABLES = {
     ".csv": "read_csv('{}')",
     ".tsv": r"read_csv('{}', sep='\t')",
@@ -26,20 +26,20 @@ TABLES = {
     ".feather": "read_feather('{}')",
     ".parquet": "read_parquet('{}')",
 }
-"""How pandas reads what is no JSON, by the end of the name."""
-JSON_LINES = 'Give a file of JSON lines: one object a line, such as {"query": "...", "positive": "..."}.'
+"""How pandas reads files that are not JSON, by suffix."""
+JSON_LINES = 'Give a file of JSON lines: one object per line, such as {"query": "...", "positive": "..."}.'
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for each object of a file; gzipped where the name ends in `.gz`.
+    """Yield (line number, object) for each object of a file, gzipped if its name ends in `.gz`.
 
-    JSON lines are read one at a time; blank lines are skipped. An array of objects, or objects that go over several
-    lines, are read whole.
+    JSON lines are read one at a time; blank lines are skipped. A file with an array of objects, or with objects that
+    span several lines, is read as a whole.
 
     Raises:
-        DataError: the file is missing, not UTF-8 or no JSON, or holds something else than objects.
+        DataError: the file is missing, not UTF-8 or not JSON, or holds something other than objects.
     """
     if _head(path).startswith(b"["):
         yield from _spread(path)
@@ -57,7 +57,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_objects_with(path: Path, field: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) where a field is a text, of a file that multigrain wrote; no other line is parsed.
+    """Yield (line number, object) where the field equals the text, from a file that multigrain wrote.
+
+    Lines without the text are not parsed.
 
     Raises:
         DataError: see `read_objects`.
@@ -74,7 +76,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
 
 
 class PairFile:
-    """The pairs of a file that multigrain wrote; each iteration reads it from its beginning."""
+    """The pairs of a file that multigrain wrote; each iteration reads it from its start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,30 +99,30 @@ def read_tuples(path: Path) -> Iterator[GradedTuple]:
     """Yield the graded tuples of a file that multigrain wrote, one by one.
 
     Raises:
-        DataError: a line holds no graded tuple, or see `read_objects`.
+        DataError: a line is not a graded tuple; see also `read_objects`.
     """
     for line, fields in read_objects(path):
         try:
             yield tuple_from_json({key: value for key, value in fields.items() if not is_absent(value)})
         except KeyError as error:
             raise DataError(
-                path, f"is no graded tuple (no field {error}). Make the file again by grade.", line
+                path, f"is not a graded tuple (no field {error}). Run the stage grade again.", line
             ) from None
         except (TypeError, ValueError) as error:
             found = str(error).replace("GradedTuple.__init__()", "it").replace("Negative.__init__()", "a negative")
-            raise DataError(path, f"is no graded tuple ({found}). Make the file again by grade.", line) from None
+            raise DataError(path, f"is not a graded tuple ({found}). Run the stage grade again.", line) from None
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write one record a line, atomically; return how many."""
+    """Write one record per line, atomically; return the number of records."""
     return write_objects(path, (to_json(record) for record in records))
 
 
 def _head(path: Path) -> bytes:
-    """Return the first bytes of a file that may hold JSON, without the white space before them.
+    """Return the first bytes of a file, without leading white space.
 
     Raises:
-        DataError: it is a table, or no JSON begins like that.
+        DataError: the file is a table, or does not begin like JSON.
     """
     with _opened(path) as file:
         head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -132,12 +134,12 @@ def _head(path: Path) -> bytes:
         raise DataError(path, f"a {kind} file; wanted JSON lines. Convert it: {convert}")
     if head[:1] not in (b"", b"[", b"{") and head[:2] not in UTF_16:
         found = head.splitlines()[0][:40].decode(errors="replace")
-        raise DataError(path, f"begins with {found!r}, which is no JSON object. {JSON_LINES}")
+        raise DataError(path, f"begins with {found!r}, which is not a JSON object. {JSON_LINES}")
     return head
 
 
 def _quotable(path: Path) -> str:
-    """Return the path as it may stand between single quotes of Python within double quotes of the shell."""
+    """Return the path, escaped for single quotes of Python within double quotes of the shell."""
     return re.sub("""["'$`]""", r"\\\g<0>", path.as_posix())
 
 
@@ -152,7 +154,7 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(path, f"is not a whole gzip file ({error}).") from None
+        raise DataError(path, f"is not a complete gzip file ({error}).") from None
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}. Give the path of a JSON-lines file.") from None
 
@@ -175,7 +177,7 @@ def _is_json(text: str) -> bool:
 
 
 def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (first line, object) for each object of an array, or for objects that go over several lines."""
+    """Yield (first line, object) for the objects of an array, or for objects that span several lines."""
     text = _whole(path)
     place = _after(text, 0)
     is_array = text[place] == "["
@@ -187,7 +189,7 @@ def _spread(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             value, place = decoder.raw_decode(text, place)
         except ValueError as error:
             raise DataError(path, _no_json(error), getattr(error, "lineno", line)) from None
-        if is_array and not isinstance(value, dict):  # or each line is an array
+        if is_array and not isinstance(value, dict):  # perhaps each line is an array
             fault = f"found a JSON array that holds {type(value).__name__}; wanted objects. {JSON_LINES}"
             raise DataError(path, fault, line)
         yield line, _fields(value, text[counted:place], path, line)
@@ -202,7 +204,7 @@ def _whole(path: Path) -> str:
         content = file.read(LARGEST_WHOLE + 1)
     if len(content) > LARGEST_WHOLE:
         size = f"{LARGEST_WHOLE / 2**30:g} GiB"
-        raise DataError(path, f"no JSON lines, and larger than the {size} that are read whole. {JSON_LINES}")
+        raise DataError(path, f"not JSON lines, and larger than {size}, the most that is read as a whole. {JSON_LINES}")
     lines = enumerate(content.splitlines(keepends=True), start=1)
     return "".join(_decoded(line, path, number) for number, line in lines)
 
@@ -210,7 +212,7 @@ def _whole(path: Path) -> str:
 def _after(text: str, place: int) -> int:
     """Return where the next value begins."""
     found = _BETWEEN.match(text, place)
-    assert found is not None  # it matches nothing, too
+    assert found is not None  # the pattern also matches the empty string
     return found.end()
 
 
@@ -224,11 +226,11 @@ def _object(text: str, path: Path, number: int) -> dict[str, Any]:
 
 def _no_json(error: ValueError) -> str:
     fault = f"{error.msg}: column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    return f"not JSON ({fault}); wanted one JSON object a line."
+    return f"not JSON ({fault}); wanted one JSON object per line."
 
 
 def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
-    """Return the value, if it is an object; `text` is how it is written."""
+    """Return the value if it is an object; `text` is its JSON text."""
     if not isinstance(value, dict):
         raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
     if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks

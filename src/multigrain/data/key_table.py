@@ -1,4 +1,4 @@
-"""Numbers by key, for millions of keys: what a dict does, in a tenth of its memory."""
+"""A table of numbers by key, for millions of keys, in a tenth of the memory of a dict."""
 
 import hashlib
 from array import array
@@ -8,15 +8,18 @@ import numpy as np
 from multigrain.records import identity
 
 FIRST_BITS = 10
-"""Logarithm of the slots of an empty table."""
+"""Binary logarithm of the number of slots of an empty table."""
 FULL = 0.6
-"""Share of the slots that may be taken."""
+"""Largest share of slots that may be taken."""
 SLACK = 1024
-"""Slots behind the last home, for the keys that are pushed beyond it."""
+"""Slots after the last home slot, for keys that are pushed beyond it."""
 
 
 def text_key(text: str) -> int:
-    """Return half of the `identity` of a text as a number: two of a billion texts share it once in forty trials."""
+    """Return half of the `identity` of a text as a number.
+
+    The probability that any two of a billion texts share it is one in forty.
+    """
     return half(identity(text))
 
 
@@ -26,17 +29,17 @@ def half(identity: bytes) -> int:
 
 
 def exact_key(*parts: str) -> int:
-    """Return 8 bytes as a number that stand for these very texts in this order."""
+    """Return a digest of exactly these texts in this order, 8 bytes as a number."""
     text = parts[0] if len(parts) == 1 else "".join([f"{len(part)} {part}" for part in parts])
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 class KeyTable:
-    """Numbers below 2^32 by keys of 64 random bits, which are digests of texts.
+    """A map from 64-bit digests of texts to numbers below 2^32.
 
-    A hash table with linear probing: the home of a key are its first bits, and the key stands in the first free slot
-    from there on. A key takes 20 to 40 bytes, where a dict with keys of 16 bytes takes 150.
+    This is a hash table with linear probing: the first bits of a key give its home slot, and the key is stored in the
+    first free slot from there on. A key takes 20 to 40 bytes; in a dict with keys of 16 bytes it takes 150.
     """
 
     def __init__(self) -> None:
@@ -50,12 +53,12 @@ class KeyTable:
         return self._keys[self._slot(key)] != 0
 
     def get(self, key: int) -> int | None:
-        """Return the number of the key, or None where it has none."""
+        """Return the number of the key, or None if it is absent."""
         slot = self._slot(key)
         return self._numbers[slot] if self._keys[slot] else None
 
     def setdefault(self, key: int, number: int) -> int:
-        """Return the number of the key; where it has none, it gets this one."""
+        """Return the number of the key; store this one first if the key is absent."""
         slot = self._slot(key)
         if self._keys[slot]:
             return self._numbers[slot]
@@ -66,14 +69,14 @@ class KeyTable:
         return number
 
     def add(self, key: int) -> bool:
-        """Take the key in; return whether it is new."""
+        """Add the key; return whether it is new."""
         before = self._count
         self.setdefault(key, 0)
         return self._count > before
 
     def _slot(self, key: int) -> int:
-        """Return the slot of the key, or the free one in which it would stand."""
-        key = key or 1  # 0 says that a slot is free
+        """Return the slot of the key, or the free slot where it would be stored."""
+        key = key or 1  # 0 marks a free slot
         keys, slot = self._keys, key >> self._shift
         while (found := keys[slot]) and found != key:
             slot += 1
@@ -85,7 +88,7 @@ class KeyTable:
         self._numbers = array("I", bytes(4 * (2**bits + SLACK)))
 
     def _grow(self) -> None:
-        """Double the slots. In the order of the keys, which is that of their homes, none has to look for a free one."""
+        """Double the slots. Sorted keys are in the order of their homes, so no probing is needed."""
         keys, numbers = np.frombuffer(self._keys, dtype=np.uint64), np.frombuffer(self._numbers, dtype=np.uint32)
         taken = np.flatnonzero(keys)
         taken = taken[np.argsort(keys[taken])]

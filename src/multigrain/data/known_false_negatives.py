@@ -1,4 +1,4 @@
-"""Tell the false negatives that the input itself names: texts that answer the query, and texts of its group."""
+"""Find the false negatives that the input itself names: texts that answer the query, and texts of its group."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -12,29 +12,29 @@ from multigrain.data.key_table import half, text_key
 from multigrain.records import Document, Pair, identity
 
 NONE = 0
-"""The class of a pair without a group."""
+"""Group class of a pair without a group."""
 KNOWN_POSITIVE, SAME_GROUP = "known positive", "same group"
 """The rules that drop a candidate."""
 AT_ONCE = 65_536
-"""Texts that are looked at together."""
+"""Texts that are processed at once."""
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
-"""Texts or classes, as 8 bytes each: two of a billion share them once in forty trials."""
+"""Digests of texts or classes, 8 bytes each. The probability that any two of a billion share one is one in forty."""
 
 
 class FalseNegatives:
-    """Tells which texts are no negatives of a pair.
+    """Tells which texts cannot be negatives of a pair.
 
-    What answers a query is a *class* of texts, with the query itself; so is a group. A text is no negative of a pair
-    that has a class in common with it; it may be of many classes. For each text and class 16 bytes are kept, and only
-    of the classes that one of the pairs has, so that memory grows with the pairs and not with their square. Pairs and
-    documents are read when the first text is asked about.
+    A query and the texts that answer it form a *class*; so do the texts of a group. A text may be in many classes. It
+    cannot be a negative of a pair that shares a class with it. Memory holds 16 bytes for each text and class, and only
+    the classes of the pairs, so it grows with the pairs and not with their square. Pairs and documents are read on the
+    first lookup.
 
     Args:
-        pairs: those that negatives are looked for.
-        known: all pairs that say what answers a query; by default the same.
-        documents: the corpus, for the groups that it names; read if a pair has a group.
+        pairs: the pairs that need negatives.
+        known: all pairs that say what answers a query; by default `pairs`.
+        documents: the corpus, for the groups that it names; read only if a pair has a group.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FalseNegatives:
 
     @cached_property
     def _members(self) -> tuple[Keys, Keys]:
-        """The texts in rising order, (n,), and the class of each, (n,)."""
+        """The texts in ascending order, (n,), and the class of each, (n,)."""
         classes_of_all = np.concatenate([np.empty((0, 2), np.uint64), *_in_blocks(self._pairs)])
         has_groups = bool((classes_of_all[:, 1] != NONE).any())
         wanted = np.unique(classes_of_all)
@@ -62,13 +62,13 @@ class FalseNegatives:
         return keys[order], np.concatenate(classes)[order]
 
     def rule(self, pair: Pair, text: str) -> str | None:
-        """Return the rule by which the text is no negative of the pair; None if it may be one."""
+        """Return the rule that bars the text as a negative of the pair; None if it may be one."""
         found = self.classes_of(keys_of([text]))[1].tolist()
         rules = zip(_class_keys(pair), (KNOWN_POSITIVE, SAME_GROUP), strict=True)
         return next((rule for key, rule in rules if key != NONE and key in found), None)
 
     def classes_of(self, texts: Keys) -> tuple[Numbers, Keys]:
-        """Return (hits,) places of texts and (hits,) their classes: one hit for each class of each text.
+        """Return the places of texts, (hits,), and their classes, (hits,): one hit for each class of each text.
 
         Args:
             texts: see `keys_of`.
@@ -83,7 +83,7 @@ class FalseNegatives:
 
 
 def keys_of(texts: Iterable[str]) -> Keys:
-    """Return what stands for each text where `folded` texts are compared: (texts,)."""
+    """Return the `text_key` of each text, (texts,), by which `folded` texts are compared."""
     return np.array([text_key(text) for text in texts], dtype=np.uint64)
 
 
@@ -111,7 +111,7 @@ def _class_of_group(group: str) -> int:
 
 
 def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
-    """Yield (text, its class): queries and positives by query, and both by group."""
+    """Yield (text, class): each query and positive with the class of the query, and with that of the group."""
     for pair in pairs:
         query = identity(pair.query)
         own, positive = half(query), text_key(pair.positive)

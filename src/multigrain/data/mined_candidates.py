@@ -1,17 +1,17 @@
-"""Mined candidates: references to documents of the corpus, and what mining has measured of them, in Parquet.
+"""Mined candidates in Parquet: references to documents of the corpus, with the measurements of mining.
 
-One row a candidate, by pair:
+One row for each candidate, sorted by pair:
 
-    pair          number of its line in data/train.jsonl, from 0
-    document      number of its line in data/corpus.jsonl, from 0
-    grade         the grade that it was mined for
+    pair          number of the pair's line in data/train.jsonl, from 0
+    document      number of the document's line in data/corpus.jsonl, from 0
+    grade         the grade it was mined for
     method        how it was found: "embedding" or "bm25"
-    rank          its place in the ranking of BM25, from 0; none where it was drawn
-    words         the words of the document, see `multigrain.data.words.words_in`
+    rank          rank by BM25, from 0; null for the method "embedding"
+    words         number of words of the document, see `multigrain.data.words.words_in`
     <judge>       the judge's score of query and document
     <judge>_of_positive   the judge's score of query and positive
 
-The texts stay in the corpus. `Mined` is such rows in memory, column by column.
+The texts stay in the corpus. `Mined` holds such rows in memory, column by column.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ METHODS = ("embedding", "bm25")
 OF_POSITIVE = "_of_positive"
 NO_RANK = -1
 ROWS = 2**20
-"""Rows of a group."""
+"""Rows of a row group."""
 _COLUMNS = {
     "pair": "int32",
     "document": "int32",
@@ -45,17 +45,17 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Mined:
-    """C candidates, in rising order of pair; see the head of this module.
+    """C candidates in ascending order of pair; see the module docstring.
 
     Attributes:
         pair: (C,).
         document: (C,).
         grade: (C,).
         method: (C,) places in `METHODS`.
-        rank: (C,), or `NO_RANK`.
-        words: (C,) words of the document.
-        scores: judge -> (C,) its scores of the documents.
-        positives: judge -> (C,) its scores of the pairs' positives.
+        rank: (C,) rank by BM25, or `NO_RANK`.
+        words: (C,) number of words of the document.
+        scores: judge -> (C,) scores of the documents.
+        positives: judge -> (C,) scores of the pairs' positives.
     """
 
     pair: NDArray[np.int32]
@@ -71,7 +71,7 @@ class Mined:
         return len(self.pair)
 
     def __getitem__(self, rows: Any) -> "Mined":
-        """Return some rows: a slice, or an array of numbers or flags."""
+        """Return the rows of a slice, or of an array of numbers or flags."""
         return Mined(
             pair=self.pair[rows],
             document=self.document[rows],
@@ -84,12 +84,12 @@ class Mined:
         )
 
     def counted_from(self, first: int) -> "Mined":
-        """Return the same rows with their pairs counted from this one."""
+        """Return the same rows with pairs counted from number `first`."""
         return replace(self, pair=self.pair - np.int32(first))
 
 
 def no_candidates(judges: tuple[str, ...] = ("embedding",)) -> Mined:
-    """Return no rows, with the columns of these judges."""
+    """Return zero rows, with the columns of these judges."""
     columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
     scores = {judge: np.empty(0, np.float32) for judge in judges}
     return Mined(**columns, scores=scores, positives=dict(scores))
@@ -97,24 +97,24 @@ def no_candidates(judges: tuple[str, ...] = ("embedding",)) -> Mined:
 
 @dataclass(frozen=True)
 class DroppedMined:
-    """Mined candidates that were dropped by one rule, (D,) each."""
+    """Mined candidates that one rule dropped, (D,) each."""
 
     rule: str
     row: NDArray[np.integer[Any]]
-    """Their rows among the mined candidates that were graded together."""
+    """Their rows among the mined candidates graded together."""
     value: NDArray[np.float64]
-    """What broke the rule."""
+    """The values that broke the rule."""
 
 
 class MinedWriter:
-    """Writes mined candidates to a file that is whole or not there; see `mined_writer`."""
+    """Writes mined candidates to a file; see `mined_writer`."""
 
     def __init__(self, file: Any, metadata: Mapping[str, str]) -> None:
         self._file, self._metadata = file, metadata
         self._writer: Any = None
 
     def write(self, mined: Mined) -> None:
-        """Append rows; their pairs follow those before."""
+        """Append rows; their pairs must follow those written before."""
         table = _table(mined)
         if self._writer is None:
             table = table.replace_schema_metadata(dict(self._metadata))
@@ -122,7 +122,7 @@ class MinedWriter:
         self._writer.write_table(table.replace_schema_metadata(dict(self._metadata)), row_group_size=ROWS)
 
     def close(self) -> None:
-        """Write the end of the file."""
+        """Finish the file."""
         if self._writer is None:
             self.write(no_candidates())
         self._writer.close()
@@ -130,11 +130,11 @@ class MinedWriter:
 
 @contextmanager
 def mined_writer(path: Path, metadata: Mapping[str, str] = {}) -> Iterator[MinedWriter]:
-    """Give a writer of the file `path`; a reader sees all of the old file or all of the new one.
+    """Open a writer for the file `path`; readers see either the whole old file or the whole new one.
 
     Args:
         path: the file.
-        metadata: what else is written, to be read by `metadata_of`.
+        metadata: further entries to store, which `metadata_of` reads.
     """
     with atomic_file(path) as file:
         writer = MinedWriter(file, metadata)
@@ -143,7 +143,7 @@ def mined_writer(path: Path, metadata: Mapping[str, str] = {}) -> Iterator[Mined
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """Return what was written beside the rows; nothing where there is no such file."""
+    """Return the metadata of a file; empty if the file is missing or unreadable."""
     try:
         found = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowInvalid):
@@ -152,7 +152,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 class MinedFile:
-    """Reads the candidates of pair after pair; some `ROWS` of them are in memory.
+    """Reads candidates pair by pair, with about `ROWS` of them in memory.
 
     Args:
         path: the file.
@@ -170,7 +170,7 @@ class MinedFile:
         self._read = _from_table(self._file.schema_arrow.empty_table())
 
     def up_to(self, pair: int) -> Mined:
-        """Return the candidates of the pairs before this number that were not returned before."""
+        """Return the candidates, not yet returned, of the pairs before this number."""
         parts = []
         while True:
             end = int(np.searchsorted(self._read.pair, pair))
@@ -200,7 +200,7 @@ def read_mined(path: Path) -> Mined:
 
 
 def read_mined_of(path: Path, pair: int) -> Mined:
-    """Return the candidates of one pair, by its number; groups of rows that cannot have any are skipped.
+    """Return the candidates of one pair, by its number; skip row groups that cannot contain it.
 
     Raises:
         DataError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Find queries that nearly equal each other, and say how many are on both sides of the split."""
+"""Find nearly equal queries, and report how many are on both sides of the split."""
 
 import unicodedata
 from array import array
@@ -12,21 +12,21 @@ from multigrain.records import Pair, folded
 from multigrain.terminal import say
 
 ADDED = 0.1
-"""Share of a query's characters that another one may have besides and nearly equal it."""
+"""Largest extra word of a nearly equal query, as a share of the query's other characters."""
 MARKS = ".,;:!?\"'`()[]{}\u2026\u3001\u3002\u00bf\u00a1\u061f\u201c\u201d\u2018\u2019\u00ab\u00bb-"
-"""What stands around words; signs such as + and # are part of them."""
+"""Punctuation around words; signs such as + and # are part of a word."""
 
 
 def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
-    """Return the places of pairs whose queries nearly equal each other, each with that of an earlier or shorter query.
+    """Return the places of nearly equal queries among the pairs: (an earlier or shorter query, the query).
 
-    Such queries have the same words in any order, whatever their case, width and punctuation; or one has a word more
-    that is short beside the rest (`ADDED`). An exchanged word makes another query, or all that were made by one
-    template would be one. Time and memory grow with the pairs, not with their square.
+    Nearly equal queries have the same words in any order, whatever their case, width and punctuation; or one has an
+    extra word that is short compared to the rest (`ADDED`). A different word makes a different query, or all queries
+    of one template would be equal. Time and memory grow with the pairs, not with their square.
     """
     first = KeyTable()
     near: list[tuple[int, int]] = []
-    places, shorter = array("Q"), array("Q")  # what is left of a query without one word, of each that may go
+    places, shorter = array("Q"), array("Q")  # queries without one short word
     for place, pair in enumerate(pairs):
         words = _bare_words(pair.query)
         whole = " ".join(words)
@@ -44,14 +44,14 @@ def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 
 def _bare_words(text: str) -> list[str]:
-    """Return the words in the order of the alphabet, without what stands around them."""
+    """Return the words in alphabetical order, without the punctuation around them."""
     plain = text.casefold() if text.isascii() else folded(unicodedata.normalize("NFKC", text))
     words = (word.strip(MARKS) for word in plain.split())
     return sorted(filter(None, words)) or [text]
 
 
 def tell_near(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], held_out: NDArray[np.bool_]) -> None:
-    """Say how many queries of one side nearly equal one of the other; `held_out` tells the side of each pair."""
+    """Report how many held-out queries nearly equal a training query; `held_out` flags the held-out pairs."""
     torn = {one if held_out[one] else other for one, other in near if held_out[one] != held_out[other]}
     if torn:
         pair = pairs[min(torn)]

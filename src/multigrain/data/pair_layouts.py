@@ -1,7 +1,7 @@
-"""The forms in which people keep pairs and negatives: recognised by the fields of a row, read into one `Example`.
+"""Common forms of pairs and negatives, recognised by the fields of a row and read into one `Example`.
 
-columns        a column for the query, one for its positive(s), and any number for negatives: our own pairs and
-               tuples, E5's triplets, sentence-transformers' columns and what `mine_hard_negatives` makes of them
+columns        a column for the query, one for its positive(s), and any number for negatives: multigrain's pairs and
+               tuples, E5's triplets, sentence-transformers' columns and the output of `mine_hard_negatives`
 labels         a query, a text or a list of texts, and a label or a list of labels (1 = positive, 0 = negative)
 FlagEmbedding  query, pos, neg
 Tevatron       query, positive_passages, negative_passages
@@ -50,7 +50,7 @@ PAIRED_NAMES = (
     ("query", "answer"),
     ("question", "positive"),
 )
-"""Names of the columns with the query and its positive, the first that a row has."""
+"""Column names of the query and its positive; the first entry that a row has is taken."""
 NEGATIVE_NAME = re.compile(r"negatives?|negative_\d+|(hard_)?negative_documents?")
 MORE_NAMES = {"label", "labels", "score", "scores"}
 PLAIN_NAMES = {*ID_NAMES, "source", "instruction", "task", "group", *MORE_NAMES}
@@ -67,9 +67,9 @@ KNOWN_FORMS = """known forms, by their fields:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query of a row with its texts. Positives may have a name of their own; a row of labels may bring none.
+    """A query with its positives and negatives. A positive may have its own id; a row of labels may have no positive.
 
-    Negatives may be blank, repeated, or positives: they are sorted out when the rows are put together.
+    Negatives may be blank, repeated or equal to a positive; these are removed when pairs are built.
     """
 
     query: str
@@ -92,16 +92,16 @@ class Form:
 
 
 def read_examples(rows: Iterable[Row], folder: Path | None = None) -> Iterator[tuple[Row, Example]]:
-    """Yield each row with its example. Rows of labels are put together by query.
+    """Yield each row with its example. Rows of labels are merged by query.
 
-    The first row tells the form of all; where its label is empty, the first one that has a label.
+    The first row determines the form of all rows; if its label is empty, the first row with a label does.
 
     Args:
-        rows: of one file or folder.
-        folder: where a temporary file may lie.
+        rows: the rows of one file or folder.
+        folder: folder for a temporary file.
 
     Raises:
-        DataError: a row is wrong.
+        DataError: a row is malformed.
     """
     rows = iter(rows)
     head: list[Row] = []
@@ -117,10 +117,10 @@ def read_examples(rows: Iterable[Row], folder: Path | None = None) -> Iterator[t
 
 
 def recognise(row: Row) -> Form:
-    """Return how the rows that look like this one are read.
+    """Return the form of rows with the fields of this one.
 
     Raises:
-        DataError: no form has these fields, or more than one.
+        DataError: no form has these fields, or more than one has.
     """
     forms = _matching(row.fields)
     if len(forms) == 1:
@@ -146,7 +146,7 @@ def _matching(fields: dict[str, Any]) -> list[Form]:
 def _is_flagembedding(fields: dict[str, Any]) -> bool:
     """Return whether `pos` holds the positives of FlagEmbedding.
 
-    A list always does; a text does where nothing else can be the positive, for beside one `pos` may be a mere tag.
+    A list always does. A text does if no other field can be the positive; otherwise `pos` may be a mere tag.
     """
     if isinstance(fields.get("pos"), str):
         return "neg" in fields or fields.keys() <= {"query", "pos", "prompt", *PLAIN_NAMES}
@@ -172,17 +172,17 @@ def _fault(fields: dict[str, Any], forms: list[Form]) -> str:
 
 
 def _is_table(fields: dict[str, Any]) -> bool:
-    """Return whether it is a table as pandas writes one: columns by name, rows by index, or in parts."""
+    """Return whether it is a whole table as pandas writes it: columns by name, rows by index, or split into parts."""
     if not all(isinstance(value, dict) for value in fields.values()):
         return fields.keys() >= {"columns", "data"}
     return len({tuple(value) for value in fields.values()}) == 1
 
 
 def _column_names(fields: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the columns of the query and of what stands beside it.
+    """Return the columns of the query and of its texts.
 
-    Under names of their own they are the first two, as for sentence-transformers, where there are negatives, labels
-    or scores, and no other column.
+    Columns of other names are taken, as in sentence-transformers, if exactly two of them stand beside negatives,
+    labels or scores.
     """
     for query, positive in PAIRED_NAMES:
         if query in fields and positive in fields:
@@ -206,7 +206,7 @@ def _is_ranked(fields: dict[str, Any], text: str) -> bool:
 
 
 def _by_query(examples: Iterable[tuple[Row, Example]], folder: Path | None) -> Iterator[tuple[Row, Example]]:
-    """Put the rows of each query together; queries without a positive are left out, and said to be."""
+    """Merge the rows of each query; leave out queries without a positive, with a message."""
     read, numbers, queries = Spool(folder), array("I"), KeyTable()
     for row, example in examples:
         read.append(pickle.dumps((Row(row.number, row.where, {}), example)))
@@ -221,7 +221,7 @@ def _by_query(examples: Iterable[tuple[Row, Example]], folder: Path | None) -> I
         else:
             left_out += 1
     if left_out:
-        say(f"  {left_out} queries have no positive, and are left out")
+        say(f"  {left_out} queries have no positive and are left out")
 
 
 def _loaded(content: bytes) -> tuple[Row, Example]:
@@ -230,7 +230,7 @@ def _loaded(content: bytes) -> tuple[Row, Example]:
 
 
 def _put_together(found: Sequence[tuple[Row, Example]]) -> Example | None:
-    """Return one example of all rows of a query; None where none has a positive."""
+    """Merge all rows of a query into one example; None if none has a positive."""
     positives: dict[tuple[str | None, str], None] = {}  # an ordered set
     negatives: list[Given] = []
     for _, example in found:
@@ -238,7 +238,7 @@ def _put_together(found: Sequence[tuple[Row, Example]]) -> Example | None:
         negatives += example.negatives
     if not positives:
         return None
-    group = next(example.group for _, example in found if example.positives)  # a negative's is its own
+    group = next(example.group for _, example in found if example.positives)  # a negative has its own group
     return replace(found[0][1], positives=tuple(positives), negatives=tuple(negatives), group=group)
 
 
@@ -263,13 +263,13 @@ def _read_tevatron(row: Row, query: str, text: str) -> Example:
     positives = passages_of(row, text)
     if not positives or not all(positive for _, positive in positives):
         raise DataError(row.where, f'field "{text}" is empty, or a passage in it has no text; wanted passages.')
-    if len(positives) == 1:  # the pair is then named by its query
+    if len(positives) == 1:  # the query's id then names the pair
         positives = [(None, positives[0][1])]
     return _example(row, query, positives, [Given(text) for _, text in passages_of(row, "negative_passages")])
 
 
 def _read_labels(row: Row, query: str, text: str) -> Example:
-    """Read one text with its label, or a list of texts with their labels, or with scores and the positive first."""
+    """Read a text with its label, a list of texts with labels, or a list with scores and the positive first."""
     texts = texts_of(row, text)
     labels = labels_of(row, len(texts))
     positives: list[tuple[str | None, str]] = []

@@ -19,16 +19,16 @@ from multigrain.errors import DataError
 from multigrain.records import Document
 
 FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
-"""Length from which on a passage gets a query, by either measure; characters count in scripts without spaces."""
+"""Shortest passage that gets a query, by either measure; characters are for scripts without spaces."""
 
 
 @dataclass(frozen=True)
 class Passages:
-    """The passages that get queries; those that are held out say so. They are read anew whenever it is iterated.
+    """The passages that get queries; held-out ones are marked. Each iteration reads them again.
 
     Args:
         documents: the corpus.
-        parts: by the place of a document, 1 if it gets a query, 2 if it is held out besides, else 0.
+        parts: for each document, 1 if it gets a query, 2 if it also is held out, else 0.
     """
 
     documents: Documents
@@ -42,12 +42,12 @@ class Passages:
 
 
 def sample_passages(config: Config) -> Passages:
-    """Mode "corpus": draw the passages that get queries, by seed, text and nothing else.
+    """Draw the passages that get queries in mode "corpus", by seed and text alone.
 
-    `synthesis.limit` passages are for training, and in proportion to `data.held_out` some more are held out.
+    `synthesis.limit` passages are for training; more are held out, in proportion to `data.held_out`.
 
     Raises:
-        DataError: see `read_documents` and `require_groups`; or no passage has enough words for a query.
+        DataError: no passage has enough words for a query; see also `read_documents` and `require_groups`.
     """
     source, share = config.data.corpus, config.data.held_out
     assert source is not None and isinstance(share, int | float)  # the configuration has checked it
@@ -55,7 +55,7 @@ def sample_passages(config: Config) -> Passages:
     count, drawn, texts = _in_random_order(source, config.seed)
     if not len(drawn):
         raise DataError(
-            source, f"none of its {count} passages has {FEWEST_WORDS} words; nothing can be asked about them."
+            source, f"none of its {count} passages has {FEWEST_WORDS} words; give passages long enough for a query."
         )
     limit = config.synthesis.limit if config.synthesis.limit is not None else len(drawn)
     wanted = min(len(drawn), round(limit / (1 - share)))
@@ -73,9 +73,9 @@ def sample_passages(config: Config) -> Passages:
 
 
 def _in_random_order(source: str, seed: int) -> tuple[int, Numbers, Keys]:
-    """Return how many passages there are, and of those that are long enough, in an order by seed and text, two arrays.
+    """Return the number of passages, then the places and the `text_key` of the long enough ones in random order.
 
-    These hold their places and their `text_key`. Equal draws keep the order of the corpus.
+    The order depends on seed and text. Equal draws keep the order of the corpus.
     """
     count = 0
     draws, places, texts = array("Q"), array("q"), array("Q")

@@ -1,4 +1,4 @@
-"""Positives and given negatives as the corpus has them: with the title before the text."""
+"""Give positives and given negatives the form of the corpus: the title before the text."""
 
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,13 +15,13 @@ from multigrain.terminal import say
 
 @dataclass(frozen=True)
 class _Corpus:
-    """The findings of a corpus about the texts that are looked for.
+    """Lookup tables of a corpus, for the texts of the pairs.
 
     Attributes:
         texts: the `text_key` of each document's text.
-        titled: by `text_key`, the number of the first document that is this text but for its title.
-        documents: those documents.
-        keys: the `text_key` of each without its title.
+        titled: `text_key` of a text -> number of the first document that is this text with a title.
+        documents: these documents.
+        keys: the `text_key` of each of them without its title.
     """
 
     texts: KeyTable
@@ -33,25 +33,27 @@ class _Corpus:
         return key in self.texts or key in self.titled
 
     def whole(self, text: str) -> str | None:
-        """Return the text with its title, if there is one, and no document without."""
+        """Return the text with its title; None if it has none, or if a document is the text without a title."""
         key = text_key(text)
         number = None if key in self.texts else self.titled.get(key)
         return None if number is None else self.documents[number].text
 
 
 def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tuple[Source, int]:
-    """Find the positives in the corpus; one that is a document's text without the title gets the title.
+    """Find the positives in the corpus; a positive that is a document's text without the title gets the title.
 
-    So do given negatives: else the title would tell the positives from them. Returns also how many distinct texts the
-    corpus has.
+    Given negatives get it too, or the title would give the positives away.
 
     Args:
         source: the pairs.
         corpus: the source of the corpus.
-        folder: where temporary files lie, see `RecordFile`.
+        folder: folder for temporary files, see `RecordFile`.
+
+    Returns:
+        The source with titles, and the number of distinct texts in the corpus.
 
     Raises:
-        DataError: positives are not in the corpus, or see `read_passages`.
+        DataError: positives are not in the corpus; see also `read_passages`.
     """
     found = _look_for(source, corpus, folder)
     missing = [pair.id for pair in source.pairs if text_key(pair.positive) not in found]
@@ -59,12 +61,12 @@ def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tup
         raise DataError(
             corpus,
             f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
-            "Add them to the corpus, word for word, or leave data.corpus out.",
+            "Add them to the corpus, word for word, or remove data.corpus.",
         )
     count = sum(key not in found.texts for key in found.keys)
     if not count:
         return source, len(found.texts)
-    say(f"  {count} positives or given negatives have a title in the corpus: it is put before them")
+    say(f"  {count} positives or given negatives have a title in the corpus, which is put before them")
     pairs = RecordFile(Pair, _titled_pairs(source.pairs, found), folder)
     given = RecordFile(Candidate, _titled_negatives(source.given, found), folder)
     return replace(source, pairs=pairs, given=distinct(given, pairs)), len(found.texts)
@@ -97,5 +99,5 @@ def _look_for(source: Source, corpus: str, folder: Path | None) -> _Corpus:
             found.keys.append(key)
             found.documents.append(document)
     if copies := count - len(found.texts):
-        say(f"  {copies} documents of the corpus repeat the text of another: read once")
+        say(f"  {copies} documents of the corpus repeat the text of another; each text is read once")
     return found

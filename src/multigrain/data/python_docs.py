@@ -1,8 +1,8 @@
-"""The embedded default corpus: the documentation of the Python packages that are installed here.
+"""The built-in default corpus: the documentation of the installed Python packages.
 
-Docstrings are read with `ast`; nothing is imported. The query is a docstring's summary, the positive is
-the rest of it without the object's own name, so that the name cannot give the answer away. The source of
-a pair is its top-level package; the standard library is one source, `stdlib`.
+Docstrings are read with `ast`; nothing is imported. The query is the summary of a docstring. The positive is the rest
+of it without the object's own name, which would give the answer away. The source of a pair is its top-level package;
+the standard library is one source, `stdlib`.
 """
 
 import ast
@@ -44,8 +44,8 @@ _FUNCTION = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
-"""A comment, a string, or else a function: header over one line or several, perhaps a docstring, and the rest of its
-body. Of functions that look otherwise nothing matches."""
+"""Matches a comment, a string or a function: its header over one or more lines, any docstring, and the rest of its
+body. Functions of another layout do not match."""
 
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -84,7 +84,7 @@ def package_roots() -> list[tuple[str, Path]]:
 def _modules(root: Path) -> list[Path]:
     found: list[Path] = []
     for folder, below, files in os.walk(root):
-        below[:] = filter(_is_wanted, below)  # so that it goes into no others
+        below[:] = filter(_is_wanted, below)  # os.walk skips the rest
         found += [Path(folder, name) for name in files if name.endswith(".py") and _is_wanted(name)]
     return sorted(found, key=attrgetter("parts"))
 
@@ -96,7 +96,7 @@ def _is_wanted(name: str) -> bool:
 def _module_pairs(name: str, root: Path, path: Path) -> list[Pair]:
     try:
         source = path.read_bytes()
-    except OSError:  # a link that leads nowhere
+    except OSError:  # such as a broken link
         return []
     tree = _parsed(source)
     if tree is None:
@@ -118,7 +118,7 @@ def _docstring(node: _Definition) -> str | None:
 
 
 def _parsed(source: bytes) -> ast.Module | None:
-    """Parse what a module says about itself; None if that is nothing, or it is no Python."""
+    """Parse the definitions and docstrings of a module; None if it has no docstrings or is not Python."""
     try:
         short = without_bodies(source)
     except UnicodeDecodeError:  # the first line may name another encoding
@@ -137,12 +137,12 @@ def _tree(source: str | bytes) -> ast.Module | None:
 
 
 def without_bodies(source: bytes) -> str:
-    r"""Return a module with no more of its functions than their names, and docstrings of several paragraphs.
+    r"""Return a module with each function reduced to its name and any docstring of several paragraphs.
 
-    It need not be Python, where a function is written in a way that nobody writes; then parse the module whole.
+    The result may not be valid Python if a function has an unusual layout; then parse the whole module.
 
     Raises:
-        ValueError: the module is not in UTF-8.
+        ValueError: the module is not UTF-8.
 
     >>> without_bodies(b"class A:\n  x = 1\n\n  def f(self):\n    return 2\n")
     'class A:\n  x = 1\n\n  def _(): pass\n'
@@ -170,9 +170,9 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 
 
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
-    r"""Return the pair of a docstring: the summary is the query, the rest without the object's name the positive.
+    r"""Return the pair of a docstring: the summary is the query; the rest, without the object's name, the positive.
 
-    None where either has too few or too many words.
+    Return None if either has too few or too many words.
 
     >>> rest = "sqrt works on each element of x, and gives a new array of the same shape as x."
     >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive
@@ -183,7 +183,7 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     query = " ".join(summary.split())
     if len(query.split()) not in QUERY_WORDS:
         return None
-    if name in rest:  # a pattern costs more than all the rest
+    if name in rest:  # the pattern costs more than all other steps
         rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest)
     positive = " ".join(rest.split())
     if len(positive.split()) not in POSITIVE_WORDS:

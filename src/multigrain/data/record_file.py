@@ -1,4 +1,4 @@
-"""Records in a temporary file, of which one at a time is in memory."""
+"""Records in a temporary file, read one at a time."""
 
 import marshal
 import os
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from multigrain.records import Candidate, Document, Pair
 
 AT_ONCE = 2**16
-"""Bytes that are read at once of pieces that follow each other."""
+"""Bytes of consecutive pieces that are read at once."""
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 R = TypeVar("R", bound=Pair | Document | Candidate)
 
 
 class Spool:
-    """Pieces of bytes in a temporary file; in memory is where each begins (8 bytes).
+    """Pieces of bytes in a temporary file; memory holds only the offset of each (8 bytes).
 
-    The file has no name, so nothing is left of it even where the process is killed.
+    The file has no name, so nothing is left of it even if the process is killed.
 
     Args:
-        folder: where the file lies; by default among the temporary files of the system.
+        folder: folder of the file; by default the system's folder for temporary files.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -55,7 +55,7 @@ class Spool:
         return self._read(self._starts[number], self._starts[number + 1])
 
     def __iter__(self) -> Iterator[memoryview]:
-        """Yield the pieces in order; several are read at once, unless they are large."""
+        """Yield the pieces in order; read several at once, unless they are large."""
         first = 0
         while first < len(self):
             start = self._starts[first]
@@ -77,8 +77,8 @@ class RecordFile(Sequence[R], Generic[R]):
 
     Args:
         kind: the class.
-        records: the first of them.
-        folder: where the file lies, see `Spool`.
+        records: the first records.
+        folder: folder of the file, see `Spool`.
     """
 
     def __init__(self, kind: type[R], records: Iterable[R] = (), folder: Path | None = None) -> None:
@@ -117,11 +117,11 @@ class RecordFile(Sequence[R], Generic[R]):
 
 
 class Some(Sequence[R], Generic[R]):
-    """Some of the records of a sequence, by their numbers.
+    """A selection of the records of a sequence, by their numbers.
 
     Args:
         records: the sequence.
-        numbers: (records of this one,) places in that one.
+        numbers: (selected records,) places in the sequence.
     """
 
     def __init__(self, records: Sequence[R], numbers: Numbers) -> None:
@@ -133,7 +133,7 @@ class Some(Sequence[R], Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         are_many = len(self._numbers) * 2 > len(self._records)
-        if are_many and (np.diff(self._numbers) > 0).all():  # then reading past the others is faster
+        if are_many and (np.diff(self._numbers) > 0).all():  # then it is faster to read them all in order
             wanted = np.zeros(len(self._records), dtype=np.uint8)
             wanted[self._numbers] = 1
             return compress(self._records, wanted.tobytes())
@@ -150,7 +150,7 @@ class Some(Sequence[R], Generic[R]):
 
 
 def take(records: Sequence[R], chosen: NDArray[np.bool_] | Numbers | Sequence[int]) -> Sequence[R]:
-    """Return some of the records, still in the file: those of a mask, or those of some numbers."""
+    """Return the records of a mask or of some numbers; they stay in the file."""
     places = np.asarray(chosen)
     numbers = np.flatnonzero(places) if places.dtype == bool else places.astype(np.int64)
     if isinstance(records, Some):

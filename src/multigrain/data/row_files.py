@@ -1,4 +1,4 @@
-"""Rows of JSON lines, parquet and Arrow, one at a time: what a row means is for `multigrain.data.pair_layouts`."""
+"""Read rows of JSON lines, Parquet and Arrow one at a time; `multigrain.data.pair_layouts` interprets them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from multigrain.data.train_files import COLUMNS, files_below
 from multigrain.errors import DataError
 
 BATCH = 256
-"""Rows of a parquet file that are in memory at once."""
+"""Rows of a Parquet file that are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The fields of a row, its number from 1 on, and the place that a complaint about it names."""
+    """The fields of a row, its number (from 1), and its place for error messages."""
 
     number: int
     where: str
@@ -45,7 +45,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_columns(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet file or an Arrow stream."""
+    """Yield the rows of a Parquet file or an Arrow stream."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -60,6 +60,6 @@ def _read_columns(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except OSError as error:
         fault = error.strerror or str(error)
-        raise DataError(path, f"cannot be read: {fault}. Give a whole {kind} file.") from None
+        raise DataError(path, f"cannot be read: {fault}. Give a complete {kind} file.") from None
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(path, f"is not a whole {kind} file ({error}).") from None
+        raise DataError(path, f"is not a complete {kind} file ({error}).") from None

@@ -1,4 +1,4 @@
-"""Seeded samples of inputs that are read one by one."""
+"""Draw seeded samples of inputs that are read one by one."""
 
 import random
 from collections.abc import Iterable, Iterator

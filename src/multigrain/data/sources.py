@@ -1,4 +1,4 @@
-"""The forms in which `[data]` may name pairs and corpora."""
+"""The sources of pairs and corpora that `[data]` may name."""
 
 from array import array
 from collections import Counter
@@ -22,20 +22,20 @@ from multigrain.terminal import listed, say
 
 PYTHON_DOCS = "python-docs"
 FACTOR = 0x9E3779B97F4A7C15
-"""An odd number that scatters keys: 2^64 by the golden ratio."""
+"""Odd number that scatters keys: 2^64 divided by the golden ratio."""
 
 
 @dataclass(frozen=True)
 class Source:
     """The content of a source of pairs: the pairs, and the negatives that came with them.
 
-    It may be larger than the memory: what a file holds is read into temporary files.
+    It may be larger than memory: records from files are kept in temporary files.
     """
 
     pairs: Sequence[Pair]
     given: Sequence[Candidate] = ()
     own: Sequence[Pair] = ()
-    """The queries that are documents of the corpus, each with that document: see `OWN`."""
+    """A pair for each query that is itself a document of the corpus, see `OWN`."""
 
 
 def read_source(source: str, folder: Path | None = None) -> Source:
@@ -43,10 +43,10 @@ def read_source(source: str, folder: Path | None = None) -> Source:
 
     Args:
         source: where the pairs are.
-        folder: where temporary files lie, see `RecordFile`.
+        folder: folder for temporary files, see `RecordFile`.
 
     Raises:
-        DataError: a file is missing or wrong (names file and line), or holds no pair.
+        DataError: a file is missing or malformed (the message names file and line), or holds no pairs.
     """
     if source == PYTHON_DOCS:
         read = Source(python_docs.read_pairs())
@@ -61,28 +61,28 @@ def read_source(source: str, folder: Path | None = None) -> Source:
 
 
 def read_pairs(source: str) -> list[Pair]:
-    """Return the pairs of a source alone; see `read_source`."""
+    """Return only the pairs of a source; see `read_source`."""
     return list(read_source(source).pairs)
 
 
 def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
-    """Yield the documents of a file or of `beir:FOLDER`; a title is put before the text.
+    """Yield the documents of a file or of `beir:FOLDER`; a title precedes the text.
 
     Args:
-        source: where they are.
-        tell: say at the end how many documents of a file have no text and are left out.
+        source: where the documents are.
+        tell: whether to report at the end how many documents of a file are left out because they have no text.
 
     Raises:
-        DataError: the file is missing or wrong (names file and line), or an id appears twice.
+        DataError: the file is missing or malformed (the message names file and line), or an id appears twice.
     """
     return (document for document, _ in read_passages(source, tell))
 
 
 def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, str]]:
-    """Yield the documents of `read_documents`, and the text of each without its title.
+    """Yield each document of `read_documents` with its text without the title.
 
     Raises:
-        DataError: see `read_documents`, as for the arguments.
+        DataError: see `read_documents`, also for the arguments.
     """
     if source.startswith("beir:"):
         yield from read_beir_passages(Path(source.removeprefix("beir:")))
@@ -96,15 +96,15 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
         refuse_columns(row, "text")
         id = id_of(row) or str(row.number)
         if not ids.add(exact_key(id)):
-            raise DataError(row.where, f'the id "{id}" appears a second time; ids must differ.')
-        read = text_or_blank if "text" in row.fields else text_of  # which says that there is no such field
+            raise DataError(row.where, f'the id "{id}" appears a second time; ids must be unique.')
+        read = text_or_blank if "text" in row.fields else text_of  # text_of reports the missing field
         title, text = optional_text(row.fields, "title", row.where), read(row, "text", row.fields.get("text"))
         if whole := titled(title, text):
             yield Document(id, whole, group=group_of(row)), text
         else:
             empty += 1
     if empty and tell:
-        say(f"  {source}: {empty} documents have no text: left out")
+        say(f"  {source}: {empty} documents have no text and are left out")
 
 
 def beir_parts(source: str) -> tuple[Path, str]:
@@ -129,13 +129,13 @@ def files_of(source: str) -> list[Path]:
 
 
 def corpus_of(pairs: str, corpus: str | None) -> str | None:
-    """Return the source of the corpus: the one that is named, or the one that comes with the pairs, or None.
+    """Return the source of the corpus: the configured one, else the one that comes with the pairs, else None.
 
     Raises:
-        ConfigError: python-docs is named, which is no corpus.
+        ConfigError: python-docs is configured as the corpus, which it cannot be.
     """
     if corpus == PYTHON_DOCS:
-        raise ConfigError("data.corpus", ["python-docs brings its own corpus; leave the key out"])
+        raise ConfigError("data.corpus", ["python-docs has its own corpus; remove the key"])
     if corpus is None and pairs.startswith("beir:"):
         return f"beir:{beir_parts(pairs)[0]}"
     return pairs if corpus is None and pairs != PYTHON_DOCS and find_bundle(Path(pairs)) else corpus
@@ -148,27 +148,27 @@ def _read_examples(path: Path, folder: Path | None) -> Source:
     for row, example in read_examples(read_rows(path), folder):
         read.add(row, example)
     if read.repeated:
-        say(f"  {read.repeated} positives stand a second time under their query's id: read once")
+        say(f"  {read.repeated} positives appear a second time under their query's id; each is read once")
     return Source(read.pairs, distinct(read.given, read.pairs))
 
 
 class _Read:
-    """One pair for each positive. A pair whose negatives come in several rows, as in triplets, is one pair."""
+    """Collects one pair for each positive. Rows that give negatives of the same pair, as triplets do, are merged."""
 
     def __init__(self, folder: Path | None) -> None:
         self.pairs = RecordFile(Pair, folder=folder)
         self.given = RecordFile(Candidate, folder=folder)
         self.repeated = 0
         self._by_id = KeyTable()
-        """The numbers of the pairs."""
+        """Numbers of the pairs, by id."""
         self._by_texts = KeyTable()
-        """The same by the row's own id, query and positive; of pairs with negatives also by query and positive."""
+        """Numbers of the pairs, by row id, query and positive; for pairs with negatives also by query and positive."""
         self._queries = array("Q")
         """The `text_key` of each pair's query."""
         self._counts = Counter[str]()
 
     def add(self, row: Row, example: Example) -> None:
-        """Take what a row says.
+        """Add the pairs and the negatives of a row.
 
         Raises:
             DataError: another query has the row's id.
@@ -190,9 +190,9 @@ class _Read:
                 self.given.append(Candidate(id, negative.grade, negative.text, negative.source, GIVEN))
 
     def _id(self, row: Row, own: str, pair: Pair, has_negatives: bool) -> str:
-        """Return the id of the pair; if it is not there yet, it is taken, by an id that no other pair has.
+        """Return the id of the pair; store the pair first if it is new.
 
-        That is `pair.id`, or a numbered one.
+        A new pair gets `pair.id`, or a numbered id if that one is taken.
         """
         texts = pair.query, pair.positive
         keys = [exact_key(own, *texts)]
@@ -214,7 +214,7 @@ class _Read:
         if known is None:
             return pair
         if self._queries[known] != text_key(pair.query):
-            raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must differ.')
+            raise DataError(row.where, f'the id "{pair.id}" appears a second time; ids of queries must be unique.')
         self._counts[own] += 1
         while exact_key(id := f"{own}/{self._counts[own]}") in self._by_id:
             self._counts[own] += 1
@@ -229,9 +229,9 @@ class _Read:
 
 
 def distinct(given: Sequence[Candidate], pairs: Sequence[Pair]) -> Sequence[Candidate]:
-    """Return the given negatives, each text once for a pair, without blanks and positives of the same query.
+    """Return the given negatives without blanks, positives of the same query, and repeats within a pair.
 
-    A message says how many are left out.
+    A message counts those left out.
     """
     if not given:
         return given
@@ -260,5 +260,5 @@ def distinct(given: Sequence[Candidate], pairs: Sequence[Pair]) -> Sequence[Cand
 
 
 def _joined(one: int, other: int) -> int:
-    """Return a key of two keys."""
+    """Combine two keys into one."""
     return (one * FACTOR + other) % 2**64

@@ -27,31 +27,31 @@ from multigrain.terminal import say
 class SplitData:
     """A run's pairs and documents, and the negatives that came with the pairs.
 
-    A held-out query is never trained on, and a held-out positive is never mined as a negative. The texts are read from
-    files whenever they are iterated over.
+    A held-out query is never trained on, and a held-out positive is never mined as a negative. Iterating
+    reads the texts from files.
     """
 
     train: Sequence[Pair]
     held_out: Sequence[Pair]
     documents: Documents
     given: Sequence[Candidate] = ()
-    """As read, for all pairs: see `usable_negatives`."""
+    """Given negatives of all pairs, as read; see `usable_negatives`."""
     known: Iterable[Pair] = ()
-    """All that the input says of what answers which query."""
+    """All pairs of the input, in whatever part: they say which text answers which query."""
     dev: Sequence[Pair] = ()
-    """Pairs by which choices are made; never trained on."""
+    """The dev part: pairs to choose by, never trained on."""
 
     @property
     def other(self) -> Iterator[Pair]:
-        """The known pairs that are in no part: what answers a query there is no negative of it either."""
+        """The known pairs that are in no part; their positives cannot be negatives of the same query either."""
         ids = _ids(chain(self.train, self.held_out, self.dev))
         return telling_of(self.train, (pair for pair in self.known if exact_key(pair.id) not in ids))
 
 
 def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
-    """Yield the known pairs that say of a text that it is no negative of a training pair.
+    """Yield the known pairs that bar a text as a negative of a training pair.
 
-    They have the query or the group of one. Queries that are documents of the corpus stay all: see `OWN`.
+    These share the query or the group of a training pair. All pairs with the source `OWN` are kept too.
     """
     queries, groups = KeyTable(), KeyTable()
     for pair in train:
@@ -78,7 +78,8 @@ def prepare(config: Config) -> SplitData:
     """Read the pairs and the corpus that `[data]` names, and split them.
 
     Raises:
-        DataError: see `read_source` and `read_documents`; or positives missing from the corpus; or nothing left.
+        DataError: positives are missing from the corpus, or no pairs are left; see also `read_source` and
+            `read_documents`.
         ConfigError: a source to hold out does not exist.
     """
     assert config.data.pairs is not None  # the configuration has checked it
@@ -103,7 +104,7 @@ def prepare(config: Config) -> SplitData:
 
 
 def _split(pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Return the pairs to train on and those held out, as `[data]` asks for."""
+    """Return the training pairs and the held-out pairs, as `[data]` configures them."""
     held_out, limit = config.data.held_out, config.data.limit
     if isinstance(held_out, list):
         train, test = split_by_source(pairs, held_out)
@@ -115,7 +116,7 @@ def _split(pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Seque
 
 
 def _set_apart(source: Source, where: str) -> tuple[Source, Sequence[Pair]]:
-    """Return the source without the pairs whose positive is the query, and those pairs, which teach nothing.
+    """Separate the pairs whose positive is the query, which teach nothing; return the rest, and these pairs.
 
     Raises:
         DataError: no other pairs are left.
@@ -133,7 +134,7 @@ def _set_apart(source: Source, where: str) -> tuple[Source, Sequence[Pair]]:
 
 
 def _is_its_own_answer(pair: Pair) -> bool:
-    """Return whether the positive is the query; the first words tell most others apart, at a tenth of the cost."""
+    """Return whether the positive is the query. The first words rule out most pairs at a tenth of the cost."""
     if folded(_first_word(pair.query)) != folded(_first_word(pair.positive)):
         return False
     return folded(pair.query) == folded(pair.positive)
@@ -144,7 +145,7 @@ def _first_word(text: str) -> str:
 
 
 def split_written(train: Sequence[Pair], test: Sequence[Pair] | None, config: Config | None = None) -> SplitData:
-    """Split pairs that a language model wrote; their positives are the corpus. Without `test` a share is held out."""
+    """Split pairs that a language model wrote; their positives are the corpus. Without `test`, hold out a share."""
     if test is None:
         assert config is not None and isinstance(config.data.held_out, float)
         train, test = split_by_share(train, config.data.held_out, config.seed)
@@ -152,7 +153,7 @@ def split_written(train: Sequence[Pair], test: Sequence[Pair] | None, config: Co
 
 
 def usable_negatives(split: SplitData) -> tuple[Sequence[Candidate], int]:
-    """Return the given negatives in the order of the training pairs, and how many are left out as held out."""
+    """Return the given negatives in the order of the training pairs, and the number left out as held-out texts."""
     held_out = _keys(text for pair in split.held_out for text in (pair.query, pair.positive))
     numbers = KeyTable()
     for number, pair in enumerate(split.train):
@@ -173,7 +174,7 @@ def usable_negatives(split: SplitData) -> tuple[Sequence[Candidate], int]:
 
 
 def _positives(train: Iterable[Pair], test: Iterable[Pair], held_out: KeyTable, side: Split) -> Documents:
-    """Return the positives as the corpus; `side` says who may look at those that are not held out."""
+    """Return the positives as the corpus; `side` is the split of training positives that are not held out."""
 
     def read() -> Iterator[Document]:
         for pair in train:

@@ -1,9 +1,9 @@
-"""Scores of a teacher, kept in Parquet files, so that each query and text are asked about once.
+"""Scores of a teacher, kept in Parquet files, so that each query and text are scored only once.
 
-One row for each:
+One row for each query and text:
 
     key     digest of query and text, see `multigrain.data.key_table.exact_key`
-    score   what the teacher gave, as it is
+    score   the score of the teacher, unchanged
 """
 
 from array import array
@@ -21,22 +21,22 @@ from multigrain.errors import RunError
 from multigrain.files import atomic_file
 
 MADE_FROM = "multigrain.made_from"
-"""The name of the digest, in each file, of all that decides what the teacher scores."""
+"""Metadata key, in each file, of the digest of everything that determines the teacher's scores."""
 
 Score = Callable[[list[tuple[str, str]]], ArrayLike]
-"""(query, text) pairs to one score each, in their order; higher is more relevant."""
+"""Maps (query, text) pairs to one score each, in their order; higher is more relevant."""
 
 
 class TeacherScores:
-    """The scores of a teacher in a folder, whatever training asked for them.
+    """The scores of a teacher in a folder, shared by all trainings.
 
-    What a call asks the teacher becomes one file, which is whole or not there: a kill -9 costs one call. Files that
-    are damaged, or of another teacher, are removed.
+    Each call writes its new scores as one file, atomically: a kill -9 costs one call. Files that are damaged, or of
+    another teacher, are removed.
 
     Args:
-        folder: holds the files.
-        made_from: tells this teacher from others.
-        teacher: gives the teacher, when something is not known yet.
+        folder: folder of the files.
+        made_from: digest that identifies the teacher.
+        teacher: returns the teacher; called when a score is first missing.
     """
 
     def __init__(self, folder: Path, made_from: str, teacher: Callable[[], Score]) -> None:
@@ -53,13 +53,13 @@ class TeacherScores:
         """Return the score of each (query, text), (pairs,).
 
         Raises:
-            RunError: the teacher gave something that is no number.
+            RunError: the teacher returned something that is not a number.
         """
         keys = [exact_key(*pair) for pair in pairs]
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._rows}
         if new:
             self._ask(new)
-        rows = [self._rows.get(key) or 0 for key in keys]  # all are there
+        rows = [self._rows.get(key) or 0 for key in keys]  # all are known by now
         return np.frombuffer(self._scores, dtype=np.float32)[rows] if rows else np.empty(0, np.float32)
 
     def _ask(self, new: dict[int, tuple[str, str]]) -> None:
@@ -67,8 +67,8 @@ class TeacherScores:
         scores = np.asarray(self._score(list(new.values())), dtype=np.float32)
         if not np.isfinite(scores).all():
             query, text = list(new.values())[int(np.flatnonzero(~np.isfinite(scores))[0])]
-            found = f"gave no number for the query {query[:80]!r} and the text {text[:80]!r}"
-            raise RunError(f"training.teacher: it {found}. Take another model, or a lower max_tokens.")
+            found = f"returned no number for the query {query[:80]!r} and the text {text[:80]!r}"
+            raise RunError(f"training.teacher: it {found}. Use another model, or lower max_tokens.")
         table = pa.table({"key": pa.array(list(new), pa.uint64()), "score": scores})
         with atomic_file(self._folder / f"{self._files:06}.parquet") as file:
             pq.write_table(table.replace_schema_metadata({MADE_FROM: self._made_from}), file)
@@ -76,7 +76,7 @@ class TeacherScores:
         self._note(list(new), scores)
 
     def _read(self, path: Path) -> bool:
-        """Take in a file; return whether it is whole and this teacher's."""
+        """Load a file; return whether it is complete and from this teacher."""
         if not path.stem.isdecimal() or metadata_of(path).get(MADE_FROM) != self._made_from:
             return False
         try:

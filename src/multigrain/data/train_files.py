@@ -1,4 +1,4 @@
-"""Find the files of a folder that hold the rows to train on, by the rules of the Hugging Face hub."""
+"""Find the training files of a folder, by the rules of the Hugging Face hub."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from multigrain.errors import DataError
 
 COLUMNS = (".parquet", ".arrow")
 KINDS = (*COLUMNS, ".jsonl")
-"""Files of a folder that hold rows, by the end of their names, gzipped or not."""
+"""Suffixes of the files that hold rows, gzipped or not."""
 LESSER_KINDS = (".json", ".csv", ".tsv")
-"""Those that are looked at where there are none of `KINDS`; tables are refused, with advice."""
+"""Suffixes that count if no file has one of `KINDS`; tables are then refused, with advice."""
 IGNORED = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 
 TRAIN = "train"
@@ -21,7 +21,7 @@ SPLITS = {
     "validation": "validation|valid|dev|val",
     "test": "test|testing|eval|evaluation",
 }
-"""The words that name a split, as the hub (`datasets.data_files`) knows them."""
+"""Words that name a split, as in the hub (`datasets.data_files`)."""
 _SPLIT_WORDS = {
     split: re.compile(rf"(?:^|[-._ 0-9])(?:{words})(?:[-._ 0-9]|$)", re.IGNORECASE) for split, words in SPLITS.items()
 }
@@ -29,13 +29,13 @@ _SHARD = re.compile(r"data/([^/]+)-\d{5}-of-\d{5}[^/]*")
 
 
 def files_below(path: Path) -> list[Path]:
-    """Return the files that hold the rows: the path itself, or those of the training split of the folder.
+    """Return the files that hold the rows: the path itself, or the files of a folder's training split.
 
-    Files belong to splits by the rules of the Hugging Face hub, or as `Dataset.save_to_disk` wrote them. A folder
-    whose files name no split is all for training.
+    Files belong to splits by the rules of the Hugging Face hub, or as `Dataset.save_to_disk` wrote them. If no file
+    names a split, all are for training.
 
     Raises:
-        DataError: the folder holds no rows, or splits and none for training, or rows in files of several kinds.
+        DataError: the folder holds no rows, or no training split among its splits, or files of several kinds.
     """
     if not path.is_dir():
         return [path]
@@ -57,7 +57,7 @@ def _kind(file: Path) -> str:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Return all files of the folder that hold rows; as for the hub, none that is hidden."""
+    """Return all files of the folder that hold rows; skip hidden ones, as the hub does."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in IGNORED)
     seen = [file for file in files if not any(part.startswith((".", "__")) for part in file.relative_to(path).parts)]
     found = [file for file in seen if _kind(file) in KINDS] or [file for file in seen if _kind(file) in LESSER_KINDS]
@@ -67,7 +67,10 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def _configured(path: Path) -> dict[str, list[Path]]:
-    """The files of each split as the card of the folder names them, which goes before all other rules; or nothing."""
+    """Return the files of each split as the folder's card lists them; empty if it lists none.
+
+    The card takes precedence over all other rules.
+    """
     configs = _card(path).get("configs")
     if not configs:
         return {}
@@ -84,17 +87,17 @@ def _configured(path: Path) -> dict[str, list[Path]]:
 
 
 def _card(path: Path) -> dict[str, Any]:
-    """Return the metadata at the head of the folder's README; empty where it has none."""
+    """Return the metadata at the head of the folder's README; empty if it has none."""
     from huggingface_hub import metadata_load
 
     try:
         return metadata_load(path / "README.md") or {}
-    except Exception:  # no such file, no UTF-8, no YAML (whose errors have no common class here)
+    except Exception:  # missing, not UTF-8 or not YAML: these errors have no common class
         return {}
 
 
 def _default(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the configuration that is taken where none is named."""
+    """Return the default configuration."""
     chosen = [config for config in configs if config.get("default") or config.get("config_name") == "default"]
     if len(configs) > 1 and not chosen:
         found = ", ".join(str(config.get("config_name")) for config in configs)
@@ -103,7 +106,7 @@ def _default(configs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _splits(files: dict[str, Path], path: Path) -> dict[str, list[Path]]:
-    """The files (by their path in the folder) of each split: the hub's rules, the first that finds any.
+    """Return the files of each split, by the first of the hub's rules that finds any; `files` is by path in the folder.
 
     1. `data/SPLIT-00000-of-00001.parquet`, whatever the split is called.
     2. A folder whose name has a word for a split.
@@ -118,7 +121,7 @@ def _splits(files: dict[str, Path], path: Path) -> dict[str, list[Path]]:
         names = in_folders or [(split, name) for name in files for split in _named(name.split("/")[-1:])]
     for name, count in Counter(name for _, name in names).items():
         if count > 1:
-            raise DataError(path / name, "its name has the words for several splits. Rename it, or give its name.")
+            raise DataError(path / name, "its name has the words for several splits. Rename it, or give this file.")
     splits: dict[str, list[Path]] = {}
     for split, name in names or [(TRAIN, name) for name in files]:
         splits.setdefault(split, []).append(files[name])
@@ -135,7 +138,7 @@ def _train_of(splits: dict[str, list[Path]], path: Path) -> list[Path]:
     train = splits.get(TRAIN) or splits.get("training")
     if not train:
         found = ", ".join(sorted(splits)) or "none"
-        raise DataError(path, f"no split for training; splits found: {found}. Give the name of a file or folder in it.")
+        raise DataError(path, f"no split for training; splits found: {found}. Give the path of a file or folder in it.")
     return train
 
 
@@ -156,4 +159,4 @@ def _advice(path: Path) -> str:
     if (path / "qrels").is_dir():
         splits = ", ".join(sorted(file.stem for file in (path / "qrels").glob("*.tsv")))
         return f"it looks like a BEIR folder: write beir:{path}:SPLIT (splits found: {splits or 'none'})."
-    return "wanted files of parquet or JSON lines, or a dataset that Dataset.save_to_disk wrote."
+    return "wanted Parquet or JSON-lines files, or a dataset that Dataset.save_to_disk wrote."

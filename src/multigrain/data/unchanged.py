@@ -1,4 +1,4 @@
-"""Make sure that files stay the same while they are read more than once."""
+"""Check that files do not change while they are read more than once."""
 
 from pathlib import Path
 
@@ -11,26 +11,26 @@ class Unchanged:
     """The state of the files of some sources, before they are read.
 
     Args:
-        sources: see `multigrain.data.sources`; None stands for none.
+        sources: see `multigrain.data.sources`; None is skipped.
     """
 
     def __init__(self, *sources: str | None) -> None:
         self._files = {path: _state(path) for source in sources if source for path in files_of(source)}
 
     def require(self) -> None:
-        """Make sure that the files are as they were.
+        """Check that the files have not changed.
 
         Raises:
-            DataError: names the first that is not.
+            DataError: a file has changed; the message names the first.
         """
         for path, before in self._files.items():
             if (after := _state(path)) != before:
                 found = "is gone" if after is None else "changed while it was read"
-                raise DataError(path, f"{found}. Wait until it is written, then give the same command again.")
+                raise DataError(path, f"{found}. Wait until it is written, then run the same command again.")
 
 
 def _state(path: Path) -> FileState | None:
-    """Return the state of a file; None where it is not there, which its reader will say."""
+    """Return the state of a file; None if it is missing, which its reader will report."""
     try:
         return state_of(path)
     except OSError:

@@ -1,1 +1,1 @@
-"""Is each candidate really a negative, and of which grade?"""
+"""Check that each candidate is a negative, and determine its grade."""

@@ -1,4 +1,4 @@
-"""What is known of some pairs and their candidates while they are graded together."""
+"""The state of some pairs and their candidates while they are graded together."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,27 +15,27 @@ from multigrain.records import Candidate, Dropped, GradedTuple, Negative, Pair
 
 @dataclass(frozen=True)
 class Graded:
-    """The result: what is kept, what was dropped and why, and the measurements of all that were judged."""
+    """The result: tuples, dropped candidates with the reasons, and the measurements of all judged candidates."""
 
     tuples: list[GradedTuple] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
-    """The texts that were dropped, by pair."""
+    """The dropped texts, in the order of the pairs."""
     dropped_mined: list[DroppedMined] = field(default_factory=list)
     measured: Measured = field(default_factory=nothing_measured)
     """Every candidate that broke no rule."""
 
 
 class Block:
-    """P pairs with their candidates: what is dropped of them, and what is measured of the others.
+    """P pairs with their candidates: those dropped, and the measurements of the others.
 
     Attributes:
-        pairs: P.
-        mined: the documents that were mined for them; `pair` is the place of the pair in `pairs`.
-        texts: the text candidates, by pair.
-        places: of each text the place of its pair.
-        dropped: the texts that were dropped, in the order of the rules.
+        pairs: the P pairs.
+        mined: the documents mined for them; `pair` is the place of the pair in `pairs`.
+        texts: the text candidates, in the order of the pairs.
+        places: the place of the pair of each text.
+        dropped: the dropped texts, in the order of the rules.
         own: (P, J) the judges' scores of the positives.
-        measured: all that broke no rule.
+        measured: all candidates that broke no rule.
     """
 
     def __init__(self, pairs: Sequence[Pair], mined: Mined) -> None:
@@ -48,7 +48,7 @@ class Block:
         self._dropped_mined: list[DroppedMined] = []
 
     def add_texts(self, place: int, texts: Sequence[Candidate]) -> None:
-        """Add the text candidates of the pair at a place; pairs come in order."""
+        """Add the text candidates of the pair at `place`; pairs come in order."""
         self.texts += texts
         self.places += [place] * len(texts)
 
@@ -57,7 +57,7 @@ class Block:
         return self.pairs[self.places[text]]
 
     def drop_texts(self, values: Mapping[int, float], rule: str) -> None:
-        """Drop text candidates by their numbers, which change by that; the values are what broke the rule."""
+        """Drop text candidates by number, with the values that broke the rule; this renumbers the others."""
         if not values:
             return
         self.dropped += [Dropped(self.texts[number], rule, round(value, 4)) for number, value in values.items()]
@@ -74,9 +74,9 @@ class Block:
         """Drop measured candidates.
 
         Args:
-            places: those that are dropped.
-            rule: why.
-            values: (C,) what broke the rule, of all measured candidates.
+            places: places of the candidates to drop.
+            rule: the rule that they break.
+            values: (C,) the values that the rule checks, of all measured candidates.
         """
         is_text = self.measured.text[places] >= 0
         for place in places[is_text].tolist():

@@ -1,4 +1,4 @@
-"""BM25 as a judge: how many rare words a text shares with the query. It errs elsewhere than an embedding does."""
+"""BM25 as a judge: it rewards rare words shared with the query. It errs on other texts than an embedding does."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,11 @@ from multigrain.retrieval.bm25 import Statistics, Words, statistics_of
 class Bm25Judge:
     """Relevance = BM25 of text and query, 0 or more.
 
-    How rare a word is, and how long a text is on average, is counted once over the corpus: what is asked about together
-    changes no score.
+    Word rarity and mean length are counted once over the corpus, so a score does not depend on other texts in the call.
 
     Args:
         language: see `multigrain.retrieval.bm25.Words`.
-        queries: all that will be asked about.
+        queries: all queries that will be scored.
         documents: the texts of the corpus, read once, when the first text is judged.
     """
 

@@ -1,8 +1,8 @@
 """Calibrate a language model as a judge of whether a passage answers a query.
 
-It rates from 0 to 3, on the scale of TREC's assessors that UMBRELA (arXiv 2406.06519) puts to language models. What a
-rating means differs between models, so the threshold is measured: positives should be rated at or above it, passages
-that are known to be irrelevant below it.
+It rates from 0 to 3, on the scale of TREC's assessors that UMBRELA (arXiv 2406.06519) gives to language models. The
+meaning of a rating differs between models, so the threshold is measured: positives should be rated at or above it, and
+passages known to be irrelevant below it.
 """
 
 from collections.abc import Sequence
@@ -10,37 +10,37 @@ from dataclasses import dataclass
 
 RATINGS = (0, 1, 2, 3)
 USABLE = 0.75
-"""Balanced accuracy from which on a judge is worth asking."""
+"""Least balanced accuracy of a usable judge."""
 FEWEST_KNOWN = 10
-"""Passages known on each side, below which the accuracy may be luck."""
+"""Fewest known passages on each side; with fewer, the accuracy may be luck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The rating from which on a passage counts as answering, and how well that tells what is known."""
+    """The lowest rating that counts as answering the query, and how well it separates the known passages."""
 
     threshold: int
     accuracy: float
     """Balanced: 0.5 is chance."""
     known: int
-    """Passages on the side that has fewer."""
+    """Number of passages on the smaller side."""
 
     @property
     def is_usable(self) -> bool:
-        """Return whether the judge tells enough, on enough passages, to drop negatives by it."""
+        """Return whether the judge is accurate enough, on enough passages, to drop negatives by it."""
         return self.accuracy >= USABLE and self.known >= FEWEST_KNOWN
 
     def answers(self, rating: int) -> bool:
-        """Return whether a passage of this rating counts as answering: as a negative, it would be a false one."""
+        """Return whether a passage of this rating counts as answering the query; it would be a false negative."""
         return rating >= self.threshold
 
 
 def calibrate(relevant: Sequence[int], irrelevant: Sequence[int]) -> Calibration:
-    """Return the threshold t of 1 to 3 with the highest balanced accuracy, and of equals the lowest.
+    """Return the threshold t from 1 to 3 with the highest balanced accuracy; of equals the lowest.
 
         (share of relevant rated >= t + share of irrelevant rated < t) / 2
 
-    The lowest of equals lets fewer false negatives pass.
+    The lowest of equals lets the fewest false negatives pass.
 
     >>> calibrate(relevant=[3, 3, 2, 1], irrelevant=[0, 1, 0, 0])
     Calibration(threshold=1, accuracy=0.875, known=4)

@@ -1,4 +1,4 @@
-"""Near-duplicates in a set of any size, by MinHash and locality-sensitive hashing, verified exactly.
+"""Find near-duplicates in a set of any size, by MinHash and locality-sensitive hashing, verified exactly.
 
 Two texts are near-duplicates if the Jaccard similarity of their *shingles* (all runs of 5 characters, white space and
 case folded) is at least a threshold,
@@ -7,8 +7,8 @@ case folded) is at least a threshold,
 
 which at 0.9 lets about one word in 40 differ. One kind of shingle serves every length and script, also scripts that
 write no spaces. MinHash (Broder 1997) draws 64 numbers from each set such that P(numbers are equal) = J; texts that
-agree in all 8 numbers of any of 8 bands are looked at, which finds 1 - (1 - 0.9^8)^8 = 0.99 of the pairs at J = 0.9
-(and more of the closer ones). What was found is then measured exactly: there are no false alarms.
+agree in all 8 numbers of any of 8 bands are compared, which finds 1 - (1 - 0.9^8)^8 = 0.99 of the pairs at J = 0.9
+(and more of the closer ones). Every pair found is then measured exactly, so there are no false alarms.
 """
 
 from collections import Counter
@@ -19,14 +19,14 @@ from zlib import crc32
 from multigrain.records import folded
 
 NEAR = 0.9
-"""The Jaccard similarity from which on two texts count as the same."""
+"""Least Jaccard similarity of two texts that count as the same."""
 SHINGLE = 5
 """Characters of a shingle."""
 BANDS, ROWS = 8, 8
 FULLEST = 100
-"""Texts of a bucket. A bucket this full holds a boilerplate, and would make the search quadratic."""
+"""Most texts of a bucket. A fuller bucket holds boilerplate and would make the search quadratic."""
 MEASURED = 16
-"""Texts that are measured exactly for each new one: those that share the most bands with it."""
+"""Texts measured exactly against each new one: those that share the most bands with it."""
 
 
 def jaccard(text: str, other: str) -> float:
@@ -42,7 +42,7 @@ def jaccard(text: str, other: str) -> float:
 
 
 class NearDuplicates:
-    """Tells of each text that comes whether it nearly equals an earlier one.
+    """Tells whether each new text nearly equals an earlier one.
 
     Deterministic; about 0.2 ms and 1.1 kB for each text of 60 words.
 
@@ -61,8 +61,8 @@ class NearDuplicates:
     def add(self, text: str) -> int | None:
         """Return the position (0 = added first) of an earlier text that this one nearly equals; None if it is new.
 
-        Every call takes a position, but a near-duplicate is not compared with later texts: the text
-        that it nearly equals stands for it.
+        Every call takes a position. A near-duplicate is not compared with later texts: the text that it nearly equals
+        represents it.
         """
         position, self._count = self._count, self._count + 1
         text = folded(text)
@@ -87,12 +87,12 @@ class NearDuplicates:
 
 
 def _shingles(text: str) -> set[str]:
-    """Return all runs of `SHINGLE` characters; a text shorter than one run is its own."""
+    """Return all runs of `SHINGLE` characters; a text shorter than one run is a single shingle."""
     return {text[start : start + SHINGLE] for start in range(max(len(text) - SHINGLE, 0) + 1)}
 
 
 def _bands(shingles: set[str], seed: int) -> list[bytes]:
-    """Return the keys of the buckets that a text belongs to: its MinHash in pieces, each with its number."""
+    """Return the keys of the buckets that a text belongs to: its MinHash in bands, each with its number."""
     minhash = _minhash(seed).copy()
     minhash.update_batch([shingle.encode("utf-8", "replace") for shingle in shingles])
     rows = minhash.hashvalues.reshape(BANDS, ROWS)

@@ -1,4 +1,4 @@
-"""Embedding and BM25 fused into one judge, which finds more than either: both err, and not on the same texts."""
+"""A judge that fuses embedding and BM25. It finds more than either, because they err on different texts."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ class FusedJudge:
 
     Args:
         embed: texts to (number of texts, dimension) vectors of length 1.
-        queries: all that will be asked about.
-        documents: the texts of the corpus, read once; None for one that counts for nothing.
+        queries: all queries that will be scored.
+        documents: the texts of the corpus, read once; None stands for one that is not counted.
         language: see `multigrain.retrieval.bm25.Words`.
         weight: w.
-        folder: where a temporary file lies.
+        folder: folder for a temporary file.
 
     Example:
         >>> def embed(texts, role):

@@ -1,4 +1,4 @@
-"""Turn candidates into graded tuples; whatever is dropped is kept with the rule that dropped it."""
+"""Turn candidates into graded tuples; record each dropped candidate with the rule that dropped it."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,11 +25,11 @@ from multigrain.retrieval.runs_of_equals import ranks_in_runs
 WORDS_PER_TOKEN = 0.75
 """Words of English text for each token."""
 CLEARLY_BELOW = 0.05
-"""So far below the bound of false negatives, by the first judge, the words of a text count for nothing."""
+"""Distance below the bound of false negatives, by the first judge, beyond which BM25 has no say."""
 LEXICAL = "bm25"
-"""The judge that knows words only."""
+"""The name of the judge that sees only words."""
 LARGEST = 1.5
-"""The largest relative relevance that is told apart: higher ones are cut to it."""
+"""Largest relative relevance; higher values are clipped to it."""
 
 IRRELEVANT_POSITIVE = "irrelevant positive"
 """The rule that drops all candidates of a pair."""
@@ -41,49 +41,49 @@ Scores = NDArray[np.float64]
 
 
 def _no_documents(numbers: Sequence[int]) -> Sequence[str]:
-    """Return the texts of documents where there are none."""
+    """Return no texts, where there are no documents."""
     assert not numbers
     return []
 
 
 @dataclass
 class Grader:
-    r"""Judges every candidate and gives it the grade that it has, not the one it was asked for.
+    r"""Judges every candidate and gives it its measured grade, not the requested one.
 
-    A judge's score s of a candidate c is measured against that of the positive p of the same query q,
+    A judge's score s of a candidate c is divided by that of the positive p of the same query q,
 
         r(c) = s(q, c) / s(q, p)        for the embedding judge: cos(q, c) / cos(q, p)
 
     which is the *relative relevance*: 1 is as relevant as the positive. The first judge's r is cut into grades
     (`multigrain.records.grade_of`); all judges must agree on the rest. A candidate is dropped if it
 
-    * breaks a rule (`multigrain.grading.candidate_rules`), or nearly equals a text that was written for another pair
-      ("near duplicate"), or is known to be no negative of the pair ("known positive", "same group"; `known`);
+    * breaks a rule (`multigrain.grading.candidate_rules`), nearly equals a text that was written for another pair
+      ("near duplicate"), or is known not to be a negative of the pair ("known positive", "same group"; `known`);
     * is the positive with a term exchanged for another that means the same to the first judge ("synonym");
-    * is as relevant as the positive by any judge ("false negative"; a text that is the positive but for a term must
-      be further below it; BM25, which sees words alone, has no say where the first judge finds the text clearly below
-      the positive), or answers the query by a language model's word ("answers the query"; that model's "no" outweighs
-      the other judges);
+    * is as relevant as the positive by any judge ("false negative"). A text that is the positive with an exchanged
+      term must be further below it. BM25, which sees only words, has no say if the first judge finds the text clearly
+      below the positive. A language model's "no" outweighs the other judges;
+    * answers the query according to a language model ("answers the query");
     * belongs to a positive that is itself irrelevant to the first judge ("irrelevant positive");
-    * was written and is many times as long as the positive, or as short ("length");
-    * comes from where its grade is not wanted from ("source");
-    * has no place in the tuple: its grade is filled by a better one ("surplus"), or some judge finds the order of
-      the tuple broken by it ("order"). See `multigrain.grading.selection`.
+    * was written and is many times longer or shorter than the positive ("length");
+    * comes from a source that its grade does not admit ("source");
+    * has no place in the tuple: a better candidate fills its grade ("surplus"), or it breaks the order of the tuple
+      for some judge ("order"). See `multigrain.grading.selection`.
 
-    Negatives that came with their pair keep their grade if `section.keep_given`: no judge is asked about them, and they
-    are only dropped where they repeat a text or are known to be none. Labels, of a few words, are written for several
-    pairs; they are no near duplicates.
+    Negatives that came with their pair keep their grade if `section.keep_given`. No judge decides about them; they are
+    dropped only if they repeat a text or are known not to be negatives. Labels, of a few words, are written for several
+    pairs; they are not near duplicates.
 
     Args:
-        judges: by name; the first one grades.
+        judges: judges by name; the first one grades.
         section: bounds and limits.
         per_grade: negatives to keep in each grade.
-        origins: where the negatives of each grade may come from; all, where a grade is absent.
-        longest: tokens beyond which training does not read.
-        nearest: the grades of which, among mined documents, the nearest are chosen.
-        verdicts: of a language model, on some of the candidates.
-        known: what the input says of texts.
-        texts_of: gives the texts of mined documents, by their numbers.
+        origins: sources admitted for each grade; all for a grade that is absent.
+        longest: tokens of a text that training reads at most.
+        nearest: grades for which the nearest mined documents are chosen.
+        verdicts: verdicts of a language model on some of the candidates.
+        known: false negatives that the input names.
+        texts_of: returns the texts of mined documents, by their numbers.
     """
 
     judges: Mapping[str, Judge]
@@ -101,11 +101,11 @@ class Grader:
         self.signatures = Signatures(self.texts_of)
 
     def grade(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Graded:
-        """Grade the candidates of some pairs; pairs that are left without any negative are not among the tuples.
+        """Grade the candidates of some pairs; pairs that are left without a negative get no tuple.
 
         Args:
-            proposals: pairs with the texts that were proposed for them.
-            mined: the documents that were mined for them; `pair` is the place of the pair in `proposals`.
+            proposals: pairs with the texts proposed for them.
+            mined: the documents mined for them; `pair` is the place of the pair in `proposals`.
         """
         block = self.measure(proposals, mined)
         candidates = block.measured
@@ -113,7 +113,7 @@ class Grader:
         return block.result(np.flatnonzero(chosen), self.signatures)
 
     def measure(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Block:
-        """Return the candidates that pass the rules, measured; see `grade`."""
+        """Measure the candidates that pass the rules; see `grade`."""
         block = Block([pair for pair, _ in proposals], no_candidates() if mined is None else mined)
         for place, (pair, candidates) in enumerate(proposals):
             block.add_texts(place, self._by_rules(pair, candidates, block))
@@ -143,7 +143,7 @@ class Grader:
         return is_text and self._seen.add(candidate.text) is not None
 
     def _drop_synonyms(self, block: Block) -> None:
-        """Drop the texts that say what the positive says, in which only a word stands for another of its meaning."""
+        """Drop texts that are the positive with a term exchanged for a synonym."""
         exchanges: dict[int, tuple[str, str]] = {}
         for number, candidate in enumerate(block.texts):
             pair = block.pair_of(number)
@@ -156,9 +156,9 @@ class Grader:
         block.drop_texts({number: value for number, value in likeness.items() if value >= SYNONYM}, "synonym")
 
     def _choose(self, block: Block, rows: Numbers) -> Flags:
-        """Choose among the candidates at these places; return (C,) which are chosen. The others are dropped.
+        """Choose among the candidates at these places and drop the others; return flags of the chosen ones, (C,).
 
-        Where two of a tuple say the same, the later one is dropped, and its pair chosen for anew.
+        If two candidates of a tuple say the same, the later one is dropped, and its pair is chosen for again.
         """
         candidates = block.measured
         is_open, chosen, surplus = np.zeros((3, len(candidates)), dtype=bool)
@@ -177,7 +177,7 @@ class Grader:
         return chosen
 
     def _copies(self, block: Block, places: Numbers) -> Numbers:
-        """Drop the documents that say the same as the query, the positive or another negative; return their places.
+        """Drop documents that say the same as the query, the positive or another negative; return their places.
 
         Texts come before documents, and documents by grade and number.
         """
@@ -207,13 +207,13 @@ class Grader:
         own, text_scores, mined_scores = self._scores(block)
         block.own = own
         has_meaning = own[block.mined.pair, 0] > 0
-        by_document = np.lexsort((block.mined.document, block.mined.pair))  # how they were found shall not matter
+        by_document = np.lexsort((block.mined.document, block.mined.pair))  # independent of how they were found
         lost, rows = np.flatnonzero(~has_meaning), by_document[has_meaning[by_document]]
         block.drop_rows(lost, IRRELEVANT_POSITIVE, own[block.mined.pair[lost], 0].round(4))
         mined, mined_scores = block.mined[rows], mined_scores[rows]
         places = np.array(block.places, dtype=np.int64)
         is_kept = np.array([self._is_kept(candidate) for candidate in block.texts], dtype=bool)
-        is_lost = ~(own[places, 0] > 0) & ~is_kept  # no share of such a positive means anything
+        is_lost = ~(own[places, 0] > 0) & ~is_kept  # relative relevance to such a positive means nothing
         for number in np.flatnonzero(is_lost).tolist():
             value = round(float(own[places[number], 0]), 4)
             block.dropped.append(Dropped(block.texts[number], IRRELEVANT_POSITIVE, value))
@@ -246,7 +246,7 @@ class Grader:
     def _scores(self, block: Block) -> tuple[Scores, Scores, Scores]:
         """Return the judges' scores of positives, (P, J), of texts, (texts, J), and of the mined, (rows, J).
 
-        A judge is asked about texts, and about documents that mining has not measured.
+        A judge scores texts, and only those documents that mining has not scored.
         """
         own = np.full((len(block.pairs), len(self.judges)), np.nan)
         of_texts = np.zeros((len(block.texts), len(self.judges)))
@@ -299,7 +299,7 @@ class Grader:
         )
 
     def _largest(self, candidates: Measured) -> Scores:
-        """Return (C,) the largest relevance by any judge that has a say."""
+        """Return the largest relevance, (C,), by any judge that has a say."""
         relevance = candidates.relevance.copy()
         is_clear = relevance[:, 0] < self.section.false_negative_above - CLEARLY_BELOW
         for column, name in enumerate(self.judges):
@@ -309,7 +309,7 @@ class Grader:
         return largest
 
     def _verdicts_on(self, candidates: Measured, block: Block) -> tuple[Flags, Flags]:
-        """Return (C,) which of them a language model says not to answer the query, and which it says to answer it."""
+        """Return flags, (C,) each: a language model says that the candidate does not answer the query; that it does."""
         denied, confirmed = np.zeros((2, len(candidates)), dtype=bool)
         if self.verdicts:
             for place, key in enumerate(block.keys_of(candidates, self.signatures)):
@@ -325,7 +325,7 @@ class Grader:
         return candidate.source == "llm" and not self._is_kept(candidate)
 
     def _admitted(self, block: Block) -> Numbers:
-        """Return the places of the candidates that may be chosen; the others are dropped, each by the first rule."""
+        """Return the places of the candidates that may be chosen; drop the others by the first rule they break."""
         candidates = block.measured
         filled = np.zeros((len(block.pairs), FALSE_NEGATIVE + 1), dtype=bool)
         filled[candidates.pair[candidates.is_kept], candidates.grade[candidates.is_kept]] = True
@@ -351,9 +351,9 @@ class Grader:
 
 
 def _relative(scores: Scores, own: Scores, is_kept: Flags) -> Scores:
-    """Return the scores of candidates as shares of the positives' own, all (C, J).
+    """Return the scores of candidates divided by those of their positives, all (C, J).
 
-    A judge that finds the positive worth nothing has no say: the share of the first one stands in its place.
+    A judge that finds the positive irrelevant has no say: the value of the first judge takes its place.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = scores / own

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from multigrain.model.roles import ROLES, Embed, Role, Vectors
 
 Predict = Callable[[list[tuple[str, str]]], ArrayLike]
-"""(query, text) pairs to one relevance each, 0 to 1, in their order."""
+"""Maps (query, text) pairs to one relevance each, 0 to 1, in their order."""
 CHUNK = 256
-"""Pairs whose vectors are gathered at once: few enough to stay in the cache of a processor."""
+"""Pairs whose vectors are gathered at once: few enough for the CPU cache."""
 MOST_KNOWN = 20_000
-"""Texts whose vectors are remembered from one call to the next: 30 MB of MiniLM's."""
+"""Texts whose vectors are cached between calls: 30 MB for MiniLM."""
 
 
 class Judge(Protocol):
@@ -25,9 +25,9 @@ class Judge(Protocol):
 
 
 class EmbeddingJudge:
-    """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once in a role.
+    """Relevance = cosine of the embeddings of query and text, -1 to 1. Each distinct text is embedded once per role.
 
-    More than `MOST_KNOWN` texts are not remembered, or a large run would fill the memory: then all are forgotten.
+    The cache holds at most `MOST_KNOWN` texts and is then cleared, or a large run would fill the memory.
 
     Args:
         embed: texts to (number of texts, dimension) vectors of length 1.
@@ -72,10 +72,10 @@ class EmbeddingJudge:
 
 
 class CrossEncoderJudge:
-    """Relevance by a model that reads query and text together, 0 to 1. Each distinct pair is asked about once.
+    """Relevance by a model that reads query and text together, 0 to 1. Each distinct pair is scored once.
 
     Args:
-        predict: the relevance of (query, text) pairs, as `multigrain.model.load.load_cross_encoder(...).predict`.
+        predict: returns the relevance of pairs, as `multigrain.model.load.load_cross_encoder(...).predict`.
     """
 
     def __init__(self, predict: Predict) -> None:
@@ -93,7 +93,7 @@ class CrossEncoderJudge:
 
 
 def _key(query: str, text: str) -> bytes:
-    """Return 16 bytes that stand for a pair of texts, which are too many to keep."""
+    """Return a digest of a pair of texts, 16 bytes, because the texts would take too much memory."""
     digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=16)
-    digest.update(b"\xff" + text.encode("utf-8", "surrogatepass"))  # a byte that UTF-8 has not
+    digest.update(b"\xff" + text.encode("utf-8", "surrogatepass"))  # a byte that never occurs in UTF-8
     return digest.digest()

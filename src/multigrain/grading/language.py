@@ -1,7 +1,7 @@
-"""Recognise candidates in another language than the positive, and refusals of a language model.
+"""Recognise candidates in another language than the positive, and refusals by a language model.
 
-Both questions are answered with "no" only where it is certain: a rule that drops one good candidate in a hundred
-costs more than the one bad candidate that it lets pass.
+Both rules drop a candidate only if they are certain: dropping one good candidate in a hundred costs more than letting
+one bad candidate pass.
 """
 
 import re
@@ -12,25 +12,25 @@ from typing import Any
 from multigrain.records import folded
 
 FEWEST_LETTERS = 30
-"""Shorter texts tell too little: names, codes and numbers look like any language."""
+"""Fewest letters that tell a language: names, codes and numbers look like any language."""
 CERTAIN = 0.7
-"""Probability from which on a language counts as known."""
+"""Least probability of a language that counts as known."""
 RULED_OUT = 0.01
-"""Probability up to which a language counts as impossible; sisters such as Danish and Norwegian stay above it."""
+"""Largest probability of a language that is ruled out; related ones such as Danish and Norwegian stay above it."""
 NOT_WRITTEN = {"la", "zxx", "pcm", "vo", "eo"}
-"""What lists of species, diagnoses and signs are taken for: Latin, no language, Nigerian Pidgin, Volapuk, Esperanto."""
+"""Wrong guesses for lists of species, diagnoses and signs: Latin, no language, Nigerian Pidgin, Volapuk, Esperanto."""
 LOOKED_AT = 600
-"""Characters; the time grows with them, and the answer is clear long before."""
+"""Characters that are examined; more take more time and change nothing."""
 OPENING = 300
-"""Characters in which a refusal shows."""
+"""Leading characters in which a refusal shows."""
 RECENT = 64
-"""Texts that are remembered: one positive is asked about with each of its candidates."""
+"""Texts whose results are cached: a positive is compared with each of its candidates."""
 SAME_SCRIPT, OTHER_SCRIPT = 0.9, 0.6
-"""Share of the letters from which on a text is written in a script, and in other scripts than it."""
+"""Least share of letters for a text to count as written in a script, and as written in other scripts."""
 
 
 def language_of(text: str) -> tuple[str, float] | None:
-    """Return the language of a text (ISO 639-1) and its probability; None if it is too short or not certain.
+    """Return the language of a text (ISO 639-1) and its probability; None if it is too short or uncertain.
 
     >>> language_of("The treatment usually takes two weeks and can be done at home.")[0]
     'en'
@@ -46,8 +46,8 @@ def language_of(text: str) -> tuple[str, float] | None:
 def is_other_language(text: str, like: str) -> bool:
     """Return whether `text` is certainly not in the language of `like`.
 
-    It is not if its letters are of another script, or if both languages are certain and that of `like` is
-    ruled out for `text`. Lists, code, numbers, names and short texts are in no other language.
+    That is certain if its letters are of another script, or if both languages are known and that of `like` is ruled
+    out for `text`. Lists, code, numbers, names and short texts never count as another language.
 
     >>> is_other_language("Die Behandlung dauert meistens zwei ganze Wochen.", "The treatment usually takes two weeks.")
     True
@@ -63,7 +63,7 @@ def is_other_language(text: str, like: str) -> bool:
 def _is_other_script(text: str, like: str) -> bool:
     """Return whether `like` is nearly all in one script, and most of `text` in others."""
     own, found = _scripts(like), _scripts(text)
-    if min(len(own), len(found)) < FEWEST_LETTERS // 3:  # a letter of a script tells more than one of a language
+    if min(len(own), len(found)) < FEWEST_LETTERS // 3:  # fewer letters tell a script than a language
         return False
     script = max(set(own), key=own.count)
     others = sum(other != script for other in found) / len(found)
@@ -74,8 +74,8 @@ def _is_other_script(text: str, like: str) -> bool:
 def _scripts(text: str) -> list[str]:
     """Return the script of each letter: the first word of its name in Unicode.
 
-    Greek is left out, for it writes formulas. The scripts of Japanese and Korean count as one with that of Chinese,
-    which they are mixed with.
+    Greek is left out because formulas use it. The scripts of Japanese and Korean count as Chinese, with which they are
+    mixed.
     """
     names = (
         unicodedata.name(letter, "").split("-")[0].split(" ")[0] for letter in text[:LOOKED_AT] if letter.isalpha()
@@ -110,7 +110,7 @@ REFUSAL = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether a text begins as a refusal of a language model; what stands further in is not looked at.
+    """Return whether a text begins with a refusal by a language model; later parts are ignored.
 
     >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("I'm sorry I was late, she said.")
     (True, False)

@@ -1,7 +1,7 @@
-"""Candidates of some pairs with what the judges have measured, column by column.
+"""Candidates of some pairs with the judges' measurements, column by column.
 
-A candidate is a text (written, or given with its pair) or a reference to a document (mined). Columns make no
-difference between them, so that thousands are graded at once; `text` and `row` lead back to the candidate itself.
+A candidate is a text (written, or given with its pair) or a reference to a document (mined). The columns treat both
+alike, so that thousands are graded at once; `text` and `row` point back to the candidate itself.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Measured:
-    """C candidates and what J judges say of them, in rising order of pair.
+    """C candidates with the measurements of J judges, in ascending order of pair.
 
     Attributes:
         pair: (C,) place of the candidate's pair among those that are graded together.
@@ -27,7 +27,7 @@ class Measured:
         is_written: (C,) whether a language model wrote it.
         is_kept: (C,) whether it keeps the grade that it came with.
         relevance: (C, J) relative relevance r = s(q, c) / s(q, p), by each judge.
-        grade: (C,) the grade that it has.
+        grade: (C,) the grade that it gets.
         length: (C,) log(words / words of the positive).
         answers: (C,) whether a language model says that it answers the query.
     """
@@ -52,14 +52,14 @@ class Measured:
 
 
 def by_pair(parts: Sequence[Measured]) -> Measured:
-    """Return the candidates of all parts by pair; of one pair those of the first part come first."""
+    """Merge the parts in ascending order of pair; within a pair, earlier parts come first."""
     columns = [np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measured)]
     whole = Measured(*columns)
     return whole[np.argsort(whole.pair, kind="stable")]
 
 
 def nothing_measured(judges: int = 1) -> Measured:
-    """Return no candidates."""
+    """Return a `Measured` without candidates."""
     numbers, flags = np.empty(0, np.int64), np.empty(0, bool)
     shares = np.empty((0, judges))
     return Measured(

@@ -1,10 +1,10 @@
 """Find documents that say the same as the query, the positive, or another negative of the tuple.
 
-What says the same is defined by `multigrain.grading.candidate_rules.likeness`, which takes a millisecond. So each text
-has a *signature* of a few numbers, made once, and only where two signatures allow it are the texts compared:
+`multigrain.grading.candidate_rules.likeness` defines which texts say the same, but takes a millisecond. So each text
+gets a *signature* of a few numbers once, and two texts are compared only if their signatures allow it:
 
-    nine of ten characters match                -> the lengths must be alike
-    each word of the one stands in the other    -> a Bloom filter of its longer words is a part of the other's
+    nine of ten characters match                -> the lengths must be similar
+    each word of one text is in the other       -> the Bloom filter of its longer words is part of the other's
 
 Letters: P pairs, T texts of a pair (the query, the positive, text candidates, documents).
 """
@@ -20,22 +20,22 @@ from multigrain.grading.candidate_rules import COMPARED, NEAR_COPY, likeness
 from multigrain.records import folded
 
 MOST_BYTES = 2**26
-"""Bytes that remembered texts take, about."""
+"""Approximate bytes of cached texts above which all are forgotten."""
 OVERHEAD = 500
-"""Bytes for each text beside its characters: the signature, and how it is found."""
+"""Bytes for each text beside its characters, for signature and lookup."""
 LONG_WORD = 5
-"""Letters from which on a word goes into the filter: shorter ones are in nearly every text."""
+"""Fewest letters of a word in the filter: shorter words are in nearly every text."""
 
 Numbers = NDArray[np.integer[Any]]
 FILTER = 16
-"""Numbers of 64 bits of a filter."""
+"""64-bit numbers of a filter."""
 SIGNATURE = np.dtype([("same", "i8"), ("characters", "i4"), ("words", "i4"), ("filter", "u8", (FILTER,))])
-"""What tells that two texts are no copies: a hash of the folded text, its characters (at most `COMPARED`), its words,
-and a filter."""
+"""What rules out that two texts are copies: a hash of the folded text, its number of characters (at most `COMPARED`),
+its number of words, and a filter."""
 
 
 def signatures(texts: Sequence[str]) -> NDArray[np.void]:
-    """Return the `SIGNATURE` of each text, (texts,); hashes are those of this process."""
+    """Return the `SIGNATURE` of each text, (texts,); hashes are valid in this process only."""
     made = np.empty(len(texts), dtype=SIGNATURE)
     filters = []
     for place, text in enumerate(texts):
@@ -53,10 +53,10 @@ def signatures(texts: Sequence[str]) -> NDArray[np.void]:
 
 
 class Signatures:
-    """The signatures of texts and documents; each distinct text has its own made once, as far as memory goes.
+    """The signatures of texts and documents, computed once for each distinct text while memory allows.
 
     Args:
-        texts_of: gives the texts of documents by their numbers.
+        texts_of: returns the texts of documents by their numbers.
     """
 
     def __init__(self, texts_of: Callable[[Sequence[int]], Sequence[str]]) -> None:
@@ -72,7 +72,7 @@ class Signatures:
         self.compared: dict[tuple[int, int], float | None] = {}
 
     def make_room(self) -> None:
-        """Forget all texts where they are too many; numbers that were given before mean nothing any more."""
+        """Forget all texts if they take too much memory; numbers returned before become invalid."""
         if self._bytes > MOST_BYTES:
             self._forget()
 
@@ -96,7 +96,7 @@ class Signatures:
 
 
 class Copy(NamedTuple):
-    """A text that says the same as one before it."""
+    """A text that says the same as an earlier one."""
 
     pair: int
     place: int
@@ -107,12 +107,12 @@ class Copy(NamedTuple):
 
 
 def find_copies(texts: Numbers, known: Signatures, first: Numbers) -> list[Copy]:
-    """Find the texts that say the same as one before them which is no copy itself, each once.
+    """Find the texts that say the same as an earlier one that is not a copy itself; list each once.
 
     Args:
-        texts: (P, T) numbers of texts, of each pair in their order; -1 behind the last.
+        texts: (P, T) numbers of the texts of each pair, in order; -1 after the last.
         known: the texts and their signatures.
-        first: (P,) the place from which on texts may be copies; those before it are never called so.
+        first: (P,) the first place at which a text may be a copy; earlier texts are never reported.
     """
     found: list[Copy] = []
     copies: set[tuple[int, int]] = set()
@@ -130,7 +130,7 @@ def find_copies(texts: Numbers, known: Signatures, first: Numbers) -> list[Copy]
 
 
 def _possible(texts: Numbers, known: NDArray[np.void], first: Numbers) -> Sequence[tuple[int, int, int]]:
-    """Return (pair, place, place before it) of all that the signatures allow to be copies, in this order."""
+    """Return (pair, place, earlier place) of all possible copies by their signatures, in this order."""
     is_there = texts >= 0
     own = {name: known[name][np.maximum(texts, 0)] for name in ("same", "characters", "words")}
     places = np.arange(texts.shape[1])
@@ -138,7 +138,7 @@ def _possible(texts: Numbers, known: NDArray[np.void], first: Numbers) -> Sequen
     both &= (places[None, :] >= first[:, None])[:, :, None]
     characters, same = own["characters"], own["same"]
     shorter = np.minimum(characters[:, :, None], characters[:, None, :])
-    # With rounding to four digits, as in `likeness`.
+    # Allow for the rounding to four digits in `likeness`.
     both &= 2 * shorter >= (NEAR_COPY - 1e-4) * (characters[:, :, None] + characters[:, None, :])
     pair, place, before = np.nonzero(both)
     for number in range(FILTER):

@@ -1,7 +1,7 @@
-"""Filter queries that a language model wrote, before they cost negatives.
+"""Filter queries that a language model wrote, before negatives are written for them.
 
-A query is of use if it could be somebody's, and if it is about its own passage and few others: rules look at the
-words, and the round trip asks the judge which documents of the corpus are nearest to the query.
+A query is useful if a user could ask it, and if it fits its own passage and few others. Rules check the words; the
+round trip checks which documents of the corpus the judge finds nearest to the query.
 """
 
 import re
@@ -28,15 +28,15 @@ QUERIES = 1024
 """Queries whose similarities to a block are in memory at once."""
 FEWEST_WORDS, MOST_WORDS = 2, 80
 SHORTEST = 5
-"""Characters of a query of one word."""
+"""Fewest characters of a query of one word."""
 SHORTEST_COPY, COPIED = 5, 0.8
-"""Words in a row, and share of the query, that make it a copy of its passage."""
+"""Fewest words in a row, and least share of the query, that make it a copy of its passage."""
 COMPARED = 400
 """Words of the passage that are compared."""
 OPENING_WORDS, OPENING_SHARE, OPENING_FEWEST = 4, 0.05, 5
-"""Queries that begin with the same words may be this share of all, and this many in any case."""
+"""Words of an opening; the share of all queries that may begin with the same one; the number that may in any case."""
 NEARLY = 0.95
-"""Share of its own passage's score at which a query fits another document nearly as well."""
+"""Share of its own passage's score from which on a query fits another document nearly as well."""
 SPEAKS_OF_THE_TEXT = re.compile(
     r"\b(this|the|given|above|provided) (text|passage|article|abstract|document|paper|excerpt|author)s?\b",
     re.IGNORECASE,
@@ -45,7 +45,7 @@ SPEAKS_OF_THE_TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DroppedQuery:
-    """A pair whose query is of no use, the rule that found so, and the value that broke it."""
+    """A pair whose query was dropped, the rule, and the value that broke it."""
 
     pair: Pair
     rule: str
@@ -54,7 +54,7 @@ class DroppedQuery:
 
 @dataclass(frozen=True)
 class FilteredQueries:
-    """The queries kept, those dropped and why, and the rank of its own passage for each that passed the rules."""
+    """Kept queries, dropped queries with reasons, and the rank of the own passage for each that passed the rules."""
 
     kept: list[Pair]
     dropped: list[DroppedQuery]
@@ -62,7 +62,7 @@ class FilteredQueries:
 
     @property
     def kept_ranks(self) -> list[tuple[Pair, int]]:
-        """The ranks of the queries that are kept."""
+        """The ranks of the kept queries."""
         kept = {pair.id for pair in self.kept}
         return [(pair, rank) for pair, rank in self.ranks if pair.id in kept]
 
@@ -70,14 +70,14 @@ class FilteredQueries:
 def filter_queries(
     pairs: Sequence[Pair], documents: Sequence[Document], embed: Embed, section: GradingSection, seed: int
 ) -> FilteredQueries:
-    """Keep the queries that are of use.
+    """Keep the useful queries.
 
     Args:
         pairs: written queries with their own passages.
         documents: the corpus, read once.
         embed: the judge's encoder.
         section: `round_trip` and `most_answers`.
-        seed: of the order in which queries of one opening are kept.
+        seed: seed of the order in which queries with the same opening are kept.
     """
     dropped: list[DroppedQuery] = []
     candidates = _by_rules(pairs, dropped)
@@ -95,7 +95,7 @@ def filter_queries(
 
 
 def broken_rule(pair: Pair) -> tuple[str, float] | None:
-    """Return the first rule that the query breaks, with the value that breaks it; None where it breaks none."""
+    """Return the first rule that the query breaks, with the value that breaks it; None if it breaks none."""
     for name, rule in RULES:
         if (value := rule(pair)) is not None:
             return name, value
@@ -121,7 +121,7 @@ def _of_the_text(pair: Pair) -> float | None:
 
 
 def _copy(pair: Pair) -> float | None:
-    """Return the share of the query that stands in the passage word for word, where it is a copy; else None."""
+    """Return the share of the query that is in the passage word for word, if it is a copy; else None."""
     if folded(pair.query) == folded(pair.positive):
         return 1.0
     query, passage = folded(pair.query).rstrip(".?!").split(), folded(pair.positive).split()[:COMPARED]
@@ -152,7 +152,7 @@ def _by_rules(pairs: Sequence[Pair], dropped: list[DroppedQuery]) -> list[Pair]:
 
 
 def _without_stereotypes(pairs: Sequence[Pair], dropped: list[DroppedQuery], seed: int) -> list[Pair]:
-    """Keep of the queries that begin alike as many as variety allows, drawn by seed."""
+    """Limit the number of queries that begin alike; a seeded draw decides which are kept."""
     most = max(OPENING_FEWEST, int(OPENING_SHARE * len(pairs)))
     counts: Counter[str] = Counter()
     away: set[int] = set()
@@ -166,7 +166,7 @@ def _without_stereotypes(pairs: Sequence[Pair], dropped: list[DroppedQuery], see
 
 
 def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Embed) -> tuple[list[int], list[int]]:
-    """Rank each pair's own passage among all documents (1 = nearest), and count those that fit nearly as well."""
+    """Rank each pair's own passage among all documents (1 = nearest), and count documents that fit nearly as well."""
     if not pairs:
         return [], []
     queries = embed([pair.query for pair in pairs], "query")

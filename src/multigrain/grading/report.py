@@ -20,19 +20,19 @@ from multigrain.grading.surface_leak import LIMIT, Leak, Sample, find_leak
 from multigrain.records import FALSE_NEGATIVE, GRADES, Candidate, GradedTuple, folded, to_json
 
 SAMPLED = 1000
-"""Tuples by which style, leak and near duplicates are judged: an accuracy is sure to 2 points, in some CPU seconds."""
+"""Tuples sampled for style, leak and near duplicates: accuracies are precise to 2 points, in some CPU seconds."""
 DIGITS = 4
-"""Digits of a relevance."""
+"""Decimal digits of a relevance."""
 SHOWN = 10
 SHOWN_CHARACTERS = 150
 
 
 class Report:
-    """Counts while the pairs go by; in memory are figures and a seeded sample of the tuples.
+    """Counts over all pairs; memory holds only figures and a seeded sample of the tuples.
 
     Args:
-        judges: their names, in order.
-        seed: of the sample.
+        judges: names of the judges, in order.
+        seed: seed of the sample.
     """
 
     def __init__(self, judges: Sequence[str], seed: int) -> None:
@@ -47,7 +47,7 @@ class Report:
         self._sample: list[GradedTuple] = []
 
     def add(self, proposals: Sequence[Proposal], mined: Mined, graded: Graded) -> None:
-        """Count what came of some pairs and the documents that were mined for them."""
+        """Count the outcome for some pairs and the documents mined for them."""
         for _, candidates in proposals:
             self._asked.update(map(_group, candidates))
         self._asked.update(_mined_groups(mined.grade))
@@ -71,12 +71,12 @@ class Report:
         self._add_rises(measured[measured.is_written])
 
     def _add_rises(self, written: Measured) -> None:
-        """Note where relevance rises from one written grade of a pair to the next, before any is moved or dropped."""
+        """Record whether relevance rises from each written grade of a pair to the next, before grading."""
         if not len(written):
             return
         order = np.lexsort((written.asked, written.pair))
         cells = written.pair[order] * (FALSE_NEGATIVE + 1) + written.asked[order]
-        first = order[np.unique(cells, return_index=True)[1]]  # of each grade that was asked for
+        first = order[np.unique(cells, return_index=True)[1]]  # one for each requested grade
         pair, relevance = written.pair[first], written.relevance[first]
         is_step = pair[1:] == pair[:-1]
         for rises, low, high in zip(self._written_rises, relevance[:-1].T, relevance[1:].T, strict=True):
@@ -95,8 +95,8 @@ class Report:
     def result(self) -> dict[str, Any]:
         """Return counts and measurements for `grading/report.json`.
 
-        `order_rate` is the share of adjacent written candidates of a pair (grade asked g and the next one asked)
-        whose relevance rises, by each judge, before grading; among the tuples it rises by construction.
+        `order_rate` is, for each judge, the share of adjacent written candidates of a pair (requested grade g and the
+        next one requested) whose relevance rises, before grading. In the tuples it rises by construction.
         """
         leak = self._leak()
         dropped = sum(self._dropped.values(), Counter[str]())
@@ -153,9 +153,9 @@ class Report:
         return find_leak(positives, negatives)
 
     def _near_duplicates(self) -> float | None:
-        """Return the share of the written negatives, as far as sampled, that nearly equal one of another tuple.
+        """Return the share of written negatives in the sample that nearly equal one of another tuple.
 
-        What is mined may do so: then the corpus has it twice.
+        Mined negatives do not count: near duplicates among them are in the corpus itself.
         """
         written = [n.text for graded in self._sample for n in graded.negatives if n.source == "llm"]
         texts, seen = dict.fromkeys(map(folded, written)), NearDuplicates()
@@ -166,7 +166,7 @@ class Report:
 
 
 class Distribution:
-    """Mean, spread and quartiles of many numbers, to four digits, of which none stays in memory."""
+    """Mean, spread and quartiles of many numbers, to four digits, without keeping the numbers in memory."""
 
     def __init__(self) -> None:
         self._count, self._sum, self._squares = 0, 0.0, 0.0
@@ -182,19 +182,19 @@ class Distribution:
 
     @property
     def mean(self) -> float | None:
-        """The mean; None of no numbers."""
+        """The mean; None without numbers."""
         return round(self._sum / self._count, DIGITS) if self._count else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation; None of no numbers."""
+        """The standard deviation; None without numbers."""
         if not self._count:
             return None
         return round(math.sqrt(max(self._squares / self._count - (self._sum / self._count) ** 2, 0.0)), DIGITS)
 
     @property
     def quartiles(self) -> list[float] | None:
-        """The quartiles, of the numbers rounded to four digits; None of fewer than two."""
+        """The quartiles of the numbers, rounded to four digits; None if there are fewer than two."""
         if self._count < 2:
             return None
         table = np.array(sorted(self._rounded.items()))
@@ -214,7 +214,7 @@ class Distribution:
 
 
 def render(report: dict[str, Any]) -> str:
-    """Render the report as a table, with the shares that matter below it."""
+    """Render the report as a table, with the main shares below it."""
     lines = [f"{'source':7} {'grade':>5} {'asked':>6} {'kept':>6} {'relevance':>14} {'words':>6}  dropped"]
     for source, rows in report["by_source"].items():
         for row in rows:
@@ -233,14 +233,12 @@ def render(report: dict[str, Any]) -> str:
         f"tuples with all four grades: {complete:.1%}; written grades in order, before grading: {orders or '-'}"
     )
     if leak := report["leak"]:
-        lines.append(
-            f"leak test: positives are told from negatives by their surface with accuracy {leak['accuracy']:.2f}"
-        )
+        lines.append(f"leak test: surface features tell positives from negatives with accuracy {leak['accuracy']:.2f}")
     return "\n".join(lines)
 
 
 def leak_warning(report: dict[str, Any]) -> str | None:
-    """Return what to say where a model could learn the style of negatives instead of their meaning."""
+    """Return a warning if a model could learn the style of negatives instead of their meaning, else None."""
     leak = report["leak"]
     if not leak or leak["accuracy"] <= LIMIT:
         return None
@@ -249,14 +247,14 @@ def leak_warning(report: dict[str, Any]) -> str | None:
     )
     worst = max(leak["by_group"], key=leak["by_group"].get, default="?")
     return (
-        f"the surface of a text tells whether it is a positive ({leak['accuracy']:.2f}, wanted at most {LIMIT}): "
+        f"surface features tell positives from negatives (accuracy {leak['accuracy']:.2f}, wanted at most {LIMIT}): "
         f"{telling}; most of all in {worst}. "
         "Take that grade from the corpus (synthesis.sources), or lower grading.length_ratio."
     )
 
 
 def what_became(report: dict[str, Any]) -> str:
-    """Say what became of the candidates, where hardly a pair has negatives."""
+    """Return what became of the candidates, for a run where hardly any pair has negatives."""
     found, dropped = f"pairs with negatives: {report['tuples']}", report["dropped"]
     if not dropped:
         return f"{found}; no candidates were proposed. See synthesis.limit and mining.enabled."
@@ -265,7 +263,7 @@ def what_became(report: dict[str, Any]) -> str:
 
 
 def render_examples(report: dict[str, Any]) -> str:
-    """Render the sampled tuples, one line a text."""
+    """Render the sampled tuples, one line per text."""
     blocks = []
     for graded in report["examples"]:
         lines = [f"{'query':14}{graded['query']}", f"{'positive':14}{graded['positive']}"]

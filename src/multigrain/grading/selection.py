@@ -1,7 +1,7 @@
-r"""Choose one candidate of each grade so that every judge sees the relevance rise.
+r"""Choose one candidate of each grade so that relevance rises for every judge.
 
-The candidates of a pair are the nodes of a graph, in rising order of grade; from c to d leads an edge if d has the
-higher grade, and no judge finds it less relevant than c. The tuple is the path of the greatest value
+The candidates of a pair are the nodes of a graph. An edge leads from c to d if d has the higher grade and no judge
+finds it less relevant than c. The tuple is the path of the greatest value
 
     \sum_c ( FILLED
              + ASKED                          if it has the grade it was asked for
@@ -9,8 +9,8 @@ higher grade, and no judge finds it less relevant than c. The tuple is the path 
              + NEAREST (max(r(c), 0) - 1)     if it was mined, and its grade takes the nearest )
       + \sum_{c -> d} mean over judges of GAP min(r(d) - r(c), WIDE),      with the positive (r = 1) as the last node
 
-so first of all as many grades as can be; then written texts as long as the positive before mined ones, and of those
-that people wrote the nearest, or such as are well apart from each other. Found by dynamic programming in
+so filling as many grades as possible comes first. Then come written texts as long as the positive, before mined ones;
+and among mined ones the nearest, or those well apart from each other. Dynamic programming finds the path in
 O(candidates^2), for many pairs at once.
 
 Letters: C candidates, P pairs, G = 4 grades, S slots (the most candidates that a pair has of one grade), J judges.
@@ -38,24 +38,24 @@ Values = NDArray[np.float64]
 
 
 class Choice(NamedTuple):
-    """What became of the candidates."""
+    """The outcome for each candidate."""
 
     chosen: Flags
     """(C,)"""
     surplus: Flags
-    """(C,) which of the others had a place, if their grade were not filled already."""
+    """(C,) candidates that are not chosen because their grade is full."""
 
 
 def choose_rising(candidates: Measured, per_grade: int = 1, nearest: Collection[int] = ()) -> Choice:
     """Choose up to `per_grade` candidates of each grade and pair, such that no judge finds them out of order.
 
-    For more than one of a grade, paths are taken one after the other; no judge finds their union out of order either.
-    Of equal paths the one whose candidates are less relevant is taken, then that of the earlier ones.
+    If `per_grade` is above 1, paths are taken one after the other; no judge finds their union out of order either.
+    Of equal paths, the one with less relevant candidates is taken, then the one with earlier candidates.
 
     Args:
-        candidates: of all pairs.
-        per_grade: the most negatives of a grade.
-        nearest: the grades of which, among mined documents, the nearest are chosen.
+        candidates: candidates of all pairs.
+        per_grade: most negatives of a grade.
+        nearest: grades for which the nearest mined documents are chosen.
     """
     values = _values(candidates, nearest)
     chosen = np.zeros(len(candidates), dtype=bool)
@@ -81,17 +81,17 @@ def choose_rising(candidates: Measured, per_grade: int = 1, nearest: Collection[
 
 @dataclass(frozen=True)
 class _Grid:
-    """The candidates of some pairs, by pair, grade and slot; in a grade in rising order of relevance."""
+    """The candidates of some pairs, by pair, grade and slot; within a grade in ascending order of relevance."""
 
     candidate: Numbers
     """(P, G, S), -1 where a slot is empty."""
     relevance: Values
     """(P, G, S, J)"""
     value: Values
-    """(P, G, S): what a candidate adds by itself, whatever stands beside it."""
+    """(P, G, S): the value that a candidate adds by itself."""
 
     def choose(self, per_grade: int) -> Flags:
-        """Return (P, G, S): which candidates are on the best paths."""
+        """Return flags of the candidates on the best paths, (P, G, S)."""
         is_open = self.candidate >= 0
         chosen = np.zeros_like(is_open)
         for _ in range(per_grade):
@@ -102,7 +102,7 @@ class _Grid:
         return chosen
 
     def _best_path(self, is_open: Flags) -> Numbers:
-        """Return (P, G): the slot of the path's candidate of each grade, or `NO_SLOT`."""
+        """Return the slot of the best path's candidate of each grade, (P, G), or `NO_SLOT`."""
         pairs, grades, slots = is_open.shape
         best = np.where(is_open, self.value, -np.inf)
         before = np.full((pairs, grades, slots), NO_SLOT)  # places among all slots of the pair
@@ -120,7 +120,7 @@ class _Grid:
         return _traced(ends.reshape(pairs, -1), before.reshape(pairs, -1), slots)
 
     def _agrees_with(self, path: Numbers) -> Flags:
-        """Return (P, G, S): which candidates no judge finds out of order beside those of the path."""
+        """Return flags of the candidates that no judge finds out of order beside those of the path, (P, G, S)."""
         agrees = np.ones(self.candidate.shape, dtype=bool)
         for grade in range(len(GRADES)):
             slot = np.maximum(path[:, grade], 0)
@@ -155,7 +155,7 @@ def _traced(ends: Values, before: Numbers, slots: int) -> Numbers:
 
 
 def _values(candidates: Measured, nearest: Collection[int]) -> Values:
-    """Return (C,) what each candidate adds by itself."""
+    """Return the value that each candidate adds by itself, (C,)."""
     values = np.where(candidates.asked == candidates.grade, FILLED + ASKED, FILLED)
     values += np.where(candidates.is_written, WRITTEN - np.abs(candidates.length), 0.0)
     is_near = ~candidates.is_written & np.isin(candidates.grade, list(nearest))
@@ -164,7 +164,7 @@ def _values(candidates: Measured, nearest: Collection[int]) -> Values:
 
 
 def _grid_of(candidates: Measured, values: Values, rows: Numbers, slots: Numbers, pairs: Numbers) -> _Grid:
-    """Lay the candidates `rows` out by pair, grade and slot."""
+    """Arrange the candidates `rows` by pair, grade and slot."""
     shape = (len(pairs), len(GRADES), int(slots.max(initial=-1)) + 1)
     at = np.searchsorted(pairs, candidates.pair[rows]), candidates.grade[rows] - 1, slots
     candidate = np.full(shape, -1)
@@ -177,6 +177,6 @@ def _grid_of(candidates: Measured, values: Values, rows: Numbers, slots: Numbers
 
 
 def _gap(low: Values, high: Values) -> Values:
-    """Return GAP times the mean over judges, the last axis, of what separates two candidates."""
+    """Return GAP times the mean over judges, the last axis, of min(high - low, WIDE)."""
     gap: Values = GAP * np.minimum(high - low, WIDE).mean(axis=-1)
     return gap

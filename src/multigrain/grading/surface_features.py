@@ -1,7 +1,6 @@
-"""The surface of a text in numbers: how long, how punctuated, how written; never which words.
+"""Surface features of a text: numbers for length, punctuation and style, but not for the words themselves.
 
-`surface` is what the leak test classifies by (`multigrain.grading.surface_leak`); `statistics_of` is what
-reports print.
+The leak test (`multigrain.grading.surface_leak`) classifies by `surface`; reports print `statistics_of`.
 """
 
 import re
@@ -16,9 +15,9 @@ import numpy as np
 SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$|[\"')\]])|[。！？]")
 LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s", re.MULTILINE)
 SHORT_WORD = 3
-"""Letters. Their share stands for that of the function words, in any language, without naming one."""
+"""Most letters of a short word. The share of short words stands for that of function words, in any language."""
 REMEMBERED = 2**13
-"""Texts whose features are remembered: two tests ask for those of one sample."""
+"""Texts whose features are cached: two tests use the same sample."""
 MARKS = {
     "commas": ",，、",
     "colons and semicolons": ":;：；",
@@ -28,7 +27,7 @@ MARKS = {
     "question marks": "?？",
     "exclamation marks": "!！",
 }
-"""Kind of punctuation -> its signs; each is counted for 100 characters."""
+"""Kind of punctuation -> its signs, counted per 100 characters."""
 FEATURES = (
     *("characters", "words", "sentences", "lines", "list marks"),
     *("characters a word", "words a sentence"),
@@ -36,7 +35,7 @@ FEATURES = (
     *("begins in lower case", "ends with a full stop"),
     *MARKS,
 )
-"""The names of what `surface` measures, in its order; `digits` to `distinct words` are shares of 0 to 1."""
+"""Names of the features of `surface`, in order; `digits` to `distinct words` are shares of 0 to 1."""
 
 
 @lru_cache(REMEMBERED)
@@ -61,7 +60,7 @@ def surface(text: str) -> tuple[float, ...]:
 
 
 def statistics_of(texts: Iterable[str]) -> dict[str, Any]:
-    """Return length and style of a group of texts, ready for JSON; `{"texts": 0}` for no texts.
+    """Return length and style of a group of texts, ready for JSON; `{"texts": 0}` without texts.
 
     `words` and `characters` are [lower quartile, median, upper quartile]; the others are means of `surface`.
     """
@@ -82,7 +81,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _signs(text: str) -> Counter[str]:
-    """Count the characters of a text; those of ASCII by numpy, in a tenth of the time."""
+    """Count the characters of a text; numpy counts ASCII in a tenth of the time."""
     if not text.isascii():
         return Counter(text)
     counts = np.bincount(np.frombuffer(text.encode(), dtype=np.uint8))
@@ -90,7 +89,7 @@ def _signs(text: str) -> Counter[str]:
 
 
 def _count(signs: Counter[str], kind: Callable[[str], bool]) -> int:
-    """Count the characters of a kind; asking each distinct one once is what makes it fast."""
+    """Count the characters of a kind; each distinct one is checked once, which makes it fast."""
     return sum(count for sign, count in signs.items() if kind(sign))
 
 
@@ -105,6 +104,6 @@ def _short_words(lengths: list[int]) -> float:
 
 
 def _distinct(words: list[str]) -> float:
-    """Return the share of distinct words among the first 50: of a whole text it falls with the length."""
+    """Return the share of distinct words among the first 50; over a whole text it would fall with the length."""
     first = [word.casefold() for word in words[:50]]
     return _share(len(set(first)), len(first))

@@ -1,7 +1,7 @@
-"""The leak test: can positives be told from negatives without reading them?
+"""The leak test: check that surface features do not tell positives from negatives.
 
 If negatives are shorter than positives, or all end with a full stop, then a model learns that instead of relevance.
-A classifier that sees nothing but the surface of a text (`multigrain.grading.surface_features`) must therefore be
+A classifier that sees only surface features of a text (`multigrain.grading.surface_features`) must therefore be
 hardly better than chance. It is tested on tuples that it was not trained on, and measured by its *balanced* accuracy
 
     (share of positives it calls positive + share of negatives it calls negative) / 2
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from multigrain.grading.surface_features import FEATURES, surface
 
 LIMIT = 0.65
-"""Balanced accuracy above which the surface gives the negatives away."""
+"""Balanced accuracy above which surface features give the negatives away."""
 FEWEST_TUPLES, MOST_TUPLES = 20, 3000
 FOLDS = 5
 TELLING = 3
@@ -32,7 +32,7 @@ Flags = NDArray[np.bool_]
 
 
 class Sample(NamedTuple):
-    """A text, the id of its tuple, and what it is counted under, such as its grade; "" for nothing."""
+    """A text, the id of its tuple, and the label that it is counted under, such as its grade; "" for none."""
 
     group: str
     text: str
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature, how well it tells both sides apart all by itself, and its mean on both."""
+    """A feature, its accuracy in telling both sides apart by itself, and its mean on both."""
 
     name: str
     accuracy: float
@@ -51,30 +51,30 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """The leak of the surface: what it gives away. Accuracies are balanced: 0.5 is chance."""
+    """The result of the leak test. Accuracies are balanced: 0.5 is chance."""
 
     accuracy: float
     tuples: int
     features: tuple[Feature, ...]
-    """Those that tell most, best first."""
+    """The most telling features, best first."""
     by_label: dict[str, float]
     """Label of negatives -> accuracy on the positives and these negatives."""
 
     @property
     def is_found(self) -> bool:
-        """Return whether somebody should be warned."""
+        """Return whether the accuracy is above `LIMIT`."""
         return self.accuracy > LIMIT
 
 
 def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: int = 0) -> Leak | None:
-    """Test whether the surface tells positives from negatives; None for fewer than 20 tuples.
+    """Test whether surface features tell positives from negatives; None for fewer than 20 tuples.
 
-    The classifier is gradient boosting, which also finds what lies in a range ("negatives have 50 to 60 words") and
-    in two features together. Of more than 3,000 tuples, 3,000 are drawn.
+    The classifier is gradient boosting, which also finds ranges ("negatives have 50 to 60 words") and combinations of
+    features. Of more than 3,000 tuples, 3,000 are drawn.
 
     Args:
-        positives: with the ids of their tuples.
-        negatives: likewise, and with the label they are also counted under.
+        positives: positives with the ids of their tuples.
+        negatives: negatives, likewise, and with the label they are also counted under.
         seed: seed of the draw, the folds and the classifier.
     """
     from threadpoolctl import threadpool_limits
@@ -84,7 +84,7 @@ def find_leak(positives: Iterable[Sample], negatives: Iterable[Sample], seed: in
         return None
     rows = np.array([surface(sample.text) for sample in samples])
     folds = _folds([sample.group for sample in samples], seed)
-    classifier = _boosting(seed)  # before the limit, which holds for the libraries that are loaded by then
+    classifier = _boosting(seed)  # before the limit, which holds only for libraries loaded by then
     with threadpool_limits(1):  # the work is small: on a busy machine threads wait longer than they work
         called = _called(classifier, rows, is_positive, folds)
         telling = _telling(rows, is_positive, folds)
@@ -96,14 +96,14 @@ class _Common(NamedTuple):
     """The texts of tuples that have a positive and a negative."""
 
     groups: int
-    """How many tuples."""
+    """Number of tuples."""
     samples: list[Sample]
     is_positive: Flags
     """(samples)"""
 
 
 def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> _Common:
-    """Find the tuples that have both sides; of more than `MOST_TUPLES` draw some."""
+    """Find the tuples that have both sides; draw `MOST_TUPLES` if there are more."""
     groups = sorted({sample.group for sample in positives} & {sample.group for sample in negatives})
     if len(groups) > MOST_TUPLES:
         groups = np.random.default_rng(seed).choice(groups, MOST_TUPLES, replace=False).tolist()
@@ -115,17 +115,17 @@ def _common(positives: list[Sample], negatives: list[Sample], seed: int) -> _Com
 
 
 def _folds(groups: list[str], seed: int) -> NDArray[np.int64]:
-    """Return the fold of each text: one tuple is never on both sides, or its topic would tell."""
+    """Return the fold of each text; a tuple stays in one fold, or its topic would give it away."""
     names, index = np.unique(groups, return_inverse=True)
     fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
     return fold
 
 
 def _called(classifier: Any, rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> Flags:
-    """Return what each text is called by a classifier that was trained on the other folds.
+    """Return whether a classifier trained on the other folds calls each text a positive.
 
-    A positive is what is likelier one than a text drawn at random. So both sides count alike, though there are more
-    negatives; weights in the training would do the same, at three times the cost.
+    It does if the probability is above the share of positives. So both sides count alike although there are more
+    negatives; weights in the training would do the same at three times the cost.
     """
     called = np.zeros(len(rows), dtype=bool)
     for fold in range(FOLDS):
@@ -138,7 +138,7 @@ def _called(classifier: Any, rows: Rows, is_positive: Flags, folds: NDArray[np.i
 def _boosting(seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    # Small, for of a few hundred tuples a large one would learn the noise.
+    # Small, because a large one would learn the noise of a few hundred tuples.
     return HistGradientBoostingClassifier(
         max_iter=60, max_depth=3, max_bins=32, early_stopping=False, random_state=seed
     )
@@ -152,7 +152,7 @@ def _by_label(called: Flags, is_positive: Flags, labels: list[str]) -> dict[str,
 
 
 def _telling(rows: Rows, is_positive: Flags, folds: NDArray[np.int64]) -> tuple[Feature, ...]:
-    """Return the features that tell most, each by itself.
+    """Return the most telling features, each by itself.
 
     Importances in the large classifier would be split among features that measure nearly the same.
     """

@@ -1,4 +1,4 @@
-"""Find the term that a candidate exchanges, where it is the positive with one term exchanged for another."""
+"""Find the exchanged term in a candidate that is the positive with one term exchanged for another."""
 
 from collections import Counter
 from difflib import SequenceMatcher
@@ -7,21 +7,21 @@ from functools import lru_cache
 from multigrain.records import folded
 
 SAME_TEXT = 0.8
-"""Share of the words in which two texts must agree to be one text with something exchanged."""
+"""Least share of equal words for two texts to count as one text with a term exchanged."""
 COMPARED = 300
 """Words of each text that are compared."""
 REMEMBERED = 4096
-"""Comparisons that are remembered."""
+"""Comparisons that are cached."""
 MARGIN = 0.1
-"""So much further below the positive must a text be that is the positive with a term exchanged: else the term was
-not what decides, and the text still answers the query."""
+"""Extra distance below the positive, required of a text that is the positive with a term exchanged. A closer text still
+answers the query: the term was not decisive."""
 SYNONYM = 0.65
-"""Relevance of a term to another from which on they say the same ("melanoma", "skin cancer")."""
+"""Least relevance of a term to another for them to mean the same ("melanoma", "skin cancer")."""
 
 
 @lru_cache(REMEMBERED)
 def exchanged_terms(text: str, positive: str) -> tuple[str, str] | None:
-    """Return (term in the positive, term in the text) of the commonest exchange; None for two different texts.
+    """Return (term in the positive, term in the text) of the most frequent exchange; None for two different texts.
 
     >>> exchanged_terms("Boil the rice for ten minutes.", "Boil the eggs for ten minutes.")
     ('eggs', 'rice')

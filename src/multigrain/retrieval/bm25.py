@@ -1,11 +1,11 @@
-"""How relevant a text is by the words that it shares with the query: the formula BM25, and what counts as a word.
+"""BM25: the relevance of a text by the words that it shares with the query, and how texts are split into words.
 
     BM25(q, d) = sum over w in q of  idf(w) tf(w, d) / (tf(w, d) + k1 (1 - b + b |d| / mean |d|))
     idf(w)     = log(1 + (N - n(w) + 0.5) / (n(w) + 0.5))
 
 with k1 = 1.5 and b = 0.75. tf(w, d) counts the word w in d, |d| the words of d, N the documents, n(w) the documents
-that have w. This is the form of Lucene (Kamphuis et al. 2020, "Which BM25 do you mean?"). Robertson et al. (1994)
-have the factor k1 + 1 in the numerator, which changes no ranking. `multigrain.retrieval.bm25_index` searches by it.
+that contain w. This is the form of Lucene (Kamphuis et al. 2020, "Which BM25 do you mean?"). Robertson et al. (1994)
+have the factor k1 + 1 in the numerator, which changes no ranking. `multigrain.retrieval.bm25_index` searches with it.
 """
 
 import sys
@@ -17,9 +17,9 @@ from math import log
 
 import Stemmer
 
-# bm25s starts JAX where it is installed, for something that is not used here; and JAX takes three quarters of a GPU.
+# bm25s imports JAX if it is installed, for a feature not used here; and JAX takes three quarters of a GPU.
 _known = {"jax": sys.modules["jax"]} if "jax" in sys.modules else {}
-sys.modules["jax"] = None  # type: ignore[assignment]  # which is how an import is made to fail
+sys.modules["jax"] = None  # type: ignore[assignment]  # makes the import fail
 try:
     import bm25s
 finally:
@@ -27,17 +27,17 @@ finally:
     sys.modules.update(_known)
 
 REMEMBERED = 32_768
-"""Words whose stems are remembered, at 300 bytes each: most words of a corpus come again and again."""
+"""Words whose stems are cached, at 300 bytes each: most words of a corpus occur again and again."""
 AT_ONCE = 1024
 """Texts that are split into words at once."""
 
 
 class Words:
-    """Splits texts into words: stop words are left out, the others are stemmed.
+    """Splits texts into words, drops stop words and stems the others.
 
     Args:
-        language: an English name ("german") or a code ("de"). Where bm25s has no stop words for it, or Snowball no
-            stemmer, words stay as they are.
+        language: an English name ("german") or a code ("de"). If bm25s has no stop words for it, none are dropped; if
+            Snowball has no stemmer for it, words are not stemmed.
     """
 
     def __init__(self, language: str) -> None:
@@ -52,7 +52,7 @@ class Words:
             self._stemmer = None
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-        """Return for each text the numbers of its words, and the words that the numbers stand for."""
+        """Return the numbers of the words of each text, and the words that the numbers stand for."""
         found = bm25s.tokenize(list(texts), stopwords=self._stop_words, stemmer=self._stemmer, show_progress=False)
         words = [""] * len(found.vocab)
         for word, number in found.vocab.items():
@@ -61,7 +61,7 @@ class Words:
 
 
 K1, B = 1.5, 0.75
-"""The parameters of BM25: how soon further occurrences of a word count for less, and how much the length matters."""
+"""The parameters of BM25: how soon further occurrences of a word count less, and how much the length matters."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Statistics:
 
     documents: int
     length: float
-    """Words of a document, on average."""
+    """Mean number of words of a document."""
     having: Mapping[str, int]
-    """Word -> documents that have it, for the words of the queries."""
+    """Word -> number of documents that contain it, for the words of the queries."""
 
     def bm25(self, query: Sequence[str], text: Counter[str]) -> float:
-        """The BM25 of a text, given as its words and how often each stands there."""
+        """Return the BM25 of a text, given as its word counts."""
         norm = K1 * (1 - B + B * text.total() / (self.length or 1.0))
         return sum((self._idf(word) * text[word] / (text[word] + norm) for word in query if text[word]), start=0.0)
 

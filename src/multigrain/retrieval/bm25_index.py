@@ -1,11 +1,11 @@
 """Search a corpus of any size by BM25, for queries that are known before the corpus is read.
 
-    corpus    -> counts      each document is taken apart once; how often it has each word of the queries goes to a
+    corpus    -> counts      each document is split into words once; its counts of the queries' words go to a
                              temporary file, so that little of the corpus is in memory
-    counts    -> nearest     the documents of the highest BM25 for each query, shard by shard
-    counts    -> scores      BM25 of any query and document, exactly
+    counts    -> nearest     the documents with the highest BM25 for each query, shard by shard
+    counts    -> scores      exact BM25 of any query and document
 
-The formula is at the head of `multigrain.retrieval.bm25`. Its statistics are those of the whole corpus.
+The formula is in `multigrain.retrieval.bm25`. Its statistics are those of the whole corpus.
 
 Letters: Q queries, N documents, V distinct words of the queries, n documents of a shard.
 """
@@ -30,10 +30,10 @@ SHARD = 16_384
 QUERIES = 128
 """Queries whose scores for a shard are in memory at once."""
 COMMON = 1 / 16
-"""Share of a shard's documents from which on a word is common: such words are scored by one dense product."""
+"""Share of a shard's documents above which a word is common; common words are scored by one dense product."""
 
 GROUP = 16
-"""Documents of which the best stands for all, where a bound is looked for."""
+"""Documents of a group; its best document stands for all when a bound is estimated."""
 
 Numbers = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -51,16 +51,16 @@ class Nearest(NamedTuple):
 
 
 class Bm25Index:
-    """The words of some queries in the documents of a corpus.
+    """BM25 index of a corpus for a fixed set of queries.
 
     Equal scores rank in the order of the corpus.
 
     Args:
         queries: Q texts.
-        documents: N texts, read once; None for one that is never found and counts for nothing.
+        documents: N texts, read once; None stands for a document that is never found and not counted.
         language: see `multigrain.retrieval.bm25.Words`.
-        folder: where the temporary file lies; about 6 bytes for each word that a document has in common with the
-            queries. It has no name, so nothing is left behind when the process is killed.
+        folder: folder of the temporary file, which takes about 6 bytes for each word that a document has in common
+            with the queries. The file has no name, so nothing is left behind if the process is killed.
 
     Example:
         >>> index = Bm25Index(["a cat"], ["a dog", "two cats", "cat and dog"], "english")
@@ -84,7 +84,7 @@ class Bm25Index:
         return Statistics(counts.documents, counts.mean_length, dict(having))
 
     def nearest(self, depth: int, first: int = 0, last: int | None = None) -> Nearest:
-        """Return the `depth` documents of the highest BM25 for each query from the number `first` to before `last`."""
+        """Return the `depth` documents with the highest BM25 for each query from number `first` to `last` - 1."""
         queries = self._queries[first:last]
         found = Nearest(
             numbers=np.full((queries.shape[0], depth), -1, dtype=np.int64),
@@ -103,23 +103,23 @@ class Bm25Index:
         return _row_products(self._queries[queries], self._counts.weights(distinct)[places])
 
     def scores_of_texts(self, queries: Numbers, texts: Sequence[str]) -> Scores:
-        """Return the BM25, (pairs,), of queries by their numbers, (pairs,), and texts that need not be documents."""
+        """Return the BM25, (pairs,), of queries by their numbers, (pairs,), and any texts, (pairs,)."""
         return _row_products(
             self._queries[queries], self._counts.weights_of(_counted(texts, self._words, self._vocabulary))
         )
 
 
 def _row_products(queries: Matrix, weights: Matrix) -> Scores:
-    """Return the product, (rows,), of each row with the row beside it; both (rows, V)."""
+    """Return the dot products, (rows,), of matching rows of two matrices, (rows, V) each."""
     return np.asarray(queries.multiply(weights).sum(axis=1), dtype=np.float32).ravel()
 
 
 def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, int]) -> Matrix:
-    """Return how often each query has each word, (Q, V), and number the words in `vocabulary`."""
+    """Return the word counts of the queries, (Q, V), and number their words in `vocabulary`."""
     numbers, ends, rest = array("q"), array("q", [0]), iter(queries)
     while block := list(islice(rest, AT_ONCE)):
         found, names = words(block)
-        for query in found:  # in the order of the texts: that of the names is another one in each process
+        for query in found:  # in the order of the texts: the order of the names differs between processes
             numbers.extend(vocabulary.setdefault(names[word], len(vocabulary)) for word in query)
             ends.append(len(numbers))
     ones = np.ones(len(numbers))
@@ -130,19 +130,19 @@ def _query_counts(queries: Iterable[str], words: Words, vocabulary: dict[str, in
 
 
 class Counts:
-    """How often each document has each word of a vocabulary, in a temporary file.
+    """The counts of a vocabulary's words in each document, in a temporary file.
 
     Args:
-        texts: the documents, read once; None for one that counts for nothing.
-        words: takes them apart.
+        texts: the documents, read once; None stands for a document that is not counted.
+        words: splits texts into words.
         vocabulary: the number of each word.
-        folder: where the temporary file lies.
+        folder: folder of the temporary file.
         grows: whether words that are not in the vocabulary are added to it.
 
     Attributes:
-        documents: how many count.
-        mean_length: words of a document, on average.
-        having: (V,) the documents that have each word.
+        documents: number of documents, without those that are None.
+        mean_length: mean number of words of a document.
+        having: (V,) number of documents that contain each word.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Counts:
                 of_words.write(counts.words.astype(np.uint32).tobytes())
                 of_counts.write(counts.counts.tobytes())
             self._words, self._of_words = _mapped(of_words, np.uint32), _mapped(of_counts, np.uint16)
-        self.having = np.pad(self.having, (0, len(vocabulary) - len(self.having)))  # of no documents at all
+        self.having = np.pad(self.having, (0, len(vocabulary) - len(self.having)))  # if there are no documents
         self._width = max(len(vocabulary), 1)
         self._ends, self._lengths = np.array(ends), np.array(lengths, dtype=np.float64)
         self.mean_length = float(self._lengths.sum(dtype=np.float64)) / max(self.documents, 1)
@@ -177,7 +177,7 @@ class Counts:
         return len(self._lengths)
 
     def weights(self, numbers: Numbers) -> Matrix:
-        """Return what a word of a query adds to the BM25 of each of these documents: (numbers, V)."""
+        """Return the BM25 that one occurrence of a word in a query adds to each of these documents, (numbers, V)."""
         starts, distinct = self._ends[numbers], self._ends[numbers + 1] - self._ends[numbers]
         ends = np.append(0, np.cumsum(distinct))
         entries = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], distinct)
@@ -186,7 +186,7 @@ class Counts:
         )
 
     def weights_of(self, texts: "_Counted") -> Matrix:
-        """Return what a word of a query adds to the BM25 of each of these texts: (texts, V)."""
+        """Return the BM25 that one occurrence of a word in a query adds to each of these texts, (texts, V)."""
         norms = K1 * (1 - B + B * texts.lengths / (self.mean_length or 1.0))
         idf = np.log1p((self.documents - self.having + 0.5) / (self.having + 0.5))
         times = texts.counts.astype(np.float64)
@@ -196,29 +196,29 @@ class Counts:
 
 
 def _mapped(file: Any, kind: type[np.generic]) -> NDArray[Any]:
-    """Return the content of a file, of which only what is looked at is in memory; it outlives the closing."""
+    """Return the content of a file as a memory map, which stays valid after the file is closed."""
     file.flush()
     return np.memmap(file, kind, "r") if file.tell() else np.empty(0, kind)
 
 
 class _Counted(NamedTuple):
-    """The words of some texts."""
+    """Word counts of some texts."""
 
     lengths: NDArray[Any]
-    """(texts,) the words of each, repeated ones too."""
+    """(texts,) number of words of each, with repeats."""
     distinct: Numbers
-    """(texts,) the distinct words of each that some query has."""
+    """(texts,) number of distinct words of each that are in the vocabulary."""
     words: NDArray[Any]
-    """The numbers of those, text after text, in rising order."""
+    """The numbers of these words, text after text, in ascending order."""
     counts: NDArray[np.uint16]
-    """How often each of them stands in its text."""
+    """How often each of them occurs in its text."""
 
 
 def _counted(texts: Sequence[str | None], words: Words, vocabulary: dict[str, int], grows: bool = False) -> _Counted:
-    """Count the words of texts; None has none. Where the vocabulary grows, new words get the next numbers."""
+    """Count the words of texts; None has none. If `grows`, new words get the next numbers."""
     found, names = words([text or "" for text in texts])
     if grows:
-        for name in sorted(names):  # the order of the names is another one in each process
+        for name in sorted(names):  # the order of the names differs between processes
             vocabulary.setdefault(name, len(vocabulary))
     unknown, width = len(vocabulary), len(vocabulary) + 1
     numbers = np.array([vocabulary.get(name, unknown) for name in names], dtype=np.int64)
@@ -238,7 +238,7 @@ def _chained(parts: Iterable[Sequence[int]]) -> Iterator[int]:
 
 
 class _Shard:
-    """Some documents that follow each other, ready to be searched.
+    """Consecutive documents, prepared for search.
 
     Args:
         weights: (n, V), see `Counts.weights`.
@@ -256,20 +256,20 @@ class _Shard:
     def scores(self, queries: Matrix) -> Scores:
         """Return (queries, n): the BM25 of every document for each query, (queries, V).
 
-        Sums are taken in float64, and rounded: so equal documents have equal scores, in whatever order BLAS adds.
+        Sums are computed in float64 and rounded, so equal documents have equal scores, in whatever order BLAS adds.
         """
         common = queries[:, self._common]
         used = np.unique(common.indices)
         scores = common[:, used].toarray() @ self._dense[used]
         rare = queries @ self._rare
         starts = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(rare.indptr))
-        scores.reshape(-1)[starts + rare.indices] += rare.data  # no place twice
+        scores.reshape(-1)[starts + rare.indices] += rare.data  # no place occurs twice
         rounded: Scores = scores.astype(np.float32)
         return rounded
 
 
 def _search(shard: _Shard, start: int, queries: Matrix, found: Nearest) -> Callable[[int], None]:
-    """Return a function that searches a shard for `QUERIES` queries from one on, and merges into `found`."""
+    """Return a function that searches a shard for the `QUERIES` queries from a given one on and updates `found`."""
 
     def search(first: int) -> None:
         rows = slice(first, first + QUERIES)
@@ -279,7 +279,7 @@ def _search(shard: _Shard, start: int, queries: Matrix, found: Nearest) -> Calla
 
 
 def _merge(best: Nearest, scores: Scores, start: int) -> None:
-    """Put the best of a shard in their places among the best so far, in place.
+    """Merge the best documents of a shard into the best so far, in place.
 
     Args:
         best: (queries, depth).
@@ -287,7 +287,7 @@ def _merge(best: Nearest, scores: Scores, start: int) -> None:
         start: the number of its first document.
     """
     depth = best.scores.shape[1]
-    lowest = best.scores[:, -1]  # an equal score comes too late
+    lowest = best.scores[:, -1]  # of equal scores the earlier document ranks first
     found = (scores >= _bound(scores, depth)[:, None]) & (scores > lowest[:, None])
     rows, columns = np.divmod(np.flatnonzero(found), scores.shape[1])
     width = int(np.bincount(rows, minlength=len(scores)).max(initial=0))
@@ -306,10 +306,10 @@ def _merge(best: Nearest, scores: Scores, start: int) -> None:
 
 
 def _bound(scores: Scores, depth: int) -> Scores:
-    """Return for each row, (queries,), a score that at least `depth` of its columns reach, nearly the highest such.
+    """Return a score for each row, (queries,), that at least `depth` columns reach: close to the highest such score.
 
-    Each of the `depth` best groups of columns has one that reaches the least of their maxima. To find it takes a tenth
-    of the time of the exact bound.
+    Each of the `depth` best groups has a column that reaches the least of their maxima. This takes a tenth of the time
+    of the exact bound.
     """
     groups = scores.shape[1] // GROUP
     if groups < depth:

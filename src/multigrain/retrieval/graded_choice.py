@@ -1,6 +1,6 @@
-"""Choose for each pair and grade the documents of the smallest keys, from a stream of documents.
+"""Choose the documents with the smallest keys for each pair and grade, from a stream of documents.
 
-Letters: P pairs, G grades, K documents that are kept for each grade, n documents that are offered at once.
+Letters: P pairs, G grades, K documents kept for each grade, n documents offered at once.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,14 +15,14 @@ from multigrain.retrieval.runs_of_equals import ranks_in_runs
 Numbers = NDArray[np.int64]
 Relevance = NDArray[np.float32]
 NONE = np.uint64(2**64 - 1)
-"""The key of a place that nobody has."""
+"""The key of an empty place."""
 FREE = np.uint32(2**32 - 1)
-"""The upper half of `NONE`: any key is good enough."""
+"""The upper half of `NONE`: every key is good enough."""
 SIGN = np.uint32(2**31)
 
 
 class Chosen(NamedTuple):
-    """The chosen documents, (C,) each: by pair, in it by grade, in it by key."""
+    """The chosen documents, (C,) each, sorted by pair, grade and key."""
 
     pair: Numbers
     grade: Numbers
@@ -32,7 +32,7 @@ class Chosen(NamedTuple):
     """The relative relevance of each document."""
 
     def rows(self, rows: Numbers) -> "Chosen":
-        """Return some of them."""
+        """Return the documents in these rows."""
         return Chosen(
             pair=self.pair[rows],
             grade=self.grade[rows],
@@ -43,7 +43,7 @@ class Chosen(NamedTuple):
 
 
 def joined(parts: Sequence[Chosen]) -> Chosen:
-    """Return the documents of all parts, one part after the other."""
+    """Concatenate the documents of all parts."""
     return Chosen(
         pair=np.concatenate([part.pair for part in parts]),
         grade=np.concatenate([part.grade for part in parts]),
@@ -54,17 +54,17 @@ def joined(parts: Sequence[Chosen]) -> Chosen:
 
 
 class GradedChoice:
-    """The documents of the smallest keys so far, for each pair and grade.
+    """The documents with the smallest keys so far, for each pair and grade.
 
-    Neither the order in which documents are offered nor how many at once changes the choice; of equal keys the smaller
-    number wins.
+    The choice does not depend on the order of the offers or on their size; of equal keys the smaller document number
+    wins.
 
     Args:
-        pairs: how many pairs there are.
-        grades: the grades that are wanted.
+        pairs: number of pairs.
+        grades: the grades wanted.
         per_grade: K.
         bounds: the four bounds of `multigrain.records.grade_of`.
-        nearest: the grades whose documents are chosen by relevance, the highest first (`offer_nearest`).
+        nearest: grades whose documents are chosen by relevance, the highest first (`offer_nearest`).
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class GradedChoice:
         self._relevance = np.zeros((len(self._grades), pairs, per_grade), dtype=np.float32)
 
     def offer(self, pairs: Numbers, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
-        """Let documents compete for the grade of their relevance; all are (offers,)."""
+        """Let documents compete for the grade of their relevance; all arrays are (offers,)."""
         place = self._places(relevance)
         worst = (self._keys[place, pairs, -1] >> np.uint64(32)).astype(np.uint32)
         wins = np.flatnonzero((place >= 0) & (keys <= worst))  # of equal keys the number decides
@@ -96,7 +96,7 @@ class GradedChoice:
                 self._take(number, pairs[found], packed[found], relevance[found])
 
     def _places(self, relevance: Relevance) -> Numbers:
-        """Return the place in `self._grades` of each relevance; -1 where the grade is not wanted, or there is none."""
+        """Return the place in `self._grades` of each relevance; -1 if its grade is not wanted, or if it is NaN."""
         above = np.zeros(len(relevance), dtype=np.int8)
         for bound in self._bounds:
             above += relevance >= bound
@@ -105,10 +105,10 @@ class GradedChoice:
         return places
 
     def offer_grid(self, first: int, documents: Numbers, relevance: Relevance, keys: NDArray[np.uint32]) -> None:
-        """Let each of n documents compete by its key for each of some pairs that follow each other.
+        """Let n documents compete by key for each of several consecutive pairs.
 
-        Nearly all are told off by three comparisons: their key is too large for every grade that is full, and their
-        relevance is in none of those that are not.
+        Three comparisons rule out nearly all of them: the key is too large for every grade that is full, and the
+        relevance is in no grade that has room.
 
         Args:
             first: the number of the first pair.
@@ -125,7 +125,7 @@ class GradedChoice:
         largest = np.where(is_free, 0, worst).max(axis=0).astype(np.uint32)
         below, above = self._free_bands(is_free)
         may_win = (keys < largest[:, None]) | (relevance < below[:, None]) | (relevance >= above[:, None])
-        flat = np.flatnonzero(may_win)  # ten times the speed of nonzero
+        flat = np.flatnonzero(may_win)  # ten times as fast as nonzero
         row = (flat.astype(np.uint32) // np.uint32(relevance.shape[1])).astype(np.int64)
         place = self._places(relevance.reshape(-1)[flat])
         wins = np.flatnonzero((place >= 0) & (keys.reshape(-1)[flat] < worst[place, row]))
@@ -134,7 +134,7 @@ class GradedChoice:
         self.offer(row + first, documents[columns], relevance.reshape(-1)[flat], keys.reshape(-1)[flat])
 
     def offer_nearest(self, first: int, documents: Numbers, relevance: Relevance) -> None:
-        """Let each of n documents compete by its relevance, (pairs, n), for the grades that take the nearest."""
+        """Let n documents compete by relevance, (pairs, n), for the grades that take the nearest."""
         for place in np.flatnonzero(self._nearest):
             low, high = self._bands[place]
             worst = (self._keys[place, first : first + len(relevance), -1] >> np.uint64(32)).astype(np.uint32)
@@ -147,9 +147,9 @@ class GradedChoice:
             self.offer(row + first, documents[column], found, _keys_of(found))
 
     def _free_bands(self, is_free: NDArray[np.bool_]) -> tuple[Relevance, Relevance]:
-        """Return what relevance lies below, or from which on it lies, where a grade still takes all: (pairs,) both.
+        """Return two bounds of relevance, (pairs,) each: below the first, or from the second on, some grade has room.
 
-        The grades that are free are as a rule the lowest or the highest ones; those between others count as highest.
+        Grades with room are usually the lowest or the highest ones; those in between count as highest.
         """
         below = np.full(is_free.shape[1], -np.inf, dtype=np.float32)
         above = np.full(is_free.shape[1], np.inf, dtype=np.float32)
@@ -162,7 +162,7 @@ class GradedChoice:
         return below, above
 
     def _take(self, place: int, pairs: Numbers, keys: NDArray[np.uint64], relevance: Relevance) -> None:
-        """Keep the smallest keys of those that are there and those that come."""
+        """Keep the smallest of the present and the new keys."""
         best, best_relevance = self._keys[place], self._relevance[place]
         touched = np.unique(pairs)
         pairs = np.append(pairs, np.repeat(touched, best.shape[1]))
@@ -176,7 +176,7 @@ class GradedChoice:
         best_relevance[pairs[kept], rank[kept]] = relevance[order][kept]
 
     def chosen(self) -> Chosen:
-        """Return all that is kept."""
+        """Return all documents kept."""
         by_pair = self._keys.transpose(1, 0, 2)
         pair, place, _ = np.nonzero(by_pair != NONE)
         keys = by_pair[by_pair != NONE]
@@ -191,9 +191,9 @@ class GradedChoice:
 
 
 def _keys_of(relevance: Relevance) -> NDArray[np.uint32]:
-    """Return keys that fall where the relevance rises.
+    """Return keys that fall as relevance rises.
 
-    As whole numbers, the bits of positive floats rise with them, and those of negative floats fall.
+    Read as whole numbers, the bits of floats rise with positive floats and fall with negative ones.
     """
     bits = (relevance + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
     rising = np.where(bits & SIGN, ~bits, bits | SIGN)
@@ -202,7 +202,7 @@ def _keys_of(relevance: Relevance) -> NDArray[np.uint32]:
 
 
 def _relevance_of(keys: NDArray[np.uint32]) -> Relevance:
-    """Return the relevance of keys by `_keys_of`."""
+    """Return the relevance from keys that `_keys_of` made."""
     rising = ~keys
     bits = np.where(rising & SIGN, rising ^ SIGN, ~rising)
     relevance: Relevance = bits.view(np.float32)

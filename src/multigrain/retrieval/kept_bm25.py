@@ -1,13 +1,13 @@
-"""A BM25 index of a whole corpus, kept in a folder: for any query, also one that nobody knew when it was made.
+"""A BM25 index of a whole corpus, kept in a folder, for queries that are not known in advance.
 
-    corpus -> folder     made once, in blocks: little of the corpus is in memory; the files are those of bm25s
-    folder -> rankings   the documents of the highest BM25 for a query, exactly
+    corpus -> folder     built once, in blocks, with little of the corpus in memory; the files are those of bm25s
+    folder -> rankings   the documents with the highest BM25 for a query, exactly
     folder -> scores     BM25 of a query and some documents
 
-The formula and what counts as a word are those of `multigrain.retrieval.bm25`. `multigrain.retrieval.bm25_index` takes
-less room, for queries that are known beforehand.
+Formula and words are those of `multigrain.retrieval.bm25`. `multigrain.retrieval.bm25_index` takes less space, for
+queries that are known in advance.
 
-Letters: N documents, Q queries, V distinct words of the corpus, E pairs of a document and a word that it has.
+Letters: N documents, Q queries, V distinct words of the corpus, E pairs of a document and a word in it.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ from multigrain.retrieval.bm25_index import SHARD, Counts, Nearest, Numbers, Sco
 
 NOTE, RANKS = "made_from.json", "id_ranks.npy"
 FORM = 1
-"""Raised whenever the files would come out otherwise."""
+"""Version of the files; raise it whenever their content changes."""
 NONE = -1
-"""The number of a document that is not there."""
+"""The number of an absent document."""
 
 
 class KeptBm25:
-    """An index of BM25 in a folder. Of documents with one score the greater id comes first, as in trec_eval.
+    """A BM25 index in a folder. Of documents with equal scores the greater id comes first, as in trec_eval.
 
-    In memory are the words; the rest of the folder is mapped into it, and 4 N bytes while a query is answered.
+    Memory holds the words, and 4 N bytes while a query is answered; the rest of the folder is memory-mapped.
 
     Args:
         folder: holds the index, see `kept_bm25`.
@@ -47,23 +47,23 @@ class KeptBm25:
     """
 
     def __init__(self, folder: Path, language: str) -> None:
-        import bm25s  # after `multigrain.retrieval.bm25`, which keeps JAX out of it
+        import bm25s  # after `multigrain.retrieval.bm25`, which stops it from importing JAX
 
         self.folder = folder
         self._words = Words(language)
         self._index = bm25s.BM25.load(folder, mmap=True)
         self.id_ranks: Numbers = np.load(folder / RANKS, mmap_mode="r")
-        """(N,) the place of each document's id among all ids in rising order."""
+        """(N,) the rank of each document's id among all ids in ascending order."""
         if len(self.id_ranks) != self._index.scores["num_docs"]:
             raise ValueError(f"{folder}: {len(self.id_ranks)} ids of {self._index.scores['num_docs']} documents")
 
     def nearest(self, queries: Sequence[str], depth: int, own: Numbers | None = None) -> Nearest:
-        """Return the `depth` documents of the highest BM25 for each query; none that shares no word with it.
+        """Return the `depth` documents with the highest BM25 for each query, of those that share a word with it.
 
         Args:
             queries: Q texts.
-            depth: how many documents are wanted.
-            own: (Q,) the number of the document that is the query itself, which is not found, or `NONE`.
+            depth: number of documents wanted.
+            own: (Q,) the number of the document that is the query itself, which is skipped, or `NONE`.
         """
         found = Nearest(
             numbers=np.full((len(queries), depth), NONE, dtype=np.int64),
@@ -84,7 +84,7 @@ class KeptBm25:
         scores = np.zeros(documents.shape, dtype=np.float32)
         data, indices, indptr = (self._index.scores[name] for name in ("data", "indices", "indptr"))
         for row, words in enumerate(self._numbered(queries)):
-            for word in words:  # one after another, as bm25s adds them: the sums are equal to the last bit
+            for word in words:  # in the order of bm25s, so that the sums are equal to the last bit
                 having = indices[indptr[word] : indptr[word + 1]]
                 places = np.minimum(np.searchsorted(having, documents[row]), len(having) - 1)
                 has = having[places] == documents[row]
@@ -92,13 +92,13 @@ class KeptBm25:
         return scores
 
     def _numbered(self, queries: Sequence[str]) -> list[list[int]]:
-        """Return the numbers of the words of each query; words that no document has are left out."""
+        """Return the numbers of the words of each query, without words that no document contains."""
         found, names = self._words(queries)
         known = [self._index.vocab_dict.get(name) for name in names]
         return [_there(known[word] for word in query) for query in found]
 
     def _best(self, scores: Scores, depth: int) -> Numbers:
-        """Return the numbers of the best documents, (at most depth,), of (N,) scores; none without a score."""
+        """Return the numbers of the best documents, (at most depth,), by scores, (N,); skip scores of 0."""
         found = np.flatnonzero(scores)
         if len(found) > depth:
             least = np.partition(scores[found], -depth)[-depth]
@@ -111,15 +111,15 @@ class KeptBm25:
 def kept_bm25(
     documents: Iterable[Document], language: str, parent: Path, making: AbstractContextManager[object] | None = None
 ) -> KeptBm25:
-    """Return the index of a corpus; make it where the folder does not have it, or has it damaged.
+    """Return the index of a corpus; build it if it is missing or damaged.
 
-    Indexes of other corpora stay. Each is in a folder of its own, whose name is a digest of ids, texts and language.
+    Each index has its own folder, named by a digest of ids, texts and language. Indexes of other corpora stay.
 
     Args:
-        documents: the corpus, read once or twice, each time anew.
+        documents: the corpus, iterated over once or twice.
         language: see `multigrain.retrieval.bm25.Words`.
-        parent: where the folders of indexes lie; written atomically, so a killed process leaves no half of one.
-        making: is entered while an index is made, such as a lock; not where there is one.
+        parent: folder of all indexes. An index is written atomically, so a killed process leaves no partial one.
+        making: context, such as a lock, that is entered only while an index is built.
 
     Raises:
         OSError: the folder cannot be written.
@@ -133,7 +133,7 @@ def kept_bm25(
     folder = parent / digest.hexdigest()[:16]
     try:
         return KeptBm25(folder, language)
-    except (OSError, ValueError, LookupError, TypeError, EOFError):  # not there, or damaged by somebody
+    except (OSError, ValueError, LookupError, TypeError, EOFError):  # missing or damaged
         with making or nullcontext(), atomic_folder(folder) as part:
             _make((document.text for document in documents), ids, language, part)
     return KeptBm25(folder, language)
@@ -162,9 +162,9 @@ def _make(texts: Iterable[str], ids: Sequence[str], language: str, folder: Path)
 
 
 def _by_word(counts: Counts, of_data: Any, of_indices: Any) -> dict[str, NDArray[Any]]:
-    """Return the columns of the matrix (N, V) of what a word adds to a document's BM25, in two files.
+    """Return the matrix, (N, V), of what a word adds to a document's BM25, by columns in two files.
 
-    Shard by shard, each column grows from where it was: so only a shard is in memory.
+    Columns are filled shard by shard, so that only one shard is in memory.
     """
     indptr = np.append(0, np.cumsum(counts.having))
     data, indices = (

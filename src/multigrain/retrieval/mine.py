@@ -1,12 +1,12 @@
-"""Mine candidates from the corpus, bucketed into the same grades by the judge's relevance.
+"""Mine candidates from the corpus and sort them into grades by the judge's relevance.
 
-The corpus is read as a stream, in blocks of documents, for some ten thousand pairs at once (a *wave*). What stays in
-memory is these pairs, what is chosen for them, and some 30 bytes of each document:
+The corpus is streamed in blocks of documents, once for each *wave* of some ten thousand pairs. Memory holds the pairs
+of a wave, the documents chosen for them, and about 30 bytes of each document:
 
     words       of each document, for BM25               (a first pass over the corpus, for all waves)
     relevance   of every document (embedding) and of those that BM25 finds, in blocks      (a pass for each wave)
-    choice      for each pair and grade the documents of the smallest keys: random numbers, the more relevant the
-                smaller (embedding), or ranks (bm25)
+    choice      for each pair and grade the documents with the smallest keys: random numbers, or keys that fall as
+                relevance rises (embedding), or ranks (bm25)
 
 Letters: P pairs of a wave, N documents, n documents of a block, d dimensions of a vector.
 """
@@ -35,16 +35,16 @@ from multigrain.retrieval.random_draw import drawn_from, salts_of, scattered
 from multigrain.terminal import meter
 
 WAVE = 32_768
-"""Pairs that one pass over the corpus serves."""
+"""Pairs served by one pass over the corpus."""
 BLOCK = 1024
 """Documents whose vectors are in memory at once."""
 FIRST_BLOCK = 64
-"""Documents of the first block. At first any document is good enough, later few are, so each block is twice as long
+"""Documents of the first block. At first every document is good enough, later few are; so each block is twice as long
 as the one before."""
 PAIRS = 256
 """Pairs whose similarities to a block are in memory at once."""
 DEPTH = 100
-"""Documents that BM25 finds for each query; they are then judged and cut into grades."""
+"""Documents that BM25 finds for each query; they are then judged and sorted into grades."""
 EMBEDDING, BM25 = METHODS
 
 Numbers = NDArray[np.int64]
@@ -67,28 +67,29 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
     r"""Mine up to `per_grade` documents for each pair, grade and method, from the grade's band of relative relevance.
 
     With vectors of length 1, r(c) = (q \cdot c) / (q \cdot p) is cut by the bounds as in `multigrain.records`.
-    "embedding" takes the nearest of the grades `mining.nearest`. From the whole band of the other grades it draws at
-    random, by seed, pair and place in the corpus, so that neither the order of the pairs nor the size of the blocks
-    matters; of a large corpus, from some 65,536 documents. "bm25" takes those of the band that BM25 ranks first.
+    "embedding" takes the nearest documents of the grades in `mining.nearest`. For other grades it draws at random from
+    the whole band; in a large corpus, from some 65,536 documents. The draw depends on seed, pair and place in the
+    corpus, so neither the order of the pairs nor the block size matters. "bm25" takes the documents of the band that
+    BM25 ranks first.
 
-    Never chosen are held-out documents, the query itself, all that is known to answer it, texts of the pair's group,
-    and what comes as near as the last bound. What both methods find is proposed once. Pairs whose positive is itself
-    irrelevant (r means nothing then) have no candidates.
+    The following are never chosen: held-out documents, the query itself, its known answers, texts of the pair's group,
+    and documents at or above the last bound. A document that both methods find is proposed once. A pair whose positive
+    is itself irrelevant has no candidates, since r then means nothing.
 
     Args:
         pairs: queries with their positives; iterated over twice.
-        known: what is known to be no negative of them.
-        documents: the corpus; iterated over once, and once for each wave of pairs.
+        known: texts known not to be negatives of the pairs.
+        documents: the corpus; iterated over once, and once more for each wave of pairs.
         embed: the judge's encoder.
         bounds: the four bounds of `multigrain.records.grade_of`.
         mining: methods, grades, nearest, per_grade and language.
-        judges: those whose scores are recorded, of "embedding" and "bm25".
-        seed: of the choice.
-        folder: where temporary files lie.
-        first_wave: how many waves are left out, because they are there already.
+        judges: judges whose scores are recorded: "embedding", "bm25" or both.
+        seed: seed of the choice.
+        folder: folder for temporary files.
+        first_wave: number of waves to skip because their candidates exist already.
 
     Yields:
-        The candidates of a wave of `WAVE` pairs: by pair, in it by method, in it by grade.
+        The candidates of a wave of `WAVE` pairs, sorted by pair, method and grade.
     """
     miner = _Miner(documents, known, embed, bounds, mining)
     needs_words = BM25 in mining.methods or BM25 in judges
@@ -108,8 +109,8 @@ class _Wave:
     first: int
     """The number of the first pair."""
     shares: Vectors
-    """(P, d): the dot product with a document's vector is its relative relevance; it is not a number, and so in no
-    band, where the positive is irrelevant."""
+    """(P, d): the dot product with a document's vector is its relative relevance; it is NaN, and so in no band, if the
+    positive is irrelevant."""
     own: NDArray[np.float32]
     """(P,) the cosine of query and positive."""
     classes: Keys
@@ -119,26 +120,26 @@ class _Wave:
 
     @property
     def last(self) -> int:
-        """The number of the pair that follows."""
+        """The number of the first pair after the wave."""
         return self.first + len(self.own)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some documents that follow each other."""
+    """Consecutive documents."""
 
     numbers: Numbers
     """(n,)"""
     vectors: Vectors
     """(n, d)"""
     barred: tuple[Numbers, Keys]
-    """Columns of documents, and classes of pairs that they must not be mined for; see `FalseNegatives`."""
+    """Columns of documents, and the class of pairs that each must not be mined for; see `FalseNegatives`."""
     drawn: Numbers
-    """The columns of documents that are drawn from."""
+    """Columns of the documents to draw from."""
 
 
 class _Miner:
-    """The corpus, and how documents are chosen from it; see `mine_candidates`."""
+    """Chooses documents from the corpus; see `mine_candidates`."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class _Miner:
         self._words = np.empty(0, np.float32)
 
     def read_corpus(self, queries: Iterable[str] | None, folder: Path | None) -> None:
-        """Take the documents apart for BM25, if there are queries to search by; note key and words of each text."""
+        """Index the documents for BM25 if there are queries; record the key and the number of words of each text."""
         keys, words = [self._keys], [self._words]
         texts = self._texts(keys, words)
         if queries is None:
@@ -166,7 +167,7 @@ class _Miner:
         self._keys, self._words = np.concatenate(keys), np.concatenate(words)
 
     def _texts(self, keys: list[Keys], words: list[NDArray[np.float32]]) -> Iterator[str | None]:
-        """Yield the texts that may be mined, None for the others; what is noted of them goes to the lists."""
+        """Yield the texts that may be mined, and None for the others; append keys and numbers of words to the lists."""
         with meter("reading", len(self._documents)) as progress:
             for block in blocks(self._documents, BLOCK):
                 keys.append(keys_of(document.text for document in block))
@@ -192,7 +193,7 @@ class _Miner:
                     relevance.take(block.vectors)
                     offer = _offer_all(choices[EMBEDDING], wave, relevance, block, found, choices.get(BM25))
                 else:
-                    assert found is not None  # one of both methods there is
+                    assert found is not None  # at least one method is used
                     offer = _offer_found(choices[BM25], wave, block, found)
                 call(offer, range(0, len(pairs), PAIRS))
         return self._mined(wave, pairs, choices, hits, with_bm25)
@@ -208,7 +209,7 @@ class _Miner:
         return _Hits(self._index.nearest(DEPTH, wave.first, wave.last).numbers)
 
     def _blocks(self) -> Iterator[_Block]:
-        """Yield the documents that may be mined, block by block, each up to twice as long as the one before."""
+        """Yield the documents that may be mined in blocks, each up to twice as long as the one before."""
         first = 0
         with meter("mining", len(self._documents)) as progress:
             for members in blocks(self._documents, BLOCK, first=FIRST_BLOCK):
@@ -229,7 +230,7 @@ class _Miner:
         hits: "_Hits | None",
         with_bm25: bool,
     ) -> Mined:
-        """Bring together what the methods have chosen."""
+        """Merge the documents that the methods have chosen."""
         found = [choice.chosen() for choice in choices.values()]
         method = np.repeat([METHODS.index(name) for name in choices], [len(each.pair) for each in found])
         chosen = joined(found)
@@ -258,7 +259,7 @@ class _Miner:
         )
 
     def _bm25_of_positives(self, wave: _Wave, pairs: Sequence[Pair]) -> NDArray[np.float32]:
-        """Return (P,) the BM25 of each positive; those in the corpus were taken apart with it."""
+        """Return the BM25 of each positive, (P,); positives in the corpus are already indexed."""
         assert self._index is not None  # it was asked for
         keys = keys_of(pair.positive for pair in pairs)
         distinct, places = np.unique(keys, return_inverse=True)
@@ -276,7 +277,7 @@ class _Miner:
 
 
 def _first_of_each(chosen: Chosen) -> Numbers:
-    """Return the rows by pair, each document of a pair once, else in their order."""
+    """Return the rows sorted by pair, with each document of a pair once, otherwise in their order."""
     by_document = np.lexsort((chosen.document, chosen.pair))  # stable: of equals the first stays first
     pair, document = chosen.pair[by_document], chosen.document[by_document]
     is_first = np.ones(len(pair), dtype=bool)
@@ -294,10 +295,11 @@ def _offer_all(
     found: "_Found | None",
     of_found: GradedChoice | None,
 ) -> Callable[[int], None]:
-    """Return a function that offers the block to `PAIRS` pairs from one on: by relevance, random key, and BM25's rank.
+    """Return a function that offers a block to the `PAIRS` pairs from a given one on, by relevance, key and BM25 rank.
 
-    The random key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d: one
-    multiplication, no two documents of a pair alike, and the smallest of a band is any of its members equally likely.
+    The random key of pair p and document d is a_p b_d mod 2^32 with random a_p (odd) and b_d. It takes one
+    multiplication, no two documents of a pair have the same key, and any member of a band is equally likely to have
+    the smallest one.
     """
     drawn = block.numbers[block.drawn]
     factors = scattered(drawn)
@@ -307,7 +309,7 @@ def _offer_all(
         relative = relevance.of(rows)
         _bar(relative, wave.classes[rows], *block.barred)
         choice.offer_nearest(start, block.numbers, relative)
-        # take is six times as fast as an index, and its rows are in one piece
+        # np.take is six times as fast as indexing, and its rows are contiguous
         some = relative if len(drawn) == len(block.numbers) else np.take(relative, block.drawn, axis=1)
         choice.offer_grid(start, drawn, some, keys=wave.salts[rows, None] * factors)
         if found is not None and of_found is not None:
@@ -318,7 +320,7 @@ def _offer_all(
 
 
 def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Found") -> Callable[[int], None]:
-    """Return a function that offers what BM25 found to `PAIRS` pairs from one on, where no others are measured."""
+    """Return a function that offers only BM25's hits to the `PAIRS` pairs from a given one on."""
 
     def offer(start: int) -> None:
         pairs, ranks, columns = found.of_pairs(start, start + PAIRS)
@@ -335,7 +337,7 @@ def _offer_found(choice: GradedChoice, wave: _Wave, block: _Block, found: "_Foun
 
 
 def _bar(relative: Vectors, classes: Keys, columns: Numbers, barred: Keys) -> None:
-    """Set what must not be mined to infinity, in place: (rows, n) of which a class of the row is barred."""
+    """Set the relevance, (rows, n), of documents that are barred for a class of the row to infinity, in place."""
     for of_rows in classes.T:
         present, row = np.unique(of_rows, return_inverse=True)
         place = np.minimum(np.searchsorted(present, barred), len(present) - 1)
@@ -346,7 +348,7 @@ def _bar(relative: Vectors, classes: Keys, columns: Numbers, barred: Keys) -> No
 
 
 class _Hits:
-    """Documents that BM25 found, (P, DEPTH), in the order of the corpus."""
+    """Documents found by BM25, (P, DEPTH), in the order of the corpus."""
 
     def __init__(self, nearest: Numbers) -> None:
         self._depth = nearest.shape[1]
@@ -354,7 +356,7 @@ class _Hits:
         self._numbers = nearest.ravel()[self._order].astype(np.int32)
 
     def among(self, numbers: Numbers) -> "_Found":
-        """Return the hits among the documents of these numbers, which rise."""
+        """Return the hits among the documents with these ascending numbers."""
         first, last = np.searchsorted(self._numbers, (numbers[0], numbers[-1] + 1))
         order = np.argsort(self._order[first:last], kind="stable")
         pairs, ranks = np.divmod(self._order[first:last][order], np.int32(self._depth))
@@ -362,16 +364,16 @@ class _Hits:
 
 
 class _Found(NamedTuple):
-    """The hits of BM25 among some documents, (hits,) each, in rising order of pair."""
+    """The hits of BM25 among some documents, (hits,) each, in ascending order of pair."""
 
     pairs: NDArray[np.int32]
     ranks: NDArray[np.int32]
     """0 is the best."""
     columns: Numbers
-    """The places of the documents among those that were asked about."""
+    """The places of the documents among those passed to `among`."""
 
     def of_pairs(self, first: int, last: int) -> tuple[Numbers, NDArray[np.uint32], Numbers]:
-        """Return pairs, ranks and columns of the pairs from the number `first` to before `last`."""
+        """Return pairs, ranks and columns of the pairs from number `first` to `last` - 1."""
         start, end = np.searchsorted(self.pairs, (first, last))
         rows = slice(start, end)
         return self.pairs[rows].astype(np.int64), self.ranks[rows].astype(np.uint32), self.columns[rows]

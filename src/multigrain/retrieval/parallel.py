@@ -1,4 +1,4 @@
-"""Work on parts of arrays in several threads: numpy lets others run while it computes."""
+"""Process parts of arrays in several threads: numpy releases the GIL while it computes."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from threadpoolctl import threadpool_limits
 
 Spread = Callable[[Callable[[int], None], Iterable[int]], None]
-"""Calls a function with each number; the calls must not touch each other's data."""
+"""Calls a function with each number; the calls must not share data."""
 
 
 @contextmanager
 def spread() -> Iterator[Spread]:
-    """Give a function that calls another for each of some numbers, in as many threads as numpy would use.
+    """Provide a function that calls another one with each number, in as many threads as numpy would use.
 
-    Meanwhile each product of numpy takes one thread: small ones gain little by more.
+    Meanwhile each product of numpy takes one thread: small products gain little from more.
     """
     threads = _threads()
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
@@ -28,7 +28,7 @@ def spread() -> Iterator[Spread]:
 
 
 def _threads() -> int:
-    """Return how many threads there may be; `OMP_NUM_THREADS` limits them, as it does in numpy and torch."""
+    """Return the number of threads to use; `OMP_NUM_THREADS` limits it, as in numpy and torch."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     available = len(os.sched_getaffinity(0))
     return max(1, min(available, int(limit))) if limit.isdecimal() else available

@@ -1,4 +1,4 @@
-"""Products of two sets of vectors, block by block, on the GPU when there is one."""
+"""Compute the products of two sets of vectors block by block, on a GPU if there is one."""
 
 import sys
 from typing import Any
@@ -9,12 +9,12 @@ from multigrain.model.roles import Vectors
 
 
 class Products:
-    """The products of some vectors, which stay on the GPU, with others that come in blocks.
+    """The products of fixed vectors, which stay on the GPU, with vectors that come in blocks.
 
     Args:
         vectors: (P, d).
-        device: where the products are computed; by default a GPU, if torch has been imported, as it is where anything
-            was encoded, and sees one. Without a device numpy computes them. Other devices may round otherwise.
+        device: device of the products; by default a GPU, if torch is imported and sees one. (Encoding imports torch.)
+            Without a device, numpy computes the products. Devices may round differently.
     """
 
     def __init__(self, vectors: Vectors, device: Any = None) -> None:
@@ -34,7 +34,7 @@ class Products:
             self._block = torch.from_numpy(np.ascontiguousarray(block)).to(self._device).T
 
     def of(self, rows: slice) -> Vectors:
-        """Return the products, (rows, n), of some of the vectors with the block."""
+        """Return the products, (rows, n), of these rows of the vectors with the block."""
         products: Any = self._vectors[rows] @ self._block
         result: Vectors = products if self._device is None else products.cpu().numpy()
         return result

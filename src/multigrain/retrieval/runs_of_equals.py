@@ -1,4 +1,4 @@
-"""Number the members of runs: equal values that stand side by side."""
+"""Number the members of runs of equal values."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def ranks_in_runs(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return for each of some rising values, (n,), how many equal ones stand before it.
+    """Return the number of equal values before each of some ascending values, (n,).
 
     >>> ranks_in_runs(np.array([3, 3, 5, 7, 7, 7])).tolist()
     [0, 1, 0, 0, 1, 2]

@@ -1,8 +1,8 @@
-"""Hard negatives by cloze: exchange the term of the positive that decides for another of its kind.
+"""Write hard negatives by cloze: exchange the decisive term of the positive for another of its kind.
 
-The result reads like the positive, is as long, and says it of something else. Which term decides: the words that the
-positive shares with the query, the rarer among all queries and the more often in the positive the better; then
-numbers, names and long words.
+The result reads like the positive and is as long, but is about something else. The most decisive terms are words that
+the positive shares with the query, ranked by rarity among all queries and frequency in the positive. Numbers, names
+and long words follow.
 """
 
 import math
@@ -16,19 +16,19 @@ from multigrain.records import Pair, folded
 
 WORD = re.compile(r"\w+(?:[-']\w+)*")
 COMMON = 0.1
-"""Share of the queries above which a word tells nothing about one of them."""
+"""Share of the queries above which a word is too common to be decisive."""
 SHORTEST = 3
-"""Letters of the shortest stem that tells anything."""
+"""Letters of the shortest stem that can be decisive."""
 MOST_COUNTED = 2
-"""Occurrences that make a term more decisive; what stands there all the time is often the field."""
+"""Most occurrences that add to the weight of a term; a term that recurs more often usually names the field."""
 
 
 class Cloze:
-    """The words of the queries, by which the decisive terms of a positive are found.
+    """Finds the decisive terms of a positive, by the words of all queries.
 
     Args:
-        queries: all of the training part; only counts of their words are kept.
-        language: the name of the Snowball stemmer; words stay as they are where there is none of that name.
+        queries: all queries of the training part; only counts of their words are kept.
+        language: name of the Snowball stemmer; if there is none of that name, words are not stemmed.
     """
 
     def __init__(self, queries: Iterable[str], language: str = "english") -> None:
@@ -43,7 +43,7 @@ class Cloze:
             self._counts.update(self._stems(query))
 
     def terms(self, pair: Pair) -> list[str]:
-        """Return the terms of the positive that can be exchanged, the most decisive first; never empty."""
+        """Return the exchangeable terms of the positive, the most decisive first; never empty."""
         asked = self._stems(pair.query)
         telling = {stem for stem in asked if self._is_telling(stem)}
         found: dict[str, str] = {}
@@ -54,7 +54,7 @@ class Cloze:
         return [*ranked, *self._others(pair.positive, {folded(term) for term in ranked})] or [pair.positive]
 
     def is_same(self, term: str, other: str) -> bool:
-        """Tell whether the other term says the same, or the same and more."""
+        """Return whether the other term says the same, or the same and more, or is empty."""
         stems = self._stems(term)
         return not self._stems(other) or folded(term) == folded(other) or bool(stems and stems <= self._stems(other))
 
@@ -68,7 +68,7 @@ class Cloze:
         return len(stem) >= SHORTEST and self._counts[stem] <= max(COMMON * self._queries, 1)
 
     def _runs(self, positive: str, asked: set[str], telling: set[str]) -> Iterable[str]:
-        """Yield runs of neighbouring words of the query as terms; each begins and ends with a telling word."""
+        """Yield runs of adjacent query words as terms; each begins and ends with a telling word."""
         run: list[re.Match[str]] = []
         for match in WORD.finditer(positive):
             if run and (self._stem(match[0]) not in asked or positive[run[-1].end() : match.start()] != " "):
@@ -88,7 +88,7 @@ class Cloze:
         return rarity * min(len(_occurrences(folded(term)).findall(text)), MOST_COUNTED)
 
     def _others(self, positive: str, taken: set[str]) -> list[str]:
-        """Return numbers, then names, then long words, for where nothing is shared with the query."""
+        """Return numbers, then names, then long words, for positives that share nothing with the query."""
         words = dict.fromkeys(word for word in WORD.findall(positive) if folded(word) not in taken)
         numbers = [word for word in words if any(character.isdigit() for character in word)]
         names = [word for word in list(words)[1:] if word[0].isupper() and word not in numbers]
@@ -98,7 +98,7 @@ class Cloze:
 
 
 def exchange(positive: str, term: str, other: str) -> str:
-    """Return the positive with the other term wherever the term stood.
+    """Return the positive with every occurrence of the term replaced by the other term.
 
     >>> exchange("Iron rusts, and iron is cheap.", "iron", "zinc")
     'Zinc rusts, and zinc is cheap.'

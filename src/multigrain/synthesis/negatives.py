@@ -1,9 +1,9 @@
-"""Have a language model write candidates for negatives, at every grade asked for.
+"""Have a language model write candidates for negatives, at every requested grade.
 
-Two styles, because the ability to follow a request is a property of the model:
+There are two styles, because models differ in how well they follow instructions:
 
-per-grade    one grade a request: a few-shot completion for grades 1 to 3, a cloze for grade 4. Small models
-             continue a pattern far better than they obey an instruction.
+per-grade    one grade per request: a few-shot completion for grades 1 to 3, a cloze for grade 4. Small models
+             continue a pattern far better than they follow an instruction.
 all-grades   one chat message that describes all grades and asks for one JSON object; for large models.
 """
 
@@ -25,11 +25,11 @@ STOP = ("\n",)
 GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
 """The prompts of the style `per-grade`, by grade."""
 PASSAGE_TOKENS, TERM_TOKENS = 48, 12
-"""Tokens that a small model may write: a passage, or a term that stands in for another."""
+"""Most tokens that a small model may write: for a passage, and for the term of a cloze."""
 TOKENS_PER_WORD = 3
-"""Tokens of a word, with room for languages whose words are cut finely."""
+"""Tokens per word, with room for languages whose words have many tokens."""
 SMALLEST_ANSWER, LARGEST_ANSWER = 700, 8000
-"""Tokens that an answer with all grades is allowed, at least and at most."""
+"""Smallest and largest token limit of an answer with all grades."""
 CLOZE = 4
 """The grade that a small model writes by cloze."""
 
@@ -37,7 +37,7 @@ ReadPairs = Callable[[], Iterable[Pair]]
 
 
 def requests_each(config: Config) -> int:
-    """Return how many requests are made for each pair: one for each grade or one for all, `per_grade` times."""
+    """Return the number of requests for each pair: one for each grade, or one for all, times `per_grade`."""
     return len(_together(config, config.synthesis.grades_from("llm"))) * config.synthesis.per_grade
 
 
@@ -48,8 +48,8 @@ def plan_negatives(
 
     Args:
         config: the run, with the prompt style decided.
-        read_pairs: gives the training pairs, which are read as they are needed.
-        count: how many they are.
+        read_pairs: returns the training pairs, which are read lazily.
+        count: number of training pairs.
         model: the model's name at the server.
     """
     writer = Writer(config, read_pairs, model)
@@ -61,14 +61,14 @@ def plan_negatives(
 def plan_repairs(
     config: Config, read_pairs: ReadPairs, missing: Mapping[str, Sequence[int]], model: str, attempt: int
 ) -> Iterator[Prompted[list[Candidate]]]:
-    """Yield prompts for the grades that stayed empty, and for no others.
+    """Yield prompts for the grades that stayed empty, and only for these.
 
     Args:
         config: the run, with the prompt style decided.
-        read_pairs: gives the training pairs.
-        missing: grades, by the id of the pair.
+        read_pairs: returns the training pairs.
+        missing: empty grades, by the id of the pair.
         model: the model's name at the server.
-        attempt: from 1; another seed, and in a cloze another term.
+        attempt: number of the attempt, from 1; each has another seed and, in a cloze, another term.
     """
     writer = Writer(config, read_pairs, model)
     for pair in read_pairs():
@@ -81,7 +81,7 @@ class Writer:
 
     Args:
         config: the run, with the prompt style decided.
-        read_pairs: gives the training pairs, whose queries tell a cloze which words are rare.
+        read_pairs: returns the training pairs, whose queries tell a cloze which words are rare.
         model: the model's name at the server.
     """
 
@@ -94,7 +94,7 @@ class Writer:
             self._cloze = Cloze((pair.query for pair in read_pairs()), language)
 
     def prompts(self, pair: Pair, grades: Sequence[int], repeat: int) -> Iterator[Prompted[list[Candidate]]]:
-        """Yield the prompts about a pair; each `repeat` brings other texts."""
+        """Yield the prompts about a pair; each `repeat` leads to different texts."""
         for together in _together(self._config, grades):
             yield self._prompted(pair, together, repeat)
 
@@ -113,7 +113,7 @@ class Writer:
 
     def _by_cloze(self, cloze: Cloze, pair: Pair, repeat: int) -> Prompted[list[Candidate]]:
         prompt, terms = self._prompts["grade_4"], cloze.terms(pair)
-        # When all terms have had their turn, the first is asked again, with another seed.
+        # After the last term, the first is used again, with another seed.
         term = terms[repeat % len(terms)]
         text = prompt.pattern([], term=shown_texts.one_line(term))
         request = self._completion(text, TERM_TOKENS, repeat, prompt.version)

@@ -1,4 +1,4 @@
-"""Read texts out of a model's answers. Nothing is guessed: what cannot be read is an error."""
+"""Read texts from a model's answers. Nothing is guessed: an unreadable answer is an error."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ OPENING = re.compile(
     r"( that| is that)?([ ,:]+|$)",
     re.IGNORECASE,
 )
-"""The words with which small models lead to what they are asked for."""
+"""Phrases with which small models introduce the requested text."""
 
 Passages = dict[int, str]
 """Texts by grade."""
@@ -37,7 +37,7 @@ Reader = Callable[[Answer], Passages]
 
 @cache
 def per_grade_reader(grade: int) -> Reader:
-    """Return a reader of raw completions: the passage as it stands, even where it was cut at the limit."""
+    """Return a reader that takes a raw completion as the passage, even if it was cut at the limit."""
 
     def read(answer: Answer) -> Passages:
         return {grade: _written(answer)}
@@ -46,7 +46,7 @@ def per_grade_reader(grade: int) -> Reader:
 
 
 def cloze_reader(grade: int, positive: str, term: str, is_same: Callable[[str, str], bool]) -> Reader:
-    """Return a reader that takes the name of another term, and puts it in place of the one in the positive."""
+    """Return a reader that takes another term and puts it in place of the one in the positive."""
 
     def read(answer: Answer) -> Passages:
         other = _written(answer).strip(" .;,->\"'")
@@ -70,13 +70,13 @@ def all_grades_reader(grades: tuple[int, ...]) -> Reader:
 
 
 def read_query(answer: Answer) -> str:
-    """Return a query in one line, without quotes and without the words that lead to it.
+    """Return a query on one line, without quotes and introductory phrases.
 
     >>> read_query(Answer('Here is a question: "why does iron rust?"'))
     'Why does iron rust?'
 
     Raises:
-        LLMReplyError: nothing else is there.
+        LLMReplyError: nothing is left.
     """
     query = OPENING.sub("", _written(answer).strip("\"'` ")).strip("\"'` ")
     if not query:
@@ -97,7 +97,7 @@ def _not_blank(text: str) -> str:
 
 
 Passage = Annotated[str, AfterValidator(_not_blank)]
-"""A text in one line that is not empty."""
+"""A text on one line that is not empty."""
 
 
 class TaskList(BaseModel):
@@ -117,7 +117,7 @@ class WrittenPair(BaseModel):
 
 @cache
 def answer_model(grades: tuple[int, ...]) -> type[BaseModel]:
-    """Return the model of the object that is asked for: one named text for each grade."""
+    """Return the pydantic model of the requested object: one named text for each grade."""
     fields: dict[str, Any] = {
         f"grade_{grade}": (Passage, Field(description=f"A passage {MEANINGS[grade]}.")) for grade in grades
     }

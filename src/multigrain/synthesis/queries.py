@@ -16,12 +16,12 @@ STAGE = "queries"
 QUERY_TOKENS = 64
 STOP = ("\n",)
 SHOWN_WORDS = 150
-"""Words of a passage that are shown. Small models lose the thread in more, and read 300 tokens a second on 2 cores."""
+"""Words shown of a passage. Small models lose the thread in longer ones and read 300 tokens a second on 2 cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenQuery:
-    """A query that was written for a passage, by means of a prompt."""
+    """A query that was written for a passage, with a prompt."""
 
     id: str
     query: str
@@ -31,11 +31,11 @@ class WrittenQuery:
 
 
 def plan_queries(config: Config, passages: Iterable[Document], model: str) -> Iterator[Prompted[list[WrittenQuery]]]:
-    """Yield a prompt for each query wanted; the types take turns, from a seeded start.
+    """Yield a prompt for each query wanted; the query types take turns, from a seeded start.
 
     Args:
         config: the run.
-        passages: those that get queries, read as they are needed.
+        passages: the passages that get queries, read lazily.
         model: the model's name at the server.
     """
     section = config.synthesis

@@ -1,7 +1,7 @@
-"""Mode "tasks": brainstorm search tasks for a few fields, then have pairs invented for each.
+"""Mode "tasks": brainstorm search tasks for a few fields, then invent pairs for each.
 
-The two stages of *Negative Matters* (and of E5-mistral, arXiv 2401.00368). The negatives come afterwards, as for
-any pair.
+These are the two stages of *Negative Matters* (and of E5-mistral, arXiv 2401.00368). The negatives follow, as for any
+pair.
 """
 
 import random
@@ -22,15 +22,15 @@ from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "invent"
 AT_ONCE = 8
-"""Tasks that one brainstorming asks for."""
+"""Tasks requested by one prompt."""
 ROUNDS = 3
-"""Tasks that are asked for, for each that is wanted: many come twice."""
+"""Tasks requested for each task wanted, because many are repeats."""
 LIST_TOKENS, PAIR_TOKENS = 600, 900
-"""Tokens that an answer may have: a list of tasks, or a query with its positive."""
+"""Most tokens of an answer: for a list of tasks, and for a query with its positive."""
 NEAR_COPY = 0.8
-"""Share of their pairs of letters (Dice) at which two tasks are the same."""
+"""Share of common letter pairs (Dice) at which two tasks count as the same."""
 DIFFICULTIES = ("no special knowledge", "a school education", "a degree in the subject")
-"""What a reader needs to understand an invented pair; drawn for each."""
+"""The knowledge needed to understand an invented pair; drawn for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """A search task: a sentence that says what its queries look for, and that they carry as their instruction."""
+    """A search task: a sentence that says what its queries look for, which becomes their instruction."""
 
     text: str
     kind: str
@@ -120,7 +120,7 @@ def plan_brainstorm(config: Config, model: str) -> Iterator[Prompted[list[Search
 
 
 def choose_tasks(found: Iterable[SearchTask], count: int) -> list[SearchTask]:
-    """Return the first of each distinct task, as many of each field and kind as can be, at most `count`."""
+    """Return at most `count` distinct tasks, spread evenly over fields and kinds; of similar tasks keep the first."""
     numbers: dict[str, int] = {}
     of_field: dict[str, list[int]] = {}
     distinct: list[SearchTask] = []
@@ -202,7 +202,7 @@ def _request(config: Config, text: str, *, model: str, tokens: int, number: int,
 
 
 def _letter_pairs(task: SearchTask, numbers: dict[str, int]) -> int:
-    """Return the pairs of letters in the task, a bit for each pair, so that two tasks are compared in no time."""
+    """Return the letter pairs of the task as bits of a number, so that comparing two tasks is fast."""
     text = folded(task.text)
     pairs = {text[start : start + 2] for start in range(max(len(text) - 1, 1))}
     return sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs)

@@ -1,15 +1,15 @@
-"""Texts as they stand in prompts: in one line, cut to what is shown, with what the user says about them."""
+"""Format texts for prompts: on one line, shortened, with the user's domain and examples."""
 
 from multigrain.config import SynthesisSection
 from multigrain.records import encodable
 from multigrain.synthesis.prompts import packaged_examples
 
 FEW_WORDS, MANY_WORDS = 30, 250
-"""Words of a passage that are shown to a small model, and to a large one: contexts are short, prompts are paid for."""
+"""Words of a passage shown to a small model, and to a large one: contexts are short, and prompts cost money."""
 
 
 def one_line(text: str) -> str:
-    r"""Return the text in one line, without what UTF-8 cannot hold and what no reader sees.
+    r"""Return the text on one line, without null characters; what UTF-8 cannot encode becomes question marks.
 
     >>> one_line(" two\nlines ")
     'two lines'
@@ -18,17 +18,17 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, words: int = FEW_WORDS) -> str:
-    """Return the first words of the text, in one line."""
+    """Return the first words of the text, on one line."""
     return " ".join(one_line(text).split()[:words])
 
 
 def domain(section: SynthesisSection) -> str:
-    """Return a line about the field, or an empty text."""
+    """Return a line that names the domain, or an empty text."""
     return f"The texts are about: {one_line(section.domain)}\n" if section.domain else ""
 
 
 def examples(section: SynthesisSection) -> str:
-    """Return the user's own examples, for a chat message; or an empty text."""
+    """Return the user's own examples for a chat message, or an empty text."""
     blocks = []
     for example in section.examples:
         lines = [f"Query: {one_line(example.query)}", f"Positive passage: {shortened(example.positive, MANY_WORDS)}"]
@@ -42,7 +42,7 @@ def examples(section: SynthesisSection) -> str:
 
 
 def shots(section: SynthesisSection, grade: int) -> list[dict[str, str]]:
-    """Return the examples that a small model is shown for a grade: the user's own, or else the packaged ones."""
+    """Return the examples that a small model is shown for a grade: the user's own, else the packaged ones."""
     own = [
         {"query": one_line(example.query), "positive": shortened(example.positive), "passage": one_line(passage)}
         for example in section.examples
@@ -56,10 +56,10 @@ def shots(section: SynthesisSection, grade: int) -> list[dict[str, str]]:
 
 
 def passage_language(section: SynthesisSection, otherwise: str) -> str:
-    """Return the language that passages are written in, in words."""
+    """Return the language of the passages in words, or `otherwise` if none is configured."""
     return section.language or otherwise
 
 
 def query_language(section: SynthesisSection, otherwise: str) -> str:
-    """Return the language that queries are written in, in words."""
+    """Return the language of the queries in words, or `otherwise` if none is configured."""
     return section.query_language or section.language or otherwise

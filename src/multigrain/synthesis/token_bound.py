@@ -1,4 +1,4 @@
-"""Bound what a run's requests hold, by the lengths of its texts alone: a hundred times as fast as to write them."""
+"""Bound the size of a run's requests by the lengths of its texts, a hundred times as fast as writing them."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,22 +11,22 @@ from multigrain.synthesis import shown_texts
 from multigrain.synthesis.negatives import CLOZE, Writer, requests_each
 
 PROBE = 256
-"""Bytes of a text that shows how often the prompts hold it; they may be the user's own."""
+"""Bytes of a probe text that shows how often the prompts, perhaps the user's own, contain a text."""
 SPARE = 16
-"""Bytes to spare in each request, for numbers that are a digit longer."""
+"""Spare bytes in each request, for numbers that are a digit longer."""
 
 
 class Lengths(NamedTuple):
-    """Lengths of requests, and of the answers to them."""
+    """Total lengths of requests and of their answers."""
 
     prompt_bytes: int
     """Bytes of the prompts and schemas."""
     answer_tokens: int
-    """Tokens that the answers may have."""
+    """Most tokens of the answers."""
 
 
 class Bound:
-    """The most that requests about pairs hold.
+    """Upper bounds on the size of requests about pairs.
 
     Args:
         config: the run.
@@ -42,7 +42,7 @@ class Bound:
         self._answer = cache(self._answer_tokens)
 
     def of(self, pairs: Iterable[Pair]) -> Lengths:
-        """Return the most that the requests about these pairs hold."""
+        """Return an upper bound on the size of the requests about these pairs."""
         by_cloze = CLOZE in self._grades and self._config.prompt_style == "per-grade"
         prompt_bytes = answer_tokens = 0
         for pair in pairs:

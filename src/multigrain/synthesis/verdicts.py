@@ -1,4 +1,4 @@
-"""Have a language model say whether texts answer a query."""
+"""Have a language model judge whether texts answer a query."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
 RATING_TOKENS = 64
-"""Tokens that a verdict may have."""
+"""Most tokens of a verdict."""
 
 
 def plan_verdicts(
@@ -53,13 +53,13 @@ _LABELLED = re.compile(rf"\b(?:rating|score)[\"'*_`]*\s*(?:is|[:=])(?:{_RATING}(
 def read_rating(answer: Answer) -> int:
     """Return the rating in an answer, such as `2`, `Rating: 2`, `**2**` or `{"rating": 2}`.
 
-    Explanations beside it are allowed; two different ratings, and numbers that are none, are not.
+    Explanations beside it are allowed; two different ratings, and other numbers, are not.
 
     >>> read_rating(Answer("**Rating: 2** (answers in part)"))
     2
 
     Raises:
-        LLMReplyError: there is no rating in it, or more than one.
+        LLMReplyError: the answer has no rating, or more than one.
     """
     text = answer.text.strip()
     if whole := _BARE.fullmatch(text):

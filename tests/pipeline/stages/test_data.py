@@ -95,7 +95,7 @@ def test_pairs_of_one_group(write_jsonl: Write) -> None:
         path = str(write_jsonl("pairs.jsonl", given))
         tasks = {"tasks": ["held-out" if data["held_out"] else "mteb:X"]}
         with pytest.raises(
-            DataError, match=r'all 1\d pairs are of one group \("a law"\): .* Give pairs of other groups'
+            DataError, match=r'all 1\d pairs are of one group \("a law"\): .* Add pairs of other groups'
         ):
             read_data(Config.model_validate({"name": "x", "data": {"pairs": path, **data}, "evaluation": tasks}))
 

@@ -1,8 +1,8 @@
-"""The prompts: one text file each, which a user can replace by one of the same name.
+"""The prompts, one text file each. A user can replace a file with one of the same name.
 
-Lines at the top that begin with `#` are remarks. `$name` stands for what the program fills in; a file may leave
-names out, but not use others than the packaged file of its name. The version of a prompt is a digest of its text,
-so whatever was written by means of it can be told apart, and nobody has to remember to count.
+Lines at the top that begin with `#` are comments. `$name` is a placeholder that the program fills in. A user's file may
+omit placeholders of the packaged file, but not use others. The version of a prompt is a digest of its text, so that
+texts written with different prompts can be told apart.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from multigrain.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 PASSAGE = "passage"
-"""The name at which a pattern ends, and the model goes on."""
+"""The placeholder at which a few-shot prompt ends and the model continues."""
 PATTERNS = ("grade_1", "grade_2", "grade_3")
-"""Prompts that are shown a few times filled in, and may use the query, the positive, or both."""
+"""Few-shot prompts; they may use the query, the positive, or both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's text, with the names that are filled in."""
+    """A prompt's text, with its placeholders."""
 
     name: str
     text: str
@@ -36,7 +36,7 @@ class Prompt:
         return f"{self.name}@{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
     def fill(self, **values: str) -> str:
-        """Return the text with the values in place of the names.
+        """Return the text with the values in place of the placeholders.
 
         >>> Prompt("pair", "Say $word.").fill(word="it")
         'Say it.'
@@ -44,7 +44,7 @@ class Prompt:
         return Template(self.text).substitute(values)
 
     def pattern(self, shots: Iterable[Mapping[str, str]], **values: str) -> str:
-        """Return a few-shot prompt: the text for each shot, and once more up to `$passage`, where the model goes on."""
+        """Return a few-shot prompt: the text for each shot, then once more up to `$passage`, for the model to go on."""
         names = Template.pattern.finditer(self.text)  # one for each dollar sign: `$$`, `$name` or `${name}`
         end = next((name.start() for name in names if PASSAGE in (name["named"], name["braced"])), None)
         opening = self.text[:end].rstrip()
@@ -53,10 +53,10 @@ class Prompt:
 
 
 def load_prompt(name: str, folder: str | None = None) -> Prompt:
-    """Load a prompt: the user's file `NAME.txt` in `folder` if there is one, or else the packaged one.
+    """Load a prompt: the user's file `NAME.txt` in `folder` if it exists, else the packaged one.
 
     Raises:
-        ConfigError: the user's file is empty, or uses a name that nobody fills in.
+        ConfigError: the user's file is empty, uses an unknown placeholder, or lacks `$passage` where it is needed.
     """
     if folder is None or not (path := Path(folder, f"{name}.txt")).is_file():
         return Prompt(name, _text(FOLDER / f"{name}.txt"))
@@ -68,17 +68,17 @@ def load_prompt(name: str, folder: str | None = None) -> Prompt:
         raise ConfigError(path, [f"{error}; write $$ for a dollar sign"]) from None
     if unknown:
         wanted = ", ".join(f"${known_name}" for known_name in sorted(known))
-        raise ConfigError(path, [f"found ${', $'.join(sorted(unknown))}; this prompt is given {wanted}"])
+        raise ConfigError(path, [f"found ${', $'.join(sorted(unknown))}; wanted only {wanted}"])
     if not text or ("passage" in known and "passage" not in names_in(text)):
         raise ConfigError(path, ["found no $passage" if text else "is empty"])
     return Prompt(name, text)
 
 
 def check_folder(folder: str) -> None:
-    """Make sure that a user's folder of prompts holds prompts, and nothing misspelt.
+    """Check that a user's folder holds valid prompts, and no file with a misspelt name.
 
     Raises:
-        ConfigError: see `load_prompt`; or the folder is missing, or a file has the name of no prompt.
+        ConfigError: the folder is missing, or a file has the name of no prompt; see also `load_prompt`.
     """
     if not Path(folder).is_dir():
         raise ConfigError("synthesis.prompts", [f'found "{folder}"; wanted a folder with prompts, such as grade_4.txt'])
@@ -90,23 +90,23 @@ def check_folder(folder: str) -> None:
 
 
 def files_in(folder: str | None) -> list[Path]:
-    """Return the files that decide what is asked: the packaged ones, and the user's."""
+    """Return the files that determine the prompts: the packaged ones and the user's."""
     own = sorted(Path(folder).glob("*.txt")) if folder else []
     return [*sorted(FOLDER.glob("*.txt")), FOLDER / "examples.toml", *own]
 
 
 @cache
 def packaged_examples() -> list[dict[str, str]]:
-    """Return the examples that small models are shown where the user gives none."""
+    """Return the examples that small models are shown if the user gives none."""
     text = (FOLDER / "examples.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)["examples"])
 
 
 def names_in(text: str) -> set[str]:
-    """Return the names that are filled in.
+    """Return the placeholders of a text.
 
     Raises:
-        ValueError: a dollar sign stands before no name.
+        ValueError: a dollar sign has no name after it.
     """
     if not Template(text).is_valid():
         raise ValueError("a dollar sign stands alone")
