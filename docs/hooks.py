@@ -121,8 +121,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "A run is one TOML file. Each setting has a default unless it says *required*; unknown keys are errors that name "
-        "the likely key. On the command line, `--set training.steps=200` wins over the file. "
+        "A run is one TOML file. Each setting has a default unless it says *required*; unknown keys are errors that "
+        "name the likely key. On the command line, `--set training.steps=200` wins over the file. "
         "`help(multigrain.Config)` shows the same list.",
         "",
         *_settings_lines(run, "", keys),
@@ -172,7 +172,7 @@ def linked(text: str, keys: set[str]) -> str:
 
 def command_line_page() -> str:
     """Write the reference of the command line."""
-    os.environ["COLUMNS"] = "100"  # argparse wraps to the window
+    os.environ["COLUMNS"] = "80"  # argparse wraps to the window
     parser = build_parser()
     verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     lines = ["# Command line", "", str(parser.description), ""]
@@ -190,6 +190,8 @@ def _verb_lines(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     usage = parser.format_usage().removeprefix("usage: ")
     yield f"## {name} {{#{name}}}\n\n{parser.description}\n\n{_block(usage, 'sh')}\n"
     for action in parser._actions:
+        if "--help" in action.option_strings:
+            continue
         names = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.metavar or action.dest}`"
         values = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else "")
         takes = f" `{values}`" if action.option_strings and values and action.nargs != 0 else ""
@@ -204,7 +206,12 @@ def _block(text: str, language: str = "text") -> str:
 
 def python_page() -> str:
     """Write the reference of the public names; mkdocstrings fills in their docstrings."""
-    lines = ["# Python", "", "`import multigrain` costs next to nothing: names are loaded when they are first used.", ""]
+    lines = [
+        "# Python",
+        "",
+        "`import multigrain` costs next to nothing: names are loaded when they are first used.",
+        "",
+    ]
     for section, names in PYTHON.items():
         lines += [f"## {section}", ""]
         for name in names.split():

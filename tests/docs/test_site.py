@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs import hooks
 
 import multigrain
+from docs import hooks
 from multigrain.cli.parser import VERBS
 from multigrain.config import Config
 from multigrain.config.faults import keys_of

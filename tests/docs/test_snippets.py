@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 OTHERS = {"vllm", "hf", "export", "cd", "git", "make", "pip", "python"}
 """Programs that a command may begin with besides multigrain; the last three are checked, too."""
-BASE = {"name": "base", "data": {"pairs": "pairs.jsonl"}}
+BASE: dict[str, Any] = {"name": "base", "data": {"pairs": "pairs.jsonl"}}
 """What a fragment of settings lacks to be a run."""
 RUN = re.compile(r'"(my\.toml|runs/my-search[^"]*)"')
 
@@ -117,7 +117,7 @@ def completed(settings: dict[str, Any]) -> dict[str, Any]:
         settings = {home: settings}
     data = settings.get("data", {})
     if settings.get("synthesis", {}).get("mode", "negatives") == "negatives":
-        data = BASE["data"] | data  # type: ignore[operator]
+        data = BASE["data"] | data
     return {**BASE, **settings, "data": data}
 
 
