@@ -37,7 +37,7 @@ bench: $(VENV)/installed-dev  ## run the grids of benchmarks (some ten hours)
 	$(BIN)/python -m benchmarks.grids
 
 docs: $(VENV)/installed-docs  ## build the documentation site into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; to search in it: $(BIN)/python -m http.server --directory site"
 
 clean:  ## remove the environment, the site and caches (runs/ stays)

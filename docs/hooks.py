@@ -76,7 +76,8 @@ def source_url() -> str | None:
     """Return the address of the source repository, if pyproject.toml has one."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     urls = {name.lower(): url.rstrip("/") for name, url in project.get("urls", {}).items()}
-    return next((urls[name] for name in ("source", "repository", "source code") if name in urls), None)
+    named = [urls[name] for name in ("source", "repository", "homepage") if name in urls]
+    return next((url for url in named if "github.com/" in url or "gitlab.com/" in url), None)
 
 
 def relinked(markdown: str, file: str, uri: str, source: str | None) -> str:
