@@ -36,12 +36,12 @@ check: $(VENV)/installed-dev  ## lint, format, types, direction of imports, spel
 bench: $(VENV)/installed-dev  ## run the grids of benchmarks (some ten hours)
 	$(BIN)/python -m benchmarks.grids
 
-docs: $(VENV)/installed  ## print the command-line reference
-	@for verb in quickstart check synthesize grade train evaluate export run compare ablate export-data search explain merge export-onnx; do \
-		$(BIN)/multigrain $$verb --help; echo; done
+docs: $(VENV)/installed-docs  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html; to search in it: $(BIN)/python -m http.server --directory site"
 
-clean:  ## remove the environment and caches (runs/ stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+clean:  ## remove the environment, the site and caches (runs/ stays)
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(VENV)/installed: constraints.txt pyproject.toml
 	@echo "setting up $(VENV) (about two minutes) ..."
@@ -56,4 +56,8 @@ $(VENV)/installed: constraints.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) -c $(VENV)/constraints.txt -e '.[docs]'
 	touch $@

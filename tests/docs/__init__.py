@@ -1,0 +1,1 @@
+"""The documentation: its snippets, its generated pages, its site."""
