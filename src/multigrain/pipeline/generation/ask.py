@@ -11,6 +11,7 @@ from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import make_clients
+from multigrain.llm.event_loop import run_async
 from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
@@ -40,15 +41,19 @@ def ask_all(config: Config, run_dir: RunDir, plan: Plan) -> int:
     """
     if not plan.count:
         return 0
+    return run_async(lambda: _ask_all(config, run_dir, plan)).sent
+
+
+async def _ask_all(config: Config, run_dir: RunDir, plan: Plan) -> Tally:
     with AnswerStore(run_dir.store, config.synthesis.durable) as store:
         if store.has_batched():
             batched = sum(store.is_batched(prompted.request.key) for prompted in plan.prompts())
             if batched:
                 raise RunError(f"{run_dir.folder}: {batched} inputs are in a batch. {BATCH_HINT}")
-        return asyncio.run(_ask_all(config, store, plan)).sent
+        return await _ask(config, store, plan)
 
 
-async def _ask_all(config: Config, store: AnswerStore, plan: Plan) -> Tally:
+async def _ask(config: Config, store: AnswerStore, plan: Plan) -> Tally:
     gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
     tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
     prompts = plan.prompts()

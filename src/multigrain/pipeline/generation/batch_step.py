@@ -1,6 +1,5 @@
 """A step of the Batch API: what it works with, and how a batch stands between one step and the next."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from multigrain.errors import ConfigError
 from multigrain.llm.budget import Budget, prices_of
 from multigrain.llm.clients.endpoint import EndpointClient
 from multigrain.llm.clients.factory import make_clients
+from multigrain.llm.event_loop import run_async
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.generation import plans
@@ -75,4 +75,4 @@ def do_step(config: Config, run_dir: RunDir, work: Work, connect: bool = True) -
             async with client if connect else nullcontext():
                 return await work(BatchStep(config, run_dir, ledger, client))
 
-    return asyncio.run(step())
+    return run_async(step)
