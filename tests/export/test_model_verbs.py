@@ -69,7 +69,7 @@ def test_a_decoder_that_is_not_what_its_configuration_says(tmp_path: Path, capsy
     code, out, _ = run(capsys, "check", tmp_path / "saved")
     assert code == 2
     assert "BAD   attention       causal, though its configuration says bidirectional" in out
-    with pytest.raises(ConfigError, match="the tokens of a GPTNeoModel cannot be made to see those after them"):
+    with pytest.raises(ConfigError, match="the tokens of a GPTNeoModel cannot be made to see later ones"):
         build_model(ModelSection(base=str(tmp_path / "base"), bidirectional=True))
 
 
@@ -128,7 +128,7 @@ TAMPERED: list[tuple[str, dict[str, Any], str]] = [
         {"bidirectional": "yes"},
         "bidirectional: found 'yes'; wanted true, false or a number",
     ),
-    ("config.json", {"num_hidden_layers": 4}, "of the model's weights are not in its files"),
+    ("config.json", {"num_hidden_layers": 4}, "of the model's weights are missing from its files"),
     ("config.json", {"hidden_size": 48}, "cannot be loaded"),
 ]
 
@@ -288,7 +288,7 @@ def test_what_is_there_is_not_written_over(
     [
         ("model.anchor.layers=[40]", "anchor.layers: there is no attention layer 40; the base has 2"),
         ("model.lora.top_layers=99", "lora.top_layers: found 99; the base has 2 layers"),
-        (f"model.instruction={'find ' * 40}", "max_tokens: 32 tokens are read, and the prompt 'Instruct: find"),
+        (f"model.instruction={'find ' * 40}", "max_tokens: found 32, but the prompt 'Instruct: find"),
     ],
 )
 def test_what_the_base_cannot_have_is_told_before_anything_long(

@@ -64,7 +64,7 @@ def hub(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("name", "message"),
     [
         ("gated/model", "gated/model is gated: accept its terms at http://127.0.0.1"),
-        ("private/model", "no such model at http://127.0.0.1.*/private/model, unless it is private"),
+        ("private/model", "no such model at http://127.0.0.1.*/private/model; if it is private"),
         ("nobody/model", "nobody/model: no such folder, and no such model at"),
         ("broken/model", "broken/model cannot be looked up at .*500"),
     ],

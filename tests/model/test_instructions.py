@@ -121,9 +121,7 @@ def test_the_first_word_stays_where_a_tokenizer_joins_it_with_the_prompt(joining
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(prompted: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"model.max_tokens: 8 tokens are read, and the prompt .* alone takes 8; raise"
-    ):
+    with pytest.raises(ConfigError, match=r"model.max_tokens: found 8, but the prompt .* alone takes 8; raise"):
         built(prompted, max_tokens=8)
     section = SECTION.model_copy(update={"max_tokens": 8})
     with pytest.raises(ConfigError, match=r"training.max_tokens: 8 tokens"):
@@ -310,7 +308,7 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
-    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the cache of the hub"):
+    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the hub's cache"):
         line("model.base=nobody/has-this")
 
 

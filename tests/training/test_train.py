@@ -383,7 +383,7 @@ def test_lack_of_memory_names_the_settings(
 
 def test_vectors_cannot_be_cut_to_more_than_they_have(tiny_encoder: Path, tmp_path: Path) -> None:
     section = SECTION.model_copy(update={"matryoshka": [8, 64]})
-    with pytest.raises(ConfigError, match=r"training.matryoshka: found \[64\]; the vectors have 32 numbers"):
+    with pytest.raises(ConfigError, match=r"training.matryoshka: found \[64\]; the vectors have 32 dimensions"):
         train_model(model(tiny_encoder), curriculum(), section, tmp_path, seed=7)
 
 
