@@ -168,7 +168,7 @@ def test_tuples_without_negatives_are_left_out(tmp_path: Path) -> None:
         told = export_data(lambda: iter([graded("e"), *TUPLES]), form, tmp_path / name, negatives=None)
         assert "left out" in told
         assert "e" not in [pair.id for pair in read_source(str(tmp_path / name)).pairs]
-        with pytest.raises(ConfigError, match="no tuple has 1 negatives; the most that one has is 0"):
+        with pytest.raises(ConfigError, match="no tuple has 1 negatives; the maximum is 0"):
             export_data(lambda: iter([graded("e")]), form, tmp_path / name, force=True)
 
 
