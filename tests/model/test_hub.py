@@ -102,5 +102,5 @@ def test_weights_that_no_one_may_fetch(hub: type[Hub], run_toml: Path, monkeypat
     config = load_config(run_toml, ["model.base=org/tiny"])
     require(config)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="org/tiny cannot be loaded: there is no file of its weights in .*snapshots"):
+    with pytest.raises(ConfigError, match="org/tiny cannot be loaded: there is no weight file in .*snapshots"):
         require(config)

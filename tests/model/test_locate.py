@@ -20,7 +20,7 @@ MODELS = ("model.base", "grading.judge_model", "grading.cross_encoder")
     ("name", "message"),
     [
         ("no-such/model", "no-such/model: no such folder, and not in the hub's cache; HF_HUB_OFFLINE"),
-        ("no-such-model", "no-such-model: no such folder, and not in the cache"),
+        ("no-such-model", "no-such-model: no such folder, and not in the hub's cache"),
         ("models/of/mine", "models/of/mine: no such folder; wanted a model's folder"),
         ("./mine", "./mine: no such folder"),
         ("~/mine", "~/mine: no such folder"),

@@ -37,7 +37,7 @@ def test_a_saved_length_beyond_the_positions(tiny_encoder: Path, tmp_path: Path,
     [note] = notes(ModelSection(base=str(base), max_tokens=100))
     assert note == f"model.max_tokens: found 100; {base} reads at most 64 tokens of a text"
     told = check(load_config(run_toml, [f"grading.judge_model={base}", "grading.judge_max_tokens=600"]))
-    assert f"grading.judge_max_tokens: found 600; {base} reads 64 tokens" in told
+    assert f"grading.judge_max_tokens: found 600; {base} reads at most 64 tokens" in told
 
 
 def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: Path, tmp_path: Path) -> None:
