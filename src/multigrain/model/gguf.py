@@ -75,7 +75,7 @@ def _make(file: Path, folder: Path, key: str) -> None:
 
 
 def _read(file: Path, key: str) -> tuple[Any, Any]:
-    """Read model and tokenizer."""
+    """Read the model and the tokenizer of a GGUF file."""
     require_extra("embedded")
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:

@@ -29,7 +29,7 @@ UNLOADABLE = (
 
 
 def find_folder(name: str, key: str) -> str:
-    """Return the folder or hub name that transformers can load; a GGUF file is converted to a folder first.
+    """Return a folder or hub name that transformers can load; convert a GGUF file to a folder first.
 
     Raises:
         RunError, ConfigError: as `find_base` and `convert_gguf`.

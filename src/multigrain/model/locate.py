@@ -16,7 +16,7 @@ def find_base(name: str, key: str) -> str:
 
     Raises:
         RunError: the embedded model is not installed.
-        ConfigError: the folder holds no model.
+        ConfigError: the file or folder does not exist, or the folder holds no model.
     """
     if name == EMBEDDED:
         return embedded_encoder()

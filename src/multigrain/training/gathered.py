@@ -35,7 +35,7 @@ GRADE, SCORE, WEIGHT = range(3)
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """The texts and labels of this process, which `calculate_loss` needs beside the embeddings."""
+    """The texts and labels of this process, which `calculate_loss` needs in addition to the embeddings."""
 
     texts: Texts
     labels: Tensor | None

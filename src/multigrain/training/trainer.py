@@ -27,7 +27,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     Args:
         curriculum: the planned batches.
         phase_at: maps a step (from 0) to the index of its phase.
-        stopping: decides about checkpoints beside the regular ones.
+        stopping: decides about additional checkpoints.
         **trainer_arguments: arguments of the sentence-transformers trainer, with one loss per phase, by name.
     """
 

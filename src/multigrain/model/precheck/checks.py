@@ -1,4 +1,4 @@
-"""Checks of a base, an encoder and a cross-encoder by their files. No torch."""
+"""Check a base, an encoder or a cross-encoder by its files. No torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
