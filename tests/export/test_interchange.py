@@ -221,7 +221,7 @@ def test_other_files_in_a_folder_stay(tmp_path: Path) -> None:
         ("tevatron", "folder.jsonl", None, "is a folder; tevatron is one file"),
         ("hf", "file", None, "is a file; hf is a folder"),
         ("hf", "new", 4, "--negatives: is for sentence-transformers"),
-        ("sentence-transformers", "t.parquet", 5, "no tuple has 5 negatives; the most that one has is 4"),
+        ("sentence-transformers", "t.parquet", 5, "no tuple has 5 negatives; the maximum is 4"),
     ],
 )
 def test_bad_paths(tmp_path: Path, form: str, name: str, negatives: int | None, expected: str) -> None:

@@ -57,7 +57,7 @@ def test_a_good_decoder(bidirectional: bool, tmp_path: Path, capsys: pytest.Capt
     assert (
         "causal, as its hidden states show; anchor pooling then favours the first tokens" in out
     ) is not bidirectional
-    assert "every text ends in </s>, also one that is cut" in out
+    assert "every text ends in </s>, even if truncated" in out
 
 
 def test_a_decoder_that_is_not_what_its_configuration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

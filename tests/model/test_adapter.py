@@ -257,7 +257,7 @@ def test_an_adapter_refuses_another_base_and_one_that_is_gone(tmp_path: Path) ->
     other = AutoModel.from_pretrained(base)
     other.embed_tokens.weight.data.mul_(1.1)
     other.save_pretrained(base)
-    with pytest.raises(RunError, match=f"folder: .* adapter was made for another base than {base}"):
+    with pytest.raises(RunError, match=f"folder: .* adapter was trained on another base than {base}"):
         load_model(folder)
     shutil.rmtree(base)
     with pytest.raises(RunError, match=str(base)):

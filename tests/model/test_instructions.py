@@ -124,7 +124,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(prompted: Path, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"model.max_tokens: found 8, but the prompt .* alone takes 8; raise"):
         built(prompted, max_tokens=8)
     section = SECTION.model_copy(update={"max_tokens": 8})
-    with pytest.raises(ConfigError, match=r"training.max_tokens: 8 tokens"):
+    with pytest.raises(ConfigError, match=r"training.max_tokens: found 8, but the prompt"):
         train_model(built(prompted), curriculum(), section, tmp_path, seed=7)
     for instruction in ("", " ", "two\nlines"):
         with pytest.raises(ValueError, match="instruction"):
@@ -360,5 +360,5 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
             ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
         ):
             load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
-    with pytest.raises(ConfigError, match="max_tokens: 8 tokens are read, and the prompt .* alone takes"):
+    with pytest.raises(ConfigError, match="max_tokens: found 8, but the prompt .* alone takes"):
         require(load_config(run_toml, [f"model.query_prompt={'the cat ' * 8}", "model.max_tokens=8"]))

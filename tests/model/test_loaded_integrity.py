@@ -113,7 +113,7 @@ def test_texts_are_cut_at_the_last_position(
     [note] = notes(ModelSection(base=str(folder), max_tokens=600))
     assert note == f"model.max_tokens: found 600; {folder} reads at most {reads} tokens of a text"
     told = check(load_config(run_toml, [f"grading.judge_model={folder}", "grading.judge_max_tokens=600"]))
-    assert f"grading.judge_max_tokens: found 600; {folder} reads {reads} tokens" in told
+    assert f"grading.judge_max_tokens: found 600; {folder} reads at most {reads} tokens" in told
 
 
 def test_a_cross_encoder_is_cut_at_its_last_position(tiny_encoder: Path, tmp_path: Path) -> None:

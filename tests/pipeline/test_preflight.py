@@ -70,7 +70,7 @@ def test_an_arm_of_too_few_steps_is_told(tmp_path: Path, run_toml: Path) -> None
     grid = tmp_path / "grid.toml"
     arm = '[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 2 }'
     grid.write_text(f'name = "grid"\nrun = "{run_toml.name}"\n[arms.a]\n{arm}\n')
-    with pytest.raises(ConfigError, match=r"grid.toml: arm short: training.steps: found 2; 4 phases want"):
+    with pytest.raises(ConfigError, match=r"grid.toml: arm short: training.steps: found 2; 4 phases need"):
         check_grid(grid)
 
 
