@@ -220,7 +220,7 @@ def test_other_files_in_a_folder_stay(tmp_path: Path) -> None:
         ("sentence-transformers", "train.jsonl", None, "the name must end in .parquet"),
         ("tevatron", "folder.jsonl", None, "is a folder; tevatron is one file"),
         ("hf", "file", None, "is a file; hf is a folder"),
-        ("hf", "new", 4, "--negatives: is for sentence-transformers"),
+        ("hf", "new", 4, "--negatives: applies only to sentence-transformers"),
         ("sentence-transformers", "t.parquet", 5, "no tuple has 5 negatives; the maximum is 4"),
     ],
 )
