@@ -96,7 +96,7 @@ def verbs_take_the_run_folder_and_the_folder_of_its_model(
     monkeypatch.chdir(folder)
     assert told("check", ".") == described == told("check", str(folder))
     assert "verdict" in told("run", ".")
-    assert "5 of 5 are as they should be" in told("check", "model")
+    assert "5 of 5 checks passed" in told("check", "model")
     refused = told("train", "model", code=2)
     assert f"is a model's folder; wanted a run's file or its run folder; its run is {folder}" in refused
     for verb in ("search", "explain"):

@@ -52,7 +52,7 @@ def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str
         ("data.pairz=x", 'data.pairz: unknown key; did you mean "data.pairs"?'),
         ("data.limit=1", "found 1 pair to train on; a batch needs 2. Give more pairs"),
         ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
-        ("model.base=/tmp", "model.base: /tmp is no model"),
+        ("model.base=/tmp", "model.base: /tmp is not a model"),
         ("evaluation.tasks=['held out']", 'wanted "held-out", beir:FOLDER:SPLIT'),
         ("evaluation.tasks=['beir:x:test']", "there is no"),
         ("data.held_out=0.0", '"held-out" needs data.held_out above 0'),

@@ -168,7 +168,7 @@ def test_tuples_without_negatives_are_left_out(tmp_path: Path) -> None:
         told = export_data(lambda: iter([graded("e"), *TUPLES]), form, tmp_path / name, negatives=None)
         assert "left out" in told
         assert "e" not in [pair.id for pair in read_source(str(tmp_path / name)).pairs]
-        with pytest.raises(ConfigError, match="no tuple has 1 negatives; the most that one has is 0"):
+        with pytest.raises(ConfigError, match="no tuple has 1 negatives; the maximum is 0"):
             export_data(lambda: iter([graded("e")]), form, tmp_path / name, force=True)
 
 
@@ -220,8 +220,8 @@ def test_other_files_in_a_folder_stay(tmp_path: Path) -> None:
         ("sentence-transformers", "train.jsonl", None, "the name must end in .parquet"),
         ("tevatron", "folder.jsonl", None, "is a folder; tevatron is one file"),
         ("hf", "file", None, "is a file; hf is a folder"),
-        ("hf", "new", 4, "--negatives: is for sentence-transformers"),
-        ("sentence-transformers", "t.parquet", 5, "no tuple has 5 negatives; the most that one has is 4"),
+        ("hf", "new", 4, "--negatives: applies only to sentence-transformers"),
+        ("sentence-transformers", "t.parquet", 5, "no tuple has 5 negatives; the maximum is 4"),
     ],
 )
 def test_bad_paths(tmp_path: Path, form: str, name: str, negatives: int | None, expected: str) -> None:

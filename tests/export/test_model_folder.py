@@ -72,15 +72,15 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     assert "mixed in" not in card
     card = card_of({"model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}})
     assert "trust_remote_code" not in card
-    assert "seed 7. Then 30% of the base's weights were mixed in." in card
+    assert "seed 7. After training, 30% of the base's weights were mixed in." in card
 
 
 def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:
     assert "Needs sentence-transformers 6.2 or newer." in card_of()
     assert "Needs sentence-transformers 5.1 or newer." in card_of(release="5.1")
-    assert "its base was measured with its own prompts" in card_of(prompts=PROMPTS)
+    assert "Its base was evaluated with its own prompts" in card_of(prompts=PROMPTS)
     given = {"model": {"query_prompt": "query: ", "document_prompt": "passage: "}}
-    assert "its base was measured with the same prompts" in card_of(given, prompts=PROMPTS)
+    assert "Its base was evaluated with the same prompts" in card_of(given, prompts=PROMPTS)
 
 
 def test_the_card_counts_the_negatives_that_training_could_see() -> None:
@@ -90,7 +90,7 @@ def test_the_card_counts_the_negatives_that_training_could_see() -> None:
     assert "| mined from the corpus, or given | 0 | 303 | 0 | 0 |" in card
     assert "33" not in card and "44" not in card and "55" not in card  # what was written, mined and dropped
     card = card_of({"training": {"steps": 2, "batch_size": 32, "schedule": "in-batch"}}, negatives={})
-    assert "(2 steps of 32 tuples each, so 64 of them at most), and used no negatives but those of the batch" in card
+    assert "(2 steps of 32 tuples each, so at most 64 of them), with in-batch negatives only" in card
 
 
 def test_the_card_tells_the_batches_as_they_were() -> None:
@@ -99,8 +99,8 @@ def test_the_card_tells_the_batches_as_they_were() -> None:
     trained = {**SUMMARY, "counts": {**SUMMARY["counts"], "tuples_per_step": 60}}
     for summary, batch in ((SUMMARY, 77), (trained, 60)):
         card = card_of(settings, summary)
-        assert f"Batches of {batch}, learning rate" in card and f"(2 steps of {batch} tuples each)" in card
-    assert "(1 step of 60 tuples each, so 60 of them at most)" in card_of(
+        assert f"Batch size {batch}, learning rate" in card and f"(2 steps of {batch} tuples each)" in card
+    assert "(1 step of 60 tuples each, so at most 60 of them)" in card_of(
         {"training": {**settings["training"], "steps": 1}}, trained
     )
 

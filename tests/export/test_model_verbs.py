@@ -41,11 +41,11 @@ def edit(path: Path, **values: Any) -> None:
 def test_a_good_model_is_found_good(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "check", saved)
     assert code == 0
-    assert "6 of 6 are as they should be" in out
-    assert "AnchorTransformer -> AnchorPooling -> Normalize: 32 dimensions, 32 tokens at most" in out
-    assert "attention       bidirectional, seen on its states" in out
+    assert "6 of 6 checks passed" in out
+    assert "AnchorTransformer -> AnchorPooling -> Normalize: 32 dimensions, at most 32 tokens" in out
+    assert "attention       bidirectional, as its hidden states show" in out
     assert r"encode_query puts 'Instruct: find the old tree\nQuery: ' before a text" in out
-    assert "code            that of this version" in out
+    assert "code            as in this version" in out
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
@@ -54,8 +54,10 @@ def test_a_good_decoder(bidirectional: bool, tmp_path: Path, capsys: pytest.Capt
     build_model(section).save_pretrained(str(tmp_path / "saved"))
     code, out, _ = run(capsys, "check", tmp_path / "saved")
     assert code == 0
-    assert ("causal, seen on its states; anchor pooling then favours the first tokens" in out) is not bidirectional
-    assert "every text ends in </s>, also one that is cut" in out
+    assert (
+        "causal, as its hidden states show; anchor pooling then favours the first tokens" in out
+    ) is not bidirectional
+    assert "every text ends in </s>, even if truncated" in out
 
 
 def test_a_decoder_that_is_not_what_its_configuration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +71,7 @@ def test_a_decoder_that_is_not_what_its_configuration_says(tmp_path: Path, capsy
     code, out, _ = run(capsys, "check", tmp_path / "saved")
     assert code == 2
     assert "BAD   attention       causal, though its configuration says bidirectional" in out
-    with pytest.raises(ConfigError, match="the tokens of a GPTNeoModel cannot be made to see those after them"):
+    with pytest.raises(ConfigError, match="the tokens of a GPTNeoModel cannot be made to see later ones"):
         build_model(ModelSection(base=str(tmp_path / "base"), bidirectional=True))
 
 
@@ -94,11 +96,11 @@ def test_models_whose_vectors_are_useless(saved: Path, capsys: pytest.CaptureFix
     edit(saved / "config_sentence_transformers.json", prompts={"query": "the old " * 30, "document": ""})
     code, out, _ = run(capsys, "check", saved)
     assert code == 2
-    assert "BAD   query prompt    its 62 tokens fill the 32 that are read" in out
+    assert "BAD   query prompt    its 62 tokens fill the 32 tokens that the model reads" in out
     (saved / "tokenizer.json").unlink()  # the library makes one of special tokens alone
     code, out, _ = run(capsys, "check", saved)
     assert code == 2
-    assert "the same for other words; is the tokenizer that of the model?" in out
+    assert "the same for different texts; check that the tokenizer fits" in out
 
 
 def test_others_may_read_the_weights_too(saved: Path) -> None:
@@ -128,7 +130,7 @@ TAMPERED: list[tuple[str, dict[str, Any], str]] = [
         {"bidirectional": "yes"},
         "bidirectional: found 'yes'; wanted true, false or a number",
     ),
-    ("config.json", {"num_hidden_layers": 4}, "of the model's weights are not in its files"),
+    ("config.json", {"num_hidden_layers": 4}, "of the model's weights are missing from its files"),
     ("config.json", {"hidden_size": 48}, "cannot be loaded"),
 ]
 
@@ -156,12 +158,12 @@ def test_a_folder_without_the_code_that_it_needs(saved: Path, capsys: pytest.Cap
     (saved / "pooling.py").write_text("import os; os.system('echo caught > /tmp/multigrain_caught')")
     code, out, _ = run(capsys, "check", saved)
     assert code == 2
-    assert "BAD   code            pooling.py is not that of this version of multigrain; read it" in out
+    assert "BAD   code            pooling.py differs from this version of multigrain; read it" in out
     assert not Path("/tmp/multigrain_caught").exists()
     (saved / "pooling.py").unlink()
     code, out, _ = run(capsys, "check", saved)
     assert code == 2
-    assert "BAD   code            no pooling.py, without which sentence-transformers cannot load the folder" in out
+    assert "BAD   code            no pooling.py; without it, sentence-transformers cannot load the folder" in out
 
 
 def test_what_breaks_while_looking_is_a_finding(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +201,7 @@ def test_explain_on_a_terminal(
     _, out, _ = run(capsys, "explain", saved, "the cat " * 40)
     assert "\x1b[" not in out
     assert out.startswith("[CLS]the cat the cat")
-    assert "not read, because the model's length was reached: the cat" in out
+    assert "not read, because the text exceeds the model's length: the cat" in out
     assert len(out.splitlines()) < 40
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, coloured, _ = run(capsys, "explain", saved, "the cat")
@@ -288,7 +290,7 @@ def test_what_is_there_is_not_written_over(
     [
         ("model.anchor.layers=[40]", "anchor.layers: there is no attention layer 40; the base has 2"),
         ("model.lora.top_layers=99", "lora.top_layers: found 99; the base has 2 layers"),
-        (f"model.instruction={'find ' * 40}", "max_tokens: 32 tokens are read, and the prompt 'Instruct: find"),
+        (f"model.instruction={'find ' * 40}", "max_tokens: found 32, but the prompt 'Instruct: find"),
     ],
 )
 def test_what_the_base_cannot_have_is_told_before_anything_long(
@@ -332,5 +334,5 @@ def test_missing_packages_are_told_before_anything_long(
 def test_merge_without_an_adapter(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "merge", saved, "--out", tmp_path / "merged")
     assert code == 2
-    assert "this model has no adapter to merge; it is whole as it is" in err
+    assert "this model has no adapter to merge; it is already complete" in err
     assert not (tmp_path / "merged").exists()

@@ -219,7 +219,7 @@ def test_what_cannot_be_exported(
             export_onnx(tiny, tmp_path / "onnx")
     with monkeypatch.context() as patch:
         patch.setattr(type(tiny.tokenizer), "backend_tokenizer", None)
-        with pytest.raises(RunError, match=r"has no tokenizer.json; ONNX export wants a fast tokenizer"):
+        with pytest.raises(RunError, match=r"has no tokenizer.json; ONNX export needs a fast tokenizer"):
             export_onnx(tiny, tmp_path / "onnx")
     with monkeypatch.context() as patch:
         patch.setattr("multigrain.extras.importlib.util.find_spec", lambda name: name != "onnxscript" or None)
@@ -234,7 +234,7 @@ def test_a_prompt_that_is_left_out_of_the_pooling(tiny_encoder: Path, tmp_path: 
     model = build_model(section)
     model.prompts = {"query": "find the: ", "document": ""}
     with pytest.raises(
-        RunError, match="leaves the tokens of the prompt 'find the: ' out, .* model.prompt_in_pooling = true"
+        RunError, match="leaves out the tokens of the prompt 'find the: ', .* model.prompt_in_pooling = true"
     ):
         export_onnx(model, tmp_path / "onnx")
     model.prompts = {"query": "", "document": ""}

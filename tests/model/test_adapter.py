@@ -212,7 +212,7 @@ def test_merging_says_what_cannot_be_merged(tmp_path: Path) -> None:
             merge_model(adapter, folder)
     with_head: Any = build(base)
     with_head[0].model.peft_config["default"].modules_to_save = ["norm"]
-    with pytest.raises(RunError, match=r"has whole modules of its own \(norm\), which cannot be merged"):
+    with pytest.raises(RunError, match=r"its adapter contains whole modules \(norm\), which cannot be merged"):
         merge(with_head)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "whole"]
 
@@ -225,7 +225,7 @@ def test_an_adapter_of_other_weights_under_the_same_embeddings_is_refused(tmp_pa
     with torch.no_grad():
         other.layers[1].mlp.up_proj.weight.add_(0.1)
     other.save_pretrained(base)
-    with pytest.raises(RunError, match="its adapter was made for another base"):
+    with pytest.raises(RunError, match="its adapter was trained on another base"):
         load_model(folder)
 
 
@@ -257,7 +257,7 @@ def test_an_adapter_refuses_another_base_and_one_that_is_gone(tmp_path: Path) ->
     other = AutoModel.from_pretrained(base)
     other.embed_tokens.weight.data.mul_(1.1)
     other.save_pretrained(base)
-    with pytest.raises(RunError, match=f"folder: .* adapter was made for another base than {base}"):
+    with pytest.raises(RunError, match=f"folder: .* adapter was trained on another base than {base}"):
         load_model(folder)
     shutil.rmtree(base)
     with pytest.raises(RunError, match=str(base)):
@@ -268,7 +268,7 @@ def test_an_adapter_whose_base_is_gone_says_what_to_do(tmp_path: Path) -> None:
     base = shutil.copytree(tiny_decoder(), tmp_path / "base")
     folder = save(build(base), tmp_path / "folder")
     shutil.rmtree(base)
-    with pytest.raises(RunError, match=f"folder: its adapter needs the model {base}, which is not there. Put it back"):
+    with pytest.raises(RunError, match=f"folder: its adapter needs the model {base}, which does not exist. Restore it"):
         load_model(folder)
 
 

@@ -276,7 +276,7 @@ def test_eager_attention_is_used_where_it_must_be_and_said_once(caplog: pytest.L
         for _ in range(2):
             mark_anchor_layers(build("mpnet"), AnchorSettings())
     assert [record.message for record in caplog.records] == [
-        "MPNetModel cannot use SDPA through transformers' attention interface: its eager attention is used, which is "
+        "MPNetModel cannot use SDPA through the attention interface of transformers: using eager attention, which is "
         "slower and takes far more memory"
     ]
 
@@ -285,10 +285,10 @@ def test_models_without_such_attention_are_refused() -> None:
     fnet = FNetModel(FNetConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, intermediate_size=48))
     mamba = MambaModel(MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2))
     for model in (fnet, mamba):
-        with pytest.raises(ValueError, match="Model shows no attention that anchor pooling could look at"):
+        with pytest.raises(ValueError, match="Model gives no access to its attention, which anchor pooling needs"):
             mark_anchor_layers(model, AnchorSettings())
     bart = BartModel(BartConfig(**SIZE, d_model=32, encoder_layers=2, decoder_layers=2))
-    with pytest.raises(ValueError, match="BartModel does not hand on what its attention gives"):
+    with pytest.raises(ValueError, match="BartModel does not pass on the results of its attention"):
         mark_anchor_layers(bart, AnchorSettings())
     with pytest.raises(ValueError, match="there is no attention layer 3: BertModel has 3"):
         mark_anchor_layers(build("bert"), AnchorSettings(layers=(3,)))

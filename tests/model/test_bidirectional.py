@@ -46,5 +46,5 @@ def test_padding_is_not_seen(pooling: Pooling, side: Literal["left", "right"]) -
 
 
 def test_more_layers_than_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"model.bidirectional: 4 layers are to see ahead, and a LlamaModel has 3"):
+    with pytest.raises(ConfigError, match=r"model.bidirectional: found 4 layers to see ahead; a LlamaModel has 3"):
         build(4)

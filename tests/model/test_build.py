@@ -65,7 +65,7 @@ def test_the_hosts_poolings_load_plainly(
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model.base: .* is no model"):
+    with pytest.raises(ConfigError, match="model.base: .* is not a model"):
         load_base(str(tmp_path))
     with pytest.raises(ConfigError, match="no such folder"):
         find_base(str(tmp_path / "absent"), "model.base")
@@ -123,7 +123,7 @@ def test_a_model_that_lacks_any_weight_is_not_loaded(kind: str, tiny_encoder: Pa
     weights = load_file(file)
     for name in (name for name in weights if "pooler" not in name):
         save_file({key: weight for key, weight in weights.items() if key != name}, file, {"format": "pt"})
-        with pytest.raises(RunError, match="1 of the model's weights are not in its files, such as"):
+        with pytest.raises(RunError, match="1 of the model's weights are missing from its files, such as"):
             load_model(tmp_path)
 
 

@@ -67,10 +67,10 @@ def test_bf16_on_a_cpu_without_it_is_said_once_and_on_a_gpu_refused(
     embed = encoder(tiny_encoder, tmp_path / "vectors.bin", "bf16")
     embed(TEXTS[:2], "document")
     embed(TEXTS[2:4], "document")
-    assert capsys.readouterr().err.count("grading.precision = fp32 is faster") == 1
+    assert capsys.readouterr().err.count('grading.precision = "fp32" is faster') == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(ConfigError, match="grading.precision: found bf16; this GPU cannot"):
+    with pytest.raises(ConfigError, match="grading.precision: found bf16; this GPU does not support it"):
         encoder(tiny_encoder, tmp_path / "vectors.bin", "bf16")(TEXTS, "document")
 
 

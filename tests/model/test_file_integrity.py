@@ -32,16 +32,19 @@ def pickled(folder: Path, begin: bytes) -> None:
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
 
 DAMAGES: dict[str, tuple[Any, str]] = {
-    "pointer": (lambda m: (m / "model.safetensors").write_text(POINTER), "model.safetensors is a pointer of git-LFS"),
-    "cut": (lambda m: cut(m / "model.safetensors"), "model.safetensors is cut off or damaged"),
-    "empty": (lambda m: (m / "model.safetensors").write_bytes(b""), "model.safetensors is cut off or damaged"),
-    "no shard": (as_shards, "model-00002-of-00002.safetensors is not there, which model.safetensors.index.json names"),
-    "cut shard": (lambda m: cut(as_shards(m)), "model-00001-of-00002.safetensors is cut off or damaged"),
-    "settings": (lambda m: (m / "config.json").write_text('{"model_type": '), "config.json is no JSON"),
-    "modules": (lambda m: (m / "modules.json").write_text("["), "modules.json is no JSON"),
-    "tokenizer": (lambda m: (m / "tokenizer.json").write_text(POINTER), "tokenizer.json is a pointer of git-LFS"),
-    "pickle": (lambda m: pickled(m, b"PK\3\4half an archive"), "pytorch_model.bin is cut off or damaged"),
-    "others' file": (lambda m: (m / "model.safetensors").rename(m / "training_args.bin"), "no file of its weights"),
+    "pointer": (lambda m: (m / "model.safetensors").write_text(POINTER), "model.safetensors is a git-LFS pointer"),
+    "cut": (lambda m: cut(m / "model.safetensors"), "model.safetensors is truncated or damaged"),
+    "empty": (lambda m: (m / "model.safetensors").write_bytes(b""), "model.safetensors is truncated or damaged"),
+    "no shard": (
+        as_shards,
+        "model-00002-of-00002.safetensors is missing, although model.safetensors.index.json lists it",
+    ),
+    "cut shard": (lambda m: cut(as_shards(m)), "model-00001-of-00002.safetensors is truncated or damaged"),
+    "settings": (lambda m: (m / "config.json").write_text('{"model_type": '), "config.json is not valid JSON"),
+    "modules": (lambda m: (m / "modules.json").write_text("["), "modules.json is not valid JSON"),
+    "tokenizer": (lambda m: (m / "tokenizer.json").write_text(POINTER), "tokenizer.json is a git-LFS pointer"),
+    "pickle": (lambda m: pickled(m, b"PK\3\4half an archive"), "pytorch_model.bin is truncated or damaged"),
+    "others' file": (lambda m: (m / "model.safetensors").rename(m / "training_args.bin"), "there is no weight file"),
 }
 
 
@@ -58,4 +61,4 @@ def test_files_that_are_not_whole(damage: str, tiny_encoder: Path, tmp_path: Pat
 def test_a_dense_whose_weights_are_cut(tiny_encoder: Path, tmp_path: Path) -> None:
     base = with_modules(tiny_encoder, tmp_path / "base", Dense(32, 16))
     cut(base / "2_Dense" / "model.safetensors")
-    refused(ModelSection(base=str(base)), "2_Dense/model.safetensors is cut off or damaged")
+    refused(ModelSection(base=str(base)), "2_Dense/model.safetensors is truncated or damaged")

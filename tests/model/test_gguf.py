@@ -129,7 +129,7 @@ def test_it_is_written_once_and_anew_for_another_file(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = convert_gguf(file, "model.base")
-    assert "tiny.gguf: is read, and written to" in capsys.readouterr().err
+    assert "tiny.gguf: converting to" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(ours, "_read", lambda *_: pytest.fail("read again"))
         assert convert_gguf(file, "model.base") == folder

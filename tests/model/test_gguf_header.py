@@ -17,5 +17,5 @@ def test_a_gguf_file_that_is_damaged(tmp_path: Path) -> None:
     damaged = (b"GGUF" + bytes(100), whole[:20], whole[:400], whole[: len(whole) // 2], whole[:24] + b"\xff" * 500)
     for content in damaged:
         bad.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"^model.base: .*bad.gguf is (cut off|a GGUF file of version 0)"):
+        with pytest.raises(ConfigError, match=r"^model.base: .*bad.gguf is (truncated|a GGUF file of version 0)"):
             precheck_model(ModelSection(base=str(bad)))

@@ -64,7 +64,7 @@ def hub(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("name", "message"),
     [
         ("gated/model", "gated/model is gated: accept its terms at http://127.0.0.1"),
-        ("private/model", "no such model at http://127.0.0.1.*/private/model, unless it is private"),
+        ("private/model", "no such model at http://127.0.0.1.*/private/model; if it is private"),
         ("nobody/model", "nobody/model: no such folder, and no such model at"),
         ("broken/model", "broken/model cannot be looked up at .*500"),
     ],
@@ -102,5 +102,5 @@ def test_weights_that_no_one_may_fetch(hub: type[Hub], run_toml: Path, monkeypat
     config = load_config(run_toml, ["model.base=org/tiny"])
     require(config)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="org/tiny cannot be loaded: there is no file of its weights in .*snapshots"):
+    with pytest.raises(ConfigError, match="org/tiny cannot be loaded: there is no weight file in .*snapshots"):
         require(config)

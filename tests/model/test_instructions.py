@@ -121,12 +121,10 @@ def test_the_first_word_stays_where_a_tokenizer_joins_it_with_the_prompt(joining
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(prompted: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"model.max_tokens: 8 tokens are read, and the prompt .* alone takes 8; raise"
-    ):
+    with pytest.raises(ConfigError, match=r"model.max_tokens: found 8, but the prompt .* alone takes 8; raise"):
         built(prompted, max_tokens=8)
     section = SECTION.model_copy(update={"max_tokens": 8})
-    with pytest.raises(ConfigError, match=r"training.max_tokens: 8 tokens"):
+    with pytest.raises(ConfigError, match=r"training.max_tokens: found 8, but the prompt"):
         train_model(built(prompted), curriculum(), section, tmp_path, seed=7)
     for instruction in ("", " ", "two\nlines"):
         with pytest.raises(ValueError, match="instruction"):
@@ -310,7 +308,7 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
-    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the cache of the hub"):
+    with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the hub's cache"):
         line("model.base=nobody/has-this")
 
 
@@ -362,5 +360,5 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
             ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
         ):
             load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
-    with pytest.raises(ConfigError, match="max_tokens: 8 tokens are read, and the prompt .* alone takes"):
+    with pytest.raises(ConfigError, match="max_tokens: found 8, but the prompt .* alone takes"):
         require(load_config(run_toml, [f"model.query_prompt={'the cat ' * 8}", "model.max_tokens=8"]))

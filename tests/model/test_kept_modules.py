@@ -40,7 +40,7 @@ def test_dense_and_layer_norm_stay(pooling: Any, lora: bool, tiny_encoder: Path,
         np.testing.assert_allclose(
             SentenceTransformer(str(tmp_path / "saved")).encode(TEXTS), model.encode(TEXTS), atol=1e-6
         )
-    assert "the base's Dense (32 -> 48, 48 -> 16) stays behind the pooling" in notes(ModelSection(base=str(base)))
+    assert "the base's Dense (32 -> 48, 48 -> 16) is kept after the pooling" in notes(ModelSection(base=str(base)))
 
 
 def test_a_base_that_cuts_its_vectors_is_compared_alike(tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:
@@ -54,8 +54,8 @@ def test_a_base_that_cuts_its_vectors_is_compared_alike(tiny_encoder: Path, tmp_
     )
     model.save_pretrained(str(tmp_path / "saved"))
     assert load_model(tmp_path / "saved").encode(TEXTS).shape == (4, 8)
-    assert any("vectors are cut to 8 numbers" in note for note in notes(ModelSection(base=str(base))))
-    assert "vectors are cut to 8 numbers" in check(load_config(run_toml, [f"model.base={base}"]))
+    assert any("vectors are truncated to 8 dimensions" in note for note in notes(ModelSection(base=str(base))))
+    assert "vectors are truncated to 8 dimensions" in check(load_config(run_toml, [f"model.base={base}"]))
 
 
 def test_a_run_trains_and_exports_what_stays(tiny_encoder: Path, tmp_path: Path, run_toml: Path) -> None:

@@ -65,7 +65,9 @@ def test_weights_that_would_begin_at_random(
         (cached / "refs" / "main").write_text("c" * 40)
         shutil.copytree(base, cached / "snapshots" / ("c" * 40))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are not in its files, such as .*intermed"):
+    with pytest.raises(
+        ConfigError, match=r"judge_model: .* 4 of its weights are missing from its files, such as .*inter"
+    ):
         load_base("some/base" if form == "hub" else str(base), None, "grading.judge_model")
 
 
@@ -85,7 +87,7 @@ def test_old_names_of_weights_are_known(tiny_encoder: Path, tmp_path: Path) -> N
 def test_a_cross_encoder_with_weights_that_would_begin_at_random(tiny_cross_encoder: Path, tmp_path: Path) -> None:
     judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
     other_names(judge)
-    with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are not in its files"):
+    with pytest.raises(ConfigError, match=r"judge_model: .* 4 of its weights are missing from its files"):
         load_cross_encoder(str(judge))
 
 
@@ -109,9 +111,9 @@ def test_texts_are_cut_at_the_last_position(
         assert model.max_seq_length == reads
         assert np.isfinite(model.encode(long)).all()
     [note] = notes(ModelSection(base=str(folder), max_tokens=600))
-    assert note == f"model.max_tokens: found 600; {folder} reads {reads} tokens of a text at most"
+    assert note == f"model.max_tokens: found 600; {folder} reads at most {reads} tokens of a text"
     told = check(load_config(run_toml, [f"grading.judge_model={folder}", "grading.judge_max_tokens=600"]))
-    assert f"grading.judge_max_tokens: found 600; {folder} reads {reads} tokens" in told
+    assert f"grading.judge_max_tokens: found 600; {folder} reads at most {reads} tokens" in told
 
 
 def test_a_cross_encoder_is_cut_at_its_last_position(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ MODELS = ("model.base", "grading.judge_model", "grading.cross_encoder")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no-such/model", "no-such/model: no such folder, and not in the cache of the hub, which HF_HUB_OFFLINE"),
-        ("no-such-model", "no-such-model: no such folder, and not in the cache"),
+        ("no-such/model", "no-such/model: no such folder, and not in the hub's cache; HF_HUB_OFFLINE"),
+        ("no-such-model", "no-such-model: no such folder, and not in the hub's cache"),
         ("models/of/mine", "models/of/mine: no such folder; wanted a model's folder"),
         ("./mine", "./mine: no such folder"),
         ("~/mine", "~/mine: no such folder"),
-        ("not a name", "not a name: no such folder, and no name that a model on the hub can have"),
+        ("not a name", "not a name: no such folder, and not a valid name on the hub"),
         ("embedded-", 'did you mean "embedded"?'),
         ("embedded_llm", 'did you mean "embedded-llm"?'),
         ("mine.gguf", "mine.gguf: no such file"),
@@ -45,6 +45,6 @@ def test_a_folder_beside_is_what_is_meant(tiny_encoder: Path, run_toml: Path, tm
 
 def test_a_file_where_a_folder_is_wanted(tiny_encoder: Path) -> None:
     file = tiny_encoder / "model.safetensors"
-    with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder, {tiny_encoder}") as caught:
+    with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder .{tiny_encoder}") as caught:
         precheck_base(str(file))
     assert "did you mean" not in str(caught.value)

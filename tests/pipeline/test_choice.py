@@ -145,9 +145,11 @@ def test_an_arm_is_exported_with_a_card_of_its_own(
         figures, abs=1e-4
     )
     arm = json.loads(run_dir.arms.read_text())["arms"]["in-batch"]
-    assert "by sentence-transformers' own trainer (MultipleNegativesRankingLoss, in-batch negatives)" in card.text
-    assert f"The training drew from {arm['pairs']} pairs ({arm['steps']} steps of 4 each)" in card.text
-    assert "Exported is `in-batch`: it was better." in card.text and "trust_remote_code" not in card.text
+    assert (
+        "with the stock sentence-transformers trainer (MultipleNegativesRankingLoss, in-batch negatives)" in card.text
+    )
+    assert f"The training drew from {arm['pairs']} pairs ({arm['steps']} steps of 4 pairs each)" in card.text
+    assert "The exported model is `in-batch`: it was better." in card.text and "trust_remote_code" not in card.text
     assert "| against |" in card.text and "| in-batch | held-out | nDCG@10 |" in card.text
 
 
@@ -161,9 +163,7 @@ def test_the_base_is_exported_as_it_is(run_toml: Path, monkeypatch: pytest.Monke
     assert np.array_equal(model.encode_query(["red cat"]), base.encode(["the red cat"]))
     assert not (run_dir.baseline / "base").exists()
     text = (run_dir.model / "README.md").read_text()
-    assert (
-        "as it is: no training on the data below was better than none" in text and "None of it was trained on" in text
-    )
+    assert ", unchanged: no training on the data below improved it." in text and "was not trained on this data" in text
 
 
 def test_dev_queries_have_no_say_where_a_task_has_another_metric(tmp_path: Path) -> None:

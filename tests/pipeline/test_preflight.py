@@ -70,7 +70,7 @@ def test_an_arm_of_too_few_steps_is_told(tmp_path: Path, run_toml: Path) -> None
     grid = tmp_path / "grid.toml"
     arm = '[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 2 }'
     grid.write_text(f'name = "grid"\nrun = "{run_toml.name}"\n[arms.a]\n{arm}\n')
-    with pytest.raises(ConfigError, match=r"grid.toml: arm short: training.steps: found 2; 4 phases want"):
+    with pytest.raises(ConfigError, match=r"grid.toml: arm short: training.steps: found 2; 4 phases need"):
         check_grid(grid)
 
 
@@ -128,7 +128,7 @@ def test_the_evaluation_is_read_before_pairs_are_written(
 
 def test_steps_that_do_not_suffice_for_the_phases(run_toml: Path) -> None:
     said = refused(run_toml, "training.phases=[]", 'training.schedule="coarse-to-fine"', "training.steps=3")
-    assert "training.steps: found 3; 4 phases want at least one step each; raise it" in said
+    assert "training.steps: found 3; 4 phases need at least one step each; raise it" in said
 
 
 def test_a_key_is_wanted_by_whoever_asks_and_by_nobody_else(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

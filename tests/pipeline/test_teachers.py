@@ -148,7 +148,7 @@ def test_what_a_teacher_cannot_teach(run_toml: Path, tmp_path: Path, tiny_encode
         run(load_config(run_toml, wrong), force=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teachers, "_teacher", lambda *_: lambda pairs: [0.25] * len(pairs))
-        with pytest.raises(DataError, match=r"training.teacher: nearly all of the \d+ scores that it gives are 0.25"):
+        with pytest.raises(DataError, match=r"training.teacher: nearly all of its \d+ scores are 0.25"):
             planned(config)
     judge = load_config(run_toml, [*PLAIN, "training.loss='distill'", "training.teacher.kind='judge'"])
     assert planned(judge).teacher is not None

@@ -66,7 +66,7 @@ def test_each_process_must_have_written(tmp_path: Path) -> None:
 
 def test_another_number_of_processes_is_told(tmp_path: Path) -> None:
     checkpoint(tmp_path, 2, 2, PAIR)
-    with pytest.raises(RunError, match="made by 2 processes, and now there are 1. Start as many as then"):
+    with pytest.raises(RunError, match="made by 2 processes, but now there are 1. Start as many as then"):
         last_checkpoint(tmp_path, 4)
     shutil.rmtree(tmp_path / "checkpoint-2")
     assert last_checkpoint(tmp_path, 4) is None

@@ -83,7 +83,7 @@ def test_whatever_is_false_in_a_batch_does_not_count(
     sections = phases([1], [2, 4], [])
     kinds = [{t.query for t in tuples}, {t.positive for t in tuples}, {t.group or t.id for t in tuples}]
     if min(map(len, kinds)) < 2:
-        with pytest.raises(DataError, match="found 1 tuple that can stand in one batch"):
+        with pytest.raises(DataError, match="found 1 tuple that can share a batch"):
             plan(tuples, sections, size, seed)
         return
     curriculum = plan(tuples, sections, size, seed)
@@ -205,7 +205,7 @@ def test_a_batch_larger_than_the_data_holds_all_of_them() -> None:
     ],
 )
 def test_no_two_tuples_can_stand_together(tuples: list[GradedTuple]) -> None:
-    with pytest.raises(DataError, match="found 1 tuple that can stand in one batch .*; a batch needs 2. Give more"):
+    with pytest.raises(DataError, match="found 1 tuple that can share a batch .*; a batch needs 2. Give more"):
         plan(tuples, phases([1]), 4)
 
 

@@ -288,7 +288,7 @@ def test_what_is_false_beside_a_row_of_another_rank_does_not_count(
 def test_every_process_learns_what_the_main_one_finds_wrong(trained: Path, count: int) -> None:
     for rank in range(count):
         resumed, share, bug = json.loads((trained / str(count) / f"messages{rank}.json").read_text())
-        assert re.match("none" if count == 2 else "RunError: .*: made by 2 processes, and now there are 4", resumed)
+        assert re.match("none" if count == 2 else "RunError: .*: made by 2 processes, but now there are 4", resumed)
         assert share == f"ConfigError: training.batch_size: found 9; wanted a multiple of the {count} processes"
         assert bug == f"{'RunError' if rank else 'KeyError'}: 'not there'"
 
@@ -414,11 +414,11 @@ def test_all_but_training_is_for_one_process(
 @pytest.mark.parametrize(
     ("environment", "fault"),
     [
-        ({"ACCELERATE_USE_FSDP": "true"}, "accelerate: found FSDP; every process holds the whole model here"),
-        ({"LOCAL_WORLD_SIZE": "4"}, "torchrun: found 4 processes; there are 2 GPUs here, and each wants its own"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "accelerate: found FSDP; here every process holds the whole model"),
+        ({"LOCAL_WORLD_SIZE": "4"}, "torchrun: found 4 processes; there are 2 GPUs here, and each process needs one"),
         (
             {"WORLD_SIZE": "2", "LOCAL_RANK": "0"},
-            "torchrun: found 2 processes; this hardware cannot bring them together",
+            "torchrun: found 2 processes; they cannot form a group on this hardware",
         ),
     ],
 )
@@ -442,7 +442,7 @@ def test_a_process_alone_uses_one_of_two_gpus(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     train_case("single precision", tiny_encoder, tmp_path)
-    assert "one of 2 GPUs is used; for all of them: torchrun --nproc-per-node 2 -m" in capsys.readouterr().err
+    assert "using one of 2 GPUs; to use all of them: torchrun --nproc-per-node 2 -m" in capsys.readouterr().err
     expected = torch.load(trained / "alone" / "single precision" / "weights.pt")
     assert all(torch.equal(value, expected[name]) for name, value in torch.load(tmp_path / "weights.pt").items())
 

@@ -236,7 +236,7 @@ def test_what_was_cut_is_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest
             patch.setattr(frozen_cache, "_computed", lambda *args: (computed if len(args[2][0]) < 4 else cut)(*args))
         with pytest.raises(KeyboardInterrupt):
             FrozenStates.compute(model, given, tmp_path)
-    with pytest.raises(RunError, match="no whole states"):
+    with pytest.raises(RunError, match="no complete states"):
         FrozenStates(model, tmp_path)
     FrozenStates.compute(model, given, tmp_path)
     assert np.array_equal(FrozenStates(model, tmp_path)._states, whole)

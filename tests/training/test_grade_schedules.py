@@ -50,7 +50,7 @@ def test_lists_of_a_teacher_are_one_phase_whatever_grades_there_are() -> None:
 
 
 def test_grades_that_are_not_there_are_named() -> None:
-    with pytest.raises(ConfigError, match=r'"grade 2" wants negatives of grade 2, and no tuple has one .*: 1, 3\)'):
+    with pytest.raises(ConfigError, match=r'"grade 2" wants negatives of grade 2, but no tuple has one .*: 1, 3\)'):
         schedule("only-2", 5, (1, 3))
     own = TrainingSection(phases=[PhaseSection(name="far", grades=[1, 2], steps=1)])
     with pytest.raises(ConfigError, match='training.phases: "far" wants negatives of grade 1'):
@@ -86,15 +86,15 @@ def test_steps_are_shared_out_to_the_last_one(parts: list[tuple[str, float]], mo
 
 
 def test_too_few_steps_for_the_phases() -> None:
-    with pytest.raises(ConfigError, match="training.steps: found 3; 4 phases want at least one step each"):
+    with pytest.raises(ConfigError, match="training.steps: found 3; 4 phases need at least one step each"):
         schedule("coarse-to-fine", 3)
 
 
 def test_too_few_steps_for_a_look_at_each_phase() -> None:
-    with pytest.raises(ConfigError, match="found 40; 4 self-paced phases with a look every 10 steps want more than 40"):
+    with pytest.raises(ConfigError, match="40; 4 self-paced phases with a check every 10 steps need more than 40"):
         schedule("self-paced", 40)
     phases = [PhaseSection(name="a", grades=[1], steps=100), PhaseSection(name="b", grades=[1], share=1)]
-    with pytest.raises(ConfigError, match="found 80; 100 are given to phases by number, and more phases want|1 more"):
+    with pytest.raises(ConfigError, match="found 80; phases with a fixed number take 100, and 1 more phases need"):
         phases_of(TrainingSection(phases=phases, steps=80))
 
 

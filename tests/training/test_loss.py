@@ -384,7 +384,7 @@ def test_half_precision_is_the_same_kept_or_not(tiny_encoder: Path) -> None:
 
 def test_labels_of_another_shape_are_refused(model: SentenceTransformer) -> None:
     features = columns(model)
-    with pytest.raises(ValueError, match=r"labels have the shape \(6, 2, 3\); wanted \(6, 3, 3\): grade, judge score"):
+    with pytest.raises(ValueError, match=r"labels: found the shape \(6, 2, 3\); wanted \(6, 3, 3\): grade, judge"):
         GradedLoss(model)(features, labels_of(features, (5, 1)))
     with pytest.raises(ValueError, match="found 1 column; wanted query, positive"):
         GradedLoss(model)(features[:1], None)

@@ -136,7 +136,7 @@ def test_a_teacher_that_scores_a_negative_highest_leaves_the_positive_in() -> No
 
 
 def test_every_document_with_a_weight_wants_a_score() -> None:
-    with pytest.raises(ValueError, match="the teacher's score of every document"):
+    with pytest.raises(ValueError, match="distill needs the teacher's score of each"):
         distill(batch([2.0, 1.0], [5, 3], scores=[0.9, NAN]))
 
 

@@ -63,5 +63,5 @@ def test_without_a_margin_the_schedules_own_lengths_hold(tmp_path: Path) -> None
 def test_a_host_that_fetches_too_far_ahead_is_found_out(tmp_path: Path) -> None:
     schedule = SelfPacedSchedule(curriculum(), 5, tmp_path / "pace.json")
     assert schedule.phase_at(5) == 0
-    with pytest.raises(RunError, match="the batch of step 7 is fetched before its phase is decided"):
+    with pytest.raises(RunError, match="the batch of step 7 was fetched before its phase was decided"):
         schedule.phase_at(6)

@@ -60,9 +60,9 @@ def test_equal_scores_teach_nothing() -> None:
     """All but one in a hundred are equal, so that the percentiles are."""
     scores = np.full(500, 0.25, np.float32)
     scores[:4] = 0.9
-    with pytest.raises(DataError, match=r"training.teacher: nearly all of the 500 scores that it gives are 0.25"):
+    with pytest.raises(DataError, match=r"training.teacher: nearly all of its 500 scores are 0.25"):
         ScoreScale.of(scores, 0.6)
-    with pytest.raises(DataError, match="all of the 0 scores"):
+    with pytest.raises(DataError, match="all of its 0 scores"):
         ScoreScale.of(scores[:0], 0.6)
     scores[:6] = 0.9
     assert ScoreScale.of(scores, 0.6).highest > 0.25

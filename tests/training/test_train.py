@@ -180,7 +180,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(
         assert signal.getsignal(signal.SIGINT) is signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)
-    assert capsys.readouterr().err.count("stopping after this step; once more stops at once") == 1
+    assert capsys.readouterr().err.count("stopping after this step; again to stop at once") == 1
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-5"]
     assert [line["step"] for line in log_of(tmp_path / "cut")] == [1, 2, 3, 4, 5]
     resumed = model(tiny_encoder)
@@ -343,7 +343,7 @@ def test_a_broken_loss_stops_with_step_batch_and_checkpoint(
     with pytest.raises(RunError) as caught:
         train_model(broken, planned, SECTION, tmp_path, seed=7)
     message = str(caught.value)
-    assert 'loss is nan, the norm of the gradient is nan at step 5, in phase "b"' in message
+    assert 'loss is nan, the gradient norm is nan at step 5, in phase "b"' in message
     assert f"The batch: {', '.join(planned.ids_at(4))}." in message
     assert f"The last good checkpoint is {tmp_path / 'checkpoints' / 'checkpoint-4'}." in message
     assert "training.learning_rate" in message
@@ -383,7 +383,7 @@ def test_lack_of_memory_names_the_settings(
 
 def test_vectors_cannot_be_cut_to_more_than_they_have(tiny_encoder: Path, tmp_path: Path) -> None:
     section = SECTION.model_copy(update={"matryoshka": [8, 64]})
-    with pytest.raises(ConfigError, match=r"training.matryoshka: found \[64\]; the vectors have 32 numbers"):
+    with pytest.raises(ConfigError, match=r"training.matryoshka: found \[64\]; the vectors have 32 dimensions"):
         train_model(model(tiny_encoder), curriculum(), section, tmp_path, seed=7)
 
 
@@ -414,7 +414,7 @@ def test_it_is_said_once_where_there_is_nothing_to_learn(
     for step, loss in enumerate(losses, 1):
         state.log_history.append({"step": step, "loss": loss})
         log.on_log(None, state, TrainerControl())
-    said = [line for line in capsys.readouterr().err.splitlines() if "the model knows all this" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "the model has nothing to learn" in line]
     assert [told in line for line in said if told] == ([True] if told else [])
     assert bool(said) is bool(told)
 

@@ -1,1 +1,1 @@
-"""The trained model as a folder that others can use."""
+"""Export the trained model and the graded tuples for other tools."""

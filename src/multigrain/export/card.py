@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was made from, and how it was measured."""
+"""Write the model card: the model, its training and data, and its evaluation."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, differen
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
 
-# The folder holds the code of the pooling (pooling.py and three files beside it): read it, then allow it.
+# The folder contains the code of the pooling: pooling.py and three files beside it. Read it before you allow it.
 model = SentenceTransformer("PATH", trust_remote_code=True)
 ENCODE
 ```
 
-With multigrain installed no flag is needed: `multigrain.load_model("PATH")`."""
+With multigrain installed, no flag is needed: `multigrain.load_model("PATH")`."""
 
 WITHOUT_CODE = """```python
 from sentence_transformers import SentenceTransformer
@@ -31,26 +31,26 @@ ENCODE
 ```"""
 
 SOURCES = {"llm": "written by the language model", "mined": "mined from the corpus, or given"}
-ENCODE = """queries = model.encode_query(["what somebody looks for"])
-documents = model.encode_document(["a passage", "another one"])
+ENCODE = """queries = model.encode_query(["a search query"])
+documents = model.encode_document(["a passage", "another passage"])
 print(model.similarity(queries, documents))"""
 
 OWN = "trained"
-"""The run's own model, among those of which one is exported."""
+"""The name of the model trained by the run itself, among the models that can be exported."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """The facts of a training that a card tells.
+    """Facts about a training for the model card.
 
     Attributes:
-        phases: the schedule as it was trained.
-        negatives: how many negatives its phases ask for, by source and grade.
-        languages: of the positives, as ISO 639-1 codes.
-        release: the first of sentence-transformers that loads the model.
-        model: which one it is: `trained` by the run itself, an arm of its baseline, or its `base`.
-        stock: of an arm, with what it was trained: pairs, steps and batch size.
-        choice: why it is this one.
+        phases: the schedule as trained.
+        negatives: number of negatives available to the phases, by source and grade.
+        languages: languages of the positives, as ISO 639-1 codes.
+        release: the first release of sentence-transformers that loads the model.
+        model: the exported model: `trained` (by the run itself), an arm of the baseline, or `base`.
+        stock: for an arm, its pairs, steps, batch size and mined negatives.
+        choice: the reason for exporting this model.
     """
 
     phases: Sequence[PhaseSection]
@@ -63,13 +63,13 @@ class Lesson:
 
 
 def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str], lesson: Lesson) -> str:
-    """Return the model card: Markdown with the metadata that model hubs read.
+    """Return the model card: Markdown with metadata for model hubs.
 
     Args:
-        config: the run.
-        summary: its figures.
-        prompts: the model's, by name.
-        lesson: what it was trained with.
+        config: the settings of the run.
+        summary: the figures of the run.
+        prompts: the model's prompts, by name.
+        lesson: the facts about its training.
     """
     with_code = lesson.model == OWN and config.model.pooling == "anchor"
     usage = (WITH_CODE if with_code else WITHOUT_CODE).replace("ENCODE", ENCODE)
@@ -89,7 +89,7 @@ def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, st
 
 ## Result
 
-Paired with the base model; the interval is a 95 % bootstrap interval of the difference.
+The model is compared with its base on the same items. The interval is a 95 % bootstrap interval of the difference.
 
 {results_table(summary)}{_by_retriever(summary)}
 {_verdicts(summary, lesson)}
@@ -104,43 +104,43 @@ def _what_it_is(config: Config, lesson: Lesson) -> str:
     if lesson.model == OWN:
         return f"A text-embedding model trained by multigrain from `{_base(config)}` ({described(config.model)})."
     if lesson.stock is None:
-        return f"`{_base(config)}` as it is: no training on the data below was better than none."
-    trainer = "sentence-transformers' own trainer (MultipleNegativesRankingLoss"
+        return f"`{_base(config)}`, unchanged: no training on the data below improved it."
+    trainer = "the stock sentence-transformers trainer (MultipleNegativesRankingLoss"
     mined = lesson.stock["negatives"]
-    negatives = f"{mined} negatives of `mine_hard_negatives` for each pair" if mined else "in-batch negatives"
-    return f"A text-embedding model trained from `{_base(config)}` by {trainer}, {negatives})."
+    negatives = f"{mined} hard negatives per pair from `mine_hard_negatives`" if mined else "in-batch negatives"
+    return f"A text-embedding model trained from `{_base(config)}` with {trainer}, {negatives})."
 
 
 def _verdicts(summary: Mapping[str, Any], lesson: Lesson) -> str:
-    """Tell how the run's own training stands against the base and the arms, and why this model was exported."""
-    why = f"Exported is `{lesson.model}`: {lesson.choice}.\n" if lesson.choice else ""
+    """Return the verdicts on the run's own training against the base and the arms, and the reason for the export."""
+    why = f"The exported model is `{lesson.model}`: {lesson.choice}.\n" if lesson.choice else ""
     if not summary["verdict"]:
         return f"\n{why}" if why else ""
-    head = "Multigrain's own training (`trained`) against the base and against sentence-transformers' own trainer:"
+    head = "multigrain's training (`trained`), compared with the base and with the stock sentence-transformers trainer:"
     rows = [(*row[:2], shown_source(row[2]), *row[3:]) for row in verdict_rows(summary)]
     return "\n".join(["", why, "## Verdict", "", head, "", *_markdown(VERDICT_HEAD, rows), ""])
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table."""
+    """Return the lines of a Markdown table."""
     return [f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _training(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
-    """Tell how the model was trained, if it was."""
+    """Describe how the model was trained, if it was."""
     if lesson.stock is not None:
         pairs, steps, batch = (lesson.stock[name] for name in ("pairs", "steps", "batch_size"))
         settings = f"learning rate {config.training.learning_rate}, seed {config.training_seed}"
-        return f"The training drew from {pairs} pairs ({counted(steps, 'steps')} of {batch} each), {settings}."
+        return f"The training drew from {pairs} pairs ({counted(steps, 'steps')} of {batch} pairs each), {settings}."
     if lesson.model != OWN:
-        return "None of it was trained on."
+        return "The model was not trained on this data."
     rows = [f"| {phase.name} | {_grades(phase)} | {phase.steps} | {phase.temperature} |" for phase in lesson.phases]
     schedule = "\n".join(rows)
     return f"""{_used(config, counts, lesson)}
 
 ## Schedule
 
-Batches of {_batch(config, counts)}, learning rate {config.training.learning_rate},
+Batch size {_batch(config, counts)}, learning rate {config.training.learning_rate},
 seed {config.training_seed}.{_mixed(config)}
 
 | phase | grades of negatives | steps | temperature |
@@ -149,16 +149,16 @@ seed {config.training_seed}.{_mixed(config)}
 
 
 def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
-    """Tell what the training could see: the steps may be fewer than all tuples take."""
+    """Describe the data that the training could see; there may be too few steps for all tuples."""
     batch = _batch(config, counts)
     steps = sum(phase.steps or 0 for phase in lesson.phases)
     seen = steps * batch
-    fewer = f", so {seen} of them at most" if seen < counts["tuples"] else ""
+    fewer = f", so at most {seen} of them" if seen < counts["tuples"] else ""
     brought = f"{counted(steps, 'steps')} of {counted(batch, 'tuples')} each{fewer}"
     drawn = f"The training drew from {counted(counts['tuples'], 'tuples')} ({brought})"
     total = sum(lesson.negatives.values())
     if not total:
-        return f"{drawn}, and used no negatives but those of the batch."
+        return f"{drawn}, with in-batch negatives only."
     grades = " | ".join(f"grade {grade}" for grade in GRADES)
     lines = [f"| negatives | {grades} |", "| --- | --- | --- | --- | --- |"]
     for source, words in SOURCES.items():
@@ -169,15 +169,15 @@ def _used(config: Config, counts: Mapping[str, int], lesson: Lesson) -> str:
 
 
 def _batch(config: Config, counts: Mapping[str, int]) -> int:
-    """Return the number of tuples of a step: few do not fill the batch that was wanted.
+    """Return the number of tuples in a step: the batch size, or all tuples if there are fewer.
 
-    Runs of earlier versions did not note it.
+    Runs of earlier versions did not record it.
     """
     return counts.get("tuples_per_step", min(config.training.batch_size, counts["tuples"]))
 
 
 def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
-    """Tell what is put before texts; nothing is said of a model that puts nothing."""
+    """Describe the prompts of the model; return "" if it has none."""
     given = config.model.query_prompt is not None or config.model.document_prompt is not None
     query = prompt_for("query", prompts)
     document = prompt_for("document", prompts)
@@ -186,7 +186,8 @@ def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
     return f"""
 
 `encode_query` puts {_quoted(query)} before a text, `encode_document` {_quoted(document)}.
-So the model was trained and measured; its base was measured with {"the same" if given else "its own"} prompts."""
+The model was trained and evaluated with these prompts.
+Its base was evaluated with {"the same" if given else "its own"} prompts."""
 
 
 def _quoted(prompt: str) -> str:
@@ -194,13 +195,13 @@ def _quoted(prompt: str) -> str:
 
 
 def results_table(summary: dict[str, Any]) -> str:
-    """Return the figures of all tasks as a Markdown table."""
+    """Return a Markdown table of the figures of all tasks."""
     shown = [row._replace(task=shown_source(row.task)) for row in difference_rows(summary)]
     return "\n".join(_markdown(DIFFERENCE_HEAD, shown))
 
 
 def _by_retriever(summary: dict[str, Any]) -> str:
-    """Tell what the model finds alone, BM25 alone, and both together."""
+    """Return the results of the model alone, BM25 alone, and both combined."""
     rows = [(shown_source(task), *cells) for task, *cells in retriever_rows(summary)]
     if not rows:
         return ""
@@ -209,8 +210,8 @@ def _by_retriever(summary: dict[str, Any]) -> str:
     weights = [f"{choices[name]['weight']:g} for the {name} model" for name in ("base", "trained") if name in choices]
     return f"""
 
-*dense* ranks by the model's cosine, *bm25* by words, *hybrid* by cosine plus w times BM25 as a share of the query's
-highest (w: {", ".join(weights) or "0.3"}).
+*dense* ranks by the model's cosine and *bm25* by words. *hybrid* adds w times the BM25 score to the cosine, after
+dividing it by the query's highest BM25 score (w: {", ".join(weights) or "0.3"}).
 
 {table}"""
 
@@ -221,7 +222,7 @@ def _base(config: Config) -> str:
 
 def _mixed(config: Config) -> str:
     share = config.training.base_share
-    return f" Then {share:.0%} of the base's weights were mixed in." if share else ""
+    return f" After training, {share:.0%} of the base's weights were mixed in." if share else ""
 
 
 def _grades(phase: PhaseSection) -> str:
@@ -229,7 +230,7 @@ def _grades(phase: PhaseSection) -> str:
 
 
 def _origin(config: Config) -> str:
-    """Tell where the pairs come from."""
+    """Describe where the pairs come from."""
     if config.data.pairs is not None:
         return f"Pairs from `{shown_source(config.data.pairs)}`"
     if config.data.corpus is not None:

@@ -1,4 +1,4 @@
-"""The metadata at the head of a model card: what model hubs show and search by."""
+"""Write the metadata at the top of a model card, which model hubs show and search."""
 
 import re
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ HUB_NAMES = {
     EMBEDDED: "sentence-transformers/all-MiniLM-L6-v2",
     EMBEDDED_LLM: "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
-"""The names on the hub of the models that multigrain brings."""
+"""Hub names of the models embedded in multigrain."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "multigrain"]
 TASK_TYPES = {"sts:": "semantic-similarity", "graded:": "reranking", "mteb:": "sentence-similarity"}
-"""Task types by the beginning of a task's name; all others are searches. Words as in sentence-transformers' cards."""
+"""Task types by prefix of a task's name; all other tasks are searches. Named as in sentence-transformers' cards."""
 METRIC_TYPES = {
     "nDCG@10": "cosine_ndcg@10",
     "MRR@10": "cosine_mrr@10",
     "Recall@100": "cosine_recall@100",
     "Spearman": "spearman_cosine",
 }
-"""The names of our metrics on the hub."""
+"""Hub names of multigrain's metrics."""
 
 
 def card_metadata(config: Config, summary: dict[str, Any], languages: Sequence[str]) -> str:
-    """Return the YAML at the head of the card, without the lines of dashes.
+    """Return the YAML at the top of the card, without the lines of dashes.
 
     Args:
-        config: the run.
-        summary: its figures.
-        languages: of the positives, as ISO 639-1 codes.
+        config: the settings of the run.
+        summary: the figures of the run.
+        languages: languages of the positives, as ISO 639-1 codes.
     """
     from huggingface_hub import ModelCardData
 
@@ -57,14 +57,14 @@ def card_metadata(config: Config, summary: dict[str, Any], languages: Sequence[s
 
 
 def _results(summary: dict[str, Any]) -> list[Any]:
-    """Return the figures of the trained model as hubs keep them."""
+    """Return the figures of the trained model in the format of hubs."""
     from huggingface_hub import EvalResult
 
     results: list[Any] = []
     for task, metrics in summary["difference"].items():
         for metric in metrics:
             if metric.endswith((" bm25", " hybrid")):
-                continue  # not of the model alone
+                continue  # not a result of the model alone
             result = EvalResult(
                 task_type=_task_type(task),
                 dataset_type=re.sub(r"[^\w.]+", "-", shown_source(task)),
@@ -85,7 +85,7 @@ def _task_type(task: str) -> str:
 
 
 def hub_name(base: str) -> str | None:
-    """Return what the model hub calls a base; None where it is a file or folder of somebody's.
+    """Return the hub name of a base; None if it is a local file or folder.
 
     >>> hub_name("intfloat/e5-small"), hub_name("/models/mine")
     ('intfloat/e5-small', None)
@@ -97,10 +97,10 @@ def hub_name(base: str) -> str | None:
 
 
 def front_matter(base: str) -> dict[str, Any]:
-    """Return what the base's own card says for machines; nothing where it has none, or it is not on this disk."""
+    """Return the metadata of the base's own card; {} if it has none, or is not on this disk."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
-    if base == EMBEDDED_LLM:  # its package has the weights alone
+    if base == EMBEDDED_LLM:  # its package has only the weights
         return {"license": "apache-2.0"}
     folder = Path(find_base(base, "model.base") if base == EMBEDDED else base)
     if folder.is_dir() or hub_name(base) is None:
@@ -110,12 +110,12 @@ def front_matter(base: str) -> dict[str, Any]:
     try:
         text = Path(card).read_text(encoding="utf-8") if isinstance(card, str | Path) else ""
         return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
-    except Exception:  # there is none, or it is damaged in one of many ways: no reason to write no model
+    except Exception:  # a missing or damaged card must not prevent the export
         return {}
 
 
 def shown_source(source: str) -> str:
-    """Return a source without the folders that lead to it: a published card tells nothing of the author's disk.
+    """Return a source without its parent folders, so that a published card does not reveal the author's disk.
 
     >>> shown_source("/home/me/pairs.jsonl")
     'pairs.jsonl'

@@ -1,14 +1,14 @@
-"""The card of a data set of graded tuples: what dataset hubs read, and what its columns are."""
+"""Write the card of a data set of graded tuples: metadata for dataset hubs, and its columns."""
 
 from multigrain.export.tuple_survey import Survey
 
 PARQUET = "data/train-00000-of-00001.parquet"
-"""The file of the tuples in the data set."""
-GROUP_COLUMN = "\n| `group` | texts of one group are never negatives of each other; empty where there is none |"
+"""The data file of the data set."""
+GROUP_COLUMN = "\n| `group` | texts of one group are never negatives of each other; empty if the tuple has none |"
 
 
 def dataset_card(survey: Survey) -> str:
-    """Return the card: Markdown with the metadata that dataset hubs read; the licence is the user's to add."""
+    """Return the card: Markdown with metadata for dataset hubs. The user has to add the licence."""
     return f"""---
 # Add a licence before you publish this: license: ...
 task_categories: [sentence-similarity]
@@ -23,14 +23,14 @@ configs:
 
 # Graded tuples
 
-{survey.written} queries, each with a text that answers it and texts that do not, at several grades of similarity; made by
-multigrain. {survey.negatives} negatives in all.
+{survey.written} queries, each with a text that answers it and texts that do not, at several grades of similarity:
+{survey.negatives} negatives in total. Made with multigrain.
 
-| column | |
+| column | content |
 | --- | --- |
 | `id`, `query`, `positive` | the pair |
-| `negatives` | a list in rising order of grade: `text`; `grade` from 1 (easy) to 4 (hardest); `score`, the judge's relevance; `source`, `llm` or `mined` |
-| `instruction`, `task` | what queries are embedded with, and the kind of search; empty where there is none |{GROUP_COLUMN if survey.has_groups else ""}
+| `negatives` | a list, easiest first: `text`; `grade`, from 1 (easiest) to 4 (hardest); `score`, the relevance given by the judge; `source`, `llm` or `mined` |
+| `instruction`, `task` | the instruction for embedding queries, and the kind of search; empty if the tuple has none |{GROUP_COLUMN if survey.has_groups else ""}
 
 ```python
 from datasets import load_dataset

@@ -1,12 +1,12 @@
-"""Write graded tuples in the forms that other tools train on.
+"""Write graded tuples in the formats that other tools train on.
 
-    hf                     a Hugging Face dataset: one row for each tuple, with all that is known of its negatives
+    hf                     a Hugging Face dataset: one row for each tuple, with all details of its negatives
     sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n
     flagembedding          JSON lines {"query", "pos", "neg", "neg_scores", "prompt"}
     tevatron               JSON lines {"query_id", "query", "positive_passages", "negative_passages"}
 
 Sources: the data formats in the READMEs of FlagEmbedding (examples/finetune/embedder) and Tevatron, and the section
-"Dataset Format" of sentence-transformers' training overview.
+"Dataset Format" of the sentence-transformers training overview.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,36 +21,36 @@ from multigrain.records import GradedTuple
 from multigrain.terminal import counted
 
 Tuples = Callable[[], Iterator[GradedTuple]]
-"""Reads the tuples from the start; each form goes through them twice, so that none needs them all in memory."""
+"""Reads the tuples from the start. Each format reads them twice, so that they need not all be in memory."""
 
 
 def export_data(tuples: Tuples, form: str, out: Path, force: bool = False, negatives: int | None = None) -> str:
-    """Write the tuples to `out`, whole or not at all; returns a line that says what was written and how to load it.
+    """Write the tuples to `out`, completely or not at all; return a line that says what was written and how to load it.
 
     Args:
-        tuples: reads them from the start.
+        tuples: reads the tuples from the start.
         form: one of `FORMS`.
-        out: the file, or for `hf` the folder.
-        force: replace what is there. Other files in the folder stay.
-        negatives: columns of negatives (`sentence-transformers` alone). By default the number of columns in which
-            most negatives find a place. A tuple with more of them gives its hardest, one with fewer is left out,
+        out: the output file, or for `hf` the output folder.
+        force: replace existing files. Other files in the folder stay.
+        negatives: number of columns of negatives (only for `sentence-transformers`). The default is the number that
+            keeps the most negatives. A tuple with more negatives gives its hardest. A tuple with fewer is left out,
             because sentence-transformers cannot train on an empty cell.
 
     Raises:
-        ConfigError: there is no such form, the path exists or is not one for this form, or no tuple could be written.
+        ConfigError: the form is unknown, the path exists or does not suit this form, or no tuple can be written.
     """
     if form not in FORMS:
         raise ConfigError("--to", [f"found {form!r}; wanted one of {', '.join(FORMS)}"])
     chosen = FORMS[form]
     if negatives is not None and form != COLUMNS:
-        raise ConfigError("--negatives", [f"is for {COLUMNS}; {form} takes all negatives. Leave it out"])
+        raise ConfigError("--negatives", [f"applies only to {COLUMNS}; {form} takes all negatives. Leave it out"])
     require_free_form(out, form, chosen.suffixes, force)
     survey = survey_of(tuples())
     if form == COLUMNS:
         survey = replace(survey, least=negatives or survey.most_kept())
     if not survey.written:
         most = max(survey.sizes, default=0)
-        raise ConfigError(out, [f"no tuple has {survey.least} negatives; the most that one has is {most}"])
+        raise ConfigError(out, [f"no tuple has {survey.least} negatives; the maximum is {most}"])
     written = (graded for graded in tuples() if len(graded.negatives) >= survey.least)
     chosen.write(out, written, survey)
     return f"{out}: {_told(survey, form)}. {chosen.loading.format(path=out)}"

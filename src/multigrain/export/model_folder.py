@@ -1,4 +1,4 @@
-"""Write a trained model as a folder that others load, its adapter merged."""
+"""Write a trained model as a folder for others to load, with its adapter merged."""
 
 import shutil
 from pathlib import Path
@@ -17,18 +17,18 @@ from multigrain.terminal import say
 
 PROBE = ["A short text.", "And a longer one, so that there is something to pad in the first."]
 CLOSE = 1e-5
-"""Largest difference between vectors of length 1 that are the same but for rounding."""
+"""Largest difference that rounding causes between vectors of length 1."""
 ALIKE = 0.9
-"""Lowest cosine, where weights are rounded to half precision."""
+"""Lowest cosine to accept if weights are rounded to half precision."""
 
 
 def export_model(trained: Path, folder: Path, card: str, section: ExportSection) -> None:
-    """Put the trained model into `folder` with its card, its adapter merged if it has one.
+    """Write the trained model with its card to `folder`, and merge its adapter, if any.
 
-    It is written beside, checked and put in place by renaming, so the folder never holds half a model.
+    The model is written to a temporary folder, checked, and renamed, so the folder never holds an incomplete model.
 
     Raises:
-        RunError: what was written does not give the vectors of the trained model; or see `export_onnx`.
+        RunError: the written model does not give the vectors of the trained model; or as `export_onnx`.
     """
     with atomic_folder(folder) as part:
         _write_merged(load_model(trained), trained, part)
@@ -38,15 +38,15 @@ def export_model(trained: Path, folder: Path, card: str, section: ExportSection)
 
 
 def merge_model(source: Path, folder: Path) -> str:
-    """Write a model with its adapter merged; returns a line that says how near its vectors are to the original's.
+    """Write a model with its adapter merged; return a line with the cosine of its vectors to the original's.
 
     Raises:
-        ConfigError: the folder to write is that of the adapter, or of its base.
+        ConfigError: the output folder is the folder of the adapter or of its base.
         RunError: there is no model, or it has no adapter; or as `export_model`.
     """
     model = load_model(source)
     if not has_adapter(model):
-        raise RunError(f"{source}: this model has no adapter to merge; it is whole as it is.")
+        raise RunError(f"{source}: this model has no adapter to merge; it is already complete.")
     needed = {source.resolve(): "the adapter itself", Path(base_of(model)).resolve(): "the adapter's base"}
     if used := needed.get(folder.resolve()):
         raise ConfigError("--out", [f"{folder} is the folder of {used}; give another name"])
@@ -56,16 +56,16 @@ def merge_model(source: Path, folder: Path) -> str:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file; both folders share weights and vocabulary, which are most of a model and nothing to edit by hand."""
+    """Copy a file, or hard-link weights and vocabulary, which are large and not meant to be edited."""
     copy = link_or_copy if source.endswith((".safetensors", ".bin", "tokenizer.json", ".model")) else shutil.copy2
     copy(source, target)
 
 
 def _write_merged(model: SentenceTransformer, source: Path, part: Path) -> float:
-    """Write a folder that needs no other; return the lowest cosine between its vectors and those of the source.
+    """Write a self-contained folder; return the lowest cosine between its vectors and the source's.
 
     Raises:
-        RunError: what was written gives other vectors.
+        RunError: the written model gives other vectors.
     """
     if has_adapter(model):
         merge(model).save_pretrained(str(part), create_model_card=False)
@@ -76,9 +76,9 @@ def _write_merged(model: SentenceTransformer, source: Path, part: Path) -> float
     cosine = float((written * vectors).sum(1).min())
     backbone: Any = model[0].model
     is_same = cosine > ALIKE if backbone.dtype.itemsize < 4 else np.abs(written - vectors).max() <= CLOSE
-    if getattr(model[0], "quantize", None):  # merged into the weights as they were before they had 4 bits
+    if getattr(model[0], "quantize", None):  # merged into the weights from before quantization
         is_same = cosine > 0
-        say(f"  merged into weights in full precision: cosine {cosine:.3f} to the vectors of the model in 4 bits")
-    if not is_same:  # nor NaN
+        say(f"  merged into full-precision weights: cosine {cosine:.3f} to the vectors of the 4-bit model")
+    if not is_same:  # also for NaN
         raise RunError(f"{source}: the written model gives other vectors (cosine {cosine:.4f}). Please report this.")
     return cosine

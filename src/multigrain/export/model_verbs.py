@@ -1,4 +1,4 @@
-"""Verify, explain, merge and export a saved model, outside of any run."""
+"""Verify, explain, merge and export a saved model, independently of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def verify_model(folder: str | Path) -> tuple[str, bool]:
-    """Look whether a model does what it says; return a report, and whether all is as it should be.
+    """Check that a model behaves as its configuration says; return a report, and whether all checks passed.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: the model cannot be loaded.
     """
     from multigrain.export.verify import render, verify
 
@@ -32,19 +32,19 @@ def explain_text(
     out: str | Path | None = None,
     force: bool = False,
 ) -> str:
-    """Tell how much each token of a text counts in its embedding, in one of three forms.
+    """Return the share of each token of a text in its embedding, in one of three forms.
 
     Args:
-        name: a model's folder, or whatever `model.base` may be.
-        text: what the model reads.
-        role: whose prompt goes before it.
+        name: the folder of a model, or any value of `model.base`.
+        text: the text.
+        role: selects the model's query or document prompt.
         form: `terminal`, `json` or `html`.
-        out: write it there; what is returned then says so.
-        force: replace what is there.
+        out: write the result to this file, and return a line that says so.
+        force: replace an existing file.
 
     Raises:
-        ConfigError: there is no such model, or the file is there already.
-        RunError: there is nothing to read in the text.
+        ConfigError: the model does not exist, or the file exists already.
+        RunError: the text has no tokens.
     """
     from multigrain.export.token_weights_view import render
     from multigrain.model.token_weights import explain
@@ -61,32 +61,32 @@ def explain_text(
 
 
 def merge_model(source: str | Path, out: str | Path, force: bool = False) -> str:
-    """Write a model with its adapter merged; returns a line that says how near its vectors are to the original's.
+    """Write a model with its adapter merged; return a line with the cosine of its vectors to the original's.
 
     Raises:
-        ConfigError: the folder to write is there already.
-        RunError: there is no model, it has no adapter, or the merged one gives other vectors.
+        ConfigError: the output folder exists already.
+        RunError: there is no model, it has no adapter, or the merged model gives other vectors.
     """
     from multigrain.export.model_folder import merge_model
 
     folder, given = as_path(out, "a folder to write"), as_path(source, "a model's folder")
-    model = trained_folder_of(given)  # what a run has exported is merged already
+    model = trained_folder_of(given)  # the exported model of a run is merged already
     require_replaceable_folder(folder, force, ours="modules.json")
     with full_disk_explained(folder.absolute().parent):
         return merge_model(model, folder)
 
 
 def export_onnx(source: str | Path, out: str | Path | None = None, int8: bool = False, force: bool = False) -> str:
-    """Write a model as one graph from token ids to the embedding; returns a line that says what was written.
+    """Write a model as one ONNX graph from token ids to the embedding; return a line that says where.
 
     Args:
-        source: the model's folder.
-        out: the folder to write, by default `onnx` in the model's.
-        int8: write a graph in 8 bits too.
-        force: replace what is there.
+        source: the folder of the model.
+        out: the output folder; by default `onnx` in the model's folder.
+        int8: also write a graph in 8 bits.
+        force: replace an existing folder.
 
     Raises:
-        ConfigError: the folder to write is there already.
+        ConfigError: the output folder exists already.
         RunError: there is no model, the packages for ONNX are not installed, or the graph gives other vectors.
     """
     from multigrain.export.onnx import export_onnx

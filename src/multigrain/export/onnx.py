@@ -1,13 +1,13 @@
-"""One ONNX graph from token ids to the normalised embedding, and a tokenizer file that makes the ids.
+"""Export a model as one ONNX graph from token ids to the normalized embedding, with a tokenizer file for the ids.
 
-A folder that needs neither torch nor multigrain (`examples/onnx_embed.py` reads one):
+The exported folder needs neither torch nor multigrain (`examples/onnx_embed.py` reads one):
 
     model.onnx        input_ids (B, n) and attention_mask (B, n), both int64 -> sentence_embedding (B, D), float32
     model_int8.onnx   the same in 8 bits
-    tokenizer.json    cuts texts to the model's length and pads batches by itself
-    prompts.json      what goes before a query, and before a document
+    tokenizer.json    truncates texts to the model's length and pads batches
+    prompts.json      the prompts for queries and documents
 
-A graph of 2 GB or more keeps its weights beside it, in `model.onnx.data`.
+A graph of 2 GB or more has its weights in a separate file, `model.onnx.data`.
 
 Letters: B texts, n tokens, D dimensions of the embedding.
 """
@@ -37,9 +37,9 @@ from multigrain.model.roles import ROLES, Vectors, prompt_for
 from multigrain.terminal import say
 
 CLOSE = 1e-4
-"""Largest difference between the model's vectors and those of the graph: other kernels round otherwise."""
+"""Largest difference to accept between the vectors of model and graph; other kernels round differently."""
 CLOSE_INT8 = 0.99
-"""Lowest cosine between the model's vectors and those of the graph in 8 bits, below which the user is told."""
+"""Cosine between the vectors of model and 8-bit graph below which the user is warned."""
 PROBE = [
     "A short text.",
     "A man with a hard hat is dancing.",
@@ -51,16 +51,15 @@ PROBE = [
 
 
 def export_onnx(model: SentenceTransformer, folder: Path, int8: bool = False) -> None:
-    """Write the model as an ONNX graph, pooling and normalisation inside, into `folder`; the model stays as it is.
+    """Write the model to `folder` as an ONNX graph that includes pooling and normalization; the model stays unchanged.
 
-    It is written beside, checked and put in place by renaming. The check reads the written files as a user would, by
-    onnxruntime and tokenizers alone. In 8 bits, vectors move a little; by how much is said if it is more than it
-    should be.
+    The files are written to a temporary folder, checked, and renamed. The check reads them as a user would, with only
+    onnxruntime and tokenizers. In 8 bits, vectors change a little; a warning is printed if they change too much.
 
     Args:
-        model: any whose first module is a transformer with a fast tokenizer. An adapter is merged.
-        folder: what is there is replaced.
-        int8: write `model_int8.onnx` too, a quarter of the size.
+        model: a model whose first module is a transformer with a fast tokenizer. An adapter is merged.
+        folder: the output folder; existing content is replaced.
+        int8: also write `model_int8.onnx`, a quarter of the size.
 
     Raises:
         RunError: a package is not installed, the model cannot be written as one graph, or the graph does not give the
@@ -79,24 +78,24 @@ def export_onnx(model: SentenceTransformer, folder: Path, int8: bool = False) ->
         lowest = _check(model, part, int8)
     if lowest < CLOSE_INT8:
         found = f"its vectors have a cosine of {lowest:.3f} to the model's on a probe; wanted {CLOSE_INT8} or more"
-        say(f"{folder / 'model_int8.onnx'}: {found}. Measure it before you use it, or use model.onnx.")
+        say(f"{folder / 'model_int8.onnx'}: {found}. Evaluate it before you use it, or use model.onnx.")
 
 
 def _check_pooling(model: SentenceTransformer) -> None:
-    """Make sure that the pooling needs the tokens alone: a graph does not see which of them are a prompt's.
+    """Check that the pooling uses all tokens, because a graph cannot see which of them belong to a prompt.
 
     Raises:
-        RunError: the pooling leaves the tokens of a prompt out.
+        RunError: the pooling leaves out the tokens of a prompt.
     """
     without = any(isinstance(module, Pooling) and not module.include_prompt for module in model)
     prompts = [prompt for role in ROLES if (prompt := prompt_for(role, model.prompts))]
     if without and prompts:
-        found = f"the pooling leaves the tokens of the prompt {prompts[0]!r} out, which an ONNX graph cannot know"
+        found = f"the pooling leaves out the tokens of the prompt {prompts[0]!r}, which an ONNX graph cannot recognize"
         raise RunError(f"{found}. Train with model.prompt_in_pooling = true, or leave out export.onnx.")
 
 
 def _in_float32(model: SentenceTransformer) -> SentenceTransformer:
-    """Return the model itself, or a copy where it is in another precision or on an accelerator."""
+    """Return the model in float32 on the CPU: itself, or a copy if its precision or device differs."""
     if all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in model.parameters()):
         return model
     return copy.deepcopy(model).to("cpu").float()
@@ -104,7 +103,7 @@ def _in_float32(model: SentenceTransformer) -> SentenceTransformer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters, and leave the process's logging as it was: the quantisers set up a log of their own."""
+    """Silence the exporters within the block, then restore the process's logging, which the quantizers change."""
     root = logging.getLogger()
     disabled = root.manager.disable
     handlers = list(root.handlers)
@@ -121,16 +120,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(model: SentenceTransformer, folder: Path, int8: bool) -> float:
-    """Compare the vectors of the graphs with the model's; return the lowest cosine of those in 8 bits.
+    """Compare the vectors of the graphs with the model's; return the lowest cosine of the 8-bit graph.
 
     Raises:
-        RunError: the graph in full precision gives other vectors than the model.
+        RunError: the full-precision graph gives other vectors than the model.
     """
-    texts = [*PROBE, " ".join(PROBE), ""]  # the last gives the fewest tokens that there can be
+    texts = [*PROBE, " ".join(PROBE), ""]  # the last has the fewest possible tokens
     expected = model.encode(texts, prompt="", normalize_embeddings=True, show_progress_bar=False)
     for batch_size in (1, len(texts)):
         apart = float(np.abs(embed(folder, "model.onnx", texts, batch_size) - expected).max())
-        if not apart <= CLOSE:  # nor NaN
+        if not apart <= CLOSE:  # also for NaN
             found = f"the vectors of the ONNX graph differ from the model's by {apart:.1g}; wanted {CLOSE} or less"
             raise RunError(f"{folder}: {found}. Please report this.")
     if not int8:
@@ -140,13 +139,13 @@ def _check(model: SentenceTransformer, folder: Path, int8: bool) -> float:
 
 
 def embed(folder: Path, graph: str, texts: list[str], batch_size: int) -> Vectors:
-    """Embed texts by the files of the folder alone; no prompt goes before a text.
+    """Embed texts with only the files of the folder, without a prompt.
 
     Args:
-        folder: what `export_onnx` wrote.
-        graph: the name of the graph's file.
-        texts: are embedded in their order.
-        batch_size: texts that go through the graph at once.
+        folder: the folder that `export_onnx` wrote.
+        graph: the file name of the graph.
+        texts: the texts to embed.
+        batch_size: number of texts in a batch.
 
     Returns:
         (number of texts, D) vectors of length 1.

@@ -1,4 +1,4 @@
-"""Write the files of an ONNX folder: the tokenizer, the graph, and the graph in 8 bits; see `multigrain.export.onnx`.
+"""Write the files of an ONNX folder: the tokenizer, the graph, and the 8-bit graph; see `multigrain.export.onnx`.
 
 Letters: B texts, n tokens, D dimensions of the embedding.
 """
@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from multigrain.errors import RunError, first_line
 
 INPUTS = ("input_ids", "attention_mask")
-"""Names of what goes into the graph, both (B, n)."""
+"""Names of the graph's inputs, both (B, n)."""
 OUTPUT = "sentence_embedding"
-"""Name of what comes out, (B, D)."""
+"""Name of the graph's output, (B, D)."""
 LARGE = 1.5e9
-"""Bytes of weights from which on they lie beside the graph: a file of one piece holds less than 2 GiB."""
+"""Bytes of weights above which they go to a separate file: a single-file graph is limited to 2 GiB."""
 BLOCK = 32
-"""Weights, and activations of a token, that share a scale in 8 bits."""
+"""Number of weights, or of activations of a token, that share a scale in 8 bits."""
 
 
 def write_tokenizer(model: SentenceTransformer, path: Path) -> None:
-    """Write the model's tokenizer, set to do by itself what sentence-transformers does when it encodes.
+    """Write the model's tokenizer, with truncation and padding set as sentence-transformers applies them.
 
     Raises:
-        RunError: it is not a fast tokenizer, which is one of the package tokenizers.
+        RunError: the tokenizer is not a fast one (of the package tokenizers).
     """
     tokenizer: Any = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise RunError(f"a {type(tokenizer).__name__} has no tokenizer.json; ONNX export wants a fast tokenizer.")
-    copied: Any = Tokenizer.from_str(backend.to_str())  # the model's own stays as it is
+        raise RunError(f"a {type(tokenizer).__name__} has no tokenizer.json; ONNX export needs a fast tokenizer.")
+    copied: Any = Tokenizer.from_str(backend.to_str())  # the model's own tokenizer stays unchanged
     if model.max_seq_length:
         copied.enable_truncation(model.max_seq_length, direction=tokenizer.truncation_side)
     copied.enable_padding(
@@ -46,7 +46,7 @@ def write_tokenizer(model: SentenceTransformer, path: Path) -> None:
 
 
 class _Graph(nn.Module):
-    """The module that is traced: those of sentence-transformers one after the other, then the length 1."""
+    """The module to trace: all modules of the model in order, then normalization to length 1."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _Graph(nn.Module):
         self.has_types = "token_type_ids" in model.preprocess(["A short text."])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed tokens, with a mask of the same shape: (B, n) to (B, D)."""
+        """Embed tokens (B, n), with a mask of the same shape, into (B, D)."""
         features = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.has_types:
             features["token_type_ids"] = torch.zeros_like(input_ids)
@@ -63,12 +63,12 @@ class _Graph(nn.Module):
 
 
 def write_graph(model: SentenceTransformer, path: Path) -> None:
-    """Write the model as one graph, pooling and normalisation inside.
+    """Write the model as one graph, including pooling and normalization.
 
     Raises:
-        RunError: the exporter cannot do it.
+        RunError: the exporter does not support the model.
     """
-    # Padded: transformers leaves the mask away where it sees that there is none. Neither size is 1, which would be kept
+    # With padding, because transformers drops a mask without padding. Neither size is 1, which the exporter would keep
     # as a constant.
     tokens = torch.ones(2, 4, dtype=torch.long)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -93,7 +93,7 @@ def write_graph(model: SentenceTransformer, path: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the first line of the error that began it; the exporter's own message is pages of advice."""
+    """Return the first line of the root cause; the exporter's own message is pages of advice."""
     while error.__cause__:
         error = error.__cause__
     return first_line(error)
@@ -104,10 +104,10 @@ def _is_large(model: nn.Module) -> bool:
 
 
 def write_int8(source: Path, path: Path) -> None:
-    """Write a graph in 8 bits: its products, with weights in blocks, and its tables of embeddings.
+    """Write a graph in 8 bits: its matrix products, with block-wise weights, and its embedding tables.
 
-    Dynamic quantisation of products has one scale for all activations of a batch. So large ones spoil the small ones,
-    and the vector of a text changes with those beside it; here each token has scales of its own.
+    Ordinary dynamic quantization uses one scale for all activations of a batch. Large activations then spoil small
+    ones, and the vector of a text depends on the rest of its batch. Here each token has its own scales.
     """
     from onnx import load
     from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-untyped]
@@ -115,7 +115,7 @@ def write_int8(source: Path, path: Path) -> None:
 
     is_large = source.with_name(f"{source.name}.data").exists()
     half_done = path.with_name("tables.onnx")
-    # First, because it also makes products of the form that the second step knows.
+    # First, because it also rewrites products into a form that the second step supports.
     quantize_dynamic(source, half_done, op_types_to_quantize=["Gather"], use_external_data_format=is_large)
     # Level 4 multiplies in 8 bits.
     blocks = MatMulNBitsQuantizer(load(half_done), bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4)

@@ -1,17 +1,17 @@
-"""What each retriever finds before and after training, as rows of a table, and by which of them a search answers."""
+"""A table of each retriever's results before and after training, and a description of the retriever used in search."""
 
 from collections.abc import Iterator
 from typing import Any
 
 RETRIEVER_HEAD = ("task", "model", "dense", "bm25", "hybrid")
-"""The names of the columns; from the third on retrievers (`multigrain.evaluation.metrics.RETRIEVERS`)."""
+"""The names of the columns; the third and later ones are retrievers (`multigrain.evaluation.metrics.RETRIEVERS`)."""
 
 
 def retriever_rows(summary: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield two rows for each task that was searched by several retrievers: its first metric for base and trained.
+    """Yield two rows, base and trained, for each task measured with several retrievers; show its first metric.
 
     Args:
-        summary: what `summary.json` holds: `base` and `trained` map task -> metric -> value; see `metric_by`.
+        summary: the content of `summary.json`, where `base` and `trained` map task -> metric -> value; see `metric_by`.
 
     >>> scores = {"held-out": {"nDCG@10": 0.5, "nDCG@10 bm25": 0.4, "nDCG@10 hybrid": 0.6}}
     >>> next(retriever_rows({"base": scores, "trained": scores}))
@@ -30,7 +30,7 @@ def retriever_rows(summary: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def answering(choice: dict[str, Any]) -> str:
-    """Say by which retriever a search answers, and why.
+    """Describe the retriever that a search uses, and why.
 
     Args:
         choice: `retrieval.trained` of `scores.json`.
@@ -46,5 +46,5 @@ def answering(choice: dict[str, Any]) -> str:
 
 
 def retriever_name(retriever: str, weight: float) -> str:
-    """Return what a retriever is called, with the weight of BM25 where it has one."""
+    """Return the display name of a retriever, with the weight of BM25 if it has one."""
     return f"hybrid (cosine + {weight:g} BM25)" if retriever == "hybrid" else retriever

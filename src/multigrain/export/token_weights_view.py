@@ -1,4 +1,4 @@
-"""Render token weights for a terminal, for machines, and as a page."""
+"""Render token weights for a terminal, as JSON, and as an HTML page."""
 
 import html
 import json
@@ -14,15 +14,15 @@ from multigrain.model.token_weights import Explanation, TokenWeight
 
 Form = Literal["terminal", "json", "html"]
 SHOWN = 12
-"""Tokens in the table of a terminal."""
+"""Number of tokens in the table for a terminal."""
 BAR = 24
-"""Characters of the longest bar."""
+"""Number of characters in the longest bar."""
 COLOUR = (255, 140, 0)
-OTHER = "So anchor pooling would weigh the tokens; the model itself pools otherwise."
+OTHER = "These are the weights that anchor pooling would give; the model itself uses another pooling."
 
 
 def render(explanation: Explanation, form: Form) -> str:
-    """Return the explanation in one of its forms; that for a terminal has colours if stdout is one."""
+    """Return the explanation in the given form; for a terminal, with colours if stdout is one."""
     if form == "json":
         return json.dumps(_fields(explanation), ensure_ascii=False, indent=2)
     if form == "html":
@@ -54,7 +54,7 @@ def _terminal(explanation: Explanation) -> RenderableType:
     if not explanation.is_own:
         parts.append(Text(OTHER))
     if explanation.unread:
-        parts.append(Text(f"not read, because the model's length was reached: {_short(explanation.unread)}"))
+        parts.append(Text(f"not read, because the text exceeds the model's length: {_short(explanation.unread)}"))
     return Group(*parts)
 
 
@@ -71,10 +71,10 @@ class _Piece(NamedTuple):
     """A token in its text.
 
     Attributes:
-        before: what stands before the token and belongs to none.
-        shown: its characters in the text.
+        before: characters before the token that belong to no token.
+        shown: the characters of the token in the text.
         token: the token, with its weight.
-        strength: its share of the greatest weight.
+        strength: its weight relative to the largest weight.
     """
 
     before: str
@@ -84,7 +84,7 @@ class _Piece(NamedTuple):
 
     @property
     def named(self) -> str:
-        """What the token is called in a table, also if its characters are blank."""
+        """The name of the token in a table, which also works for blank characters."""
         return self.shown if self.shown.strip() else self.token.token
 
 
@@ -96,7 +96,7 @@ def _heaviest(explanation: Explanation) -> list[_Piece]:
 def _pieces(explanation: Explanation) -> Iterator[_Piece]:
     """Cut the text into its tokens.
 
-    A character may be several tokens (an emoji often is): it is shown with the first of them.
+    A character may consist of several tokens (an emoji often does); it is shown with the first of them.
     """
     greatest = max(token.weight for token in explanation.tokens) or 1.0
     seen = 0
@@ -128,7 +128,7 @@ td, th {{ text-align: left; padding: .1rem .8rem .1rem 0; white-space: pre; }}
 td i {{ display: inline-block; height: .7rem; background: rgb({colour}); }}
 </style>
 <h1>How much each token counts in the embedding</h1>
-<p>{note} The stronger the colour, the larger the share; all shares sum to 1. Italics: added by the model.</p>
+<p>{note} The stronger the colour, the larger the share. All shares sum to 1. Text in italics is added by the model.</p>
 <p id="text">{text}</p>
 <table>
 <tr><th>token<th>share<th>times the even share

@@ -1,4 +1,4 @@
-"""The forms of graded tuples that other tools train on; see `multigrain.export.interchange`."""
+"""The formats of graded tuples that other tools train on; see `multigrain.export.interchange`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from multigrain.files import atomic_file, atomic_folder, write_atomic, write_obj
 from multigrain.records import GradedTuple, Negative
 
 ROWS = 1000
-"""Rows of a parquet file that are in memory at once."""
+"""Number of rows of a parquet file in memory at once."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of graded tuples.
+    """A format of graded tuples.
 
     Attributes:
-        suffixes: how the name of its file may end; none for a form that is a folder.
+        suffixes: allowed suffixes of the file name; none if the format is a folder.
         write: writes tuples to a path.
-        loading: how the result is loaded, with `{path}` for where it is.
+        loading: how to load the result, with `{path}` for its path.
     """
 
     suffixes: tuple[str, ...]
@@ -94,7 +94,7 @@ def _write_flagembedding(out: Path, tuples: Iterable[GradedTuple], survey: Surve
 
 
 def _flagembedding_row(graded: GradedTuple, has_prompt: bool) -> dict[str, Any]:
-    """Return the fields of a line, the same in all lines: an absent prompt would be read as the word None."""
+    """Return the fields of a line. All lines have the same fields, because a missing prompt would be read as "None"."""
     row: dict[str, Any] = {
         "query": graded.query,
         "pos": [graded.positive],
@@ -111,7 +111,7 @@ def _write_tevatron(out: Path, tuples: Iterable[GradedTuple], survey: Survey) ->
 
 
 def _tevatron_row(graded: GradedTuple, has_instruction: bool) -> dict[str, Any]:
-    """Return the fields of a line, the instruction as one of ours: Tevatron takes one prefix, on its command line."""
+    """Return the fields of a line. `instruction` is an extra field: Tevatron takes one prefix, on its command line."""
     negatives = [_passage(f"{graded.id}-n{i}", n.text) for i, n in enumerate(graded.negatives, start=1)]
     row: dict[str, Any] = {
         "query_id": graded.id,
@@ -129,7 +129,7 @@ def _passage(id: str, text: str) -> dict[str, str]:
 
 
 COLUMNS = "sentence-transformers"
-"""The form with a column for each negative."""
+"""The format with a column for each negative."""
 FORMS = {
     "hf": Form((), _write_hf, 'Load: datasets.load_dataset("{path}", split="train")'),
     COLUMNS: Form(
@@ -140,4 +140,4 @@ FORMS = {
     "flagembedding": Form((".jsonl", ".json"), _write_flagembedding, "Train: --train_data {path}"),
     "tevatron": Form((".jsonl", ".json"), _write_tevatron, "Train: --dataset_name json --dataset_path {path}"),
 }
-"""The forms by the name that `--to` takes."""
+"""The formats, by their names for `--to`."""

@@ -1,4 +1,4 @@
-"""Count graded tuples by their negatives, before the first is written."""
+"""Count graded tuples by their negatives, before writing them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from multigrain.records import GradedTuple
 
 @dataclass(frozen=True)
 class Survey:
-    """The counts of the tuples that must be known before the first is written.
+    """Counts of tuples that are needed before the first one is written.
 
     Attributes:
-        sizes: how many tuples have how many negatives.
-        has_instructions: whether any of them has one.
-        least: the negatives that a tuple needs to be written.
-        has_groups: whether any of them has one.
+        sizes: number of tuples, by number of negatives.
+        has_instructions: whether any tuple has an instruction.
+        least: the least number of negatives of a tuple to write.
+        has_groups: whether any tuple has a group.
     """
 
     sizes: Counter[int]
@@ -25,20 +25,20 @@ class Survey:
 
     @property
     def written(self) -> int:
-        """Number of tuples that are written."""
+        """Number of tuples to write."""
         return self.at_least(self.least)
 
     @property
     def negatives(self) -> int:
-        """Number of negatives of the tuples that are written."""
+        """Number of negatives in the tuples to write."""
         return sum(size * tuples for size, tuples in self.sizes.items() if size >= self.least)
 
     def at_least(self, negatives: int) -> int:
-        """Return the number of tuples that have that many negatives, or more."""
+        """Return the number of tuples with at least this many negatives."""
         return sum(tuples for size, tuples in self.sizes.items() if size >= negatives)
 
     def most_kept(self) -> int:
-        """Return the number of columns in which most negatives find a place; the smaller one of two such.
+        """Return the number of columns that keeps the most negatives; the smaller number in a tie.
 
         >>> Survey(Counter({1: 3, 4: 2}), has_instructions=False).most_kept()  # 4 * 2 in four columns, 1 * 5 in one
         4
@@ -48,7 +48,7 @@ class Survey:
 
 
 def survey_of(tuples: Iterator[GradedTuple]) -> Survey:
-    """Read tuples once, and count them."""
+    """Read all tuples once, and count them."""
     sizes: Counter[int] = Counter()
     has_instructions = has_groups = False
     for graded in tuples:

@@ -1,4 +1,4 @@
-"""Does a saved model do what it says? Found by running it, whatever its configuration says."""
+"""Verify a saved model by running it, whatever its configuration says."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,19 +24,19 @@ from multigrain.model.roles import ROLES, Role, Vectors, prompt_for
 
 TEXTS = ["A short text.", "And a longer one, so that there is something to pad in the first.", "One\nmore"]
 ALIKE = ["the old house", "a cat sleeps"]
-"""Texts of the same length: not even their padding tells them apart."""
+"""Texts of the same length, so that padding cannot cause a difference between them."""
 CLOSE, ROUNDED = 1e-5, 2e-2
-"""Largest difference between vectors of length 1 that are the same but for rounding, in full and in half precision."""
+"""Largest difference that rounding causes between vectors of length 1, in full and in half precision."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        is_good: whether it is as it should be.
-        seen: what was seen, in words.
+        name: the name of the check.
+        is_good: whether the check passed.
+        seen: the observation, in words.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Finding:
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Load a model, and look at all that saving and loading are known to break.
+    """Load a model, and check everything that saving and loading are known to break.
 
     Raises:
-        RunError: it cannot be loaded at all.
+        RunError: the model cannot be loaded.
     """
     return list(_findings(load_model(folder), folder))
 
 
 def render(folder: Path, findings: list[Finding]) -> str:
-    """Return the findings as text, a line for each."""
+    """Return the findings as text, with a line for each."""
     good = sum(finding.is_good for finding in findings)
-    lines = [f"{folder}: {good} of {len(findings)} are as they should be"]
+    lines = [f"{folder}: {good} of {len(findings)} checks passed"]
     lines += [f"  {'good' if found.is_good else 'BAD '}  {found.name:<16}{found.seen}" for found in findings]
     return "\n".join(lines)
 
@@ -65,12 +65,12 @@ def _findings(model: SentenceTransformer, folder: Path) -> Iterator[Finding]:
     for name, check in _checks(model, folder).items():
         try:
             yield check()
-        except Exception as error:  # whatever breaks here breaks for the user too
+        except Exception as error:  # an error here also breaks the user's code
             yield Finding(name, False, first_line(error))
 
 
 def _checks(model: SentenceTransformer, folder: Path) -> dict[str, Callable[[], Finding]]:
-    """Return the checks that such a model needs, by name."""
+    """Return the checks for this model, by name."""
     backbone = getattr(model[0], "model", None)
     checks: dict[str, Callable[[], Finding]] = {"vectors": lambda: _vectors(model)}
     if backbone is not None:
@@ -97,14 +97,14 @@ def _vectors(model: SentenceTransformer) -> Finding:
     vectors = _encode(model, ALIKE)
     modules = " -> ".join(type(module).__name__ for module in model)
     if not np.isfinite(vectors).all():
-        return Finding("vectors", False, f"{modules}: not numbers")
+        return Finding("vectors", False, f"{modules}: not finite numbers")
     if len(np.unique(vectors.round(4), axis=0)) < len(ALIKE):
-        return Finding("vectors", False, f"{modules}: the same for other words; is the tokenizer that of the model?")
-    return Finding("vectors", True, f"{modules}: {vectors.shape[1]} dimensions, {model.max_seq_length} tokens at most")
+        return Finding("vectors", False, f"{modules}: the same for different texts; check that the tokenizer fits")
+    return Finding("vectors", True, f"{modules}: {vectors.shape[1]} dimensions, at most {model.max_seq_length} tokens")
 
 
 def _attention(model: SentenceTransformer, backbone: Any) -> Finding:
-    """Compare what the configuration says with what two tokens show."""
+    """Compare the attention in the configuration with the attention observed on a few tokens."""
     config = backbone.config
     ahead = sees_ahead(backbone)
     said = (getattr(config, "use_bidirectional_attention", False), getattr(model[0], "bidirectional", False))
@@ -115,22 +115,22 @@ def _attention(model: SentenceTransformer, backbone: Any) -> Finding:
     pooling = model[1] if len(model) > 1 else None
     favours_first = not ahead and isinstance(pooling, AnchorPooling) and not pooling.visibility_correction
     note = "; anchor pooling then favours the first tokens" if favours_first else ""
-    return Finding("attention", True, f"{kinds[ahead]}, seen on its states{note}")
+    return Finding("attention", True, f"{kinds[ahead]}, as its hidden states show{note}")
 
 
 def _eos(model: SentenceTransformer) -> Finding:
-    """Look at the tokens that the model is really fed: sentence-transformers may put texts into a template."""
+    """Check the tokens that the model actually reads, because sentence-transformers may apply a template."""
     features: Any = model.preprocess([*TEXTS, "", "word " * (model.max_seq_length or 512)])
     last: set[int | None] = set()
     for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True):
         last.add(int(ids[mask.bool()][-1]) if mask.any() else None)
     if len(last) == 1 and last <= set(model.tokenizer.all_special_ids):
-        return Finding("EOS", True, f"every text ends in {model.tokenizer.decode(list(last))}, also one that is cut")
-    return Finding("EOS", False, f"not every text ends in {model.tokenizer.eos_token}, as texts of a decoder should")
+        return Finding("EOS", True, f"every text ends in {model.tokenizer.decode(list(last))}, even if truncated")
+    return Finding("EOS", False, f"not every text ends in {model.tokenizer.eos_token}, as a decoder's texts should")
 
 
 def _prompt(model: SentenceTransformer, role: Role) -> Finding:
-    """Look whether sentence-transformers' own call for this role does what training and evaluation did."""
+    """Check that the sentence-transformers method for this role encodes texts as training and evaluation did."""
     prompt = prompt_for(role, model.prompts)
     encode = model.encode_query if role == "query" else model.encode_document
     found = np.asarray(encode(TEXTS, normalize_embeddings=True, show_progress_bar=False))
@@ -138,35 +138,35 @@ def _prompt(model: SentenceTransformer, role: Role) -> Finding:
     close = _tolerance(model)
     tokens = len(model.tokenizer(prompt)["input_ids"])
     if model.max_seq_length and tokens >= model.max_seq_length:
-        return Finding(name, False, f"its {tokens} tokens fill the {model.max_seq_length} that are read")
+        return Finding(name, False, f"its {tokens} tokens fill the {model.max_seq_length} tokens that the model reads")
     if np.abs(found - _encode(model, prompt=prompt)).max() > close:
         return Finding(name, False, f"encode_{role} does not put {prompt!r} before a text")
     joined = _encode(model, [prompt + text for text in TEXTS])
     is_pooled = getattr(model[1] if len(model) > 1 else None, "include_prompt", True)
     if is_pooled != bool(np.abs(found - joined).max() <= close):
-        return Finding(name, False, f"{prompt!r} is {'not ' * is_pooled}in the pooling, against the configuration")
+        return Finding(name, False, f"{prompt!r} is {'not ' * is_pooled}pooled, contrary to the configuration")
     return Finding(name, True, f"encode_{role} puts {prompt!r} before a text{'' if is_pooled else ', not pooled'}")
 
 
 def _padding(model: SentenceTransformer) -> Finding:
     alone = np.stack([_encode(model, [text])[0] for text in TEXTS])
-    return _same("padding", _encode(model), alone, _tolerance(model), "in a batch and alone")
+    return _same("padding", _encode(model), alone, _tolerance(model), "in a batch or alone")
 
 
 def _reload(model: SentenceTransformer) -> Finding:
     with TemporaryDirectory() as copy:
         model.save_pretrained(copy, create_model_card=False)
-        return _same("reload", _encode(model), _encode(load_model(copy)), _tolerance(model), "saved and loaded again")
+        return _same("reload", _encode(model), _encode(load_model(copy)), _tolerance(model), "saved and reloaded")
 
 
 def _onnx(model: SentenceTransformer, folder: Path) -> Finding:
     graph = embed(folder, "model.onnx", TEXTS, len(TEXTS))
-    return _same("ONNX", _encode(model, prompt=""), graph, CLOSE_ONNX, "of the model and of onnx/model.onnx")
+    return _same("ONNX", _encode(model, prompt=""), graph, CLOSE_ONNX, "by onnx/model.onnx")
 
 
 def _same(name: str, vectors: Vectors, others: Vectors, close: float, how: str) -> Finding:
     difference = float(np.abs(vectors - others).max())
-    return Finding(name, difference <= close, f"{how}, vectors differ by {difference:.1g} at most")
+    return Finding(name, difference <= close, f"{how}, vectors differ by at most {difference:.1g}")
 
 
 def _tolerance(model: SentenceTransformer) -> float:
@@ -175,12 +175,12 @@ def _tolerance(model: SentenceTransformer) -> float:
 
 
 def _code(folder: Path) -> Finding:
-    """Compare the folder's own code with ours; it is not run here, for whoever loads it has to read it first."""
+    """Compare the code in the folder with the code of this version, without running it."""
     for file in SHIPPED:
         own = folder / file.name
         if not own.is_file():
-            return Finding("code", False, f"no {file.name}, without which sentence-transformers cannot load the folder")
+            return Finding("code", False, f"no {file.name}; without it, sentence-transformers cannot load the folder")
         if own.read_bytes() != file.read_bytes():
-            found = f"{file.name} is not that of this version of multigrain; read it before you trust it"
+            found = f"{file.name} differs from this version of multigrain; read it before you trust it"
             return Finding("code", False, found)
-    return Finding("code", True, "that of this version, for those who load the folder without multigrain")
+    return Finding("code", True, "as in this version; it loads the folder without multigrain")

@@ -1,1 +1,1 @@
-"""The embedding model: anchor-token-aware pooling on a sentence-transformers model."""
+"""The embedding model: build, load and encode, with anchor-token-aware pooling for sentence-transformers."""

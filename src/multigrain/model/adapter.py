@@ -1,6 +1,6 @@
-"""Low-rank adapters: put into a model, told apart by their base, and merged into it.
+"""Low-rank adapters: add one to a model, check its base, and merge it into the weights.
 
-Sources: LoRA (arXiv 2106.09685), QLoRA (arXiv 2305.14314), DoRA (arXiv 2402.09353), by the package peft.
+Sources: LoRA (arXiv 2106.09685), QLoRA (arXiv 2305.14314), DoRA (arXiv 2402.09353), through the package peft.
 """
 
 import re
@@ -21,14 +21,14 @@ from multigrain.model.chat_template import copy_tokenization
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
 
 LINEAR = (nn.Linear, Conv1D)
-"""What "all-linear" means; GPT-2 has the second."""
+"""Layers selected by "all-linear"; GPT-2 uses Conv1D."""
 
 
 def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
-    """Freeze the model and put a trainable adapter into it, in float32 whatever the model is in.
+    """Freeze the model and add a trainable adapter, in float32 whatever the model's precision.
 
     Raises:
-        ConfigError: the model has not so many layers, or no such targets.
+        ConfigError: the model has fewer layers, or lacks a target.
     """
     model = transformer.model
     settings = LoraConfig(
@@ -44,14 +44,14 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
     except ValueError as error:
         raise ConfigError("model.lora", [first_line(error)]) from error
     cast_adapter_dtype(model, "default")
-    if (base := Path(model.name_or_path)).is_dir():  # the adapter names it, and is loaded from anywhere
+    if (base := Path(model.name_or_path)).is_dir():  # absolute, so that the adapter loads from any directory
         settings.base_model_name_or_path = str(base.absolute())
 
 
 def _targets(model: PreTrainedModel, section: LoraSection) -> list[str] | str:
-    """Return the targets as they are set, or by their full names where only the last layers get an adapter.
+    """Return the configured targets, or their full names if only the last layers get an adapter.
 
-    The first number in a name is that of the layer.
+    The first number in a name is the index of the layer.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
     names = linear
@@ -81,7 +81,7 @@ def _matches(name: str, target: str) -> bool:
 
 
 def has_adapter(model: nn.Sequential) -> bool:
-    """Tell whether a model has an adapter in it, which could be merged."""
+    """Return whether a model has an adapter that could be merged."""
     return bool(getattr(getattr(model[0], "model", None), "_hf_peft_config_loaded", False))
 
 
@@ -92,19 +92,19 @@ def base_of(model: SentenceTransformer) -> str:
 
 
 def merge(model: SentenceTransformer) -> SentenceTransformer:
-    """Merge the adapter of a model into the weights of its base, in the precision of the base, not in 4 bits.
+    """Merge the adapter of a model into the weights of its base, in the base's precision, never in 4 bits.
 
-    The result depends on no other folder and is as fast as the base. Where nothing of ours is needed any more,
-    sentence-transformers' modules take the place.
+    The result needs no other folder and is as fast as the base. An AnchorTransformer that is no longer needed is
+    replaced by the Transformer of sentence-transformers.
 
     Raises:
-        RunError: the adapter has whole modules of its own.
+        RunError: the adapter contains whole modules.
     """
     old: Any = model[0]
     adapter = old.model.peft_config["default"]
     if adapter.modules_to_save:
         whole = ", ".join(adapter.modules_to_save)
-        raise RunError(f"its adapter has whole modules of its own ({whole}), which cannot be merged. Merge it by peft.")
+        raise RunError(f"its adapter contains whole modules ({whole}), which cannot be merged. Merge it with peft.")
     frame: Any
     if isinstance(model[1], AnchorPooling) or type(getattr(old, "bidirectional", False)) is int:
         frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)
@@ -112,8 +112,8 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
         frame = Transformer(adapter.base_model_name_or_path)
         if getattr(
             old, "bidirectional", False
-        ):  # an adapter that others trained has the module of sentence-transformers
-            frame.model.config.is_causal = False  # kept there, because all weights will be saved
+        ):  # an adapter trained elsewhere has a plain Transformer without this setting
+            frame.model.config.is_causal = False  # saved in the model's configuration
     copy_tokenization(frame, old)
     frame.model.add_adapter(adapter)
     names = {name for name, parameter in frame.model.named_parameters() if parameter.requires_grad}

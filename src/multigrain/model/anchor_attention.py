@@ -1,14 +1,14 @@
-"""An attention function that also tells how much attention each token receives, and the layers that are to use it.
+"""An attention function that also returns how much attention each token receives, and functions to install it.
 
-transformers keeps whatever tensor an attention function returns as its second value. So the function registered here
-computes every layer by the ordinary SDPA kernel, and only on the layers that `mark_anchor_layers` chose returns anchor
-scores of shape (B, n) (`anchor_scores`) in place of attention weights of shape (B, H, n, n). One exception: SDPA knows
-no soft cap, so models that have one keep the attention weights of every layer, as eager attention does.
+transformers collects any tensor that an attention function returns as its second value. The function registered here
+computes every layer with the ordinary SDPA kernel. On the layers chosen by `mark_anchor_layers`, it returns anchor
+scores of shape (B, n) (`anchor_scores`) in place of attention weights of shape (B, H, n, n). There is one exception:
+SDPA has no soft cap, so models with one hold the attention weights of every layer in memory, as eager attention does.
 
 Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head.
 
-This file is shipped inside every saved model, beside `anchor_scores.py` and `attention_tiles.py`: it may import nothing
-but torch, transformers and those files.
+This file is part of every saved model, beside `anchor_scores.py` and `attention_tiles.py`, so it may import nothing but
+torch, transformers and those files.
 """
 
 import logging
@@ -31,10 +31,10 @@ from .attention_tiles import AttentionRule, attend, seen_by_all
 logger = logging.getLogger(__name__)
 
 ATTENTION_NAME = f"multigrain_anchor_{zlib.crc32(__name__.encode()):08x}"
-"""Each saved model loads its own copy of this file, under its own module name; none may take another's place."""
+"""A name unique to this copy of the file: each saved model loads its own copy, and none may replace another."""
 
 _called: ContextVar[list[nn.Module] | None] = ContextVar("multigrain_called", default=None)
-"""The modules that have called the attention function, in order, while `_attention_modules` looks for them."""
+"""The modules that have called the attention function, in order, while `_attention_modules` records them."""
 
 
 def anchor_attention(
@@ -47,7 +47,7 @@ def anchor_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend by SDPA; on a marked layer, give the anchor scores (B, n) as the second value.
+    """Compute attention with SDPA; on a marked layer, return the anchor scores (B, n) as the second value.
 
     Args:
         module: the attention layer.
@@ -57,14 +57,14 @@ def anchor_attention(
         attention_mask: None, or (B or 1, 1, n, n), boolean (True: attend) or additive.
         scaling: factor on the dot products, d**-0.5 by default.
         is_causal: overrides the layer's own attribute, as in transformers.
-        kwargs: `softcap` and `position_bias` change the attention, and so the scores; all are passed on to SDPA.
+        kwargs: options of SDPA. `softcap` and `position_bias` also change the scores.
 
     Returns:
-        The output of attention (B, n, H, d), and the scores, or None on a layer that is not marked.
+        The output of attention (B, n, H, d), and the scores, or None on an unmarked layer.
     """
     if not torch.compiler.is_compiling() and (called := _called.get()) is not None:
         called.append(module)
-    kwargs.pop("output_attentions", None)  # SDPA would warn that it has none to give
+    kwargs.pop("output_attentions", None)  # SDPA would warn that it returns none
     if getattr(module, "sees_ahead", False):
         attention_mask, is_causal = seen_by_all(attention_mask), False
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
@@ -80,34 +80,34 @@ def anchor_attention(
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
         )
-    else:  # SDPA has none
+    else:  # SDPA has no soft cap
         output = attend(query, key, value, rule, kwargs.get("dropout", 0.0))
     settings: AnchorSettings | None = getattr(module, "anchor", None)
     return output, None if settings is None else anchor_scores(query, key, rule, settings, bias)
 
 
 AttentionInterface.register(ATTENTION_NAME, anchor_attention)
-# Without this no mask is built, and padded rows come out wrong without a word.
+# Without this, transformers builds no mask, and padded rows are silently wrong.
 AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
 def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> tuple[int, ...]:
-    """Have some attention layers of the model return anchor scores, as `anchor_scores_of` reads them.
+    """Make some attention layers of the model return anchor scores, for `anchor_scores_of` to read.
 
-    A model that does not go through transformers' attention interface, or may not use SDPA, is set to eager attention,
-    which keeps the attention weights of all layers: the same scores for far more memory, except that in training they
-    are of weights after dropout. The log says so, once for a kind of model.
+    A model without SDPA, or without the attention interface of transformers, is switched to eager attention, which
+    keeps the attention weights of all layers. The scores are the same, except that in training they include dropout,
+    but this takes far more memory. A warning is logged once for each model class.
 
     Returns:
-        Where the chosen layers will be among the attentions that the model gives.
+        The index of each chosen layer among the attentions that the model returns.
 
     Raises:
-        ValueError: the model has no attention, or no such layers.
+        ValueError: the model's attention is not accessible, or it lacks a layer.
     """
     modules = _attention_modules(model)
     layers = len(modules) or _eager_layers(model)
     if not layers:
-        raise ValueError(f"{type(model).__name__} shows no attention that anchor pooling could look at")
+        raise ValueError(f"{type(model).__name__} gives no access to its attention, which anchor pooling needs")
     for layer in settings.layers:
         if not -layers <= layer < layers:
             raise ValueError(f"there is no attention layer {layer}: {type(model).__name__} has {layers}")
@@ -118,18 +118,18 @@ def mark_anchor_layers(model: PreTrainedModel, settings: AnchorSettings) -> tupl
         module.anchor = None
     for layer in chosen:
         modules[layer].anchor = settings
-    # Layers may share one module, which then gives scores at each of its calls.
+    # Layers may share one module, which then returns scores at each of its calls.
     giving = [layer for layer, module in enumerate(modules) if module.anchor is not None]
     given = getattr(_probe(model, output_attentions=True), "attentions", None) or ()
     if [scores.dim() for scores in given] != [2] * len(giving):
-        raise ValueError(f"{type(model).__name__} does not hand on what its attention gives")
+        raise ValueError(f"{type(model).__name__} does not pass on the results of its attention")
     return tuple(giving.index(layer) for layer in chosen)
 
 
 def let_see_ahead(model: PreTrainedModel, layers: int) -> None:
-    """Have the tokens of the last layers see those after them too; those of the layers below stay as they are.
+    """Make tokens see later tokens too in the last layers; the layers below stay unchanged.
 
-    Where only the upper layers are trained, those below would never learn to make use of what they see.
+    If only the upper layers are trained, those below could not learn to use later tokens.
 
     Raises:
         ValueError: the attention of the model cannot be changed, or it has fewer layers.
@@ -138,7 +138,7 @@ def let_see_ahead(model: PreTrainedModel, layers: int) -> None:
     if not modules:
         raise ValueError(f"the attention of a {type(model).__name__} cannot be changed layer by layer")
     if layers > len(modules):
-        raise ValueError(f"{layers} layers are to see ahead, and a {type(model).__name__} has {len(modules)}")
+        raise ValueError(f"found {layers} layers to see ahead; a {type(model).__name__} has {len(modules)}")
     for module in modules[-layers:]:
         module.sees_ahead = True
 
@@ -149,11 +149,11 @@ def anchor_scores_of(
     """Average the scores of the marked layers.
 
     Args:
-        attentions: what a marked model gave as its attentions: scores (B, n), or weights (B, H, n, n) if it is set
-            to eager attention.
-        places: where among them the chosen layers are, as `mark_anchor_layers` returned.
+        attentions: the attentions returned by a marked model: scores (B, n), or weights (B, H, n, n) if it uses eager
+            attention.
+        places: indices of the chosen layers in `attentions`, from `mark_anchor_layers`.
         mask: (B, n), 0 for padding.
-        settings: those that the model was marked with.
+        settings: the settings given to `mark_anchor_layers`.
 
     Returns:
         (B, n).
@@ -168,9 +168,9 @@ def anchor_scores_of(
 def _attention_modules(model: PreTrainedModel) -> list[Any]:
     """Set the model to the attention function and list the modules that call it, in order; none if it cannot be set.
 
-    They are found by running two tokens through the model: not every architecture numbers its layers.
+    Two tokens are run through the model to find them, because not every architecture numbers its layers.
     """
-    softcap = getattr(model.config, "attn_logit_softcapping", None)  # why such a model may not use SDPA; we can do it
+    softcap = getattr(model.config, "attn_logit_softcapping", None)  # not supported by SDPA, but by `attend`
     if not (model._supports_sdpa or softcap):
         return []
     try:
@@ -187,7 +187,7 @@ def _attention_modules(model: PreTrainedModel) -> list[Any]:
 
 
 def _eager_layers(model: PreTrainedModel) -> int:
-    """Set the model to eager attention and count the layers that show their weights."""
+    """Set the model to eager attention, and count the layers that return their attention weights."""
     model.set_attn_implementation("eager")
     try:
         attentions = getattr(_probe(model, output_attentions=True), "attentions", None) or ()
@@ -203,8 +203,8 @@ def _eager_layers(model: PreTrainedModel) -> int:
 @cache
 def _warn_of_eager(name: str) -> None:
     logger.warning(
-        f"{name} cannot use SDPA through transformers' attention interface: "
-        "its eager attention is used, which is slower and takes far more memory"
+        f"{name} cannot use SDPA through the attention interface of transformers: "
+        "using eager attention, which is slower and takes far more memory"
     )
 
 
@@ -216,7 +216,7 @@ def _probe(model: PreTrainedModel, **options: bool) -> Any:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a block without dropout; after it, every module is in its own mode again."""
+    """Within the block, switch to evaluation mode; then restore the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

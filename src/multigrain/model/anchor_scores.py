@@ -1,4 +1,4 @@
-"""Anchor scores: how much attention each token of a text receives, and the gradient of that.
+"""Compute anchor scores, which measure how much attention each token of a text receives, and their gradient.
 
 For the attention A[h, i, j] of a layer (head h, query i, key j; each row sums to 1 over j) and n valid tokens, the
 anchor score of token j is
@@ -6,18 +6,17 @@ anchor score of token j is
     log form     score_j = sum over h, i of log(1 + n * A[h, i, j])
     linear form  score_j = sum over h, i of A[h, i, j]
 
-with i over valid tokens only (*Negative Matters*, ACL 2025; the log form is the paper's as far as it is known). The
-log damps attention sinks: a token that takes all attention weighs log2(1 + n) times as much as one that takes an even
+with i over valid tokens only (*Negative Matters*, ACL 2025; as far as is known, the paper uses the log form). The log
+damps attention sinks: a token that receives all attention weighs log2(1 + n) times as much as one that receives an even
 share, not n times.
 
-A is computed a tile at a time (`attention_tiles`), and once more in the backward pass: nothing of the size of A is ever
-kept. Compiled or exported, it is computed in one piece.
+A is computed one tile at a time (`attention_tiles`), and again in the backward pass, so nothing of the size of A is
+kept. In compiled or exported models, it is computed in one piece.
 
-Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head; of a tile, b texts, r rows
+Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head; in a tile, b texts, r rows
 (queries) and c columns (keys).
 
-This file is shipped inside every saved model, beside `attention_tiles.py`: it may import nothing but torch and that
-file.
+This file is part of every saved model, beside `attention_tiles.py`, so it may import nothing but torch and that file.
 """
 
 from dataclasses import dataclass, replace
@@ -34,11 +33,11 @@ Form = Literal["log", "linear"]
 
 @dataclass(frozen=True)
 class AnchorSettings:
-    """The settings of `multigrain.model.pooling.AnchorPooling` that scores depend on.
+    """The settings of `multigrain.model.pooling.AnchorPooling` that affect scores.
 
     Args:
         form: "log" or "linear", as above.
-        layers: the attention layers that are looked at, counted as in a list (-1 is the last).
+        layers: indices of the attention layers to use, as in a list (-1 is the last).
         visibility_correction: divide each score by the number of tokens that see the token.
     """
 
@@ -54,13 +53,13 @@ def anchor_scores(
     settings: AnchorSettings = AnchorSettings(),
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Sum up the attention that each token receives, over heads and valid queries.
+    """Sum the attention that each token receives, over heads and valid queries.
 
     Args:
         query: (B, H, n, d).
         key: (B, K, n, d).
-        rule: how these become attention.
-        settings: `form` and `visibility_correction` are used.
+        rule: the attention rule.
+        settings: the settings, of which `form` and `visibility_correction` are used.
         bias: (B or 1, H or 1, n, n), added to the logits.
 
     Returns:
@@ -70,20 +69,20 @@ def anchor_scores(
         bias = rule.mask if bias is None else bias + rule.mask
         rule = replace(rule, mask=rule.mask > UNSEEN)
     log = settings.form == "log"
-    with torch.autocast(query.device.type, enabled=False):  # it would take the products in half precision
-        # Compiled or exported, the loop over tiles would be unrolled, for one length.
+    with torch.autocast(query.device.type, enabled=False):  # it would use half precision
+        # A compiler or exporter would unroll the loop over tiles, for one text length.
         score = _scores_in_one_piece if torch.compiler.is_compiling() else _AnchorScores.apply
         scores: Tensor = score(query, key, bias, rule, log)
     return scores / _seen_by(rule, scores) if settings.visibility_correction else scores
 
 
 def scores_of_weights(weights: Tensor, valid: Tensor, settings: AnchorSettings) -> Tensor:
-    """Compute the scores (B, n) from the weights (B, H, n, n) that eager attention keeps.
+    """Compute the scores (B, n) from the weights (B, H, n, n) that eager attention returns.
 
     Args:
         weights: the attention A.
         valid: (B, n), False for padding.
-        settings: `form` and `visibility_correction` are used.
+        settings: the settings, of which `form` and `visibility_correction` are used.
     """
     weights = widened(weights).masked_fill(~valid[:, None, :, None], 0.0)
     rows = _Rows(valid, valid.sum(1)[:, None, None, None])
@@ -92,7 +91,7 @@ def scores_of_weights(weights: Tensor, valid: Tensor, settings: AnchorSettings) 
 
 
 def _seen_by(rule: AttentionRule, scores: Tensor) -> Tensor:
-    """Count the valid tokens that see each token: (B or 1, n); 1 for padding, which none sees."""
+    """Count the valid tokens that see each token, (B or 1, n); 1 for padding, which no token sees."""
     if rule.mask is None:
         length = scores.shape[1]
         numbers = torch.arange(length, 0, -1, device=scores.device)
@@ -105,7 +104,7 @@ class _Rows:
     """The rows of the attention that count.
 
     Args:
-        valid: (B, n), False for padding; None where there is none.
+        valid: (B, n), False for padding; None without padding.
         count: n, the number of valid tokens: (B, 1, 1, 1), or one number for all texts.
     """
 
@@ -114,25 +113,25 @@ class _Rows:
 
     @classmethod
     def of(cls, query: Tensor, mask: Tensor | None) -> "_Rows":
-        """All rows of some texts."""
+        """Return all rows of some texts."""
         if mask is None:
             return cls(None, query.shape[2])
         valid = valid_tokens(mask).expand(query.shape[0], -1)
         return cls(valid, valid.sum(1)[:, None, None, None])
 
     def cut(self, tile: Tile) -> "_Rows":
-        """The rows of a tile."""
+        """Return the rows of a tile."""
         if self.valid is None or isinstance(self.count, int):
             return self
         return _Rows(self.valid[tile.texts, tile.rows], self.count[tile.texts])
 
     def received(self, weights: Tensor, log: bool) -> Tensor:
-        """Sum attention weights (b, H, r, c) up over heads and rows, in the form asked for: (b, c)."""
+        """Sum attention weights (b, H, r, c) over heads and rows, in log or linear form: (b, c)."""
         by_row = (torch.log1p(weights * self.count) if log else weights).sum(1)
         return by_row.sum(1) if self.valid is None else (self.valid[:, None].to(by_row.dtype) @ by_row)[:, 0]
 
     def spread(self, gradient: Tensor, weights: Tensor, log: bool) -> Tensor:
-        """Give the gradient at the weights, (b, H or 1, r or 1, c), from that at the sum (b, c)."""
+        """Return the gradient of the weights, (b, H or 1, r or 1, c), from the gradient of the sum, (b, c)."""
         spread = gradient[:, None, None]
         if log:
             spread = spread * (self.count / (1 + self.count * weights))
@@ -145,7 +144,7 @@ def _scores_in_one_piece(query: Tensor, key: Tensor, bias: Tensor | None, rule: 
 
 
 class _AnchorScores(torch.autograd.Function):
-    """The sum over tiles, and its gradient, for which the tiles are computed once more.
+    """The sum over tiles and its gradient, which computes the tiles again.
 
     With g_j the gradient at score_j, i a valid query, and s the factor on the products,
 
@@ -156,7 +155,7 @@ class _AnchorScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, bias: Tensor | None, rule: AttentionRule, log: bool) -> Tensor:
-        """Sum the tiles up to scores (B, n)."""
+        """Return the scores (B, n), summed over tiles."""
         ctx.save_for_backward(query, key, bias)
         ctx.rule, ctx.log = rule, log
         key, rows = widened(key), _Rows.of(query, rule.mask)
@@ -169,7 +168,7 @@ class _AnchorScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of query, key and bias from that of the scores (B, n)."""
+        """Return the gradients of query, key and bias from the gradient of the scores (B, n)."""
         with torch.autocast(gradient.device.type, enabled=False):
             return _AnchorScores._backward(ctx, gradient)
 
@@ -184,7 +183,7 @@ class _AnchorScores(torch.autograd.Function):
             weights = logits.softmax(-1)
             of_weights = rows.cut(tile).spread(gradient[tile.texts, tile.columns], weights, ctx.log)
             of_logits = weights * (of_weights - (weights * of_weights).sum(-1, keepdim=True))
-            if rule.softcap is not None:  # what is not seen has logits beyond the cap
+            if rule.softcap is not None:  # unseen keys have logits beyond the cap
                 of_logits = of_logits * (1 - (logits.clamp_min(-rule.softcap) / rule.softcap) ** 2)
             if of_bias is not None:
                 part = cut(of_bias, tile)

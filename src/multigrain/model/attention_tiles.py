@@ -1,12 +1,12 @@
-"""The attention of one layer from its queries and keys, a tile of it at a time.
+"""Compute the attention of one layer from its queries and keys, one tile at a time.
 
-A tile is some texts, some of their queries, and the keys that these may see. Whoever goes through the tiles holds a few
-megabytes of attention weights at once, whatever the length of the texts.
+A tile covers some texts, some of their queries, and the keys that these can see. Going through the tiles takes only a
+few megabytes of attention weights at a time, whatever the length of the texts.
 
-Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head; of a tile, b texts, r rows
+Letters: B texts, H heads, K heads of keys (K divides H), n tokens, d dimensions of a head; in a tile, b texts, r rows
 (queries) and c columns (keys).
 
-This file is shipped inside every saved model: it may import nothing but torch.
+This file is part of every saved model, so it may import nothing but torch.
 """
 
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ import torch
 from torch import Tensor, nn
 
 CPU_TILE_BYTES = 2 * 2**20
-"""Size of the tile of attention weights that is in memory at once: what fits into a core's cache."""
+"""Size of a tile of attention weights in memory; it fits into the cache of a core."""
 ACCELERATOR_TILE_BYTES = 128 * 2**20
-"""The same on an accelerator, where launching many small kernels costs more than memory does."""
+"""The same on an accelerator, where launching many small kernels costs more than memory."""
 
 UNSEEN = -9e3
-"""An additive mask puts this or less where nothing is seen: minus infinity, the type's least number, -1e9 or -1e4."""
+"""An additive mask is at most this where attention is blocked: minus infinity, the type's minimum, -1e9 or -1e4."""
 
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """The rule by which the products of queries and keys become attention.
+    """The rule that turns dot products of queries and keys into attention.
 
     Args:
         scale: factor on the dot products.
-        mask: None, or (B or 1, 1, n, n), boolean (True: attend) or additive. Its diagonal tells which tokens are
+        mask: None, or (B or 1, 1, n, n), boolean (True: attend) or additive. Its diagonal shows which tokens are
             valid: a token always sees itself, unless it is padding.
-        causal: with no mask, token i sees tokens up to i only.
-        softcap: logits are bent to softcap * tanh(logits / softcap).
+        causal: without a mask, token i sees only tokens up to i.
+        softcap: if given, logits become softcap * tanh(logits / softcap).
     """
 
     scale: float
@@ -45,7 +45,7 @@ class AttentionRule:
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the attention: some texts, some of their queries (rows), and the first keys, which they may see."""
+    """A part of the attention: some texts, some of their queries (rows), and the first keys, up to the last visible."""
 
     texts: slice
     rows: slice
@@ -53,15 +53,15 @@ class Tile:
 
 
 WHOLE = Tile(slice(None), slice(None), slice(None))
-"""The tile that is all of the attention."""
+"""The tile that covers the whole attention."""
 
 
 def tiles(query: Tensor, causal: bool) -> Iterator[Tile]:
-    """Cut the attention into tiles: several whole texts where they fit into one, else some rows of one text.
+    """Split the attention into tiles: several whole texts if they fit into one, else some rows of one text.
 
     Args:
         query: (B, H, n, d).
-        causal: whether token i sees tokens up to i only, so that the keys after a tile's last row are left out.
+        causal: whether token i sees only tokens up to i; keys after a tile's last row are then left out.
     """
     texts, heads, length, _ = query.shape
     row_bytes = 4 * heads * length
@@ -75,14 +75,14 @@ def tiles(query: Tensor, causal: bool) -> Iterator[Tile]:
 
 
 def tile_logits(query: Tensor, key: Tensor, bias: Tensor | None, rule: AttentionRule, tile: Tile) -> Tensor:
-    """Compute what the softmax is taken of.
+    """Compute the attention logits of a tile, the input of the softmax.
 
     Args:
         query: (B, H, n, d).
         key: (B, K, n, d).
         bias: (B or 1, H or 1, n, n), added to the logits.
-        rule: how these become attention; its mask is boolean.
-        tile: the part that is computed.
+        rule: the attention rule; its mask is boolean.
+        tile: the part to compute.
 
     Returns:
         (b, H, r, c), in the type of `key`.
@@ -94,7 +94,7 @@ def tile_logits(query: Tensor, key: Tensor, bias: Tensor | None, rule: Attention
         logits = logits + cut(bias, tile)
     if rule.softcap is not None:
         logits = rule.softcap * torch.tanh(logits / rule.softcap)
-    # A padding row may see nothing at all. Its softmax is a number, because this is one; it is not counted.
+    # A padding row may see nothing. A finite value keeps its softmax finite; padding rows are not counted.
     unseen = torch.finfo(logits.dtype).min
     if rule.mask is not None:
         logits = logits.masked_fill(~cut(rule.mask, tile), unseen)
@@ -112,9 +112,9 @@ class Folded(NamedTuple):
 
 
 def fold(query: Tensor, key: Tensor, rule: AttentionRule, tile: Tile) -> Folded:
-    """Lay the heads that share a key below each other, in the type of `key`.
+    """Stack the query heads that share a key head, in the type of `key`.
 
-    Heads that share a key follow one another: to that key they are more rows.
+    These heads are adjacent, so they become additional rows of their key head.
     """
     part, keys = query[tile.texts, :, tile.rows], key[tile.texts, :, tile.columns]
     scaled = part.to(keys.dtype) * rule.scale
@@ -122,22 +122,22 @@ def fold(query: Tensor, key: Tensor, rule: AttentionRule, tile: Tile) -> Folded:
 
 
 def cut(full: Tensor, tile: Tile) -> Tensor:
-    """Cut a tile's part out of a mask or bias (B or 1, H or 1, n, n), which may be the same for all texts."""
+    """Return a tile's part of a mask or bias (B or 1, H or 1, n, n), which all texts may share."""
     return full[tile.texts if full.shape[0] > 1 else slice(None), :, tile.rows, tile.columns]
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or in its own type where that is wider."""
+    """Return the tensor in float32, or in its own type if that is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def valid_tokens(mask: Tensor) -> Tensor:
-    """Return the diagonal (B or 1, n) of a boolean mask: True for whatever is not padding."""
+    """Return the diagonal (B or 1, n) of a boolean mask: True for tokens other than padding."""
     return torch.diagonal(mask, dim1=-2, dim2=-1)[:, 0]
 
 
 def seen_by_all(mask: Tensor | None) -> Tensor | None:
-    """Return the mask in whose place every token sees all that is not padding."""
+    """Return a mask with the same padding in which every token sees all valid tokens."""
     if mask is None:
         return None
     valid = valid_tokens(mask if mask.dtype == torch.bool else mask > UNSEEN)
@@ -145,14 +145,14 @@ def seen_by_all(mask: Tensor | None) -> Tensor | None:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, dropout: float) -> Tensor:
-    """Compute the output of attention in one piece, also with a soft cap, which SDPA has none of.
+    """Compute the output of attention in one piece; unlike SDPA, this supports a soft cap.
 
     Args:
         query: (B, H, n, d).
         key: (B, K, n, d).
         value: (B, K, n, d).
-        rule: how these become attention.
-        dropout: share of the attention weights that are set to 0.
+        rule: the attention rule.
+        dropout: share of attention weights set to 0.
 
     Returns:
         (B, n, H, d).

@@ -1,4 +1,4 @@
-"""Build the model that is trained."""
+"""Build the model to train."""
 
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -35,18 +35,18 @@ POOLING_MODES: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = 
 
 
 def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
-    """Build a model on a base, with the attention, adapter and pooling asked for, and normalised embeddings.
+    """Build a model from a base, with the configured attention, adapter and pooling, and normalized embeddings.
 
-    Every text ends in the EOS token if the base is a decoder. The base's prompts stay where there is no instruction,
-    and so do what it makes of the pooled vector (Dense), and the length to which it cuts that; how it measures
-    similarity does not.
+    If the base is a decoder, every text ends in the EOS token. The model keeps the base's prompts unless there is an
+    instruction, its modules after the pooling (Dense), and the length to which it truncates vectors, but not its
+    similarity function.
 
     Args:
-        section: what to build; or the base alone, which gets the defaults.
+        section: the model settings, or only a base, with defaults for the other settings.
 
     Raises:
         RunError: the embedded base, or the package that an adapter needs, is not installed.
-        ConfigError: there is no such base, or it cannot have what is asked for; or see `check_prompts`.
+        ConfigError: the base does not exist, or does not support a setting; or as `check_prompts`.
     """
     if not isinstance(section, ModelSection):
         as_path(section, "a ModelSection or a base")
@@ -64,7 +64,7 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     modules = [transformer, pooled, *_kept(section, loaded, dimension), Normalize()]
     try:
         model = EmbeddingModel(modules=modules, prompts=prompts, truncate_dim=loaded.truncate_dim)
-    except ValueError as error:  # the attention cannot be seen
+    except ValueError as error:  # the attention is not accessible
         raise ConfigError("model.pooling", [str(error)]) from error
     model.max_seq_length = min(section.max_tokens, loaded.max_seq_length or section.max_tokens)
     check_prompts(model, model.max_seq_length, "model.max_tokens")
@@ -72,7 +72,7 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
 
 
 def _kept(section: ModelSection, loaded: SentenceTransformer, dimension: int) -> list[nn.Module]:
-    """Return the base's modules after its pooling, but for a last Normalize; not trained beside an adapter."""
+    """Return the base's modules after its pooling, without a final Normalize; frozen if there is an adapter."""
     pooling = next((place for place, module in enumerate(loaded) if isinstance(module, Pooling)), len(loaded))
     kept = list(loaded)[pooling + 1 :]
     while kept and isinstance(kept[-1], Normalize):
@@ -86,7 +86,7 @@ def _kept(section: ModelSection, loaded: SentenceTransformer, dimension: int) ->
 
 
 def _transformer(section: ModelSection, loaded: SentenceTransformer) -> Transformer:
-    """Return the base's transformer, or ours in its place where sentence-transformers' would forget something."""
+    """Return the base's transformer, or an AnchorTransformer if the settings need one."""
     base, transformer = section.base, cast(Transformer, loaded[0])
     if has_adapter(loaded):
         raise adapter_as_base(base)
@@ -95,7 +95,7 @@ def _transformer(section: ModelSection, loaded: SentenceTransformer) -> Transfor
     elif section.bidirectional:
         transformer.model.config.is_causal = False
     if section.bidirectional and not sees_ahead(transformer.model):
-        found = f"found true; the tokens of a {type(transformer.model).__name__} cannot be made to see those after them"
+        found = f"found true; the tokens of a {type(transformer.model).__name__} cannot be made to see later ones"
         raise ConfigError("model.bidirectional", [found])
     if is_decoder(transformer.model.config):
         try:
@@ -106,12 +106,12 @@ def _transformer(section: ModelSection, loaded: SentenceTransformer) -> Transfor
     if section.lora:
         add_adapter(cast(AnchorTransformer, transformer), section.lora)
     else:
-        transformer.model.float()  # in half precision, small steps of the optimizer would be rounded away
+        transformer.model.float()  # half precision would round small optimizer steps away
     return transformer
 
 
 def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
-    """Load the base's weights into our transformer, which reads texts as the loaded one does."""
+    """Load the base's weights into an AnchorTransformer that reads texts as the loaded transformer does."""
     quantize = section.lora.quantize if section.lora else None
     if quantize:
         require_extra("qlora")
@@ -120,9 +120,9 @@ def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
     where: dict[str, Any] = {}
     if revision := revision_of(base):
         where = {"revision": revision, "subfolder": within}
-    elif within:  # older models have each module in a folder of its own
+    elif within:  # older models have each module in its own folder
         base = str(Path(base, within))
-    loaded.model.to("meta")  # its weights would be there twice
+    loaded.model.to("meta")  # else the weights are in memory twice
     try:
         frame = AnchorTransformer(
             base,
@@ -145,7 +145,7 @@ def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:
-    """Tell whether the state of the first token changes with the last, whatever the configuration says."""
+    """Return whether the state of the first token depends on the last token, whatever the configuration says."""
     tokens = torch.tensor([[5, 6, 7], [5, 6, 8]], device=model.device)
     with torch.no_grad(), evaluating(model):
         first = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[:, 0]
@@ -153,18 +153,18 @@ def sees_ahead(model: PreTrainedModel) -> bool:
 
 
 def check_prompts(model: SentenceTransformer, max_tokens: int, key: str) -> None:
-    """Make sure that the prompts leave room for a text, and can be told from it where the pooling leaves them out.
+    """Check that prompts leave room for a text and, if the pooling excludes them, share no token with it.
 
     Raises:
-        ConfigError: a prompt fills the length that the setting `key` gives, or runs into the text's first token.
+        ConfigError: a prompt fills the length given by the setting `key`, or shares a token with the text.
     """
     transformer, pooled = cast(Transformer, model[0]), cast(Pooling, model[1])
     for prompt in filter(None, (prompt_for(role, model.prompts) for role in ROLES)):
         tokens = len(model.tokenizer(prompt)["input_ids"])
         if tokens >= max_tokens:
-            found = f"{max_tokens} tokens are read, and the prompt {prompt!r} alone takes {tokens}"
+            found = f"found {max_tokens}, but the prompt {prompt!r} alone takes {tokens}"
             raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
         if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
             found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
-            wanted = 'which would be left out too; wanted true, or model.pooling = "anchor"'
+            wanted = 'which would be excluded too; wanted true, or model.pooling = "anchor"'
             raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])

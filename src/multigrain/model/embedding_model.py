@@ -1,4 +1,4 @@
-"""The SentenceTransformer that knows our modules, and ships their code when it is saved."""
+"""A SentenceTransformer that knows multigrain's modules, and saves their code with the model."""
 
 import json
 import multiprocessing
@@ -23,11 +23,11 @@ from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 from multigrain.model.precision import matrix_products
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
-"""The files that a saved model needs in order to load without multigrain."""
+"""Source files that a saved model needs to load without multigrain."""
 
 
 class EmbeddingModel(SentenceTransformer):
-    """A SentenceTransformer that loads our modules without a flag, and ships them when it is saved."""
+    """A SentenceTransformer that loads multigrain's modules without a flag, and saves their code with the model."""
 
     _module_classes: Mapping[str, type[nn.Module]] = {
         f"{module}.{cls.__name__}": cls
@@ -36,11 +36,11 @@ class EmbeddingModel(SentenceTransformer):
     }
 
     pool_precision: Precision = "fp32"
-    """Of matrix products in the processes of a pool: autocast does not reach them."""
+    """Precision of matrix products in the processes of a pool, which autocast does not reach."""
 
     @classmethod
     def _multi_process_worker(cls, target_device: str, model: Any, *queues: Any) -> None:
-        """Encode for a pool, in the precision of the model, for as long as the process that started the pool lives."""
+        """Encode for a pool in the model's precision, until the process that started the pool ends."""
         threading.Thread(target=_end_with_parent, daemon=True).start()
         with matrix_products(torch.device(target_device), model.pool_precision):
             super()._multi_process_worker(target_device, model, *queues)
@@ -49,20 +49,20 @@ class EmbeddingModel(SentenceTransformer):
     def _load_with_module_classes(
         cls, model_name_or_path: str, module_classes: Mapping[str, type[nn.Module]], **kwargs: Any
     ) -> Self:
-        """Load with our classes among the known ones: the trainer reloads its checkpoints by this method."""
+        """Load with multigrain's classes among the known ones; the trainer reloads its checkpoints by this method."""
         classes = {**cls._module_classes, **module_classes}
         return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
 
     def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a model that sentence-transformers did not save, such as a language model, without a chat template."""
+        """Load a model not saved by sentence-transformers, such as a language model, without its chat template."""
         modules, settings = super()._load_default_modules(*args, **kwargs)
         skip_chat_template(cast(Transformer, next(iter(modules))))
         return modules, settings
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save, with the code of our modules beside `modules.json`, which then names that code.
+        """Save the model, with the code of multigrain's modules beside `modules.json`, which then names that code.
 
-        A model without modules of ours is saved as older releases write it.
+        A model without such modules is saved in the format of older releases.
         """
         super().save(path, *args, **kwargs)
         listing = Path(path, "modules.json")
@@ -78,7 +78,7 @@ class EmbeddingModel(SentenceTransformer):
         write_json(listing, modules)
 
     def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save, and let others read the weights who may read the rest."""
+        """Save the model, and give its weights the same read permissions as its other files."""
         super().save_pretrained(path, *args, **kwargs)
         mode = Path(path, "modules.json").stat().st_mode
         for file in Path(path).glob("*.safetensors"):
@@ -86,7 +86,7 @@ class EmbeddingModel(SentenceTransformer):
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended, even by a kill -9."""
+    """End this process when its parent ends, even after a kill -9."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Texts to vectors, with progress, each distinct text once."""
+"""Encode texts to vectors with a progress bar, each distinct text once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 BATCHES_PER_REPORT = 8
-"""Batches between two reports of progress, for each device."""
+"""Number of batches per device between two reports of progress."""
 PORTION = 4 * BATCHES_PER_REPORT * BATCH_SIZE
-"""Texts whose vectors are written to the file at once."""
+"""Number of texts whose vectors are written to the file at once."""
 
 
 def encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str) -> Vectors:
-    """Encode texts in one role, with the model's prompt for it: (number of texts, dimension) vectors of length 1."""
+    """Return (number of texts, dimension) vectors of length 1, encoded with the model's prompt for the role."""
     with meter(description, len(texts)) as progress:
         return encode_by_length(model, texts, prompt_for(role, model.prompts), role, progress.advance)
 
@@ -41,19 +41,19 @@ def encode_by_length(
     batch_size: int = BATCH_SIZE,
     pool: "Pool | None" = None,
 ) -> Vectors:
-    """Encode texts sorted by length, so that a batch holds little padding.
+    """Encode texts sorted by length, so that batches have little padding.
 
     Args:
-        model: encodes them.
-        texts: what is encoded.
-        prompt: goes before each of them.
-        role: of the texts, if they have one; then the vectors have length 1, else they are as the model gives them.
-        report: called now and then with the number of texts encoded since the last call.
-        batch_size: texts that are encoded at once.
-        pool: the GPUs that encode, one batch each in turn, where there are several.
+        model: the model.
+        texts: the texts to encode.
+        prompt: the prompt put before each text.
+        role: the role of the texts. With a role, vectors are scaled to length 1; with None, they are left unscaled.
+        report: called repeatedly with the number of texts encoded since the last call.
+        batch_size: number of texts in a batch.
+        pool: the pool of several GPUs, which encode one batch each in turn.
 
     Returns:
-        (number of texts, dimension), in the order of the texts as they were given.
+        (number of texts, dimension), in the order of `texts`.
     """
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
@@ -76,23 +76,23 @@ def encode_by_length(
 
 
 class CachedEncoder:
-    """Vectors of texts, kept in a file, so that no stage encodes what an earlier one has.
+    """An encoder that stores vectors in a file, so that no stage encodes a text again.
 
-    What is new is encoded and kept in portions, in the order of the texts. So a kill -9 costs at most a portion, and
-    whoever goes on makes the same portions, and the same vectors to the last bit (padding moves the last bits).
-    The file is opened, and the model loaded, when it is first needed. Where there are several GPUs, all of them encode
-    what is more than a portion.
+    New texts are encoded and stored in portions, in order. A kill -9 loses at most one portion, and the next process
+    makes the same portions, with the same vectors to the last bit (different padding would change the last bits). The
+    file is opened, and the model loaded, on first use. If there are several GPUs, they all encode inputs larger than a
+    portion.
 
-    A text is kept once for each prompt that it is encoded with: where a model has none, as query and document alike.
+    A text is stored once per prompt, so a model without prompts stores it once for both roles.
 
     Args:
-        load: gives the model.
-        model_id: whatever tells this model from others, but for its prompts and its precision.
+        load: loads the model.
+        model_id: an identifier of the model, without its prompts and precision.
         path: the file (`multigrain.model.vector_file`).
-        description: what the progress bar says.
-        prompts: the model's, so that it need not be loaded for them; None where nobody knows them before.
-        precision: of the matrix products.
-        setting: the key that gives the precision, for messages.
+        description: the label of the progress bar.
+        prompts: the model's prompts, so that they are known before loading; None if they are not.
+        precision: the precision of matrix products.
+        setting: the setting of the precision, for messages.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class CachedEncoder:
         self._pool: Pool | None = None
 
     def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
-        """Return (number of texts, dimension) vectors of length 1, in the order of the texts; encode those not kept."""
+        """Return (number of texts, dimension) vectors of length 1, in order; encode those not stored yet."""
         prompt = self._prompt(role)
         keys = [key_of(text, prompt) for text in texts]
         rows = self._file.rows_of(keys)
@@ -122,12 +122,12 @@ class CachedEncoder:
         return _unit(self._file.read(rows))
 
     def unkept(self, texts: Sequence[str], role: Role) -> Vectors:
-        """Return vectors as a call does, but of texts that nobody will ask for again: they are not kept."""
+        """Encode texts as a call does, without storing the vectors; for texts that are needed only once."""
         return self._encoded(texts, role, _unreported)
 
     @cached_property
     def precision(self) -> Precision:
-        """The precision of the matrix products on this machine, `bf16` or `fp32`; part of what the file is kept by."""
+        """The precision of matrix products on this machine, `bf16` or `fp32`; part of the file's model identifier."""
         if self._wanted == "fp32":
             return "fp32"
         from multigrain.model.precision import resolve
@@ -172,7 +172,7 @@ def _unreported(_encoded: int) -> None: ...
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    """Scale vectors, (n, d), to length 1 in place: rounded to float16 they are up to 1e-4 longer or shorter."""
+    """Scale vectors (n, d) to length 1 in place, because rounding to float16 changes their length by up to 1e-4."""
     lengths = np.sqrt(np.einsum("kd,kd->k", vectors, vectors))
     vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
     return vectors

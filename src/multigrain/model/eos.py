@@ -1,6 +1,6 @@
-"""The EOS token at the end of every text of a decoder.
+"""End every text of a decoder in the EOS token.
 
-Decoders learn to put what they know of a text into its last token: every text has to end in the same one.
+A decoder learns to collect the meaning of a text in its last token, so every text has to end in the same token.
 """
 
 from tempfile import TemporaryDirectory
@@ -14,21 +14,20 @@ from transformers.models.auto.modeling_auto import (
 
 SHORT, LONG = "a", "a " * 50
 MAX_TOKENS = 16
-"""Tokens to which the long text is cut."""
+"""Number of tokens to which the long text is truncated."""
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
-    """Tell whether an architecture was made to write: one that can fill gaps too is an encoder."""
+    """Return whether an architecture generates text; one that also supports masked tokens is an encoder."""
     kind = config.model_type
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def end_in_eos(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have every text end in the EOS token, also when it is cut or empty, and see that there is a token to pad with.
+    """Make a tokenizer end every text in the EOS token, even truncated or empty texts, and give it a padding token.
 
-    A tokenizer that ends all texts in another special token keeps it: decoders that were trained to embed often have
-    one of their own. What is changed is written into the tokenizer's own file, so that whatever reads that file does
-    the same.
+    A tokenizer that ends all texts in another special token keeps it, because decoders trained as embedding models
+    often have their own. The change is part of the saved tokenizer file, so every reader of that file behaves alike.
 
     Raises:
         ValueError: the tokenizer has no EOS token, or cannot be changed.
@@ -44,13 +43,13 @@ def end_in_eos(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a token to pad with, if it has any; it is masked, so it does not matter which."""
+    """Give the tokenizer a padding token, if it has a suitable one. Padding is masked, so any token works."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
 
 def last_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the special token in which short, cut and empty texts all end; None if there is none."""
+    """Return the special token in which short, truncated and empty texts all end; None if there is none."""
     texts = [tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] for text in (SHORT, LONG, "")]
     endings = {ids[-1] if ids and len(ids) <= MAX_TOKENS else None for ids in texts}
     last = endings.pop()
@@ -73,12 +72,12 @@ def _append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def persistent_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer; or where it would forget its ending when it is saved and loaded, another of the same file.
+    """Return a tokenizer that still ends texts in its last token when saved and loaded: itself, or a plain copy.
 
-    Some classes write a template of their own whenever they are made (GPT-NeoX, CodeLlama).
+    Some classes (GPT-NeoX, CodeLlama) overwrite the template whenever they are created.
 
     Raises:
-        ValueError: the other would forget it too.
+        ValueError: the copy would lose the ending too.
     """
     if _last_token_reloaded(tokenizer) == last_token(tokenizer):
         return tokenizer
@@ -95,7 +94,7 @@ def persistent_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
 
 
 def _last_token_reloaded(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the last token of texts once the tokenizer was saved and loaded."""
+    """Return the last token of texts after the tokenizer is saved and loaded."""
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return last_token(AutoTokenizer.from_pretrained(folder))

@@ -1,4 +1,4 @@
-"""Integrity of a model's files: are they there and complete, as far as sizes and headers tell? No torch."""
+"""Check that a model's files exist and are complete, as far as sizes and headers tell. No torch."""
 
 import json
 import math
@@ -11,18 +11,18 @@ from multigrain.model.saved_settings import settings_of
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-"""Where weights are; loading takes the first that is there."""
+"""Names of weight files; loading takes the first that exists."""
 SETTINGS = (
     *("modules.json", "config.json", "adapter_config.json", "config_sentence_transformers.json"),
     *("sentence_*_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
 )
-"""Files of settings, wherever a model has them."""
+"""Names of settings files, in any folder of a model."""
 POINTER = b"version https://git-lfs"
-"""What a file begins with that git-LFS has not yet fetched."""
+"""First bytes of a file that git-LFS has not fetched yet."""
 
 
 def settings_faults(folder: Path) -> Iterator[str]:
-    """Find files of settings at the top of a folder that cannot be read."""
+    """Yield a message for each unreadable settings file at the top of a folder."""
     paths = sorted({path for pattern in SETTINGS for path in folder.glob(pattern)})
     for path in paths:
         if fault := _file_fault(path):
@@ -30,32 +30,32 @@ def settings_faults(folder: Path) -> Iterator[str]:
 
 
 def weight_faults(folder: Path, is_all_here: bool) -> Iterator[str]:
-    """Find what is wrong with the weights in a folder.
+    """Yield a message for each fault of the weight files in a folder.
 
     Args:
-        folder: of a model, or of one of its modules.
-        is_all_here: whether a file that is not there is missing; else it may yet come from the hub.
+        folder: the folder of a model, or of one of its modules.
+        is_all_here: whether an absent file counts as missing; otherwise the hub may still provide it.
     """
     names = ADAPTER_WEIGHTS if (folder / "adapter_config.json").is_file() else WEIGHTS
     first = _first_of(folder, names)
     if first is None:
         if is_all_here:
-            yield f"there is no file of its weights in {folder} ({', '.join(names)})"
+            yield f"there is no weight file in {folder} ({', '.join(names)})"
         return
     files = _files_with_weights(first)
     if not files:
-        yield f"{first} names no files of weights; fetch it again"
+        yield f"{first} lists no weight files; fetch it again"
     for file in files:
         if file.is_file() and (fault := _file_fault(file)):
             yield fault
         elif is_all_here and not file.is_file():
-            yield f"{file} is not there, which {first.name} names; fetch it"
+            yield f"{file} is missing, although {first.name} lists it; fetch it"
 
 
 def weights_in(folder: Path) -> int | None:
-    """Return how many numbers the weights in a folder are; None where its files do not tell.
+    """Return the number of parameters in a folder's weight files; None if the files do not say it.
 
-    A file of torch, whose header does not tell, is taken for one in single precision.
+    A torch file, whose header does not say it, is assumed to be in single precision.
     """
     first = _first_of(folder, WEIGHTS)
     total = 0
@@ -72,7 +72,7 @@ def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def _files_with_weights(first: Path) -> list[Path]:
-    """Return the files that an index names, or the file itself if it is none, or a damaged one."""
+    """Return the files that an index lists, or the file itself if it is not a readable index."""
     if first.suffix != ".json" or _file_fault(first):
         return [first]
     shards = settings_of(first.parent, first.name).get("weight_map") or {}
@@ -80,20 +80,20 @@ def _files_with_weights(first: Path) -> list[Path]:
 
 
 def shapes_in(file: Path) -> dict[str, list[int]]:
-    """Return the shapes of the weights in a safetensors file by their names; none where its header is damaged."""
+    """Return the shapes of the weights in a safetensors file by name; {} if its header is damaged."""
     try:
         return {name: entry["shape"] for name, entry in _header(file).weights.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # `weight_faults` says what is wrong
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # `weight_faults` reports it
         return {}
 
 
 def _file_fault(path: Path) -> str | None:
-    """Say what is wrong with a file; None if nothing shows."""
+    """Describe what is wrong with a file; return None if nothing is."""
     try:
         with path.open("rb") as file:
             begin = file.read(len(POINTER))
         if begin == POINTER:
-            return f"{path} is a pointer of git-LFS, not the file itself; fetch it: git lfs pull"
+            return f"{path} is a git-LFS pointer, not the file itself; fetch it: git lfs pull"
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
             return None
@@ -102,19 +102,19 @@ def _file_fault(path: Path) -> str | None:
         return f"{path} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         is_good = False
-    found = "is no JSON" if path.suffix == ".json" else "is cut off or damaged"
+    found = "is not valid JSON" if path.suffix == ".json" else "is truncated or damaged"
     return None if is_good else f"{path} {found} ({path.stat().st_size:,} bytes); fetch it again"
 
 
 class _Header(NamedTuple):
-    """The header of a safetensors file: the weights that it lists by name, and its own length in bytes."""
+    """The header of a safetensors file: the listed weights by name, and the header's length in bytes."""
 
     weights: dict[str, Any]
     length: int
 
 
 def _header(file: Path) -> _Header:
-    """Read the header of a safetensors file: 8 bytes with the length of the JSON that follows."""
+    """Read the header of a safetensors file: 8 bytes with a length, then JSON of that length."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > file.stat().st_size:
@@ -131,5 +131,5 @@ def _is_complete(file: Path) -> bool:
 
 
 def _is_complete_pickle(file: Path, begin: bytes) -> bool:
-    """Tell whether a file of torch is complete: an archive lists its contents at its end; very old ones are none."""
+    """Return whether a torch file is complete: an archive has its index at the end; very old files are not archives."""
     return zipfile.is_zipfile(file) if begin.startswith(b"PK") else bool(begin)

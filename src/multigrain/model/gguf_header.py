@@ -1,6 +1,6 @@
-"""The header of a GGUF file, read far enough to see that the file is complete. No torch.
+"""Read the header of a GGUF file, to check that the file is complete. No torch.
 
-Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Four letters, a version, the numbers of tensors and of
+Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Four letters, a version, and the numbers of tensors and
 settings; then each setting (name, kind, value) and each tensor (name, dimensions, kind, offset).
 """
 
@@ -10,17 +10,17 @@ from typing import BinaryIO
 
 VERSIONS = (2, 3)
 VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value, by the number of its kind; texts (8) and lists (9) say their own."""
+"""Bytes of a value, by the number of its kind; texts (8) and lists (9) store their length."""
 TEXT, LIST = 8, 9
 GARBAGE = (struct.error, KeyError, ValueError, OverflowError, OSError, RecursionError)
-"""What reading the header of a damaged GGUF file raises."""
+"""Errors raised by reading the header of a damaged GGUF file."""
 
 
 def gguf_fault(path: Path) -> str | None:
-    """Say what is wrong with a GGUF file, as far as its header tells; None if nothing."""
+    """Describe what is wrong with a GGUF file, as far as its header tells; return None if nothing is."""
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            return "is no GGUF file: it does not begin as one"
+            return "is not a GGUF file: it does not start with GGUF"
         try:
             if (version := _number(file, "<I")) not in VERSIONS:
                 return f"is a GGUF file of version {version}; wanted version 2 or 3"
@@ -32,9 +32,9 @@ def gguf_fault(path: Path) -> str | None:
             offsets = [_tensor_offset(file) for _ in range(tensors)]
             last = max(offsets, default=0) + file.tell()
         except GARBAGE:
-            return "is cut off or damaged; fetch it again"
-    # The last tensor begins within the file.
-    return None if last < path.stat().st_size else "is cut off; fetch it again"
+            return "is truncated or damaged; fetch it again"
+    # In a complete file, the last tensor starts within the file.
+    return None if last < path.stat().st_size else "is truncated; fetch it again"
 
 
 def _number(file: BinaryIO, form: str) -> int:
@@ -43,7 +43,7 @@ def _number(file: BinaryIO, form: str) -> int:
 
 
 def _skip(file: BinaryIO, kind: int) -> None:
-    """Move the file to the end of a value of this kind."""
+    """Skip a value of this kind."""
     if kind == TEXT:
         file.seek(_number(file, "<Q"), 1)
     elif kind == LIST:
@@ -59,7 +59,7 @@ def _skip(file: BinaryIO, kind: int) -> None:
 
 
 def _tensor_offset(file: BinaryIO) -> int:
-    """Read the entry of a tensor, and return where it begins, in bytes from the first tensor."""
+    """Read the entry of a tensor, and return its offset in bytes from the first tensor."""
     _skip(file, TEXT)
     dimensions = _number(file, "<I")
     file.seek(8 * dimensions + 4, 1)

@@ -1,4 +1,4 @@
-"""Several GPUs that encode at once, each in a process of its own, by sentence-transformers' multi-process pool."""
+"""Encode on several GPUs, one process each, with the multi-process pool of sentence-transformers."""
 
 import os
 import weakref
@@ -11,16 +11,16 @@ from multigrain.config import Precision
 from multigrain.model.embedding_model import EmbeddingModel
 
 Pool = dict[Literal["input", "output", "processes"], Any]
-"""What sentence-transformers starts, and takes for `encode(pool=...)`."""
+"""A pool as started by sentence-transformers, for `encode(pool=...)`."""
 
 
 def start_pool(model: SentenceTransformer, precision: Precision, owner: object) -> Pool | None:
-    """Start a process for each GPU, where there are several; they end with their owner, or with this process.
+    """Start a process for each GPU, if there are several; return None otherwise.
 
     Args:
-        model: encodes; it is moved to the CPU, from where the processes take it.
-        precision: of their matrix products.
-        owner: for as long as it lives, the processes do.
+        model: the model, which is moved to the CPU and shared with the processes.
+        precision: the precision of matrix products in the processes.
+        owner: the object whose lifetime the processes share; they also end with this process.
     """
     devices = _devices()
     if len(devices) < 2 or not isinstance(model, EmbeddingModel):
@@ -32,7 +32,7 @@ def start_pool(model: SentenceTransformer, precision: Precision, owner: object) 
 
 
 def _devices() -> list[str]:
-    """List the GPUs of this process; under torchrun the others belong to other processes."""
+    """List the GPUs for a pool; none under torchrun, where each GPU belongs to one process."""
     if "LOCAL_RANK" in os.environ:
         return []
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]

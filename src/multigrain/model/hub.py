@@ -1,4 +1,4 @@
-"""Models on the hub: whether there is one, may be had, and what its small files say. No torch, no weights."""
+"""Models on the hub: check that they exist and are accessible, and fetch their small files. No torch, no weights."""
 
 from contextlib import suppress
 
@@ -10,31 +10,31 @@ SMALL = (
     *("modules.json", "config.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "adapter_config.json"),
 )
-"""Files that are fetched before a run; each has a few kilobytes."""
+"""Files fetched before a run, a few kilobytes each."""
 MAIN = ("modules.json", "config.json", "adapter_config.json")
-"""A model has at least one of them."""
+"""Main files; a model has at least one of them."""
 TIMEOUT = 10
-"""Seconds that the hub has to answer."""
+"""Seconds to wait for an answer of the hub."""
 
 
 def fetch_settings(name: str, key: str) -> None:
-    """Fetch the small files of a hub name into the cache; for those already there, the hub is not asked.
+    """Fetch the small files of a hub name into the cache, without requests for files that are already there.
 
     Raises:
-        ConfigError: there is no such model, it may not be had, or nobody can tell because the hub cannot be reached;
+        ConfigError: the model does not exist, is not accessible, or is unknown because the hub cannot be reached;
             names the setting `key`.
     """
     faults: list[str] = []
     for repository in repositories(name):
         try:
             _fetch(repository)
-        except Exception as error:  # the library raises what HTTP, the disk and it itself know
+        except Exception as error:  # the library raises errors of many kinds
             faults.append(_fault(repository, error))
             continue
         if _has_main(repository):
             return
-        faults.append(f"{repository} is no model: it holds neither modules.json nor config.json")
-    if not _has_main(name):  # else the rest may be missing, as long as the hub cannot be reached
+        faults.append(f"{repository} is not a model: it has neither modules.json nor config.json")
+    if not _has_main(name):  # with a main file, other files may be missing while the hub cannot be reached
         raise ConfigError(key, [faults[-1]])
 
 
@@ -45,7 +45,7 @@ def _fetch(repository: str) -> None:
     for file in wanted:
         try:
             is_reached = _fetch_file(repository, file, is_reached)
-        except LocalEntryNotFoundError:  # of the kind of the next one, but nobody was there to ask
+        except LocalEntryNotFoundError:  # a subclass of the next, but raised when the hub was not reached
             raise
         except EntryNotFoundError:
             is_reached = True
@@ -54,15 +54,15 @@ def _fetch(repository: str) -> None:
 
 
 def _fetch_file(repository: str, file: str, is_reached: bool) -> bool:
-    """Fetch a file, and tell whether the hub has been reached by now."""
+    """Fetch a file; return whether the hub has been reached so far."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     revision = revision_of(repository)
     if try_to_load_from_cache(repository, file, revision=revision) is not None:
         return is_reached
-    if not is_reached:  # asked once, because the download would try for half a minute
-        with suppress(EntryNotFoundError):  # the download finds that too, and remembers it
+    if not is_reached:  # ask once first, because a download retries for half a minute
+        with suppress(EntryNotFoundError):  # the download finds this too, and caches it
             get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=TIMEOUT)
     hf_hub_download(repository, file, revision=revision, etag_timeout=TIMEOUT)
     return True
@@ -74,7 +74,7 @@ def _has_main(name: str) -> bool:
 
 
 def _fault(name: str, error: Exception) -> str:
-    """Say why a repository could not be looked at."""
+    """Return a message that says why a repository could not be read."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -86,13 +86,13 @@ def _fault(name: str, error: Exception) -> str:
 
     page = f"{constants.ENDPOINT}/{name}"
     if isinstance(error, HFValidationError):
-        return f"{name}: no such folder, and no name that a model on the hub can have"
+        return f"{name}: no such folder, and not a valid name on the hub"
     if isinstance(error, GatedRepoError):
         return f"{name} is gated: accept its terms at {page}, and give a token (hf auth login, or HF_TOKEN)"
     if isinstance(error, RepositoryNotFoundError):
-        return f"{name}: no such folder, and no such model at {page}, unless it is private: then give a token"
+        return f"{name}: no such folder, and no such model at {page}; if it is private, give a token"
     if isinstance(error, OfflineModeIsEnabled) or constants.is_offline_mode():
-        return f"{name}: no such folder, and not in the cache of the hub, which HF_HUB_OFFLINE forbids to ask"
+        return f"{name}: no such folder, and not in the hub's cache; HF_HUB_OFFLINE forbids asking the hub"
     if isinstance(error, HfHubHTTPError):
         return f"{name} cannot be looked up at {page}: {first_line(error)}"
     cause = f"the hub cannot be reached ({first_line(error)})"

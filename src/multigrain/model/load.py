@@ -1,4 +1,4 @@
-"""Load models: those that multigrain saved, those that others saved, and bases that are none yet."""
+"""Load embedding models saved by multigrain or others, cross-encoders, and bases that are not embedding models yet."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,11 @@ UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
     *(SafetensorError, StrictDataclassError),
 )
-"""Errors that the libraries raise over files that are not as they should be."""
+"""Errors that the libraries raise for unsuitable or damaged files."""
 
 
 def find_folder(name: str, key: str) -> str:
-    """Return the folder or hub name that transformers can load; a GGUF file is converted to a folder first.
+    """Return a folder or hub name that transformers can load; convert a GGUF file to a folder first.
 
     Raises:
         RunError, ConfigError: as `find_base` and `convert_gguf`.
@@ -39,10 +39,10 @@ def find_folder(name: str, key: str) -> str:
 
 
 def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
-    """Load a model as it is, with its own pooling: the judge, or what the trained model is compared with.
+    """Load a model unchanged, with its own pooling, as a judge or for comparison with the trained model.
 
     Raises:
-        ConfigError: there is no such model; names the setting `key`.
+        ConfigError: the model does not exist, or cannot be loaded; names the setting `key`.
     """
     base = find_folder(name, key)
     try:
@@ -59,14 +59,14 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
 def _require_weights(base: str, key: str, model: nn.Sequential) -> None:
     folder = folder_of(base)
     if folder and (absent := randomly_initialized(transformer_of(folder), model)):
-        found = f"{len(absent)} of its weights are not in its files, such as {absent[0]}, and would begin at random"
-        raise ConfigError(key, [f"{base} cannot be loaded: {found}; is it of the architecture that config.json names?"])
+        found = f"{len(absent)} of its weights are missing from its files, such as {absent[0]}, and would be random"
+        raise ConfigError(key, [f"{base} cannot be loaded: {found}; check the architecture in config.json"])
 
 
 def _read_at_most(model: SentenceTransformer | CrossEncoder, max_tokens: int | None) -> None:
-    """Cut texts at this length, or earlier where the model was made for fewer tokens, or has no positions for more.
+    """Truncate texts to this length, or to fewer tokens if the model's own length or positions are fewer.
 
-    A model of word vectors alone (Model2Vec) reads whole texts.
+    A model of static word vectors (Model2Vec) reads whole texts.
     """
     if not isinstance(model[0], Transformer):
         return
@@ -77,16 +77,16 @@ def _read_at_most(model: SentenceTransformer | CrossEncoder, max_tokens: int | N
 
 
 def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "grading.judge_model") -> CrossEncoder:
-    """Load a model that reads query and text together and gives their relevance, 0 to 1 (the sigmoid of its one logit).
+    """Load a cross-encoder, which reads query and text together and returns their relevance, from 0 to 1.
 
-    Its `predict` sorts the pairs by length itself.
+    The relevance is the sigmoid of its single logit. Its `predict` sorts the pairs by length.
 
     Raises:
-        ConfigError: there is no such model, or it is no cross-encoder with one score; names the setting `key`.
+        ConfigError: the model does not exist, or is not a cross-encoder with one score; names the setting `key`.
     """
     found = find_base(name, key)
     try:
-        # Some models are saved to give the bare logit.
+        # Some models are saved with no activation, and return the logit.
         model: CrossEncoder = CrossEncoder(found, activation_fn=nn.Sigmoid(), revision=revision_of(found))
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{found} cannot be loaded as a cross-encoder: {first_line(error)}"]) from error
@@ -98,20 +98,20 @@ def load_cross_encoder(name: str, max_tokens: int | None = None, key: str = "gra
 
 
 def _no_cross_encoder(model: CrossEncoder) -> str | None:
-    """Say why a model is no cross-encoder: sentence-transformers gives one without a head a random one, and warns."""
+    """Describe why a model is not a cross-encoder; sentence-transformers only warns, and adds a random head."""
     if len(list(model)) > 1:
         return None if model.num_labels == 1 else f"gives {model.num_labels} scores for a pair"
     return head_fault(getattr(model.config, "architectures", None) or [], model.num_labels)
 
 
 def load_model(path: str | Path) -> SentenceTransformer:
-    """Load a model that multigrain saved, or any sentence-transformers model.
+    """Load a model saved by multigrain, or any sentence-transformers model.
 
     Args:
         path: the model's folder, or the folder of a run that exported one.
 
     Raises:
-        RunError: there is no model in the folder, or its files are incomplete.
+        RunError: the folder has no model, or its files are incomplete.
     """
     folder = model_folder_of(path)
     if not (folder / "modules.json").is_file():
@@ -119,7 +119,7 @@ def load_model(path: str | Path) -> SentenceTransformer:
     _require_base(folder)
     try:
         model = EmbeddingModel(str(folder))
-        if type(model[0]) is Transformer:  # an adapter that others trained; an AnchorTransformer has done it itself
+        if type(model[0]) is Transformer:  # an adapter trained elsewhere; an AnchorTransformer loads its own
             load_magnitudes(model[0].model, str(folder))
         fault = integrity_fault(folder, model)
     except UNLOADABLE as error:
@@ -136,11 +136,11 @@ def _require_base(folder: Path) -> None:
     file = folder / "adapter_config.json"
     try:
         base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
-    except (ValueError, KeyError, TypeError):  # loading it will say what is wrong
+    except (ValueError, KeyError, TypeError):  # loading reports what is wrong
         return
     if isinstance(base, str) and Path(base).is_absolute() and not Path(base).is_dir():
-        found = f"its adapter needs the model {base}, which is not there"
-        advice = "Put it back, or write its new place into"
+        found = f"its adapter needs the model {base}, which does not exist"
+        advice = "Restore it, or write its new path into"
         if Path(base).parent == cache_folder():
-            advice = "Make it again by: multigrain explain FILE.gguf x. Or write its new place into"
+            advice = "Create it again with: multigrain explain FILE.gguf x. Or write its new path into"
         raise RunError(f"{folder}: {found}. {advice} {file} (base_model_name_or_path).")

@@ -1,6 +1,6 @@
-"""Integrity of a loaded model: is it what its files hold?
+"""Check that a loaded model matches its files.
 
-The libraries draw weights that they miss at random, and at most warn of it.
+The libraries initialize missing weights at random, and at most warn about it.
 """
 
 import re
@@ -16,9 +16,9 @@ from multigrain.model.adapter import has_adapter
 
 
 def integrity_fault(folder: Path, model: SentenceTransformer) -> str | None:
-    """Say what in a loaded model is not as in its files; None if all is."""
+    """Describe the first mismatch between a loaded model and its files; return None if there is none."""
     if absent := missing_weights(folder, model):
-        return f"{len(absent)} of the model's weights are not in its files, such as {absent[0]}"
+        return f"{len(absent)} of the model's weights are missing from its files, such as {absent[0]}"
     if unexpected := _unexpected_layers(folder, model):
         found = f"{len(unexpected)} weights in its files have no place in the model, such as {unexpected[0]}"
         return f"{found}; see config.json"
@@ -26,10 +26,10 @@ def integrity_fault(folder: Path, model: SentenceTransformer) -> str | None:
 
 
 def missing_weights(folder: Path, model: nn.Sequential) -> list[str]:
-    """List the model's weights that the folder does not hold; none where it holds no safetensors at all.
+    """List the model's weights that are missing from the folder; none if it has no safetensors files.
 
-    A file's names may have one or two modules more in front than the model's, or fewer. A pooler is of no use here, and
-    often not saved.
+    Names in a file may have one or two leading modules more or fewer than the model's. A pooler is not used, and often
+    not saved.
     """
     saved = _saved(folder)
     if not saved:
@@ -39,13 +39,13 @@ def missing_weights(folder: Path, model: nn.Sequential) -> list[str]:
 
 
 def randomly_initialized(folder: Path, model: nn.Sequential) -> list[str]:
-    """List the weights of a model just loaded that its files do not hold, so that they begin at random.
+    """List a newly loaded model's weights that its files lack, and which are therefore random.
 
-    Where names differ, transformers is asked: it translates those of older releases.
+    If names differ, transformers decides, because it translates names of older releases.
 
     Args:
-        folder: of its transformer.
-        model: as it was loaded.
+        folder: the folder of the model's transformer.
+        model: the newly loaded model.
     """
     backbone = getattr(model[0], "model", None)
     if not isinstance(backbone, PreTrainedModel):
@@ -58,7 +58,7 @@ def randomly_initialized(folder: Path, model: nn.Sequential) -> list[str]:
 
 
 def _unexpected_layers(folder: Path, model: SentenceTransformer) -> list[str]:
-    """List weights of layers beyond the last of the model. Other names are of heads, which it may well leave out."""
+    """List weights of layers beyond the model's last one. Other unknown names are heads, which a model may lack."""
     names = set(_names(model))
     known = {ending for name in names for ending in _endings(name)}
     kinds = {re.sub(r"\d+", "#", ending) for ending in known}
@@ -79,9 +79,10 @@ def _length_fault(model: SentenceTransformer) -> str | None:
 
 
 def position_limit(model: nn.Sequential) -> int | None:
-    """Return the tokens that the model has positions for; None where it has no table of positions.
+    """Return the number of tokens that the model has positions for; None if it has no table of positions.
 
-    RoBERTa and its kin begin to count behind their padding token (positions 0 and 1 are no text's), BART behind 2.
+    RoBERTa and similar models start counting after their padding token (text never uses positions 0 and 1); BART has
+    an offset of 2.
     """
     backbone = getattr(model[0], "model", None)
     if not isinstance(backbone, nn.Module):
@@ -108,7 +109,7 @@ def _saved(folder: Path) -> set[str]:
 
 
 def _names(model: nn.Sequential) -> list[str]:
-    """List the weights of a model by name; of an adapter only those that it adds: the others are its base's."""
+    """List a model's weights by name; for an adapter, only those it adds to its base."""
     backbone: Any = getattr(model[0], "model", None)
     if not isinstance(backbone, nn.Module):
         return []

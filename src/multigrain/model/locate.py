@@ -1,4 +1,4 @@
-"""Locate a model: the folder, file or hub name that a setting means, and whether there is one. No torch."""
+"""Locate a model: find the folder, file or hub name that a setting means, and check that it exists. No torch."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +16,7 @@ def find_base(name: str, key: str) -> str:
 
     Raises:
         RunError: the embedded model is not installed.
-        ConfigError: the folder holds no model.
+        ConfigError: the file or folder does not exist, or the folder holds no model.
     """
     if name == EMBEDDED:
         return embedded_encoder()
@@ -28,17 +28,17 @@ def find_base(name: str, key: str) -> str:
             raise ConfigError(key, [f"{name}: no such file{_suggestion(name)}"])
         return name
     if folder.is_file():
-        raise ConfigError(key, [f"{name} is a file; wanted its folder, {folder.parent}, or another of: {WANTED}"])
+        raise ConfigError(key, [f"{name} is a file; wanted its folder ({folder.parent}), or {WANTED}"])
     is_path_like = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if is_path_like and not folder.is_dir():
         raise ConfigError(key, [f"{name}: no such folder{_suggestion(name)}; wanted {WANTED}"])
     if folder.is_dir() and not any((folder / file).is_file() for file in ("config.json", "modules.json")):
-        raise ConfigError(key, [f"{name} is no model: it holds neither modules.json nor config.json"])
+        raise ConfigError(key, [f"{name} is not a model: it has neither modules.json nor config.json"])
     return name
 
 
 def require_model(name: str, key: str) -> None:
-    """Check that there is such a model, on this disk or on the hub, before anything is paid for.
+    """Check that a model exists, on this disk or on the hub, before a run spends money.
 
     Raises:
         RunError, ConfigError: as `find_base` and `fetch_settings`.
@@ -53,7 +53,7 @@ def require_model(name: str, key: str) -> None:
 
 
 def _suggestion(name: str) -> str:
-    """Suggest the model that a misspelt name may mean: one of ours, or one beside where it was looked for."""
+    """Suggest a model that a misspelt name may mean: an embedded one, or a neighbour of the given path."""
     path = Path(name)
     beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if path.name]
     beside = [other for other in beside if Path(other) != path]
@@ -62,7 +62,7 @@ def _suggestion(name: str) -> str:
 
 
 def embedded_encoder() -> str:
-    """Return the folder of all-MiniLM-L6-v2 in its package, which is not imported.
+    """Return the folder of all-MiniLM-L6-v2 in its package, without importing the package.
 
     Raises:
         RunError: the package is not installed.

@@ -1,8 +1,8 @@
-"""Settings of a saved model as sentence-transformers 5 and transformers 4 write them; 6 and 5 read them as well.
+"""Write a saved model's settings as sentence-transformers 5 and transformers 4 do; releases 6 and 5 read them too.
 
-Older releases, and servers that read the files by themselves (TEI, vLLM), know neither the places to which modules
-moved in sentence-transformers 6, nor its compact settings of a pooling. Nothing is lost: a folder whose settings cannot
-be said in the older form keeps the new one.
+Older releases, and servers with their own readers (TEI, vLLM), know neither the new module paths of
+sentence-transformers 6 nor its compact pooling settings. Nothing is lost: if the older format cannot express a folder's
+settings, the folder keeps the new format.
 """
 
 import json
@@ -13,26 +13,26 @@ from multigrain.files import write_json
 from multigrain.model.saved_settings import LEGACY_MODES, class_of, modules_of, settings_of
 
 OLDEST = "5.1"
-"""The first release of sentence-transformers that loads a model with its own modules alone."""
+"""First release of sentence-transformers that loads a model with standard modules only."""
 OLDEST_ANCHOR = "6.2"
-"""The first release of sentence-transformers that loads anchor pooling, and whatever else brings our code."""
+"""First release of sentence-transformers that loads anchor pooling and other models with multigrain's code."""
 PLACE = "sentence_transformers.models"
 NAMES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
-"""Modules that sentence-transformers 5 has there."""
+"""Modules that sentence-transformers 5 has in `PLACE`."""
 NEW_DEFAULTS: dict[str, Any] = {
     "transformer_task": "feature-extraction",
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
-"""Settings of a transformer that older releases do not know, and what they do all the same."""
+"""Transformer settings that older releases do not know, with the values that match their behaviour."""
 
 
 def write_legacy_settings(folder: Path, max_tokens: int | None) -> None:
-    """Rewrite the settings of a saved model where all of its modules are those of sentence-transformers.
+    """Rewrite the settings of a saved model, if all of its modules come from sentence-transformers.
 
     Args:
-        folder: the model's.
-        max_tokens: tokens of a text that it reads at most.
+        folder: the model's folder.
+        max_tokens: the largest number of tokens that the model reads.
     """
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kinds = [class_of(module) for module in modules]
@@ -57,7 +57,7 @@ def least_release(folder: Path) -> str:
 
 
 def _rewrite_transformer(folder: Path, max_tokens: int | None) -> bool:
-    """Rewrite the settings of the transformer; tell whether they can be said in the older form."""
+    """Rewrite the settings of the transformer; return False if the older format cannot express them."""
     path = folder / "sentence_bert_config.json"
     saved = settings_of(folder, path.name)
     settings = {name: value for name, value in saved.items() if NEW_DEFAULTS.get(name) != value}
@@ -74,7 +74,7 @@ def _rewrite(path: Path, kind: str) -> None:
         modes = [modes] if isinstance(modes, str) else modes
         flags = {name: mode in modes for name, mode in LEGACY_MODES.items()}
         size, with_prompt = settings["embedding_dimension"], settings["include_prompt"]
-        # Some readers take the first setting that is true for the pooling.
+        # Some readers use the first flag that is true as the pooling mode.
         write_json(path, {"word_embedding_dimension": size, **flags, "include_prompt": with_prompt})
     elif kind == "Dense":
         for name in ("module_input_name", "module_output_name"):
@@ -84,7 +84,7 @@ def _rewrite(path: Path, kind: str) -> None:
 
 
 def _rewrite_config(path: Path) -> None:
-    """Write the settings of RoPE at the old place too; transformers 4 would take its own default without a word."""
+    """Write the RoPE settings at the old place too; without them, transformers 4 silently uses its default."""
     settings = settings_of(path.parent, path.name)
     rope = settings.get("rope_parameters")
     if not isinstance(rope, dict) or "rope_theta" not in rope or "rope_theta" in settings:
@@ -97,7 +97,7 @@ def _rewrite_config(path: Path) -> None:
 
 
 def _rewrite_tokenizer(path: Path) -> None:
-    """Name the tokenizer class as transformers 4 does, which has another name for it than 5; 5 knows both."""
+    """Name the tokenizer class as transformers 4 does; transformers 5 knows both names."""
     settings = settings_of(path.parent, path.name)
     if settings.get("tokenizer_class") == "TokenizersBackend":
         write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})

@@ -3,13 +3,13 @@
     weight_j  = score_j / sum over k of score_k
     embedding = sum over j of weight_j * H[j]
 
-with score_j how much attention token j receives (`anchor_scores`), H (n, D) the final hidden states of a text of n
-tokens, and embedding (D). No parameters are added. Source: *Negative Matters* (ACL 2025).
+where score_j measures the attention that token j receives (`anchor_scores`), H (n, D) are the final hidden states of a
+text of n tokens, and the embedding has D dimensions. This adds no parameters. Source: *Negative Matters* (ACL 2025).
 
-This file is shipped inside every saved model, beside `anchor_attention.py` and what that imports: it may import nothing
-but torch, transformers, sentence_transformers and those files. The names of the classes are a file format. Both are in
-one file, because sentence-transformers saves the code of a module beside that module's settings, and looks for it
-beside the first module's alone.
+This file is part of every saved model, beside `anchor_attention.py` and the files that it imports. So it may import
+nothing but torch, transformers, sentence_transformers and those files. The class names are part of the file format.
+Both classes are in one file, because sentence-transformers saves the code of a module beside that module's settings,
+but looks for it only beside the first module.
 """
 
 import copy
@@ -31,9 +31,9 @@ from .anchor_scores import AnchorSettings, Form
 
 HOOKS = "transformers.utils.output_capturing"
 SAMPLED = 64
-"""Numbers of each weight by which a base is told from others."""
+"""Approximate number of values sampled from each weight to identify a base."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-"""Features that a model is called with."""
+"""Features passed to the model."""
 
 
 def _require_bool(**settings: Any) -> None:
@@ -43,23 +43,24 @@ def _require_bool(**settings: Any) -> None:
 
 
 class AnchorTransformer(Transformer):
-    """A Transformer of sentence-transformers that also hands on the anchor scores of some attention layers.
+    """A sentence-transformers Transformer that also returns the anchor scores of some attention layers.
 
-    Writes `token_embeddings` (B, n, D) and, once a pooling has asked for them by `hand_on_scores`, `anchor_scores`
-    (B, n) into the features; both come from the same pass.
+    It writes `token_embeddings` (B, n, D) into the features and, if a pooling has called `hand_on_scores`,
+    `anchor_scores` (B, n). Both come from the same forward pass.
 
-    A folder with an adapter alone has no configuration of the model, so this module keeps what else would be forgotten.
+    A folder that holds only an adapter has no model configuration, so this module saves the settings that would be
+    lost.
 
     Args:
         model_name_or_path: a folder or hub name, of a model or of an adapter.
-        bidirectional: whether a decoder's tokens see those after them too; a number: in so many of its last layers.
-        quantize: "4bit" for the weights of a model whose adapter was trained on such (QLoRA).
-        base_digest: what an adapter's base must have as `digest_of_base`.
-        model_kwargs: as sentence-transformers' Transformer takes it; a `quantization_config` in it wins.
-        kwargs: as sentence-transformers' Transformer takes them.
+        bidirectional: whether a decoder's tokens also see later tokens; a number applies this to that many last layers.
+        quantize: "4bit" to load the weights in 4 bits, for an adapter trained on such weights (QLoRA).
+        base_digest: the required `digest_of_base` of an adapter's base.
+        model_kwargs: as in the Transformer of sentence-transformers; a `quantization_config` in it takes precedence.
+        kwargs: as in the Transformer of sentence-transformers.
 
     Raises:
-        ValueError: a setting is none that there is, or the adapter was made for another base.
+        ValueError: a setting is invalid, or the adapter was made for another base.
     """
 
     config_keys = [*Transformer.config_keys, "bidirectional", "quantize", "base_digest"]
@@ -83,13 +84,13 @@ class AnchorTransformer(Transformer):
             options.setdefault("quantization_config", BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"))
         super().__init__(model_name_or_path, model_kwargs=options, **kwargs)
         for module in self.model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would pack weights, and lose the gradient
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would pack weights, without a gradient
                 module.support_avx512bf16_for_cpu = False
         load_magnitudes(self.model, model_name_or_path)
         self.bidirectional, self.quantize, self.base_digest = bidirectional, quantize, base_digest
         if base_digest and not _is_base(self.model, base_digest):
             base = self.model.name_or_path
-            raise ValueError(f"its adapter was made for another base than {base}: put back the one it was trained on")
+            raise ValueError(f"its adapter was trained on another base than {base}: restore that base")
         if bidirectional is True:
             self.model.config.is_causal = False
         elif bidirectional:
@@ -98,11 +99,11 @@ class AnchorTransformer(Transformer):
         self._places: tuple[int, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the hooks that transformers puts into a model that gives attentions: they cannot be pickled."""
+        """Leave out the hooks with which transformers captures attentions, because they cannot be pickled."""
         return self.__dict__ | {"_modules": {name: _without_hooks(module) for name, module in self._modules.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Tell transformers of the model again: in another process it would not ask the layers for attentions."""
+        """Register the model with transformers again, so that another process captures attentions too."""
         from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -111,16 +112,16 @@ class AnchorTransformer(Transformer):
                 _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
     def hand_on_scores(self, settings: AnchorSettings) -> None:
-        """Write anchor scores too from now on.
+        """Write anchor scores too, from now on.
 
         Raises:
-            ValueError: the model has no attention that could be seen, or no such layers.
+            ValueError: the model's attention is not accessible, or it lacks a layer.
         """
         self._places = mark_anchor_layers(self.model, settings)
         self._anchor = settings
 
     def _get_prompt_length(self, prompt: str, **kwargs: Any) -> int:  # noqa: ARG002 (not needed)
-        """Count a prompt's tokens, which a pooling may leave out; sentence-transformers counts a last space too."""
+        """Count a prompt's tokens, which a pooling may leave out. sentence-transformers also counts a final space."""
         if (prompt,) not in self._prompt_length_mapping:
             self._prompt_length_mapping[prompt,] = prompt_tokens(self, prompt)
         return int(self._prompt_length_mapping[prompt,])
@@ -133,21 +134,21 @@ class AnchorTransformer(Transformer):
             kwargs: passed on to the model.
 
         Returns:
-            The features with `token_embeddings` (B, n, D), and `anchor_scores` (B, n) if a pooling wants them.
+            The features with `token_embeddings` (B, n, D), and `anchor_scores` (B, n) if a pooling needs them.
 
         Raises:
-            ValueError: anchor scores are wanted, but the input is flattened, or the model gives none, because its
-                attention was changed after it was loaded.
+            ValueError: anchor scores are needed, but the input is flattened, or the attention implementation was
+                changed after loading.
         """
         if self._anchor and "attention_mask" not in features:
             raise ValueError(
-                "anchor pooling found flattened input; wanted padded input with its attention mask. Leave the "
-                "attention as the model was loaded: on a GPU it takes flash kernels by itself"
+                "anchor pooling found flattened input; wanted padded input with its attention mask. Keep the attention "
+                "implementation that the model was loaded with: on a GPU it uses flash kernels by itself"
             )
         tokens = features["input_ids"]
         if tokens.numel():
             self._run(features, kwargs)
-        else:  # texts of no tokens alone; beside others, they are padding and get zeros too
+        else:  # all texts are empty; among other texts, an empty one gets zeros too
             features["token_embeddings"] = tokens.new_zeros(*tokens.shape, self.get_embedding_dimension()).float()
             features["anchor_scores"] = tokens.new_zeros(tokens.shape).float()
         return features
@@ -161,29 +162,29 @@ class AnchorTransformer(Transformer):
             return
         if not getattr(output, "attentions", None):
             found = self.model.config._attn_implementation
-            raise ValueError(f'the attention was set to "{found}", which gives no anchor scores; load the model anew')
+            raise ValueError(f'the attention was set to "{found}", which gives no anchor scores; reload the model')
         mask = features["attention_mask"]
         features["anchor_scores"] = anchor_scores_of(output.attentions, self._places, mask, self._anchor)
 
 
 def _without_hooks(module: Any) -> Any:
-    """Copy a module, weights shared, without its hooks; the module itself, which may be in use, stays as it is."""
+    """Copy a module without its hooks, sharing weights. The module itself may be in use, so it stays unchanged."""
     clone = copy.copy(module)
     clone._modules = {name: child and _without_hooks(child) for name, child in module._modules.items()}
     hooks = module._forward_hooks.items()
     clone._forward_hooks = OrderedDict((key, hook) for key, hook in hooks if hook.__module__ != HOOKS)
     if hasattr(clone, "_output_capturing_hooks_installed"):
-        clone._output_capturing_hooks_installed = False  # the next call puts them in again
+        clone._output_capturing_hooks_installed = False  # the next call installs them again
     return clone
 
 
 def load_magnitudes(model: Any, path: str) -> None:
-    """Load the magnitudes of a DoRA adapter: transformers saves them, but does not find them again when it loads.
+    """Load the magnitudes of a DoRA adapter, which transformers saves but does not load.
 
     Source: arXiv 2402.09353.
 
     Args:
-        model: with the adapter in it; any other stays as it is.
+        model: the model with the adapter; a model without a DoRA adapter stays unchanged.
         path: the folder or hub name of the adapter.
     """
     adapter = getattr(model, "peft_config", {}).get("default")
@@ -196,10 +197,10 @@ def load_magnitudes(model: Any, path: str) -> None:
 
 
 def digest_of_base(model: PreTrainedModel) -> str:
-    """Identify a base by some numbers of each of its weights, those in 4 bits left out: "dtype:digest"."""
+    """Return an identifier of a base, "dtype:digest", from a sample of each weight except 4-bit ones."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        # A pooler that no file has is drawn anew each time.
+        # A pooler without saved weights is random at every load.
         if "lora_" not in name and "pooler" not in name and weight.is_floating_point():
             sample = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)]
             digest.update(f"{name.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
@@ -208,15 +209,15 @@ def digest_of_base(model: PreTrainedModel) -> str:
 
 
 def _is_base(model: PreTrainedModel, expected: str) -> bool:
-    """Tell whether the model is the base expected; one in float16 is rounded in another way than then, and believed."""
+    """Return whether the model is the expected base. One in float16 is rounded differently, so it is accepted."""
     dtype, digest = digest_of_base(model).split(":")
     return expected.endswith(f":{digest}") or (dtype == "float16" and not expected.startswith("float16:"))
 
 
 def prompt_tokens(transformer: Transformer, prompt: str) -> int:
-    """Count the tokens at the beginning of a text that are the prompt's alone, whatever text follows.
+    """Count the leading tokens that belong to the prompt alone, whatever text follows.
 
-    Many decoders read "Query: " as 3 tokens, but "Query: cat" as "Query", ":" and " cat": the prompt has 2 of these.
+    Many decoders split "Query: " into 3 tokens, but "Query: cat" into "Query", ":" and " cat", so the prompt has 2.
     """
     texts = [transformer.preprocess([prompt + text])["input_ids"][0].tolist() for text in ("", "a", "Z")]
     tokens = 0
@@ -228,24 +229,23 @@ def prompt_tokens(transformer: Transformer, prompt: str) -> int:
 
 
 class AnchorPooling(Pooling):
-    """Weighted mean of the token embeddings, each weighted by the attention it receives.
+    """Pool token embeddings by a weighted mean, with each token weighted by the attention it receives.
 
-    Source: *Negative Matters* (ACL 2025) for the log form on the last layer, which are the defaults; the other
-    settings are additions of multigrain.
+    The defaults, the log form on the last layer, follow *Negative Matters* (ACL 2025). The other settings are additions
+    of multigrain.
 
     Args:
         embedding_dimension: D, the size of the token embeddings.
-        include_prompt: whether the tokens of a prompt take part.
-        form: "log" damps tokens that take most of the attention, "linear" does not.
-        layers: the attention layers that are looked at, counted as in a list (-1 is the last); their scores are
-            averaged.
-        exclude_first: leave the first token out, which takes half of the attention in an untrained causal model.
-        visibility_correction: divide the score of each token by the number of tokens that can see it; without it a
+        include_prompt: whether the tokens of a prompt are pooled.
+        form: "log" damps tokens that receive most of the attention; "linear" does not.
+        layers: indices of the attention layers to use, as in a list (-1 is the last); their scores are averaged.
+        exclude_first: leave out the first token, which receives half of the attention in an untrained causal model.
+        visibility_correction: divide the score of each token by the number of tokens that can see it. Without this, a
             causal mask favours early tokens.
-        detach: let no gradient flow through the weights.
+        detach: stop the gradient through the weights.
 
     Raises:
-        ValueError: there is no such form, no layer, or a setting is not of its type.
+        ValueError: the form is unknown, `layers` is empty, or a setting has the wrong type.
     """
 
     config_keys = [
@@ -287,14 +287,14 @@ class AnchorPooling(Pooling):
         self.detach = detach
 
     def on_model_ready(self, model: BaseModel) -> None:
-        """Ask the transformer before for the scores; sentence-transformers calls this once a model is built or loaded.
+        """Request the scores from the transformer; sentence-transformers calls this after building or loading a model.
 
         Raises:
-            ValueError: the module before is no AnchorTransformer, its model cannot give the scores, or its token
-                embeddings are of another size.
+            ValueError: the module before this one is not an AnchorTransformer, its model cannot give the scores, or
+                its token embeddings have another size.
         """
         transformer: Any = model[0]
-        # Loaded by sentence-transformers alone, the class has another import path.
+        # Not isinstance: if sentence-transformers alone loads the model, the class has another import path.
         if not hasattr(transformer, "hand_on_scores"):
             raise ValueError(f"AnchorPooling needs an AnchorTransformer before it, found {type(transformer).__name__}")
         if (size := transformer.get_embedding_dimension()) != self.embedding_dimension:
@@ -311,7 +311,7 @@ class AnchorPooling(Pooling):
             raise ValueError("AnchorPooling found no anchor scores: the module before it must be an AnchorTransformer")
         hidden: Tensor = features["token_embeddings"]
         weights = self.weights(features)
-        with torch.autocast(hidden.device.type, enabled=False):  # it would sum up in half precision
+        with torch.autocast(hidden.device.type, enabled=False):  # it would sum in half precision
             pooled = torch.einsum("bn,bnd->bd", weights, hidden.to(weights.dtype))
         features["sentence_embedding"] = pooled.to(hidden.dtype)
         return features
@@ -320,7 +320,7 @@ class AnchorPooling(Pooling):
         """Compute the share of each token in the embedding.
 
         Args:
-            features: `anchor_scores` (B, n) and `attention_mask` (B, n), and `prompt_length` where there is a prompt.
+            features: `anchor_scores` (B, n) and `attention_mask` (B, n), and `prompt_length` if there is a prompt.
 
         Returns:
             (B, n); each row sums to 1, or to 0 for a text without tokens.
@@ -333,9 +333,9 @@ class AnchorPooling(Pooling):
         return weights.detach() if self.detach else weights
 
     def _taking_part(self, features: dict[str, Any]) -> Tensor | None:
-        """Mark the tokens that take part: (B, n), 0 for those left out; None where all do (padding scores 0 anyway).
+        """Mark the tokens to pool, (B, n), 0 for tokens left out; None if all are pooled (padding scores 0 anyway).
 
-        The mask in the features stays as it is: losses that embed twice (GradCache) need it unchanged.
+        The mask in the features stays unchanged, because losses that embed twice (GradCache) need it.
         """
         mask: Tensor = features["attention_mask"]
         taking_part = mask
@@ -344,7 +344,7 @@ class AnchorPooling(Pooling):
             tokens = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
             taking_part = self._exclude_prompt_from_mask(mask, tokens)
         if self.exclude_first:
-            # Counted from the first token that is not padding; a text of one token keeps it.
+            # The first token that is not padding; a text of one token keeps it.
             is_first = (mask.cumsum(1) == 1) & (mask.sum(1, keepdim=True) > 1)
             taking_part = taking_part * ~is_first
         return None if taking_part is mask else taking_part

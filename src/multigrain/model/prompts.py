@@ -1,4 +1,4 @@
-"""Prompts that a model brings, and those of the model that is trained from it. No torch."""
+"""Prompts of a base model, and of the model trained from it. No torch."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from multigrain.model.saved_settings import SENTENCE_TRANSFORMERS_FILE
 
 
 def prompts_of(name: str) -> dict[str, str] | None:
-    """Read the prompts that a model brings, by name, without loading it; None where they cannot be known before.
+    """Read a model's prompts, by name, without loading it; return None if loading is needed to know them.
 
     Raises:
         RunError: the embedded encoder is not installed.
@@ -26,16 +26,16 @@ def prompts_of(name: str) -> dict[str, str] | None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {key: prompt for key, prompt in (settings.get("prompts") or {}).items() if prompt}
-    except (OSError, ValueError, AttributeError):  # loading the model will say what is wrong
+    except (OSError, ValueError, AttributeError):  # loading the model reports it
         return None
 
 
 def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the prompts of the model that is built, by name: an instruction takes the place of all that the base has.
+    """Return the prompts of the model to train, by name; an instruction replaces all prompts of the base.
 
     Args:
-        section: the model that is asked for.
-        base: the prompts of its base.
+        section: the model settings.
+        base: the prompts of the base.
     """
     if section.instruction is None:
         prompts = with_prompts(base, section.query_prompt, section.document_prompt)
@@ -45,7 +45,7 @@ def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> d
 
 
 def _is_settled(folder: Path) -> bool:
-    """Tell whether it is settled that there is a file of prompts, or none: the hub's cache is filled bit by bit."""
+    """Return whether the folder shows if there are prompts; the hub's cache may not have fetched their file yet."""
     if folder.parent.name != "snapshots":
         return True
     absent = folder.parent.with_name(".no_exist") / folder.name / SENTENCE_TRANSFORMERS_FILE

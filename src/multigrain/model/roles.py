@@ -1,4 +1,4 @@
-"""The types that encoders and their users share, and which prompt a text is encoded with. No torch."""
+"""Types shared by encoders and their callers, and the choice of the prompt for a role. No torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -10,19 +10,19 @@ Vectors = NDArray[np.float32]
 """Vectors of texts: (number of texts, dimension)."""
 
 Role = Literal["query", "document"]
-"""What a text is encoded as: many models put a prompt before queries, some another one before documents."""
+"""The role of a text: many models put a prompt before queries, and some put another one before documents."""
 
 Embed = Callable[[Sequence[str], Role], Vectors]
-"""Texts in one role to vectors of length 1, so that a dot product is a cosine."""
+"""Maps texts in one role to vectors of length 1, so a dot product is a cosine."""
 
 ROLES: tuple[Role, ...] = ("query", "document")
 PROMPT_NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""The names under which models keep the prompt of a role. In sentence-transformers, `encode_document` means
-the same three, but every model is given an empty "document", so the others are never reached."""
+"""The names under which models store the prompt of a role. `encode_document` of sentence-transformers tries the
+same three, but gives every model an empty "document" prompt, so it never reaches the others."""
 
 
 def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
-    """Return the prompt that a model with these prompts puts before a text in this role; empty where it has none.
+    """Return the prompt for a role among a model's prompts; empty if it has none.
 
     >>> prompt_for("document", {"query": "query: ", "document": "", "passage": "passage: "})
     'passage: '
@@ -31,7 +31,7 @@ def prompt_for(role: Role, prompts: Mapping[str, str | None]) -> str:
 
 
 def with_prompts(prompts: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
-    """Return the prompts of a model, with those in place of its own that are not None.
+    """Return the prompts of a model, with the given ones that are not None in place of its own.
 
     >>> with_prompts({"query": "q: ", "passage": "p: "}, None, "")
     {'query': 'q: ', 'document': ''}

@@ -1,6 +1,6 @@
 """Settings of a saved model, read from its JSON files without loading it. No torch.
 
-What cannot be read counts as absent here: loading the model will say what is wrong with it.
+Unreadable files count as absent here; loading the model reports what is wrong with them.
 """
 
 import json
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
-"""Where a model keeps its prompts, among other things."""
+"""The file with a model's prompts, among other settings."""
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-"""Names that architectures have for the number of their layers."""
+"""Names that architectures use for the number of layers."""
 HIDDEN_SIZES = ("hidden_size", "n_embd", "dim", "d_model")
-"""Names that architectures have for the length of their vectors."""
+"""Names that architectures use for the length of their vectors."""
 SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-"""Where the transformer of sentence-transformers keeps its own settings."""
+"""Files with the settings of the sentence-transformers Transformer module."""
 PADDING_OFFSET = (
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod"),
     *("mpnet", "longformer", "luke", "esm", "markuplm", "lilt"),
 )
-"""Architectures that count the positions of tokens from the one behind their padding token."""
+"""Architectures that number positions from the one after their padding token."""
 ABSOLUTE = ("bert", "distilbert", "electra", "albert", "mobilebert", "convbert", "ernie", "nystromformer")
-"""Others that have a table of positions, beyond which a text cannot go whatever length the model was saved with."""
+"""Other architectures with a table of positions, which limits texts whatever length the model was saved with."""
 LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -34,13 +34,13 @@ LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""What sentence-transformers before 6 wrote of a pooling, and what it is called since."""
+"""Pooling settings of sentence-transformers before 6, and the mode that each means since."""
 MODES = {"cls": "cls", "mean": "mean", "weightedmean": "weighted", "lasttoken": "last"}
-"""Poolings of sentence-transformers that `model.pooling` offers, and their names there."""
+"""Pooling modes of sentence-transformers that `model.pooling` offers, and their names there."""
 
 
 def modules_of(folder: Path) -> list[dict[str, str]]:
-    """List the modules in `modules.json`, each with its type and its path; none where there is no good list."""
+    """List the modules in `modules.json`, each with its type and path; none if the file is missing or damaged."""
     try:
         listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         return [{"type": str(module["type"]), "path": str(module.get("path") or "")} for module in listed]
@@ -58,14 +58,14 @@ def class_of(module: dict[str, str]) -> str:
 
 
 def settings_of(folder: Path | None, *names: str) -> dict[str, Any]:
-    """Read the first of these JSON files that is there; give nothing if none is, or it is damaged."""
+    """Read the first of these JSON files that exists; return {} if none does, or it is damaged."""
     if folder is None:
         return {}
     return next((read_settings(folder / name) for name in names if (folder / name).is_file()), {})
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a JSON file of settings; give nothing if it is damaged, or holds no object."""
+    """Read a JSON file of settings; return {} if it is damaged, or not an object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -74,12 +74,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def first_number(config: dict[str, Any], names: Sequence[str]) -> int | None:
-    """Return the first whole number that a configuration has under one of these names."""
+    """Return the first integer that a configuration has under one of these names; None if there is none."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
 def transformer_of(folder: Path) -> Path:
-    """Return the folder of a model's transformer: older models have each module in a folder of its own."""
+    """Return the folder of a model's transformer; older models have each module in its own folder."""
     return folder / next((module["path"] for module in modules_of(folder)), "")
 
 
@@ -90,18 +90,18 @@ def dense_settings(folder: Path) -> list[dict[str, Any]]:
 
 
 def vector_length(folder: Path, config: dict[str, Any]) -> int | None:
-    """Return the length of a model's vectors before they are cut; None where its files do not say it.
+    """Return the length of a model's vectors before truncation; None if its files do not say it.
 
     Args:
-        folder: the model's.
-        config: of its transformer.
+        folder: the model's folder.
+        config: the configuration of its transformer.
     """
     last = next((settings.get("out_features") for settings in reversed(dense_settings(folder))), None)
     return last if isinstance(last, int) else first_number(config, HIDDEN_SIZES)
 
 
 def own_pooling(folder: Path) -> str | None:
-    """Name the pooling of a saved model, as `model.pooling` does where it offers it; None where nothing says it."""
+    """Return the pooling of a saved model, named as in `model.pooling` if possible; None if its files do not say it."""
     place = next((module["path"] for module in modules_of(folder) if class_of(module) == "Pooling"), None)
     if place is None:
         return None
@@ -113,9 +113,9 @@ def own_pooling(folder: Path) -> str | None:
 
 
 def token_limit(inner: Path) -> int | None:
-    """Return the tokens of a text that a model reads at most: the length it was saved with, within its positions.
+    """Return the largest number of tokens that a model reads: its saved length, limited by its positions.
 
-    This is what loading will find.
+    Loading the model gives the same length.
 
     Args:
         inner: the folder of its transformer.

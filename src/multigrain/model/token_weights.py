@@ -1,4 +1,4 @@
-"""Shares of the tokens of a text in its embedding."""
+"""Compute the share of each token of a text in its embedding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "prompt", "special"]
 MIN_TOKENS = 8
-"""The least number that `model.max_tokens` may be."""
+"""The smallest allowed `model.max_tokens`."""
 
 
 @dataclass(frozen=True)
 class TokenWeight:
-    """A token, where it stands in the text, and its share in the embedding.
+    """A token, its place in the text, and its share in the embedding.
 
     Args:
-        token: as the tokenizer's vocabulary has it.
-        start: of the characters that it stands for, in the prompt and text together; `end` is the first after them.
-        end: equal to `start` for special tokens.
-        weight: all weights of a text sum to 1.
-        kind: special tokens are those that the tokenizer adds.
+        token: the token, as written in the tokenizer's vocabulary.
+        start: index of its first character in the prompt followed by the text.
+        end: index after its last character; equal to `start` for special tokens.
+        weight: its share; the weights of a text sum to 1.
+        kind: whether it belongs to the text or the prompt, or is a special token added by the tokenizer.
     """
 
     token: str
@@ -46,9 +46,9 @@ class Explanation:
     """The tokens of a text with their weights.
 
     Args:
-        given: the prompt of the role, and the text.
-        tokens: in their order; those of a text that is too long are fewer than the text.
-        is_own: False where the model pools otherwise, and the weights are those that anchor pooling would give.
+        given: the prompt of the role, followed by the text.
+        tokens: the tokens in order; a text that is too long is truncated.
+        is_own: whether the model itself uses anchor pooling; if not, the weights show what anchor pooling would give.
     """
 
     given: str
@@ -57,22 +57,22 @@ class Explanation:
 
     @property
     def unread(self) -> str:
-        """The end of the text, which the model cut off."""
+        """The end of the text that the model does not read."""
         return self.given[max((token.end for token in self.tokens), default=0) :].strip()
 
 
 def explain(name: str | Path, text: str, role: Role = "document") -> Explanation:
-    """Run one text through a model.
+    """Run one text through a model, and return the weights of its tokens.
 
     Args:
-        name: a saved model's folder, that of a run, or whatever `model.base` may be.
-        text: what to read.
-        role: whether the model's prompt for queries or that for documents goes before it.
+        name: the folder of a saved model or of a run, or any value of `model.base`.
+        text: the text.
+        role: selects the model's query or document prompt.
 
     Raises:
-        ConfigError: there is no such model, or it shows no attention.
-        RunError: the files of the model are incomplete, the text has no tokens, or nobody can tell where in the text
-            they stand.
+        ConfigError: the model does not exist, or its attention is not accessible.
+        RunError: the model's files are incomplete, the text has no tokens, or the place of the tokens in the text is
+            unknown.
     """
     base = str(model_folder_of(name)) if Path(as_path(name, "a model")).is_dir() else str(name)
     model = load_model(base) if Path(base, "modules.json").is_file() else load_base(base, key="MODEL")
@@ -92,13 +92,13 @@ def _tokens(model: "SentenceTransformer", text: str, prompt: str) -> list[TokenW
         weights = pooling.weights(model[0](features))[0].tolist()
     tokenizer: Any = model.tokenizer
     if not tokenizer.is_fast:
-        raise RunError("MODEL: its tokenizer is not a fast one, which alone tells where a token stands in the text.")
+        raise RunError("MODEL: its tokenizer is not a fast one; only a fast one shows which characters a token covers.")
     read = tokenizer(prompt + text, truncation=True, max_length=model.max_seq_length, return_offsets_mapping=True)
     names = tokenizer.convert_ids_to_tokens(read["input_ids"])
     if not names:
-        raise RunError(f"TEXT: there are no tokens in {text!r}; give some words.")
+        raise RunError(f"TEXT: {text!r} has no tokens; give some words.")
     if read["input_ids"] != features["input_ids"][0].tolist():
-        raise RunError("MODEL: it puts texts into a template of its own, so nobody can tell where tokens stand.")
+        raise RunError("MODEL: it puts texts into its own template, so the place of a token in the text is unknown.")
     return [
         TokenWeight(token, start, end, weight, _kind(start, end, len(prompt)))
         for token, (start, end), weight in zip(names, read["offset_mapping"], weights, strict=True)

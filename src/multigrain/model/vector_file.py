@@ -1,4 +1,4 @@
-"""A file of vectors, found by the texts they belong to, that grows and never holds more in memory than is asked for."""
+"""An append-only file of vectors, looked up by text, that loads only the requested vectors into memory."""
 
 import errno
 import fcntl
@@ -22,36 +22,36 @@ from multigrain.model.roles import Vectors
 
 KEY_BYTES = 16
 DTYPE = "float16"
-"""Of the vectors in the file: its rounding moves a cosine by 1e-5, and bfloat16's by more."""
+"""Type of the vectors in the file. Its rounding changes a cosine by 1e-5; bfloat16 would change it by more."""
 READ_AT_ONCE = 1 << 22
-"""Bytes of records that are read at once when a file is opened."""
+"""Bytes of records read at once when a file is opened."""
 ROW_BITS = np.uint64(32)
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors by which a system says that a file may not be written."""
+"""Error numbers that mean a file may not be written."""
 
 
 def key_of(text: str, prompt: str = "") -> bytes:
-    """Return the 16 bytes by which the vector of a text, encoded with a prompt, is found."""
+    """Return the 16-byte key of the vector of a text that is encoded with a prompt."""
     digest = hashlib.blake2b(text.encode(), digest_size=KEY_BYTES)
     if prompt:
-        digest.update(b"\xff" + prompt.encode())  # a byte that UTF-8 has not
+        digest.update(b"\xff" + prompt.encode())  # a byte that never occurs in UTF-8
     return digest.digest()
 
 
 class VectorFile:
-    """Vectors of one model, by key.
+    """A file of one model's vectors, by key.
 
-    A line of JSON says which model, dimension d and dtype; then come records of 16 bytes of key and d float16, so no
-    number may be above 65,504. They are only ever appended, so a kill -9 costs at most the record that was being
-    written, which the next append writes over. In memory are 8 bytes for each record, and of the vectors those that
-    one call of `read` asks for.
+    The file starts with a line of JSON that names the model, the dimension d and the dtype. Records follow: a 16-byte
+    key and d float16 numbers, so no number may exceed 65,504. Records are only appended: a kill -9 loses at most an
+    incomplete record, which the next append overwrites. Memory holds 8 bytes per record, and the vectors requested by
+    one call of `read`.
 
-    A file of another model or dtype, or a damaged one, counts as absent, and is replaced with the first append. Where
-    the folder may be read but not written, what is appended goes to a temporary copy.
+    A file of another model or dtype, or a damaged one, counts as absent, and the first append replaces it. If the
+    folder is read-only, appended records go to a temporary copy.
 
     Args:
-        path: the file; its folder is made when needed.
-        model_id: whatever tells this model from others.
+        path: the file; its folder is created when needed.
+        model_id: an identifier of the model.
     """
 
     def __init__(self, path: Path, model_id: str) -> None:
@@ -64,16 +64,16 @@ class VectorFile:
             self._open(path)
 
     def rows_of(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
-        """Return the row of each key, (number of keys,), for `read`; -1 where it is not in the file."""
+        """Return the row of each key, (number of keys,), for `read`; -1 for keys not in the file."""
         if self._file is None:
             return np.full(len(keys), -1, dtype=np.int64)
         return self._index.rows_of(_numbers(keys), self._records()["key"])
 
     def read(self, rows: NDArray[np.int64]) -> Vectors:
-        """Return (number of rows, dimension) vectors, in the order of the rows.
+        """Return the vectors of the rows, (number of rows, dimension), in order.
 
         Raises:
-            KeyError: a row is -1: its key is not in the file.
+            KeyError: a row is -1, so its key is not in the file.
         """
         if not len(rows):
             return np.empty((0, 0), dtype=np.float32)
@@ -100,10 +100,10 @@ class VectorFile:
         self._index.add(_words(records["key"], first))
 
     def _open(self, path: Path) -> None:
-        """Take over the file at the path, if it is this model's.
+        """Open the file at the path, if it belongs to this model.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: it is not.
+            OSError, ValueError, KeyError, TypeError: the file is absent, damaged, or of another model.
         """
         file: IO[bytes]
         try:
@@ -121,7 +121,7 @@ class VectorFile:
         self._index.add(self._all_words())
 
     def _all_words(self) -> NDArray[np.uint64]:
-        """Return the words of all complete records; the vectors are read past, not mapped, so they take no memory."""
+        """Return the words of all complete records; vectors are read in passing, not mapped, so they take no memory."""
         assert self._file is not None
         self._file.seek(self._header)
         buffer = np.empty(1 + READ_AT_ONCE // self._record.itemsize, self._record)
@@ -133,7 +133,7 @@ class VectorFile:
         return words
 
     def _records(self) -> NDArray[Any]:
-        """Return all complete records, mapped for as long as the array is held: then its pages are given back."""
+        """Return all complete records, memory-mapped; the pages are freed with the array."""
         assert self._file is not None
         count = self._count()
         if not count:
@@ -147,7 +147,7 @@ class VectorFile:
         return (os.fstat(self._file.fileno()).st_size - self._header) // self._record.itemsize
 
     def _writable(self, dimension: int) -> np.dtype[Any]:
-        """Make sure that there is a file to append to; return the type of its records."""
+        """Make sure that there is a writable file; return the type of its records."""
         header = json.dumps({"model": self._model_id, "dimension": dimension, "dtype": DTYPE}).encode() + b"\n"
         try:
             if self._file is None:
@@ -164,28 +164,28 @@ class VectorFile:
 
 
 class _Index:
-    """The rows of keys, found by the first half of a key's first number, and then by the whole key.
+    """An index from keys to rows: a lookup compares the upper half of a key's first number, then the whole key.
 
-    A word of 64 bits holds that half above the number of the row. Words lie in sorted runs, each at least twice as
-    long as the next, so that to add n words a few at a time costs n log n; of equal keys the oldest row is found.
+    A 64-bit word combines that half with the number of the row. Words are in sorted runs, each at least twice as long
+    as the next, so adding n words a few at a time costs n log n. For equal keys, the oldest row is found.
     """
 
     def __init__(self) -> None:
         self._runs: list[NDArray[np.uint64]] = []
 
     def add(self, words: NDArray[np.uint64]) -> None:
-        """Add words, which are sorted in place."""
+        """Add words; this sorts the given array in place."""
         if not len(words):
             return
         words.sort()
         self._runs.append(words)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             both = np.concatenate([self._runs.pop(-2), self._runs.pop()])
-            both.sort(kind="stable")  # two sorted runs are merged
+            both.sort(kind="stable")  # a stable sort merges two sorted runs
             self._runs.append(both)
 
     def rows_of(self, keys: NDArray[np.uint64], stored: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the rows, (n,), in which the stored keys, (records, 2), are these, (n, 2); -1 where none is."""
+        """Return the rows (n,) of the keys (n, 2) among the stored keys (records, 2); -1 for absent keys."""
         rows = np.full(len(keys), -1, dtype=np.int64)
         halves = keys[:, 0] >> ROW_BITS
         for run in self._runs:
@@ -208,7 +208,7 @@ def _numbers(keys: Sequence[bytes]) -> NDArray[np.uint64]:
 
 
 def _words(keys: NDArray[np.uint64], first: int) -> NDArray[np.uint64]:
-    """Return the words of keys, (n, 2), whose rows begin with this one."""
+    """Return the words of keys (n, 2) in consecutive rows, starting with `first`."""
     rows = np.arange(first, first + len(keys), dtype=np.uint64)
     return (keys[:, 0] >> ROW_BITS << ROW_BITS) | rows
 
@@ -230,7 +230,7 @@ def _temporary_copy(file: IO[bytes] | None, header: bytes) -> IO[bytes]:
 
 @contextmanager
 def _locked(file: IO[bytes] | None) -> Iterator[IO[bytes]]:
-    """Hold the file alone: two processes may append to one file (a search beside a run)."""
+    """Lock the file, because two processes may append to it (a search during a run)."""
     assert file is not None
     fcntl.flock(file, fcntl.LOCK_EX)
     try:

@@ -1,1 +1,1 @@
-"""Coarse-to-fine training on graded tuples."""
+"""Train an embedding model on graded tuples, along a curriculum."""

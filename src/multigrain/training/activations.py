@@ -1,4 +1,4 @@
-"""Memory for activations: which micro-batches keep their graph, and which are encoded twice (GradCache)."""
+"""Memory for activations: decide which micro-batches keep their graph, and which are encoded twice (GradCache)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from multigrain.training.unique_texts import Features
 
 
 class ActivationBudget:
-    """The room for activations in one step.
+    """The memory budget for activations in one step.
 
-    What they take is measured, so it holds for any model; on this step's micro-batches alone, so that a resumed
-    training decides alike.
+    The size of activations is measured, so the budget works for any model. Only micro-batches of this step are
+    measured, so a resumed training makes the same decisions.
 
     Args:
-        limit: bytes that may be kept.
+        limit: largest number of bytes to keep.
         counted: addresses of storages that are in memory anyway, such as the weights.
     """
 
@@ -27,13 +27,13 @@ class ActivationBudget:
         self._counted = set(counted)
 
     def has_room_for(self, batch: Features) -> bool:
-        """Return whether there is room to keep the graph of this micro-batch."""
+        """Return whether the graph of this micro-batch fits into the remaining budget."""
         tokens: int = batch["attention_mask"].numel()
         return self._left > self._per_token * tokens
 
     @contextmanager
     def measured(self, batch: Features) -> Iterator[None]:
-        """Count, in the block, what is saved for the backward pass of this micro-batch."""
+        """Count the bytes that the block saves for the backward pass of this micro-batch."""
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -45,17 +45,18 @@ class ActivationBudget:
         before = self._left
         with saved_tensors_hooks(count, lambda tensor: tensor):
             yield
-        self._per_token = (before - self._left) / batch["attention_mask"].numel()  # the next has no longer texts
+        # The texts of the next micro-batch are at most as long.
+        self._per_token = (before - self._left) / batch["attention_mask"].numel()
 
 
 @dataclass(frozen=True)
 class KeptGraphs:
-    """The embeddings, with their graph, of those micro-batches of a group that are kept for the backward pass.
+    """The micro-batches of a group that are kept for the backward pass.
 
     Attributes:
-        memory: the room for them, shared by all groups of a step.
-        is_last: whether the group is the last of the step.
-        graphs: embeddings by the number of the micro-batch.
+        memory: the budget, shared by all groups of a step.
+        is_last: whether the group is the last one of the step.
+        graphs: embeddings with their graph, by the index of the micro-batch.
     """
 
     memory: ActivationBudget

@@ -1,8 +1,8 @@
-"""Batch planning: which tuples stand together in a batch, so that it holds no false negatives.
+"""Batch planning: group tuples into batches without false negatives.
 
 A `TuplePool` shuffles the tuples of one task and deals them out. `NextBatch` decides whether one more tuple can join a
-batch. A tuple that cannot waits for a later batch; only if nothing else is left, it stands beside what it conflicts
-with, and the loss leaves the false negatives out (`Curriculum.false_at`).
+batch. A tuple that cannot is deferred to a later batch. If no other tuples are left, conflicting tuples share a batch,
+and the loss leaves the false negatives out (`Curriculum.false_at`).
 """
 
 import math
@@ -17,11 +17,11 @@ from multigrain.training.in_batch_false_negatives import texts_of
 from multigrain.training.neighbours import Neighbours
 
 WAITING = 8
-"""For tuples that can stand in a batch, so many times its size are looked at, both among those that wait and others."""
+"""How many batches' worth of tuples to consider when filling a batch: of deferred tuples, then of newly drawn ones."""
 
 
 def tasks_of(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
-    """Part the places of the tuples by task; tasks too small to fill a batch are together under ""."""
+    """Group the indices of the tuples by task; tasks with too few tuples share the name ""."""
     groups: dict[str, list[int]] = {"": []}
     for place, graded in enumerate(tuples):
         groups.setdefault((by_task and graded.task) or "", []).append(place)
@@ -29,13 +29,13 @@ def tasks_of(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> l
         if name and distinct_pairs([tuples[place] for place in groups[name]]) < 2 * batch_size:
             groups[""] += groups.pop(name)
     if len(groups) > 1 and distinct_pairs([tuples[place] for place in groups[""]]) < batch_size:
-        rest = groups.pop("")  # too few for a batch of their own
+        rest = groups.pop("")  # too few for their own batch
         groups[max(groups, key=lambda name: len(groups[name]))] += rest
     return [(name, group) for name, group in groups.items() if group]
 
 
 def distinct_pairs(tuples: Sequence[GradedTuple]) -> int:
-    """Return an upper bound of the tuples in one batch: the distinct queries or positives, whichever are fewer."""
+    """Return the largest possible batch: the number of distinct queries or of distinct positives, if that is lower."""
     queries = {identity(graded.query) for graded in tuples}
     positives = {identity(graded.positive) for graded in tuples}
     return min(len(queries), len(positives))
@@ -45,12 +45,12 @@ class TuplePool:
     """An endless supply of batches from the tuples of one task.
 
     Args:
-        tuples: all that are trained on.
-        places: which of them are in this pool.
-        batch_size: tuples of one batch.
+        tuples: all training tuples.
+        places: the indices of the tuples in this pool.
+        batch_size: number of tuples in a batch.
         answers: all known positives of each query that has several, by `identity`.
-        shuffler: draws the order, anew each time the tuples are used up.
-        neighbours: how they are put into groups; without it they come one by one.
+        shuffler: draws the order, again each time the tuples are used up.
+        neighbours: groups similar tuples; if None, tuples come one by one.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class TuplePool:
         self._waiting: dict[int, TupleKeys] = {}
 
     def begin_with(self, first: Collection[str]) -> None:
-        """Shuffle the tuples for the first time, those with these ids before the others."""
+        """Shuffle for the first time, and put the tuples with these ids first."""
         self._shuffle()
         self._order.sort(key=lambda place: self._tuples[place].id not in first)
 
     def batch(self) -> list[int]:
-        """Return the places of the next tuples that can stand together; the others wait for a later batch."""
+        """Return the indices of the next tuples without conflicts; the others are deferred to a later batch."""
         self.batches += 1
         batch = NextBatch(self._answers, self._shares)
-        most = min(WAITING * self._batch_size, 2 * self.size)  # then every tuple has come by
+        most = min(WAITING * self._batch_size, 2 * self.size)  # 2 * size covers every tuple
         for place, keys in list(islice(self._waiting.items(), most)):
             if len(batch.places) < self._batch_size and batch.takes(place, keys):
                 del self._waiting[place]
@@ -99,7 +99,7 @@ class TuplePool:
         return self._filled(batch.places)
 
     def _filled(self, batch: list[int]) -> list[int]:
-        """Fill up the batch with tuples that conflict with some of it, if there are no others."""
+        """Fill an incomplete batch with conflicting tuples."""
         missing = self._batch_size - len(batch)
         unused = (place for place in self._waiting if place not in batch)
         for place in list(islice(unused, missing)):
@@ -125,7 +125,7 @@ class TuplePool:
 
 @dataclass(frozen=True)
 class TupleKeys:
-    """The texts (by `identity`) and the group of a tuple, by which it is compared with others."""
+    """The texts (by `identity`) and the group of a tuple, used to find conflicts with other tuples."""
 
     query: bytes
     positive: bytes
@@ -134,17 +134,17 @@ class TupleKeys:
 
 
 def keys_of(graded: GradedTuple) -> TupleKeys:
-    """Return what the tuple is compared with others by."""
+    """Return the keys of a tuple."""
     documents = [identity(text) for text in texts_of(graded)]
     return TupleKeys(identity(graded.query), documents[0], frozenset(documents), graded.group)
 
 
 class NextBatch:
-    """A batch under way: tuples none of which has a document that answers the query of another.
+    """A batch being filled: no tuple in it has a document that answers another tuple's query.
 
     Args:
         answers: all positives of each query that has several.
-        shares: how many of each group there may be.
+        shares: the largest number of tuples of each group.
     """
 
     def __init__(self, answers: Mapping[bytes, frozenset[bytes]], shares: Mapping[str, int]) -> None:
@@ -157,7 +157,7 @@ class NextBatch:
         self._groups: Counter[str] = Counter()
 
     def takes(self, place: int, keys: TupleKeys) -> bool:
-        """Add a tuple, if it can stand with the others."""
+        """Add a tuple if it conflicts with none in the batch; return whether it was added."""
         if keys.query in self._queries or keys.positive in self._positives:
             return False
         if keys.group and self._groups[keys.group] >= self._shares[keys.group]:

@@ -1,9 +1,10 @@
-"""The planned curriculum as sentence-transformers' datasets and sampler.
+"""The planned curriculum as datasets and a sampler for sentence-transformers.
 
-Each phase is a dataset of the same row numbers: row `step * batch_size + position`, as that phase sees it. Texts are
-looked up when a batch is fetched, so a row of a long training takes some bytes and not its texts. Columns: query,
-positive, negative_1 .. negative_k, and label: of the positive and of each negative grade, judge score and weight, then
-the rows of the step whose document in that column is no negative of the query.
+Each phase is a dataset with the same row numbers. Row `step * batch_size + position` holds that example with the
+negatives of the phase. Texts are looked up when a batch is fetched, so a row takes a few bytes, however long its texts.
+
+Columns: query, positive, negative_1 .. negative_k, and label. The label gives, for the positive and each negative, its
+grade, judge score and weight, then the rows of the step whose document in that column is a false negative of the query.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +24,11 @@ from multigrain.training.curriculum import Curriculum
 from multigrain.training.in_batch_false_negatives import texts_of
 
 PhaseAt = Callable[[int], int]
-"""The place of the phase that a step (from 0) belongs to."""
+"""Maps a step (from 0) to the index of its phase."""
 
 
 def name_of(phase: int) -> str:
-    """Return the name of a phase's dataset and loss; the user's own name may look like a path or a method to torch."""
+    """Return the name of a phase's dataset and loss. torch may take the user's name for a path or a method."""
     return f"phase_{phase}"
 
 
@@ -39,7 +40,7 @@ def to_datasets(curriculum: Curriculum) -> DatasetDict:
 
 
 class _Rows:
-    """The transform of a phase's dataset: from row numbers to columns."""
+    """The transform of a phase's dataset, from row numbers to columns."""
 
     def __init__(self, curriculum: Curriculum, phase: int) -> None:
         self._curriculum, self._phase = curriculum, phase
@@ -61,12 +62,12 @@ class _Rows:
         return columns
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle no tuples: `datasets` pickles this for a fingerprint alone, and a million would take minutes."""
+        """Pickle without the tuples: `datasets` pickles only for a fingerprint, and a million tuples take minutes."""
         return (_Rows._never, (self._curriculum.seed, self._phase))
 
     @staticmethod
     def _never(seed: int, phase: int) -> None:
-        raise TypeError(f"the rows of phase {phase} (seed {seed}) stay in the process that planned them")
+        raise TypeError(f"the rows of phase {phase} (seed {seed}) cannot leave the process that planned them")
 
 
 def column_names(section: PhaseSection) -> list[str]:
@@ -76,7 +77,7 @@ def column_names(section: PhaseSection) -> list[str]:
 
 
 def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, str] | None:
-    """Return the prompt of each column, so that texts are trained on as they will be encoded."""
+    """Return the prompt of each column, so that training reads texts as encoding does; None without prompts."""
     query = prompt_for("query", model.prompts)
     document = prompt_for("document", model.prompts)
     if not query and not document:
@@ -86,7 +87,7 @@ def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, 
 
 
 class RowsOfPhase(DefaultBatchSampler):
-    """The sampler that sentence-transformers wants for each dataset; `StepSampler` alone decides what comes when."""
+    """The per-dataset sampler that sentence-transformers requires; `StepSampler` alone decides the order."""
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_unused: Any) -> None:
         super().__init__(range(len(dataset)), batch_size=batch_size, drop_last=drop_last)
@@ -97,11 +98,11 @@ class RowsOfPhase(DefaultBatchSampler):
 
 
 class StepSampler(MultiDatasetDefaultBatchSampler):
-    """The batches of all steps in order, each from the dataset of the phase that the step belongs to.
+    """The batches of all steps in order, each from the dataset of the step's phase.
 
-    With W processes, accelerate deals a batch to each in turn, so a step is W batches in a row from one phase:
-    processes that met different numbers of columns in a step would wait for each other for ever. The order is a pure
-    function of the step and the phases, so a resumed training skips ahead exactly.
+    With W processes, accelerate deals batches to them in turn, so a step is W consecutive batches from one phase:
+    processes with different numbers of columns in a step would deadlock. The order is a pure function of the step and
+    the phases, so a resumed training skips ahead exactly.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
     ) -> None:
         super().__init__(dataset, batch_samplers, **sampler_arguments)
         self.step_size, self.world_size, self.phase_at = batch_size, world_size, phase_at
-        self.batch_size = batch_size // world_size  # accelerate takes shorter ones for a rest
+        self.batch_size = batch_size // world_size  # accelerate takes smaller batches for incomplete ones
         self.rows_of_phase = dataset.cumulative_sizes[0]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -131,16 +132,16 @@ class StepSampler(MultiDatasetDefaultBatchSampler):
 
 
 def step_sampler(batch_size: int, world_size: int, phase_at: PhaseAt) -> Any:
-    """Return what the training argument `multi_dataset_batch_sampler` takes."""
+    """Return the value of the training argument `multi_dataset_batch_sampler`."""
     return partial(StepSampler, batch_size=batch_size, world_size=world_size, phase_at=phase_at)
 
 
 CHUNK = 256
-"""Texts that are tokenized at once."""
+"""Number of texts tokenized at once."""
 
 
 def token_rows(model: SentenceTransformer, curriculum: Curriculum) -> Iterator[list[int]]:
-    """Yield the token ids of every text of the curriculum, as training reads it; texts may come twice."""
+    """Yield the token ids of every text in the curriculum, as training reads it; a text may come twice."""
     for role in ROLES:
         texts = sorted({text for graded in curriculum.tuples for text in _texts(graded, role)})
         for start in range(0, len(texts), CHUNK):

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: the log of the training, and evaluations on held-out tuples between its steps."""
+"""Trainer callbacks: the training log, and evaluations on held-out tuples during training."""
 
 import json
 import time
@@ -23,37 +23,37 @@ from multigrain.training.curriculum import Curriculum
 from multigrain.training.self_paced import SelfPacedSchedule
 
 REMEMBERED = 32
-"""Entries of the log that transformers keeps."""
+"""Number of log entries that transformers keeps in memory."""
 FIRST = 20
-"""The first steps, whose loss shows whether there is anything to learn."""
+"""Number of first steps whose loss shows whether there is anything to learn."""
 IN_A_ROW = 5
-"""Steps whose median loss is taken: the loss of one step alone says little."""
+"""Number of steps in the median loss, because the loss of a single step is noisy."""
 EASY = 0.05
-"""The loss below which there is next to nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no
+"""Loss below which there is almost nothing to learn: 0.02 was harmful, 0.1 and more were not (docs/results.md, no
 labels)."""
 SHOWN = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds")
 
 
 def seconds_used(device: torch.device) -> float:
-    """Return a clock of what training costs: seconds of a GPU, or those of all CPU cores that this process has used.
+    """Return a clock of the cost of training: seconds of a GPU, or CPU seconds of this process over all cores.
 
-    Only differences between two readings mean anything.
+    Only differences between two readings are meaningful.
     """
     if device.type == "cpu":
         return time.process_time()
-    torch.accelerator.synchronize()  # what was sent there before may still be under way
+    torch.accelerator.synchronize()  # earlier work may still be running
     return time.monotonic()
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Write log.jsonl, a line for each step and each evaluation, and move the progress bar."""
+    """Write log.jsonl, with a line for each step and each evaluation, and move the progress bar."""
 
     def __init__(self, curriculum: Curriculum, phase_at: PhaseAt, path: Path, progress: Meter) -> None:
         self._curriculum, self._phase_at, self._path, self._progress = curriculum, phase_at, path, progress
         self._has_warned = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Cut the log at the checkpoint, so that it holds each step once."""
+        """Cut the log at the checkpoint, so that it contains each step once."""
         self._progress.advance(state.global_step)
         if state.is_world_process_zero:
             write_atomic(self._path, "".join(self._lines_until(state.global_step)).encode())
@@ -61,26 +61,27 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Append the newest entry to the log."""
         entry = state.log_history[-1]
-        del state.log_history[:-REMEMBERED]  # each checkpoint writes it
+        del state.log_history[:-REMEMBERED]  # every checkpoint contains it
         if not self._is_ours(entry):
             return
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as log:
                 log.write(self._line(entry))
-            if "loss" in entry and self._curriculum.teacher is None:  # a student that agrees has next to no loss
+            if "loss" in entry and self._curriculum.teacher is None:  # distillation may have almost no loss
                 self._say_if_easy([known["loss"] for known in state.log_history if "loss" in known], entry["step"])
         if "loss" in entry:
             self._progress.advance(1, f"{self._phase(entry)}, loss {entry['loss']:.3f}")
 
     def _say_if_easy(self, losses: list[float], step: int) -> None:
-        """Adam's steps do not grow smaller with the gradient: what teaches nothing still moves the weights."""
+        """Warn if the loss is near 0: Adam's steps do not shrink with the gradient, so the weights still move."""
         count = min(IN_A_ROW, self._curriculum.steps)
         if self._has_warned or not count <= step <= FIRST or (loss := median(losses[-count:])) >= EASY:
             return
         self._has_warned = True
         say(
-            f"  the loss of steps {step - count + 1} to {step} is {loss:.3f} (median): the model knows all this, and "
-            "such steps move its weights all the same, to its harm. Give it nearer negatives, or more grades in a step"
+            f"  the loss of steps {step - count + 1} to {step} is {loss:.3f} (median): the model has nothing to learn "
+            "here, but each step still moves its weights, which does harm. Use harder negatives, or more grades in a "
+            "step"
         )
 
     def _lines_until(self, step: int) -> Iterator[str]:
@@ -88,7 +89,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             return
         with self._path.open(encoding="utf-8") as log:
             for line in log:
-                with suppress(ValueError, KeyError, TypeError):  # a line that somebody has damaged is left out
+                with suppress(ValueError, KeyError, TypeError):  # leave out damaged lines
                     if line.endswith("\n") and json.loads(line)["step"] <= step:
                         yield line
 
@@ -109,13 +110,13 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
 
 class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
-    """Evaluate the model: before training, where a phase ends, and every few steps of a self-paced training.
+    """Evaluate the model before training, after each phase, and every few steps of a self-paced training.
 
     Args:
-        phase_at: the place of the phase of a step.
-        schedule: decides where phases end, by `margin_on` of a phase.
-        margin_on: measures.
-        evaluate: is called before training and after each phase; logs what it finds.
+        phase_at: maps a step (from 0) to the index of its phase.
+        schedule: the self-paced schedule, which decides from margins when a phase ends.
+        margin_on: returns the margin on a phase.
+        evaluate: evaluates the model and logs the result; called before training and after each phase.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
         self._phase_at, self._schedule, self._margin_on, self._evaluate = phase_at, schedule, margin_on, evaluate
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate the model before it is trained."""
+        """Evaluate the model before training."""
         if self._evaluate and state.global_step == 0:
             self._evaluate()
 
@@ -140,7 +141,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
                 say(f"  the next phase begins after step {state.global_step + 1}")
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure once the last step of a phase is logged."""
+        """Evaluate once the last step of a phase is logged."""
         step = state.global_step
         is_step = "loss" in state.log_history[-1]
         if self._evaluate and is_step and (step == state.max_steps or self._phase_at(step) != self._phase_at(step - 1)):
@@ -148,7 +149,7 @@ class EvaluationCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StepClock(TrainerCallback):  # type: ignore[misc]
-    """Note what each step costs, and move the progress bar."""
+    """Record the cost of each step, and move the progress bar."""
 
     def __init__(self, progress: Meter) -> None:
         self._progress = progress
@@ -156,7 +157,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
         self.seconds: list[float] = []
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the steps that an earlier process has done."""
+        """Show the steps done by an earlier process."""
         self._progress.advance(state.global_step)
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -164,7 +165,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
         self._begun = seconds_used(args.device)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop it."""
+        """Stop the clock."""
         self.seconds.append(seconds_used(args.device) - self._begun)
         self._progress.advance()
 
@@ -172,7 +173,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: PhaseSection) -> float | None:
     """Return the mean of cos(query, positive) - cos(query, negative) over the tuples' negatives of the phase's grades.
 
-    None where there are none.
+    Return None if there are no such negatives.
     """
     triplets = [
         (graded.query, graded.positive, negative.text)

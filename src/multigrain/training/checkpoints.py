@@ -1,4 +1,4 @@
-"""Find the checkpoint from which a training goes on."""
+"""Find the checkpoint from which a training resumes."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | 
     """Return the newest complete checkpoint, and remove newer ones that a killed process left incomplete.
 
     Args:
-        folder: holds the checkpoints.
-        batch_size: tuples of one step, over all processes.
-        processes: how many train now.
+        folder: the folder of the checkpoints.
+        batch_size: number of tuples in a step, over all processes.
+        processes: number of processes that train now.
 
     Raises:
-        RunError: the checkpoint is of another number of processes.
+        RunError: the checkpoint was made by another number of processes.
     """
     newest = newest_whole(folder, batch_size)
     for path in _newest_first(folder):
@@ -31,14 +31,14 @@ def last_checkpoint(folder: Path, batch_size: int, processes: int = 1) -> str | 
         shutil.rmtree(path)
     if newest and (found := _processes(_state(newest) or {}, batch_size)) != processes:
         raise RunError(
-            f"{newest}: made by {found} processes, and now there are {processes}. Start as many as then, "
-            "or --force to train anew."
+            f"{newest}: made by {found} processes, but now there are {processes}. Start as many as then, "
+            "or use --force to restart the training."
         )
     return str(newest) if newest else None
 
 
 def newest_whole(folder: Path, batch_size: int) -> Path | None:
-    """Return the newest complete checkpoint; remove nothing."""
+    """Return the newest complete checkpoint, or None; remove nothing."""
     for path in _newest_first(folder):
         state = _state(path)
         if state is not None and _is_whole(path, state, batch_size):
@@ -47,7 +47,7 @@ def newest_whole(folder: Path, batch_size: int) -> Path | None:
 
 
 def remove_older(folder: Path, batch_size: int) -> None:
-    """Remove the checkpoints before the newest complete one; into a later one other processes may be writing."""
+    """Remove checkpoints older than the newest complete one; other processes may still be writing a newer one."""
     newest = newest_whole(folder, batch_size)
     found = _newest_first(folder)
     for path in found[found.index(newest) + 1 :] if newest else []:
@@ -60,7 +60,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _state(checkpoint: Path) -> dict[str, Any] | None:
-    """Files that the main process writes last."""
+    """Return the trainer state, which the main process writes last; None if it is missing or damaged."""
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ def _processes(state: dict[str, Any], batch_size: int) -> int:
 
 
 def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
-    """Return whether the other processes have written their random states too, and no file is cut."""
+    """Return whether every process has written its random state, and no file is truncated."""
     count = _processes(state, batch_size)
     names = ["rng_state.pth"] if count == 1 else [f"rng_state_{rank}.pth" for rank in range(count)]
     zips = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *names)]
@@ -83,7 +83,7 @@ def _is_whole(checkpoint: Path, state: dict[str, Any], batch_size: int) -> bool:
 
 
 def _is_uncut(path: Path) -> bool:
-    """Return whether a safetensors file is as long as its header says; a power cut leaves it shorter."""
+    """Return whether a safetensors file is as long as its header says; a power cut can truncate it."""
     try:
         with safe_open(path, "np"):
             return True

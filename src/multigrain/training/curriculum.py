@@ -1,8 +1,8 @@
-"""The curriculum: which tuples the model meets when, and with which of their negatives.
+"""The curriculum: which tuples each step trains on, and which of their negatives.
 
-The order of the tuples is a pure function of the tuples, the batch size and the seed, and the same whatever the
-schedule is; the phase of a step decides which grades of a tuple's negatives it brings. So two schedules differ in
-nothing but the negatives, and a training can be resumed at any step. No torch is needed to plan it.
+The order of the tuples is a pure function of the tuples, the batch size and the seed. It does not depend on the
+schedule: the phase of a step only selects the grades of the negatives. So two schedules differ only in their negatives,
+and training can resume at any step. Planning needs no torch.
 """
 
 import math
@@ -28,14 +28,14 @@ from multigrain.training.neighbours import Neighbours
 from multigrain.training.teacher_lists import ScoreScale
 
 MOST_HELD = 256
-"""Queries that are held out."""
+"""The largest number of held-out queries."""
 POSITIVE = 5
-"""The grade of a positive among those of the negatives."""
+"""The grade of a positive: one above the hardest negative."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text beside a query: its grade (0 where the tuple has none), the judge's score and its weight in the loss."""
+    """A document of a row: its text, grade (0 for a placeholder), judge score, and weight in the loss."""
 
     text: str
     grade: int
@@ -45,7 +45,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Row:
-    """One training example: the documents are the positive, then one for each grade of the phase."""
+    """One training example. Its documents are the positive, then one negative for each grade of the phase."""
 
     id: str
     query: str
@@ -54,46 +54,46 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Curriculum:
-    """The phases, and the tuples of every step: S steps of B tuples."""
+    """The phases and the tuples of every step: S steps of B tuples."""
 
     phases: tuple[PhaseSection, ...]
     tuples: Sequence[GradedTuple]
     places: NDArray[np.int32]
-    """(S, B): the place in `tuples` of each tuple of each step."""
+    """(S, B): the index in `tuples` of each tuple of each step."""
     turns: NDArray[np.int32]
-    """(S, B): how often that tuple came in earlier steps."""
+    """(S, B): how often that tuple occurred in earlier steps."""
     seed: int
     known: InBatchFalseNegatives
     false_negative_above: float | None = None
     guide: Guide | None = None
     teacher: ScoreScale | None = None
-    """The scale of the scores, where they are a teacher's."""
+    """The scale of the scores, if a teacher gave them."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole training."""
+        """Number of optimizer steps in the training."""
         return len(self.places)
 
     @property
     def batch_size(self) -> int:
-        """Tuples of one step."""
+        """Number of tuples in a step."""
         return int(self.places.shape[1])
 
     @cached_property
     def bounds(self) -> tuple[int, ...]:
-        """The step after the last of each phase, as the schedule has it."""
+        """The step after the last one of each phase, according to the schedule."""
         return tuple(accumulate(phase.steps or 0 for phase in self.phases))
 
     def phase_at(self, step: int) -> int:
-        """The place of the phase that step `step` (from 0) belongs to, as the schedule has it."""
+        """Return the index of the phase of a step (from 0), according to the schedule."""
         return bisect_right(self.bounds, step)
 
     def ids_at(self, step: int) -> list[str]:
-        """The ids of the tuples of a step."""
+        """Return the ids of the tuples of a step."""
         return [self.tuples[place].id for place in self.places[step]]
 
     def row(self, step: int, position: int, phase: int) -> Row:
-        """The example at a position of a step, as the phase wants it."""
+        """Return the example at a position of a step, with the negatives that the phase selects."""
         section = self.phases[phase]
         graded, turn = self.tuples[self.places[step, position]], int(self.turns[step, position])
         progress = (step - self.bounds[phase] + (section.steps or 1) + 0.5) / (section.steps or 1)
@@ -108,14 +108,14 @@ class Curriculum:
         return Row(graded.id, graded.query, tuple(documents))
 
     def _document(self, graded: GradedTuple, grade: int, turn: int, same: int, weight: float) -> Document:
-        """One of the negatives of this grade, each in its turn; the positive, without weight, where there is no more.
+        """Return a negative of this grade, in rotation; if none is left, the positive with weight 0 as placeholder.
 
         Args:
             graded: the tuple.
-            grade: which is wanted.
-            turn: how often the tuple came before.
-            same: how many of this grade the row has already.
-            weight: of the phase.
+            grade: the grade of the negative.
+            turn: how often the tuple occurred before.
+            same: how many negatives of this grade the row already has.
+            weight: the weight that the phase gives the negative.
         """
         negatives = [negative for negative in graded.negatives if negative.grade == grade]
         if same >= len(negatives):
@@ -125,18 +125,18 @@ class Curriculum:
 
     def _is_false(self, graded: GradedTuple, negative: Negative) -> bool:
         limit = self.false_negative_above
-        answers = self.known.answers  # few queries have several
+        answers = self.known.answers  # empty for most data
         if answers and identity(negative.text) in answers.get(identity(graded.query), ()):
             return True
         return limit is not None and negative.score >= limit * (1.0 if graded.score is None else graded.score)
 
     def false_at(self, step: int, phase: int) -> list[list[list[int]]]:
-        """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of those documents.
+        """Return the false negatives of a step, (B, 1 + k, W): for each query and column, the rows of these documents.
 
-        Such a document is the query itself, is of the tuple's group, or nearer to the query than the guide allows; or a
-        teacher scores it so high that it may answer the query. With a teacher, neither guide nor scores leave out a
-        query's own documents, which the divergence keeps. A document that is known to answer the query stands as
-        -2 - row, and -1 stands for none, where there are fewer than W.
+        A document is a false negative if it equals the query, belongs to the tuple's group, is nearer to the query than
+        the guide allows, or has a teacher score high enough that it may answer the query. With a teacher, neither guide
+        nor scores leave out a query's own documents, because the divergence uses them. A known answer to the query is
+        encoded as -2 - row. -1 fills cells with fewer than W false negatives.
         """
         tuples = [self.tuples[place] for place in self.places[step]]
         rows = [self.row(step, position, phase).documents for position in range(self.batch_size)]
@@ -160,7 +160,7 @@ class Curriculum:
         near: Sequence[set[Place]],
         at: Mapping[bytes | str | None, Sequence[Place]],
     ) -> set[Place]:
-        """Return the places of the documents that guide or teacher takes for possible answers to a query."""
+        """Return the places of documents that may answer a query, according to the guide or the teacher."""
         if self.teacher is None:
             return near[position]
         possible = self.teacher.possible_answers(graded)
@@ -174,7 +174,7 @@ class Curriculum:
         return self.guide.nearer([graded.query for graded in tuples], texts)
 
     def _places_of(self, rows: Sequence[Sequence[Document]]) -> dict[bytes | str | None, list[tuple[int, int]]]:
-        """Index the places (row, column) of the documents with a weight, by their identity and by their groups."""
+        """Index the places (row, column) of documents with a positive weight, by identity and by group."""
         at: dict[bytes | str | None, list[tuple[int, int]]] = {}
         for row, documents in enumerate(rows):
             for column, document in enumerate(documents):
@@ -186,7 +186,7 @@ class Curriculum:
 
     @cached_property
     def _orders(self) -> dict[int, list[int]]:
-        """Draw the order of the grades of each phase that trains one grade at a time: each as often, shuffled."""
+        """Draw the order of grades for each phase that trains one grade at a time: equally often, shuffled."""
         orders = {}
         for index, section in enumerate(self.phases):
             if section.one_at_a_time:
@@ -211,24 +211,25 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
     first: Collection[str] = (),
     neighbours: Neighbours | None = None,
 ) -> Curriculum:
-    """Draw up every batch of the training.
+    """Plan every batch of the training.
 
-    The tuples are gone through in a shuffled order, over all phases, and shuffled anew each time they are used up. As
-    far as there are others, a batch holds no query or positive twice, no known answer to one of its queries beside
-    that query's own, and of a group its share alone. Where it does, those do not count (`Curriculum.false_at`).
+    The tuples come in a shuffled order that continues across phases, and are reshuffled each time they are used up. If
+    there are other tuples to choose from, a batch contains no query or positive twice, no known answer to a query other
+    than its positive, and no more tuples of a group than its share. Otherwise the loss leaves these documents out
+    (`Curriculum.false_at`).
 
     Args:
-        tuples: what there is to train on.
+        tuples: the training tuples.
         phases: the schedule, with the steps of each phase (`multigrain.training.grade_schedules.phases_of`).
-        batch_size: tuples of one step, if there are so many.
-        seed: of the order.
-        by_task: whether a batch holds tuples of one task. Tasks too small to fill one share batches.
-        known: what else is no negative of a query than the tuples say.
-        first: ids of tuples that are drawn before all others, where training is too short for all.
-        neighbours: how tuples are put into groups that stand in one batch; without it a batch is drawn at random.
+        batch_size: number of tuples in a step; at most all tuples.
+        seed: the seed of the order.
+        by_task: whether the tuples of a batch have one task. Tasks too small to fill a batch share batches.
+        known: false negatives known from other sources than the tuples.
+        first: ids of tuples to draw before all others, in case training is too short for all.
+        neighbours: groups similar tuples into the same batch; if None, batches are drawn at random.
 
     Raises:
-        DataError: no two tuples can stand in a batch, or a negative is the positive.
+        DataError: no two tuples can share a batch, or a tuple's positive is among its negatives.
     """
     for graded in tuples:
         if folded(graded.positive) in {folded(negative.text) for negative in graded.negatives}:
@@ -252,7 +253,7 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
     places = np.empty((steps, batch_size), np.int32)
     turns = np.empty((steps, batch_size), np.int32)
     for step in range(steps):
-        # The pool that is furthest behind its share comes next.
+        # Next is the pool that is furthest behind its share.
         pool = max(pools, key=lambda pool: (step + 1) * pool.size / len(tuples) - pool.batches)
         places[step] = drawn = pool.batch()
         turns[step] = [used[place] for place in drawn]
@@ -261,7 +262,7 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
 
 
 def hold_out(tuples: Sequence[GradedTuple], seed: int) -> tuple[list[GradedTuple], list[GradedTuple]]:
-    """Part the tuples of some queries from those that are trained on: of a tenth, at most `MOST_HELD`, at least one."""
+    """Split off the tuples of a tenth of the queries (1 to `MOST_HELD`); return (training tuples, held-out tuples)."""
     query_of = [identity(graded.query) for graded in tuples]
     queries = list(dict.fromkeys(query_of))
     random.Random(f"{seed} held").shuffle(queries)
@@ -275,7 +276,7 @@ def hold_out(tuples: Sequence[GradedTuple], seed: int) -> tuple[list[GradedTuple
 def _too_few(found: int) -> DataError:
     return DataError(
         "training",
-        f"found {counted(found, 'tuples')} that can stand in one batch (with different queries, positives and "
-        "groups); a batch needs 2. Give more pairs, or see in grading/report.json why candidates were dropped: a "
-        "tuple is a pair with negatives that grading kept.",
+        f"found {counted(found, 'tuples')} that can share a batch (with different queries, positives and groups); "
+        "a batch needs 2. Give more pairs, or see in grading/report.json why candidates were dropped: a tuple is a "
+        "pair with negatives that grading kept.",
     )

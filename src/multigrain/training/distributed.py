@@ -1,7 +1,7 @@
 """Several processes that train one model, started by `torchrun` or `accelerate launch`.
 
-The main process does all that a process alone would do. The others wait for its word, take part in the training, and
-neither say nor write anything else. Whoever fails, the user is told once.
+The main process does everything that a single process would do. The others wait for its signal, take part in the
+training, and print and write nothing else. Whichever process fails, the user sees the error once.
 """
 
 import os
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=1)
-"""The longest wait for another process: the main one may evaluate, or compute frozen states, for hours."""
+"""Longest wait for another process: the main process may evaluate, or compute frozen states, for hours."""
 FIRST_WORD = timedelta(seconds=20)
-"""The time the main process has to report an error that all processes met; it may have to import torch first."""
+"""How long other processes wait for the main process to report a shared error; it may have to import torch first."""
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exit")
-"""How the backends say that another process is no longer there."""
+"""Signs of a lost process in the error messages of the backends."""
 
 DIVIDING = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-"""Ways to divide a model among processes. Each forward pass is then one of all of them, and here they differ in how
-many they need: distinct texts in micro-batches, and evaluations between steps by the main process alone."""
+"""Ways to split a model among processes, which are not supported. They need all processes in every forward pass. Here
+the number of passes differs: by the distinct texts of each process, and by evaluations in the main process alone."""
 
 _are_waiting = False
-"""Whether the other processes wait for the main one's word."""
+"""Whether the other processes are waiting for the main process."""
 
 
 def count() -> int:
@@ -45,12 +45,12 @@ def count() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the main process, which alone prints and writes."""
+    """Return whether this is the main process, the only one that prints and writes."""
     return count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def share_of(batch_size: int) -> int:
-    """Return how many tuples of a step each process has.
+    """Return the number of tuples per step of each process.
 
     Raises:
         ConfigError: the tuples cannot be divided evenly among the processes.
@@ -62,7 +62,7 @@ def share_of(batch_size: int) -> int:
 
 
 def are_on_cpu() -> bool:
-    """Return whether there are several processes and no GPU; accelerate must be told so, or each sees itself alone."""
+    """Return whether there are several processes and no GPU. Unless told so, accelerate starts no group on CPUs."""
     import torch
 
     return count() > 1 and not torch.accelerator.is_available()
@@ -79,20 +79,22 @@ def joined() -> "PartialState":
 
     if divided := [name for variable, name in DIVIDING.items() if os.environ.get(variable, "").lower() == "true"]:
         fault = (
-            f"found {divided[0]}; every process holds the whole model here. Leave it out; model.lora needs less memory"
+            f"found {divided[0]}; here every process holds the whole model. Leave it out; model.lora needs less memory"
         )
         raise ConfigError("accelerate", [fault])
     here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if gpus and here > gpus:
-        raise ConfigError("torchrun", [f"found {here} processes; there are {gpus} GPUs here, and each wants its own"])
+        raise ConfigError(
+            "torchrun", [f"found {here} processes; there are {gpus} GPUs here, and each process needs one"]
+        )
     state = PartialState(cpu=are_on_cpu(), **({"timeout": LONGEST_WAIT} if count() > 1 else {}))
     if state.num_processes != count():
-        raise ConfigError("torchrun", [f"found {count()} processes; this hardware cannot bring them together"])
+        raise ConfigError("torchrun", [f"found {count()} processes; they cannot form a group on this hardware"])
     return state
 
 
 def from_main(find: Callable[[], T]) -> T:
-    """Return in every process what the main process finds.
+    """Call `find` in the main process, and return its result in every process.
 
     Raises:
         MultigrainError: the error that `find` raised; every process raises it.
@@ -100,7 +102,7 @@ def from_main(find: Callable[[], T]) -> T:
     if count() == 1:
         return find()
     if not is_main():
-        return _heard()  # type: ignore[no-any-return]  # it is what the main process found
+        return _heard()  # type: ignore[no-any-return]  # the result of the main process
     try:
         found = find()
     except Exception as error:
@@ -112,7 +114,7 @@ def from_main(find: Callable[[], T]) -> T:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Wrap all that the main process does: unless it calls `begin`, the others end as it does."""
+    """Wrap all work of the main process: if it never calls `begin`, the other processes end when it does."""
     global _are_waiting  # noqa: PLW0603 (there is one group of processes)
     _are_waiting = count() > 1
     try:
@@ -127,7 +129,7 @@ def leading() -> Iterator[None]:
 
 
 def begin() -> None:
-    """Tell the other processes, if there are any, to take part in the training."""
+    """Tell the other processes, if any, to take part in the training."""
     global _are_waiting  # noqa: PLW0603
     if _are_waiting:
         _are_waiting = False
@@ -135,10 +137,10 @@ def begin() -> None:
 
 
 def follow(take_part: Callable[[], None]) -> None:
-    """Wait for the main process, and take part if there is something to do.
+    """Wait for the main process, and take part in the training if there is one.
 
     Raises:
-        MultigrainError: the main process failed before the training, or this process failed in it.
+        MultigrainError: the main process failed before the training, or this process failed during it.
     """
     set_mode("none")
     with _loss_explained():
@@ -147,7 +149,7 @@ def follow(take_part: Callable[[], None]) -> None:
 
 
 def is_first_to_tell() -> bool:
-    """Return whether nobody has told the user yet what went wrong; the main process comes first."""
+    """Return whether this process should report an error: no other has reported it, and the main process goes first."""
     if count() == 1:
         return True
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # documented there
@@ -159,7 +161,7 @@ def is_first_to_tell() -> bool:
         if not is_main():
             _wait_for_main(store)
         return store.add("told", 1) == 1
-    except (RuntimeError, KeyError):  # whoever kept the store is gone
+    except (RuntimeError, KeyError):  # the process that hosts the store is gone
         return True
 
 
@@ -176,7 +178,7 @@ def _wait_for_main(store: Any) -> None:
 
 
 def _tell(found: Any = None, error: Exception | None = None) -> None:
-    """Send to the other processes; an error goes as exit code and text, for not every error survives pickling."""
+    """Send a result or an error to the other processes; an error as exit code and text, as not every one pickles."""
     from accelerate.utils import broadcast_object_list
 
     code = error.exit_code if isinstance(error, MultigrainError) else 1
@@ -204,6 +206,6 @@ def _loss_explained() -> Iterator[None]:
         if count() == 1 or not any(sign in str(error) for sign in LOST):
             raise
         raise RunError(
-            f"training: another of the {count()} processes has ended. Give the same command again: it goes on from the "
+            f"training: another of the {count()} processes has ended. Run the same command again: it resumes from the "
             "last checkpoint."
         ) from error

@@ -1,7 +1,8 @@
-"""The layers below those that are trained give the same for a text at each step: compute them once, and keep it.
+"""A cache for the output of the frozen layers, which is the same at every step.
 
-With an adapter in the top 6 of 30 layers, a step then computes 6 layers. What the lower ones give lies in a folder:
-states.npy (all tokens of all texts, D) in float32, and index.npz, which tells whose they are and is written last.
+With an adapter in the top 6 of 30 layers, a step then computes only 6 layers. The cache is a folder with two files:
+states.npy (all tokens of all texts, D) in float32, and index.npz, which says which text each state belongs to and is
+written last.
 
 Letters: B texts, n tokens, D the size of a token's hidden state.
 """
@@ -28,35 +29,35 @@ from multigrain.training.frozen_layers import frozen_depth, hidden_size, input_o
 STATES, INDEX = "states.npy", "index.npz"
 BATCH_TOKENS = 4096
 TOLERANCE = 1e-3
-"""How far, for its length, half of the states may be from what they are on another machine."""
+"""Largest median of the relative error of the states, which differ a little between machines."""
 
 Rows = list[tuple[int, ...]]
 Index = dict[str, np.ndarray[Any, Any]]
 
 
 class StoredStates(NamedTuple):
-    """The two files of a folder: the texts with their lengths, and the states (all tokens, D) in their order."""
+    """The two files of the cache: the texts with their lengths, and the states (all tokens, D) in the same order."""
 
     texts: Index
     states: np.ndarray[Any, Any]
 
 
 class FrozenStates:
-    """The output of the frozen layers, kept on disk, for each text that `compute` was given.
+    """The output of the frozen layers on disk, for each text given to `compute`.
 
     Args:
-        model: what is trained; the layers below `frozen_depth(model)` are left out while the states are in use.
-        folder: what `compute` wrote.
+        model: the model to train; its layers below `frozen_depth(model)` are skipped while the states are in use.
+        folder: the folder that `compute` wrote.
 
     Raises:
-        RunError: the folder holds no states, not all, or those of another model.
+        RunError: the states are missing, incomplete, or from another model.
     """
 
     def __init__(self, model: SentenceTransformer, folder: Path) -> None:
         stored = _open(folder)
         depth = frozen_depth(model)
         if stored is None or not depth or not _are_of(model, depth, stored):
-            raise _of_another(folder, "there are no whole states of this model's frozen layers")
+            raise _of_another(folder, "it has no complete states of this model's frozen layers")
         index, self._states = stored
         self._folder, self._layers = folder, layers_of(model)[:depth]
         ends = np.cumsum(index["lengths"]).tolist()
@@ -72,19 +73,19 @@ class FrozenStates:
     def compute(model: SentenceTransformer, token_rows: Iterable[Sequence[int]], folder: Path) -> None:
         """Write the states of each distinct text into the folder, unless they are all there.
 
-        In single precision, also where training is in half: the lower layers of a decoder give a few tokens states so
-        long that half precision loses the others (gradient of SmolLM2 wrong by 11 % instead of 1 %).
+        The states are in single precision even if training is not. The lower layers of a decoder give a few tokens such
+        long states that half precision loses the others (gradient of SmolLM2 wrong by 11 % instead of 1 %).
 
         Args:
-            model: what will be trained.
-            token_rows: the token ids of each text, special tokens and prompt included, padding left out.
-            folder: receives two files.
+            model: the model to train.
+            token_rows: the token ids of each text, with special tokens and prompt, without padding.
+            folder: the output folder, which receives two files.
 
         Raises:
             RunError: the model has no frozen layers, or the disk is full.
         """
         if not (depth := frozen_depth(model)):
-            raise RunError("the model has no frozen layers below those that are trained: train without their states.")
+            raise RunError("the model has no frozen layers below the trained ones: train without a frozen cache.")
         rows = _distinct(token_rows)
         index = _index(rows, depth)
         stored = _open(folder)
@@ -95,13 +96,13 @@ class FrozenStates:
             _write(model, rows, index, folder)
 
     def in_use(self, features: dict[str, Any]) -> AbstractContextManager[None]:
-        """Inside, the model starts from the states of these texts; it must be given no others.
+        """Within the block, start the model from the cached states of these texts; it must see no other texts.
 
         Args:
             features: `input_ids` and `attention_mask`, both (B, n), padded on either side.
 
         Raises:
-            RunError: there are no states of one of the texts.
+            RunError: a text has no cached states.
         """
         return starting_from(self._layers, self._padded(features))
 
@@ -119,22 +120,22 @@ class FrozenStates:
             return self._states[:0]
         begin = self._begins.get(ids.astype(np.int32).tobytes())
         if begin is None:
-            raise _of_another(self._folder, f"there are no states of the text with the token ids {ids[:8].tolist()}...")
+            raise _of_another(self._folder, f"it has no states of the text with the token ids {ids[:8].tolist()}...")
         return self._states[begin : begin + len(ids)]
 
 
 def _of_another(folder: Path, found: str) -> RunError:
-    return RunError(f"{folder}: {found}: it is of another training. Remove it, then give the same command again.")
+    return RunError(f"{folder}: {found}: it is from another training. Remove it, then run the same command again.")
 
 
 def _distinct(token_rows: Iterable[Sequence[int]]) -> Rows:
-    """Return each distinct text once, shortest first: the order in which they are computed and kept."""
+    """Return each distinct text once, shortest first; states are computed and stored in this order."""
     rows = {tuple(map(int, row)) for row in token_rows if len(row)}
     return sorted(rows, key=lambda row: (len(row), row))
 
 
 def _batches(rows: Rows) -> Iterator[Rows]:
-    """Yield texts of the same length, so that there is no padding to change the last bits."""
+    """Yield batches of texts of the same length, because padding would change the last bits."""
     for length, group in groupby(rows, len):
         alike = list(group)
         size = max(1, BATCH_TOKENS // length)
@@ -159,11 +160,11 @@ def _index(rows: Rows, depth: int) -> Index:
 
 def _write(model: SentenceTransformer, rows: Rows, index: Index, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (INDEX, STATES):  # the index first: what is there is no longer whole
+    for name in (INDEX, STATES):  # the index first: without it, the cache counts as absent
         (folder / name).unlink(missing_ok=True)
     shape = (len(index["ids"]), hidden_size(model))
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    # Written, not mapped: a full disk would end the process at a mapped page, without an error.
+    # Not memory-mapped: writing to a mapped page on a full disk kills the process without an error.
     with (folder / STATES).open("wb") as file, meter("frozen layers", len(rows)) as progress:
         np.lib.format.write_array_header_1_0(file, header)
         for batch in _batches(rows):
@@ -172,11 +173,11 @@ def _write(model: SentenceTransformer, rows: Rows, index: Index, folder: Path) -
         file.flush()
         os.fsync(file.fileno())
     with atomic_file(folder / INDEX) as file:
-        np.savez(file, **index)  # type: ignore[arg-type]  # the stub takes them for an option
+        np.savez(file, **index)  # type: ignore[arg-type]  # the stub takes the arrays for an option
 
 
 def _open(folder: Path) -> StoredStates | None:
-    """Open what `compute` wrote; None if it is missing or incomplete."""
+    """Open the files that `compute` wrote; return None if they are missing or incomplete."""
     try:
         with np.load(folder / INDEX) as file:
             index = {name: file[name] for name in ("ids", "lengths", "depth")}
@@ -187,7 +188,7 @@ def _open(folder: Path) -> StoredStates | None:
 
 
 def _are_of(model: SentenceTransformer, depth: int, stored: StoredStates) -> bool:
-    """Return whether the states are of this model's frozen layers: those of the longest text are computed again."""
+    """Return whether the states come from this model's frozen layers; the longest text is computed again to check."""
     index, states = stored
     if depth != index["depth"] or states.shape[1] != hidden_size(model):
         return False

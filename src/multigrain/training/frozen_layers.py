@@ -1,4 +1,4 @@
-"""The layers below those that are trained: how many there are, and how a forward pass starts above them.
+"""The frozen layers below the trained ones: count them, and start a forward pass above them.
 
 Letters: B texts, n tokens, D the size of a token's hidden state.
 """
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from multigrain.model.anchor_attention import evaluating
 
 _UNLIKE = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)
-"""What a model may raise whose layers give each other more than a tensor."""
+"""Errors of models whose layers pass each other more than one tensor."""
 
 
 def frozen_depth(model: SentenceTransformer) -> int:
-    """Count the lowest layers that can be left out, because nothing in them is trained, dropped out or pooled.
+    """Count the lowest layers that a step can skip, because nothing in them is trained, dropped out or pooled.
 
-    0 where there is nothing to gain, and for the few architectures whose layers give each other more than one tensor.
-    Dropout counts in whatever mode the model is, because training will put it in force.
+    Return 0 if there are none, and for the few architectures whose layers pass each other more than one tensor.
+    Dropout counts even in evaluation mode, because training will enable it.
     """
     layers = layers_of(model)
     inside = {id(module) for layer in layers for module in layer.modules()}
@@ -36,7 +36,7 @@ def frozen_depth(model: SentenceTransformer) -> int:
 
 
 def layers_of(model: SentenceTransformer) -> list[Any]:
-    """Return the layers, from the embeddings up; none if the architecture has no list of them."""
+    """Return the layers, lowest first; an empty list if the architecture does not list them."""
     backbone: Any = model.transformers_model
     count = getattr(backbone.config.get_text_config(), "num_hidden_layers", 0)
     for module in backbone.modules():
@@ -52,22 +52,22 @@ def hidden_size(model: SentenceTransformer) -> int:
 
 
 def _is_moving(layer: nn.Module) -> bool:
-    """Return whether a step must compute the layer, for its output or for its attention."""
+    """Return whether every step must compute the layer, for its output or its attention."""
     modules = list(layer.modules())
     looked_at = any(getattr(module, "anchor", None) is not None for module in modules)
     return looked_at or any(map(_drops, modules)) or any(weight.requires_grad for weight in layer.parameters())
 
 
 def _drops(module: nn.Module) -> bool:
-    """Many attention layers have no module for dropout, only its rate."""
+    """Return whether a module applies dropout. Many attention layers store only its rate, without a module."""
     rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
     return any(rates) or (isinstance(module, nn.Dropout) and module.p > 0)
 
 
 def _is_enough(model: SentenceTransformer, layers: list[Any], depth: int) -> bool:
-    """Return whether nothing before the layer is trained, and the model gives the same from this layer's input alone.
+    """Return whether nothing before the layer is trained, and this layer's input determines the model's output.
 
-    It is tried on a text, because not every architecture shows what its layers share (biases of positions, keys).
+    This is tested on a text, because some architectures hide what their layers share (position biases, keys).
     """
     tokens = torch.tensor([[5, 6, 7]], device=model.device)
     features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
@@ -85,14 +85,14 @@ def _is_enough(model: SentenceTransformer, layers: list[Any], depth: int) -> boo
 
 
 class _Reached(Exception):
-    """The forward pass has come to the layer; what is above is of no use."""
+    """Raised to end the forward pass at the layer; the layers above are not needed."""
 
     def __init__(self, states: Tensor) -> None:
         self.states = states
 
 
 def input_of(layer: nn.Module, model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor | None:
-    """Return the hidden states (B, n, D) that the layer is given; None if it is not called."""
+    """Return the layer's input, the hidden states (B, n, D); None if the layer is not called."""
 
     def stop(_layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         raise _Reached(given[0] if given else named["hidden_states"])
@@ -109,10 +109,10 @@ def input_of(layer: nn.Module, model: SentenceTransformer, features: dict[str, T
 
 @contextmanager
 def starting_from(layers: list[Any], states: Tensor) -> Iterator[None]:
-    """Inside, the last of the layers gives the states, and none computes anything.
+    """Within the block, the layers compute nothing, and their output is the given states.
 
-    An attribute of the object goes before its class's method, which also is where gradient checkpointing hangs; no
-    name in the model's state changes.
+    `forward` is overridden on each object, which takes precedence over the class's method and over gradient
+    checkpointing. No name in the model's state changes.
     """
 
     def hand_on(hidden_states: Tensor, *_given: Any, **_named: Any) -> Tensor:
@@ -129,5 +129,5 @@ def starting_from(layers: list[Any], states: Tensor) -> Iterator[None]:
     finally:
         for layer, forward in zip(layers, before, strict=True):
             vars(layer).pop("forward", None)
-            if forward is not None:  # another library's
+            if forward is not None:  # set by another library
                 layer.forward = forward

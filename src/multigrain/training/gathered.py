@@ -1,17 +1,17 @@
-"""The batch of all processes, and its similarities without false negatives.
+"""The global batch of all processes, and its similarities without false negatives.
 
-Letters: N queries of all processes, B of this one, R of a part of these, k negatives a query, M = (1 + k) * N
-documents, d dimensions, W false negatives at most in a cell.
+Letters: N queries of all processes, B of this process, R of a part of these, k negatives per query, M = (1 + k) * N
+documents, d dimensions, at most W false negatives in a cell.
 
-The labels (N, 1 + k, 3 + W) say for each query and each of its documents:
+The labels (N, 1 + k, 3 + W) hold, for each query and each of its documents:
 
                      GRADE  SCORE  WEIGHT |  false negatives (W rows of the batch, -1 for none)
-    positive           5     0.93    1.0  |   7   -6     the positives of row 7, and of row 4, a known answer ...
+    positive           5     0.93    1.0  |   7   -6     the positives of row 7 and of row 4, a known answer ...
     negative_1         4     0.61    1.0  |  -1   -1
-    negative_2         2     0.20    0.5  |   3    7     ... and the negatives_2 of rows 3 and 7 are no negatives
-                       |      |       |                  of this query; -2 - r marks in row r a known positive of it
-                       |      |       multiplies exp s(q, d); 0: the document counts for nobody
-                       |      what the judge of the grading said; nan: nothing
+    negative_2         2     0.20    0.5  |   3    7     ... and negative_2 of rows 3 and 7 are false negatives
+                       |      |       |                  of this query; -2 - r is a known positive of it in row r
+                       |      |       factor on exp s(q, d); 0: the document counts for no query
+                       |      score of the judge; nan: no score
                        0: there is no document of this grade, and its weight is 0
 """
 
@@ -35,7 +35,7 @@ GRADE, SCORE, WEIGHT = range(3)
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """The texts and labels of this process: what `calculate_loss` needs beside the embeddings."""
+    """The texts and labels of this process, which `calculate_loss` needs in addition to the embeddings."""
 
     texts: Texts
     labels: Tensor | None
@@ -43,20 +43,20 @@ class LocalBatch:
 
 @dataclass(frozen=True)
 class GatheredBatch:
-    """The batch of all processes: N queries with k negatives each, of which B from `offset` on are this process's."""
+    """The batch of all processes: N queries with k negatives each. This process has B queries, starting at `offset`."""
 
     vectors: Tensor
     """(2 + k, N, d): queries, positives, negatives."""
     identities: Tensor
     """(2 + k, N): a number for each distinct text."""
     labels: Tensor
-    """(N, 1 + k, 3 + W): see the module."""
+    """(N, 1 + k, 3 + W): see the module docstring."""
     offset: int
     temperature: float
 
     @staticmethod
     def gathered(local: Tensor, batch: LocalBatch, temperature: float) -> "GatheredBatch":
-        """Gather the batch from the embeddings (2 + k, B, d) of each process, which may be the only one."""
+        """Gather the batch from the embeddings (2 + k, B, d) of each process; a single process works too."""
         columns, size = local.shape[:2]
         labels = full_labels(batch.labels, size, columns - 1, local)
         identities = batch.texts.identities[batch.texts.places]
@@ -67,9 +67,9 @@ class GatheredBatch:
         return GatheredBatch(vectors, identities, all_gather(labels), get_rank() * size, temperature)
 
     def similarities(self, vectors: Tensor, rows: range, contrast: ContrastSection) -> Similarities:
-        """Compare some queries with all documents, and what else `contrast.directions` names.
+        """Compare some queries with all documents, and in the other directions of `contrast.directions`.
 
-        Memory: a few times (R, M) numbers for each direction.
+        Memory: a few matrices (R, M) for each direction.
         """
         mine = torch.arange(self.offset + rows.start, self.offset + rows.stop, device=vectors.device)
         unit = normalize(vectors, dim=-1)
@@ -86,7 +86,7 @@ class GatheredBatch:
             to_positive = to_all.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
         others = self._other_directions(unit, own, false, contrast.directions)
         query_to_doc = torch.where(positives, to_all, as_negative)
-        are_joint = contrast.partition_mode == "joint"  # else the others are doc_to_query, or none
+        are_joint = contrast.partition_mode == "joint"  # else doc_to_query is the only other direction, if any
         return Similarities(
             to_all=torch.cat([query_to_doc, *others], dim=1) if others and are_joint else query_to_doc,
             to_positive=to_positive,
@@ -100,10 +100,10 @@ class GatheredBatch:
         )
 
     def _other_directions(self, unit: Tensor, own: Tensor, false: Tensor, directions: Sequence[str]) -> list[Tensor]:
-        """Return the similarities of each direction but query_to_doc, (R, N) or (R, M), `LEFT_OUT` where none counts.
+        """Return the similarities of each direction but query_to_doc, (R, N) or (R, M); `LEFT_OUT` where left out.
 
-        Left out is a text itself, and what is no negative: a row whose positive answers this row's query, or whose
-        query this row's positive answers, in whatever direction the two are compared.
+        A text is not compared with itself or with a false negative. Two rows are false negatives of each other, in
+        every direction, if the positive of one answers the query of the other.
         """
         if len(directions) == 1:
             return []
@@ -124,7 +124,7 @@ class GatheredBatch:
         return found
 
     def _positives(self, mine: Tensor, own: Tensor, contrast: ContrastSection) -> Tensor:
-        """Mark the positives, (R, M): each query's own, and where several count, once each other known one."""
+        """Mark the positives, (R, M): each query's own and, if several count, each other known positive once."""
         positives = torch.zeros(len(mine), self._documents.numel(), dtype=torch.bool, device=mine.device)
         positives.scatter_(1, own[:, :1], True)
         if contrast.positives == "one":
@@ -133,7 +133,7 @@ class GatheredBatch:
         return positives | (known & self._is_first & (self._documents != self._documents[own[:, :1]]))
 
     def _hardness(self, to_all: Tensor, own: Tensor, contrast: ContrastSection) -> Tensor:
-        """Return what hardness weighting adds to the similarities, (R, M): alpha * cos, without gradient."""
+        """Return the term that hardness weighting adds to the similarities, (R, M): alpha * cos, without gradient."""
         if contrast.hardness_mode is None:
             return to_all.new_zeros(())
         are_own = torch.zeros_like(to_all, dtype=torch.bool).scatter(1, own, True)
@@ -156,7 +156,7 @@ class GatheredBatch:
 
     @cached_property
     def _is_first(self) -> Tensor:
-        """Mark the first place with a weight of each distinct document, (M,)."""
+        """Mark the first occurrence of each distinct document with a positive weight, (M,)."""
         distinct, number = torch.unique(self._documents, return_inverse=True)
         places = torch.arange(len(number), device=number.device)
         counted = torch.where(self._log_weights.isneginf(), len(number), places)
@@ -169,12 +169,12 @@ class GatheredBatch:
         return _among(same_query, self.identities[1], self._documents)
 
     def _false(self, mine: Tensor) -> Tensor:
-        """Mark the false negatives, (R, M): the query's positives in any row, itself, and what the labels name."""
+        """Mark false negatives, (R, M): positives of the query in any row, the query itself, those in the labels."""
         is_query = self.identities[0, mine][:, None] == self._documents
         return self._answers(mine) | is_query | self._named(self.labels[mine])
 
     def _answered(self, mine: Tensor) -> Tensor:
-        """Mark the queries that the positives of some rows are no negatives of, (R, N): `_false`, seen from there."""
+        """Mark the queries for which the positive of a row is a false negative, (R, N): the converse of `_false`."""
         size, begin = len(self.labels), int(mine[0])
         same_positive = self.identities[1, mine][:, None] == self.identities[1]
         answered = _among(same_positive, self.identities[0], self.identities[0])
@@ -185,15 +185,16 @@ class GatheredBatch:
         return answered | is_query | table[:, :-1].T
 
     def _named(self, labels: Tensor, *, answers: bool = False) -> Tensor:
-        """Mark what the labels (R, 1 + k, 3 + W) of some queries name, (R, M): all of it, or the known positives."""
+        """Mark the false negatives in the labels (R, 1 + k, 3 + W), (R, M); with `answers`, only known positives."""
         size = len(self.labels)
         rows = _rows_named(labels, answers=answers)
         table = torch.zeros(*rows.shape[:2], size + 1, dtype=torch.bool, device=rows.device)
-        return table.scatter(2, rows % (size + 1), True)[..., :size].flatten(1)  # -1 is the last, which is no row
+        # -1 becomes the last column, which is cut off.
+        return table.scatter(2, rows % (size + 1), True)[..., :size].flatten(1)
 
     @torch.no_grad()
     def margins(self) -> dict[int, float]:
-        """Return for each grade, over all processes, the mean of cos(query, positive) - cos(query, own negative)."""
+        """Return the mean of cos(query, positive) - cos(query, own negative) over all processes, by grade."""
         unit = normalize(self.vectors, dim=-1)
         cosines = (unit[:1] * unit[1:]).sum(dim=-1).T  # (N, 1 + k)
         margins = cosines[:, :1] - cosines[:, 1:]
@@ -206,29 +207,36 @@ class GatheredBatch:
 
 
 def full_labels(labels: Tensor | None, size: int, documents: int, like: Tensor) -> Tensor:
-    """Return the labels (B, 1 + k, 3 + W), checked; without labels every document counts in full."""
+    """Check the labels (B, 1 + k, 3 + W) and return them; without labels, every document has weight 1.
+
+    Raises:
+        ValueError: the labels have another shape.
+    """
     if labels is None:
         return torch.tensor([0.0, float("nan"), 1.0], device=like.device).expand(size, documents, 3).contiguous()
     if labels.shape[:2] != (size, documents) or labels.shape[2:] < (3,):
         raise ValueError(
-            f"labels have the shape {tuple(labels.shape)}; wanted {(size, documents, 3)}: grade, judge score and "
+            f"labels: found the shape {tuple(labels.shape)}; wanted {(size, documents, 3)}: grade, judge score and "
             "weight of the positive and of each negative"
         )
     return labels.to(like.device, torch.float32)
 
 
 def _rows_named(labels: Tensor, *, answers: bool = False) -> Tensor:
-    """Return the rows that labels (..., 3 + W) name, (..., W), with -1 for none: all, or those of known positives."""
+    """Return the rows of false negatives in labels (..., 3 + W), (..., W), -1 for none; or only known positives."""
     rows = labels[..., WEIGHT + 1 :].long()
     return torch.where(rows < -1, -2 - rows, torch.full_like(rows, -1) if answers else rows)
 
 
 def _among(marked: Tensor, keys: Tensor, wanted: Tensor) -> Tensor:
-    """Tell which of the wanted keys, (n,), are keys, (N,), of marked places, (R, N): (R, n), with no more in memory."""
+    """Return (R, n): which of the wanted keys (n,) occur among the keys (N,) at the marked places (R, N) of each row.
+
+    No larger array is held in memory.
+    """
     distinct, number = torch.unique(keys, return_inverse=True)
     table = torch.zeros(len(marked), len(distinct) + 1, dtype=torch.bool, device=keys.device)
-    row, column = marked.nonzero(as_tuple=True)  # few: most queries and positives are in a batch once
+    row, column = marked.nonzero(as_tuple=True)  # few: most texts occur once in a batch
     table[row, number[column]] = True
     place = torch.searchsorted(distinct, wanted).clamp_max(len(distinct) - 1)
-    place = torch.where(distinct[place] == wanted, place, len(distinct))  # the last: no such key
+    place = torch.where(distinct[place] == wanted, place, len(distinct))  # the last column means: no such key
     return table[:, place]

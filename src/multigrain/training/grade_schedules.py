@@ -1,18 +1,18 @@
-"""The schedules of a training, as data: which grades it meets when.
+"""The schedules of a training, as data: the order in which grades are trained.
 
-A schedule is a list of phases. The presets are one near negative, the curriculum of *Negative Matters* (ACL 2025) and
-its controls:
+A schedule is a list of phases. The presets are the hardest negatives alone, the curriculum of *Negative Matters*
+(ACL 2025), and its controls:
 
-    hardest         one negative of the hardest grade that there is
+    hardest         one negative of the hardest available grade
     coarse-to-fine  grade 1, then 2, 3, 4
     reverse         grade 4, then 3, 2, 1
-    random          one grade at a time, each as often as the others, in random order
+    random          one grade at a time, equally often, in random order
     all-at-once     one negative of each grade in every step
-    only-N          grade N alone
-    in-batch        no negative but the positives of the other queries
-    overlapping     1, then 1 and 2, 2 and 3, 3 and 4
-    annealed        two neighbouring grades at a time; the weight moves from the lower to the higher, step by step
-    self-paced      like coarse-to-fine, but a phase ends when the model gets no better at it
+    only-N          only grade N
+    in-batch        only in-batch negatives
+    overlapping     grade 1, then 1 and 2, 2 and 3, 3 and 4
+    annealed        two adjacent grades at a time; the weight moves step by step from the lower to the higher
+    self-paced      like coarse-to-fine, but a phase ends when the model stops improving on it
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,20 +23,20 @@ from multigrain.errors import ConfigError
 
 ALL = (1, 2, 3, 4)
 LISTED = 4
-"""The grade that all documents of a teacher's list have: its scores say more."""
+"""The grade given to all documents of a teacher's list; training uses their scores instead."""
 
 
 def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int = 0) -> list[PhaseSection]:
-    """The phases in order, each with its number of steps.
+    """Return the phases in order, each with its number of steps.
 
     Args:
-        section: the settings.
-        grades: those that the data has; a preset is made of these.
-        tuples: how many are trained on, which is the length of an epoch. Where nobody knows yet, 0 gives the phases of
-            the shortest training, which are drawn alike.
+        section: the training settings.
+        grades: the grades in the data, from which a preset is built.
+        tuples: the number of training tuples, which is the length of an epoch. If it is unknown, 0 gives the phases of
+            the shortest training, which have the same drawing.
 
     Raises:
-        ConfigError: the schedule asks for a grade that is not there.
+        ConfigError: the schedule uses a grade that the data lacks, or the steps are too few for its phases.
     """
     present = sorted(set(grades))
     if section.list_length:
@@ -49,7 +49,7 @@ def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int
         phases = [phase.model_copy(update={"temperature": section.temperature}) for phase in phases]
         key = "training.schedule"
     faults = [
-        f'"{phase.name}" wants negatives of grade {grade}, and no tuple has one (there are: {_listed(present)})'
+        f'"{phase.name}" wants negatives of grade {grade}, but no tuple has one (available grades: {_listed(present)})'
         for phase in phases
         for grade in sorted(set(phase.grades) - set(present))
     ]
@@ -58,8 +58,8 @@ def phases_of(section: TrainingSection, grades: Iterable[int] = ALL, tuples: int
     phases = _with_steps(phases, section.total_steps(tuples))
     total = sum(phase.steps or 0 for phase in phases)
     if section.is_self_paced and total <= len(phases) * section.pace_every:
-        found = f"found {total}; {len(phases)} self-paced phases with a look every {section.pace_every} steps"
-        raise ConfigError("training.steps", [f"{found} want more than {len(phases) * section.pace_every}"])
+        found = f"found {total}; {len(phases)} self-paced phases with a check every {section.pace_every} steps"
+        raise ConfigError("training.steps", [f"{found} need more than {len(phases) * section.pace_every}"])
     return phases
 
 
@@ -98,28 +98,28 @@ def _both(a: int, b: int, start: list[float] | None = None, end: list[float] | N
 
 
 def _with_steps(phases: Sequence[PhaseSection], total: int) -> list[PhaseSection]:
-    """Give each phase without a number of steps its share of the total, by largest remainder; at least one step."""
+    """Give each phase without a number of steps its share of the rest, by largest remainder; at least one step."""
     shares = [phase.share for phase in phases if phase.steps is None]
     left = total - sum(phase.steps or 0 for phase in phases)
     if not shares:
         return list(phases)
     weights = [share or 1.0 for share in shares]
     if left < len(shares):
-        given = f"{total - left} are given to phases by number, and " if left < total else ""
-        wanted = f"{len(shares)} {'more ' if given else ''}phases want at least one step each; raise it"
+        given = f"phases with a fixed number take {total - left}, and " if left < total else ""
+        wanted = f"{len(shares)} {'more ' if given else ''}phases need at least one step each; raise it"
         raise ConfigError("training.steps", [f"found {total}; {given}{wanted}"])
     exact = [left * weight / sum(weights) for weight in weights]
     counts = [max(1, int(value)) for value in exact]
     for index in sorted(range(len(exact)), key=lambda i: (int(exact[i]) - exact[i], i))[: max(0, left - sum(counts))]:
         counts[index] += 1
-    while sum(counts) > left:  # some phases had less than a step
+    while sum(counts) > left:  # some phases were rounded up to one step
         counts[counts.index(max(counts))] -= 1
     left_over = iter(counts)
     return [phase if phase.steps else phase.model_copy(update={"steps": next(left_over)}) for phase in phases]
 
 
 def epochs_told(epochs: float) -> str:
-    """Tell a number of epochs in words.
+    """Return a number of epochs as text.
 
     >>> [epochs_told(epochs) for epochs in (0.0512, 1.004, 1.5, 71.1)]
     ['0.051 epochs', '1 epoch', '1.5 epochs', '71 epochs']
@@ -129,7 +129,7 @@ def epochs_told(epochs: float) -> str:
 
 
 def drawn(phases: Sequence[PhaseSection], width: int = 40) -> list[str]:
-    r"""The schedule as a drawing: a line for each grade, a column for some steps; the fuller the block, the heavier.
+    r"""Draw the schedule as text: a line for each grade, a column for some steps, fuller blocks for higher weights.
 
     >>> from multigrain.config import TrainingSection
     >>> print("\n".join(drawn(phases_of(TrainingSection(schedule="annealed", steps=60)), 12)))
@@ -152,7 +152,7 @@ def _weights_at(phases: Sequence[PhaseSection], step: float) -> dict[int, float]
             scale = 1 / len(phase.grades) if phase.one_at_a_time else 1.0
             weights: dict[int, float] = {}
             for grade, weight in zip(phase.grades, phase.weights_at(step / phase.steps), strict=True):
-                weights[grade] = max(weights.get(grade, 0.0), scale * weight)  # the heavier, where there are several
+                weights[grade] = max(weights.get(grade, 0.0), scale * weight)  # the highest, if a grade occurs twice
             return weights
         step -= phase.steps
     return {}

@@ -1,7 +1,7 @@
-"""A guide tells which documents of a batch are too near to a query to be its negatives (GISTEmbed, arXiv 2402.16829).
+"""Use a guide to find documents of a batch too near to a query to be negatives (GISTEmbed, arXiv 2402.16829).
 
-GISTEmbed encodes each batch with the guide too. Ours is the judge of the grading, whose vectors are kept: no text is
-encoded a second time, and batches are planned without the model.
+GISTEmbed encodes each batch with the guide model too. Here the guide is the judge of the grading, whose vectors are
+stored: no text is encoded twice, and planning batches needs no model.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,24 +15,24 @@ from multigrain.records import GradedTuple
 from multigrain.training.in_batch_false_negatives import texts_of
 
 Encoder = Callable[[Sequence[str], Role], Vectors]
-"""Texts to (number of texts, d) vectors of length 1."""
+"""Maps texts to (number of texts, d) vectors of length 1."""
 Place = tuple[int, int]
-"""Of a document in a batch: row and column, where column 0 has the positives."""
+"""Row and column of a document in a batch; column 0 holds the positives."""
 QUERIES = 256
-"""Queries whose cosines to all documents of a batch are in memory at once."""
+"""Number of queries whose cosines to all documents of a batch are in memory at once."""
 TUPLES = 4096
-"""Tuples whose vectors are in memory at once, when none is to be missing."""
+"""Number of tuples whose vectors are in memory at once while all texts are encoded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """Leave out what the guide finds nearer to a query than its positive, less a margin.
+    """Leave out documents that the guide finds nearer to a query than its positive, less a margin.
 
     With g = cos of the guide's vectors, document d of the batch is left out for query q with positive p if
 
         g(q,d) > g(q,p) - margin * |g(q,p)|,
 
-    GISTEmbedLoss' `margin_strategy="relative"`, whoever's positive or negative d is. Never left out is p itself.
+    as in GISTEmbedLoss with `margin_strategy="relative"`. This applies to any document of the batch except p.
 
     >>> vectors = {"q": [1.0, 0.0], "p": [0.8, 0.6], "near": [0.78, 0.626], "far": [0.0, 1.0]}
     >>> guide = Guide(lambda texts, role: np.array([vectors[text] for text in texts]), margin=0.05)
@@ -44,11 +44,11 @@ class Guide:
     margin: float
 
     def nearer(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[set[Place]]:
-        """Return for each query of a batch the places of the documents that are left out.
+        """Return, for each query of a batch, the places of the documents to leave out.
 
         Args:
             queries: B texts.
-            documents: of each query its positive and its negatives, (B, 1 + k) texts.
+            documents: the positive and the negatives of each query, (B, 1 + k) texts.
         """
         columns = len(documents[0])
         of_queries = self.encoder(queries, "query")
@@ -64,7 +64,7 @@ class Guide:
 
 
 def encode_texts(tuples: Iterable[GradedTuple], encoder: Encoder) -> None:
-    """Have the encoder see all texts of the tuples, so that it keeps the vectors of those that it has not met yet."""
+    """Encode all texts of the tuples, so that the encoder stores the vectors of new ones."""
     rest = iter(tuples)
     while portion := list(islice(rest, TUPLES)):
         encoder([graded.query for graded in portion], "query")

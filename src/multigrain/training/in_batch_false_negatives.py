@@ -1,9 +1,8 @@
-"""In-batch false negatives: which other tuples' documents in a batch are known to be no negatives of a query.
+"""In-batch false negatives: documents of other tuples in a batch that are known not to be negatives of a query.
 
-`multigrain.data.known_false_negatives.FalseNegatives` judges texts of the corpus before there are tuples: is this
-candidate a negative of that pair? It keeps 16 bytes a text, because it sees the whole corpus. This module looks at
-the texts of the tuples alone, and keeps sets by `identity`, with which a batch is planned and its columns are
-compared.
+`multigrain.data.known_false_negatives.FalseNegatives` decides before there are tuples whether a candidate may be a
+negative of a pair. It stores 16 bytes per text, because it covers the whole corpus. This module covers only the texts
+of the tuples. It stores sets of `identity` values, which planning uses to build a batch and compare its columns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,23 +14,23 @@ from multigrain.records import Document, GradedTuple, Pair, identity
 
 @dataclass(frozen=True)
 class InBatchFalseNegatives:
-    """The known relations between the texts of the tuples; each text is named by its `identity`."""
+    """Known relations between the texts of the tuples, each text represented by its `identity`."""
 
     answers: Mapping[bytes, frozenset[bytes]]
     """All known positives of each query that has several."""
     groups: Mapping[bytes, frozenset[str]]
-    """The groups of each document that has any."""
+    """The groups of each document that has at least one."""
 
 
 def known_false_negatives(
     tuples: Sequence[GradedTuple], pairs: Iterable[Pair] = (), documents: Iterable[Document] = ()
 ) -> InBatchFalseNegatives:
-    """Collect what the tuples themselves and the rest of the input say about the texts of the tuples.
+    """Collect the known positives and groups of the tuples' texts, from the tuples and from the rest of the input.
 
     Args:
-        tuples: what is trained on.
-        pairs: all that the input has, trained on or not.
-        documents: the corpus, which may say of which group a document is.
+        tuples: the training tuples.
+        pairs: all pairs of the input, whether they are trained on or not.
+        documents: the corpus, whose documents may have groups.
     """
     answers: dict[bytes, set[bytes]] = {identity(graded.query): set() for graded in tuples}
     groups: dict[bytes, set[str]] = {}

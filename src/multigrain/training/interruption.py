@@ -1,6 +1,6 @@
-"""Checkpoints beside the regular ones: on an interruption, and after much time.
+"""Extra checkpoints: on an interruption, and after a given time.
 
-Processes that train together must do so at the same step, so they tell each other at the end of each.
+Processes that train together must save at the same step, so they exchange their state at the end of each step.
 """
 
 import signal
@@ -17,14 +17,14 @@ from multigrain.training import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO = 5.0
-"""Seconds in which a second signal is the first one's: a terminal and torchrun both send it to each process."""
+"""Seconds in which a second signal counts as the first: a terminal and torchrun both send it to each process."""
 
 
 class Stopping(TrainerCallback):  # type: ignore[misc]
-    """Decide whether a checkpoint is wanted, and whether the training ends with it.
+    """Decide whether to write a checkpoint, and whether the training ends with it.
 
     Args:
-        minutes: the longest time between two checkpoints.
+        minutes: the longest time between two checkpoints, in minutes.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -32,10 +32,10 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
         self._interrupted: float | None = None
         self._received = signal.SIGINT
-        # A thread of its own, for what a signal interrupts may be printing.
-        self._telling = threading.Thread(target=say, args=("  stopping after this step; once more stops at once",))
+        # In its own thread, because the signal may interrupt code that is printing.
+        self._telling = threading.Thread(target=say, args=("  stopping after this step; again to stop at once",))
         self.ends = False
-        """Whether the next checkpoint is the last thing that is done; the same in all processes."""
+        """Whether training ends after the next checkpoint; the same in all processes."""
 
     @property
     def is_interrupted(self) -> bool:
@@ -48,10 +48,10 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         return time.monotonic() - self._saved >= self._seconds
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the time of the checkpoint that was just written.
+        """Record the time of the checkpoint.
 
         Raises:
-            KeyboardInterrupt: the training was to end with it.
+            KeyboardInterrupt: the training ends with this checkpoint.
         """
         self._saved = time.monotonic()
         if self.ends:
@@ -59,9 +59,9 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """Within the block, end the training on the first of `SIGNALS` after the step under way, on a second at once.
+        """Within the block, stop after the current step on the first of `SIGNALS`, and at once on the second.
 
-        Signals that are ignored stay so, and one that would end the process ends it, once there is a checkpoint.
+        Ignored signals stay ignored. A signal that would have ended the process does so once there is a checkpoint.
 
         Raises:
             KeyboardInterrupt: a signal came after the last step.

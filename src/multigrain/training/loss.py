@@ -1,15 +1,15 @@
-"""GradedLoss: a contrastive loss over graded negatives, for the trainer of sentence-transformers.
+"""GradedLoss: a contrastive loss over graded negatives, for the sentence-transformers trainer.
 
-It takes the columns query, positive, negative_1 .. negative_k as other losses do, and composes with
-SentenceTransformerTrainer, MatryoshkaLoss and several processes. What it adds to MultipleNegativesRankingLoss:
+It takes the columns query, positive, negative_1 .. negative_k as other losses do, and works with
+SentenceTransformerTrainer, MatryoshkaLoss and several processes. It adds to MultipleNegativesRankingLoss:
 
-* labels of shape (B, 1 + k, 3 + W): the grade, judge score and weight of the positive and of each negative, then up to
-  W rows of the batch, of all processes, whose document in that column is no negative of the query (drawn in
-  `multigrain.training.gathered`);
-* no false in-batch negatives: nor does a document count against a query whose positive it is, in any row;
-* each distinct text is encoded once, with others of its length;
-* the activations of as many texts as fit are kept for the backward pass, the others are computed twice (GradCache,
-  arXiv 2101.06983). The result depends on neither.
+* Labels of shape (B, 1 + k, 3 + W): the grade, judge score and weight of the positive and of each negative, then up to
+  W rows of the global batch whose document in that column is a false negative of the query (illustrated in
+  `multigrain.training.gathered`).
+* No false in-batch negatives. A document that is a query's positive in any row does not count against that query.
+* Each distinct text is encoded once, together with texts of similar length.
+* The activations of as many texts as fit are kept for the backward pass; the others are computed twice (GradCache,
+  arXiv 2101.06983). Neither of the last two changes the result.
 """
 
 import math
@@ -35,18 +35,18 @@ from multigrain.training.objectives import OBJECTIVES, Distillation, distill
 from multigrain.training.unique_texts import Features, cut, distinct
 
 ROWS = 512
-"""Queries whose similarities to all documents are in memory at once."""
+"""Number of queries whose similarities to all documents are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """The settings of encoding texts in training: speed and memory, not the result.
+    """Settings for encoding texts in training. They change speed and memory, not the result.
 
     Attributes:
-        micro_batch_tokens: tokens that are encoded at once.
-        activation_bytes: what may be kept for the backward pass.
+        micro_batch_tokens: number of tokens encoded at once.
+        activation_bytes: bytes of activations that may be kept for the backward pass.
         bf16: whether matrix products are in half precision.
-        frozen: the output of layers that are not trained.
+        frozen: the cached output of the frozen layers.
     """
 
     micro_batch_tokens: int = 4096
@@ -57,43 +57,44 @@ class Encoding:
 
 @dataclass
 class Measures:
-    """The figures of the last batch, for the log."""
+    """Figures of the last batch, for the log."""
 
     texts: int = 0
-    """Texts in all places of the batch."""
+    """Number of texts in the batch, repeated ones included."""
     encoded: int = 0
-    """Distinct texts."""
+    """Number of distinct texts."""
     tokens: int = 0
-    """Tokens of the distinct texts."""
+    """Number of tokens in the distinct texts."""
     guessing: float = 0.0
-    """The loss if all documents were equally near."""
+    """The loss if all documents were equally similar to the query."""
     terms: int = 0
-    """How often the loss was taken: once for each length of MatryoshkaLoss."""
+    """How often the loss was computed: once for each dimension of MatryoshkaLoss."""
     margins: dict[int, float] = field(default_factory=dict)
-    """For each grade the mean of cos(query, positive) - cos(query, own negative)."""
+    """Mean of cos(query, positive) - cos(query, own negative), by grade."""
 
 
 class GradedLoss(CachedLossMixin, nn.Module):
-    """Train on graded negatives, without false in-batch negatives, in batches larger than the memory.
+    """Train on graded negatives, without false in-batch negatives, in batches larger than memory.
 
-    For each query, the loss tells its positive from all documents of the batch, of all processes (and from what else
-    `contrast` names): with s = cos / T,
+    For each query, the loss separates its positive from all other documents of the global batch, and from the other
+    texts that `contrast` adds. With s = cos / T,
 
         infonce = -log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) ),
 
-    where d is any positive or negative of the batch that is not known to answer q, and w(d) its weight. The other
-    objectives add what grades or judge scores say about the query's own negatives (`multigrain.training.objectives`).
+    where d is any positive or negative of the batch that is not known to answer q, and w(d) is its weight. The other
+    objectives also use the grades or scores of the query's own negatives (`multigrain.training.objectives`).
 
     Args:
         model: the model to train.
         temperature: T, which divides the cosines; the inverse of MultipleNegativesRankingLoss' `scale`.
         objective: one of `OBJECTIVES`: "infonce", "listwise" or "distill".
-        contrast: directions, softmaxes, hardness weighting and several positives, as sentence-transformers names them.
+        contrast: directions, partition mode, hardness weighting and several positives, named as in
+            sentence-transformers.
         distillation: the settings of the objective "distill".
-        encoding: how texts are encoded; it changes speed and memory, not the loss.
+        encoding: how texts are encoded; this changes speed and memory, not the loss.
 
     Raises:
-        ValueError: the temperature is not above 0, or there is no such objective.
+        ValueError: the temperature is not above 0, or the objective is unknown.
 
     Inputs:
         +------------------------------------------------+--------------------------------------------------+
@@ -103,18 +104,18 @@ class GradedLoss(CachedLossMixin, nn.Module):
         +------------------------------------------------+--------------------------------------------------+
         | (query, positive, negative_1 .. negative_k)    | none, or (B, 1 + k, 3 + W): grade, judge score   |
         |                                                | and weight of each document, then false          |
-        |                                                | negatives (drawn in `training.gathered`)         |
+        |                                                | negatives (shown in `training.gathered`)         |
         +------------------------------------------------+--------------------------------------------------+
 
     Relations:
-        - Without labels, and where no text is a false negative, it is MultipleNegativesRankingLoss with the same
+        - Without labels and without false negatives it equals MultipleNegativesRankingLoss with the same
           `directions`, `partition_mode`, `hardness_mode` and `hardness_strength`.
-        - CachedMultipleNegativesRankingLoss encodes every text twice; here those that fit in memory, once.
-        - MatryoshkaLoss wraps it as it wraps those.
+        - CachedMultipleNegativesRankingLoss encodes every text twice; this loss encodes texts that fit in memory once.
+        - MatryoshkaLoss can wrap it, as it wraps those.
 
     Recommendations:
-        - Begin with "infonce". "listwise" needs several grades in a step, "distill" the scores of a teacher.
-        - Let `encoding.activation_bytes` be as large as memory allows.
+        - Start with "infonce". "listwise" needs several grades in a step, and "distill" needs a teacher's scores.
+        - Set `encoding.activation_bytes` as high as memory allows.
 
     Example:
         >>> from datasets import Dataset  # doctest: +SKIP
@@ -137,7 +138,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
     """
 
     show_progress_bar = False
-    mini_batch_size = 1  # sentence-transformers' name; what counts is mini_batch_num_tokens
+    mini_batch_size = 1  # sentence-transformers requires it, but mini_batch_num_tokens is used
 
     def __init__(
         self,
@@ -170,11 +171,11 @@ class GradedLoss(CachedLossMixin, nn.Module):
         """Return the mean loss of the batch.
 
         Args:
-            sentence_features: the tokenized columns, of B texts each.
-            labels: (B, 1 + k, 3 + W), as drawn in `multigrain.training.gathered`; None: every document counts in full.
+            sentence_features: the tokenized columns, each of B texts.
+            labels: (B, 1 + k, 3 + W), as shown in `multigrain.training.gathered`; if None, every document has weight 1.
 
         Raises:
-            ValueError: there is but one column, or the labels have another shape.
+            ValueError: there is only one column, or the labels have another shape.
         """
         texts = distinct(list(sentence_features), self._padding_side, self._pad_token)
         if len(texts.places) < 2:
@@ -182,7 +183,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
         self.measures = Measures(texts.places.numel(), len(texts.identities), texts.tokens)
         memory = ActivationBudget(self.encoding.activation_bytes, self._own)
         groups = [{**group, "kept": KeptGraphs(memory, is_last=group is texts.groups[-1])} for group in texts.groups]
-        return self.forward_cached(groups, LocalBatch(texts, labels))  # type: ignore[arg-type]  # handed on as it is
+        return self.forward_cached(groups, LocalBatch(texts, labels))  # type: ignore[arg-type]  # passed through
 
     def embed_minibatch_iter(  # type: ignore[override]
         self,
@@ -192,9 +193,9 @@ class GradedLoss(CachedLossMixin, nn.Module):
         random_states: list[RandContext | None] | None = None,
         ranges: list[tuple[int, int]] | None = None,
     ) -> Iterator[tuple[Tensor, RandContext | None]]:
-        """Encode one micro-batch after the other: first with `with_grad` off, then on for the backward pass.
+        """Yield the embeddings of each micro-batch: first with `with_grad` off, then on, for the backward pass.
 
-        The first time, micro-batches are kept with their graph as long as there is room, and found the second time.
+        The first pass keeps micro-batches with their graph while there is room. The second pass reuses these.
         """
         assert ranges is not None
         kept: KeptGraphs = sentence_feature["kept"]
@@ -209,7 +210,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
                     with (random_states[index] if random_states else None) or nullcontext():
                         yield self._encode(batch), None
                 elif copy_random_state and self._may_keep(kept, index == len(ranges) - 1, batch):
-                    if not kept.graphs:  # from here on, graphs share one copy of the weights in half precision
+                    if not kept.graphs:  # from here on, all graphs share one half-precision copy of the weights
                         autocast.enter_context(self._autocast(batch))
                     with torch.enable_grad(), self._unsynchronized(), kept.memory.measured(batch):
                         kept.graphs[index] = self._encode(batch)
@@ -222,8 +223,8 @@ class GradedLoss(CachedLossMixin, nn.Module):
     def _may_keep(self, kept: "KeptGraphs", is_last_range: bool, batch: Features) -> bool:
         """Return whether to keep the graph of this micro-batch.
 
-        With several processes, sentence-transformers sums their gradients in the very last backward pass, after a
-        forward pass of its own; so that micro-batch is never kept.
+        With several processes, sentence-transformers synchronizes gradients in the last backward pass, which needs a
+        forward pass of its own. So the last micro-batch is never kept.
         """
         if get_world_size() > 1 and ((kept.is_last and is_last_range) or not self._is_replicated):
             return False
@@ -248,7 +249,7 @@ class GradedLoss(CachedLossMixin, nn.Module):
     def calculate_loss(  # type: ignore[override]
         self, reps: list[list[Tensor]], labels: "LocalBatch", *, with_backward: bool = False
     ) -> Tensor:
-        """Return the loss, from the embeddings of the distinct texts. MatryoshkaLoss wraps it, by this name."""
+        """Return the loss from the embeddings of the distinct texts. MatryoshkaLoss wraps this method by name."""
         local = torch.cat([vectors for group in reps for vectors in group])[labels.texts.places]
         everything = GatheredBatch.gathered(local, labels, self.temperature)
         leaf = everything.vectors.detach().requires_grad_(with_backward)
@@ -264,14 +265,15 @@ class GradedLoss(CachedLossMixin, nn.Module):
             torch.autograd.backward(everything.vectors, leaf.grad)
         self.measures.terms += 1
         self.measures.guessing = math.log(max(2, int((everything.labels[..., WEIGHT] > 0).sum())))
-        self.measures.margins = self.measures.margins or everything.margins()  # MatryoshkaLoss calls again, with less
+        # MatryoshkaLoss calls again, with fewer dimensions.
+        self.measures.margins = self.measures.margins or everything.margins()
         return total
 
     def _loss_of(self, everything: "GatheredBatch", vectors: Tensor, rows: range) -> Tensor:
-        """Return the sum of the losses of some queries of this process."""
+        """Return the summed loss of some of this process's queries."""
         return self._objective(everything.similarities(vectors, rows, self.contrast)).sum()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return the settings that a model card shows."""
+        """Return the settings shown on a model card."""
         compared = self.contrast.model_dump(include=set(ContrastSection.model_fields))
         return {"temperature": self.temperature, "objective": self.objective_name, **compared}

@@ -1,7 +1,7 @@
-"""Batches of neighbours: tuples about the same subject, whose documents are hard negatives of each other's queries.
+"""Batches of neighbours: tuples on the same subject, whose documents are hard negatives of each other's queries.
 
-They cost no text more than batches at random. The tuples are put into groups by the vectors that the judge has of
-them anyway; batches are then filled from whole groups.
+Such batches need no more texts than random ones. Tuples are grouped by vectors that the judge has already computed, and
+batches are filled from whole groups.
 """
 
 import random
@@ -15,21 +15,21 @@ from multigrain.model.roles import Embed
 from multigrain.records import GradedTuple
 
 SCALE = 2048
-"""Vectors are rounded to whole numbers of this length: sums of their products are exact in single precision, however
-they are computed, so that the groups do not depend on the number of threads."""
+"""Length to which vectors are scaled before they are rounded to integers. Their dot products are then exact in single
+precision in any order of summation, so the groups do not depend on the number of threads."""
 AT_ONCE = 8192
-"""Tuples among which the nearest are looked for, and whose vectors are in memory in single precision."""
+"""Number of tuples searched for neighbours at once, with their vectors in memory in single precision."""
 
 Vectors = NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """How tuples are put into groups of neighbours.
+    """Groups tuples into neighbours.
 
     Attributes:
-        vectors: (N, d) of all tuples, by `vectors_of`.
-        size: tuples of a group.
+        vectors: (N, d), the vectors of all tuples from `vectors_of`.
+        size: number of tuples in a group.
     """
 
     vectors: Vectors
@@ -38,13 +38,14 @@ class Neighbours:
     def grouped(self, order: Sequence[int], shuffler: random.Random) -> list[int]:
         """Return the tuples group by group.
 
-        A tuple is taken in the given order; the nearest that no group has yet join it. The groups are then shuffled,
-        as the last ones found least to choose from. Where there are more tuples than `AT_ONCE`, they are first cut
-        into parts of that size, by halves along the line through two of them, which are drawn anew each time.
+        Tuples are visited in the given order; each one not yet in a group forms one with its nearest ungrouped
+        tuples. The groups are then shuffled, because the last ones had the fewest tuples to choose from. If there are
+        more tuples than `AT_ONCE`, they are first split into parts of at most that size: repeatedly in half, along
+        the line through two tuples drawn at random.
 
         Args:
-            order: the places of the tuples, shuffled.
-            shuffler: draws the parts, and the order of the groups.
+            order: the indices of the tuples, shuffled.
+            shuffler: draws the parts and the order of the groups.
         """
         groups: list[NDArray[np.int64]] = []
         for part in self._parts(np.array(order, dtype=np.int64), shuffler):
@@ -65,7 +66,7 @@ class Neighbours:
         return self._parts(places[is_near], shuffler) + self._parts(places[~is_near], shuffler)
 
     def _groups_of(self, places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Return groups of the nearest among some tuples; the last one may be smaller."""
+        """Return groups of nearest neighbours among these tuples; the last group may be smaller."""
         vectors = self._exact(places)
         is_left = np.ones(len(places), dtype=bool)
         groups = []
@@ -85,7 +86,7 @@ class Neighbours:
 
 
 def vectors_of(tuples: Sequence[GradedTuple], embed: Embed) -> Vectors:
-    """Return (N, d) the mean of the vectors of query and positive, as whole numbers of length `SCALE`."""
+    """Return (N, d): the mean vector of query and positive, scaled to length `SCALE` and rounded to integers."""
     parts = [np.empty((0, 0), np.int16)] if not tuples else []
     for start in range(0, len(tuples), AT_ONCE):
         some = tuples[start : start + AT_ONCE]

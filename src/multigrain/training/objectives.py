@@ -1,24 +1,26 @@
-r"""The training objectives: functions of the similarities in a batch, one loss value for each query.
+r"""The training objectives: functions from the similarities in a batch to one loss value per query.
 
-For the queries q_1 .. q_R of this process, and the M documents of all processes (the positives, and the negatives that
-came with them), with similarities s(q, d) = cos(q, d) / T and a weight w(d) of each document:
+Notation: queries q_1 .. q_R of this process, M documents of all processes (positives and their tuples' negatives),
+similarities s(q, d) = cos(q, d) / T, and a weight w(d) for each document.
 
     infonce   -log( exp s(q,p) / (exp s(q,p) + sum over d not left out of w(d) exp s(q,d)) )
 
-              with the in-batch and the own negatives (van den Oord et al. 2018, arXiv 1807.03748); with all weights 1
-              and nothing left out it is sentence-transformers' MultipleNegativesRankingLoss.
+              over the in-batch and the own negatives (van den Oord et al. 2018, arXiv 1807.03748). With all weights 1
+              and nothing left out, it equals MultipleNegativesRankingLoss of sentence-transformers.
 
     listwise  the mean of infonce and, with weight w(n), for each own negative n of a grade above the lowest,
               -log( exp s(q,n) / (exp s(q,n) + sum over own negatives d of lower grade of w(d) exp s(q,d)) )
 
-              so that positive > grade 4 > ... > grade 1: the likelihood of that order under Plackett and Luce, ties
-              apart (ListMLE, Xia et al. 2008), in the contrastive form of RINCE (Hoffmann et al. 2022, arXiv
-              2201.11736). With negatives of one grade it is infonce.
+              which orders positive > grade 4 > ... > grade 1. Apart from ties, it is the likelihood of that order under
+              the Plackett-Luce model (ListMLE, Xia et al. 2008), in the contrastive form of RINCE (Hoffmann et al.
+              2022, arXiv 2201.11736). With negatives of one grade, it equals infonce.
 
-    distill   KL( softmax(t / T_t) || softmax(s) ) over the positive and the own negatives, whose parts in both
-              distributions are multiplied by w, and 0.1 infonce at a temperature of its own without the own negatives
-              that the teacher scores high. t are the teacher's scores between 0 and 1, T_t is its temperature
-              (CADET, Tamber et al. 2025, arXiv 2505.19274).
+    distill   KL( softmax(t / T_t) || softmax(s) ) + 0.1 infonce
+
+              with the divergence over the positive and the own negatives, each weighted by w in both distributions.
+              t are the teacher's scores between 0 and 1, and T_t is the teacher's temperature. The infonce term has its
+              own temperature, and leaves out own negatives that the teacher scores high (CADET, Tamber et al. 2025,
+              arXiv 2505.19274).
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 LEFT_OUT = float("-inf")
-"""The similarity of a document that does not count."""
+"""The similarity assigned to a document that is left out."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +38,37 @@ class Similarities:
     """The similarities that an objective compares, for R queries of this process with k own negatives each."""
 
     to_all: Tensor
-    """(R, M) similarities to all documents plus log w, `LEFT_OUT` where a document does not count. What stands in the
-    same softmax besides (`partition_mode="joint"`) has further columns."""
+    """(R, M) similarities to all documents plus log w; `LEFT_OUT` where a document does not count. With
+    `partition_mode="joint"`, further columns hold the other directions of the same softmax."""
     to_positive: Tensor
-    """(R,) similarity to the positive; with several, their mean."""
+    """(R,) similarity to the positive; with several positives, their mean."""
     to_own: Tensor
-    """(R, 1 + k) similarities to the positive and the own negatives, without weights."""
+    """(R, 1 + k) similarities to the own documents (positive and own negatives), without weights."""
     grades: Tensor
-    """(R, 1 + k) grades of these; 0 where there is none."""
+    """(R, 1 + k) grades of the own documents; 0 where there is none."""
     scores: Tensor
-    """(R, 1 + k) scores of these by the judge or the teacher."""
+    """(R, 1 + k) scores of the own documents, by the judge or the teacher."""
     weights: Tensor
-    """(R, 1 + k) weights of these."""
+    """(R, 1 + k) weights of the own documents."""
     temperature: float
     own: Tensor
-    """(R, 1 + k) the columns of `to_all` that these are."""
+    """(R, 1 + k) columns of the own documents in `to_all`."""
     to_queries: Tensor | None = None
-    """(R, N) similarities of the positive to all queries, where these have a softmax of their own."""
+    """(R, N) similarities of the positive to all queries, if this direction has its own softmax."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """The settings of `distill`; the defaults are those of CADET.
+    """The settings of `distill`; the defaults are from CADET.
 
     Attributes:
         teacher_temperature: T_t, which divides the teacher's scores.
-        infonce_weight: what `infonce` is multiplied by.
-        infonce_temperature: of `infonce` there, in place of T.
-        false_negative_above: an own negative whose score is more than this share of the highest of its query is taken
-            for a false negative, and left out of `infonce`.
-        lowest: the teacher's score that becomes 0; lower ones too.
-        highest: the teacher's score that becomes 1; higher ones too.
+        infonce_weight: the weight of the `infonce` term.
+        infonce_temperature: the temperature of the `infonce` term, in place of T.
+        false_negative_above: share of the query's highest score. An own negative that scores above it counts as a
+            false negative, and is left out of `infonce`.
+        lowest: the teacher's score that maps to 0, as do lower scores.
+        highest: the teacher's score that maps to 1, as do higher scores.
     """
 
     teacher_temperature: float = 0.3
@@ -78,15 +80,15 @@ class Distillation:
 
 
 def infonce(batch: Similarities) -> Tensor:
-    """Tell the positive from all documents of the batch: InfoNCE, a cross entropy over similarities.
+    """Separate the positive from all documents of the batch: InfoNCE, a cross entropy over similarities.
 
-    `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`, see the module.
+    `-log( exp s(q,p) / (exp s(q,p) + sum over d of w(d) exp s(q,d)) )`; see the module docstring.
 
-    With several positives it is the mean over them of the same, and each sum holds all of them (SupCon's L_out). Where
-    each direction has a softmax of its own, it is the mean of both directions.
+    With several positives, the loss is the mean over the positives, and each sum contains all of them (SupCon's
+    L_out). If each direction has its own softmax, the loss is the mean of both directions.
 
     Args:
-        batch: the similarities. `to_all` and `to_positive` are used, `to_queries` and `to_own` if there are any.
+        batch: the similarities. Uses `to_all` and `to_positive`, and if present `to_queries` and `to_own`.
 
     Returns:
         (R,) the loss of each query.
@@ -101,18 +103,18 @@ def infonce(batch: Similarities) -> Tensor:
         +------------------------------------------------+------------------------------+
 
     Relations:
-        - With all weights 1 and nothing left out it is MultipleNegativesRankingLoss with scale 1 / T.
-        - `listwise` is this and what it says about the own negatives; `distill` has a tenth of it.
+        - With all weights 1 and nothing left out, it equals MultipleNegativesRankingLoss with scale 1 / T.
+        - `listwise` adds terms that rank the own negatives; `distill` includes it with weight 0.1.
 
     Recommendations:
-        - Use large batches: each other tuple is one more negative.
-        - With negatives of one grade in a step, it is all there is: `listwise` is the same.
+        - Use large batches: each other tuple adds a negative.
+        - With negatives of one grade in a step, prefer it to `listwise`, which gives the same value.
 
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5]])
         >>> own = torch.tensor([[0, 1]])
         >>> row = Similarities(cosines, cosines[:, 0], cosines, own, cosines, torch.ones(1, 2), 1.0, own)
-        >>> round(float(infonce(row)), 4)  # two documents as near: log 2
+        >>> round(float(infonce(row)), 4)  # two equally similar documents: log 2
         0.6931
 
     References:
@@ -127,13 +129,13 @@ def infonce(batch: Similarities) -> Tensor:
 
 
 def listwise(batch: Similarities) -> Tensor:
-    """Rank the documents by grade: the positive before all, then each negative before those of lower grades.
+    """Rank the documents by grade: the positive first, then each negative above the negatives of lower grades.
 
     The mean of `infonce` and, with weight w(n), for each own negative n above the lowest grade,
-    `-log( exp s(q,n) / (exp s(q,n) + sum over own d of lower grade of w(d) exp s(q,d)) )`, see the module.
+    `-log( exp s(q,n) / (exp s(q,n) + sum over own d of lower grade of w(d) exp s(q,d)) )`; see the module docstring.
 
     Args:
-        batch: the similarities. `scores` are not used.
+        batch: the similarities. Does not use `scores`.
 
     Returns:
         (R,) the loss of each query.
@@ -147,11 +149,11 @@ def listwise(batch: Similarities) -> Tensor:
         +------------------------------------------------+------------------------------+
 
     Relations:
-        - With negatives of one grade it is `infonce`.
-        - `distill` follows a teacher's scores, this the order of the grades alone.
+        - With negatives of one grade, it equals `infonce`.
+        - It follows only the order of the grades; `distill` follows a teacher's scores.
 
     Recommendations:
-        - Use phases that bring several grades in one step.
+        - Use phases with several grades in one step.
 
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5, 0.5]])
@@ -180,21 +182,21 @@ def listwise(batch: Similarities) -> Tensor:
 
 
 def distill(batch: Similarities, settings: Distillation = Distillation()) -> Tensor:
-    """Follow a teacher's scores of each query's own documents, and tell the positive from those of the batch.
+    """Match a teacher's scores of each query's own documents, and separate the positive from the rest of the batch.
 
-    `KL( softmax(t / T_t) || softmax(s) ) + 0.1 infonce` with t = (score - lowest) / (highest - lowest), cut to 0 and 1.
-    The first part is over the positive and the own negatives. The second has a temperature of its own, and leaves out
-    own negatives with t above 0.6 of the highest t of the query: nobody knows whether these are negatives.
+    `KL( softmax(t / T_t) || softmax(s) ) + 0.1 infonce` with t = (score - lowest) / (highest - lowest), clipped to
+    [0, 1]. The first term is over the positive and the own negatives. The second has its own temperature, and leaves
+    out own negatives with t above 0.6 of the query's highest t, because these may answer the query.
 
     Args:
-        batch: the similarities. `grades` are not used.
-        settings: the numbers above.
+        batch: the similarities. Does not use `grades`.
+        settings: the constants of the formula.
 
     Returns:
         (R,) the loss of each query.
 
     Raises:
-        ValueError: a document with a weight has no score.
+        ValueError: a document with a positive weight has no score.
 
     Inputs:
         +------------------------------------------------+------------------------------+
@@ -205,18 +207,18 @@ def distill(batch: Similarities, settings: Distillation = Distillation()) -> Ten
         +------------------------------------------------+------------------------------+
 
     Relations:
-        - Where the model agrees with the teacher, each at its temperature, the second part alone is left.
-        - With `infonce_weight` 0 and one temperature it is DistillKLDivLoss, but for the factor T^2 there.
+        - If the model agrees with the teacher, each at its temperature, only the second term remains.
+        - With `infonce_weight` 0 and equal temperatures, it equals DistillKLDivLoss without the factor T^2.
 
     Recommendations:
-        - The teacher must see more than the model does: a cross-encoder, a larger model, the sum with BM25.
-        - Give each query some 20 documents, those that are near it.
+        - Use a teacher that knows more than the model: a cross-encoder, a larger model, or a sum with BM25.
+        - Give each query about 20 of its nearest documents.
 
     Example:
         >>> cosines = torch.tensor([[0.5, 0.5]])
         >>> own = torch.tensor([[0, 1]])
         >>> row = Similarities(cosines, cosines[:, 0], cosines, own, cosines, torch.ones(1, 2), 1.0, own)
-        >>> round(float(distill(row)), 4)  # the teacher agrees, and finds the negative too near for infonce
+        >>> round(float(distill(row)), 4)  # the teacher agrees, and infonce leaves out the high-scored negative
         0.0
 
     References:
@@ -225,7 +227,7 @@ def distill(batch: Similarities, settings: Distillation = Distillation()) -> Ten
     """
     absent = batch.weights <= 0
     if batch.scores[~absent].isnan().any():
-        raise ValueError("distill wants the teacher's score of every document that has a weight, in the labels")
+        raise ValueError("labels: a document with a weight has no score; distill needs the teacher's score of each")
     scores = ((batch.scores - settings.lowest) / (settings.highest - settings.lowest)).clamp(0.0, 1.0)
     scores = scores.masked_fill(absent, 0.0)
     share = batch.weights.log()
@@ -236,10 +238,10 @@ def distill(batch: Similarities, settings: Distillation = Distillation()) -> Ten
 
 
 def _sharpened(batch: Similarities, scores: Tensor, settings: Distillation) -> Similarities:
-    """Return the similarities at the temperature of `infonce`, without the own negatives of high scores.
+    """Return the similarities at the temperature of `infonce`, without the own negatives that score high.
 
-    What is added to them is sharpened with them: a weight w becomes w^(T / temperature of infonce), and the strength of
-    hardness weighting is multiplied by that ratio.
+    The terms added to the similarities are rescaled too: a weight w becomes w^(T / temperature of infonce), and the
+    strength of hardness weighting is multiplied by that ratio.
     """
     near = scores > settings.false_negative_above * scores.max(dim=1, keepdim=True).values
     near[:, 0] = False  # the positive stays
@@ -255,4 +257,4 @@ def _sharpened(batch: Similarities, scores: Tensor, settings: Distillation) -> S
 
 
 OBJECTIVES = {"infonce": infonce, "listwise": listwise, "distill": distill}
-"""The objectives by the name that `training.loss` has for them."""
+"""The objectives, by their names in `training.loss`."""

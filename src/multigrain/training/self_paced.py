@@ -1,11 +1,11 @@
 """Self-paced training: decide from margins on held-out tuples when a phase ends.
 
-Every few steps the margin of the model on held-out tuples is taken,
+Every few steps, a check measures the model's margin on held-out tuples,
 
     margin = mean over tuples of cos(query, positive) - cos(query, negative of the phase's grades),
 
-and the phase ends when it is no better than at the check before. What was seen and decided is written down before it
-takes effect, so a training that is resumed does again exactly what it did.
+and the phase ends when the margin has not improved since the previous check. Each margin and decision is written to a
+file before it takes effect, so a resumed training repeats exactly the same phases.
 """
 
 import json
@@ -21,13 +21,13 @@ LAG = 1
 
 
 class SelfPacedSchedule:
-    """The phases of a self-paced training: decides when one ends, and remembers it for the sampler (`phase_at`).
+    """The phases of a self-paced training: decides when a phase ends, and records it for the sampler (`phase_at`).
 
     Args:
-        curriculum: the plan, of whose phases the order counts, and the lengths where there is no margin.
-        every: steps between two checks.
+        curriculum: the plan. It gives the order of the phases, and their lengths where no margin can be measured.
+        every: number of steps between two checks.
         record: the file of the decisions.
-        writes: whether this process writes it.
+        writes: whether this process writes the file.
     """
 
     def __init__(self, curriculum: Curriculum, every: int, record: Path, *, writes: bool = True) -> None:
@@ -38,27 +38,27 @@ class SelfPacedSchedule:
         self._checks: dict[int, tuple[int, float | None]] = {
             check["step"]: (check["phase"], check["margin"]) for check in checks
         }
-        """After how many steps: the phase that is to come, and the margin on the one that was."""
+        """By number of steps done: the next phase, and the margin on the current one."""
 
     def phase_at(self, step: int) -> int:
-        """Return the place of the phase of a step (both from 0).
+        """Return the index of the phase of a step (both from 0).
 
         Raises:
-            RunError: it is not decided yet: transformers fetches further ahead than it did.
+            RunError: the phase is not decided yet, because transformers fetches batches further ahead than expected.
         """
         known = (step - LAG) // self._every * self._every
         if known < self._every:
             return 0
         if known not in self._checks:
-            raise RunError(f"training: the batch of step {step + 1} is fetched before its phase is decided")
+            raise RunError(f"training: the batch of step {step + 1} was fetched before its phase was decided")
         return self._checks[known][0]
 
     def check(self, steps: int, margin_on: Callable[[int], float | None]) -> int | None:
-        """After so many steps: decide whether the next phase begins; returns it if it does.
+        """Decide whether the next phase begins now; return it if so, else None.
 
         Args:
-            steps: how many are done.
-            margin_on: measures the margin on the tuples of a phase; None where no held-out tuple has its grades.
+            steps: number of steps done.
+            margin_on: returns the margin on a phase, or None if no held-out tuple has its grades.
         """
         if steps % self._every or steps in self._checks:
             return None
@@ -76,7 +76,7 @@ class SelfPacedSchedule:
         return phase + 1 if is_over else None
 
     def _has_stalled(self, steps: int, phase: int, margin: float | None) -> bool:
-        if margin is None:  # then the schedule's own length holds
+        if margin is None:  # then the schedule's length applies
             return steps >= self._bounds[phase]
         before = self._checks.get(steps - self._every)
         if before is None or before[1] is None or self.phase_at(steps - self._every - 1) != phase:
@@ -84,5 +84,5 @@ class SelfPacedSchedule:
         return margin <= before[1]
 
     def _must_go_on(self, steps: int, phase: int) -> bool:
-        """Return whether the phases that are left need all steps that are left, one check each."""
+        """Return whether the remaining phases need all remaining steps, one check each."""
         return self._steps - steps <= (len(self._phases) - 1 - phase) * self._every

@@ -1,4 +1,4 @@
-"""Time a few micro-batches of real texts, to tell how long a training will take."""
+"""Time a few micro-batches of real texts, to estimate how long a training will take."""
 
 import time
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from multigrain.training.train import GB, MICRO_BATCH_TOKENS, ON_GPU, without_dr
 from multigrain.training.unique_texts import Features
 
 MICRO_BATCHES = 4
-"""Micro-batches that are timed at once."""
+"""Number of micro-batches timed together."""
 TURNS = 2
-"""How often they are timed, after a turn that warms up; the faster one counts, as other work may have disturbed."""
+"""Number of timed runs after a warm-up; the fastest counts, because other work may have slowed the others."""
 LEARNING_RATE = 1e-9
-"""It moves no weight by anything; the optimizer's work is the same at any rate."""
+"""Too small to change a weight; the cost of the optimizer does not depend on it."""
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """What was measured of a training's steps.
+    """The measured time of training steps.
 
     Attributes:
         per_token: seconds to train on a token: forward pass, backward pass and loss.
         optimizer: seconds of the optimizer in a step.
-        query_tokens: tokens of a query, on average.
-        document_tokens: tokens of a document, on average.
-        tokens: how many tokens were timed.
+        query_tokens: mean number of tokens in a query.
+        document_tokens: mean number of tokens in a document.
+        tokens: number of timed tokens.
     """
 
     per_token: float
@@ -46,16 +46,16 @@ class StepTime:
 def time_steps(
     model: SentenceTransformer, section: TrainingSection, queries: Sequence[str], positives: Sequence[str]
 ) -> StepTime:
-    """Train on some pairs as the trainer does, with in-batch negatives alone, and take the time.
+    """Time training on some pairs, done as the trainer does it, with in-batch negatives only.
 
-    The result of the model is of no use afterwards. Output of frozen layers is not kept, as training does it
-    (`training.frozen_cache_gb`), so such a training is faster than this.
+    The model is useless afterwards. The output of frozen layers is not cached here, so a training that caches it
+    (`training.frozen_cache_gb`) is faster than measured.
 
     Args:
-        model: the model that is to be trained; on its device it is timed.
-        section: the settings.
-        queries: at least two, in random order.
-        positives: their positives.
+        model: the model to train; it is timed on its own device.
+        section: the training settings.
+        queries: at least two queries, in random order.
+        positives: the positives of the queries.
     """
     if section.max_tokens and model.max_seq_length:
         model.max_seq_length = min(section.max_tokens, model.max_seq_length)
@@ -83,7 +83,7 @@ def _features(model: SentenceTransformer, role: Role, texts: Sequence[str]) -> F
 
 
 def _count(lengths: Sequence[Sequence[int]], wanted: int) -> int:
-    """Return how many pairs have so many tokens together; at least two, and no more than there are."""
+    """Return how many pairs it takes to reach the wanted number of tokens: at least two, at most all."""
     sums = list(accumulate(map(sum, zip(*lengths, strict=True))))
     return min(len(sums), max(2, 1 + sum(total < wanted for total in sums)))
 
@@ -97,7 +97,7 @@ def _first(features: Features, count: int) -> Features:
 
 
 def _turn(loss: GradedLoss, optimizer: torch.optim.Optimizer, batch: Sequence[Features]) -> tuple[float, float]:
-    """Return the seconds of forward and backward pass, and those of the optimizer."""
+    """Return the seconds of the forward and backward pass, and of the optimizer."""
     begun = _now(loss)
     loss([dict(column) for column in batch]).backward()
     trained = _now(loss)
@@ -107,6 +107,6 @@ def _turn(loss: GradedLoss, optimizer: torch.optim.Optimizer, batch: Sequence[Fe
 
 
 def _now(loss: GradedLoss) -> float:
-    if loss.model.device.type == "cuda":  # its work goes on beside Python's
+    if loss.model.device.type == "cuda":  # the GPU runs asynchronously
         torch.cuda.synchronize()
     return time.perf_counter()

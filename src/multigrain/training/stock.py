@@ -1,8 +1,8 @@
-"""The training that users have already: sentence-transformers' own trainer, for as long as ours took.
+"""A baseline with the stock sentence-transformers trainer, for as long as the run's own training took.
 
-It is MultipleNegativesRankingLoss on the same pairs, with in-batch negatives or with those that sentence-transformers'
-own `mine_hard_negatives` finds. The base is loaded as it is, with its own pooling and dropout; batch size, learning
-rate, precision and cut of the texts are those of the run.
+It uses MultipleNegativesRankingLoss on the same pairs, with in-batch negatives or with hard negatives from
+`mine_hard_negatives` of sentence-transformers. The base is loaded unchanged, with its own pooling and dropout. Batch
+size, learning rate, precision and text length are those of the run.
 """
 
 from collections.abc import Sequence
@@ -31,32 +31,32 @@ from multigrain.training.checkpoints import last_checkpoint
 from multigrain.training.train import WARMUP_SHARE
 
 NEGATIVES = 4
-"""Negatives that are mined for each pair."""
+"""Number of negatives mined for each pair."""
 MARGIN = 0.05
-"""A mined negative's cosine is at least this share below the positive's: NV-Retriever's TopK-PercPos (arXiv
+"""The share by which a mined negative's cosine must be below the positive's: TopK-PercPos of NV-Retriever (arXiv
 2407.15831), which the documentation of `mine_hard_negatives` recommends."""
 QUERIES_AT_ONCE = 512
-"""Queries whose cosines with all documents are in memory at once: 0.2 GB for each 100,000 documents."""
+"""Number of queries whose cosines to all documents are in memory at once: 0.2 GB per 100,000 documents."""
 TIMED = 8
-"""Steps by whose mean cost the number of steps is set, after a first one that is not counted."""
+"""Number of timed steps, whose mean cost sets the length of the training; one untimed step comes first."""
 
 
 def pair_rows(pairs: Sequence[Pair]) -> Dataset:
-    """Return the pairs as sentence-transformers trains on them: columns `anchor` and `positive`."""
+    """Return the pairs as a sentence-transformers dataset with the columns `anchor` and `positive`."""
     columns = {"anchor": [pair.query for pair in pairs], "positive": [pair.positive for pair in pairs]}
     return Dataset.from_dict(columns)
 
 
 def mined_rows(rows: Dataset, documents: Sequence[str], embed: Embed) -> Dataset:
-    """Return rows with `NEGATIVES` more columns: the nearest documents below the bound, by `mine_hard_negatives`.
+    """Add `NEGATIVES` columns to rows: the nearest documents within the margin, found by `mine_hard_negatives`.
 
     Args:
-        rows: see `pair_rows`.
-        documents: the texts that negatives are taken from; the positives are added to them.
-        embed: gives the vectors by which they are near.
+        rows: pairs as from `pair_rows`.
+        documents: the texts to mine negatives from; the positives are added to them.
+        embed: encodes the texts.
 
     Returns:
-        The pairs for which there are so many; there may be none.
+        The pairs with enough negatives; possibly none.
     """
     found: Dataset = mine_hard_negatives(
         rows,
@@ -73,7 +73,7 @@ def mined_rows(rows: Dataset, documents: Sequence[str], embed: Embed) -> Dataset
 
 
 class _Encoder(SentenceTransformer):
-    """A model whose vectors come from a function, so that what is encoded already is not encoded again."""
+    """A model whose vectors come from a function, so that stored vectors are reused."""
 
     def __init__(self, embed: Embed) -> None:
         super().__init__(modules=[Identity()], device="cpu", similarity_fn_name="cosine")
@@ -88,12 +88,12 @@ class _Encoder(SentenceTransformer):
 
 @dataclass(frozen=True)
 class StockTraining:
-    """A training by sentence-transformers: MultipleNegativesRankingLoss, no text twice in a batch, linear warm-up.
+    """A stock training: MultipleNegativesRankingLoss, no duplicate texts in a batch, linear warm-up.
 
     Attributes:
-        rows: what is trained on; see `pair_rows` and `mined_rows`.
-        section: the settings of the run's training, of which batch size, rate, precision and checkpoints are taken.
-        seed: of the order of the rows, and of dropout.
+        rows: the training rows, from `pair_rows` or `mined_rows`.
+        section: the run's training settings; batch size, learning rate, precision and checkpoints are used.
+        seed: the seed of the order of rows and of dropout.
     """
 
     rows: Dataset
@@ -102,18 +102,18 @@ class StockTraining:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a step: few rows do not fill the batch that is wanted."""
+        """Number of rows in a step: the batch size of the settings, or all rows if there are fewer."""
         return min(self.section.batch_size, len(self.rows))
 
     @property
     def negatives(self) -> int:
-        """Mined negatives of each pair."""
+        """Number of mined negatives per pair."""
         return len(self.rows.column_names) - len(("anchor", "positive"))
 
     def steps_within(self, seconds: float, model: SentenceTransformer) -> int:
-        """Return how many steps take so many seconds (see `seconds_used`), by the mean of a few timed ones; at least 1.
+        """Return how many steps fit into the given seconds (see `seconds_used`), from a few timed steps; at least 1.
 
-        The timed steps train the model, so it is of no use afterwards.
+        The timed steps train the model, so it is useless afterwards.
         """
         with TemporaryDirectory() as folder, meter("timing steps", TIMED + 1) as progress:
             trainer = self._trainer(model, Path(folder), TIMED + 1, save_strategy="no")
@@ -123,9 +123,9 @@ class StockTraining:
         return max(1, round(seconds / max(fmean(clock.seconds[1:]), 1e-6)))
 
     def train(self, model: SentenceTransformer, folder: Path, steps: int, description: str) -> float:
-        """Train in place; return the seconds of the steps that were done now (see `seconds_used`).
+        """Train the model in place; return the seconds of the steps done in this call (see `seconds_used`).
 
-        A training that was interrupted goes on from its last complete checkpoint in `folder`.
+        An interrupted training resumes from its last complete checkpoint in `folder`.
         """
         trainer = self._trainer(model, folder, steps, save_strategy="steps")
         with meter(description, steps) as progress:
@@ -154,9 +154,9 @@ class StockTraining:
             report_to=[],
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
-            use_cpu=model.device.type == "cpu",  # else transformers would refuse bf16 there
+            use_cpu=model.device.type == "cpu",  # else transformers refuses bf16 on a CPU
         )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # transformers would let several share a batch
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # else transformers splits each batch among several GPUs
         loss: Any = MultipleNegativesRankingLoss(model)
         trainer = _Trainer(model=model, args=arguments, train_dataset=self.rows, loss=loss)
         trainer.remove_callback(PrinterCallback)
@@ -164,7 +164,7 @@ class StockTraining:
         return trainer
 
     def _prompts(self, model: SentenceTransformer) -> dict[str, str] | None:
-        """Return what the model puts before the texts of each column; None where it puts nothing."""
+        """Return the prompt of each column; None if the model has no prompts."""
         query, document = prompt_for("query", model.prompts), prompt_for("document", model.prompts)
         anchor, *documents = self.rows.column_names
         prompts = {anchor: query, **dict.fromkeys(documents, document)}
@@ -172,7 +172,7 @@ class StockTraining:
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """sentence-transformers' trainer without its model cards, which tokenize rows and ask the hub for the base."""
+    """The stock trainer without its model card, which would tokenize rows and look up the base on the hub."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add none."""

@@ -1,4 +1,4 @@
-"""Lists of documents that a teacher has scored, as the tuples of a training."""
+"""Training tuples whose negatives are lists of documents scored by a teacher."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ from multigrain.training.grade_schedules import LISTED
 from multigrain.training.in_batch_false_negatives import texts_of
 
 PERCENTILES = (1, 99)
-"""Scores beyond these percentiles are cut (CADET, arXiv 2505.19274): a few odd ones would squeeze all others."""
+"""Scores outside these percentiles are clipped (CADET, arXiv 2505.19274): a few outliers would compress the rest."""
 REMEMBERED = 1024
-"""Tuples whose texts are in memory: those of a step are asked for several times."""
+"""Number of tuples whose texts stay in memory: a step requests the same tuples several times."""
 
 Documents = NDArray[np.int32]
-"""(D,) documents of a list: numbers in the corpus; -1 is the tuple's positive, -2 its first negative, and so on."""
+"""(D,) documents of a list: corpus indices, or -1 for the tuple's positive, -2 for its first negative, and so on."""
 TextsAt = Callable[[Sequence[int]], list[str]]
-"""Numbers of documents of the corpus to their texts."""
+"""Maps corpus indices to texts."""
 
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """How scores of a teacher become numbers between 0 and 1.
+    """The linear map from a teacher's scores to [0, 1].
 
     Attributes:
-        lowest: becomes 0; lower scores too.
-        highest: becomes 1; higher scores too.
+        lowest: the score that maps to 0, as do lower scores.
+        highest: the score that maps to 1, as do higher scores.
         false_negative_above: see `multigrain.training.objectives.Distillation`.
     """
 
@@ -40,22 +40,22 @@ class ScoreScale:
 
     @staticmethod
     def of(scores: NDArray[np.float32], false_negative_above: float) -> "ScoreScale":
-        """Return the scale of all scores of a training, (scores,).
+        """Return the scale for the scores of a training, (number of scores,).
 
         Raises:
-            DataError: nearly all of them are equal, so that there is nothing to learn from the teacher.
+            DataError: nearly all scores are equal, so the teacher teaches nothing.
 
         >>> ScoreScale.of(np.arange(101, dtype=np.float32), 0.6)
         ScoreScale(lowest=1.0, highest=99.0, false_negative_above=0.6)
         """
         lowest, highest = np.percentile(scores, PERCENTILES).tolist() if len(scores) else (0.0, 0.0)
         if not highest > lowest:
-            found = f"nearly all of the {len(scores)} scores that it gives are {lowest:g}"
-            raise DataError("training.teacher", f"{found}, so it teaches nothing. Take another teacher.")
+            found = f"nearly all of its {len(scores)} scores are {lowest:g}"
+            raise DataError("training.teacher", f"{found}, so it teaches nothing. Choose another teacher.")
         return ScoreScale(lowest, highest, false_negative_above)
 
     def possible_answers(self, graded: GradedTuple) -> set[bytes]:
-        """Return the negatives, by `identity`, whose scores are so high that they may be false ones."""
+        """Return the negatives, by `identity`, that score high enough to be false negatives."""
         scores = np.array([graded.score or 0.0, *(negative.score for negative in graded.negatives)])
         scaled = ((scores - self.lowest) / (self.highest - self.lowest)).clip(0.0, 1.0)
         high = np.flatnonzero(scaled[1:] > self.false_negative_above * scaled.max())
@@ -63,13 +63,13 @@ class ScoreScale:
 
 
 def documents_of_list(own: Sequence[str], numbers: Sequence[int], texts: Sequence[str], most: int) -> Documents:
-    """Return the documents of a list: a tuple's own texts, then some of the corpus, each text once.
+    """Return the documents of a list: the tuple's own texts, then documents of the corpus, each text once.
 
     Args:
-        own: the positive, then the negatives.
-        numbers: of the documents of the corpus, best first.
-        texts: theirs.
-        most: documents of a list.
+        own: the tuple's positive, then its negatives.
+        numbers: corpus indices, best first.
+        texts: the texts of these corpus documents.
+        most: the largest number of documents in a list.
 
     >>> documents_of_list(["positive", "near"], [7, 3, 5], ["Near", "far", "farther"], most=3).tolist()
     [-1, -2, 3]
@@ -90,21 +90,21 @@ def texts_in(documents: Documents, graded: GradedTuple, texts_at: TextsAt) -> li
 
 
 class ScoredList(NamedTuple):
-    """A query's documents, its positive first, and their scores by the teacher, (D,) each."""
+    """A query's documents, positive first, and the teacher's scores for them, (D,) each."""
 
     documents: Documents
     scores: NDArray[np.float32]
 
 
 class ListedTuples(Sequence[GradedTuple]):
-    """The tuples of a training, those that it meets with the documents of their lists in place of their negatives.
+    """The training tuples; where a tuple has a list, the documents of the list replace its negatives.
 
-    A list takes 8 bytes a document: texts are looked up when a tuple is asked for.
+    A list takes 8 bytes per document. Texts are looked up when a tuple is requested.
 
     Args:
-        tuples: all.
-        lists: of those that are met, by their places.
-        texts_at: the texts of documents of the corpus.
+        tuples: all tuples.
+        lists: the lists, by the index of the tuple. Only tuples that training uses have one.
+        texts_at: looks up the texts of corpus documents.
     """
 
     def __init__(self, tuples: Sequence[GradedTuple], lists: Mapping[int, ScoredList], texts_at: TextsAt) -> None:

@@ -1,4 +1,4 @@
-"""Train the model along the curriculum, with sentence-transformers' trainer."""
+"""Train the model along the curriculum with the sentence-transformers trainer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,22 +39,22 @@ WARMUP_SHARE = 0.1
 GB = 10**9
 ON_GPU = 4096
 MICRO_BATCH_TOKENS = {"cpu": 1024}
-"""On a CPU small products are as fast as large ones, and small micro-batches hold less padding. On an H200, 4,096
-and 16,384 are equally fast for a decoder of 30 layers, and 16,384 take twice the memory (docs/log.md)."""
+"""On a CPU, small matrix products are as fast as large ones, and small micro-batches hold less padding. On an H200,
+4,096 and 16,384 tokens are equally fast for a decoder of 30 layers, but 16,384 takes twice the memory (docs/log.md)."""
 LESS_MEMORY = (
-    "Lower training.activation_gb (0 encodes every text twice, and keeps next to nothing), then "
-    "training.micro_batch_tokens, and give the same command again: it goes on from the last checkpoint. If that is not "
-    "enough, lower training.max_tokens; that trains anew."
+    "Lower training.activation_gb (0 encodes every text twice and keeps almost no activations), then "
+    "training.micro_batch_tokens, and run the same command again: it resumes from the last checkpoint. If that is not "
+    "enough, lower training.max_tokens; this restarts the training."
 )
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out tuples and the evaluation between the steps of a training.
+    """The held-out tuples and the evaluation that runs during training.
 
     Attributes:
-        tuples: by whose margins a self-paced training decides.
-        evaluate: measures the model before training and after each phase.
+        tuples: the tuples whose margins decide when a self-paced phase ends.
+        evaluate: the function that evaluates the model before training and after each phase.
     """
 
     tuples: Sequence[GradedTuple] = ()
@@ -69,21 +69,21 @@ def train_model(
     seed: int,
     held_out: HeldOut = HeldOut(),
 ) -> None:
-    """Train in place. A training that was interrupted resumes exactly, from its last complete checkpoint.
+    """Train the model in place. An interrupted training resumes exactly, from its last complete checkpoint.
 
     Args:
         model: the model to train.
-        curriculum: every batch, planned.
-        section: the settings.
-        folder: receives curriculum.json, log.jsonl and checkpoints/.
-        seed: of whatever is drawn in training (dropout).
-        held_out: the held-out tuples, and what is measured on them between steps.
+        curriculum: the plan of every batch.
+        section: the training settings.
+        folder: the output folder; receives curriculum.json, log.jsonl and checkpoints/.
+        seed: the seed of random draws in training (dropout).
+        held_out: the held-out tuples and the evaluation during training.
 
     Raises:
-        ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be dealt to the
-            processes, or vectors cannot be cut to the lengths of `training.matryoshka`.
-        RunError: the loss is no number or far too large, or memory did not suffice.
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; there is a checkpoint of the step that was under way.
+        ConfigError: a prompt leaves no room for a text within `training.max_tokens`, a batch cannot be split evenly
+            among the processes, or the vectors are shorter than a length in `training.matryoshka`.
+        RunError: the loss is not finite or far too large, or memory ran out.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP arrived; the interrupted step was saved as a checkpoint.
     """
     joined()
     writes = is_main()
@@ -142,21 +142,21 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if "tensorboard" in section.report_to and is_main():
-        from torch.utils.tensorboard import SummaryWriter  # of a package that not everybody has
+        from torch.utils.tensorboard import SummaryWriter  # an optional package
 
-        writer: Any = SummaryWriter(str(folder / "tensorboard"))  # transformers would put it among the checkpoints
+        writer: Any = SummaryWriter(str(folder / "tensorboard"))  # the default place is among the checkpoints
         trainer.add_callback(TensorBoardCallback(writer))
     return trainer
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switch off the base's dropout, but not that of an adapter, which has a setting of its own."""
+    """Switch off the dropout of the base. An adapter keeps its dropout, which has its own setting."""
     for name, module in model.named_modules():
         if "lora_dropout" in name:
             continue
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for attribute, value in vars(module).items():  # many attention layers have no module for it
+        for attribute, value in vars(module).items():  # many attention layers store only the rate
             if "drop" in attribute and isinstance(value, float):
                 setattr(module, attribute, 0.0)
 
@@ -178,13 +178,13 @@ def _arguments(
         seed=seed,
         report_to=[name for name in section.report_to if name != "tensorboard"],
         disable_tqdm=True,
-        dataloader_drop_last=True,  # there is no rest; transformers wants to hear it
+        dataloader_drop_last=True,  # no batch is incomplete, but transformers requires it
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=are_on_cpu(),
     )
-    if arguments.n_gpu > 1:  # transformers would let them share a batch as if it were one process's
+    if arguments.n_gpu > 1:  # else transformers would split each batch among them
         say(
-            f"  one of {arguments.n_gpu} GPUs is used; for all of them: "
+            f"  using one of {arguments.n_gpu} GPUs; to use all of them: "
             f"torchrun --nproc-per-node {arguments.n_gpu} -m multigrain train RUN.toml"
         )
         arguments._n_gpu = 1
@@ -202,16 +202,16 @@ def _encoding(model: SentenceTransformer, curriculum: Curriculum, section: Train
 def _frozen(
     model: SentenceTransformer, curriculum: Curriculum, section: TrainingSection, folder: Path
 ) -> FrozenStates | None:
-    """Return the output of the layers that are not trained, if it is of use and there is room for it.
+    """Return the cached output of the frozen layers, or None if there are none or the cache would be too large.
 
-    In single precision always: the states of a decoder are too large in some places for half precision.
+    The cache is always in single precision: some states of a decoder are too large for half precision.
     """
     if not section.frozen_cache_gb or not frozen_depth(model):
         return None
     if not FrozenStates.fits(model, token_rows(model, curriculum), int(section.frozen_cache_gb * GB)):
         say(
-            f"  the output of the frozen layers would take more than training.frozen_cache_gb = "
-            f"{section.frozen_cache_gb:g}, so it is computed at each step"
+            f"  the output of the frozen layers would exceed training.frozen_cache_gb = "
+            f"{section.frozen_cache_gb:g}, so every step computes it again"
         )
         return None
     from_main(lambda: FrozenStates.compute(model, token_rows(model, curriculum), folder))
@@ -223,10 +223,10 @@ def _losses(
 ) -> dict[str, nn.Module]:
     """Return one loss for each phase, at its temperature.
 
-    Where the model cuts its vectors, the cut ones are trained too: they are what everybody will see.
+    If the model truncates its vectors, the truncated ones are trained too, because users see only those.
     """
     cut = model.truncate_dim
-    with model.truncate_embeddings(None):  # the loss is taken of whole vectors
+    with model.truncate_embeddings(None):  # the loss needs full-length vectors
         size = model.get_embedding_dimension() or 0
         if too_long := [dimension for dimension in section.matryoshka if dimension > size]:
             raise vectors_too_short(too_long, size)
@@ -246,7 +246,7 @@ def _losses(
 
 
 def _distillation(section: TrainingSection, curriculum: Curriculum) -> Distillation:
-    """Return the settings of the objective `distill`, on the scale of the scores of this training."""
+    """Return the settings of the objective `distill`, with the scale of this training's scores."""
     teacher, scale = section.teacher, curriculum.teacher
     if teacher is None or scale is None:
         return Distillation()
@@ -263,7 +263,7 @@ def _distillation(section: TrainingSection, curriculum: Curriculum) -> Distillat
 def _evaluation_callback(
     trainer: CurriculumTrainer, schedule: SelfPacedSchedule | None, held_out: HeldOut
 ) -> EvaluationCallback:
-    """Return the callback that evaluates the model of the main process; the others follow what it found."""
+    """Return the callback that evaluates the model in the main process and shares the result with the others."""
 
     def margin(phase: int) -> float | None:
         return from_main(lambda: margin_on(trainer.model, held_out.tuples, trainer.curriculum.phases[phase]))
@@ -278,10 +278,10 @@ def _evaluation_callback(
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Say what needs less memory, where it did not suffice.
+    """Turn an out-of-memory error in the block into one that says how to use less memory.
 
     Raises:
-        RunError: it did not.
+        RunError: memory ran out.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer, with what its log lacks, and a stop where a training has gone wrong."""
+"""The sentence-transformers trainer with a fuller log, safer checkpoints, and a stop when training diverges."""
 
 import math
 import time
@@ -18,17 +18,17 @@ from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
 
 EXPLODED = 10.0
-"""A loss is too large at so many times what guessing among the documents of the batch would cost."""
+"""A loss counts as diverged above this multiple of the loss of guessing among the documents of the batch."""
 
 
 class CurriculumTrainer(SentenceTransformerTrainer):
-    """sentence-transformers' trainer on one curriculum.
+    """The sentence-transformers trainer for one curriculum.
 
     Args:
-        curriculum: what is trained on.
-        phase_at: the place of the phase of a step (from 0).
-        stopping: when there are more checkpoints than sentence-transformers'.
-        **trainer_arguments: what sentence-transformers' trainer takes; a loss for each phase, by its name.
+        curriculum: the planned batches.
+        phase_at: maps a step (from 0) to the index of its phase.
+        stopping: decides about additional checkpoints.
+        **trainer_arguments: arguments of the sentence-transformers trainer, with one loss per phase, by name.
     """
 
     def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **trainer_arguments: Any) -> None:
@@ -38,36 +38,36 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Note when the step begins, and run it."""
+        """Record when the step begins, and run it."""
         self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         return loss
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none: it would tokenize a thousand rows for a card that `multigrain.export.card` writes otherwise."""
+        """Add none: it would tokenize a thousand rows, and `multigrain.export.card` writes the card."""
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Make room first, not afterwards as transformers does: there are two checkpoints on the disk, never three."""
+        """Remove old checkpoints before saving, not after as transformers does: the disk never holds three."""
         if self.args.should_save:
             remove_older(Path(self.args.output_dir), self.curriculum.batch_size)
         super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
-        """Save in the main process alone, and without a card: several processes would overwrite each other's files."""
+        """Save without a card, in the main process only: several processes would overwrite each other's files."""
         if self.args.should_save:
             self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Wait until every process has saved its own: the state, written last, marks a checkpoint as complete."""
+        """Wait until every process has saved its own: the trainer state, written last, marks a complete checkpoint."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the margins of the step and the tokens that were encoded in a second; see to it that it is saved.
+        """Add the margins of the step and the tokens per second; request a checkpoint if one is due.
 
         Raises:
-            RunError: the loss is no number, or far too large. transformers saves after it has logged, so no checkpoint
-                holds what came of it.
+            RunError: the loss is not finite, or far too large. transformers logs before it saves, so no checkpoint
+                contains the broken step.
         """
         if "loss" not in logs:
             super().log(logs, start_time)
@@ -84,7 +84,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         super().log(logs, start_time)
         self.stopping.ends = bool(interrupted)
         if interrupted or due:
-            self.control.should_save = True  # transformers does so after it has logged
+            self.control.should_save = True  # transformers saves after it has logged
 
     def _together(self, *counts: int) -> list[int]:
         """Return the sums of the counts over all processes."""
@@ -101,20 +101,18 @@ class CurriculumTrainer(SentenceTransformerTrainer):
             return
         step = self.state.global_step
         good = newest_whole(Path(self.args.output_dir), self.curriculum.batch_size)
-        values = ", ".join(
-            f"{name.replace('grad_norm', 'the norm of the gradient')} is {v:g}" for name, v in found.items()
-        )
+        values = ", ".join(f"{name.replace('grad_norm', 'the gradient norm')} is {v:g}" for name, v in found.items())
         raise RunError(
             f"training: {values} at step {step}, in phase "
             f'"{self.curriculum.phases[self.phase_at(step - 1)].name}". The batch: '
             f"{', '.join(self.curriculum.ids_at(step - 1))}. "
             + (f"The last good checkpoint is {good}. " if good else "There is no checkpoint yet. ")
-            + "Lower training.learning_rate or raise training.temperature, or look at these tuples."
+            + "Lower training.learning_rate, raise training.temperature, or inspect these tuples."
         )
 
 
 def _graded(loss: nn.Module) -> GradedLoss:
-    """Return the GradedLoss itself, which MatryoshkaLoss may wrap."""
+    """Return the GradedLoss, unwrapped if it is inside a MatryoshkaLoss."""
     inner = loss if isinstance(loss, GradedLoss) else loss.loss
     assert isinstance(inner, GradedLoss)
     return inner

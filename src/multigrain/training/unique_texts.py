@@ -1,8 +1,8 @@
-"""The distinct texts of a batch: each is encoded once, those of like length together.
+"""The distinct texts of a batch, each encoded once, together with texts of similar length.
 
-sentence-transformers tokenizes a batch column by column and pads each to its longest text. Here the columns are taken
-apart again: a text that stands in several places (a passage that is the positive of one query and a negative of
-another) is one row, and rows are sorted by length, so that a run of rows holds next to no padding.
+sentence-transformers tokenizes a batch column by column and pads each column to its longest text. This module splits
+the columns again. A text that occurs several times (such as a positive that is also a negative of another query)
+becomes one row. Rows are sorted by length, so consecutive rows need almost no padding.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Features = dict[str, Any]
-"""The tokenized texts that a module is given: `input_ids` and `attention_mask` (rows, tokens), and more."""
+"""The tokenized input of a module: `input_ids` and `attention_mask` (rows, tokens), and more."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,25 @@ class Texts:
     """The distinct texts of a batch."""
 
     groups: list[Features]
-    """Rows in falling order of length. One group, unless prompts make some columns different for the pooling."""
+    """Rows in falling order of length. One group, unless the pooling treats some columns differently (prompts)."""
     places: Tensor
     """(columns, rows of a column): the row of each text of the batch, counted over all groups."""
     identities: Tensor
-    """(distinct texts,) int64: equal where, and only where, texts are."""
+    """(distinct texts,) int64: a number for each text, equal only for equal texts."""
     tokens: int
-    """Tokens of the distinct texts."""
+    """Number of tokens in the distinct texts."""
 
 
 def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token: int = 0) -> Texts:
-    """Return the distinct texts of a batch, and the place of each text of its columns among them.
+    """Return the distinct texts of a batch, and which of them stands at each place of its columns.
 
     Args:
-        columns: the tokenized columns that sentence-transformers hands to a loss.
-        padding_side: where the rows of `groups` are padded.
+        columns: the tokenized columns that sentence-transformers passes to a loss.
+        padding_side: the side on which the rows of `groups` are padded.
         pad_token: the token id of the padding.
     """
     device = columns[0]["input_ids"].device
-    columns = [_moved(column, "cpu") for column in columns]  # one copy, instead of one for each row
+    columns = [_moved(column, "cpu") for column in columns]  # one transfer, not one per row
     kinds: dict[str, list[int]] = {}
     for index, column in enumerate(columns):
         kinds.setdefault(_kind(column), []).append(index)
@@ -62,7 +62,7 @@ def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token
 
 @dataclass(frozen=True)
 class _Row:
-    """A text: its token ids, and the source of whatever else there is for each token."""
+    """A text: its token ids, and where to find the other features of each token."""
 
     ids: tuple[int, ...]
     column: Features
@@ -75,7 +75,7 @@ def _moved(features: Features, device: str | torch.device) -> Features:
 
 
 def _kind(column: Features) -> str:
-    """Return what must be equal for two columns to be encoded together, such as the length of the prompt."""
+    """Return a key of the features that columns encoded together must share, such as the length of the prompt."""
     rows, width = column["input_ids"].shape
     others = {
         key: value.tolist() if torch.is_tensor(value) else value
@@ -86,7 +86,7 @@ def _kind(column: Features) -> str:
 
 
 def _rows(columns: Sequence[Features]) -> tuple[list[_Row], list[list[int]]]:
-    """The distinct texts of these columns, and for each column the places of its texts among them."""
+    """Return the distinct texts of these columns, and for each column the index of each of its texts."""
     known: dict[tuple[int, ...], int] = {}
     rows: list[_Row] = []
     at = []
@@ -104,7 +104,7 @@ def _rows(columns: Sequence[Features]) -> tuple[list[_Row], list[list[int]]]:
 
 
 def _padded(rows: Sequence[_Row], like: Features, padding_side: str, pad_token: int) -> Features:
-    """Return the rows as features, padded to the longest."""
+    """Return the rows as features, padded to the longest row."""
     shape = like["input_ids"].shape
     longest = len(rows[0].ids)
     padded: Features = {}
@@ -128,7 +128,7 @@ def _identity(ids: tuple[int, ...]) -> int:
 
 
 def cut(features: Features, begin: int, end: int, padding_side: str = "right") -> Features:
-    """Return the rows `begin` to `end` of a group, without the padding that all of them share."""
+    """Return the rows `begin` to `end` of a group, without the padding common to all of them."""
     mask = features["attention_mask"]
     shape = mask.shape
     length = int(mask[begin:end].sum(dim=1).max())

@@ -1,7 +1,7 @@
-"""Weight interpolation (WiSE-FT): move the trained weights part of the way back to those of the base model.
+"""Weight interpolation (WiSE-FT): move the trained weights part of the way back to the base model.
 
-Fine-tuning gains on the user's data and loses elsewhere. A mean of the weights before and after keeps most of the gain
-and gives up less (Wortsman et al. 2022, *Robust fine-tuning of zero-shot models*, arXiv 2109.01903).
+Fine-tuning gains on the user's data and loses elsewhere. Averaging the weights from before and after keeps most of the
+gain and loses less (Wortsman et al. 2022, *Robust fine-tuning of zero-shot models*, arXiv 2109.01903).
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from torch import nn
 def interpolated_with_base(model: nn.Module, base_share: float) -> Iterator[None]:
     """Interpolate each weight that the block trains: base_share * before + (1 - base_share) * after.
 
-    An adapter adds the product of two matrices, B and A, and B begins as zero. Only B is moved, so that all that the
-    adapter adds is multiplied by 1 - base_share.
+    An adapter adds the product of two matrices B and A, where B starts at zero. Only B is interpolated, which scales
+    the adapter's contribution by 1 - base_share.
 
     Args:
-        model: is trained in the block.
+        model: the model trained in the block.
         base_share: from 0, which changes nothing, to 1, which undoes the training.
 
     Example:

@@ -31,8 +31,8 @@ def test_files_that_are_missing(missing: str, tiny_encoder: Path, tmp_path: Path
     base = shutil.copytree(tiny_encoder, tmp_path / "base")
     for name in (missing, *(["vocab.txt", "tokenizer_config.json"] if "tokenizer" in missing else [])):
         (base / name).unlink()
-    what = "weights" if "model" in missing else "tokenizer"
-    refused(ModelSection(base=str(base)), f"there is no file of its {what} in {base}")
+    what = "weight" if "model" in missing else "tokenizer"
+    refused(ModelSection(base=str(base)), f"there is no {what} file in {base}")
 
 
 def test_code_of_its_own_under_a_known_name(tiny_encoder: Path, tiny_cross_encoder: Path, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_code_of_its_own_under_a_known_name(tiny_encoder: Path, tiny_cross_encod
     edit(base / "config.json", auto_map={"AutoConfig": "code.Config", "AutoModel": "code.BertModel"})
     precheck_base(str(base))  # the code has become transformers' own
     [note] = notes(ModelSection(base=str(base), max_tokens=32))
-    assert note == "the base brings code of its own (code.BertModel); the bert of transformers takes its place"
+    assert note == "the base has its own code (code.BertModel); the bert of transformers replaces it"
     judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
     edit(judge / "config.json", auto_map={"AutoModelForSequenceClassification": "code.JinaScores"})
     with pytest.raises(ConfigError, match=r"grading.cross_encoder: .*code of its own, .*JinaScores"):
@@ -56,9 +56,11 @@ def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_enco
     base = with_modules(tiny_encoder, tmp_path / "base", Normalize())
     modules = json.loads((base / "modules.json").read_text())
     (base / "modules.json").write_text(json.dumps(modules[:1]))
-    with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling .Transformer., so texts"):
+    with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling module .Transformer., so it"):
         precheck_base(str(base))
     (base / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
-    with pytest.raises(ConfigError, match="judge_model: .* modules.json lists no pooling .Transformer, Normalize."):
+    with pytest.raises(
+        ConfigError, match="judge_model: .* modules.json lists no pooling module .Transformer, Normalize."
+    ):
         precheck_encoder(str(base), "grading.judge_model")
     precheck_cross_encoder(str(tiny_cross_encoder), "grading.cross_encoder")

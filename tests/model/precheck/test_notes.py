@@ -23,7 +23,7 @@ def test_a_base_that_pools_otherwise_is_told(form: str, tiny_encoder: Path, tmp_
         modes = {f"pooling_mode_{name}": name == "cls_token" for name in names}
         (base / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
     told = check(load_config(run_toml, [f"model.base={base}"]))
-    assert 'the base pools by cls; "anchor" takes its place' in told
+    assert 'the base pools by cls; "anchor" replaces it' in told
     assert '(model.pooling = "cls" keeps them)' in told
     assert notes(ModelSection(base=str(base), pooling="cls", max_tokens=32)) == []
     assert notes(ModelSection(base=str(with_modules(tiny_encoder, tmp_path / "mean")), max_tokens=32)) == []
@@ -35,9 +35,9 @@ def test_a_saved_length_beyond_the_positions(tiny_encoder: Path, tmp_path: Path,
     edit(base / "tokenizer_config.json", model_max_length=16)  # the saved length counts instead
     assert load_base(str(base), 600).max_seq_length == 64
     [note] = notes(ModelSection(base=str(base), max_tokens=100))
-    assert note == f"model.max_tokens: found 100; {base} reads 64 tokens of a text at most"
+    assert note == f"model.max_tokens: found 100; {base} reads at most 64 tokens of a text"
     told = check(load_config(run_toml, [f"grading.judge_model={base}", "grading.judge_max_tokens=600"]))
-    assert f"grading.judge_max_tokens: found 600; {base} reads 64 tokens" in told
+    assert f"grading.judge_max_tokens: found 600; {base} reads at most 64 tokens" in told
 
 
 def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_positions_that_are_counted_from_each_other_set_no_length(tiny_encoder: 
 def test_vectors_are_cut_only_by_a_length_below_theirs(tiny_encoder: Path, tmp_path: Path) -> None:
     for place, (length, modules) in enumerate([(32, ()), (100, ()), (16, (Dense(32, 16),))]):
         base = with_modules(tiny_encoder, tmp_path / str(place), *modules, truncate_dim=length)
-        assert not any("vectors are cut" in note for note in notes(ModelSection(base=str(base))))
+        assert not any("vectors are truncated" in note for note in notes(ModelSection(base=str(base))))

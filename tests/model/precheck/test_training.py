@@ -23,10 +23,10 @@ def test_modules_that_would_be_lost(tiny_encoder: Path, tmp_path: Path) -> None:
     modules = json.loads((base / "modules.json").read_text())
     modules[2]["type"] = "sentence_transformers.models.WordWeights"
     (base / "modules.json").write_text(json.dumps(modules))
-    refused(ModelSection(base=str(base)), "modules that would be lost: WordWeights")
+    refused(ModelSection(base=str(base)), "modules that training would drop: WordWeights")
     modules[0]["type"] = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
     (base / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ConfigError, match="begins with a StaticEmbedding; wanted a transformer"):
+    with pytest.raises(ConfigError, match="its first module is a StaticEmbedding; wanted a transformer"):
         precheck_model(ModelSection(base=str(base)))
 
 
@@ -49,11 +49,11 @@ def test_targets_of_an_adapter_that_the_base_has_not(tiny_encoder: Path) -> None
 
 def test_a_dense_that_does_not_fit(tiny_encoder: Path, tmp_path: Path) -> None:
     base = with_modules(tiny_encoder, tmp_path / "two", Dense(64, 16), mode=("cls", "mean"))
-    refused(ModelSection(base=str(base)), "its Dense reads vectors of 64 numbers, .* one gives 32")
+    refused(ModelSection(base=str(base)), "its Dense reads vectors of 64 dimensions, .* one pooling gives 32")
     tokens = with_modules(tiny_encoder, tmp_path / "tokens", Dense(32, 16, module_input_name="token_embeddings"))
-    with pytest.raises(ConfigError, match="its Dense reads the vectors of tokens"):
+    with pytest.raises(ConfigError, match="its Dense reads token vectors"):
         precheck_model(ModelSection(base=str(tokens)))
-    with pytest.raises(ConfigError, match="matryoshka: found .20.; the vectors have 16 numbers"):
+    with pytest.raises(ConfigError, match="matryoshka: found .20.; the vectors have 16 dimensions"):
         precheck_model(ModelSection(base=str(with_modules(tiny_encoder, tmp_path / "one", Dense(32, 16)))), [20])
 
 

@@ -1,12 +1,12 @@
-"""Checks of the models of a run, as far as their files tell without loading them. No torch.
+"""Check the models of a run by their files, without loading them. No torch.
 
-They come before the language model is paid. What a model cannot have is refused then; the build says the same again of
-a model whose files did not tell.
+These checks run before the language model costs money. If a model's files say too little, building the model repeats
+the checks.
 
-    checks    base, encoder and cross-encoder: each refused with all of its faults
-    loading   faults for which a model could not be loaded
-    training  faults for which a base could not be trained as the settings ask
-    notes     what is done otherwise than asked for, and refused by nobody
+    checks    check a base, encoder or cross-encoder, and report all faults at once
+    loading   faults that prevent loading a model
+    training  faults that prevent training a base with the given settings
+    notes     differences from the settings or the base that are not faults
 """
 
 from multigrain.model.precheck.checks import precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model

@@ -1,4 +1,4 @@
-"""Checks of a base, an encoder and a cross-encoder by their files. No torch."""
+"""Check a base, an encoder or a cross-encoder by its files. No torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +23,16 @@ from multigrain.model.saved_settings import (
 
 
 def precheck_model(section: ModelSection, dimensions: Sequence[int] = ()) -> None:
-    """Check by its files that a base can have all that is asked for.
+    """Check by its files that a base supports the settings.
 
-    Of GGUF files nothing is known before, but whether they are complete.
+    For GGUF files, this checks only whether they are complete.
 
     Args:
-        section: the model.
-        dimensions: lengths to which its vectors are to be cut (training.matryoshka).
+        section: the model settings.
+        dimensions: lengths to which vectors will be truncated (training.matryoshka).
 
     Raises:
-        ConfigError: there is no such base, it cannot be loaded or trained, or cannot have what is asked for.
+        ConfigError: the base does not exist, cannot be loaded or trained, or does not support a setting.
         RunError: the embedded model is not installed.
     """
     precheck_base(section.base)
@@ -48,10 +48,10 @@ def precheck_model(section: ModelSection, dimensions: Sequence[int] = ()) -> Non
 
 
 def precheck_base(name: str) -> None:
-    """Check that a base is there, and is such as can be trained, whatever is made of it.
+    """Check that a base exists and can be trained, whatever the other settings are.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the base does not exist, or cannot be loaded or trained.
         RunError: the embedded model is not installed.
     """
     precheck_encoder(name, "model.base")
@@ -65,10 +65,10 @@ def precheck_base(name: str) -> None:
 
 
 def precheck_encoder(name: str, key: str) -> None:
-    """Check that an embedding model is there, and can be loaded without running code that comes with it.
+    """Check that an embedding model exists, and can be loaded without running code from its folder.
 
     Raises:
-        ConfigError: it is not, or cannot; names the setting `key`.
+        ConfigError: the model does not exist, or cannot be loaded; names the setting `key`.
         RunError: the embedded model is not installed.
     """
     _precheck_files(name, key, "AutoModel")
@@ -77,10 +77,10 @@ def precheck_encoder(name: str, key: str) -> None:
 
 
 def precheck_cross_encoder(name: str, key: str) -> None:
-    """Check that a model that scores pairs is there, and has one score.
+    """Check that a cross-encoder exists, and gives one score per pair.
 
     Raises:
-        ConfigError: it is not there, cannot be loaded, or is another kind of model; names the setting `key`.
+        ConfigError: the model does not exist, cannot be loaded, or is of another kind; names the setting `key`.
         RunError: the embedded model is not installed.
     """
     _precheck_files(name, key, "AutoModelForSequenceClassification")
@@ -94,10 +94,10 @@ def precheck_cross_encoder(name: str, key: str) -> None:
 
 
 def _precheck_files(name: str, key: str, loader: str) -> None:
-    """Check that a model is there, and its files are such as the class `loader` of transformers can load.
+    """Check that a model exists, and that the transformers class `loader` can load its files.
 
     Raises:
-        ConfigError: it is not, or they are not; names the setting `key`.
+        ConfigError: the model does not exist, or its files are damaged; names the setting `key`.
         RunError: the embedded model is not installed.
     """
     require_model(name, key)
@@ -109,5 +109,5 @@ def _precheck_files(name: str, key: str, loader: str) -> None:
 
 
 def _model_type(folder: Path) -> str:
-    """Return the kind of model that sentence-transformers saved; old releases, and others, write none."""
+    """Return the model type that sentence-transformers saved; old releases and other tools save none."""
     return str(settings_of(folder, SENTENCE_TRANSFORMERS_FILE).get("model_type", "SentenceTransformer"))

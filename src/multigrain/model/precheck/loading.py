@@ -1,4 +1,4 @@
-"""Faults for which a model could not be loaded, as far as its files tell. No torch."""
+"""Find faults in a model's files that prevent loading it. No torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +12,21 @@ OURS = (
     *("pooling.AnchorTransformer", "pooling.AnchorPooling"),
     *("multigrain.model.pooling.AnchorTransformer", "multigrain.model.pooling.AnchorPooling"),
 )
-"""What `modules.json` calls the modules that multigrain brings along."""
+"""Names of multigrain's modules in `modules.json`."""
 WITH_WEIGHTS = ("Dense", "LayerNorm")
-"""Modules that have a file of weights."""
+"""Modules with a weight file."""
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "merges.txt")
-"""Files of a tokenizer, of which a model has at least one."""
+"""Files of a tokenizer; a model has at least one of them."""
 OWN_CODE = "of its own, which multigrain does not run"
 
 
 def loading_faults(folder: Path, is_all_here: bool, loader: str) -> Iterator[str]:
-    """Find what is wrong with a model's files.
+    """Yield a message for each fault of a model's files.
 
     Args:
-        folder: the model's.
-        is_all_here: whether a file that is not there is missing; else it may yet come from the hub.
-        loader: the class of transformers that is to load the model.
+        folder: the model's folder.
+        is_all_here: whether an absent file counts as missing; otherwise the hub may still provide it.
+        loader: the transformers class that will load the model.
     """
     yield from settings_faults(folder)
     modules = modules_of(folder)
@@ -46,7 +46,7 @@ def loading_faults(folder: Path, is_all_here: bool, loader: str) -> Iterator[str
         if class_of(module) in WITH_WEIGHTS:
             yield from weight_faults(folder / module["path"], is_all_here)
     if is_all_here and config and not _has_tokenizer(inner):
-        yield f"there is no file of its tokenizer in {inner} ({', '.join(TOKENIZERS)})"
+        yield f"there is no tokenizer file in {inner} ({', '.join(TOKENIZERS)})"
 
 
 def _architecture_faults(config: dict[str, Any], loader: str) -> Iterator[str]:
@@ -55,12 +55,12 @@ def _architecture_faults(config: dict[str, Any], loader: str) -> Iterator[str]:
         code = f"; it has code {OWN_CODE}" if "auto_map" in config else ""
         yield f'transformers knows no architecture "{kind}"{code}'
     elif own and not is_class(own.rpartition(".")[2]):
-        # Transformers would take the architecture of its own that bears that name, with weights drawn at random.
+        # transformers would use its own architecture of that name, with random weights.
         yield f"it has code {OWN_CODE} ({own}), though it calls itself {kind}"
 
 
 def own_code(config: dict[str, Any], loader: str) -> str | None:
-    """Name the code that a model brings along for the class of transformers that loads it."""
+    """Return the model's own code for the transformers class that loads it; None if it has none."""
     code = config.get("auto_map")
     return str(code[loader]) if isinstance(code, dict) and code.get(loader) else None
 
@@ -70,12 +70,12 @@ def _has_tokenizer(inner: Path) -> bool:
 
 
 def pooling_fault(folder: Path) -> str | None:
-    """Say that none of the modules makes one vector of those of the tokens; None if one does."""
+    """Return a message if no module pools the token vectors into one vector; None if one does."""
     kinds = [class_of(module) for module in modules_of(folder)]
     output = settings_of(transformer_of(folder), *SENTENCE_CONFIGS).get("module_output_name", "token_embeddings")
     if not kinds or not kinds[0].endswith("Transformer") or output == "sentence_embedding":
         return None
     if any(kind.endswith("Pooling") for kind in kinds):
         return None
-    found = f"its modules.json lists no pooling ({', '.join(kinds)}), so texts get no vectors"
-    return f"{found}; add one, or delete modules.json: then it pools by mean"
+    found = f"its modules.json lists no pooling module ({', '.join(kinds)}), so it gives no text vectors"
+    return f"{found}; add one, or delete modules.json to use mean pooling"

@@ -1,4 +1,4 @@
-"""Notes on what is done otherwise than asked for, or than the base does it by itself. No torch."""
+"""Notes on differences between the model to train and the settings, or the base. No torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from multigrain.model.saved_settings import (
 
 
 def notes(section: ModelSection) -> list[str]:
-    """Write a line for each thing that is done otherwise than asked for, or than the base does it by itself."""
+    """Return a line for each difference between the model to train and the settings, or the base."""
     folder = folder_of(section.base)
     if folder is None:
         return []
@@ -34,32 +34,32 @@ def notes(section: ModelSection) -> list[str]:
 
 
 def length_note(name: str, max_tokens: int, key: str) -> list[str]:
-    """Write a line where a model reads fewer tokens than the setting `key` asks for; none elsewhere."""
+    """Return a line if a model reads fewer tokens than the setting `key` asks for; otherwise none."""
     folder = folder_of(name)
     limit = token_limit(transformer_of(folder)) if folder else None
     if limit and limit < max_tokens:
-        return [f"{key}: found {max_tokens}; {name} reads {limit} tokens of a text at most"]
+        return [f"{key}: found {max_tokens}; {name} reads at most {limit} tokens of a text"]
     return []
 
 
 def _pooling_notes(section: ModelSection, folder: Path) -> Iterator[str]:
     own = own_pooling(folder)
     if own and own != section.pooling and (own, section.pooling) != ("mean", "anchor"):
-        keep = f'model.pooling = "{own}" keeps them' if own in MODES.values() else "multigrain cannot pool so"
-        place = f'the base pools by {own}; "{section.pooling}" takes its place, so training starts from other vectors'
+        keep = f'model.pooling = "{own}" keeps them' if own in MODES.values() else "multigrain does not offer it"
+        place = f'the base pools by {own}; "{section.pooling}" replaces it, so training starts from other vectors'
         yield f"{place} than the base's ({keep})"
 
 
 def _module_notes(folder: Path, config: dict[str, Any]) -> Iterator[str]:
     if code := own_code(config, "AutoModel"):
-        place = f"the {config.get('model_type')} of transformers takes its place"
-        yield f"the base brings code of its own ({code}); {place}"
+        place = f"the {config.get('model_type')} of transformers replaces it"
+        yield f"the base has its own code ({code}); {place}"
     if sizes := [f"{one.get('in_features')} -> {one.get('out_features')}" for one in dense_settings(folder)]:
-        yield f"the base's Dense ({', '.join(sizes)}) stays behind the pooling"
+        yield f"the base's Dense ({', '.join(sizes)}) is kept after the pooling"
 
 
 def _cut_notes(folder: Path, config: dict[str, Any]) -> Iterator[str]:
     size = settings_of(folder, SENTENCE_TRANSFORMERS_FILE).get("truncate_dim")
     length = vector_length(folder, config)
     if size and (length is None or size < length):
-        yield f"vectors are cut to {size} numbers, as those of the base are; training sees both lengths"
+        yield f"vectors are truncated to {size} dimensions, as in the base; training uses both lengths"

@@ -1,4 +1,4 @@
-"""Faults for which a base could not be trained, or not as the settings ask, as far as its files tell. No torch."""
+"""Find faults in a base's files that prevent training it with the given settings. No torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,20 +25,20 @@ from multigrain.model.saved_settings import (
 
 POOLINGS = ("Pooling", "AnchorPooling")
 KEPT = ("Dense", "LayerNorm", "Dropout")
-"""Modules after the pooling that stay in the model that is trained."""
+"""Modules after the pooling that are kept in the trained model."""
 NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of tokenizers that have no EOS token unless their settings name one."""
+"""Tokenizer classes without an EOS token, unless their settings name one."""
 
 
 def module_faults(folder: Path) -> Iterator[str]:
-    """Find modules that have no place in what is trained: transformer, pooling, then those that are kept."""
+    """Yield a message for each module that does not fit: training wants a transformer, a pooling, then kept modules."""
     kinds = [class_of(module) for module in modules_of(folder)]
     if kinds and not kinds[0].endswith("Transformer"):
-        yield f"it begins with a {kinds[0]}; wanted a transformer"
+        yield f"its first module is a {kinds[0]}; wanted a transformer"
     pooling = next((place for place, kind in enumerate(kinds) if kind in POOLINGS), len(kinds))
     after = (*KEPT, "Normalize")
     if lost := [*kinds[1:pooling], *(kind for kind in kinds[pooling + 1 :] if kind not in after)]:
-        yield f"it has modules that would be lost: {', '.join(lost)}"
+        yield f"it has modules that training would drop: {', '.join(lost)}"
     yield from _dense_faults(folder)
 
 
@@ -46,19 +46,19 @@ def _dense_faults(folder: Path) -> Iterator[str]:
     size = first_number(settings_of(transformer_of(folder), "config.json"), HIDDEN_SIZES)
     for settings in dense_settings(folder):
         if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-            yield "its Dense reads the vectors of tokens, not that of the text"
+            yield "its Dense reads token vectors, not the text vector"
         activation = str(settings.get("activation_function", "torch."))
         if not activation.startswith("torch."):
-            yield f"its Dense has code of its own ({activation}), which multigrain does not run"
+            yield f"its Dense has its own code ({activation}), which multigrain does not run"
         if size and settings.get("in_features", size) != size:
             yield unfit_dense(settings["in_features"], size)
         size = settings.get("out_features")
 
 
 def eos_faults(inner: Path) -> Iterator[str]:
-    """Find out that the texts of a decoder cannot end in a special token.
+    """Yield a message if a decoder's texts cannot end in a special token.
 
-    They have to end in one: the one that they end in already, or the EOS token.
+    Every text has to end in one: the token that the tokenizer already adds, or the EOS token.
 
     Args:
         inner: the folder of the transformer.
@@ -74,10 +74,10 @@ def eos_faults(inner: Path) -> Iterator[str]:
 
 
 def section_faults(section: ModelSection, inner: Path) -> list[str]:
-    """Find the settings that a base cannot have.
+    """Return a message for each setting that a base does not support.
 
     Args:
-        section: the model that is asked for.
+        section: the model settings.
         inner: the folder of the base's transformer.
     """
     faults = [*_layer_faults(section, inner), *_prompt_faults(section, inner)]
@@ -108,12 +108,12 @@ def _prompt_faults(section: ModelSection, inner: Path) -> Iterator[str]:
     for prompt in filter(None, given):
         length = len(tokenizer.encode(prompt).ids)
         if length >= section.max_tokens:
-            found = f"{section.max_tokens} tokens are read, and the prompt {prompt!r} alone takes {length}"
+            found = f"found {section.max_tokens}, but the prompt {prompt!r} alone takes {length}"
             yield f"max_tokens: {found}; raise it"
 
 
 def _target_faults(section: LoraSection, inner: Path) -> list[str]:
-    """Find targets of an adapter that are none of the modules whose weights the files have."""
+    """Return a message if a target of an adapter matches no module with weights in the files."""
     shapes: dict[str, list[int]] = {}
     for file in inner.glob("*.safetensors"):
         shapes |= shapes_in(file)
@@ -129,7 +129,7 @@ def _target_faults(section: LoraSection, inner: Path) -> list[str]:
 
 
 def _modules_around(name: str) -> Iterator[str]:
-    """List all names, with a dot in front, by which the modules can be meant that a weight is in.
+    """Yield all names, with a leading dot, that can refer to a module around a weight.
 
     >>> list(_modules_around("layer.0.query.weight"))
     ['.query', '.0.query', '.layer.0.query', '.0', '.layer.0', '.layer']
@@ -141,11 +141,11 @@ def _modules_around(name: str) -> Iterator[str]:
 
 
 def _tokenizer(inner: Path) -> Any | None:
-    """Read the tokenizer in a folder; None where there is none, or no fast one."""
+    """Read the tokenizer in a folder; return None if there is no fast tokenizer."""
     try:
         tokenizer: Any = Tokenizer.from_file(str(inner / "tokenizer.json"))
     except Exception:  # the library raises no narrower one
         return None
-    tokenizer.no_padding()  # some files pad every text to a length, or cut it
+    tokenizer.no_padding()  # some files pad or truncate every text
     tokenizer.no_truncation()
     return tokenizer
