@@ -133,7 +133,7 @@ def test_folders_that_hold_no_run(tiny_encoder: Path, run_toml: Path, tmp_path: 
 def test_what_is_no_place_is_told(name: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=rf"found {type(wrong).__name__}; wanted .*, as str or Path"):
         getattr(multigrain, name)(wrong)
-    with pytest.raises(ConfigError, match="found nothing; give its path"):
+    with pytest.raises(ConfigError, match="found an empty path; give its path"):
         getattr(multigrain, name)("")
 
 

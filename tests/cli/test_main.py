@@ -70,7 +70,7 @@ def test_the_files_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "No such file" in stderr_of(capsys, verb, str(tmp_path / "absent.toml"))
     folder = "neither a run folder (no run.toml) nor a model" if verb == "check" else "is a folder without run.toml"
     assert folder in stderr_of(capsys, verb, str(tmp_path))
-    assert "found nothing; give its path" in stderr_of(capsys, verb, "")
+    assert "found an empty path; give its path" in stderr_of(capsys, verb, "")
     (tmp_path / "run.toml").write_text("name: x\n")
     assert "not TOML" in stderr_of(capsys, verb, str(tmp_path / "run.toml"))
 

@@ -359,7 +359,7 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
     assert load_config(run_toml, ["grading.precision=bf16"]).fingerprint("judging") != plain.fingerprint("judging")
     for name in ("query_prompt", "document_prompt"):
         with pytest.raises(
-            ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
+            ConfigError, match="instruction, query_prompt and document_prompt: an instruction sets both"
         ):
             load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
     with pytest.raises(ConfigError, match="max_tokens: 8 tokens are read, and the prompt .* alone takes"):

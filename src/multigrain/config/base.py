@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Dimension = Annotated[int, Field(ge=1)]
 Grade = Annotated[int, Field(ge=1, le=4)]
 Precision = Literal["fp32", "bf16", "auto"]
-"""Of matrix products; `auto` is bf16 where the hardware computes it, else fp32."""
+"""Precision of matrix products; `auto` is bf16 where the hardware computes it, else fp32."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,7 +20,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _paths_are_text(cls, value: Any) -> Any:
-        """Accept a `Path` for any text, for callers in Python."""
+        """Accept a `Path` wherever text is wanted, for callers in Python."""
         texts = [_text(part) for part in value] if isinstance(value, list) else value
         return _text(texts)
 
