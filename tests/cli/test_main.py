@@ -175,7 +175,7 @@ def test_the_time_of_a_run_alone_is_measured(
 ) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('name = "g"\nrun = "run.toml"\n[arms.a]\n')
-    assert f"--time: is for a RUN.toml; {grid} describes a grid" in stderr_of(capsys, "check", str(grid), "--time")
+    assert f"--time: is only for runs; {grid} describes a grid" in stderr_of(capsys, "check", str(grid), "--time")
     assert main(["check", str(run_toml), "--time"]) == 0
     assert "  measured    " in capsys.readouterr().out
 
@@ -234,19 +234,19 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("trian run.toml", "unknown verb trian; did you mean train?"),
-        ("Train run.toml", "unknown verb Train; did you mean train?"),
-        ("export_onnx model", "unknown verb export_onnx; did you mean export-onnx?"),
-        ("my.toml", "unknown verb my.toml; did you mean multigrain run my.toml?"),
-        ("xyz", "unknown verb xyz; multigrain --help says what there is"),
+        ("trian run.toml", "unknown command trian; did you mean train?"),
+        ("Train run.toml", "unknown command Train; did you mean train?"),
+        ("export_onnx model", "unknown command export_onnx; did you mean export-onnx?"),
+        ("my.toml", "unknown command my.toml; did you mean multigrain run my.toml?"),
+        ("xyz", "unknown command xyz; see multigrain --help"),
         ("train run.toml --sett a.b=1", "unknown option --sett; did you mean --set?"),
         ("train run.toml --stes=1", "unknown option --stes=1; did you mean --set?"),
-        ("search runs/x how do I", "unknown argument do; multigrain search --help says what there is"),
+        ("search runs/x how do I", "unknown argument do; see multigrain search --help"),
         ("--versions", "unknown option --versions; did you mean --version?"),
-        ("train --versions", "unknown option --versions; multigrain train --help says what there is"),
-        ("help train", "unknown verb help; did you mean --help?"),
-        ("version", "unknown verb version; did you mean --version?"),
-        ("--quiet train run.toml", "unknown option --quiet; multigrain --help says what there is"),
+        ("train --versions", "unknown option --versions; see multigrain train --help"),
+        ("help train", "unknown command help; did you mean --help?"),
+        ("version", "unknown command version; did you mean --version?"),
+        ("--quiet train run.toml", "unknown option --quiet; see multigrain --help"),
         ("train", "the following arguments are required: RUN.toml"),
     ],
 )

@@ -172,7 +172,7 @@ def test_what_breaks_while_looking_is_a_finding(saved: Path, capsys: pytest.Capt
     assert "BAD   ONNX " in out
     code, _, err = run(capsys, "check", saved, "--set", "seed=3")
     assert code == 2
-    assert "--set: is for a run" in err
+    assert "--set: is only for runs" in err
 
 
 def test_explain_as_json(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +220,7 @@ def test_explain_as_a_page(saved: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert run(capsys, *arguments, "--force")[0] == 0
     code, _, err = run(capsys, *arguments[:-1], tmp_path / "absent" / "page.html")
     assert code == 2
-    assert "there is no folder" in err and not (tmp_path / "absent").exists()
+    assert "does not exist" in err and not (tmp_path / "absent").exists()
 
 
 def test_explain_a_base_that_pools_otherwise(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -408,7 +408,10 @@ def test_all_but_training_is_for_one_process(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert main(["grade", str(run_toml)]) == 2
-    assert capsys.readouterr().err == "multigrain: torchrun: is for multigrain train; run multigrain grade by itself\n"
+    assert (
+        capsys.readouterr().err
+        == "multigrain: torchrun: is only for multigrain train; run multigrain grade without it\n"
+    )
 
 
 @pytest.mark.parametrize(
