@@ -91,7 +91,7 @@ Runs are compared on the tasks that all of them measured. Intervals: 95 %, paire
 p: paired randomisation test, corrected for all comparisons in the table (Holm).
 """
 TUNE_EPILOG = """examples:
-  multigrain tune run.toml                              try learning rates, batch sizes, negatives per pair, base shares
+  multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
   multigrain tune run.toml --set tune.minutes=120       try for longer, for a surer choice
   multigrain run run.toml                               train with the choice (training.recipe = "auto")
 
