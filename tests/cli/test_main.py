@@ -50,7 +50,7 @@ def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str
         ("data.corpus=pairs.jsonl", 'no field "text"'),
         ("data.pairs=beir:nowhere:train", "no corpus.jsonl"),
         ("data.pairz=x", 'data.pairz: unknown key; did you mean "data.pairs"?'),
-        ("data.limit=1", "found 1 pair to train on; a batch needs 2. Give more pairs"),
+        ("data.limit=1", "found 1 pair to train on; a batch needs at least 2. Give more pairs"),
         ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
         ("model.base=/tmp", "model.base: /tmp is no model"),
         ("evaluation.tasks=['held out']", 'wanted "held-out", beir:FOLDER:SPLIT'),
@@ -164,7 +164,7 @@ def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(run_toml)]) == 0
     out = capsys.readouterr().out
     assert "30 training pairs, 10 held out" in out
-    assert "4 requests for each pair (per-grade)" in out
+    assert "4 requests per pair (per-grade)" in out
     assert "coarse (4) -> fine (4)" in out
     assert "new" in out
     assert not load_config(run_toml).folder.exists()
@@ -260,7 +260,7 @@ def test_misspelt_verbs_and_options(arguments: str, expected: str, capsys: pytes
 
 def test_dropped_counts_a_run_and_shows_a_pair(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stderr_of(capsys, "dropped", str(run_toml)).endswith(
-        "tiny: no graded tuples here. Run: multigrain grade RUN.toml\n"
+        "tiny: there are no graded tuples yet. Run: multigrain grade RUN.toml\n"
     )
     graded_run(run_toml)
     assert main(["dropped", str(run_toml)]) == 0

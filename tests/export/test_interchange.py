@@ -236,7 +236,7 @@ def test_the_command(
     run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = load_config(run_toml).folder
-    with pytest.raises(RunError, match="no graded tuples here. Run: multigrain grade RUN.toml"):
+    with pytest.raises(RunError, match="there are no graded tuples yet. Run: multigrain grade RUN.toml"):
         export_data_of_run(folder, "hf", tmp_path / "out")
     assert set(DATA_FORMS) == set(FORMS)
     synthesize(load_config(run_toml))

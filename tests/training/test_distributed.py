@@ -362,7 +362,7 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
 
     again = start(*TORCHRUN, *training(run_toml, two))
     uneven = start(*TORCHRUN, *training(run_toml, one), "--set", "training.batch_size=5", "--force")
-    assert ended(again, 0)[1] == "train: done already (8 steps, 2 phases, 4 tuples per step)\n"
+    assert ended(again, 0)[1] == "train: already done (8 steps, 2 phases, 4 tuples per step)\n"
     out, err = ended(uneven, 1)  # the launcher's code, whatever ours is
     fault = "training.batch_size: found 5; wanted a multiple of the 2 processes"
     assert (out, re.findall("multigrain: (.*)", err)) == ("", [fault])

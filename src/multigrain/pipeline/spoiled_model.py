@@ -74,7 +74,7 @@ def collapse_fault(base: Embed, trained: Embed, pairs: Sequence[Pair], run_dir: 
     """
     spread = _spread(trained, pairs)
     if not np.isfinite(spread):
-        raise _failed(run_dir, "its vectors are not finite (NaN or infinite)")
+        raise _failed(run_dir, "its vectors are not finite")
     if spread >= ONE_VECTOR or _spread(base, pairs) < MANY:
         return None
     return f"all texts have the same vector (the cosine between any two is above {1 - ONE_VECTOR:g})"

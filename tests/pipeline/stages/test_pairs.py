@@ -300,7 +300,7 @@ def test_a_changed_filter_writes_other_pairs_without_asking_for_them_again(
 
 def test_one_passage_is_too_few_to_train_on(write_run: Callable[..., Path]) -> None:
     config = load_config(write_run("corpus", passages(1)))
-    with pytest.raises(DataError, match=r"held-out|found 1 pair to train on; a batch needs 2"):
+    with pytest.raises(DataError, match=r"held-out|found 1 pair to train on; a batch needs at least 2"):
         verbs.synthesize(config)
     assert "pairs" not in RunDir(config.folder).stages()
 
