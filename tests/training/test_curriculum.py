@@ -205,7 +205,7 @@ def test_a_batch_larger_than_the_data_holds_all_of_them() -> None:
     ],
 )
 def test_no_two_tuples_can_stand_together(tuples: list[GradedTuple]) -> None:
-    with pytest.raises(DataError, match="found 1 tuple that can stand in one batch .*; a batch needs at least 2. Give more"):
+    with pytest.raises(DataError, match="found 1 tuple that can stand in one batch .*; a batch needs 2. Give more"):
         plan(tuples, phases([1]), 4)
 
 

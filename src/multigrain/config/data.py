@@ -1,4 +1,4 @@
-"""The section `[data]`: pairs, corpus, and what is held out."""
+"""The section `[data]`: pairs, corpus, and the held-out part."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from multigrain.config.base import Section
 
 
 class DataSection(Section):
-    """Settings of the data: pairs, corpus, and what is held out."""
+    """Settings of the data: pairs, corpus, and the held-out part."""
 
     pairs: str | None = Field(None, min_length=1)
     """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in one of the forms of

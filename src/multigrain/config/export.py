@@ -6,7 +6,7 @@ from multigrain.config.base import Section
 
 
 class ExportSection(Section):
-    """Settings of what is exported besides the model itself."""
+    """Settings of further forms of the exported model."""
 
     onnx: bool = False
     """Whether to write `model/onnx`: one graph from token ids to the embedding. Needs

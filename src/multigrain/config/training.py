@@ -86,7 +86,12 @@ class TrainingSection(ContrastSection):
         "annealed",
         "self-paced",
     ] = "hardest"
-    """Preset for the order in which training uses the grades; see docs/training.md. `phases` replaces it."""
+    """Preset of phases; see `multigrain.training.grade_schedules`. `phases` replaces it. `hardest`: negatives of the
+    hardest grade that the tuples have. `coarse-to-fine`: grade 1, then 2, 3, 4. `reverse`: grade 4, then 3, 2, 1.
+    `random`: one grade per step, in random order. `all-at-once`: one negative of each grade in every step. `only-1` to
+    `only-4`: a single grade. `in-batch`: in-batch negatives alone. `overlapping`: grade 1, then 1 and 2, 2 and 3, 3
+    and 4. `annealed`: two neighbouring grades, with the weight moving from the lower to the higher. `self-paced`: like
+    `coarse-to-fine`, but a phase ends when its margin on held-out tuples stops growing."""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """Seed of the order of the tuples, the draw of negatives, and the initial weights of an adapter. By default the
     seed of the run. Trainings that differ only in this seed share data, synthesis and grading; see
@@ -154,7 +159,7 @@ class TrainingSection(ContrastSection):
     """Maximum time between two checkpoints, in minutes. Ctrl-C, SIGTERM and SIGHUP also save one, after the current
     step."""
     evaluate: bool = False
-    """Whether to measure the model on held-out pairs before training and after each phase."""
+    """Whether to measure the model on a sample of the held-out pairs before training and after each phase."""
     report_to: list[Literal["tensorboard", "wandb"]] = []
     """Services that receive the training log, in addition to `training/log.jsonl`."""
 

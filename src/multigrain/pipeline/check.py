@@ -127,7 +127,7 @@ def _prompts(config: Config) -> str:
     base, section = prompts_of(config.model.base), config.model
     given = section.query_prompt is not None or section.document_prompt is not None
     if base is None and section.instruction is None and not given:
-        return "those of the base, which is not downloaded yet"
+        return "the base's own; the base is not downloaded yet"
     prompts = prompts_to_train(config.model, base or {})
     query, document = prompt_for("query", prompts), prompt_for("document", prompts)
     if not query and not document:

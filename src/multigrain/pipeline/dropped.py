@@ -193,7 +193,7 @@ def _cells(candidate: DroppedCandidate, judges: Sequence[str]) -> tuple[str, ...
 
 
 def _table(rows: Sequence[Sequence[str]], texts: Sequence[str], width: int | None) -> list[str]:
-    """Return the rows of figures, of which the first is the header, each followed by its text."""
+    """Return the rows of figures, each followed by its text; the first row is the header."""
     figures = columns(rows)
     longest = max(map(len, figures))
     places = [f"  {line:{longest}}  " for line in figures]
