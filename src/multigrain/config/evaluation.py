@@ -8,7 +8,7 @@ from multigrain.config.base import Precision, Section
 
 
 class EvaluationSection(Section):
-    """Settings of the evaluation of the trained model and of its base."""
+    """Settings of the evaluation of the trained model and its base."""
 
     tasks: list[str] = Field(["held-out"], min_length=1)
     """Tasks to measure: `held-out`, `beir:FOLDER:SPLIT`, `sts:FILE`, `graded:FILE` or `mteb:NAME`; see

@@ -1,4 +1,4 @@
-"""The section `[llm]`: the language model, where it is served, its limits and its prices."""
+"""The section `[llm]`: the language model, its servers, caps and prices."""
 
 import json
 import re

@@ -45,7 +45,7 @@ class LoraSection(Section):
 
 
 class ModelSection(Section):
-    """Settings of the model that is trained."""
+    """Settings of the model to train."""
 
     base: str = "embedded"
     """Base model: `embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a

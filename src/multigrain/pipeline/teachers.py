@@ -75,7 +75,7 @@ def _section(config: Config) -> TeacherSection:
 def _scores_of_judge(tuples: Sequence[GradedTuple], run_dir: RunDir) -> NDArray[np.float32]:
     if any(graded.score is None for graded in tuples):
         found = f'found "judge", but {run_dir.tuples} has no judge scores of the positives'
-        raise ConfigError("training.teacher.kind", [f"{found}. Run: multigrain grade --force"])
+        raise ConfigError("training.teacher.kind", [f"{found}. Run: multigrain grade RUN.toml --force"])
     scores: list[float] = []
     for graded in tuples:
         scores += [graded.score or 0.0, *(negative.score for negative in graded.negatives)]

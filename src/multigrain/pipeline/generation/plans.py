@@ -105,7 +105,7 @@ def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Plan:
             if wanted:
                 yield from plan_verdicts(config, pair, wanted, model_name(config.llm))
 
-    return Plan("asking whether they answer", count_lines(candidates), prompts)
+    return Plan("rating candidates", count_lines(candidates), prompts)
 
 
 def next_plan(config: Config, run_dir: RunDir) -> Plan:

@@ -69,7 +69,7 @@ def _seconds_of_training(run_dir: RunDir) -> float | None:
 
 
 def _reason_to_leave_out(run_dir: RunDir, seconds: float | None) -> str | None:
-    """Return why `auto` trains no baseline, or None."""
+    """Return the reason why `auto` trains no baseline, or None."""
     if seconds is None:
         return "the log does not have the time of the training"
     if seconds > MOST_SECONDS:

@@ -176,7 +176,7 @@ def _say_what_is_rare(curriculum: "Curriculum") -> None:
 
 
 def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
-    """Return a function that measures a model on a sample of the held-out part."""
+    """Return a function that measures a model on a sample of the held-out pairs."""
     from multigrain.model.encode import encode
 
     held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
