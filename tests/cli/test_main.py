@@ -50,7 +50,7 @@ def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str
         ("data.corpus=pairs.jsonl", 'no field "text"'),
         ("data.pairs=beir:nowhere:train", "no corpus.jsonl"),
         ("data.pairz=x", 'data.pairz: unknown key; did you mean "data.pairs"?'),
-        ("data.limit=1", "found 1 pair to train on; a batch needs at least 2. Give more pairs"),
+        ("data.limit=1", "found 1 pair to train on; a batch needs at least 2. Raise data.limit = 1"),
         ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
         ("model.base=/tmp", "model.base: /tmp is no model"),
         ("evaluation.tasks=['held out']", 'wanted "held-out", beir:FOLDER:SPLIT'),

@@ -63,7 +63,7 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     assert not list(run_dir.folder.glob("tune/trials/*/training/model"))
 
     assert (
-        '  tuned       training takes schedule = "in-batch", learning_rate = 0.01, from'
+        '  tuned       training uses schedule = "in-batch", learning_rate = 0.01, from'
         in told(capsys, "check", str(tunable))[0]
     )
     _, err = told(capsys, "train", str(tunable))

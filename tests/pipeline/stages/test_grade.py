@@ -247,7 +247,7 @@ def test_a_language_model_that_guesses_is_not_believed(
     verbs.grade(suspects, force=True)
     run_dir = RunDir(suspects.folder)
     pairs = len(objects(run_dir.train_pairs))
-    assert "accuracy 0." in (err := capsys.readouterr().err) and "its ratings are not used" in err
+    assert "accuracy of only 0." in (err := capsys.readouterr().err) and "its ratings are not used" in err
     assert json.loads(run_dir.report.read_text())["dropped"] == {"false negative": pairs}
     assert [len(graded.negatives) for graded in read_tuples(run_dir.tuples)] == [2] * pairs
     assert len(prompts) == 2 * pairs
