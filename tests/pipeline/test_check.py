@@ -124,7 +124,7 @@ def test_pairs_that_are_still_to_be_written_cannot_be_timed(write_jsonl: Write) 
         "c.jsonl", [{"id": str(n), "text": f"{n} word two three four five six seven"} for n in range(9)]
     )
     settings = {"name": "x", "data": {"corpus": str(corpus)}, "synthesis": {"mode": "corpus"}}
-    with pytest.raises(DataError, match="--time: found 0 pairs; wanted at least 2.* run: multigrain synthesize RUN.toml"):
+    with pytest.raises(DataError, match="--time: found 0 pairs; wanted at least 2.* run: multigrain synthesize"):
         check(Config.model_validate({**settings, "llm": {"provider": "scripted"}}), time=True)
 
 
