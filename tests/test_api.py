@@ -98,7 +98,7 @@ def verbs_take_the_run_folder_and_the_folder_of_its_model(
     assert "verdict" in told("run", ".")
     assert "5 of 5 checks passed" in told("check", "model")
     refused = told("train", "model", code=2)
-    assert f"is a model's folder; wanted a run's file or its run folder; its run is {folder}" in refused
+    assert f"is the folder of a model; wanted the file of a run or its run folder; its run is {folder}" in refused
     for verb in ("search", "explain"):
         assert told(verb, ".", "the cat") == told(verb, "model", "the cat")
     assert "no adapter to merge" in told("merge", ".", "--out", str(tmp_path / "merged"), code=2)
@@ -120,11 +120,11 @@ def a_folder_that_was_moved_is_the_same_run(
 
 def test_folders_that_hold_no_run(tiny_encoder: Path, run_toml: Path, tmp_path: Path) -> None:
     assert load_config(tmp_path) == load_config(run_toml)  # a project of one's own, whose file is called so
-    with pytest.raises(ConfigError, match="is a folder without run.toml; wanted a run's file or its run folder"):
+    with pytest.raises(ConfigError, match="is a folder without run.toml; wanted the file of a run or its run folder"):
         multigrain.run(tiny_encoder)
     (tmp_path / "modules.json").touch()
     run_toml.unlink()
-    with pytest.raises(ConfigError, match="is a model's folder; wanted a run's file or its run folder"):
+    with pytest.raises(ConfigError, match="is the folder of a model; wanted the file of a run or its run folder"):
         multigrain.train(tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_folders_that_hold_no_run(tiny_encoder: Path, run_toml: Path, tmp_path: 
 def test_what_is_no_place_is_told(name: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match=rf"found {type(wrong).__name__}; wanted .*, as str or Path"):
         getattr(multigrain, name)(wrong)
-    with pytest.raises(ConfigError, match="found nothing; give its path"):
+    with pytest.raises(ConfigError, match="found an empty path; give its path"):
         getattr(multigrain, name)("")
 
 

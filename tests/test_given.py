@@ -38,7 +38,7 @@ def test_given_negatives_become_candidates(run_toml: Path, capsys: pytest.Captur
     assert main(["check", str(run_toml)]) == 0
     checked = capsys.readouterr().out
     counts = verbs.synthesize(config)["counts"]
-    assert "given negatives are held-out texts: left out" in capsys.readouterr().err
+    assert "given negatives are left out: they are held-out texts" in capsys.readouterr().err
     train, held_out, given, candidates = (
         objects(config.folder / name)
         for name in ("data/train.jsonl", "data/held_out.jsonl", "data/given.jsonl", "synthesis/candidates.jsonl")

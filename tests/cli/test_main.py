@@ -50,7 +50,7 @@ def test_bad_lines(run_toml: Path, capsys: pytest.CaptureFixture[str], verb: str
         ("data.corpus=pairs.jsonl", 'no field "text"'),
         ("data.pairs=beir:nowhere:train", "no corpus.jsonl"),
         ("data.pairz=x", 'data.pairz: unknown key; did you mean "data.pairs"?'),
-        ("data.limit=1", "found 1 pair to train on; a batch needs 2. Give more pairs"),
+        ("data.limit=1", "found 1 pair to train on; a batch needs at least 2. Raise data.limit = 1"),
         ("model.base=/nowhere", "model.base: /nowhere: no such folder"),
         ("model.base=/tmp", "model.base: /tmp is not a model"),
         ("evaluation.tasks=['held out']", 'wanted "held-out", beir:FOLDER:SPLIT'),
@@ -70,7 +70,7 @@ def test_the_files_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "No such file" in stderr_of(capsys, verb, str(tmp_path / "absent.toml"))
     folder = "neither a run folder (no run.toml) nor a model" if verb == "check" else "is a folder without run.toml"
     assert folder in stderr_of(capsys, verb, str(tmp_path))
-    assert "found nothing; give its path" in stderr_of(capsys, verb, "")
+    assert "found an empty path; give its path" in stderr_of(capsys, verb, "")
     (tmp_path / "run.toml").write_text("name: x\n")
     assert "not TOML" in stderr_of(capsys, verb, str(tmp_path / "run.toml"))
 
@@ -164,7 +164,7 @@ def test_check_describes_the_run(run_toml: Path, capsys: pytest.CaptureFixture[s
     assert main(["check", str(run_toml)]) == 0
     out = capsys.readouterr().out
     assert "30 training pairs, 10 held out" in out
-    assert "4 requests for each pair (per-grade)" in out
+    assert "4 requests per pair (per-grade)" in out
     assert "coarse (4) -> fine (4)" in out
     assert "new" in out
     assert not load_config(run_toml).folder.exists()
@@ -175,7 +175,7 @@ def test_the_time_of_a_run_alone_is_measured(
 ) -> None:
     grid = tmp_path / "grid.toml"
     grid.write_text('name = "g"\nrun = "run.toml"\n[arms.a]\n')
-    assert f"--time: is for a RUN.toml; {grid} describes a grid" in stderr_of(capsys, "check", str(grid), "--time")
+    assert f"--time: is only for runs; {grid} describes a grid" in stderr_of(capsys, "check", str(grid), "--time")
     assert main(["check", str(run_toml), "--time"]) == 0
     assert "  measured    " in capsys.readouterr().out
 
@@ -234,19 +234,19 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("trian run.toml", "unknown verb trian; did you mean train?"),
-        ("Train run.toml", "unknown verb Train; did you mean train?"),
-        ("export_onnx model", "unknown verb export_onnx; did you mean export-onnx?"),
-        ("my.toml", "unknown verb my.toml; did you mean multigrain run my.toml?"),
-        ("xyz", "unknown verb xyz; multigrain --help says what there is"),
+        ("trian run.toml", "unknown command trian; did you mean train?"),
+        ("Train run.toml", "unknown command Train; did you mean train?"),
+        ("export_onnx model", "unknown command export_onnx; did you mean export-onnx?"),
+        ("my.toml", "unknown command my.toml; did you mean multigrain run my.toml?"),
+        ("xyz", "unknown command xyz; see multigrain --help"),
         ("train run.toml --sett a.b=1", "unknown option --sett; did you mean --set?"),
         ("train run.toml --stes=1", "unknown option --stes=1; did you mean --set?"),
-        ("search runs/x how do I", "unknown argument do; multigrain search --help says what there is"),
+        ("search runs/x how do I", "unknown argument do; see multigrain search --help"),
         ("--versions", "unknown option --versions; did you mean --version?"),
-        ("train --versions", "unknown option --versions; multigrain train --help says what there is"),
-        ("help train", "unknown verb help; did you mean --help?"),
-        ("version", "unknown verb version; did you mean --version?"),
-        ("--quiet train run.toml", "unknown option --quiet; multigrain --help says what there is"),
+        ("train --versions", "unknown option --versions; see multigrain train --help"),
+        ("help train", "unknown command help; did you mean --help?"),
+        ("version", "unknown command version; did you mean --version?"),
+        ("--quiet train run.toml", "unknown option --quiet; see multigrain --help"),
         ("train", "the following arguments are required: RUN.toml"),
     ],
 )
@@ -260,7 +260,7 @@ def test_misspelt_verbs_and_options(arguments: str, expected: str, capsys: pytes
 
 def test_dropped_counts_a_run_and_shows_a_pair(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stderr_of(capsys, "dropped", str(run_toml)).endswith(
-        "tiny: no graded tuples here. Run: multigrain grade RUN.toml\n"
+        "tiny: there are no graded tuples yet. Run: multigrain grade RUN.toml\n"
     )
     graded_run(run_toml)
     assert main(["dropped", str(run_toml)]) == 0

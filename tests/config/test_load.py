@@ -11,8 +11,8 @@ def test_an_example_says_where_its_data_come_from(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("MULTIGRAIN_DATA", raising=False)
     with pytest.raises(ConfigError, match="MULTIGRAIN_DATA is not set") as caught:
         load_config(Path(__file__).parents[2] / "examples" / "scifact.toml")
-    assert "set it to the folder that the path goes on from" in caught.value.faults[0]
-    assert str(caught.value).count("BEIR/datasets/scifact.zip, to be unpacked there") == 1
+    assert "set it to the folder where the rest of the path starts" in caught.value.faults[0]
+    assert str(caught.value).count("BEIR/datasets/scifact.zip there") == 1
     assert [fault.partition(": the environment variable")[0] for fault in caught.value.faults] == [
         "data.pairs", "evaluation.tasks",
     ]  # fmt: skip

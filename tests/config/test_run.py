@@ -54,9 +54,9 @@ def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int
 @pytest.mark.parametrize(
     ("retrievers", "fault"),
     [
-        (["bm25", "hybrid"], 'wanted "dense" among them, for it is what is trained'),
-        ([], 'wanted "dense" among them'),
-        (["dense", "bm25", "bm25"], "wanted each once"),
+        (["bm25", "hybrid"], 'add "dense", which is what the training changes'),
+        ([], 'add "dense"'),
+        (["dense", "bm25", "bm25"], "name each retriever once"),
         (["dense", "splade"], "'dense', 'bm25' or 'hybrid'"),
     ],
 )

@@ -63,7 +63,7 @@ def test_stages_of_the_run_itself_are_taken_over(
     capsys.readouterr()
     assert main(["ablate", str(grid_toml)]) == 0
     err = capsys.readouterr().err
-    assert err.count(f"grade: as in {Grid(grid_toml).run_folder}") == 6 and "grade ..." not in err
+    assert err.count(f"grade: taken over from {Grid(grid_toml).run_folder}") == 6 and "grade ..." not in err
 
 
 def test_an_arm_that_grades_otherwise_does_so(grid_toml: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_arm_that_cannot_be_trained_does_not_stop_the_others(
 def test_two_at_once_are_one_too_many(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunDir(Grid(grid_toml).folder).lock():
         assert main(["ablate", str(grid_toml)]) == 2
-    assert "another multigrain process is at work here" in capsys.readouterr().err
+    assert "another multigrain process is using this folder" in capsys.readouterr().err
 
 
 def test_bases_that_differ_have_rows_of_their_own(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

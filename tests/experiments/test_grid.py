@@ -101,7 +101,7 @@ def test_a_run_is_no_grid_and_a_grid_no_run(
     assert main(["ablate", str(run_toml)]) == 2
     assert "no [arms]; wanted a grid's file" in capsys.readouterr().err
     assert main(["run", str(grid_toml)]) == 2
-    assert "Grids go to: multigrain ablate" in capsys.readouterr().err
+    assert "Run: multigrain ablate" in capsys.readouterr().err
 
 
 def test_other_prompts_make_another_cell(grid_toml: Path, run_toml: Path) -> None:

@@ -92,12 +92,15 @@ def test_a_length_in_steps_takes_the_place_of_epochs(tmp_path: Path) -> None:
             'recipes = [{ hardness_mode = "all_negatives", dropout = true }]',
             "tune.recipes: found {'hardness_mode': 'all_negatives', 'dropout': True}: hardness_mode",
         ),
-        ("values = { learning_rate = [] }", "tune.values: learning_rate: found []; wanted one or several values"),
+        (
+            "values = { learning_rate = [] }",
+            "tune.values: learning_rate: found []; wanted one or more different values",
+        ),
         (
             "values = { learning_rate = [7.0] }",
             "tune.values: found {'learning_rate': 7.0}: Input should be less than 1",
         ),
-        ("recipes = [{ learning_rate = 1e-4 }]", "learning_rate stands in tune.values and in tune.recipes"),
+        ("recipes = [{ learning_rate = 1e-4 }]", "learning_rate is in both tune.values and tune.recipes"),
     ],
 )
 def test_bad_settings(tmp_path: Path, text: str, fault: str) -> None:

@@ -63,7 +63,7 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     assert not list(run_dir.folder.glob("tune/trials/*/training/model"))
 
     assert (
-        '  tuned       training takes schedule = "in-batch", learning_rate = 0.01, from'
+        '  tuned       training uses schedule = "in-batch", learning_rate = 0.01, from'
         in told(capsys, "check", str(tunable))[0]
     )
     _, err = told(capsys, "train", str(tunable))
@@ -75,13 +75,13 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     again, err = told(capsys, "tune", str(tunable))
     assert again == out and "training 16/16" not in err
     _, err = told(capsys, "run", str(run_dir.folder))
-    assert "train: done already" in err
+    assert "train: already done" in err
     assert "learning rate 0.01" in (run_dir.model / "README.md").read_text()
 
     # It holds for what it was made with, and only where it is wanted.
     for setting, fault in (
         ("training.recipe=fixed", ""),
-        ("training.learning_rate=2e-5", "is of other settings, data or base"),
+        ("training.learning_rate=2e-5", "is for other settings, data or base"),
     ):
         _, err = told(capsys, "train", str(tunable), "--force", "--set", setting)
         assert fault in err and "clearly better" not in err
@@ -204,4 +204,4 @@ def test_bad_input(tunable: Path, old: str, new: str, fault: str, capsys: pytest
 def test_a_run_under_way_is_left_alone(tunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunDir(load_config(tunable).folder).lock():
         _, err = told(capsys, "tune", str(tunable), code=2)
-    assert "another multigrain process is at work here" in err
+    assert "another multigrain process is using this folder" in err

@@ -183,7 +183,7 @@ def test_nothing_is_written_over_unasked_or_by_half(form: str, tmp_path: Path) -
         return {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     before = files()
-    with pytest.raises(ConfigError, match="exists already. Give another path, or --force"):
+    with pytest.raises(ConfigError, match="exists; give another path, or --force"):
         export_data(lambda: iter(TUPLES[:1]), form, out)
     reads = 0
 
@@ -206,7 +206,7 @@ def test_nothing_is_written_over_unasked_or_by_half(form: str, tmp_path: Path) -
 
 def test_other_files_in_a_folder_stay(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text("mine")
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists; give another path"):
         export_data(lambda: iter(TUPLES), "hf", tmp_path)
     export_data(lambda: iter(TUPLES), "hf", tmp_path, force=True)
     assert (tmp_path / "LICENSE").read_text() == "mine"
@@ -236,7 +236,7 @@ def test_the_command(
     run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = load_config(run_toml).folder
-    with pytest.raises(RunError, match="no graded tuples here. Run: multigrain grade RUN.toml"):
+    with pytest.raises(RunError, match="there are no graded tuples yet. Run: multigrain grade RUN.toml"):
         export_data_of_run(folder, "hf", tmp_path / "out")
     assert set(DATA_FORMS) == set(FORMS)
     synthesize(load_config(run_toml))
@@ -248,7 +248,7 @@ def test_the_command(
     assert told.count("\n") == 1 and f"--dataset_path {out}" in told
     assert len(out.read_text().splitlines()) == summary["counts"]["tuples"]
     assert main(["export-data", str(folder), "--to", "tevatron", "--out", str(out)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists; give another path" in capsys.readouterr().err
     commands = re.findall(r"^multigrain (export-data .+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) == 5
     monkeypatch.chdir(tmp_path)

@@ -174,7 +174,7 @@ def test_what_breaks_while_looking_is_a_finding(saved: Path, capsys: pytest.Capt
     assert "BAD   ONNX " in out
     code, _, err = run(capsys, "check", saved, "--set", "seed=3")
     assert code == 2
-    assert "--set: is for a run" in err
+    assert "--set: is only for runs" in err
 
 
 def test_explain_as_json(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +222,7 @@ def test_explain_as_a_page(saved: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert run(capsys, *arguments, "--force")[0] == 0
     code, _, err = run(capsys, *arguments[:-1], tmp_path / "absent" / "page.html")
     assert code == 2
-    assert "there is no folder" in err and not (tmp_path / "absent").exists()
+    assert "does not exist" in err and not (tmp_path / "absent").exists()
 
 
 def test_explain_a_base_that_pools_otherwise(tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +245,7 @@ def test_a_model_is_never_replaced_by_its_own_graph(saved: Path, capsys: pytest.
         (saved / name).touch()
     code, _, err = run(capsys, "export-onnx", saved, "--out", saved, "--force")
     assert code == 2
-    assert "holds other things (not prompts.json alone)" in err
+    assert "--force replaces only a folder of prompts.json" in err
     assert (saved / "model.safetensors").is_file()
 
 
@@ -255,7 +255,7 @@ def test_the_folder_one_is_in_is_not_replaced(
     monkeypatch.chdir(saved)
     code, _, err = run(capsys, "merge", saved, "--out", ".", "--force")
     assert code == 2
-    assert "is where you are" in err
+    assert "contains the current folder" in err
 
 
 def test_explain_a_model_that_reads_few_tokens(tiny_encoder: Path, tmp_path: Path, capsys: Any) -> None:
@@ -278,7 +278,7 @@ def test_what_is_there_is_not_written_over(
     assert "mine exists; give another name, or --force" in err
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine", "--force")
     assert code == 2
-    assert "holds other things (not " in err
+    assert "--force replaces only a folder of " in err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "five years"
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine" / "thesis.txt", "--force")
     assert code == 2

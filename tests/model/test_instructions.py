@@ -261,7 +261,7 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
 ) -> None:
     write_jsonl("pairs.jsonl", [{**pair, "instruction": "another"} for pair in small_pairs()])
     assert main(["run", str(prompted_toml)]) == 0
-    assert "tuples bring an instruction of their own, which training does not use" in capsys.readouterr().err
+    assert "tuples have their own instruction, which training does not use" in capsys.readouterr().err
     config = load_config(prompted_toml)
     run_dir = RunDir(config.folder)
     assert {graded.instruction for graded in read_tuples(run_dir.tuples)} == {"another"}
@@ -301,10 +301,10 @@ def test_check_tells_the_prompts(
 
     found = line("model.prompt_in_pooling=false")
     assert r'"Instruct: find the animal in the garden\nQuery: " before queries, "" before documents' in found
-    assert "of model.instruction, left out of the pooling" in found
+    assert "from model.instruction, left out of the pooling" in found
     pairs = small_pairs()
     write_jsonl("pairs.jsonl", [*({**pair, "instruction": "another"} for pair in pairs[:30]), *pairs[30:]])
-    assert "pairs with instructions of their own (kept, not trained with)" in check(load_config(prompted_toml))
+    assert "pairs with their own instructions (kept, but not used in training)" in check(load_config(prompted_toml))
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
@@ -344,7 +344,7 @@ def test_prompts_that_the_files_of_a_base_do_not_say(
             np.testing.assert_allclose(encoder(config, RunDir(tmp_path))(TEXTS, role), expected, atol=ROUNDED)
     shown = check(config)
     assert (
-        f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; of model.query_prompt" in shown
+        f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; from model.query_prompt" in shown
     )
 
 
@@ -357,7 +357,7 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
     assert load_config(run_toml, ["grading.precision=bf16"]).fingerprint("judging") != plain.fingerprint("judging")
     for name in ("query_prompt", "document_prompt"):
         with pytest.raises(
-            ConfigError, match="instruction, query_prompt and document_prompt: an instruction decides both"
+            ConfigError, match="instruction, query_prompt and document_prompt: an instruction sets both"
         ):
             load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
     with pytest.raises(ConfigError, match="max_tokens: found 8, but the prompt .* alone takes"):

@@ -31,7 +31,7 @@ def written(path: Path, pairs: list[Pair]) -> Path:
 
 def test_requests_are_those_of_the_pairs_that_are_asked_about(tmp_path: Path) -> None:
     few = config(written(tmp_path / "pairs.jsonl", texts(40)), synthesis={"limit": 5, "prompt_style": "per-grade"})
-    assert "5 pairs, 4 requests for each pair" in (report := check(few))
+    assert "5 pairs, 4 requests per pair" in (report := check(few))
     assert "  asking      20 requests, " in report
 
 
@@ -72,9 +72,11 @@ def test_steps_that_nobody_knows_yet_are_not_told(run_toml: Path, monkeypatch: p
 def test_the_time_of_training_is_measured_on_demand(run_toml: Path) -> None:
     config = load_config(run_toml, ["training.phases=[]", "training.epochs=20", "training.max_tokens=16"])
     report = check(config, time=True)
-    found = re.search(r"measured    ([\d,]+) tokens a second in training, timed on ([\d,]+) of the run's", report)
+    found = re.search(
+        r"measured    ([\d,]+) tokens per second in training, timed on ([\d,]+) tokens of the run's", report
+    )
     assert found and int(found[2].replace(",", "")) > 100
-    assert "; 7 tokens a query, 11 a document" in report
+    assert "; 7 tokens per query, 11 per document" in report
     assert "train under a minute" in report and not config.folder.exists()
 
 
@@ -92,7 +94,7 @@ def test_the_time_of_all_steps_follows_from_that_of_a_token(run_toml: Path, monk
     config = load_config(run_toml, [*all_grades, "training.steps=1", "training.activation_gb=0"])
     measured = measured_training(config, Size(30, 30, 12), pairs)
     assert measured.seconds == pytest.approx(0.1 * (4 * 8 + 20 * 12) + 2)  # so were those that were timed
-    assert measured.line.endswith("8 tokens a query, 12 a document; 100% of them encoded twice")
+    assert measured.line.endswith("8 tokens per query, 12 per document; 100% of them encoded twice")
 
 
 def test_the_pairs_of_the_run_folder_are_timed_where_it_has_some(
@@ -122,7 +124,7 @@ def test_pairs_that_are_still_to_be_written_cannot_be_timed(write_jsonl: Write) 
         "c.jsonl", [{"id": str(n), "text": f"{n} word two three four five six seven"} for n in range(9)]
     )
     settings = {"name": "x", "data": {"corpus": str(corpus)}, "synthesis": {"mode": "corpus"}}
-    with pytest.raises(DataError, match="--time: found 0 pairs; wanted 2.* run: multigrain synthesize RUN.toml"):
+    with pytest.raises(DataError, match="--time: found 0 pairs; wanted at least 2.* run: multigrain synthesize"):
         check(Config.model_validate({**settings, "llm": {"provider": "scripted"}}), time=True)
 
 

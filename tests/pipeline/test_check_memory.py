@@ -58,7 +58,7 @@ def test_activations_are_those_of_a_step_as_far_as_they_may_be_kept() -> None:
 def test_a_base_that_is_not_here(tmp_path: Path) -> None:
     absent: Config = config(model={"base": "somebody/elses"})
     assert training_memory(absent, SIZE) is None and share_encoded_twice(absent, 9.0) == 0
-    assert memory_lines(absent, SIZE) == ["  memory      of training: unknown, the base is not on this disk"]
+    assert memory_lines(absent, SIZE) == ["  memory      of training: unknown, the base is not downloaded yet"]
 
 
 def test_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,5 +68,5 @@ def test_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
         "  memory      of training: about 1.3 GB (0.4 weights, gradients and optimizer, 0.3 activations"
     )
     monkeypatch.setattr(check_memory, "_there", lambda: 10**9)
-    _, beware = memory_lines(config(training=training), SIZE)
-    assert "training needs about 1.3 GB, and this machine has 1.0; lower training.activation_gb" in beware
+    _, warning = memory_lines(config(training=training), SIZE)
+    assert "training needs about 1.3 GB, and this machine has 1.0 GB; lower training.activation_gb" in warning

@@ -43,7 +43,7 @@ def test_the_best_of_the_first_half_is_chosen_and_measured_on_the_other() -> Non
     made = chosen({"trained": 0.6, "in-batch": 0.5, "mined": 0.7, "base": 0.5}, on_rest={"mined": 0.55})
     assert made.model == "mined" and made.loss is None
     assert made.over_base is not None and made.over_base.value == pytest.approx(0.05, abs=0.01)
-    assert "the best by nDCG@10 on 40 items of held-out" in made.reason and "in-batch 0.499" in made.reason
+    assert "best by nDCG@10 on one half (40 items) of held-out" in made.reason and "in-batch 0.499" in made.reason
     assert made.reason.endswith("on the other half +0.049 [+0.042, +0.055] over its base")
     assert chosen({"trained": 0.6, "in-batch": 0.5, "base": 0.5}).model == "trained"
 
@@ -56,7 +56,7 @@ def test_dev_queries_choose_where_there_are_some_and_all_items_measure() -> None
     }
     on_task = items({"trained": 0.6, "in-batch": 0.55, "mined": 0.9, "base": 0.5})
     made = choose("held-out", "nDCG@10", on_task, seed=7, force=False, dev=dev)
-    assert made.model == "in-batch" and "the best by nDCG@10 on 30 dev queries" in made.reason
+    assert made.model == "in-batch" and "best by nDCG@10 on 30 dev queries" in made.reason
     assert made.over_base is not None and made.over_base.value == pytest.approx(0.05, abs=0.01)
     assert "; on held-out +0.0" in made.reason
     worse = {**dev, "base": {id: {"nDCG@10": 0.8} for id in dev["base"]}}
@@ -84,7 +84,7 @@ def test_few_items_choose_nothing_and_forbid_nothing_unless_they_are_enough_for_
         some = {model: {id: scores[id] for id in IDS[:count]} for model, scores in known.items()}
         return choose("held-out", "nDCG@10", some, seed=7, force=False, dev={})
 
-    assert (of(10).model, of(10).loss) == ("trained", None) and "too few to choose by" in of(10).reason
+    assert (of(10).model, of(10).loss) == ("trained", None) and "too few for a choice" in of(10).reason
     assert of(39).model == "trained" and of(39).loss is not None
     assert of(40).model == "mined" and of(40).loss is None
 
@@ -124,7 +124,7 @@ def test_a_model_that_lost_to_its_base_is_not_exported(
     assert main(["evaluate", str(run_toml), "--quiet"]) == 0
     assert "held-out  nDCG@10" in capsys.readouterr().out
     assert main(["export", str(run_toml), "--force"]) == 0
-    assert "trained is exported, though it has lost to its base" in capsys.readouterr().err
+    assert "trained is exported, although it has lost to its base" in capsys.readouterr().err
     assert main(["run", str(run_toml), "--quiet"]) == 0  # it is done
     assert (run_dir.model / "model.safetensors").samefile(run_dir.trained / "model.safetensors")
 

@@ -91,7 +91,7 @@ def test_counts_are_those_of_the_report_the_most_common_rule_first(run_toml: Pat
         "length  llm           3        4",
         "length  mined                           1",
         "",
-        "19 candidates dropped; multigrain dropped RUN --pair ID shows those of one pair",
+        "19 candidates dropped; to see those of one pair: multigrain dropped RUN --pair ID",
     ]
     assert render_counts([]) == "nothing was dropped"
 
@@ -179,20 +179,20 @@ def test_lines_are_found_by_the_whole_value_of_their_field(run_toml: Path) -> No
 
 
 def test_what_is_not_there_is_told(run_toml: Path) -> None:
-    with pytest.raises(RunError, match="tiny: no graded tuples here. Run: multigrain grade RUN.toml"):
+    with pytest.raises(RunError, match="tiny: there are no graded tuples yet. Run: multigrain grade RUN.toml"):
         verbs.dropped(run_toml)
     run_dir = graded_run(run_toml)
     with pytest.raises(ConfigError, match='tiny: no training pair has the id "q100"; did you mean "q10"?'):
         verbs.dropped(run_toml, "q100")
-    with pytest.raises(ConfigError, match=r'the id "xyz"; .*train\.jsonl has those that there are'):
+    with pytest.raises(ConfigError, match=r'the id "xyz"; .*train\.jsonl for all ids'):
         verbs.dropped(run_toml, "xyz")
-    with pytest.raises(ConfigError, match=r'held_out\.jsonl: has the pair "held", which is not trained on'):
+    with pytest.raises(ConfigError, match=r'held_out\.jsonl: contains the pair "held", which is not trained on'):
         verbs.dropped(run_toml, "held")
     with pytest.raises(ConfigError, match="found the pair 7; wanted the id of a training pair"):
         verbs.dropped(run_toml, 7)  # type: ignore[call-overload]
     with mined_writer(run_dir.mined) as mined:
         mined.write(mined_rows((0, 5, 1, 0, 0.125)))
-    with pytest.raises(RunError, match=r"mined\.parquet: made after the grading"):
+    with pytest.raises(RunError, match=r"mined\.parquet: newer than the grading"):
         verbs.dropped(run_toml, "q1")
     for path, stage in ((run_dir.dropped_mined, "grade"), (run_dir.mined, "synthesize")):
         path.write_bytes(b"no table")

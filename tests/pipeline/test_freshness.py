@@ -38,7 +38,7 @@ def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pyte
         (folder / "config.json").write_text(before + "\n")
         with pytest.raises(ConfigError, match=f"made with other files of {folder}. .*--force"):
             run(config)
-        assert f"made otherwise (other files of {folder})" in check(config)
+        assert f"holds a different run (other files of {folder})" in check(config)
         (folder / "config.json").write_text(before)
     (models["base"] / "config.json").write_text(before + "\n")
     run(config, force=True)

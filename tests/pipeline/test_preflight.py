@@ -81,7 +81,7 @@ def test_an_output_that_is_no_folder(run_toml: Path, tmp_path: Path) -> None:
         config = load_config(run_toml, [f"output={tmp_path / output}"])
         for verb in (check, verbs.run):
             with pytest.raises(
-                ConfigError, match=f"output: .*{output.split('/')[0]} is no folder, and the run folder is"
+                ConfigError, match=f"output: .*{output.split('/')[0]} is not a folder; the run folder is"
             ):
                 verb(config)
 

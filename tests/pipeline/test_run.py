@@ -100,7 +100,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert main(["run", str(run_toml)]) == 0
     again = capsys.readouterr()
     assert again.out == out
-    assert again.err.count("done already") == len(manifest)
+    assert again.err.count("already done") == len(manifest)
     assert results(folder) == before
 
 
@@ -113,7 +113,7 @@ def test_stages_one_by_one_equal_a_run(run_toml: Path, tmp_path: Path, capsys: p
 
 def test_a_stage_wants_the_one_before(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(run_toml)]) == 2
-    assert "the stage before, synthesize, is not done. Run: multigrain synthesize RUN.toml" in capsys.readouterr().err
+    assert "the earlier stage synthesize is not done. Run: multigrain synthesize RUN.toml" in capsys.readouterr().err
 
 
 def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
@@ -130,7 +130,7 @@ def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
     assert main(["run", str(run_toml), *change, "--force"]) == 0
     err = capsys.readouterr().err
     for stage in ("data", "synthesize", "grade"):
-        assert f"{stage}: done already" in err
+        assert f"{stage}: already done" in err
     after = results(folder)
     assert after["model/model.safetensors"] != before["model/model.safetensors"]
     assert after["grading/tuples.jsonl"] == before["grading/tuples.jsonl"]
@@ -147,7 +147,7 @@ def test_one_stage_cannot_be_forced_over_changed_data(
     )
     change = ["--set", f'evaluation.tasks=["sts:{pairs}"]', "--force"]
     assert main(["evaluate", str(run_toml), *change]) == 2
-    assert "data, a stage before, comes out otherwise" in (err := capsys.readouterr().err)
+    assert "the earlier stage data is outdated by" in (err := capsys.readouterr().err)
     assert "Run: multigrain run RUN.toml --force" in err
     assert main(["evaluate", str(run_toml)]) == 0  # nothing was changed
     exported = results(load_config(run_toml).folder)["model/model.safetensors"]
@@ -162,10 +162,10 @@ def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys
     assert main([*large, "--set", "data.limit=1"]) == 2
     assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
     said = capsys.readouterr().err
-    assert "training.batch_size = 1000, and 30 pairs to train on: batches hold 30" in said
+    assert "training.batch_size = 1000, but there are 30 training pairs: batches hold 30" in said
     assert said.count("batches hold") == 2  # the stage train counts tuples
     assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=6"]) == 0
-    assert "done already" in capsys.readouterr().err
+    assert "already done" in capsys.readouterr().err
 
 
 def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
@@ -179,7 +179,7 @@ def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
         patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             verbs.synthesize(load_config(run_toml, ["mining.per_grade=2"]), force=True)
-    with pytest.raises(RunError, match="the stage before, synthesize, is not done"):
+    with pytest.raises(RunError, match="the earlier stage synthesize is not done"):
         verbs.grade(config, force=True)
     run(config, force=True)
     assert results(config.folder) == expected
@@ -276,7 +276,7 @@ def test_a_killed_training_says_why_it_begins_anew(
     assert any((load_config(run_toml).folder / "training" / "checkpoints").iterdir())
     capsys.readouterr()
     run(load_config(run_toml, ["training.learning_rate=2e-4"]))
-    assert "training begins anew" in capsys.readouterr().err
+    assert "training starts from the beginning" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_leaves_nothing_behind_once_it_is_finished(
@@ -306,7 +306,7 @@ def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.Ca
     capsys.readouterr()
     verbs.train(config, force=True)
     err = capsys.readouterr().err
-    assert "train: 8 steps" in err and "begins anew" not in err  # nothing has changed
+    assert "train: 8 steps" in err and "starts from the beginning" not in err  # nothing has changed
     assert len((config.folder / "training" / "log.jsonl").read_text().splitlines()) == 8
     run(config)
     assert results(config.folder) == expected
@@ -344,7 +344,7 @@ def test_search_answers_from_the_exported_model(run_toml: Path, capsys: pytest.C
     assert len(lines) == 6
     scores = [float(line.split()[0]) for line in lines[::2]]
     assert scores == sorted(scores, reverse=True)
-    with pytest.raises(RunError, match="no exported model here"):
+    with pytest.raises(RunError, match="there is no exported model yet"):
         verbs.search(folder.parent, "x")
 
 

@@ -44,4 +44,4 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     )
     with RunDir(tmp_path).lock():
         second = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-    assert "another multigrain process is at work here" in second.stdout
+    assert "another multigrain process is using this folder" in second.stdout

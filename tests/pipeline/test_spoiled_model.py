@@ -26,7 +26,7 @@ def test_a_model_far_below_its_base_is_a_failed_stage(run_toml: Path, capsys: py
         assert main([verb, *wrong]) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert "multigrain: " in error and "the training has spoiled the model: all texts have the same vector" in error
-        assert "training.learning_rate is too high (by default it is 5e-05). Lower it" in error
+        assert "training.learning_rate is too high (the default is 5e-05). Lower it" in error
     assert not run_dir.model.exists()
     verbs.measure(config)  # a grid keeps the figure
     base, trained = read_run(config.folder)
@@ -61,7 +61,7 @@ def test_vectors_that_are_no_numbers_are_told(tmp_path: Path) -> None:
         return lambda texts, role: np.full((len(texts), 4), value, np.float32)
 
     pairs = [Pair(str(i), f"q{i}", f"p{i}") for i in range(3)]
-    with pytest.raises(TrainingFailed, match="its vectors are no numbers. Most likely training.learning_rate"):
+    with pytest.raises(TrainingFailed, match="its vectors are not finite. Most likely training.learning_rate"):
         collapse_fault(embed(0.5), embed(float("nan")), pairs, RunDir(tmp_path))
     assert collapse_fault(embed(0.5), embed(0.5), pairs, RunDir(tmp_path)) is None  # the base is no better
 
@@ -86,10 +86,8 @@ def test_another_pooling_than_the_base_has_is_named_before_the_learning_rate(run
             said = told(pooling, base)
             is_cause = pooling != own and (own, pooling) != ("mean", "anchor")
             assert said.startswith(f"{load_config(run_toml).folder}: the trained model is far worse") is is_cause
-            assert (
-                f'Most likely model.pooling = "{pooling}" is the cause: the base pools by {own}' in said
-            ) is is_cause
+            assert (f'Most likely model.pooling = "{pooling}" is the cause: the base uses {own}' in said) is is_cause
             assert "training.learning_rate is too high" in said
     modules.clear()
     write_json(base / "modules.json", modules)  # a plain folder is measured with the mean
-    assert "the base pools by mean" in told("last", base) and "Most likely training.learning" in told("mean", base)
+    assert "the base uses mean pooling" in told("last", base) and "Most likely training.learning" in told("mean", base)

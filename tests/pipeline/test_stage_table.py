@@ -17,4 +17,4 @@ def test_a_setting_that_changes_no_file_redoes_nothing_after_it(
     err = capsys.readouterr().err
     assert "synthesize ..." in err and "grade ..." in err
     for stage in ("data", "train", "evaluate"):
-        assert f"{stage}: done already" in err
+        assert f"{stage}: already done" in err

@@ -30,5 +30,5 @@ def test_few_items_are_told_beside_the_figure(run_toml: Path) -> None:
     }
     config = load_config(run_toml)
     write_json(RunDir(config.folder).examples, [])
-    assert "\nheld-out: 10 items are few; do not trust the interval\n\nverdict " in render(config, summary)
+    assert "\nheld-out: 10 items are too few to trust the interval\n\nverdict " in render(config, summary)
     assert "few" not in render(config, {**summary, "items": {"held-out": 20}})

@@ -162,7 +162,7 @@ def test_what_a_teacher_cannot_teach(run_toml: Path, tmp_path: Path, tiny_encode
 def test_lists_of_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     alone, two = (ScoredList(np.arange(n, dtype=np.int32), np.ones(n, np.float32)) for n in (1, 2))
     teachers._say_how_long({3: alone, 5: two, 6: alone})
-    said = "the teacher has scored 3 lists of 1.33 documents on average; 2 of them hold the positive alone"
+    said = "the teacher has scored 3 lists of 1.33 documents on average; 2 of them contain only the positive"
     assert said in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"training.teacher: no list has a document beside the positive"):
+    with pytest.raises(DataError, match=r"training.teacher: no list has a document besides the positive"):
         teachers._say_how_long({3: alone, 6: alone})

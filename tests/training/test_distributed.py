@@ -362,7 +362,7 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
 
     again = start(*TORCHRUN, *training(run_toml, two))
     uneven = start(*TORCHRUN, *training(run_toml, one), "--set", "training.batch_size=5", "--force")
-    assert ended(again, 0)[1] == "train: done already (8 steps, 2 phases, 4 tuples per step)\n"
+    assert ended(again, 0)[1] == "train: already done (8 steps, 2 phases, 4 tuples per step)\n"
     out, err = ended(uneven, 1)  # the launcher's code, whatever ours is
     fault = "training.batch_size: found 5; wanted a multiple of the 2 processes"
     assert (out, re.findall("multigrain: (.*)", err)) == ("", [fault])
@@ -408,7 +408,10 @@ def test_all_but_training_is_for_one_process(
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert main(["grade", str(run_toml)]) == 2
-    assert capsys.readouterr().err == "multigrain: torchrun: is for multigrain train; run multigrain grade by itself\n"
+    assert (
+        capsys.readouterr().err
+        == "multigrain: torchrun: is only for multigrain train; run multigrain grade without it\n"
+    )
 
 
 @pytest.mark.parametrize(

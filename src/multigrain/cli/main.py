@@ -1,4 +1,4 @@
-"""Run a verb of the command line, and tell its outcome. No logic."""
+"""Run a command, and report its outcome. No logic."""
 
 import argparse
 import logging
@@ -21,11 +21,11 @@ from multigrain.training import distributed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one command, and return the exit code."""
     if not distributed.is_main():
         return _beside_the_main_process(arguments)
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored
         signal.signal(signal.SIGHUP, _stop)
     if not (sys.argv[1:] if arguments is None else arguments):
         build_parser().print_help()
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _beside_the_main_process(arguments: Sequence[str] | None) -> int:
-    """Run the verb in a process beside the main one, which alone prints results and help."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, even where it waits for the others in a library
+    """Run the command in a process beside the main one; only the main process prints results and help."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # stop at once, even while waiting for others inside a library
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         with redirect_stderr(nowhere):
             options = build_parser().parse_args(arguments)
@@ -50,12 +50,12 @@ def _run_verb(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         distributed.leave()
         return code
-    except BrokenPipeError:  # whoever reads the result has enough, such as `head`
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
     except KeyboardInterrupt:
         if distributed.is_first_to_tell():
-            complain("stopped. The same command goes on from here.")
+            complain("stopped. The same command resumes from here.")
         return INTERRUPTED
     except Exception as error:
         if options.debug:
@@ -70,7 +70,7 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def _perform(options: argparse.Namespace) -> int:
     if distributed.count() > 1 and options.verb != "train":
-        raise ConfigError("torchrun", [f"is for multigrain train; run multigrain {options.verb} by itself"])
+        raise ConfigError("torchrun", [f"is only for multigrain train; run multigrain {options.verb} without it"])
     others = {
         "check": _check,
         "search": _search,
@@ -92,8 +92,8 @@ def _perform(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Check a run, a grid or a model, by what the path holds."""
-    place = as_path(options.run, "a run's file or run folder, a grid's file, or a model's folder")
+    """Check a run, a grid or a model, depending on the path."""
+    place = as_path(options.run, "the file or folder of a run, the file of a grid, or the folder of a model")
     only_for_runs = [*(["--set"] if options.set else []), *(["--time"] if options.time else [])]
     if place.is_dir() and not (place / RUN_FILE).is_file():
         return _verify(place, only_for_runs)
@@ -134,8 +134,8 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         counts = summary["counts"]
         parked = counts.get("parked", 0) + counts.get("pairs_parked", 0)
         complain(
-            f"{parked} requests have no usable answer; parked.jsonl in {config.folder}/synthesis (or data) says why. "
-            "multigrain synthesize RUN.toml --retry REASON asks once more."
+            f"{parked} requests have no usable answer. See parked.jsonl in {config.folder}/synthesis (or data) for the "
+            "reasons. To ask once more, run: multigrain synthesize RUN.toml --retry REASON"
         )
         return PARKED
     return DONE
@@ -198,10 +198,10 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _verify(folder: Path, only_for_runs: list[str]) -> int:
     if only_for_runs:
-        raise ConfigError(only_for_runs[0], [f"is for a run; {folder} is none. Leave it out"])
+        raise ConfigError(only_for_runs[0], [f"is only for runs; {folder} is not a run. Leave it out"])
     if not (folder / "modules.json").is_file():
         found = f"is neither a run folder (no {RUN_FILE}) nor a model (no modules.json)"
-        raise ConfigError(folder, [f"{found}; wanted one of them, or the file of a run or a grid"])
+        raise ConfigError(folder, [f"{found}; wanted one of these, or the file of a run or a grid"])
     from multigrain.export.model_verbs import verify_model
 
     report, is_good = verify_model(folder)
@@ -211,7 +211,7 @@ def _verify(folder: Path, only_for_runs: list[str]) -> int:
 
 def _check_grid(path: Path, only_for_runs: list[str]) -> int:
     if only_for_runs:
-        raise ConfigError(only_for_runs[0], [f"is for a RUN.toml; {path} describes a grid. Leave it out"])
+        raise ConfigError(only_for_runs[0], [f"is only for runs; {path} describes a grid. Leave it out"])
     from multigrain.experiments.ablate import check_grid
 
     _print(check_grid(path))
@@ -240,7 +240,7 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
 
 def _print(text: str) -> None:
-    """Print to stdout; on a terminal, lines break between words."""
+    """Print to stdout. On a terminal, lines are wrapped between words."""
     print(fitted(text, width_of(sys.stdout)))
 
 
@@ -250,7 +250,7 @@ def _width() -> int:
 
 def _explain(error: Exception) -> int:
     """Print one clear message, and return its exit code."""
-    message, code = f"{type(error).__name__}: {error}\n(--debug shows where)", FAILED
+    message, code = f"{type(error).__name__}: {error}\n(--debug shows the traceback)", FAILED
     if isinstance(error, MultigrainError):
         message, code = str(error), error.exit_code
     elif isinstance(error, OSError) and error.filename is not None:
@@ -261,12 +261,12 @@ def _explain(error: Exception) -> int:
 
 
 def _keep_libraries_quiet(debug: bool) -> None:
-    """Silence warnings and bars of libraries, which would drown ours."""
+    """Silence warnings and progress bars of libraries, which would drown out ours."""
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # is imported by others wherever it is installed
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # other libraries import it if it is installed
         warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""The verbs and options of the command line, and their help."""
+"""The commands and options of the command line, with their help."""
 
 import argparse
 import itertools
@@ -17,13 +17,13 @@ from multigrain.records import encodable
 from multigrain.version import __version__
 
 EPILOG = """examples:
-  multigrain quickstart                          the whole method on the documentation of your Python packages
+  multigrain quickstart                          try the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
-  multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
-  multigrain check runs/quickstart/model         does a saved model do what it says?
-  multigrain run runs/quickstart                 a run folder knows its own file: goes on from where it stopped
+  multigrain check examples/own_pairs.toml       check configuration and data, and show what a run will do
+  multigrain check runs/quickstart/model         check that a saved model works as its files say
+  multigrain run runs/quickstart                 resume a run where it stopped
   multigrain run examples/own_pairs.toml --set training.batch_size=16
-  multigrain run examples/own_pairs.toml --against stock    is it better than sentence-transformers' own trainer?
+  multigrain run examples/own_pairs.toml --against stock    also compare with the stock sentence-transformers trainer
 
 exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
 130 stopped by Ctrl-C, SIGTERM or SIGHUP
@@ -31,24 +31,24 @@ exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but t
 
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
-  multigrain synthesize run.toml --set llm.max_cost=5          never spends more than 5 dollars
-  multigrain synthesize run.toml --retry transport             once more what the server did not answer
+  multigrain synthesize run.toml --set llm.max_cost=5          never spend more than 5 dollars
+  multigrain synthesize run.toml --retry transport             ask again for what the server did not answer
   multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
                                                                --batch ingest, and synthesize as usual
 
-reasons for which inputs are parked:
-  transport   no answer, after many tries       length     cut at the token limit (synthesis.answer_tokens)
-  unreadable  not what was asked for            declined   the model declined to answer
-  rejected    the server refuses the request    budget     a cap of [llm] was reached
+A request that stays without a usable answer is parked, for one of these reasons:
+  transport   no answer after many tries        length     answer cut at the token limit (synthesis.answer_tokens)
+  unreadable  answer in the wrong form          declined   the model declined to answer
+  rejected    the server refused the request    budget     a cap of [llm] was reached
 """
 DROPPED_EPILOG = """examples:
-  multigrain dropped runs/quickstart                          how many candidates each rule of grading has dropped
-  multigrain dropped runs/quickstart --pair numpy/1           those of one pair, beside what was kept
-  multigrain dropped runs/quickstart --pair numpy/1 | less -S   texts are whole where no terminal cuts them
+  multigrain dropped runs/quickstart                          count the candidates dropped by each rule of grading
+  multigrain dropped runs/quickstart --pair numpy/1           list those of one pair, and what was kept
+  multigrain dropped runs/quickstart --pair numpy/1 | less -S   the same with whole texts
 
-sources of one pair's candidates:
+sources of candidates:
   written, given   by the language model; with the pair       embedding, bm25   mined, by this method
-grade is what a candidate was written or mined for, value what broke the rule. Scores are those that mining measured.
+grade: what the candidate was written or mined for. value: what broke the rule. Scores were measured in mining.
 """
 EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to hf --out my-dataset
@@ -57,91 +57,91 @@ EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
 
 forms:
-  hf                     a Hugging Face dataset: a folder with parquet and a card; grades, scores and sources kept
+  hf                     a Hugging Face dataset: a folder with parquet and a card, with grades, scores and sources
   sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
-  flagembedding          JSON lines: query, pos, neg, neg_scores (prompt, if there are instructions)
+  flagembedding          JSON lines: query, pos, neg, neg_scores (and prompt, if there are instructions)
   tevatron               JSON lines: query_id, query, positive_passages, negative_passages
 """
 CHECK_EPILOG = """examples:
-  multigrain check run.toml                 what the run will do, ask and spend
-  multigrain check run.toml --time          how long training takes here, from a few micro-batches with the base
-  multigrain check examples/ablation.toml   are all arms of a grid right, and how much is there to train?
-  multigrain check runs/quickstart/model    is it really bidirectional, is the EOS there, do prompts apply, does a
-                                            reload give the same vectors? (exit code 2 if not)
+  multigrain check run.toml                 show what the run will do, ask and spend
+  multigrain check run.toml --time          also measure how long training takes on this machine
+  multigrain check examples/ablation.toml   check all arms of a grid, and count the trainings
+  multigrain check runs/quickstart/model    check attention, EOS token, prompts, padding, and that a reload gives the
+                                            same vectors (exit code 2 if not)
 """
 EXPLAIN_EPILOG = """examples:
   multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
   multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
   multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
-  multigrain explain embedded-llm "The capital of France is Paris."      a model that is not trained yet
+  multigrain explain embedded-llm "The capital of France is Paris."      a base before training
 """
 MERGE_EPILOG = """example:
   multigrain merge runs/mine/training/model --out runs/mine/merged
 """
 ONNX_EPILOG = """examples:
-  multigrain export-onnx runs/quickstart/model                       writes runs/quickstart/model/onnx
+  multigrain export-onnx runs/quickstart/model                       write runs/quickstart/model/onnx
   multigrain export-onnx runs/quickstart/model --int8 --out served
-  python examples/onnx_embed.py served "a text"                      needs onnxruntime and tokenizers alone
+  python examples/onnx_embed.py served "a text"                      needs only onnxruntime and tokenizers
 """
 COMPARE_EPILOG = """examples:
-  multigrain compare runs/mined runs/written                  the table: the first run is the baseline
-  multigrain compare runs/a runs/b runs/c --out comparison    and as Markdown, JSON and pictures
+  multigrain compare runs/mined runs/written                  print a table; the first run is the baseline
+  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and pictures
 
-The runs must be measured on the same tasks; tasks that some lack are left out. Intervals: 95 %, paired bootstrap over
-queries. p: paired randomisation test, corrected for all comparisons in the table (Holm).
+Runs are compared on the tasks that all of them measured. Intervals: 95 %, paired bootstrap over queries.
+p: paired randomisation test, corrected for all comparisons in the table (Holm).
 """
 TUNE_EPILOG = """examples:
-  multigrain tune run.toml                              learning rate, batch, negatives a pair, base share
-  multigrain tune run.toml --set tune.minutes=120       the longer, the surer
-  multigrain run run.toml                               takes what was chosen (training.recipe = "auto")
+  multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
+  multigrain tune run.toml --set tune.minutes=120       try for longer, for a surer choice
+  multigrain run run.toml                               train with the choice (training.recipe = "auto")
 
-Recipes are measured on the queries that the run keeps for choices (data.dev_share), or where it keeps none, on a fifth
-of the training queries (at most 2,000), which is left out of the trials; held-out queries stay unseen. A setting that
-the file gives is not varied. Stop it whenever you like: the same command goes on.
+Recipes are measured on the dev set of the run (data.dev_share). If it has none, they are measured on a fifth of the
+training queries (at most 2,000), which the trials leave out. Held-out queries stay unseen. Settings given in the file
+are not varied. You can stop it at any time: the same command resumes.
 """
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml
 
-The file names a run, arms (tables of settings that win over the run's) and seeds. Data, synthesis and grading that
-arms have in common are done once. Stop it whenever you like: the same command goes on. The folder OUTPUT/NAME then
-holds table.md, table.json and pictures.
+The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms have in common are
+run once. You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md,
+table.json and pictures.
 """
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
-PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
+PROGRESS = "auto: a bar or lines; json: one JSON object per second (default auto)"
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
-    "check": "check configuration and data, and say what a run would do; or check a saved model",
-    "synthesize": "prepare the data, and have negatives written and mined",
-    "grade": "judge the candidates and make graded tuples of them",
+    "check": "check configuration and data, and show what a run would do; or check a saved model",
+    "synthesize": "prepare the data, then write and mine negatives",
+    "grade": "judge the candidates and make graded tuples",
     "dropped": "show which candidates grading has dropped, and why",
-    "tune": "choose settings of the training on a part of the training queries",
+    "tune": "choose training settings by short trials, without the held-out queries",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
-    "export": "write the folder that others load",
-    "run": "all stages, those that are done left out",
-    "export-data": "write a run's graded tuples for other tools to train on",
-    "compare": "put runs beside each other: differences with intervals, tests and pictures",
+    "export": "write the model folder for use with sentence-transformers",
+    "run": "run all stages that are not done yet",
+    "export-data": "write a run's graded tuples for training with other tools",
+    "compare": "compare runs: differences with intervals, tests and pictures",
     "ablate": "train and measure a grid of arms and seeds, in one table",
-    "search": "ask a finished run's model",
-    "explain": "show how much each token of a text counts in its embedding",
+    "search": "search the corpus of a finished run with its model",
+    "explain": "show the weight of each token of a text in its embedding",
     "merge": "write a model with its adapter merged into its weights",
     "export-onnx": "write a model as one graph for onnxruntime",
 }
 
 OF_A_MODEL = ("explain", "merge", "export-onnx")
-"""Verbs that take the folder of a model."""
+"""Commands that take the folder of a model."""
 OF_A_FOLDER = ("search", "export-data", "compare", "ablate", *OF_A_MODEL)
-"""Verbs that take no RUN.toml."""
+"""Commands that take no RUN.toml."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the likely verb or option where one is misspelt."""
+    """A parser that suggests the likely command or option if one is misspelt."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
-            self._refuse(f"unknown verb {given[0]}", given[0], [*VERBS, "--help", "--version"])
+            self._refuse(f"unknown command {given[0]}", given[0], [*VERBS, "--help", "--version"])
         self._look_at_options(given[:1] if self._subparsers else given)
         options, unknown = super().parse_known_args(given, namespace)
         if unknown:
@@ -149,9 +149,9 @@ class _Parser(argparse.ArgumentParser):
         return options, unknown
 
     def _look_at_options(self, given: list[str]) -> None:
-        """Name an unknown option before argparse asks for what else is missing."""
+        """Report an unknown option before argparse reports missing arguments."""
         for text in itertools.takewhile(lambda text: text != "--", given):
-            is_option = text.startswith("--") and " " not in text  # as for argparse
+            is_option = text.startswith("--") and " " not in text  # the rule of argparse
             if is_option and not any(known.startswith(text.partition("=")[0]) for known in self._option_string_actions):
                 self._refuse_unknown(text)
 
@@ -164,33 +164,33 @@ class _Parser(argparse.ArgumentParser):
         near = get_close_matches(name.lower().replace("_", "-"), known, 1)
         if name.endswith(".toml") and self._subparsers:
             near = [f"multigrain run {name}"]
-        advice = f"did you mean {near[0]}?" if near else f"{self.prog} --help says what there is"
+        advice = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
         self.exit(USER, f"multigrain: {found}; {advice}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs."""
+    """Return the parser of all commands."""
     parser = _Parser(
         prog="multigrain",
-        description="Better text embeddings for your own data, from negatives at several grades of similarity.",
+        description="Better text embeddings for your own data, from hard negatives at several grades of similarity.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"multigrain {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, help in VERBS.items():
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         _add_input(name, verb)
         if name not in OF_A_FOLDER:
             _add_settings(name, verb)
         verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
-        verb.add_argument("--quiet", action="store_true", help="the same as --progress none")
-        verb.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' warnings")
+        verb.add_argument("--quiet", action="store_true", help="same as --progress none")
+        verb.add_argument("--debug", action="store_true", help="show tracebacks, and warnings of libraries")
     return parser
 
 
 def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
-    """Add what the verb works on, and the options that it alone takes."""
+    """Add the input of the command, and its own options."""
     adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
         "search": _add_search,
         "export-data": _add_export_data,
@@ -211,30 +211,30 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     if name == "tune":
         _add_epilog(verb, TUNE_EPILOG)
     if name == "run":
-        verb.add_argument("--tune", action="store_true", help="choose settings of the training first; see tune --help")
+        verb.add_argument("--tune", action="store_true", help="choose training settings first; see tune --help")
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="win over the file")
+    verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
     if name not in ("check", "dropped"):
-        help = "redo what a changed setting changes; a single stage is redone in any case"
+        help = "redo finished stages that changed settings affect; a command for one stage always redoes it"
         verb.add_argument("--force", action="store_true", help=help)
 
 
 def _add_against(verb: argparse.ArgumentParser) -> None:
     help = (
-        'what to compare with: "stock" trains with sentence-transformers\' own trainer too, for as long, once with '
-        "in-batch and once with mined negatives; same as baseline.against"
+        'baseline: "stock" also trains with the stock sentence-transformers trainer, for as long, once with in-batch '
+        "and once with mined negatives; same as baseline.against"
     )
     verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart, or its model's")
-    verb.add_argument("query", type=_query, help='what to look for, such as "remove duplicate rows"')
-    help = "by cosine, by words, or by both (default: what was best on the queries that the run keeps for choices)"
+    verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart, or its model")
+    verb.add_argument("query", type=_query, help='query, such as "remove duplicate rows"')
+    help = "rank by cosine, by BM25, or by both (default: the best one on the dev set of the run)"
     verb.add_argument("--retriever", choices=RETRIEVERS, help=help)
-    verb.add_argument("--top", type=_positive, default=5, metavar="N", help="how many documents (default 5)")
+    verb.add_argument("--top", type=_positive, default=5, metavar="N", help="number of documents (default 5)")
 
 
 def _add_check(verb: argparse.ArgumentParser) -> None:
@@ -242,9 +242,9 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "run",
         metavar="RUN.toml|ABLATION.toml|MODEL",
-        help="a run's file or run folder, an ablation's file, or a model's folder",
+        help="file or folder of a run, file of an ablation, or folder of a model",
     )
-    verb.add_argument("--time", action="store_true", help="train on a few texts of the run, to tell how long it takes")
+    verb.add_argument("--time", action="store_true", help="measure the training time on a few texts of the run")
 
 
 def _add_dropped(verb: argparse.ArgumentParser) -> None:
@@ -254,13 +254,13 @@ def _add_dropped(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("run", metavar="RUN.toml", help="the file that describes the run, or its run folder")
+    verb.add_argument("run", metavar="RUN.toml", help="file that describes the run, or its run folder")
 
 
 def _add_ablate(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, ABLATE_EPILOG)
-    verb.add_argument("run", metavar="ABLATION.toml", help="the file that describes the grid")
-    verb.add_argument("--force", action="store_true", help="do cells anew whose settings or data changed")
+    verb.add_argument("run", metavar="ABLATION.toml", help="file that describes the grid")
+    verb.add_argument("--force", action="store_true", help="redo trainings whose settings or data changed")
 
 
 def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
@@ -270,64 +270,69 @@ def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
 
 def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, {"explain": EXPLAIN_EPILOG, "merge": MERGE_EPILOG, "export-onnx": ONNX_EPILOG}[name])
-    verb.add_argument("model", metavar="MODEL", help="a model's folder, such as runs/quickstart/model, or a run's")
+    verb.add_argument("model", metavar="MODEL", help="folder of a model, such as runs/quickstart/model, or of a run")
     if name == "explain":
-        verb.add_argument("text", type=encodable, help="what the model reads")
+        verb.add_argument("text", type=encodable, help="text to embed")
         verb.add_argument(
             "--as",
             dest="role",
             choices=ROLES,
             default="document",
-            help="whose prompt goes before it (default document)",
+            help="role of the text, which decides its prompt (default document)",
         )
-        verb.add_argument("--form", choices=["terminal", "json", "html"], default="terminal", help="(default terminal)")
-        verb.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing it")
+        verb.add_argument(
+            "--form",
+            choices=["terminal", "json", "html"],
+            default="terminal",
+            help="output format (default terminal)",
+        )
+        verb.add_argument("--out", type=Path, metavar="FILE", help="file to write instead of printing")
     elif name == "merge":
         verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
     else:
         verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (default MODEL/onnx)")
-        verb.add_argument("--int8", action="store_true", help="a graph in 8 bits too: a quarter of the size")
-    verb.add_argument("--force", action="store_true", help="replace what is there")
+        verb.add_argument("--int8", action="store_true", help="also write an 8-bit graph, a quarter of the size")
+    verb.add_argument("--force", action="store_true", help="replace an existing output")
 
 
 def _add_export_data(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, EXPORT_DATA_EPILOG)
     verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
     verb.add_argument("--to", required=True, choices=DATA_FORMS, metavar="FORM", help=", ".join(DATA_FORMS))
-    verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write; for hf a folder")
+    verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write, or folder for hf")
     verb.add_argument(
         "--negatives",
         type=_positive,
         metavar="N",
-        help="columns of negatives for sentence-transformers: tuples with more give their hardest, those with fewer "
-        "are left out (default: the number of columns in which most negatives find a place)",
+        help="number of negative columns for sentence-transformers: tuples with more keep their hardest, tuples with "
+        "fewer are left out (default: the number that keeps most negatives)",
     )
-    verb.add_argument("--force", action="store_true", help="replace what is there")
+    verb.add_argument("--force", action="store_true", help="replace an existing output")
 
 
 def _add_compare(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, COMPARE_EPILOG)
     verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
-    verb.add_argument("--out", type=Path, metavar="FOLDER", help="write table.md, table.json and pictures there")
-    verb.add_argument("--force", action="store_true", help="write into a folder that is there")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and pictures")
+    verb.add_argument("--force", action="store_true", help="write into an existing folder")
 
 
 def _add_generation(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, SYNTHESIZE_EPILOG)
     way = verb.add_mutually_exclusive_group()
-    way.add_argument("--retry", metavar="REASON", help='ask again what is parked for this reason ("all": for any)')
+    way.add_argument("--retry", metavar="REASON", help='ask again for inputs parked for this reason, or for "all"')
     steps = ["submit", "write", "status", "ingest"]
-    way.add_argument("--batch", choices=steps, help="have it done by the Batch API, or (write) by files")
-    verb.add_argument("--durable", action="store_true", help="survive power cuts too; same as synthesis.durable=true")
+    way.add_argument("--batch", choices=steps, help="use the Batch API; write: only write its files")
+    verb.add_argument("--durable", action="store_true", help="survive power cuts; same as synthesis.durable=true")
 
 
 def _query(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("found nothing; wanted a few words")
+        raise argparse.ArgumentTypeError("found an empty query; wanted a few words")
     return encodable(text)
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; wanted a whole number above 0")
+        raise argparse.ArgumentTypeError(f"found {text!r}; wanted a whole number, at least 1")
     return int(text)

@@ -1,8 +1,8 @@
-"""One TOML file describes a run: read it, check all of it, and freeze it.
+"""Read, check and freeze the TOML file that describes a run.
 
 Unknown keys are errors that name the likely key, and all faults are reported at once. Input paths are relative to
-the TOML file (environment variables such as `${MULTIGRAIN_DATA}` are filled in); `output` is relative to the folder
-the command is run in.
+the TOML file, and environment variables in them such as `${MULTIGRAIN_DATA}` are expanded. `output` is relative to the
+folder in which the command is run.
 """
 
 from multigrain.config.base import Precision, Section

@@ -9,7 +9,7 @@ from pydantic._internal._model_construction import ModelMetaclass
 Dimension = Annotated[int, Field(ge=1)]
 Grade = Annotated[int, Field(ge=1, le=4)]
 Precision = Literal["fp32", "bf16", "auto"]
-"""Of matrix products; `auto` is bf16 where the hardware computes it, else fp32."""
+"""Precision of matrix products; `auto` is bf16 where the hardware computes it, else fp32."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -43,7 +43,7 @@ class Section(BaseModel, metaclass=_SelfDescribing):
     @field_validator("*", mode="before")
     @classmethod
     def _paths_are_text(cls, value: Any) -> Any:
-        """Accept a `Path` for any text, for callers in Python."""
+        """Accept a `Path` wherever text is wanted, for callers in Python."""
         texts = [_text(part) for part in value] if isinstance(value, list) else value
         return _text(texts)
 

@@ -1,4 +1,4 @@
-"""The section `[baseline]`: what the trained model has to be better than."""
+"""The section `[baseline]`: further models to compare the trained model with."""
 
 from typing import Literal
 
@@ -6,9 +6,10 @@ from multigrain.config.base import Section
 
 
 class BaselineSection(Section):
-    """Settings of the trainings that the run's own is compared with."""
+    """Settings of the models that the trained model is compared with, besides its base."""
 
     against: Literal["auto", "stock", "none"] = "auto"
-    """`stock` trains twice more, for as long as the run's own training took: with sentence-transformers' own trainer
-    and MultipleNegativesRankingLoss, once with in-batch and once with mined negatives. `auto` does so where training
-    and corpus are small."""
+    """Baselines to train. `stock` trains two more models with the stock sentence-transformers trainer and
+    MultipleNegativesRankingLoss, one with in-batch and one with mined negatives, each for as long as the run's own
+    training took. `auto` does the same if the training took at most 30 minutes of computing, the corpus has at most
+    100,000 documents, there are at most 100,000 training pairs, and no adapter is trained. `none` trains no more."""

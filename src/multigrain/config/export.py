@@ -1,4 +1,4 @@
-"""The section `[export]`: what is written at the end."""
+"""The section `[export]`: further forms of the exported model."""
 
 from pydantic import model_validator
 
@@ -6,13 +6,13 @@ from multigrain.config.base import Section
 
 
 class ExportSection(Section):
-    """Settings of what is exported beside the model."""
+    """Settings of further forms of the exported model."""
 
     onnx: bool = False
-    """Whether to write `model/onnx`: one graph from token ids to the embedding. Needs `pip install
-    "multigrain[onnx]"`."""
+    """Whether to write `model/onnx`: one graph from token ids to the embedding. Needs
+    `pip install "multigrain[onnx]"`."""
     int8: bool = False
-    """Whether to write the graph in 8 bits too."""
+    """Whether to write the graph with 8-bit weights too. Needs `onnx = true`."""
 
     @model_validator(mode="after")
     def _int8_is_onnx(self) -> "ExportSection":

@@ -1,4 +1,4 @@
-"""Explain what is wrong with a configuration: the key, what was found, what was wanted, the likely key."""
+"""Explain the faults of a configuration: the key, what was found, what was wanted, and the likely key."""
 
 import json
 import re
@@ -13,19 +13,19 @@ from multigrain.config.base import Section
 from multigrain.config.run import Config
 
 ALIKE = 0.75
-"""How much alike two keys must be for the one to be a misspelling of the other, as difflib measures it."""
+"""Minimum similarity, by difflib, for one key to count as a misspelling of another."""
 ALTERNATIVES = {
     "data.held_out": "a share of the queries, from 0 to below 1, such as 0.1, or a list of sources",
-    "model.bidirectional": "true, false, or a number of layers from 1 on",
+    "model.bidirectional": "true, false, or a number of layers, at least 1",
     "model.lora.targets": '"all-linear", or a list of names such as ["q_proj", "v_proj"]',
 }
-"""Keys that take values of several kinds, and which."""
+"""Keys that accept values of several types -> these values, in words."""
 
 
 def explained(error: ValidationError, kind: type[Section] = Config) -> list[str]:
-    """One line for each fault that pydantic found in what was to be of this kind, however many kinds it tried."""
+    """Return one line for each fault that pydantic found in a section of this kind, however many types it tried."""
     lines: dict[str, str] = {}
-    for fault in sorted(error.errors(), key=lambda fault: len(fault["loc"])):  # a list before its items
+    for fault in sorted(error.errors(), key=lambda fault: len(fault["loc"])):  # a list comes before its items
         tried = next((key for key in ALTERNATIVES if f"{_key(fault)}.".startswith(f"{key}.")), None)
         lines.setdefault(tried or str(fault["loc"]) + fault["type"], _explain(fault, kind, tried))
     return list(lines.values())
@@ -36,7 +36,7 @@ def _key(fault: ErrorDetails) -> str:
 
 
 def _explain(fault: ErrorDetails, kind: type[Section], tried: str | None) -> str:
-    """One line for one fault of pydantic's: key, what was found, what was wanted."""
+    """Return one line for one fault found by pydantic: the key, what was found, what was wanted."""
     key, found = tried or _key(fault), fault["input"]
     if tried is not None:
         return f"{key}: found {json.dumps(found, default=str)}; wanted {ALTERNATIVES[key]}{_share_meant(key, found)}"
@@ -47,7 +47,7 @@ def _explain(fault: ErrorDetails, kind: type[Section], tried: str | None) -> str
     message = fault["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if fault["type"] == "value_error":
-        return f"{key}: {message}" if key else message  # a fault of several sections names its keys itself
+        return f"{key}: {message}" if key else message  # a fault across sections names its keys itself
     if fault["type"] == "literal_error":
         message += _value_meant(found, re.findall("'([^']+)'", fault["ctx"]["expected"]))
     return f"{key}: found {json.dumps(found, default=str)}; {message}"
@@ -61,7 +61,7 @@ def _value_meant(found: Any, allowed: list[str]) -> str:
 
 
 def _share_meant(key: str, found: Any) -> str:
-    """Suggest a share where a percentage was given."""
+    """Suggest a share if a percentage was given."""
     number = re.fullmatch(r"(\d+(?:\.\d+)?) ?%?", str(found))
     if key != "data.held_out" or not number:
         return ""
@@ -70,7 +70,7 @@ def _share_meant(key: str, found: Any) -> str:
 
 
 def _unknown(key: str, kind: type[Section]) -> str:
-    """Name the likely key: by its usual name, then one much like it in the same section, then the same elsewhere."""
+    """Suggest a key: by its usual name, then a similar one in the same section, then the same one elsewhere."""
     name = key.rsplit(".", 1)[-1]
     key = re.sub(r"\.\d+\.", ".", key)  # training.phases.0.step
     home = key.removesuffix(name)
@@ -91,11 +91,11 @@ def _bare(name: str) -> str:
 
 
 def keys_of(section: type[Section], prefix: str = "") -> list[str]:
-    """All keys as `section.key`, sections themselves included."""
+    """Return all keys as `section.key`, including the sections themselves."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         keys.append(f"{prefix}{name}")
-        for kind in (field.annotation, *get_args(field.annotation)):  # a section, a list of them, or one or none
+        for kind in (field.annotation, *get_args(field.annotation)):  # a section, a list of them, or an optional one
             if isinstance(kind, type) and issubclass(kind, Section):
                 keys += keys_of(kind, f"{prefix}{name}.")
     return keys

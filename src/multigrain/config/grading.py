@@ -8,36 +8,40 @@ from multigrain.config.base import Precision, Section
 
 
 class GradingSection(Section):
-    """Settings of grading: how relevance is measured and cut into grades."""
+    """Settings of grading: how the relevance of candidates is measured and divided into grades."""
 
     judge: list[Literal["embedding", "cross-encoder", "bm25", "llm"]] = Field(["embedding", "bm25"], min_length=1)
-    """Judges of relevance. The first measures the grades. All must agree on the order, and that no negative is as
-    relevant as the positive. `llm` measures nothing; it is asked whether the most relevant candidates answer the
-    query."""
+    """Judges of relevance, one name or a list. The first measures the grades. All must agree on the order of the
+    grades, and that no negative is as relevant as the positive. `llm` measures nothing; it is asked whether the most
+    relevant candidates answer the query."""
     judge_model: str = "embedded"
-    """`embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines, and filters written queries."""
+    """Model of the judge `embedding`: `embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines
+    negatives and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
+    """Maximum length of a text for the judge's model and the cross-encoder, in tokens; longer texts are cut."""
     precision: Precision = "auto"
-    """Precision in which the judge's model encodes, as `evaluation.precision`."""
+    """Precision of the matrix products in the judge's model, as `evaluation.precision`."""
     query_prompt: str | None = None
-    """Prompt of the judge's model before queries, in place of its own (see `model.query_prompt`)."""
+    """Prompt before queries for the judge's model, in place of its own (see `model.query_prompt`)."""
     document_prompt: str | None = None
-    """Prompt of the judge's model before documents, in place of its own."""
+    """Prompt before documents for the judge's model, in place of its own."""
     cross_encoder: str | None = None
-    """The model of the judge `cross-encoder`."""
+    """Model of the judge `cross-encoder`: a folder or a hub name. Required for that judge."""
     bands: list[Annotated[float, Field(gt=0)]] = Field([0.3, 0.5, 0.7], min_length=3, max_length=3)
-    """Relevance, as a share of the positive's, at which grades 2, 3 and 4 begin."""
+    """Lower bounds of grades 2, 3 and 4, in rising order: the relevance of a candidate divided by the positive's."""
     false_negative_above: float = Field(0.95, gt=0)
+    """Relevance, divided by the positive's, from which a candidate is dropped as a false negative. Must be above all
+    `bands`."""
     keep_given: bool = False
-    """Whether negatives that came with their pairs keep their grades; then only the others are judged."""
+    """Whether negatives that come with their pairs keep their grades. Only the other candidates are judged then."""
     length_ratio: float = Field(3.0, gt=1)
-    """Largest ratio, in words, between the lengths of a negative and of its positive."""
+    """Maximum ratio, in words, between the longer and the shorter of a written negative and its positive."""
     repairs: int = Field(2, ge=0, le=8)
-    """Rounds in which the language model is asked again for grades that stayed empty."""
+    """Maximum number of rounds in which the language model is asked again for grades that stayed empty."""
     round_trip: int = Field(3, ge=1)
-    """Rank up to which a written query must find its own passage in the corpus."""
+    """Worst rank at which a written query may find its own passage in the corpus; 1 is the nearest document."""
     most_answers: int = Field(5, ge=1)
-    """Largest number of documents that may fit a written query nearly as well as its own passage."""
+    """Maximum number of documents that may fit a written query nearly as well as its own passage."""
 
     @field_validator("judge", mode="before")
     @classmethod
@@ -47,7 +51,7 @@ class GradingSection(Section):
     @model_validator(mode="after")
     def _cross_encoder_is_named(self) -> "GradingSection":
         if "cross-encoder" in self.judge and not self.cross_encoder:
-            raise ValueError('judge = "cross-encoder" also needs cross_encoder, a model such as a folder or hub name')
+            raise ValueError('judge = "cross-encoder" also needs cross_encoder, a folder or a hub name')
         return self
 
     @model_validator(mode="after")
@@ -58,5 +62,5 @@ class GradingSection(Section):
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """The four bounds for `multigrain.records.grade_of`."""
+        """Return the four bounds for `multigrain.records.grade_of`."""
         return (*self.bands, self.false_negative_above)

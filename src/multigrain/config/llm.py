@@ -1,4 +1,4 @@
-"""The section `[llm]`: the language model, where it is served, its limits and its prices."""
+"""The section `[llm]`: the language model, its servers, caps and prices."""
 
 import json
 import re
@@ -14,14 +14,16 @@ class PricesSection(Section):
     """Prices of the language model, in dollars per million tokens."""
 
     input: float = Field(ge=0)
+    """Price of the tokens of prompts, in dollars per million."""
     output: float = Field(ge=0)
+    """Price of the tokens of answers, in dollars per million."""
 
 
 def _server(url: str) -> str:
-    """Return the address without a slash at its end.
+    """Return the address without a trailing slash.
 
     Raises:
-        ValueError: it is none, or carries a login or a query: keys come from the environment.
+        ValueError: it is not an http(s) address, or contains a login or a query; keys come from the environment.
     """
     wanted = f'found "{url}"; wanted http(s)://HOST[:PORT]/PATH, such as https://api.example.com/v1'
     try:
@@ -30,7 +32,7 @@ def _server(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"{wanted} ({error})") from None
     if not is_good or parts.username or parts.query or parts.fragment or re.search(r"\s", url):
-        raise ValueError(f"{wanted}, without login or query (parameters go into llm.query)")
+        raise ValueError(f"{wanted}, without login or query (put parameters into llm.query)")
     return url.rstrip("/")
 
 
@@ -43,47 +45,55 @@ OWN_FIELDS = {
     "messages": "synthesis.prompts",
     "prompt": "synthesis.prompts",
 } | dict.fromkeys(("stop", "stream", "stream_options", "response_format", "n", "best_of"))
-"""Fields of a request that are not the user's to add -> the setting for it, if there is one."""
+"""Fields of a request that users cannot add -> the setting to use instead, if there is one."""
 OWN_HEADERS = ("content-type", "content-length", "transfer-encoding", "host", "connection")
 SECRET = re.compile(r"authorization|(?:^|[-_ ]|api)(?:key|token|secret|password|cookie|credentials?)$", re.IGNORECASE)
-"""Names of headers and parameters whose values are to come from the environment."""
+"""Names of headers and parameters whose values must come from the environment."""
 VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
-"""An environment variable in a value."""
+"""A reference to an environment variable in a value."""
 
 
 class LLMSection(Section):
-    """Settings of the language model that writes candidates."""
+    """Settings of the language model that writes queries, pairs and negatives."""
 
     provider: Literal["embedded", "endpoint", "scripted"] = "embedded"
+    """Language model to use: `embedded` (SmolLM2-135M-Instruct on this machine), `endpoint` (an OpenAI-compatible
+    server), or `scripted` (answers made up without a model, for tests)."""
     base_url: list[str] = []
-    """Address of an OpenAI-compatible server, such as `https://api.example.com/v1`, or of several with the same
-    model."""
+    """Address of an OpenAI-compatible server, such as `https://api.example.com/v1`, or a list of addresses that serve
+    the same model. Required for `endpoint`."""
     model: str | None = None
+    """Name of the model at the server. Required for `endpoint`."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the API key. By default no key is sent."""
     temperature: float = Field(0.7, ge=0, le=2)
+    """Sampling temperature of the language model."""
     max_concurrency: int = Field(8, ge=1)
-    """Largest number of concurrent requests at each server."""
+    """Maximum number of concurrent requests to each server."""
     max_requests: int | None = Field(None, ge=0)
-    """Largest number of requests. The three caps hold for the run folder, over all commands, and are never exceeded."""
+    """Maximum number of requests. Like `max_tokens` and `max_cost`, this cap covers all commands in the run folder
+    together, and is never exceeded. By default there is no cap."""
     max_tokens: int | None = Field(None, ge=0)
-    """Largest number of tokens of prompts and answers together."""
+    """Maximum number of tokens of all prompts and answers together. By default there is no cap."""
     max_cost: float | None = Field(None, ge=0)
-    """Largest cost in dollars."""
+    """Maximum cost of all requests together, in dollars. By default there is no cap."""
     prices: PricesSection | None = None
-    """Prices of the model. The default is what the package `genai-prices` lists, and nothing for a server on this
-    machine."""
+    """Prices of the model. By default those that the package `genai-prices` lists; a server on this machine costs
+    nothing."""
     timeout: float = Field(120, gt=0, le=86_400)
-    """Longest time for one request, in seconds."""
+    """Maximum duration of one request, in seconds."""
     extra_body: dict[str, Any] = {}
-    """Further fields of each request, such as `{ chat_template_kwargs = { enable_thinking = false } }`."""
+    """Additional fields of each request, such as `{ chat_template_kwargs = { enable_thinking = false } }`."""
     extra_headers: dict[str, str] = {}
-    """Further headers, such as `{ api-key = "$MY_KEY" }`: `$NAME` and `${NAME}` stand for environment variables."""
+    """Additional HTTP headers, such as `{ api-key = "$MY_KEY" }`. `$NAME` and `${NAME}` stand for environment
+    variables."""
     query: dict[str, str] = {}
-    """Parameters of each address, such as `{ api-version = "2024-10-21" }`, with variables as in headers."""
+    """Query parameters added to each address, such as `{ api-version = "2024-10-21" }`. Environment variables are
+    written as in `extra_headers`."""
 
     @property
     def extra(self) -> str:
-        """`extra_body` as JSON, the same for the same fields; empty if there are none."""
+        """Return `extra_body` as JSON, the same for equal fields; empty if there are none."""
         return json.dumps(self.extra_body, sort_keys=True) if self.extra_body else ""
 
     @field_validator("extra_body")
@@ -96,7 +106,7 @@ class LLMSection(Section):
         try:
             json.dumps(fields, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"wanted what JSON can hold ({error})") from None
+            raise ValueError(f"wanted values that JSON can represent ({error})") from None
         return fields
 
     @field_validator("extra_headers")
@@ -104,9 +114,9 @@ class LLMSection(Section):
     def _headers_are_free(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-                raise ValueError(f'found "{name}", which is no name of a header')
+                raise ValueError(f'found "{name}", which is not a valid header name')
             if not (value.isascii() and value.isprintable()):
-                raise ValueError(f'the value of "{name}" holds characters that a header cannot (a line end?)')
+                raise ValueError(f'the value of "{name}" contains characters not allowed in a header (a line end?)')
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f'found "{name}", which multigrain sets itself')
         return headers
@@ -117,7 +127,7 @@ class LLMSection(Section):
         for name, value in values.items():
             if SECRET.search(name) and not VARIABLE.search(value):
                 wanted = 'wanted the name of an environment variable, such as "$MY_KEY"'
-                raise ValueError(f'the value of "{name}" is written to disk as it stands here; {wanted}')
+                raise ValueError(f'the value of "{name}" would be written to disk as it is; {wanted}')
         return values
 
     @model_validator(mode="after")

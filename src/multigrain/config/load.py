@@ -1,4 +1,4 @@
-"""Read the TOML file of a run: its tables, overrides, and paths."""
+"""Read the TOML file of a run, apply overrides, and resolve its paths."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from multigrain.config.training import EITHER
 from multigrain.errors import ConfigError
 
 BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
-"""Where the data sets of the BEIR benchmark lie."""
+"""Address of the data sets of the BEIR benchmark."""
 
 QUICKSTART = Path(__file__).with_name("quickstart.toml")
-"""The file of the run that the verb `quickstart` starts."""
+"""File of the run that the command `quickstart` starts."""
 
 
 def config_of(config: Config | str | Path) -> Config:
-    """The configuration that is meant: as it is, or read from its file or run folder.
+    """Return the configuration as given, or read from its file or run folder.
 
     Raises:
         TypeError, ConfigError: see `as_path` and `load_config`.
@@ -35,27 +35,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a run's TOML file.
 
     Args:
-        path: the file; or a run folder, which has its own.
-        overrides: `section.key=value` settings that win over the file; the value is TOML, or plain text.
+        path: the file, or a run folder, which contains one.
+        overrides: settings as `section.key=value` that override the file; the value is TOML, or plain text.
 
     Raises:
-        ConfigError: with every fault found.
+        ConfigError: the settings are wrong; lists every fault.
     """
     given = as_path(path, "a RUN.toml")
     path = run_file_of(given) if given.is_dir() else given
     settings, faults = read_settings(path, overrides)
     if "arms" in settings:
-        raise ConfigError(path, ["describes a grid, with [arms]; wanted a run's file. Grids go to: multigrain ablate"])
+        raise ConfigError(path, ["describes a grid, with [arms]; wanted the file of a run. Run: multigrain ablate"])
     config = validated(settings, path, faults)
     if not is_run_folder(given) or config.folder.absolute() == given.absolute():
         return config
-    place = {"output": str(given.resolve().parent), "name": given.resolve().name}  # it may have been moved
+    place = {"output": str(given.resolve().parent), "name": given.resolve().name}  # the folder may have been moved
     chosen = {override.partition("=")[0].strip() for override in overrides}
     return validated(settings | {key: value for key, value in place.items() if key not in chosen}, path)
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """The tables of a run's TOML file with its paths made absolute, and what is wrong with those.
+    """Return the tables of a run's TOML file with absolute paths, and the faults found in the paths.
 
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
@@ -67,10 +67,10 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, 
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """Return the tables of a TOML file.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML.
+        ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -81,10 +81,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def validated(settings: dict[str, Any], source: str | Path, faults: Sequence[str] = ()) -> Config:
-    """The settings, checked and frozen.
+    """Return the settings as a checked, frozen configuration.
 
     Raises:
-        ConfigError: with every fault found, and those that were known before.
+        ConfigError: the settings are wrong; lists every fault, after the known `faults`.
     """
     found = list(faults)
     try:
@@ -117,7 +117,7 @@ def _toml_value(text: str) -> Any:
 
 
 def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
-    """Make the paths in the settings absolute, in place; return what could not be resolved."""
+    """Make the paths in the settings absolute, in place, and return the faults."""
     faults: list[str] = []
 
     def resolve(key: str, value: Any) -> Any:
@@ -154,8 +154,8 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _origin(value: str) -> str:
-    """Say where the data of an unresolved path may come from."""
-    advice = "set it to the folder that the path goes on from, or write the path itself"
+    """Advise where to find the data of an unresolved path."""
+    advice = "set it to the folder where the rest of the path starts, or write out the path"
     if not (beir := re.fullmatch(r"beir:\$\{?\w+\}?/(\w[\w-]*)(:\w+)?", value)):
         return advice
-    return f"{advice}. The data set, if you do not have it: {BEIR}/{beir[1]}.zip, to be unpacked there"
+    return f"{advice}. If you do not have the data set, unpack {BEIR}/{beir[1]}.zip there"

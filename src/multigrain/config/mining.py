@@ -1,4 +1,4 @@
-"""The section `[mining]`: how documents of the corpus become candidates."""
+"""The section `[mining]`: how hard negatives are found in the corpus."""
 
 from typing import Literal
 
@@ -8,16 +8,19 @@ from multigrain.config.base import Grade, Section
 
 
 class MiningSection(Section):
-    """Settings of mining: how documents of the corpus fill the grades."""
+    """Settings of mining: how documents of the corpus become candidates for the grades."""
 
     enabled: bool = True
+    """Whether candidates are mined."""
     methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
-    """How documents are found. `embedding` chooses among all documents of a grade (see `nearest`); `bm25` takes those
-    that rank first."""
+    """Methods of finding documents. `embedding` chooses among all documents of a grade (see `nearest`); `bm25` takes
+    those that BM25 ranks first."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
+    """Grades that are mined. `synthesis.sources` may exclude some."""
     nearest: list[Grade] = [4]
-    """Grades whose documents are those nearest to the query. Documents of the other grades are drawn at random."""
+    """Grades in which `embedding` takes the documents nearest to the query. In the other grades it draws documents at
+    random."""
     per_grade: int = Field(6, ge=1, le=16)
-    """Candidates that each method brings for each grade; grading chooses among them."""
+    """Maximum number of candidates per pair that each method finds in each grade; grading chooses among them."""
     language: str = "english"
-    """Language of the corpus, by which `bm25` knows stop words and endings."""
+    """Language of the corpus, which sets the stop words and the stemming of BM25."""

@@ -1,4 +1,4 @@
-"""The section `[model]`: the base model, its pooling, its adapter, its prompts."""
+"""The section `[model]`: the base model, its pooling, adapter and prompts."""
 
 from typing import Annotated, Literal
 
@@ -11,57 +11,68 @@ class AnchorSection(Section):
     """Settings of anchor-token-aware pooling. The defaults are those of the paper."""
 
     form: Literal["log", "linear"] = "log"
-    """How attention becomes a weight. `linear` does not damp the tokens that take most of it."""
+    """Function from the attention that a token receives to its weight. `log` damps the tokens that receive most;
+    `linear` does not."""
     layers: list[int] = Field([-1], min_length=1)
-    """Attention layers that give the weights, counted as in a list: -1 is the last."""
+    """Attention layers that give the weights, indexed as in a Python list: -1 is the last. Several are averaged."""
     exclude_first: bool = False
-    """Whether the first token is left out; it takes half of the attention in an untrained causal model."""
+    """Whether the first token is left out. It receives half of the attention in an untrained causal model."""
     visibility_correction: bool = False
-    """Whether the score of a token is divided by the number of tokens that see it. A causal mask favours early
-    tokens."""
+    """Whether the score of a token is divided by the number of tokens that can attend to it. Without the correction, a
+    causal mask favours early tokens."""
     detach: bool = False
-    """Whether gradients stop at the weights."""
+    """Whether gradients stop at the pooling weights."""
 
 
 class LoraSection(Section):
     """Settings of a low-rank adapter (LoRA, arXiv 2106.09685), trained in place of all weights."""
 
     rank: int = Field(16, ge=1)
+    """Rank of the adapter."""
     alpha: int | None = Field(None, ge=1)
-    """Numerator of the adapter's scale alpha / rank. By default the scale is 2."""
+    """Numerator of the adapter's scale, alpha / rank. By default twice the rank, so the scale is 2."""
     dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout probability in the adapter."""
     targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the modules that get an adapter, such as `["q_proj", "v_proj"]`."""
+    """Modules that get an adapter: `all-linear`, or a list of names such as `["q_proj", "v_proj"]`."""
     dora: bool = False
     """Whether the adapter is weight-decomposed (DoRA, arXiv 2402.09353)."""
     top_layers: int | None = Field(None, ge=1)
-    """Number of last layers that get an adapter. The default is all."""
+    """Number of last layers that get an adapter. By default all layers do."""
     quantize: Literal["4bit"] | None = None
-    """Whether frozen weights are kept in 4 bits in training (QLoRA). Needs `pip install "multigrain[qlora]"`."""
+    """Quantization of the frozen weights in training (QLoRA). Needs `pip install "multigrain[qlora]"`. By default they
+    are not quantized."""
 
 
 class ModelSection(Section):
-    """Settings of the model that is trained."""
+    """Settings of the model to train."""
 
     base: str = "embedded"
-    """`embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a hub name."""
+    """Base model: `embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a
+    hub name."""
     pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
+    """Pooling of token vectors into one, in place of the base's own: `anchor` (anchor-token-aware, as in the paper), or
+    as in sentence-transformers `mean`, `cls` (first token), `last` (last token) or `weighted` (mean weighted by
+    position)."""
     anchor: AnchorSection = AnchorSection()
+    """Settings of `pooling = "anchor"`."""
     bidirectional: bool | Annotated[int, Field(ge=1)] = False
-    """Whether the tokens of a decoder attend to later ones, as in an encoder. A number limits this to as many last
-    layers, which suits `lora.top_layers`."""
+    """Whether the tokens of a decoder attend to later tokens, as in an encoder. A number restricts this to that many
+    last layers, which suits `lora.top_layers`."""
     lora: LoraSection | None = None
+    """Adapter to train in place of all weights. By default all weights are trained."""
     max_tokens: int = Field(256, ge=8)
+    """Maximum length of a text, in tokens; longer texts are cut."""
     instruction: str | None = Field(None, min_length=1)
-    """What queries look for, in a sentence such as "Given a claim, find documents that refute it". Queries then begin
-    with it, and documents with nothing. The default is the prompts of the base, if it has any."""
+    """Task in one sentence, such as "Given a claim, find documents that refute it". It is put before queries; documents
+    then have no prompt. By default the prompts of the base are used, if it has any."""
     query_prompt: str | None = None
-    """Prompt before queries in place of the base's own, such as "query: " for E5, whose files do not name it. The base
+    """Prompt before queries, in place of the base's own, such as "query: " for E5, whose files do not name it. The base
     is measured with it too."""
     document_prompt: str | None = None
-    """Prompt before documents in place of the base's own, such as "passage: "."""
+    """Prompt before documents, in place of the base's own, such as "passage: "."""
     prompt_in_pooling: bool = True
-    """Whether the tokens of a prompt take part in the pooling; they are attended to in any case."""
+    """Whether the tokens of a prompt take part in pooling. They are attended to in either case."""
 
     @field_validator("instruction")
     @classmethod
@@ -73,18 +84,18 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _one_prompt(self) -> "ModelSection":
         if self.instruction is not None and (self.query_prompt is not None or self.document_prompt is not None):
-            raise ValueError("instruction, query_prompt and document_prompt: an instruction decides both; take it out")
+            raise ValueError("instruction, query_prompt and document_prompt: an instruction sets both; remove one")
         return self
 
     @model_validator(mode="after")
     def _anchor_settings_are_used(self) -> "ModelSection":
         if self.pooling != "anchor" and self.anchor.model_fields_set:
-            raise ValueError(f'model.anchor is of use with pooling = "anchor" alone, found "{self.pooling}"')
+            raise ValueError(f'model.anchor has an effect only with pooling = "anchor", found "{self.pooling}"')
         return self
 
 
 def described(section: ModelSection) -> str:
-    """Describe in words what is made of the base."""
+    """Describe in words how the base is changed."""
     words = [f"{section.pooling} pooling", f"{section.max_tokens} tokens"]
     if section.bidirectional:
         words.append("bidirectional" if section.bidirectional is True else f"top {section.bidirectional} bidirectional")

@@ -66,18 +66,18 @@ KEYS: dict[str, str] = {
     "evaluation": "eval test metrics",
     "evaluation.tasks": "benchmarks benchmark eval_tasks mteb beir eval_dataset",
 }
-"""Our settings, each with its usual names; a name that is usual in one section alone stands with its section."""
+"""Our settings -> their usual names elsewhere. A name that is usual in one section only is written with its section."""
 
 _SELF_PACED = (
-    'there is none; training.schedule = "self-paced" ends phases that teach no more, and training.evaluate = true '
-    "measures after each"
+    'there is no such setting; training.schedule = "self-paced" ends a phase when its margin stops growing, and '
+    "training.evaluate = true measures after each phase"
 )
-_WARMUP = "there is none; the rate rises over the first tenth of the steps, then falls to 0"
-_OPTIMISER = "there is none; the optimiser is AdamW without weight decay"
-_RESUME = "there is none; the same command goes on from where it stopped"
+_WARMUP = "there is no such setting; the learning rate rises over the first tenth of the steps, then falls to 0"
+_OPTIMISER = "there is no such setting; the optimizer is AdamW without weight decay"
+_RESUME = "there is no such setting; the same command resumes where it stopped"
 _RETRIES = (
-    "there is none; requests are tried again by themselves, and multigrain synthesize RUN.toml --retry transport "
-    "asks once more"
+    "there is no such setting; failed requests are retried automatically, and multigrain synthesize RUN.toml "
+    "--retry transport asks once more"
 )
 _OF_THE_SERVER = (
     "chat_template_kwargs frequency_penalty llm.top_k min_p presence_penalty reasoning reasoning_effort "
@@ -90,22 +90,23 @@ ABSENT: dict[str, str] = {
     ),
     "training.symmetric": 'symmetric = true is now directions = ["query_to_doc", "doc_to_query"] with partition_mode = '
     '"per_direction"',
-    "scale": "similarities are divided by training.temperature, which is 1 / scale",
+    "scale": "set training.temperature, which is 1 / scale",
     **dict.fromkeys(("weight_decay", "optimizer", "optimiser", "optim"), _OPTIMISER),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),
     **dict.fromkeys(("retries", "max_retries", "num_retries"), _RETRIES),
     **{
-        name: f"the server gets it by llm.extra_body = {{ {name.removeprefix('llm.')} = ... }}"
+        name: f"pass it to the server with llm.extra_body = {{ {name.removeprefix('llm.')} = ... }}"
         for name in _OF_THE_SERVER.split()
     },
-    "enable_thinking": "the server gets it by llm.extra_body = { chat_template_kwargs = { enable_thinking = ... } }",
-    "revision": "there is none; fetch it (hf download NAME --revision REVISION --local-dir FOLDER), and give the "
-    "folder as model.base",
-    "data.split": "there is none; data.pairs names it, as in beir:FOLDER:train, or its file",
-    "data.format": "there is none; it is recognised by the fields of the first row (docs/interchange.md)",
-    "enabled": "there is mining.enabled alone; synthesis.limit = 0 asks no language model",
+    "enable_thinking": "pass it to the server with llm.extra_body = "
+    "{ chat_template_kwargs = { enable_thinking = ... } }",
+    "revision": "there is no such setting; download it (hf download NAME --revision REVISION --local-dir FOLDER), and "
+    "set model.base to the folder",
+    "data.split": "there is no such setting; name the split in data.pairs, as in beir:FOLDER:train, or name its file",
+    "data.format": "there is no such setting; the fields of the first row tell the format (docs/interchange.md)",
+    "enabled": "only mining has it; to ask no language model, set synthesis.limit = 0",
 }
-"""What there is in place of settings that we do not have."""
+"""Settings that we do not have -> what to use instead."""
 
 VALUES: dict[str, str] = {
     "mean": "avg average mean_pooling",
@@ -129,11 +130,11 @@ VALUES: dict[str, str] = {
     "llm": "written generated synthetic",
     "4bit": "nf4 int4 4-bit",
 }
-"""The values of settings, each with its usual names."""
+"""Values of our settings -> their usual names elsewhere."""
 
 
 def key_for(name: str, section: str) -> str | None:
-    """Our setting of that usual name, the one in the section if there is one there.
+    """Return our setting with this usual name, preferably one in the section.
 
     >>> key_for("model_name", "model"), key_for("per-device-train-batch-size", "")
     ('model.base', 'training.batch_size')
@@ -145,12 +146,12 @@ def key_for(name: str, section: str) -> str | None:
 
 
 def absent(name: str, section: str) -> str | None:
-    """Return our replacement for a setting of other tools, in this section or in any."""
+    """Return what to use instead of a setting of other tools, in this section or in any."""
     return ABSENT.get(f"{section}.{_plain(name)}", ABSENT.get(_plain(name)))
 
 
 def value_for(found: str, allowed: Collection[str]) -> str | None:
-    """The value among those allowed that others call so."""
+    """Return the allowed value that has this usual name elsewhere."""
     plain = found.lower().replace("_", "-")
     return next((value for value in allowed if plain in VALUES.get(value, "").replace("_", "-").split()), None)
 

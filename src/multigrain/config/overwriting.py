@@ -1,4 +1,4 @@
-"""Decide whether `--out` may be written: one rule for each kind of output, all refusals in one place."""
+"""Check whether `--out` may be written: one rule for each kind of output."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from multigrain.errors import ConfigError
 
 
 def require_free_file(out: Path, force: bool) -> None:
-    """Make sure that a file may be written; with `force`, the one that is there may be replaced.
+    """Check that a file may be written; with `force`, an existing one may be replaced.
 
     Raises:
-        ConfigError: it may not, or its folder is not there.
+        ConfigError: the file may not be written, or its folder does not exist.
     """
     if not out.absolute().parent.is_dir():
-        raise _refused(f"{out}: there is no folder {out.parent}")
+        raise _refused(f"{out}: the folder {out.parent} does not exist")
     if out.is_dir():
         raise _refused(f"{out} is a folder; give the name of a file")
     if out.exists() and not force:
@@ -20,28 +20,28 @@ def require_free_file(out: Path, force: bool) -> None:
 
 
 def require_extendable_folder(out: Path, force: bool) -> None:
-    """Make sure that files may be written into a folder; with `force`, one that is there may get them too.
+    """Check that files may be written into a folder; with `force`, it may exist already.
 
     Raises:
-        ConfigError: they may not.
+        ConfigError: they may not be written.
     """
     if out.exists() and not out.is_dir():
-        raise _refused(f"{out} exists; give another name")
+        raise _refused(f"{out} is a file; give the name of a folder")
     if out.exists() and not force:
         raise _refused(f"{out} exists; give another name, or --force")
 
 
 def require_replaceable_folder(out: Path, force: bool, ours: str, others: str | None = None) -> None:
-    """Make sure that a folder may take the place of what is there.
+    """Check that a folder may be written, and may replace an existing one with `force`.
 
     Args:
         out: the folder to write.
-        force: replace a folder that is empty, or one of the same kind: it holds `ours`, and not `others`.
-        ours: the file that tells this kind of folder.
-        others: the file that tells another kind.
+        force: replace a folder that is empty or of the same kind, that is, contains `ours` but not `others`.
+        ours: a file that identifies this kind of folder.
+        others: a file that identifies another kind.
 
     Raises:
-        ConfigError: it may not.
+        ConfigError: the folder may not be written.
     """
     if not out.exists():
         return
@@ -51,22 +51,22 @@ def require_replaceable_folder(out: Path, force: bool, ours: str, others: str | 
         raise _refused(f"{out} exists; give another name, or --force")
     names = {path.name for path in out.iterdir()}
     if names and (ours not in names or others in names):
-        raise _refused(f"{out} holds other things (not {ours} alone); give another name")
+        raise _refused(f"{out} holds other files; --force replaces only a folder of {ours}; give another name")
     if Path.cwd().is_relative_to(out.resolve()):
-        raise _refused(f"{out} is where you are; give another name")
+        raise _refused(f"{out} contains the current folder; give another name")
 
 
 def require_free_form(out: Path, form: str, suffixes: tuple[str, ...], force: bool) -> None:
-    """Make sure that a form of the training data may be written; an empty folder is free.
+    """Check that training data may be written in this form; an empty folder may be used.
 
     Args:
         out: the file to write, or the folder.
-        form: its name, for the message.
-        suffixes: how the file's name may end; none for a form that is a folder.
-        force: replace what is there.
+        form: name of the form, for the message.
+        suffixes: allowed endings of the file's name; empty if the form is a folder.
+        force: replace an existing file or folder.
 
     Raises:
-        ConfigError: it may not, or the path is not one for this form.
+        ConfigError: the path may not be written, or does not suit the form.
     """
     if suffixes and out.suffix not in suffixes:
         raise _refused(f'found "{out}"; for {form} the name must end in {" or ".join(suffixes)}')
@@ -75,7 +75,7 @@ def require_free_form(out: Path, form: str, suffixes: tuple[str, ...], force: bo
     if not suffixes and out.exists() and not out.is_dir():
         raise _refused(f"{out} is a file; {form} is a folder. Give the name of a folder")
     if not force and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise _refused(f"{out} exists already. Give another path, or --force to replace it")
+        raise _refused(f"{out} exists; give another path, or --force to replace it")
 
 
 def _refused(fault: str) -> ConfigError:

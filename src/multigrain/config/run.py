@@ -1,4 +1,4 @@
-"""A whole run: all sections together, and the fingerprints that decide what is done again."""
+"""All sections of a run together, and the fingerprints that decide which stages are run again."""
 
 import hashlib
 import json
@@ -47,47 +47,62 @@ OUTCOME_NEUTRAL: dict[str, Any] = {
     },
     "tune": {"minutes", "limit", "values", "recipes"},
 }
-"""Settings that may change without any stage being run again."""
+"""Settings that can change without running any stage again."""
 
 MOST_ASKED = 2560
-"""Training pairs that the language model is asked about, where neither `synthesis.limit` nor the steps of the training
-say how many: each costs requests, and an epoch may hold any number."""
+"""Maximum number of training pairs to ask the language model about if neither `synthesis.limit` nor the number of
+training steps is given: each pair costs requests, and an epoch may hold any number of pairs."""
 WRITTEN_SURPLUS = 2
-"""Queries that are requested for each one that training can see, because filters drop up to half of them."""
+"""Number of queries to request for each one that training can see; filters drop up to half of them."""
 
 
 class Config(Section):
     """All settings of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run, and of its folder in `output`: letters, digits, dots, hyphens and underscores."""
     seed: int = Field(7, ge=0, lt=2**32)
+    """Seed of all random choices of the run."""
     output: str = "runs"
+    """Folder of the run folders, relative to the folder in which the command is run."""
     data: DataSection
+    """Pairs, corpus, and the part held out for the evaluation."""
     llm: LLMSection = LLMSection()
+    """Language model: server, caps and prices."""
     synthesis: SynthesisSection = SynthesisSection()
+    """Texts that the language model writes."""
     mining: MiningSection = MiningSection()
+    """Hard negatives from the corpus."""
     grading: GradingSection = GradingSection()
+    """Judges, and the bounds of the grades."""
     model: ModelSection = ModelSection()
+    """Base model, pooling, adapter and prompts."""
     training: TrainingSection = TrainingSection()
+    """Schedule, loss, optimizer, memory and log."""
     baseline: BaselineSection = BaselineSection()
+    """Further models to compare the trained model with."""
     tune: TuningSection = TuningSection()
+    """Trials of `multigrain tune`."""
     evaluation: EvaluationSection = EvaluationSection()
+    """Tasks and retrievers to measure."""
     export: ExportSection = ExportSection()
+    """Further forms of the exported model."""
 
     @property
     def folder(self) -> Path:
-        """The run folder that this configuration fills."""
+        """The run folder."""
         return Path(self.output) / self.name
 
     @property
     def training_seed(self) -> int:
-        """Seed of the training: its own, else that of the run."""
+        """Seed of the training: its own if given, else the seed of the run."""
         return self.seed if self.training.seed is None else self.training.seed
 
     def pairs_asked(self, pairs: int) -> int:
-        """Return how many of so many training pairs the language model is asked about: no more than training can see.
+        """Return the number of the given training pairs to ask the language model about.
 
-        That is `synthesis.limit`; without it, all that training can see where its steps are given, else `MOST_ASKED`.
+        This is `synthesis.limit`; without it, all pairs if the training steps are given, else `MOST_ASKED`. It is
+        never more than training can see.
         """
         limit = self.synthesis.limit
         if limit is None and self.training.steps_given is None:
@@ -97,41 +112,41 @@ class Config(Section):
 
     @property
     def passages_asked(self) -> int:
-        """Largest number of passages that get queries in mode `corpus`, held-out ones included."""
+        """Maximum number of passages that get queries in mode `corpus`, including held-out ones."""
         if self.training.steps_given is None and self.synthesis.limit is not None:
             return self.synthesis.limit
         return math.ceil(self._texts_written / self.synthesis.queries_per_passage)
 
     @property
     def pairs_invented_each(self) -> int:
-        """Pairs that are requested for each search task in mode `tasks`; at least one."""
+        """Number of pairs to request for each search task in mode `tasks`; at least one."""
         wanted = self.synthesis.pairs_per_task
-        if self.training.steps_given is None:  # an epoch is of all that are written
+        if self.training.steps_given is None:  # an epoch then includes all written pairs
             return wanted
         return min(wanted, math.ceil(self._texts_written / self.synthesis.tasks))
 
     @property
     def _texts_written(self) -> int:
-        """Queries or pairs to write, so that enough are left for training when some are held out and others dropped."""
+        """Number of queries or pairs to write, so that enough remain after some are held out and others dropped."""
         share, steps = self.data.held_out, self.training.steps_given
-        assert isinstance(share, int | float)  # sources cannot be held out of what is still to be written
+        assert isinstance(share, int | float)  # pairs that are not written yet have no sources to hold out
         pairs = MOST_ASKED if steps is None else steps * self.training.batch_size
         return math.ceil(WRITTEN_SURPLUS * pairs / (1 - share))
 
     @property
     def prompt_style(self) -> Literal["per-grade", "all-grades"]:
-        """Prompt style in force. For `auto`, the likely one before a probe."""
+        """Prompt style in use. For `auto`, the likely one before a probe."""
         if self.synthesis.prompt_style != "auto":
             return self.synthesis.prompt_style
         return "all-grades" if self.llm.provider == "endpoint" else "per-grade"
 
     def fingerprint(self, *sections: str) -> str:
-        """Digest the named sections, and nothing else.
+        """Return a digest of the named sections only.
 
-        Some names stand for parts of sections: "asked" for the tasks of the evaluation, "drawing" for what decides
-        which passages get queries, "judging" for what decides how the judge's encoder measures, "filtering" for what
-        decides which written queries are kept, "reading" for how much of a text training reads, "teaching" for what
-        the scores of a teacher take from other sections.
+        Some names stand for settings within sections: "asked" for the tasks of the evaluation, "drawing" for the choice
+        of passages that get queries, "judging" for the judge's encoder, "filtering" for the filters of written
+        queries, "reading" for the length of texts in training, "teaching" for the settings of other sections that the
+        scores of a teacher depend on.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
@@ -148,14 +163,14 @@ class Config(Section):
 
     @staticmethod
     def digest(value: Any) -> str:
-        """Digest a JSON value: equal values have equal digests."""
+        """Return a digest of a JSON value. Equal values have equal digests."""
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
     @model_validator(mode="after")
     def _onnx_can_pool_so(self) -> "Config":
         if self.export.onnx and not self.model.prompt_in_pooling:
-            found = "export.onnx: found true; a graph cannot know which tokens are a prompt's"
-            raise ValueError(f"{found}, so it wants model.prompt_in_pooling = true")
+            found = "export.onnx: found true; a graph cannot tell which tokens belong to a prompt"
+            raise ValueError(f"{found}, so set model.prompt_in_pooling = true")
         return self
 
     @model_validator(mode="after")
@@ -164,22 +179,22 @@ class Config(Section):
         if mode == "negatives" and data.pairs is None:
             raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")
         if mode != "negatives" and data.pairs is not None:
-            raise ValueError(f'data.pairs: synthesis.mode = "{mode}" has the pairs written; take it out')
+            raise ValueError(f'data.pairs: synthesis.mode = "{mode}" writes the pairs; remove it')
         if mode == "corpus" and data.corpus is None:
             raise ValueError('data.corpus: missing; synthesis.mode = "corpus" writes queries for its passages')
         if mode == "tasks" and not self.synthesis.domains:
-            raise ValueError('synthesis.domains: missing; synthesis.mode = "tasks" wants a list such as ["cooking"]')
+            raise ValueError('synthesis.domains: missing; synthesis.mode = "tasks" needs a list such as ["cooking"]')
         if mode == "tasks" and data.corpus is not None:
-            raise ValueError('data.corpus: synthesis.mode = "tasks" writes all texts; take it out')
+            raise ValueError('data.corpus: synthesis.mode = "tasks" writes all texts; remove it')
         if mode != "negatives" and isinstance(data.held_out, list):
-            raise ValueError(f'data.held_out: found sources; synthesis.mode = "{mode}" wants a share, such as 0.1')
+            raise ValueError(f'data.held_out: found sources; synthesis.mode = "{mode}" needs a share, such as 0.1')
         if mode != "negatives" and self.synthesis.limit == 0:
             raise ValueError(f'synthesis.limit: found 0; synthesis.mode = "{mode}" needs the language model')
         return self
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:
-    """List the settings in which a saved configuration differs from this one, one line each, neutral ones left out."""
+    """Return the settings in which a saved configuration differs from this one, one line each, without neutral ones."""
     neutral = tuple(f"{section}.{key}" for section, keys in OUTCOME_NEUTRAL.items() for key in keys)
     old, new = _flatten(saved), _flatten(config.model_dump(exclude_none=True))
     return [

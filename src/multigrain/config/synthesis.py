@@ -1,4 +1,4 @@
-"""The section `[synthesis]`: what the language model writes, and in which grades."""
+"""The section `[synthesis]`: the texts that the language model writes, and their grades."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,14 +8,20 @@ from multigrain.config.base import Grade, Section, Share
 
 
 class ExampleSection(Section):
-    """An example for the language model: a query, its positive, and negatives as you would write them."""
+    """A few-shot example for the language model: a query, its positive, and negatives as you would write them."""
 
     query: str = Field(min_length=1)
+    """Query of the example."""
     positive: str = Field(min_length=1)
+    """Document that answers the query."""
     grade_1: str | None = None
+    """Negative of grade 1, the easiest."""
     grade_2: str | None = None
+    """Negative of grade 2."""
     grade_3: str | None = None
+    """Negative of grade 3."""
     grade_4: str | None = None
+    """Negative of grade 4, the hardest."""
 
 
 QueryType = Literal["question", "situation", "keywords", "statement"]
@@ -23,48 +29,54 @@ Origin = Literal["llm", "mined", "both"]
 
 
 class SynthesisSection(Section):
-    """Settings of what the language model writes."""
+    """Settings of the texts that the language model writes."""
 
     mode: Literal["negatives", "corpus", "tasks"] = "negatives"
-    """What is written. `negatives`: negatives for given pairs. `corpus`: first queries for passages of `data.corpus`.
-    `tasks`: first search tasks in `domains`, then pairs for them."""
+    """Texts to write. `negatives`: negatives for given pairs. `corpus`: queries for passages of `data.corpus`, then
+    negatives. `tasks`: search tasks in `domains`, pairs for them, then negatives."""
     limit: int | None = Field(None, ge=0)
-    """Largest number of training pairs (in mode `corpus`: passages) that the model is asked about; 0 has no negatives
-    written. The model is never asked about more than training can see. The default is as many as that where
+    """Maximum number of training pairs (in mode `corpus`: passages) to ask the language model about; 0 writes no
+    negatives. It is never asked about more pairs than training can see. The default is that number if
     `training.steps` is given, else 2,560."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
-    """Grades that are written. `sources` may take some out."""
+    """Grades that are written. `sources` may exclude some."""
     per_grade: int = Field(1, ge=1, le=16)
+    """Number of negatives per pair to write in each grade, and to keep in it after grading."""
     sources: dict[Literal["1", "2", "3", "4"], Origin] = {}
-    """Where the negatives of each grade come from, such as `{1 = "mined", 4 = "both"}`. The default is both."""
+    """Origin of the negatives of each grade, such as `{1 = "mined", 4 = "both"}`. A grade that is not named takes
+    both."""
     prompt_style: Literal["auto", "per-grade", "all-grades"] = "auto"
-    """`per-grade`: few-shot completions and a cloze, for small models; `all-grades`: one JSON answer to a chat
-    message; `auto` tries both on a few pairs and takes the one whose grades come in the better order, but for the
-    embedded model, which wants `per-grade`."""
+    """Form of the prompts. `per-grade`: few-shot completions and a cloze, for small models. `all-grades`: one chat
+    message with one JSON answer. `auto`: both are tried on a few pairs, and the style whose grades are better ordered
+    is used; the embedded model uses `per-grade` without a trial."""
     language: str | None = None
-    """Language of written passages, such as "German". The default is the language of the given ones."""
+    """Language of written passages, such as "German". By default the language of the given texts."""
     query_language: str | None = None
-    """Language of written queries, where it differs from `language`."""
+    """Language of written queries. By default the same as `language`."""
     domain: str | None = None
-    """Subject of the texts, in a sentence or two. It stands in every prompt."""
+    """Subject of the texts, in a sentence or two. Every prompt includes it."""
     examples: list[ExampleSection] = []
+    """Few-shot examples of your own, in place of the packaged ones."""
     prompts: str | None = None
-    """A folder with your own prompts. Each replaces the one of the same name in `multigrain/synthesis/prompts`."""
+    """Folder with prompts of your own. Each file replaces the one of the same name in
+    `multigrain/synthesis/prompts`."""
     query_types: list[QueryType] = Field(["question", "situation", "keywords", "statement"], min_length=1)
-    """Types of query in mode `corpus`; passages take them in turn."""
+    """Types of query to write in mode `corpus`; passages take them in turn."""
     queries_per_passage: int = Field(1, ge=1, le=16)
+    """Number of queries to write for each passage, in mode `corpus`."""
     domains: list[Annotated[str, Field(min_length=1)]] = []
-    """Fields in which search tasks are invented, in mode `tasks`."""
+    """Fields such as "cooking" in which search tasks are invented. Required in mode `tasks`."""
     tasks: int = Field(40, ge=1)
     """Number of search tasks over all domains and kinds, in mode `tasks`."""
     pairs_per_task: int = Field(10, ge=1)
+    """Maximum number of pairs to write for each search task, in mode `tasks`."""
     answer_tokens: int | None = Field(None, ge=8, le=10**6)
-    """Longest answer, in tokens. The default suits texts as long as the positive is shown. Answers that were cut are
-    asked for again by `--retry length`."""
+    """Maximum length of an answer, in tokens. By default it suits texts as long as the positive. Answers that were cut
+    are requested again by `--retry length`."""
     durable: bool = False
-    """Whether every answer waits for the disk, so that not even a power cut loses one."""
+    """Whether to wait until every answer is on disk, so that not even a power cut loses one."""
     max_parked: Share = 0.1
-    """Share of the requests that may stay without a usable answer before the exit code is 3."""
+    """Maximum share of requests without a usable answer. Above it, the exit code is 3."""
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -72,6 +84,6 @@ class SynthesisSection(Section):
         return {str(grade): origin for grade, origin in value.items()} if isinstance(value, dict) else value
 
     def grades_from(self, origin: Literal["llm", "mined"]) -> list[int]:
-        """Grades that may come from the origin, in rising order."""
+        """Return the grades that may come from the origin, in rising order."""
         wanted = {grade for grade in (1, 2, 3, 4) if self.sources.get(str(grade), "both") in (origin, "both")}  # type: ignore[call-overload]
         return sorted(wanted & set(self.grades) if origin == "llm" else wanted)

@@ -1,4 +1,4 @@
-"""The section `[training.teacher]`: whose scores the loss `distill` follows, and how."""
+"""The section `[training.teacher]`: the teacher of the loss `distill`."""
 
 from typing import Literal
 
@@ -11,39 +11,40 @@ class TeacherSection(Section):
     """Settings of distillation. The defaults are those of CADET (arXiv 2505.19274)."""
 
     kind: Literal["fused", "cross-encoder", "embedder", "judge"]
-    """Who scores. `fused` is the judge's cosine plus BM25, `cross-encoder` and `embedder` are a `model` of that kind,
-    and `judge` takes the scores that grading has given to the negatives of the schedule."""
+    """Kind of teacher. `fused` scores by the judge's cosine plus BM25, `cross-encoder` and `embedder` by a `model` of
+    that kind; `judge` reuses the scores that grading gave to the negatives of the schedule."""
     model: str | None = None
-    """The model of the teacher: a folder or a hub name."""
+    """Model of the teacher: a folder or a hub name. Required for `cross-encoder` and `embedder`."""
     max_tokens: int = Field(256, ge=8)
-    """Longest text that `model` reads, in tokens."""
+    """Maximum length of a text for `model`, in tokens; longer texts are cut."""
     query_prompt: str | None = None
-    """Prompt of an `embedder` before queries, in place of its own (see `model.query_prompt`)."""
+    """Prompt before queries for an `embedder`, in place of its own (see `model.query_prompt`)."""
     document_prompt: str | None = None
-    """Prompt of an `embedder` before documents, in place of its own."""
+    """Prompt before documents for an `embedder`, in place of its own."""
     bm25_weight: float = Field(0.3, gt=0)
-    """What `fused` adds to the cosine for the document that BM25 ranks first; for others their share of its score."""
+    """Weight of BM25 in `fused`, which adds it to the cosine times a document's share of the query's highest BM25."""
     documents: int = Field(20, ge=2, le=64)
-    """Most documents of a query's list: its positive, its negatives, then the nearest that were mined for it."""
+    """Maximum number of documents in a query's list: its positive, its negatives, then the nearest that were mined for
+    it."""
     temperature: float = Field(0.3, gt=0)
-    """The teacher's scores, brought between 0 and 1, are divided by it; `training.temperature` is the student's."""
+    """Divisor of the teacher's scores, which are scaled to 0 to 1 first. The student's is `training.temperature`."""
     infonce_weight: float = Field(0.1, ge=0)
-    """Weight of InfoNCE beside the divergence from the teacher."""
+    """Weight of InfoNCE, added to the divergence from the teacher."""
     infonce_temperature: float = Field(0.01, gt=0)
     """Temperature of that InfoNCE."""
     false_negative_above: float = Field(0.6, gt=0)
-    """Share of the list's highest score above which a negative is left out of InfoNCE."""
+    """Teacher's score, as a share of the highest in the list, above which a negative is left out of InfoNCE."""
 
     @model_validator(mode="after")
     def _model_fits(self) -> "TeacherSection":
         has_model = self.kind in ("cross-encoder", "embedder")
         if has_model and self.model is None:
-            raise ValueError(f'kind = "{self.kind}" also needs model, such as a folder or hub name')
+            raise ValueError(f'kind = "{self.kind}" also needs model, a folder or a hub name')
         if not has_model and self.model is not None:
             raise ValueError(
-                f'model is of no use with kind = "{self.kind}"; take it out, or name the kind of the model'
+                f'model has no effect with kind = "{self.kind}"; remove it, or set kind to the kind of the model'
             )
         prompts = {"query_prompt": self.query_prompt, "document_prompt": self.document_prompt}
         if self.kind != "embedder" and (given := [name for name, prompt in prompts.items() if prompt is not None]):
-            raise ValueError(f'{given[0]} is of no use with kind = "{self.kind}"; take it out')
+            raise ValueError(f'{given[0]} has no effect with kind = "{self.kind}"; remove it')
         return self

@@ -1,4 +1,4 @@
-"""The section `[tune]`: which settings of `[training]` the verb `tune` tries, and for how long."""
+"""The section `[tune]`: the settings of `[training]` that the command `tune` tries, and its time limit."""
 
 from typing import Any
 
@@ -8,32 +8,32 @@ from multigrain.config.base import Section
 from multigrain.config.training import TrainingSection
 
 NOT_TRIED = ("seed", "steps", "epochs", "phases", "recipe", "evaluate", "report_to")
-"""Settings of `[training]` that are not tried: tune takes care of them, or no quality depends on them."""
+"""Settings of `[training]` that are not tried: tune sets them itself, or quality does not depend on them."""
 
 
 class TuningSection(Section):
     """Settings of `multigrain tune`, which tries each of `recipes` with each combination of `values`."""
 
     minutes: float = Field(30.0, gt=0)
-    """Time for all trials together, in minutes. It is looked at between trials."""
+    """Time limit of all trials together, in minutes. It is checked between trials."""
     limit: int = Field(12, ge=2, le=256)
-    """Recipes that are tried, at most, the settings as they are among them. Where there are more, they are drawn."""
+    """Maximum number of recipes to try, including the current settings. If there are more, they are drawn at random."""
     values: dict[str, list[Any]] = {"learning_rate": [2e-5, 5e-5, 1e-4, 2e-4], "base_share": [0.0, 0.2]}
-    """Settings of `[training]`, each with the values that are tried."""
+    """Settings of `[training]`, each with the values to try."""
     recipes: list[dict[str, Any]] = [
         {"batch_size": 32, "schedule": "all-at-once"},
         {"batch_size": 64, "schedule": "hardest"},
         {"batch_size": 96, "schedule": "in-batch"},
     ]
-    """Settings of `[training]` that belong together. By default: batches and negatives a pair that make as many texts a
-    step, with negatives of four grades."""
+    """Combinations of settings of `[training]` to try. The default ones trade batch size against negatives per pair, at
+    the same number of texts per step if there are negatives of four grades."""
 
     @field_validator("values")
     @classmethod
     def _values_are_good(cls, values: dict[str, list[Any]]) -> dict[str, list[Any]]:
         for key, tried in values.items():
             if not tried or len({str(value) for value in tried}) < len(tried):
-                raise ValueError(f"{key}: found {tried}; wanted one or several values, each once")
+                raise ValueError(f"{key}: found {tried}; wanted one or more different values")
             for value in tried:
                 _require_good({key: value})
         return values
@@ -49,16 +49,16 @@ class TuningSection(Section):
     def _each_setting_once(self) -> "TuningSection":
         for recipe in self.recipes:
             if both := sorted(recipe.keys() & self.values.keys()):
-                raise ValueError(f"{both[0]} stands in tune.values and in tune.recipes; take it out of one of them")
+                raise ValueError(f"{both[0]} is in both tune.values and tune.recipes; remove it from one of them")
         return self
 
 
 def _require_good(settings: dict[str, Any]) -> None:
-    """Make sure that `[training]` would take these settings.
+    """Check that `[training]` accepts these settings.
 
     Raises:
-        ValueError: it has no such setting, it would not take the value, or the settings contradict each other. Whether
-            a single one contradicts others is known only beside these.
+        ValueError: there is no such setting, its value is invalid, or the settings contradict each other. A single
+            setting is not refused for contradicting others, which are not known here.
     """
     for key in settings:
         if key in NOT_TRIED or key not in TrainingSection.model_fields:
@@ -73,9 +73,9 @@ def _require_good(settings: dict[str, Any]) -> None:
 
 
 def given_in(section: TrainingSection) -> frozenset[str]:
-    """Return the settings of `[training]` that somebody gave, which tune never overrides.
+    """Return the settings of `[training]` given by the user, which tune never overrides.
 
-    The run.toml of a run folder has all settings in it; there, those count that differ from the default.
+    The run.toml of a run folder lists all settings; there, those that differ from the default count as given.
 
     >>> sorted(given_in(TrainingSection(learning_rate=5e-5)))
     ['learning_rate']

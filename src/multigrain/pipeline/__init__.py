@@ -1,1 +1,1 @@
-"""One run: its stages, its folder, the check before it, and the functions behind the command line."""
+"""One run: its stages, its folder, the check before it, and the functions behind the commands."""

@@ -1,4 +1,4 @@
-"""The arms of the baseline that a run has: models that sentence-transformers has trained on the run's pairs."""
+"""The arms of a run's baseline: models trained on the run's pairs with the stock sentence-transformers trainer."""
 
 import json
 from typing import Any
@@ -13,32 +13,32 @@ from multigrain.pipeline.run_dir import RunDir
 IN_BATCH, MINED = "in-batch", "mined"
 ARMS = (IN_BATCH, MINED)
 WITHOUT_TRAINING = {BM25: "BM25", HYBRID: "base + BM25"}
-"""Searches that need no training, by the retriever that the base was measured with."""
+"""Retriever measured with the base -> name of that search, which needs no training."""
 
 
 def has_baseline(config: Config) -> bool:
-    """Tell whether the run may train what its own model is compared with."""
+    """Return whether the run may train a baseline."""
     against = config.baseline.against
     return against == "stock" or (against == "auto" and config.model.lora is None)
 
 
 def described_baseline(config: Config) -> str:
-    """Say what the trained model will be compared with, beside its base."""
+    """Describe the baseline that the trained model will be compared with, besides its base."""
     if not has_baseline(config):
-        return "none; --against stock trains with sentence-transformers too"
-    limits = "" if config.baseline.against == "stock" else ", if that and mining take minutes"
-    return f"sentence-transformers' own trainer, {' and '.join(ARMS)}, each for as long as the training{limits}"
+        return "none; to train one with sentence-transformers: --against stock"
+    limits = "" if config.baseline.against == "stock" else ", if training and corpus are small"
+    return f"stock sentence-transformers trainer, {' and '.join(ARMS)}, each for as long as the training{limits}"
 
 
 def arms_of(config: Config, run_dir: RunDir) -> list[str]:
-    """Return the names of the arms that are trained; none where the run has no baseline."""
+    """Return the names of the trained arms; none if the run has no baseline."""
     if not has_baseline(config) or not run_dir.arms.is_file():
         return []
     return list(json.loads(run_dir.arms.read_text(encoding="utf-8"))["arms"])
 
 
 def arm_encoders(config: Config, run_dir: RunDir) -> dict[str, CachedEncoder]:
-    """Return the encoder of each arm, by the arm's name."""
+    """Return the encoder of each arm, by its name."""
     precision = config.evaluation.precision
     return {
         arm: trained_encoder(run_dir.baseline / arm, run_dir.arm_vectors(arm), precision)
@@ -49,11 +49,11 @@ def arm_encoders(config: Config, run_dir: RunDir) -> dict[str, CachedEncoder]:
 def compared_with_others(
     base: Evaluation, trained: Evaluation, arms: dict[str, Evaluation], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Compare the trained model with each arm, and with what BM25 finds without any training, on one task.
+    """Compare the trained model with each arm, and with searches that need no training, on one task.
 
     Returns:
-        By name: `trained_over` (metric -> trained - it, and the ends of the 95 % interval); of arms `scores` (metric ->
-        value) and `over_base` (metric -> arm - base, and the same) too.
+        By name: `trained_over` (metric -> trained - other, with the ends of the 95 % interval); for arms also `scores`
+        (metric -> value) and `over_base` (metric -> arm - base, with its interval).
     """
     from multigrain.evaluation.metrics import overall
 
@@ -70,7 +70,7 @@ def compared_with_others(
 
 
 def _without_training(base: Evaluation) -> dict[str, Evaluation]:
-    """Return what is found by BM25 alone, and by base and BM25 together, where they were measured beside the base."""
+    """Return the evaluations of BM25 alone, and of base and BM25 together, if they were measured with the base."""
     first = next(iter(next(iter(base.scores.values()), {})), "")
     found: dict[str, Evaluation] = {}
     for retriever, name in WITHOUT_TRAINING.items():
@@ -82,7 +82,7 @@ def _without_training(base: Evaluation) -> dict[str, Evaluation]:
 
 
 def differences(before: Evaluation, after: Evaluation, seed: int) -> dict[str, Any]:
-    """Return after - before in each metric of both, with the ends of its 95 % interval, paired over the items."""
+    """Return after - before for each shared metric, with the ends of its 95 % interval, paired over the items."""
     from multigrain.evaluation.metrics import overall
     from multigrain.evaluation.significance import ids_of, paired_bootstrap, sample_of
 

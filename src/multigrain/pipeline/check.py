@@ -1,4 +1,4 @@
-"""Look before the run: are the inputs right, is everything there, and what will be done? No torch."""
+"""Check a run before it starts, and describe what it will do. No torch."""
 
 import gc
 import json
@@ -30,18 +30,18 @@ from multigrain.terminal import listed
 from multigrain.training.grade_schedules import drawn, epochs_told, phases_of
 
 INDENT = " " * 14
-"""The blanks before a line that goes on from the one before."""
+"""Indentation of a line that continues the previous one."""
 
 
 def check(config: Config | str | Path, time: bool = False) -> str:
     """Check the configuration and the data, and describe the run.
 
     Args:
-        config: what to do; or the file that says so, or a run folder.
-        time: load the base and time a few micro-batches of the run's texts, to tell how long training takes.
+        config: the configuration of the run, its file, or its run folder.
+        time: load the base and time a few micro-batches of the run's texts, to forecast the training time.
 
     Returns:
-        The report, one named line for each part of the run.
+        The report, with a named line for each part of the run.
 
     Raises:
         MultigrainError: see `require_inputs` and `multigrain.data.held_out.prepare`.
@@ -57,7 +57,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     measured = measured_training(trained, inputs.size, inputs.pairs) if time else None
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
-        f"{config.name}: configuration is good",
+        f"{config.name}: the configuration is valid",
         _line("data", inputs.description),
         _line("llm", _llm(config, inputs.size)),
         *_usage_lines(config, estimate),
@@ -65,7 +65,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
         *_model_lines(config),
         _line("prompts", _prompts(config)),
         *_training_lines(trained, inputs.size),
-        *([_line("tuned", f"training takes {settings}")] if (settings := told(config, run_dir)) else []),
+        *([_line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
         *([_line("measured", measured.line)] if measured else []),
         _line("baseline", described_baseline(config)),
         _line("evaluation", ", ".join(config.evaluation.tasks)),
@@ -79,7 +79,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Switch the search for reference cycles off. Pairs make none, and it took an eighth of the time to read them."""
+    """Switch off the search for reference cycles. Pairs make none, and it took an eighth of the reading time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -94,7 +94,7 @@ def _line(name: str, text: str) -> str:
 
 
 def _all_requests(config: Config, size: Size, first: Estimate | None) -> Usage:
-    """Return what is likely to be asked: first, and for the negatives where these come second."""
+    """Return the likely usage of the first requests, and of those for the negatives if they come later."""
     asked = Usage() if first is None else first.likely
     if config.synthesis.mode == "negatives":
         return asked
@@ -106,11 +106,11 @@ def _all_requests(config: Config, size: Size, first: Estimate | None) -> Usage:
 def _grading(config: Config) -> str:
     bounds = " < ".join(f"{bound:g}" for bound in config.grading.bounds)
     judges = ", ".join(config.grading.judge)
-    return f"relevance as a share of the positive's, by {judges}: {bounds}"
+    return f"relevance as a share of the positive's, judged by {judges}; bounds {bounds}"
 
 
 def _model_lines(config: Config) -> list[str]:
-    """Describe the base, and what the models do otherwise than they are asked to."""
+    """Describe the base, and note where models deviate from their settings."""
     grading = config.grading
     found = notes(config.model)
     found += length_note(grading.judge_model, grading.judge_max_tokens, "grading.judge_max_tokens")
@@ -123,19 +123,19 @@ def _model_lines(config: Config) -> list[str]:
 
 
 def _prompts(config: Config) -> str:
-    """Describe what the model that is trained puts before queries and documents."""
+    """Describe the prompts that the trained model puts before queries and documents."""
     base, section = prompts_of(config.model.base), config.model
     given = section.query_prompt is not None or section.document_prompt is not None
     if base is None and section.instruction is None and not given:
-        return "those of the base, which is not on this disk yet"
+        return "the base's own; the base is not downloaded yet"
     prompts = prompts_to_train(config.model, base or {})
     query, document = prompt_for("query", prompts), prompt_for("document", prompts)
     if not query and not document:
         return "none, neither before queries nor before documents"
     if section.instruction is not None:
-        origin = "of model.instruction"
+        origin = "from model.instruction"
     else:
-        origin = "of model.query_prompt and document_prompt" if given else "the base's own"
+        origin = "from model.query_prompt and document_prompt" if given else "the base's own"
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}"
 
@@ -148,24 +148,24 @@ def _llm(config: Config, size: Size | None) -> str:
 
 
 def _requests(config: Config, size: Size | None) -> str:
-    """Describe what the language model is asked."""
+    """Describe the requests to the language model."""
     section = config.synthesis
     if section.mode == "negatives" and section.limit == 0:
-        return "judges alone"
+        return "only judges"
     style: str = section.prompt_style
     if style == "auto":
-        style = f"{config.prompt_style}, or what a probe of both styles finds"
+        style = f"{config.prompt_style}, unless a probe of both styles finds otherwise"
     each = requests_each(config)
-    negatives = f"{each} requests for each pair ({style})" if each else "negatives are mined alone"
+    negatives = f"{each} requests per pair ({style})" if each else "negatives only by mining"
     if section.mode == "corpus":
-        return f"{section.queries_per_passage} to a passage, then {negatives}"
+        return f"{section.queries_per_passage} per passage, then {negatives}"
     if section.mode == "tasks":
         return f"tasks, then pairs, then {negatives}"
     return f"{_pairs_asked(config, size)}, {negatives}"
 
 
 def _pairs_asked(config: Config, size: Size | None) -> str:
-    """Describe how many pairs the language model is asked about; None: nobody has counted the pairs yet."""
+    """Describe how many pairs the language model is asked about; `size` is None if the pairs are not counted yet."""
     if size is None:
         most = config.pairs_asked(config.data.limit or sys.maxsize)
         return f"at most {most:,} pairs"
@@ -175,39 +175,39 @@ def _pairs_asked(config: Config, size: Size | None) -> str:
 
 
 def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
-    """Describe what the language model will be asked first, and what that takes."""
+    """Describe the first requests to the language model, with their tokens and cost."""
     if estimate is None:
         return []
     tokens = f"about {estimate.likely.tokens:,} tokens (at most {estimate.most.tokens:,})"
     if estimate.is_priced:
         cost = f"about ${estimate.likely.cost:.2f} (at most ${estimate.most.cost:.2f})"
     else:
-        cost = "nobody knows at what price; set llm.prices"
-    lines = [_line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; by {estimate.basis}")]
+        cost = "at an unknown price; set llm.prices"
+    lines = [_line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
     if config.synthesis.mode != "negatives":
-        lines.append(f"{INDENT}for the first step alone; the negatives come on top, once the pairs are there")
+        lines.append(f"{INDENT}for the first step only; requests for negatives follow, once the pairs are there")
     caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
-        lines.append(f"{INDENT}never more than {chosen}, for the whole folder; so far {listed(estimate.so_far)}")
+        lines.append(f"{INDENT}never more than {chosen} in this run folder; so far {listed(estimate.so_far)}")
     prompt = estimate.prompt.replace("\n", f"\n{INDENT}| ")
     return [*lines, _line("prompt", f"| {prompt}")]
 
 
 def _training_lines(config: Config, size: Size | None) -> list[str]:
-    """Describe the schedule in words, and draw it; which grades the data has is known only once it is graded."""
+    """Describe the schedule in words, and draw it. The grades of the data are known only after grading."""
     section = config.training
     name: str = section.schedule if not section.phases or section.is_self_paced else "your own phases"
     if section.teacher is not None and section.list_length:
         name = f"lists of {section.list_length} documents, scored by {section.teacher.model or section.teacher.kind}"
     pairs = config.data.limit if size is None else size.pairs
     phases = phases_of(section, tuples=pairs or 0)
-    drawing = [] if section.list_length else drawn(phases)  # all of a list counts as one grade
+    drawing = [] if section.list_length else drawn(phases)  # a list counts as one grade
     is_known = pairs is not None or section.steps_given is not None
     words = " -> ".join(f"{phase.name} ({phase.steps})" if is_known else phase.name for phase in phases)
     more = [] if is_known else [epochs_told(section.epochs or 1.0)]
     more += [f"batches of {section.batch_of(pairs or section.batch_size)}", section.loss]
     if section.is_self_paced:
-        more.append(f"a phase ends when its margin, taken every {section.pace_every} steps, grows no more")
+        more.append(f"a phase ends when its margin, measured every {section.pace_every} steps, stops growing")
     if section.base_share:
         more.append(f"{section.base_share:.0%} of the base mixed in")
     return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
@@ -217,9 +217,9 @@ class _State(NamedTuple):
     """The state of the run folder."""
 
     done: list[str]
-    """The stages that are done."""
+    """Stages that are done."""
     description: str
-    """The state of the folder, in words."""
+    """State of the folder, in words."""
 
 
 def _state(config: Config) -> _State:
@@ -232,5 +232,5 @@ def _state(config: Config) -> _State:
     if freshness.is_outdated:
         models = [f"other files of {name}" for name in freshness.changed_models]
         changed = "; ".join(run_dir.changed(config) or models) or "input files"
-        return _State(done, f"made otherwise ({changed}); give another name, or --force")
+        return _State(done, f"holds a different run ({changed}); choose another name, or give --force")
     return _State(done, f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}")

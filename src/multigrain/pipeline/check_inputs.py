@@ -1,4 +1,4 @@
-"""Look at what a run begins with: pairs, passages, or search tasks that are yet to be named. No torch."""
+"""Read the inputs of a run: pairs, passages, or the number of search tasks to invent. No torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,33 +24,33 @@ from multigrain.synthesis.negatives import plan_negatives
 from multigrain.synthesis.queries import plan_queries
 
 SAMPLE = 500
-"""Pairs whose prompts stand for those of all, and texts whose length does."""
+"""Number of pairs to estimate prompts from, and of texts to estimate lengths from."""
 WRITTEN_TOKENS = 100
-"""Tokens of a passage that the language model invents."""
+"""Assumed length of a passage that the language model invents, in tokens."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a run, as far as they are there before it begins."""
+    """The inputs of a run that exist before it starts."""
 
     description: str
-    """How many they are, in words."""
+    """Number of inputs, in words."""
     prompts: Iterable[Prompted[Any]] = ()
-    """The prompts that go out first, where they are quickly known; or those of a sample."""
+    """The first prompts to be sent, or a sample of them; empty if they take too long to read."""
     bound: Usage | None = None
-    """The most that all prompts take, where `prompts` is a sample."""
+    """Upper bound of the usage of all prompts, if `prompts` is a sample."""
     size: Size | None = None
-    """The size of the run, where it is known."""
+    """Size of the run, if known."""
     pairs: Sequence[Pair] = ()
-    """The training pairs, where they have been read."""
+    """Training pairs, if they have been read."""
 
 
 def read_inputs(config: Config, reads_docs: bool = False) -> Inputs:
-    """Read what the run begins with.
+    """Read the inputs of a run.
 
     Args:
         config: the run.
-        reads_docs: whether the documentation of the installed Python packages is read too, which takes some seconds.
+        reads_docs: also read the documentation of the installed Python packages, which takes some seconds.
 
     Raises:
         MultigrainError: see `sample_passages` and `read_data`.
@@ -88,9 +88,9 @@ def _search_tasks(config: Config) -> Inputs:
 
 
 def _pairs_kept(config: Config, written: int) -> int:
-    """Return how many of the written pairs are likely to be trained on."""
+    """Return the likely number of training pairs among those to be written."""
     held_out = config.data.held_out
-    assert not isinstance(held_out, list)  # names packages, whose pairs are not written
+    assert not isinstance(held_out, list)  # a list names packages, whose pairs are not written
     return round(written * (1 - held_out) / WRITTEN_SURPLUS)
 
 
@@ -100,7 +100,7 @@ def _pairs(config: Config) -> Inputs:
     most = config.pairs_asked(count)
     asked = _chosen(train, most, config.seed)
     few = _chosen(train, min(SAMPLE, most), config.seed)
-    # Among few pairs other words are rare than among all, so the term of a cloze may be another one.
+    # In a sample, other words are rare than among all pairs, so the term of a cloze may differ.
     source, number = (train, count) if count <= SAMPLE else (few, len(few))
     prompts = plan_negatives(config, lambda: source, number, model_name(config.llm))
     sample = train[:SAMPLE]
@@ -116,7 +116,7 @@ def _pairs(config: Config) -> Inputs:
 
 
 def _chosen(pairs: Sequence[Pair], most: int, seed: int) -> Sequence[Pair]:
-    """Return those that `choose` draws, without their texts in memory."""
+    """Return the pairs that `choose` draws, without holding their texts in memory."""
     return take(pairs, list(choose(range(len(pairs)), len(pairs), most, seed)))
 
 
@@ -128,10 +128,10 @@ def _described(config: Config, split: SplitData) -> str:
         text += f", {len(negatives)} given negatives"
     others = sum(pair.instruction not in (None, config.model.instruction) for pair in split.train)
     if others:
-        text += f", {others} pairs with instructions of their own (kept, not trained with)"
+        text += f", {others} pairs with their own instructions (kept, but not used in training)"
     return text
 
 
 def _mean_tokens(texts: Iterable[str]) -> int:
-    """Return about how many tokens a text has on average, at least 1."""
+    """Return the approximate mean number of tokens of a text, at least 1."""
     return round(fmean(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN for text in texts)) or 1

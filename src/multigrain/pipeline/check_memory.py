@@ -1,4 +1,4 @@
-"""Estimate the memory that training needs, from the files of the base and the settings. No torch."""
+"""Estimate the memory of a training from the files of the base and the settings. No torch."""
 
 import math
 import os
@@ -14,48 +14,47 @@ GB = 10**9
 FLOAT = 4
 """Bytes of a number in single precision."""
 QUANTIZED = 0.75
-"""Bytes of a frozen number in 4 bits, with its scale."""
+"""Bytes of a frozen number in 4 bits, including its scale."""
 SMOLLM_WEIGHTS = 134_515_008
 ADAM = 4
-"""Numbers for each weight that is trained: itself, its gradient, and both moments of AdamW."""
+"""Numbers for each trained weight: itself, its gradient, and both moments of AdamW."""
 SAVED = 17
-"""Numbers for each token, layer and unit of its width that the backward pass needs: the layer's input, query, key,
-value, output of the attention, both sums and one norm, and two of four times the width in its feed-forward part."""
+"""Numbers that the backward pass needs for each token, layer and unit of width: input, query, key, value, attention
+output, both sums and one norm of the layer, and two of four times the width in its feed-forward part."""
 ADAPTED = 18
-"""Numbers of an adapter for each layer, unit of its width and rank: of four square matrices, and of two that are four
-times as wide."""
+"""Numbers of an adapter for each layer, unit of width and rank: four square matrices, and two four times as wide."""
 LIBRARIES = 0.6 * GB
-"""What Python takes with torch, transformers and sentence-transformers loaded."""
+"""Memory of Python with torch, transformers and sentence-transformers loaded, in bytes."""
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """The memory of a training in bytes, by what it is for."""
+    """The memory of a training by purpose, in bytes."""
 
     weights: float
     """Weights, gradients, and the moments of the optimizer."""
     activations: float
-    """What the backward pass needs, and a micro-batch beyond it where texts are encoded twice."""
+    """Activations for the backward pass, plus one micro-batch if texts are encoded twice."""
 
     @property
     def total(self) -> float:
-        """All of it, the libraries included."""
+        """Total memory, including the libraries."""
         return self.weights + self.activations + LIBRARIES
 
 
 def training_memory(config: Config, size: Size) -> TrainingMemory | None:
-    """Estimate the memory of the process that trains.
+    """Estimate the memory of the training process.
 
-    With W weights of which T are trained, it is 4 W + 12 T bytes (another 4 W where `training.base_share` keeps those
-    of the base), 68 bytes for each token, layer and unit of width as far as `training.activation_gb` goes, and 0.6 GB
-    of libraries.
+    For W weights of which T are trained, it is 4 W + 12 T bytes (another 4 T if `training.base_share` keeps those of
+    the base), 68 bytes for each token, layer and unit of width up to `training.activation_gb`, and 0.6 GB of
+    libraries.
 
     Args:
         config: the run.
         size: of its data.
 
     Returns:
-        None where the base is not on this disk, or its files do not tell.
+        None if the base is not on this disk, or its files do not give its size.
     """
     shape, weights = layers_and_width(config.model.base), _weights(config.model.base)
     if shape is None or weights is None:
@@ -78,7 +77,7 @@ def _weights(model: str) -> int | None:
 
 
 def _activations(config: Config, size: Size, each: int) -> float:
-    """Return the bytes of activations: of all texts of a step, or of those that may be kept and a micro-batch more."""
+    """Return the bytes of activations: of all texts of a step, or of those that may be kept plus a micro-batch."""
     section = config.training
     wanted = tokens_trained(config, size) / section.total_steps(size.pairs) * each
     micro_batch = min((section.micro_batch_tokens or 1024) * each, wanted)
@@ -86,7 +85,7 @@ def _activations(config: Config, size: Size, each: int) -> float:
 
 
 def share_encoded_twice(config: Config, tokens: float) -> float:
-    """Return the share of a step's tokens whose activations do not fit `training.activation_gb`, from 0 to 1."""
+    """Return the share of a step's tokens whose activations exceed `training.activation_gb`, from 0 to 1."""
     shape = layers_and_width(config.model.base)
     if shape is None or not tokens:
         return 0.0
@@ -95,16 +94,16 @@ def share_encoded_twice(config: Config, tokens: float) -> float:
 
 
 def memory_lines(config: Config, size: Size) -> list[str]:
-    """Tell what memory training needs, and where this machine has less."""
+    """Describe the memory that training needs, and warn if this machine has less."""
     found = training_memory(config, size)
     if found is None:
-        return ["  memory      of training: unknown, the base is not on this disk"]
+        return ["  memory      of training: unknown, the base is not downloaded yet"]
     parts = f"{_gb(found.weights)} weights, gradients and optimizer, {_gb(found.activations)} activations"
     lines = [f"  memory      of training: about {_gb(found.total)} GB ({parts}, the rest libraries)"]
     if found.total > (there := _there()):
         lines.append(
-            f"  beware      training needs about {_gb(found.total)} GB, and this machine has {_gb(there)}; lower "
-            "training.activation_gb, train an adapter (model.lora), or take a smaller base"
+            f"  warning     training needs about {_gb(found.total)} GB, and this machine has {_gb(there)} GB; lower "
+            "training.activation_gb, train an adapter (model.lora), or use a smaller base"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""Measure how long the training of a run will take, on its own texts and its own base."""
+"""Measure how long the training of a run will take, with its own texts and base."""
 
 import random
 from collections.abc import Sequence
@@ -15,41 +15,41 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair
 
 SAMPLE = 500
-"""Pairs whose texts stand for those of all."""
+"""Number of pairs to take texts from."""
 FORWARD = 1 / 3
-"""The share of a text's cost that encoding it a second time adds (GradCache)."""
+"""Additional cost of encoding a text a second time (GradCache), as a share of its cost."""
 
 
 class Measured(NamedTuple):
-    """What a measurement of the training says."""
+    """The result of measuring the training."""
 
     seconds: float
-    """Of the whole training."""
+    """Duration of the whole training, in seconds."""
     line: str
-    """What was measured, in words."""
+    """The measurement, in words."""
 
 
 def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) -> Measured:
-    """Train the base on a few micro-batches of the run's texts, and tell how long all steps will take.
+    """Train the base on a few micro-batches of the run's texts, and forecast the time of all steps.
 
-    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds: t for a token that is encoded once, o for the
-    optimizer, and r the share of the tokens that are encoded twice. So were some of those that are timed.
+    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds, with t the time of a token that is encoded once, o
+    that of the optimizer, and r the share of tokens that are encoded twice. Some of the timed tokens are too.
 
     Args:
         config: the run.
-        size: of its data.
-        pairs: of the input; those in the run folder come first, where it has some.
+        size: size of its data.
+        pairs: pairs of the input, used if the run folder has none.
 
     Raises:
-        DataError: the pairs are not there yet.
-        ConfigError: the base cannot be built as the settings ask.
+        DataError: the pairs do not exist yet.
+        ConfigError: the base cannot be built with these settings.
     """
     sample = _sample(config, pairs)
     if size is None or len(sample) < 2:
         raise DataError(
             "--time",
-            f"found {len(sample)} pairs; wanted 2, to train on their texts. Where the language model writes the pairs, "
-            "run: multigrain synthesize RUN.toml",
+            f"found {len(sample)} pairs; wanted at least 2, to train on their texts. If the language model writes the "
+            "pairs, first run: multigrain synthesize RUN.toml",
         )
     from multigrain.model.build import build_model
     from multigrain.training.step_time import time_steps
@@ -63,13 +63,13 @@ def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) 
     twice = share_encoded_twice(config, tokens)
     once = found.per_token / (1 + FORWARD * share_encoded_twice(config, found.tokens))
     seconds = steps * (tokens * once * (1 + FORWARD * twice) + found.optimizer)
-    speed = f"{1 / once:,.0f} tokens a second in training, timed on {found.tokens:,} of the run's texts"
-    lengths = f"{found.query_tokens:.0f} tokens a query, {found.document_tokens:.0f} a document"
+    speed = f"{1 / once:,.0f} tokens per second in training, timed on {found.tokens:,} tokens of the run's texts"
+    lengths = f"{found.query_tokens:.0f} tokens per query, {found.document_tokens:.0f} per document"
     return Measured(seconds, f"{speed}; {lengths}" + (f"; {twice:.0%} of them encoded twice" if twice else ""))
 
 
 def _sample(config: Config, pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """Return some pairs in random order, of the run folder or else of the input."""
+    """Return some pairs in random order, from the run folder or else from the input."""
     train = RunDir(config.folder).train_pairs
     known, count = (read_pairs(train), count_lines(train)) if train.is_file() else (iter(pairs), len(pairs))
     sample = list(choose(known, count, SAMPLE, config.seed))

@@ -1,8 +1,7 @@
-"""Choose what is exported: the run's own model, an arm of the baseline, or the base.
+"""Choose the model to export: the run's own, an arm of the baseline, or the base.
 
-The choice is made on the queries that are kept for choices (`data.dev_share`). Where there are none, it is made on one
-half of the items of a task, and the figure of what is chosen is taken on the other half: on the items by which it was
-chosen, the best of several looks better than it is.
+The choice is made on the dev set (`data.dev_share`). Without one, it is made on one half of the items of a task, and
+the chosen model is measured on the other half: on the items that decided, the best of several looks better than it is.
 """
 
 import hashlib
@@ -25,19 +24,19 @@ from multigrain.terminal import interval, say
 
 TRAINED = "trained"
 FEW = 20
-"""Items so few that a resample says little about others."""
+"""Minimum number of items: with fewer, a resample says little about other items."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The model that is exported, and why.
+    """The model to export, and why.
 
     Attributes:
         model: `trained`, the name of an arm, or `base`.
-        reason: why, for people.
-        over_base: model - base, with its 95 % interval, on the items that had no say in the choice; None where there
-            are too few.
-        loss: model - base on all items, where its interval is below 0: the model has lost to its base.
+        reason: the reason, in words.
+        over_base: model - base, with its 95 % interval, on items that played no part in the choice; None if there are
+            too few.
+        loss: model - base on all items, if its interval is below 0: the model has lost to its base.
     """
 
     model: str
@@ -47,19 +46,19 @@ class Choice:
 
 
 def settle(config: Config, run_dir: RunDir, force: bool) -> None:
-    """Choose what is exported, and keep the choice in the run folder.
+    """Choose the model to export, and keep the choice in the run folder.
 
     Args:
         config: the run.
-        run_dir: its folder, with what was measured.
-        force: export the best trained model even where the base is better.
+        run_dir: its folder, with the scores.
+        force: export the best trained model even if the base is better.
 
     Raises:
         RunError: the best trained model has lost to the base, and `force` is off.
     """
     scores = json.loads(run_dir.scores.read_text(encoding="utf-8"))
     tasks = [task for task in scores["difference"] if not task.startswith(MTEB) and scores["items"].get(task)]
-    chosen = Choice(TRAINED, "it is the run's own: nothing was measured item by item")
+    chosen = Choice(TRAINED, "it is the run's own model; no task was measured item by item")
     if tasks:
         task = HELD_OUT if HELD_OUT in tasks else tasks[0]
         metric = next(iter(scores["difference"][task]))
@@ -69,17 +68,18 @@ def settle(config: Config, run_dir: RunDir, force: bool) -> None:
     if chosen.loss and not force:
         value, low, high = chosen.loss
         raise RunError(
-            f"{run_dir.folder}: nothing is exported, for the best trained model ({chosen.model}) has lost to its base: "
-            f"{metric} {value:+.3f} {interval(low, high)} on {task}. Use the base as it is, or train otherwise; "
-            "multigrain evaluate RUN.toml shows all figures, multigrain export RUN.toml --force exports it even so."
+            f"{run_dir.folder}: nothing is exported, because the best trained model ({chosen.model}) has lost to its "
+            f"base: {metric} {value:+.3f} {interval(low, high)} on {task}. Use the base as it is, or change the "
+            "training. To see all figures: multigrain evaluate RUN.toml. To export the model anyway: multigrain export "
+            "RUN.toml --force"
         )
-    though = ", though it has lost to its base" if chosen.loss else ""
+    though = ", although it has lost to its base" if chosen.loss else ""
     say(f"  {chosen.model} is exported{though}: {chosen.reason}")
     write_json(run_dir.choice, asdict(chosen))
 
 
 def read_choice(run_dir: RunDir) -> Choice:
-    """Return the choice that was kept; the run's own model where there is none."""
+    """Return the choice kept in the run folder; without one, the run's own model."""
     if not run_dir.choice.is_file():
         return Choice(TRAINED, "")
     return Choice(**json.loads(run_dir.choice.read_text(encoding="utf-8")))
@@ -88,26 +88,26 @@ def read_choice(run_dir: RunDir) -> Choice:
 def choose(
     task: str, metric: str, items: Mapping[str, Scores], seed: int, force: bool, *, dev: Mapping[str, Scores]
 ) -> Choice:
-    """Choose the model with the highest metric on the dev queries, or on one half of the items; of equals the first.
+    """Choose the model with the highest metric on the dev queries, or on one half of the items; on a tie, the first.
 
     Args:
-        task: its name, for the reason.
-        metric: its name.
+        task: name of the task, for the reason.
+        metric: name of the metric.
         items: model -> item -> metric -> value; the run's own model first, the base last.
-        seed: of the bootstrap.
-        force: leave the base out.
-        dev: the same of the dev queries, which are no items of the task; empty where the run keeps none.
+        seed: seed of the bootstrap.
+        force: do not choose the base.
+        dev: the same for the dev queries, which are not items of the task; empty if the run has no dev set.
     """
     ids = ids_of(items[BASE], metric)
     deciding, rest = (list(dev[BASE]), ids) if dev else halves(ids)
     if len(deciding) < FEW:
-        reason = f"it is the run's own, and {len(ids)} items of {task} are too few to choose by ({2 * FEW} are enough)"
+        reason = f"it is the run's own model; {len(ids)} items of {task} are too few for a choice ({2 * FEW} suffice)"
         chosen = Choice(TRAINED, reason)
     else:
         scored = dev or items
         values = {model: sample_of([scores], metric, deciding).each()[0] for model, scores in scored.items()}
         best = max((model for model in values if model != BASE), key=values.__getitem__)
-        where = f"{len(deciding)} dev queries" if dev else f"{len(deciding)} items of {task}, half of them"
+        where = f"{len(deciding)} dev queries" if dev else f"one half ({len(deciding)} items) of {task}"
         chosen = _with_reason(best, metric, values, where)
     over_all = _over_base(chosen.model, metric, items, ids, seed)
     if len(ids) >= FEW and over_all.high < 0:
@@ -123,7 +123,7 @@ def choose(
 
 
 def halves(ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Cut items into two halves by a digest of their ids: the same ones whatever the order of the items.
+    """Split items into two halves by a digest of their ids, independently of their order.
 
     >>> halves(["a", "b", "c", "d"])
     (['d', 'c'], ['b', 'a'])
@@ -138,7 +138,7 @@ def _digest(id: str) -> str:
 
 def _with_reason(model: str, metric: str, values: Mapping[str, float], where: str) -> Choice:
     told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-    return Choice(model, f"the best by {metric} on {where} ({told})")
+    return Choice(model, f"best by {metric} on {where} ({told})")
 
 
 def _over_base(model: str, metric: str, items: Mapping[str, Scores], ids: Sequence[str], seed: int) -> Difference:
@@ -147,7 +147,7 @@ def _over_base(model: str, metric: str, items: Mapping[str, Scores], ids: Sequen
 
 
 def _items(task: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
-    """Read what each model has scored on each item of a task."""
+    """Return the scores of each model on each item of a task."""
     found: dict[str, Scores] = {model: {} for model in models}
     for _, item in read_objects_with(run_dir.per_query, "task", task):
         for model, scores in found.items():
@@ -156,7 +156,7 @@ def _items(task: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Score
 
 
 def _dev_items(metric: str, models: Sequence[str], run_dir: RunDir) -> dict[str, Scores]:
-    """Read what each model has scored on each dev query; nothing where there are none, or not by this metric."""
+    """Return the scores of each model on each dev query; nothing if there are none, or none by this metric."""
     rows = [row for _, row in read_objects(run_dir.per_dev_query)] if run_dir.per_dev_query.is_file() else []
     if not rows or metric not in rows[0][BASE]:
         return {}
@@ -164,9 +164,9 @@ def _dev_items(metric: str, models: Sequence[str], run_dir: RunDir) -> dict[str,
 
 
 def as_exported(summary: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return the figures of a run with those of what is exported in the place of its own model's.
+    """Return the figures of a run, with those of the exported model in place of its own model's.
 
-    Tasks of mteb are left out where another model than the run's own is exported: they measure no other.
+    If an arm is exported, tasks of mteb are left out, because arms are not measured on them.
     """
     if model == TRAINED:
         return dict(summary)

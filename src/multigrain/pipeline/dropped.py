@@ -1,4 +1,4 @@
-"""What grading has dropped, and why: counts of a whole run, or all of one pair."""
+"""Show the candidates that grading has dropped, and why: counts for a run, or all candidates of one pair."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ from multigrain.records import GIVEN, GRADES, GradedTuple, Pair, Source, tuple_f
 from multigrain.terminal import columns, counted, shortened
 
 FEWEST_CHARACTERS = 24
-"""Characters of a text that are shown on a terminal however narrow it is."""
+"""Minimum number of characters of a text to show, however narrow the terminal is."""
 
 Origin = Literal["written", "given", "embedding", "bm25"]
-"""Where a dropped candidate came from: the language model, the input, or one of the methods of mining."""
+"""Origin of a dropped candidate: the language model, the input, or a method of mining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DroppedCount:
     rule: str
     source: Source
     grade: int
-    """The grade that they were written or mined for."""
+    """Grade that the candidates were written or mined for."""
     count: int
 
 
@@ -41,30 +41,30 @@ class DroppedCandidate:
 
     rule: str
     grade: int
-    """The grade that it was written or mined for."""
+    """Grade that the candidate was written or mined for."""
     origin: Origin
     value: float
-    """What broke the rule."""
+    """Value that broke the rule."""
     text: str
     scores: Mapping[str, float]
-    """Judge -> its score of query and text, where mining has measured it."""
+    """Judge -> its score of query and text, if mining has measured it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DroppedOfPair:
-    """What became of the candidates of one pair."""
+    """The kept and the dropped candidates of one pair."""
 
     pair: Pair
     kept: GradedTuple | None
-    """None where the pair was left without negatives."""
+    """The graded tuple of the pair; None if no negative was kept."""
     scores: Mapping[str, float]
-    """Judge -> its score of query and positive, where mining has measured it."""
+    """Judge -> its score of query and positive, if mining has measured it."""
     dropped: Sequence[DroppedCandidate]
-    """By rule, then from the hardest grade to the easiest."""
+    """Dropped candidates by rule, then from the hardest grade to the easiest."""
 
 
 def dropped_counts(run_dir: RunDir) -> list[DroppedCount]:
-    """Return how many candidates each rule has dropped, the most common rule first.
+    """Return the number of candidates that each rule has dropped, the most common rule first.
 
     Raises:
         RunError: see `dropped_of_pair`.
@@ -80,13 +80,13 @@ def dropped_counts(run_dir: RunDir) -> list[DroppedCount]:
 
 
 def dropped_of_pair(run_dir: RunDir, pair_id: str) -> DroppedOfPair:
-    """Return what was kept and dropped of a pair.
+    """Return the kept and the dropped candidates of a pair.
 
-    Of the large files only lines and groups of rows that may speak of the pair are parsed.
+    In the large files, only lines and row groups that may mention the pair are parsed.
 
     Raises:
         ConfigError: there is no such pair; names the one with the nearest id.
-        RunError: the run is not graded, or was mined again since.
+        RunError: the run is not graded, or was mined again after the grading.
     """
     _require_graded(run_dir)
     number, pair = _pair(run_dir, pair_id)
@@ -101,7 +101,7 @@ def dropped_of_pair(run_dir: RunDir, pair_id: str) -> DroppedOfPair:
 
 def _require_graded(run_dir: RunDir) -> None:
     if "grade" not in run_dir.stages():
-        raise RunError(f"{run_dir.folder}: no graded tuples here. Run: multigrain grade RUN.toml")
+        raise RunError(f"{run_dir.folder}: there are no graded tuples yet. Run: multigrain grade RUN.toml")
 
 
 def _pair(run_dir: RunDir, pair_id: str) -> tuple[int, Pair]:
@@ -110,10 +110,10 @@ def _pair(run_dir: RunDir, pair_id: str) -> tuple[int, Pair]:
         return line - 1, Pair(**fields)
     for path in (run_dir.held_out_pairs, run_dir.other_pairs):
         if path.is_file() and any(read_objects_with(path, "id", pair_id)):
-            fault = f'has the pair "{pair_id}", which is not trained on; no negatives are sought for it'
+            fault = f'contains the pair "{pair_id}", which is not trained on and so has no candidates'
             raise ConfigError(path, [fault])
     near = get_close_matches(pair_id, (pair.id for pair in read_pairs(run_dir.train_pairs)), 1)
-    advice = f'did you mean "{near[0]}"?' if near else f"{run_dir.train_pairs} has those that there are"
+    advice = f'did you mean "{near[0]}"?' if near else f"see {run_dir.train_pairs} for all ids"
     raise ConfigError(run_dir.folder, [f'no training pair has the id "{pair_id}"; {advice}'])
 
 
@@ -124,20 +124,20 @@ def _written_and_given(run_dir: RunDir, pair_id: str) -> Iterator[DroppedCandida
 
 
 def _mined(run_dir: RunDir, number: int, mined: Mined) -> Iterator[DroppedCandidate]:
-    """Yield the dropped documents of a pair, by its number; `mined` are all that were mined for it."""
+    """Yield the dropped documents of a pair, by its number; `mined` holds all documents mined for it."""
     rows = {document: row for row, document in enumerate(mined.document.tolist())}
     found = list(read_dropped(run_dir.dropped_mined, number))
     texts = Corpus(run_dir.corpus).texts(fields["document"] for fields in found) if found else []
     for fields, text in zip(found, texts, strict=True):
         row = rows.get(fields["document"])
         if row is None:
-            raise RunError(f"{run_dir.mined}: made after the grading. Run: multigrain grade RUN.toml --force")
+            raise RunError(f"{run_dir.mined}: newer than the grading. Run: multigrain grade RUN.toml --force")
         scores = {judge: float(of_rows[row]) for judge, of_rows in mined.scores.items()}
         yield DroppedCandidate(fields["rule"], fields["grade"], fields["method"], fields["value"], text, scores)
 
 
 def render_counts(counts: Sequence[DroppedCount]) -> str:
-    """Return the counts as a table, and how to see the candidates themselves."""
+    """Return the counts as a table, with a hint how to see the candidates."""
     if not counts:
         return "nothing was dropped"
     table: dict[tuple[str, str], dict[int, int]] = {}
@@ -147,16 +147,16 @@ def render_counts(counts: Sequence[DroppedCount]) -> str:
     for names, by_grade in table.items():
         rows.append((*names, *(str(by_grade.get(grade, "")) for grade in GRADES)))
     total = sum(count.count for count in counts)
-    hint = f"{counted(total, 'candidates')} dropped; multigrain dropped RUN --pair ID shows those of one pair"
+    hint = f"{counted(total, 'candidates')} dropped; to see those of one pair: multigrain dropped RUN --pair ID"
     return "\n".join([*columns(rows, texts=2), "", hint])
 
 
 def render_pair(found: DroppedOfPair, width: int | None) -> str:
-    """Return what became of a pair's candidates, a line for each text.
+    """Return the kept and the dropped candidates of a pair as text, with a line for each.
 
     Args:
         found: the pair.
-        width: characters of a line, to which texts are cut; None: they are whole.
+        width: length of a line in characters, to which texts are cut; None to show whole texts.
     """
     lines = [f"{'query':10}{_cut(found.pair.query, width, used=10)}"]
     lines.append(f"{'positive':10}{_cut(found.pair.positive, width, used=10)}")
@@ -193,7 +193,7 @@ def _cells(candidate: DroppedCandidate, judges: Sequence[str]) -> tuple[str, ...
 
 
 def _table(rows: Sequence[Sequence[str]], texts: Sequence[str], width: int | None) -> list[str]:
-    """Return rows of figures, the first of which is the head, each with its text behind it."""
+    """Return the rows of figures, each followed by its text; the first row is the header."""
     figures = columns(rows)
     longest = max(map(len, figures))
     places = [f"  {line:{longest}}  " for line in figures]
@@ -202,5 +202,5 @@ def _table(rows: Sequence[Sequence[str]], texts: Sequence[str], width: int | Non
 
 
 def _cut(text: str, width: int | None, used: int) -> str:
-    """Return the text in one line, of what is left of the width where there is one."""
+    """Return the text on one line, cut to the rest of the width if there is one."""
     return " ".join(text.split()) if width is None else shortened(text, max(width - used, FEWEST_CHARACTERS))

@@ -1,4 +1,4 @@
-"""The encoders of a run: which model each is, and the file that keeps its vectors."""
+"""The encoders of a run: the model of each, and the file that keeps its vectors."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
-    """Return the encoder of the judge, which also mines."""
+    """Return the encoder of the judge, which is also used for mining."""
     section = config.grading
     judge = _PretrainedModel(
         setting="grading.judge_model",
@@ -32,7 +32,7 @@ def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
 def teacher_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
     """Return the encoder of a teacher that is an embedding model."""
     section = config.training.teacher
-    assert section is not None  # somebody else's otherwise
+    assert section is not None  # only called with a teacher
     assert section.model is not None
     teacher = _PretrainedModel(
         setting="training.teacher.model",
@@ -45,21 +45,21 @@ def teacher_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
 
 
 def base_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
-    """Return the encoder of the model that is trained, before training."""
+    """Return the encoder of the base, that is, of the model before training."""
     section, grading = config.model, config.grading
     base = _base(config)
     precision = config.evaluation.precision
     own = base.encoder(run_dir.base_vectors, "encoding (base)", precision, "evaluation.precision")
     if (section.base, section.max_tokens) != (grading.judge_model, grading.judge_max_tokens):
         return own
-    # What the same model has encoded as the judge, in the same precision, serves again.
+    # The base is also the judge: reuse its vectors if they have the same precision.
     if precision != grading.precision and own.precision != judge_encoder(config, run_dir).precision:
         return own
     return base.encoder(run_dir.judge_vectors, "encoding (base)", precision, "evaluation.precision")
 
 
 def load_measured_base(config: Config) -> "SentenceTransformer":
-    """Load the base as it is measured: with its own pooling, and the prompts that the run gives it."""
+    """Load the base as it is measured: with its own pooling, and the prompts of the run."""
     return _base(config).load()
 
 
@@ -75,12 +75,12 @@ def _base(config: Config) -> "_PretrainedModel":
 
 
 def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> CachedEncoder:
-    """Return the encoder of a trained model; its vectors serve evaluation and search alike.
+    """Return the encoder of a trained model; its vectors are used in evaluation and in search.
 
     Args:
-        folder: the model's.
-        path: the file of its vectors.
-        precision: of the matrix products.
+        folder: folder of the model.
+        path: file of its vectors.
+        precision: precision of the matrix products.
     """
     from multigrain.model.load import load_model
 
@@ -97,17 +97,17 @@ def trained_encoder(folder: Path, path: Path, precision: Precision = "fp32") -> 
 
 @dataclass(frozen=True)
 class _PretrainedModel:
-    """A model that is used as it is, and what settings change of it."""
+    """A model that is used without training, with the settings that change it."""
 
     setting: str
-    """The setting that names the model, for messages."""
+    """Key of the setting that names the model, for messages."""
     name: str
     max_tokens: int
     query_prompt: str | None
     document_prompt: str | None
 
     def encoder(self, path: Path, description: str, precision: Precision, key: str) -> CachedEncoder:
-        """Return the model's encoder, which keeps its vectors in the file `path`; `key` gives the precision."""
+        """Return the model's encoder, which keeps its vectors in `path`; `key` is the setting of the precision."""
         own = prompts_of(self.name)
         return CachedEncoder(
             load=self.load,

@@ -1,7 +1,7 @@
-"""Forecast how long a run takes, and whether its pairs and its training fit each other. No torch.
+"""Forecast how long a run takes, and whether its training suits the number of pairs. No torch.
 
-The speeds are measured ones (docs/benchmarks.md, docs/decisions.md), scaled by the cores and by the size of the model.
-They tell minutes from hours and hours from days, and no more.
+The speeds were measured (docs/benchmarks.md, docs/decisions.md), and are scaled by the cores and the size of the model.
+They are good enough to tell minutes from hours, and hours from days.
 """
 
 import json
@@ -20,17 +20,17 @@ from multigrain.model.saved_settings import HIDDEN_SIZES, LAYER_COUNTS
 from multigrain.training.grade_schedules import epochs_told, phases_of
 
 EMBEDDED_REQUESTS = 1.25
-"""Requests that the embedded language model answers in a second on a core: 1.4 to 3.6 on two, by their kind."""
+"""Requests per second and core that the embedded language model answers: 1.4 to 3.6 on two cores, by their kind."""
 LATENCY, WRITTEN_TOKENS = 1.0, 50
-"""Seconds until an endpoint begins its answer, and the tokens that it then writes in a second."""
+"""Seconds until an endpoint starts its answer, and tokens per second that it then writes."""
 ENCODED_TOKENS, TRAINED_TOKENS = 4000, 1100
-"""Tokens that all-MiniLM-L6-v2 encodes, and those that it is trained on, in a second on a core."""
+"""Tokens per second and core that all-MiniLM-L6-v2 encodes, and that it is trained on."""
 MINILM, SMOLLM = (6, 384), (30, 576)
-"""Layers and width. The time of a token is about proportional to layers x width^2."""
+"""Layers and width. The time per token is about proportional to layers x width^2."""
 CANDIDATE_TOKENS = 30
-"""Tokens of a candidate that a language model has written."""
+"""Assumed length of a written candidate, in tokens."""
 MUCH, MANY_TIMES, LONG = 2, 20, 86_400
-"""Pairs for each that training sees, times that it sees one, and seconds of asking, beyond which a run is odd."""
+"""Limits above which to warn: pairs for each one that training sees, times that it sees a pair, seconds of requests."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class Size:
     documents: int
     """Documents of the corpus."""
     tokens: int
-    """Tokens of a document, on average."""
+    """Mean length of a document, in tokens."""
     query_tokens: int | None = None
-    """Tokens of a query, on average. None: nobody knows, and it is taken for a document."""
+    """Mean length of a query, in tokens; None if unknown, then that of a document is used."""
 
 
 def forecast(
     config: Config, size: Size, asked: Usage, done: Collection[str] = (), training: float | None = None
 ) -> list[str]:
-    """Tell in lines how long each stage takes, what training sees, and what is odd about it.
+    """Return lines that forecast the time of each stage and the pairs that training sees, with warnings.
 
     Args:
         config: the run.
-        size: of its data.
-        asked: what the language model is likely to be asked.
-        done: stages of which nothing needs to be said.
-        training: the seconds of training, where they have been measured.
+        size: size of its data.
+        asked: likely usage of the language model.
+        done: stages to leave out because they are done.
+        training: measured seconds of training, if known.
     """
     return [*_times(config, size, asked, done, training), _seen(config, size), *_warnings(config, size, asked)]
 
@@ -73,7 +73,7 @@ def _times(config: Config, size: Size, asked: Usage, done: Collection[str], trai
     told = [f"{name} {duration(seconds[name])}" for name in seconds if name not in done]
     where = f"on {_cores()} CPU cores"
     if _has_gpu():
-        where += " (a GPU is there, and faster; by how much is not known)"
+        where += " (the GPU is faster; by how much is unknown)"
     return [f"  time        about, {where}: {', '.join(told)}"] if told else []
 
 
@@ -81,7 +81,7 @@ def _seen(config: Config, size: Size) -> str:
     section = config.training
     batch, total = section.batch_of(size.pairs), section.total_steps(size.pairs)
     epochs = epochs_told(total * batch / max(size.pairs, 1))
-    about = "" if config.synthesis.mode == "negatives" else "about "  # how many are written well is not known yet
+    about = "" if config.synthesis.mode == "negatives" else "about "  # the number that filters keep is not known yet
     steps = f"{total:,} steps x {batch}"
     return f"  seen        {section.seen(size.pairs):,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
@@ -94,24 +94,24 @@ def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     if size.pairs > MUCH * seen:
         lines.append(
             f"training sees {seen / size.pairs:.0%} of the pairs; {once:,} steps see each once (training.epochs = 1), "
-            f"or cut them with data.limit = {seen}"
+            f"or use fewer pairs: data.limit = {seen}"
         )
     elif seen > MANY_TIMES * size.pairs:
         lines.append(
-            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or fewer "
+            f"training sees each pair about {seen / max(size.pairs, 1):.0f} times; give more pairs, or lower "
             f"training.steps ({once} see each once)"
         )
     seconds = _generating(config, asked)
     if seconds is not None and seconds > LONG:
         lines.append(
-            f"asking the language model takes about {duration(seconds)}; lower synthesis.limit, or take a faster "
-            'model (llm.provider = "endpoint")'
+            f"the language model takes about {duration(seconds)}; lower synthesis.limit, or use a faster model "
+            '(llm.provider = "endpoint")'
         )
-    return [f"  beware      {line}" for line in lines]
+    return [f"  warning     {line}" for line in lines]
 
 
 def _generating(config: Config, asked: Usage) -> float | None:
-    """Return the seconds until the language model has answered."""
+    """Return the seconds until the language model has answered all requests."""
     if config.llm.provider == "embedded":
         return asked.calls / (EMBEDDED_REQUESTS * _cores())
     if config.llm.provider == "scripted" or not asked.calls:
@@ -121,17 +121,17 @@ def _generating(config: Config, asked: Usage) -> float | None:
 
 
 def _encoding(config: Config, tokens: int) -> float | None:
-    """Return the seconds that the judge takes to encode so many tokens."""
+    """Return the seconds that the judge takes to encode the tokens."""
     return _seconds(config.grading.judge_model, tokens, ENCODED_TOKENS)
 
 
 def _training(config: Config, size: Size) -> float | None:
-    """Return the seconds of training, where a tuple brings query, positive and a negative of each grade."""
+    """Return the seconds of training, if each tuple has a query, a positive and a negative of each grade."""
     return _seconds(config.model.base, tokens_trained(config, size), TRAINED_TOKENS)
 
 
 def tokens_trained(config: Config, size: Size) -> int:
-    """Return about how many tokens the steps of a training hold."""
+    """Return the approximate number of tokens in all steps of a training."""
     queries, documents = texts_trained(config.training, size.pairs)
     longest = config.training.max_tokens or config.model.max_tokens
     lengths = (size.tokens if size.query_tokens is None else size.query_tokens, size.tokens)
@@ -139,7 +139,7 @@ def tokens_trained(config: Config, size: Size) -> int:
 
 
 def texts_trained(section: TrainingSection, pairs: int) -> tuple[int, int]:
-    """Return how many queries and how many documents the steps of a training hold, if each grade has a negative."""
+    """Return the numbers of queries and documents in all steps of a training, if each grade has a negative."""
     queries, documents = 0, 0
     for phase in phases_of(section, tuples=pairs):
         rows = (phase.steps or 0) * section.batch_of(pairs)
@@ -151,7 +151,7 @@ def texts_trained(section: TrainingSection, pairs: int) -> tuple[int, int]:
 def _evaluation(config: Config, size: Size) -> float | None:
     """Return the seconds that the base and the trained model take for the run's own corpus.
 
-    None where there are other tasks: how large these are is not known here.
+    None if there are other tasks, whose size is not known here.
     """
     if config.evaluation.tasks != [HELD_OUT]:
         return None
@@ -160,7 +160,7 @@ def _evaluation(config: Config, size: Size) -> float | None:
 
 
 def _seconds(model: str, tokens: int, speed: int) -> float | None:
-    """Return the seconds for so many tokens, of which all-MiniLM-L6-v2 does `speed` in a second on a core."""
+    """Return the seconds for the tokens; all-MiniLM-L6-v2 processes `speed` tokens per second and core."""
     shape = layers_and_width(model)
     return None if shape is None else tokens * _work(shape) / (_work(MINILM) * speed * _cores())
 
@@ -171,7 +171,7 @@ def _work(shape: tuple[int, int]) -> int:
 
 
 def layers_and_width(model: str) -> tuple[int, int] | None:
-    """Return the layers and the width of a model that is on this disk; None where nobody knows."""
+    """Return the number of layers and the width of a model on this disk; None if unknown."""
     if model == EMBEDDED_LLM:
         return SMOLLM
     try:
@@ -179,12 +179,12 @@ def layers_and_width(model: str) -> tuple[int, int] | None:
         layers = next(settings[name] for name in LAYER_COUNTS if name in settings)
         width = next(settings[name] for name in HIDDEN_SIZES if name in settings)
         return int(layers), int(width)
-    except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # comes from elsewhere
+    except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MultigrainError):  # a file of unknown origin
         return None
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration in words, roughly.
+    """Return a rough duration in words.
 
     >>> [duration(seconds) for seconds in (None, 20, 400, 7_500, 400_000)]
     ['unknown', 'under a minute', '7 min', '2.1 h', '4.6 days']

@@ -1,4 +1,4 @@
-"""Tell which results of a run folder hold under a configuration, and which would come out otherwise."""
+"""Find the results in a run folder that are valid for a configuration, and those that are outdated."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from multigrain.pipeline.stage_table import STAGES, stages_of
 
 
 class Freshness(NamedTuple):
-    """The outcome of comparing a run folder with a configuration."""
+    """The result of comparing a run folder with a configuration."""
 
     is_outdated: bool
-    """Whether it holds a finished stage that changed settings, data files or models would do otherwise."""
+    """Whether changed settings, data files or models would change the result of a finished stage."""
     changed_models: list[str]
-    """The names of the models whose files have changed since that stage has read them."""
+    """Names of the models whose files have changed since that stage read them."""
 
 
 def finished(config: Config, run_dir: RunDir) -> list[str]:
@@ -30,15 +30,15 @@ def freshness_of(config: Config, run_dir: RunDir) -> Freshness:
     if stage is None:
         return Freshness(is_outdated=False, changed_models=[])
     models = _changed_models(stage, config, run_dir)
-    # Without changed settings or models, only input files make the folder another run's; stages read these first.
+    # If neither settings nor models changed, only changed input files matter, and the first stage reads these.
     is_outdated = bool(models) or stage is STAGES[0] or bool(run_dir.changed(config))
     return Freshness(is_outdated, models)
 
 
 def _first_outdated(config: Config, run_dir: RunDir) -> Stage | None:
-    """Return the first stage whose result is there and would come out otherwise.
+    """Return the first stage whose result exists and is outdated.
 
-    The search ends at the first stage without a result: the later ones, if any, will be made from it.
+    The search ends at the first stage without a result, because later results will be made from it.
     """
     for stage in stages_of(config):
         if not stage.has_result(config, run_dir):
@@ -54,7 +54,7 @@ def _changed_models(stage: Stage, config: Config, run_dir: RunDir) -> list[str]:
 
 
 def inputs_digest(config: Config) -> str:
-    """Return a digest of what a run starts from: data, prompts, judge and base."""
+    """Return a digest of the inputs of a run: data, prompts, judge and base."""
     digests = [STAGES[0].fingerprint(config, RunDir(config.folder))]
     digests += [file_digest(path) for path in [*prompting_files(config), *model_files(config.model.base)]]
     return short_digest(digests)

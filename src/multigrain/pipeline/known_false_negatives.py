@@ -1,4 +1,4 @@
-"""The false negatives that the files of a run tell of: texts that must not be taken as negatives."""
+"""The known false negatives in the files of a run: texts that must not become negatives."""
 
 from itertools import chain
 
@@ -10,13 +10,13 @@ from multigrain.records import Pair
 
 
 def false_negatives_of(run_dir: RunDir) -> FalseNegatives:
-    """Collect what the run's files say of texts that are no negatives of its training pairs."""
+    """Collect the texts that, by the files of a run, are not negatives of its training pairs."""
     known = chain.from_iterable(read_pairs(path) for path in run_dir.pair_files())
     return FalseNegatives(read_pairs(run_dir.train_pairs), known, read_documents(run_dir.corpus))
 
 
 def own_documents(run_dir: RunDir) -> list[Pair]:
-    """Return the queries of a run that are documents of its corpus, each with that document."""
+    """Return the queries of a run that are also documents of its corpus, each paired with that document."""
     if not run_dir.other_pairs.is_file():
         return []
     return [pair for pair in read_pairs(run_dir.other_pairs) if pair.source == OWN]

@@ -1,4 +1,4 @@
-"""Make sure that what a run needs is there, before the first long stage begins. No torch."""
+"""Check that everything a run needs is there, before the first long stage starts. No torch."""
 
 import os
 from difflib import get_close_matches
@@ -19,35 +19,35 @@ from multigrain.training.grade_schedules import phases_of
 
 
 def require_inputs(config: Config, asks: bool = True, evaluates: bool = True) -> None:
-    """Make sure that what the stages of a run need is there, and that its tasks can be read.
+    """Check that everything the stages of a run need is there, and that its tasks can be read.
 
     Args:
         config: the run.
-        asks: whether a stage to be done may ask the language model.
-        evaluates: whether the evaluation is to be done.
+        asks: whether one of the stages may ask the language model.
+        evaluates: whether the evaluation is one of the stages.
 
     Raises:
         MultigrainError: see `require`, `phases_of` and `require_tasks`.
     """
     require(config, llm=asks)
     if asks:
-        phases_of(config.training)  # as if all grades will be there; whether they are is known too late
+        phases_of(config.training)  # assumes that tuples of all grades will exist, which is known only after grading
     if asks or evaluates:
         require_tasks(config)
 
 
 def require(config: Config, llm: bool = True) -> None:
-    """Make sure that packages, models, the run folder and the language model are there.
+    """Check that packages, models, the run folder and the language model are there.
 
     Args:
         config: the run.
         llm: whether the language model will be asked.
 
     Raises:
-        ConfigError: a package to hold out is not installed, the base or the judge is no model, the run folder cannot be
-            written, or the key of the endpoint is not set, or nobody knows a price that is to be capped.
-        RunError: a part of the embedded default, or a package of an extra, is not installed.
-        DataError: a task of the evaluation is not there, or is not to be had without held-out pairs.
+        ConfigError: a package to hold out is not installed, the base or the judge is not a model, the run folder cannot
+            be written, the key of the endpoint is not set, or the cost is capped but the price is unknown.
+        RunError: a part of the embedded language model, or a package of an extra, is not installed.
+        DataError: a task of the evaluation does not exist, or needs held-out pairs.
     """
     _require_held_out_packages(config)
     precheck_model(config.model, config.training.matryoshka)
@@ -66,9 +66,9 @@ def require(config: Config, llm: bool = True) -> None:
 
 
 def require_tasks(config: Config) -> None:
-    """Make sure that the tasks of the evaluation can be read, and that mteb has those that it is asked for.
+    """Check that the tasks of the evaluation can be read, and that mteb knows its tasks.
 
-    The stage `data` reads them too, but where pairs are written it comes after the first request.
+    If pairs are written, no stage reads the tasks before the first request.
 
     Raises:
         ConfigError, RunError: see `multigrain.evaluation.mteb_tasks.check_names`.
@@ -85,31 +85,31 @@ def require_tasks(config: Config) -> None:
 
 
 def uses_llm(config: Config) -> bool:
-    """Tell whether a language model is asked for anything, to write or to judge."""
+    """Return whether the run asks a language model, to write or to judge."""
     writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
     return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
 
 
 def _require_held_out_packages(config: Config) -> None:
-    """Make sure that the Python packages whose documentation is held out are installed."""
+    """Check that the Python packages whose documentation is held out are installed."""
     if config.data.pairs != PYTHON_DOCS or not isinstance(config.data.held_out, list):
         return
     packages = [name for name, _ in package_roots()]
     if unknown := [name for name in config.data.held_out if name not in packages]:
         near = get_close_matches(unknown[0], packages, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(packages)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"installed are {', '.join(packages)}"
         raise ConfigError("data.held_out", [f'no package "{unknown[0]}" is installed; {hint}'])
 
 
 def _require_trainable_baseline(config: Config) -> None:
-    """Make sure that sentence-transformers' own trainer is asked for nothing but a training of all weights."""
+    """Check that the stock sentence-transformers trainer is not combined with an adapter."""
     if config.baseline.against == "stock" and config.model.lora is not None:
         found = 'found "stock", which trains all weights of the base, and model.lora, which trains an adapter'
-        raise ConfigError("baseline.against", [f'{found}: these cannot be compared at equal cost. Set it to "none"'])
+        raise ConfigError("baseline.against", [f'{found}: they cannot be compared at equal cost. Set it to "none"'])
 
 
 def _require_place(folder: Path) -> None:
-    """Make sure that the run folder can be made, or written to if it is there."""
+    """Check that the run folder can be created, or written to if it exists."""
     place = folder.absolute()
     while not os.path.lexists(place):
         place = place.parent
@@ -117,17 +117,17 @@ def _require_place(folder: Path) -> None:
     if place == folder.absolute() and place.is_dir():
         places += [path for path in place.iterdir() if path.is_dir()]
     for path in places:
-        fault = "is no folder" if not path.is_dir() else "cannot be written to"
+        fault = "is not a folder" if not path.is_dir() else "cannot be written to"
         if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-            raise ConfigError("output", [f"{path} {fault}, and the run folder is {folder}; choose another output"])
+            raise ConfigError("output", [f"{path} {fault}; the run folder is {folder}. Choose another output"])
 
 
 def _require_evaluation(config: Config) -> None:
     if config.training.evaluate and not config.data.held_out:
-        raise ConfigError("training.evaluate", ["found true; it needs data.held_out above 0"])
+        raise ConfigError("training.evaluate", ["found true, which needs data.held_out above 0"])
     check_names(config.evaluation.tasks)
     if (data := config.evaluation.mteb_data) is not None and not Path(data).is_dir():
-        raise ConfigError("evaluation.mteb_data", [f"{data}: there is no such folder"])
+        raise ConfigError("evaluation.mteb_data", [f"{data}: the folder does not exist"])
     for task in config.evaluation.tasks:
         if task == HELD_OUT and not config.data.held_out:
             raise ConfigError("evaluation.tasks", ['"held-out" needs data.held_out above 0'])
@@ -142,7 +142,7 @@ def _require_teacher(section: TeacherSection | None) -> None:
 
 
 def _require_packages(config: Config) -> None:
-    """Make sure that the packages of extras are there: to miss them after hours of training would be unkind."""
+    """Check that the packages of extras are installed, rather than fail after hours of training."""
     if config.export.onnx:
         require_extra("onnx")
     if config.model.lora and config.model.lora.quantize:

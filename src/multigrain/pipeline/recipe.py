@@ -1,4 +1,4 @@
-"""The settings of the training: those of the run's file, or what `multigrain tune` chose in their place."""
+"""The settings of the training: those of the run's file, or those that `multigrain tune` chose."""
 
 import json
 from typing import Any, NamedTuple
@@ -13,20 +13,21 @@ from multigrain.pipeline.stage_files import teacher_files, training_models
 
 
 class Choice(NamedTuple):
-    """What tune chose, and why."""
+    """The choice of tune, and its reason."""
 
     settings: dict[str, Any]
-    """Settings of `[training]`; none where the settings as they are were not clearly beaten."""
+    """Chosen settings of `[training]`; empty if no recipe was clearly better than the current settings."""
     reason: str
+    """Reason of the choice, in words."""
 
 
 def as_given(config: Config, _run_dir: RunDir) -> Config:
-    """Return the settings as they are."""
+    """Return the configuration unchanged."""
     return config
 
 
 def training_inputs(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of all that decides a training: settings, tuples, pairs and models."""
+    """Return a digest of everything that decides a training: settings, tuples, pairs and models."""
     models = " ".join(model_digest(name) for name in training_models(config))
     settings = config.fingerprint("seed", "model", "training", "teaching")
     taught = " ".join(digest_of(path) for path in teacher_files(config, run_dir))
@@ -34,14 +35,15 @@ def training_inputs(config: Config, run_dir: RunDir) -> str:
 
 
 def texts_digest(run_dir: RunDir) -> str:
-    """Return the digests of the texts of a training: tuples, and pairs."""
+    """Return the digests of the texts of a training: tuples and pairs."""
     return " ".join(digest_of(path) for path in (run_dir.tuples, *run_dir.pair_files()))
 
 
 def with_recipe(config: Config, run_dir: RunDir) -> Config:
-    """Return the settings with which the model is trained: with `training.recipe = "auto"`, those that tune chose.
+    """Return the configuration to train with: for `training.recipe = "auto"`, with the settings that tune chose.
 
-    A choice holds for the settings, data and base that it was made with. What the run's file gives is never replaced.
+    A choice is valid for the settings, data and base that it was made with. Settings given in the run's file are never
+    replaced.
     """
     found = choice_of(config, run_dir)
     return with_training(config, found.settings) if found is not None and found.settings else config
@@ -51,7 +53,7 @@ def with_training(config: Config, settings: dict[str, Any]) -> Config:
     """Return the configuration with other settings of `[training]`.
 
     Raises:
-        ValidationError: they contradict each other, or others of the run.
+        ValidationError: they contradict each other, or other settings of the run.
     """
     described = config.model_dump(exclude_none=True)
     kept = {key: value for key, value in described["training"].items() if EITHER.get(key) not in settings}
@@ -60,35 +62,35 @@ def with_training(config: Config, settings: dict[str, Any]) -> Config:
 
 
 def choice_of(config: Config, run_dir: RunDir) -> Choice | None:
-    """Return what tune chose for these settings, data and base; None where it chose nothing, or is not to choose."""
+    """Return the choice of tune for these settings, data and base; None if there is none, or `recipe` is `fixed`."""
     if config.training.recipe == "fixed" or (found := _written(run_dir)) is None:
         return None
     settings, reason, inputs = found
     try:
         holds = inputs == training_inputs(config, run_dir) and given_in(config.training).isdisjoint(settings)
         with_training(config, settings)
-    except (OSError, ValidationError):  # a file of the run is gone; somebody has changed the table
+    except (OSError, ValidationError):  # a file of the run is missing, or the table was edited
         return None
     return Choice(settings, reason) if holds else None
 
 
 def told(config: Config, run_dir: RunDir) -> str | None:
-    """Tell with which settings the model is trained, and where they come from; None where nobody asked tune."""
+    """Describe the settings that the model is trained with, and their origin; None if tune was not run."""
     if config.training.recipe == "fixed" or not run_dir.tuning.is_file():
         return None
     found = choice_of(config, run_dir)
     if found is None:
-        return f"{run_dir.tuning} is of other settings, data or base, so the settings as they are; multigrain tune anew"
+        return f"the settings of the file: {run_dir.tuning} is for other settings, data or base. Run: multigrain tune"
     settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found.settings.items())
-    return f"{settings or 'the settings as they are'}, from {run_dir.tuning}: {found.reason}"
+    return f"{settings or 'the settings of the file'}, from {run_dir.tuning}: {found.reason}"
 
 
 def _written(run_dir: RunDir) -> tuple[dict[str, Any], str, str] | None:
-    """Return what the table says: settings, reason, and the digest of what it was made with."""
+    """Return the content of the table: settings, reason, and the digest of the inputs of the choice."""
     try:
         table = json.loads(run_dir.tuning.read_bytes())
         settings, reason, inputs = table["chosen"], table["reason"], table["inputs"]
-    except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged by somebody
+    except (OSError, ValueError, LookupError, TypeError):  # missing or damaged
         return None
     is_good = isinstance(settings, dict) and isinstance(reason, str) and isinstance(inputs, str)
     return (settings, reason, inputs) if is_good else None

@@ -1,4 +1,4 @@
-"""The retrievers of a run: what BM25 finds, and the choice among them by queries that are kept for it."""
+"""The retrievers of a run: the searches by BM25, and the choice among retrievers on the dev set."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.retrieval.kept_bm25 import kept_bm25
 
 DEV = "dev"
-"""The name of the task whose queries choose."""
+"""Name of the task with the dev queries."""
 
 
 class Retrievers:
-    """The retrievers that a run measures; BM25 ranks once for all models.
+    """The retrievers that a run measures. BM25 ranks once for all models.
 
     Args:
         config: the run.
-        run_dir: its folder, below which the indexes of BM25 are kept.
+        run_dir: its folder, which keeps the indexes of BM25.
     """
 
     def __init__(self, config: Config, run_dir: RunDir) -> None:
@@ -39,11 +39,11 @@ class Retrievers:
 
     @property
     def with_words(self) -> bool:
-        """Whether BM25 has a part."""
+        """Whether one of the retrievers uses BM25."""
         return [*self.names] != [DENSE]
 
     def words(self, task: RetrievalTask) -> WordMatches | None:
-        """Return what BM25 finds for the queries of a task; None where it has no part."""
+        """Return the matches of BM25 for the queries of a task; None if no retriever uses it."""
         if not self.with_words:
             return None
         matches = word_matches(task, self._language, self._run_dir.bm25)
@@ -51,17 +51,17 @@ class Retrievers:
         return matches
 
     def dev_search(self, embed: Embed) -> Search | None:
-        """Search with the queries that are kept for choices; None where the run keeps none."""
+        """Search with the dev queries; return None if the run has no dev set."""
         return None if self._dev is None else search_of(self._dev, embed, self._dev_words)
 
     def choice(self, search: Search | None) -> Choice:
-        """Choose weight and retriever for a model, by its `dev_search`."""
+        """Choose the weight of BM25 and the retriever for a model, by its `dev_search`."""
         if search is None or search.words is None:
             return undecided(self.names)
         return choose(search, self.names, self._seed)
 
     def clear(self) -> None:
-        """Keep the index of the corpus that a search of the run asks for, and those that were used; no others."""
+        """Remove all indexes but those that were used, and that of the run's corpus, which `search` uses."""
         if self.with_words:
             index = kept_bm25(Corpus(self._run_dir.corpus), self._language, self._run_dir.bm25)
             self._used.add(index.folder)
@@ -71,6 +71,6 @@ class Retrievers:
 
 
 def dev_task(run_dir: RunDir) -> RetrievalTask | None:
-    """Return the search with the queries that are kept for choices; None where the run keeps none."""
+    """Return the search task with the dev queries; None if the run has no dev set."""
     pairs = list(read_pairs(run_dir.dev_pairs)) if run_dir.dev_pairs.is_file() else []
     return search_task(DEV, pairs, Corpus(run_dir.corpus), own_documents(run_dir)) if pairs else None

@@ -1,8 +1,8 @@
-"""Reuse of what other runs have: finished stages, answers of the language model, vectors.
+"""Reuse the results of other runs: finished stages, answers of the language model, vectors.
 
-Files are hard links where the disk has them, so that a grid of runs takes the space of one. All files of a run are
-replaced, never changed, but for files of vectors (to which several may append) and the store of answers (of which
-every run has its own copy).
+Files are hard links if the disk supports them, so that a grid of runs takes the space of one. Files of a run are
+replaced, never changed in place, with two exceptions: files of vectors, to which several runs may append, and the store
+of answers, of which every run has its own copy.
 """
 
 import sqlite3
@@ -20,10 +20,10 @@ def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: R
     """Take over a finished stage: its files, and its entry in the manifest.
 
     Args:
-        stage: its name.
-        files: the paths in `run_dir` of the files that it writes.
-        donor: the run folder that has it done.
-        run_dir: the run folder that gets it.
+        stage: name of the stage.
+        files: paths in `run_dir` of the files that the stage writes.
+        donor: run folder in which the stage is done.
+        run_dir: run folder that takes it over.
     """
     run_dir.forget(stage)
     for path in files:
@@ -32,9 +32,9 @@ def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: R
 
 
 def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
-    """Take over the answers of a language model, vectors, indexes and states, where the run has none of its own yet.
+    """Take over answers of a language model, vectors, indexes and states that the run does not have yet.
 
-    Only for who holds the lock of the folder. Whoever reads these looks first whether they are of the right model.
+    The caller must hold the lock of the folder. Readers of these files check that they belong to the right model.
     """
     for name in ("judge_vectors", "base_vectors", "style"):
         path: Path = getattr(run_dir, name)
@@ -54,7 +54,7 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
 
 
 def _share_indexes(donors: Sequence[RunDir], run_dir: RunDir) -> None:
-    """Take over the indexes of BM25; each is named by a digest of its corpus, so none is taken for another."""
+    """Take over the indexes of BM25. Each is named by a digest of its corpus, so they cannot be confused."""
     for donor in donors:
         for index in sorted(donor.bm25.glob("[0-9a-f]*")):
             if not (run_dir.bm25 / index.name).exists():
@@ -70,9 +70,9 @@ def _share_folder(
     config: Config,
     run_dir: RunDir,
 ) -> None:
-    """Take over a folder, where the run has none, from a run whose deciding settings are the same.
+    """Take over a folder that the run does not have, from a run with the same deciding settings.
 
-    These are states of layers that are not trained, or scores of a teacher.
+    The folder holds states of frozen layers, or scores of a teacher.
     """
     own: Path = getattr(run_dir, name)
     if own.exists():
@@ -87,13 +87,13 @@ def _share_folder(
 
 
 def _deciding_teacher(settings: dict[str, Any]) -> list[Any]:
-    """Return the settings that tell one teacher from another."""
+    """Return the settings that identify a teacher."""
     teacher = settings["training"].get("teacher", {})
     return [teacher.get(name) for name in ("kind", "model", "max_tokens", "query_prompt", "document_prompt")]
 
 
 def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:
-    """Return the settings that decide the states of the layers that are not trained."""
+    """Return the settings that decide the states of frozen layers."""
     model, training = settings["model"], settings["training"]
     names = ("base", "bidirectional", "max_tokens", "instruction")
     top_layers = model.get("lora", {}).get("top_layers")
@@ -113,7 +113,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _has_answers(store: Path) -> bool:
-    """Tell whether anything was paid for; what cannot be read may hold it."""
+    """Return whether the store may hold paid answers; True if it cannot be read."""
     if not store.exists():
         return False
     try:
@@ -127,7 +127,7 @@ def _has_answers(store: Path) -> bool:
 def _copy_store(source: Path, path: Path) -> None:
     """Copy a database that may have been left in the middle of a write.
 
-    It is made by the database into the database, in one transaction: pages of the old one may lie beside it.
+    SQLite itself copies it, in one transaction, because pages of the old database may be in a file beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(path)) as new:

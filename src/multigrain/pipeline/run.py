@@ -1,4 +1,4 @@
-"""Run the stages that are still to be done."""
+"""Run the stages of a run that are not done yet."""
 
 import shutil
 import time
@@ -26,7 +26,7 @@ from multigrain.terminal import counted, listed, say
 from multigrain.version import __version__
 
 GENERATING = ("pairs", "synthesize", "grade")
-"""The stages that may ask a language model."""
+"""Stages that may ask a language model."""
 
 
 def run_stages(
@@ -41,14 +41,14 @@ def run_stages(
 
     Args:
         config: the run.
-        names: the stages that are wanted.
-        force: redo finished stages that this configuration would do otherwise.
-        redo: stages to do again in any case.
+        names: the wanted stages.
+        force: redo finished stages whose results this configuration would change.
+        redo: stages to redo in any case.
         retry: see `multigrain.pipeline.verbs.synthesize`.
-        donors: run folders whose stages are taken over where they would come out the same.
+        donors: run folders from which stages with the same result are taken over.
 
     Raises:
-        RunError: a stage before them is not done.
+        RunError: an earlier stage is not done.
         MultigrainError: see `require_inputs` and the stages.
     """
     run_dir = RunDir(config.folder)
@@ -61,7 +61,7 @@ def run_stages(
         _claim(config, run_dir, names[0], done, force)
         if retry is not None:
             count = ask.retry(with_known_style(config, run_dir), run_dir, retry)
-            say(f"put back: {counted(count, 'inputs')}")
+            say(f"to be asked again: {counted(count, 'inputs')}")
         for stage in stages_of(config):
             if stage.name in names:
                 if stage.name == "export":
@@ -73,11 +73,11 @@ def run_stages(
 
 
 def _claim(config: Config, run_dir: RunDir, first: str, done: Collection[str], force: bool) -> None:
-    """Make the folder this configuration's own.
+    """Claim the run folder for this configuration.
 
     Raises:
-        RunError: a stage before the first that is wanted is not done.
-        ConfigError: the folder is made otherwise, and `force` is off.
+        RunError: a stage before the first wanted one is not done.
+        ConfigError: the folder holds results of other settings, and `force` is off.
     """
     freshness = freshness_of(config, run_dir)
     may_claim = force or not freshness.is_outdated
@@ -89,22 +89,22 @@ def _claim(config: Config, run_dir: RunDir, first: str, done: Collection[str], f
 
 
 def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, donors: Sequence[Path]) -> None:
-    """Leave a stage as it is where it is done, or else take it over from another run, or else run it."""
+    """Keep a stage that is done; otherwise take it over from another run, or run it."""
     if stage.is_done(config, run_dir) and not again:
-        say(f"{stage.name}: done already ({listed(run_dir.stages()[stage.name].counts)})")
-        _clear_up(stage, run_dir)  # a process may have been killed before it came to that
+        say(f"{stage.name}: already done ({listed(run_dir.stages()[stage.name].counts)})")
+        _clear_up(stage, run_dir)  # the process may have been killed before it did this
     elif donor := _donor(stage, config, run_dir, donors):
         files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
         take_over_stage(stage.name, files, donor, run_dir)
-        say(f"{stage.name}: as in {donor.folder}")
+        say(f"{stage.name}: taken over from {donor.folder}")
     else:
-        if again and stage.name == "train":  # its checkpoints would end the new training at once
+        if again and stage.name == "train":  # the finished checkpoints would end the new training at once
             run_dir.training_fingerprint.unlink(missing_ok=True)
         _run_stage(stage, config, run_dir)
 
 
 def _settle_export(stage: Stage, config: Config, run_dir: RunDir, again: bool, force: bool) -> None:
-    """Choose what is exported, where that is still to be done.
+    """Choose the model to export, if the export is not done yet.
 
     Raises:
         TrainingFailed: the training has spoiled the model.
@@ -121,9 +121,9 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
         say(f"  {choice}")
     started = time.monotonic()
     fingerprint = stage.fingerprint(config, run_dir)
-    run_dir.forget(stage.name)  # from here on its files are in the making
+    run_dir.forget(stage.name)  # its files are incomplete from here on
     if stage.name == "train":
-        run_dir.forget("evaluate")  # nobody shall take the last model's figures for the new one's
+        run_dir.forget("evaluate")  # the scores of the old model must not be taken for those of the new one
     settings = stage.settings(config, run_dir)
     models = {name: model_digest(name) for name in stage.models(settings)}
     result = stage.work(settings, run_dir)
@@ -144,13 +144,13 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
 
 
 def _clear_up(stage: Stage, run_dir: RunDir) -> None:
-    """Remove what a finished stage needs no more: nothing goes on from the checkpoints of a finished training."""
+    """Remove files that a finished stage no longer needs: the checkpoints of a finished training."""
     if stage.name == "train":
         shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
 
 
 def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]) -> RunDir | None:
-    """Return the first folder that has the stage done as it would be done here; no trained models are taken over."""
+    """Return the first folder in which the stage has the result it would have here; never for trained models."""
     if stage.name not in SHARED:
         return None
     fingerprint = stage.fingerprint(config, run_dir)
@@ -162,7 +162,7 @@ def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]
 
 def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
     if outdated:
-        fault = f"{name}, a stage before, comes out otherwise with these settings or input files"
+        fault = f"the earlier stage {name} is outdated by these settings or input files"
         return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
     verb = {"data": "synthesize", "pairs": "synthesize", "baseline": "evaluate"}.get(name, name)
-    return RunError(f"{config.folder}: the stage before, {verb}, is not done. Run: multigrain {verb} RUN.toml")
+    return RunError(f"{config.folder}: the earlier stage {verb} is not done. Run: multigrain {verb} RUN.toml")

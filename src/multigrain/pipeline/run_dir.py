@@ -1,25 +1,24 @@
-"""The run folder: where each file lies, who may write to it, and what is already done.
+"""The run folder: its files, its lock, and the manifest of finished stages.
 
 runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
-  data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs by which choices are made), other.jsonl
-                      (pairs of the input that are in none of these), given.jsonl (negatives that came with them),
-                      corpus.jsonl
-  synthesis/          store.sqlite (every answer that was paid for), candidates.jsonl (texts), mined.parquet (references
-                      to documents), parked.jsonl, batches/
+  data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs of the dev set), other.jsonl (other pairs of
+                      the input), given.jsonl (negatives that came with the pairs), corpus.jsonl
+  synthesis/          store.sqlite (every paid answer), candidates.jsonl (texts), mined.parquet (references to
+                      documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
-  training/           curriculum.json, log.jsonl, checkpoints/ (until it is finished), model/, frozen/ (states of layers
-                      that are not trained), teacher/ (its scores and vectors)
-  baseline/           in-batch/, mined/ (models by sentence-transformers' own trainer), arms.json, checkpoints/ (until
-                      they are finished)
-  evaluation/         scores.json, per_query.jsonl, per_dev_query.jsonl (by which is chosen), examples.json, choice.json
-                      (what is exported, and why), mteb/ (results in mteb's own form)
-  tune/               table.json (what `tune` tried, and chose), part/ (what its trials are trained on), trials/
+  training/           curriculum.json, log.jsonl, checkpoints/ (until training is finished), model/, frozen/ (states of
+                      frozen layers), teacher/ (its scores and vectors)
+  baseline/           in-batch/, mined/ (models of the stock sentence-transformers trainer), arms.json, checkpoints/
+                      (until they are finished)
+  evaluation/         scores.json, per_query.jsonl, per_dev_query.jsonl (scores on the dev set), examples.json,
+                      choice.json (the model to export, and why), mteb/ (results in the form of mteb)
+  tune/               table.json (the trials of `tune`, and its choice), part/ (the pairs of the trials), trials/
   model/              the exported model
-  search/             the trained model's vectors of the corpus, bm25/ (an index by words for each corpus)
+  search/             the trained model's vectors of the corpus, bm25/ (an index for each corpus)
   summary.json
-Files named vectors.bin keep what was encoded; they can be deleted at any time.
+Files named vectors.bin are caches of encoded texts; they can be deleted at any time.
 """
 
 import fcntl
@@ -50,7 +49,7 @@ class StageRecord:
     tokens: int = 0
     cost: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
-    """The digests of the models that the stage has read, by name; runs of earlier versions have none."""
+    """Digests of the models that the stage read, by name; runs of earlier versions have none."""
 
 
 class RunDir:
@@ -107,24 +106,24 @@ class RunDir:
         self.bm25 = folder / "search" / "bm25"
 
     def pair_files(self) -> list[Path]:
-        """Return the files of all pairs in the input: what answers a query in one of them is no negative of it."""
+        """Return the files of all pairs of the input. Their positives are never negatives of the same query."""
         files = (self.train_pairs, self.held_out_pairs, self.dev_pairs, self.other_pairs)
         return [path for path in files if path.is_file()]
 
     def known(self, name: str) -> Path:
-        """Return the file of texts whose relevance is known, by which a language model is calibrated as a judge."""
+        """Return a file of texts of known relevance, used to calibrate a language model as a judge."""
         return self.folder / "grading" / f"known_{name}.jsonl"
 
     def mteb(self, side: str) -> Path:
-        """Return the folder of mteb's own results, of `base` or `trained`."""
+        """Return the folder of the results that mteb writes, for `base` or `trained`."""
         return self.folder / "evaluation" / "mteb" / side
 
     def arm_plan(self, arm: str) -> Path:
-        """Return the file that says what an arm of the baseline is trained with, and for how many steps."""
+        """Return the file with the settings and the number of steps of an arm of the baseline."""
         return self.baseline / f"{arm}.json"
 
     def arm_vectors(self, arm: str) -> Path:
-        """Return the file of what an arm of the baseline has encoded."""
+        """Return the file of the vectors of an arm of the baseline."""
         return self.folder / "evaluation" / arm / "vectors.bin"
 
     def batch(self, name: str) -> Path:
@@ -143,50 +142,50 @@ class RunDir:
             entries = json.loads(self.manifest.read_text(encoding="utf-8"))
             return {name: StageRecord(**entry) for name, entry in entries.items()}
         except (ValueError, TypeError, AttributeError) as error:
-            raise RunError(f"{self.manifest}: damaged ({error}). Delete it: finished stages are run again.") from None
+            raise RunError(f"{self.manifest}: damaged ({error}). Delete it; finished stages are then redone.") from None
 
     def record(self, stage: str, entry: StageRecord) -> None:
-        """Note in the manifest that a stage is finished."""
+        """Record in the manifest that a stage is finished."""
         entries = {name: asdict(record) for name, record in self.stages().items()}
         write_json(self.manifest, {**entries, stage: asdict(entry)})
 
     def forget(self, stage: str) -> None:
-        """Take a stage out of the manifest, before it changes its files."""
+        """Remove a stage from the manifest, before its files change."""
         stages = self.stages()
         if stage in stages:
             write_json(self.manifest, {name: asdict(record) for name, record in stages.items() if name != stage})
 
     def changed(self, config: Config) -> list[str]:
-        """Return the settings in which the folder's configuration differs from this one, one line each."""
+        """Return the settings in which the configuration of the folder differs from this one, one line each."""
         return differences(read_settings(self.config), config) if self.config.exists() else []
 
     def claim(self, config: Config, accept: bool, models: Sequence[str] = ()) -> None:
-        """Make the folder this configuration's own.
+        """Claim the folder for this configuration.
 
         Args:
             config: the run.
-            accept: whether it may be.
-            models: the names of the models whose files have changed, for the message.
+            accept: whether the configuration may claim it.
+            models: names of the models whose files have changed, for the message.
 
         Raises:
-            ConfigError: `accept` is off; names what differs.
+            ConfigError: `accept` is off; lists the differences.
         """
         if not accept:
             changed = self.changed(config)
-            made = f"made by another configuration: {'; '.join(changed)}" if changed else "made from other input files"
+            made = f"made with other settings: {'; '.join(changed)}" if changed else "made from other input files"
             if models and not changed:
                 made = f"made with other files of {', '.join(models)}"
             raise ConfigError(
-                self.folder, [f"{made}. Choose another name, or --force to redo the stages that this changes."]
+                self.folder, [f"{made}. Choose another name, or give --force to redo the affected stages."]
             )
         write_atomic(self.config, to_toml(config).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out of the folder while this one writes.
+        """Keep other processes from writing to the folder while this one does.
 
         Raises:
-            RunError: another process is at work in it.
+            RunError: another process is writing to it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
@@ -194,16 +193,16 @@ class RunDir:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(
-                    f"{self.folder}: another multigrain process is at work here. Wait for it, or stop it."
+                    f"{self.folder}: another multigrain process is using this folder. Wait for it, or stop it."
                 ) from None
             yield
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the tables of a folder's run.toml.
+    """Return the tables of the run.toml of a folder.
 
     Raises:
-        RunError: it is damaged.
+        RunError: the file is damaged.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -212,5 +211,5 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """Return the configuration as TOML, defaults included; keys without a value are left out."""
+    """Return the configuration as TOML, including defaults; keys without a value are left out."""
     return tomli_w.dumps(config.model_dump(exclude_none=True))

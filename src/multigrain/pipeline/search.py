@@ -1,4 +1,4 @@
-"""Search the corpus of a finished run, by the retriever that was best on queries kept for such choices."""
+"""Search the corpus of a finished run, by the retriever that was best on the dev set."""
 
 import json
 from collections.abc import Iterator
@@ -24,19 +24,19 @@ from multigrain.retrieval.kept_bm25 import KeptBm25, kept_bm25
 from multigrain.terminal import say
 
 NOT_CHOSEN = {"best": DENSE, "weight": WEIGHT, "queries": 0, "scores": {}}
-"""How a run is searched that measured no other retriever."""
+"""The choice for a run that measured no other retriever."""
 Scored = list[tuple[float, int]]
-"""Scores and numbers of documents, best first."""
+"""Scores and document numbers, best first."""
 
 
 def search(run_dir: RunDir, query: str, k: int, retriever: str | None = None) -> list[tuple[float, Document]]:
-    """Return the k best documents for a query with their scores; not the document that is the query itself.
+    """Return the k best documents for a query with their scores, without the document that is the query itself.
 
     Args:
         run_dir: the run.
-        query: what to look for.
-        k: how many documents are wanted.
-        retriever: `dense`, `bm25` or `hybrid`; None for the one that was chosen when the run was measured.
+        query: the query.
+        k: number of documents.
+        retriever: `dense`, `bm25` or `hybrid`; None for the one chosen in the evaluation.
     """
     measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
     choice = measured.get("retrieval", {}).get("trained", NOT_CHOSEN)
@@ -49,7 +49,7 @@ def search(run_dir: RunDir, query: str, k: int, retriever: str | None = None) ->
 
 
 class _SearchedCorpus:
-    """The documents of a run, and what is needed to search them."""
+    """The documents of a run, with the means to search them."""
 
     def __init__(self, run_dir: RunDir, documents: Corpus, own: set[bytes], precision: Any) -> None:
         self.documents = documents
@@ -72,11 +72,11 @@ class _SearchedCorpus:
         return _scored(pool.scores(weight)[0][order], pool.numbers[0][order])
 
     def _vector(self, query: str) -> Any:
-        # Not kept: a search must not grow the file, nor copy it where it may only be read.
+        # The vector is not kept: a search must not grow the file, or copy a read-only one.
         return self._embed.unkept([query], "query")
 
     def _own_number(self) -> int:
-        """Return the number of the document that is the query itself: the highest BM25 must not be its own."""
+        """Return the number of the document that is the query itself; its score must not be the highest of BM25."""
         if not self._own:
             return NONE
         own = (number for number, document in enumerate(self.documents) if identity(document.text) in self._own)
@@ -89,11 +89,11 @@ def _scored(scores: Any, numbers: Any) -> Scored:
 
 @contextmanager
 def _index(run_dir: RunDir, documents: Corpus) -> Iterator[KeptBm25]:
-    """Give the run's index of BM25; one of its own, for a moment, where the folder has none and cannot get one."""
+    """Yield the BM25 index of the run, or a temporary one if the folder has none and cannot be written."""
     language = read_settings(run_dir.config).get("mining", {}).get("language", MiningSection().language)
     try:
         index = kept_bm25(documents, language, run_dir.bm25, making=run_dir.lock())
-    except (OSError, RunError):  # none is there, and it may only be read, or a run is at work in it
+    except (OSError, RunError):  # there is none, and the folder is read-only or used by a run
         with TemporaryDirectory() as folder:
             yield kept_bm25(documents, language, Path(folder))
         return

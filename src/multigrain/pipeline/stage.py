@@ -1,4 +1,4 @@
-"""One stage of a run, as data: what it does, the settings that decide its outcome, and what it reads and writes."""
+"""A stage of a run as data: its work, the settings that decide its result, and the files it reads and writes."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from multigrain.pipeline.stages import Result
 
 
 def always(_config: Config) -> bool:
-    """Return True: every run has the stage."""
+    """Return True, for a stage that every run has."""
     return True
 
 
 def no_cut(_config: Config, _run_dir: RunDir) -> str:
-    """Return the cut of a stage that takes all of its inputs: none."""
+    """Return an empty cut, for a stage that uses all of its inputs."""
     return ""
 
 
 def no_models(_config: Config) -> list[str]:
-    """Return the models of a stage that reads none."""
+    """Return no models, for a stage that reads none."""
     return []
 
 
@@ -33,15 +33,15 @@ class Stage:
 
     Args:
         name: its name in the manifest and on the command line.
-        work: does the stage.
-        sections: the sections of the configuration that decide its outcome, beside the seed.
-        reads: the files whose content decides its outcome.
-        writes: the files that are there once it is done.
-        applies: whether a run has this stage at all.
-        cut: to how many inputs the length of training cuts what the language model is asked, in words; empty where
-            it does not. So other training steps alone redo nothing.
-        models: the names of the models that it reads.
-        settings: the settings that it works with, of those of the run.
+        work: function that runs the stage.
+        sections: sections of the configuration that decide its result, besides the seed.
+        reads: files whose content decides its result.
+        writes: files that exist once it is done.
+        applies: whether a run has this stage.
+        cut: number of inputs to which the length of training limits the requests, in words; empty if it does not limit
+            them. A different number of training steps thus redoes the stage only if it changes the requests.
+        models: names of the models that it reads.
+        settings: configuration that it works with, derived from that of the run.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Stage:
     settings: Callable[[Config, RunDir], Config] = as_given
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
-        """Return a digest of all that decides the outcome: 16 hexadecimal digits."""
+        """Return a digest of everything that decides the result: 16 hexadecimal digits."""
         config = self.settings(config, run_dir)
         parts = [config.fingerprint("seed", *self.sections)]
         parts += [file_digest(path) for path in self.reads(config, run_dir)]
@@ -63,15 +63,15 @@ class Stage:
         return short_digest(parts)
 
     def has_result(self, config: Config, run_dir: RunDir) -> bool:
-        """Tell whether the folder holds a result of the stage, whatever settings and inputs it was made with."""
+        """Return whether the folder holds a result of the stage, made with any settings and inputs."""
         return self.name in run_dir.stages() and all(path.exists() for path in self.writes(config, run_dir))
 
     def is_done(self, config: Config, run_dir: RunDir) -> bool:
-        """Tell whether the result of the stage is there, made with these settings and inputs."""
+        """Return whether the folder holds the result of the stage for these settings and inputs."""
         return self.has_result(config, run_dir) and self.has_fingerprint(self.fingerprint(config, run_dir), run_dir)
 
     def has_fingerprint(self, fingerprint: str, run_dir: RunDir) -> bool:
-        """Tell whether the manifest holds the stage with this fingerprint."""
+        """Return whether the manifest lists the stage with this fingerprint."""
         entry = run_dir.stages().get(self.name)
         return entry is not None and entry.fingerprint == fingerprint
 
@@ -81,9 +81,9 @@ def file_digest(path: Path) -> str:
     try:
         return digest_of(path)
     except OSError:
-        return "absent"  # the stage itself will say so, with the right message
+        return "absent"  # the stage itself reports it, with a better message
 
 
 def short_digest(parts: list[str]) -> str:
-    """Return one digest of several: 16 hexadecimal digits."""
+    """Return one digest of several parts: 16 hexadecimal digits."""
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

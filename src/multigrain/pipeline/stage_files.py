@@ -1,4 +1,4 @@
-"""The files and models that each stage of a run reads, the files that it writes, and how training cuts its inputs."""
+"""The files and models that each stage of a run reads, the files it writes, and how training limits its inputs."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -17,12 +17,12 @@ from multigrain.synthesis.prompts import files_in
 
 
 def data_reads(config: Config, _run_dir: RunDir) -> list[Path]:
-    """Return the user's own files."""
+    """Return the files of the user."""
     return _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks])
 
 
 def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the files of pairs, or of passages; in mode "tasks" there is nothing to read, so nothing is written."""
+    """Return the files of pairs, or of passages; none in mode "tasks", which has no input."""
     if config.synthesis.mode == "tasks":
         return []
     if config.synthesis.mode == "corpus":
@@ -35,18 +35,18 @@ def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def has_pairs_written(config: Config) -> bool:
-    """Tell whether the language model writes the pairs of the run."""
+    """Return whether the language model writes the pairs of the run."""
     return config.synthesis.mode != "negatives"
 
 
 def pairs_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the passages, if there are any, and what decides how the language model is asked."""
+    """Return the passages, if there are any, and the files that decide the requests."""
     passages = [run_dir.passages, run_dir.corpus] if config.synthesis.mode == "corpus" else []
     return passages + prompting_files(config)
 
 
 def pairs_writes(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the files of pairs; in mode "tasks" the corpus too, which is their positives."""
+    """Return the files of pairs; in mode "tasks" also the corpus, which consists of their positives."""
     files = [run_dir.train_pairs, run_dir.held_out_pairs, *_present(run_dir.dev_pairs), *_present(run_dir.other_pairs)]
     if config.synthesis.mode == "tasks":
         files.append(run_dir.corpus)
@@ -54,7 +54,7 @@ def pairs_writes(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def pairs_cut(config: Config, run_dir: RunDir) -> str:
-    """Return how training cuts the passages that get queries, or the pairs of each search task."""
+    """Return how training limits the passages that get queries, or the pairs of each search task."""
     if config.synthesis.mode == "corpus":
         return _cut(config.passages_asked, wanted=_count_records(run_dir.passages))
     return _cut(config.pairs_invented_each, wanted=config.synthesis.pairs_per_task)
@@ -64,28 +64,28 @@ def pairs_cut(config: Config, run_dir: RunDir) -> str:
 
 
 def synthesize_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the pairs, their corpus and given negatives, and what decides how the language model is asked."""
+    """Return the pairs, their corpus and given negatives, and the files that decide the requests."""
     return [*run_dir.pair_files(), run_dir.corpus, run_dir.given, *prompting_files(config)]
 
 
 def synthesize_writes(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the candidates, written and mined, and the inputs without an answer."""
+    """Return the files of written and mined candidates, and of parked inputs."""
     return [run_dir.candidates, run_dir.mined, run_dir.parked]
 
 
 def grade_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the pairs, the candidates, what decides how the language model is asked, and the cross-encoder."""
+    """Return the pairs, the candidates, the files that decide the requests, and the cross-encoder."""
     files = [*run_dir.pair_files(), run_dir.corpus, run_dir.candidates, run_dir.mined]
     return files + prompting_files(config) + _cross_encoder_files(config)
 
 
 def grade_writes(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the graded tuples, the dropped candidates, and the report."""
+    """Return the files of graded tuples and dropped candidates, and the report."""
     return [run_dir.tuples, run_dir.dropped, run_dir.dropped_mined, run_dir.report]
 
 
 def negatives_cut(config: Config, run_dir: RunDir) -> str:
-    """Return how training cuts the pairs that get negatives."""
+    """Return how training limits the pairs that get negatives."""
     limit = config.synthesis.limit
     count = _count_records(run_dir.train_pairs)
     return _cut(config.pairs_asked(count), wanted=count if limit is None else min(limit, count))
@@ -106,18 +106,18 @@ def grading_models(config: Config) -> list[str]:
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the tuples, the pairs, the models, and what a teacher's lists are made of."""
+    """Return the tuples, the pairs, the models, and the files that make up a teacher's lists."""
     models = [path for name in training_models(config) for path in model_files(name)]
     return [run_dir.tuples, *run_dir.pair_files(), *models, *teacher_files(config, run_dir)]
 
 
 def teacher_files(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return what decides the lists of a teacher: the mined candidates, and their texts."""
+    """Return the files that decide the lists of a teacher: the mined candidates, and their texts."""
     return [run_dir.mined, run_dir.corpus] if config.training.list_length else []
 
 
 def training_models(config: Config) -> list[str]:
-    """Return the base, the judge where its vectors decide what counts in a batch, and a model that teaches."""
+    """Return the base, the judge if its vectors are used in training, and the model of a teacher."""
     section = config.training
     judge = judge_model(config) if section.needs_judge_vectors else []
     teacher = [section.teacher.model] if section.teacher and section.teacher.model else []
@@ -125,19 +125,19 @@ def training_models(config: Config) -> list[str]:
 
 
 def train_writes(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the trained model, and the curriculum along which it was trained."""
+    """Return the trained model and its curriculum."""
     return [run_dir.trained, run_dir.curriculum]
 
 
 def baseline_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the pairs and their corpus, the base, and the log that says what the training has cost."""
+    """Return the pairs and their corpus, the base, and the log, which records the cost of the training."""
     return [run_dir.train_pairs, run_dir.corpus, *model_files(config.model.base), run_dir.training_log]
 
 
 def baseline_writes(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the file that says which arms there are, and their models.
+    """Return the file that lists the arms, and their models.
 
-    Where `auto` has trained none, `stock` is still to be done; where it has, these are the same.
+    If `auto` has trained no arms, `stock` still has to; if it has, both have the same arms.
     """
     arms = {*arms_of(config, run_dir)} | ({IN_BATCH} if config.baseline.against == "stock" else set())
     return [run_dir.arms, *(run_dir.baseline / arm for arm in sorted(arms))]
@@ -151,12 +151,12 @@ def evaluate_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def evaluate_writes(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the scores, by task and by query, and examples of searches."""
+    """Return the files of scores by task and by query, and of example searches."""
     return [run_dir.scores, run_dir.per_query, run_dir.per_dev_query, run_dir.examples]
 
 
 def export_reads(_config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the trained model, the scores, and the choice that is made by them."""
+    """Return the trained model, the scores, and the choice made by them."""
     return [*model_files(str(run_dir.trained)), run_dir.scores, run_dir.choice]
 
 
@@ -166,15 +166,15 @@ def export_writes(_config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def base_model(config: Config) -> list[str]:
-    """Return the model that is trained."""
+    """Return the base."""
     return [config.model.base]
 
 
-# what several stages share
+# shared by several stages
 
 
 def prompting_files(config: Config) -> list[Path]:
-    """Return what decides how a language model is asked, and how its texts are judged: prompts and judge."""
+    """Return the files that decide the requests to a language model and the judging of its texts: prompts and judge."""
     return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
 
 
@@ -198,7 +198,7 @@ def _files_of_source(source: str) -> list[Path]:
 
 
 def _present(path: Path) -> list[Path]:
-    """Return a file that run folders of earlier versions do not have, where it is there."""
+    """Return the file if it exists; run folders of earlier versions lack it."""
     return [path] if path.is_file() else []
 
 
@@ -207,7 +207,7 @@ def _cut(asked: int, wanted: int) -> str:
 
 
 def _count_records(path: Path) -> int:
-    """Return how many records a file holds; none where it is not there yet."""
+    """Return the number of records in a file; 0 if it does not exist yet."""
     try:
         return count_lines(path)
     except OSError:

@@ -2,10 +2,9 @@
 
     data (-> pairs) -> synthesize -> grade -> train (-> baseline) -> evaluate -> export
 
-A stage is done when the manifest holds it with the fingerprint of its settings and of the files that it reads,
-and the files that it writes are there. So a setting that leaves a stage's files as they were does not redo the
-stages after it. Only a run whose pairs are written by the language model has the stage `pairs`;
-`baseline` is in those whose `baseline.against` asks for it.
+A stage is done if the manifest lists it with the fingerprint of its settings and of the files that it reads, and the
+files that it writes exist. So if a setting leaves the files of a stage unchanged, later stages are not redone. The
+stage `pairs` exists only if the language model writes the pairs; `baseline` only if `baseline.against` asks for it.
 """
 
 from multigrain.config import Config
@@ -96,14 +95,14 @@ STAGES = (
 )
 
 SHARED = ("data", "pairs", "synthesize", "grade")
-"""The stages that runs take over from each other."""
+"""Stages that runs take over from each other."""
 
 
 def stages_of(config: Config) -> list[Stage]:
-    """Return the stages that a run has, in order."""
+    """Return the stages of a run, in order."""
     return [stage for stage in STAGES if stage.applies(config)]
 
 
 def names_of(config: Config) -> list[str]:
-    """Return the names of the stages that a run has, in order."""
+    """Return the names of the stages of a run, in order."""
     return [stage.name for stage in stages_of(config)]

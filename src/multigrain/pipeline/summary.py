@@ -1,4 +1,4 @@
-"""The outcome of a run: as `summary.json`, and as text for a terminal."""
+"""The results of a run, as `summary.json` and as text for a terminal."""
 
 import json
 from dataclasses import asdict
@@ -21,16 +21,16 @@ from multigrain.terminal import (
 )
 
 OF_SCORES = ("base", "trained", "difference", "items", "others", "retrieval")
-"""What the summary takes over from `scores.json`."""
+"""Keys that the summary copies from `scores.json`."""
 
 
 def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str, Any]:
-    """Return the content of `summary.json`: the figures, and the counts, seconds and tokens of the stages.
+    """Return the content of `summary.json`: the scores, and the counts, seconds and tokens of the stages.
 
     Args:
         config: the run.
         run_dir: its folder.
-        finished: the stages that are done.
+        finished: names of the stages that are done.
     """
     stages = {name: stage for name, stage in run_dir.stages().items() if name in finished}
     scores: dict[str, Any] = {name: {} for name in OF_SCORES}
@@ -50,14 +50,14 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
 
 
 def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
-    """Tell whether more requests stayed without an answer than `synthesis.max_parked` allows."""
+    """Return whether more requests stayed without an answer than `synthesis.max_parked` allows."""
     counts, allowed = summary["counts"], config.synthesis.max_parked
     asked = (("parked", "requests"), ("pairs_parked", "pair_requests"))
     return any(counts.get(parked, 0) > allowed * counts.get(requests, 0) for parked, requests in asked)
 
 
 def render(config: Config, summary: dict[str, Any], width: int = PLAIN) -> str:
-    """Return the outcome as text: the counts, a few searches before and after, and the figures last."""
+    """Return the results as text: the counts, some searches before and after training, and the scores last."""
     run_dir = RunDir(config.folder)
     blocks = [_counts(summary)]
     if summary["difference"]:
@@ -79,7 +79,7 @@ def _counts(summary: dict[str, Any]) -> str:
 def _figures(summary: dict[str, Any]) -> str:
     rows = [DIFFERENCE_HEAD, *difference_rows(summary)]
     few = [
-        f"{task}: {count} items are few; do not trust the interval"
+        f"{task}: {count} items are too few to trust the interval"
         for task, count in summary["items"].items()
         if count < FEW
     ]
@@ -87,7 +87,7 @@ def _figures(summary: dict[str, Any]) -> str:
 
 
 def _by_retriever(summary: dict[str, Any]) -> list[str]:
-    """Return a table of what each retriever finds, and by which a search answers."""
+    """Return a table of the scores of each retriever, and the retriever that `search` uses."""
     rows = list(retriever_rows(summary))
     choice = summary.get("retrieval", {}).get("trained")
     answer = [f"answers  {answering(choice)}"] if choice else []
@@ -95,7 +95,7 @@ def _by_retriever(summary: dict[str, Any]) -> list[str]:
 
 
 def _verdict(summary: dict[str, Any]) -> str:
-    """Say how the trained model stands against its base and the others, by the interval of each task's first metric."""
+    """Return the verdicts on the trained model, by the interval of the first metric of each task."""
     if not summary["verdict"]:
         return ""
     return "\n".join(columns([VERDICT_HEAD, *verdict_rows(summary)], texts=4))

@@ -1,4 +1,4 @@
-"""The teacher of a training: whose scores the loss `distill` follows, and the lists of documents that it scores."""
+"""The teacher of the loss `distill`, and the lists of documents that it scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from multigrain.training.curriculum import Curriculum
 
 LISTS = 256
-"""Lists that are scored at once: a kill -9 costs no more."""
+"""Number of lists that are scored at once; a kill -9 loses no more than these."""
 MODEL = "training.teacher.model"
 
 
 def with_teacher(config: Config, run_dir: RunDir, curriculum: "Curriculum") -> "Curriculum":
     """Return the curriculum with the scores of the teacher, and with its lists in place of the tuples' negatives.
 
-    Tuples that the training never meets have no lists, and nobody scores their documents.
+    Tuples that the training never sees have no lists, and their documents are not scored.
 
     Raises:
-        ConfigError: the judge is to teach, and has not scored all positives; or a model cannot be loaded.
+        ConfigError: the judge is the teacher but has not scored all positives, or a model cannot be loaded.
         DataError: nearly all scores are equal, or no list has two documents.
-        RunError: a score is no number.
+        RunError: a score is not a number.
     """
     section = _section(config)
     met = np.unique(curriculum.places).tolist()
@@ -68,14 +68,14 @@ def with_teacher(config: Config, run_dir: RunDir, curriculum: "Curriculum") -> "
 
 
 def _section(config: Config) -> TeacherSection:
-    assert config.training.teacher is not None  # the section of the training has checked it
+    assert config.training.teacher is not None  # checked by the section `[training]`
     return config.training.teacher
 
 
 def _scores_of_judge(tuples: Sequence[GradedTuple], run_dir: RunDir) -> NDArray[np.float32]:
     if any(graded.score is None for graded in tuples):
-        found = f'found "judge"; {run_dir.tuples} has no judge scores of the positives'
-        raise ConfigError("training.teacher.kind", [f"{found}. Run: multigrain grade --force"])
+        found = f'found "judge", but {run_dir.tuples} has no judge scores of the positives'
+        raise ConfigError("training.teacher.kind", [f"{found}. Run: multigrain grade RUN.toml --force"])
     scores: list[float] = []
     for graded in tuples:
         scores += [graded.score or 0.0, *(negative.score for negative in graded.negatives)]
@@ -85,17 +85,17 @@ def _scores_of_judge(tuples: Sequence[GradedTuple], run_dir: RunDir) -> NDArray[
 def _say_how_long(lists: Mapping[int, ScoredList]) -> None:
     lengths = np.array([len(each.documents) for each in lists.values()])
     if not (lengths > 1).any():
-        found = "no list has a document beside the positive, so there is nothing to compare"
-        raise DataError("training.teacher", f"{found}. See in grading/report.json why candidates were dropped.")
+        found = "no list has a document besides the positive, so there is nothing to compare"
+        raise DataError("training.teacher", f"{found}. See grading/report.json for why candidates were dropped.")
     said = f"  the teacher has scored {len(lengths)} lists of {lengths.mean():.3g} documents on average"
     alone = int((lengths < 2).sum())
-    say(f"{said}; {alone} of them hold the positive alone" if alone else said)
+    say(f"{said}; {alone} of them contain only the positive" if alone else said)
 
 
 def _lists(
     config: Config, run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequence[int], corpus: Corpus
 ) -> dict[int, ScoredList]:
-    """Return the scored lists of the tuples in these places; what was scored before is not scored again."""
+    """Return the scored lists of the tuples in these places; kept scores are not computed again."""
     teacher = partial(_teacher, config, run_dir, [tuples[place].query for place in met])
     kept = TeacherScores(run_dir.teacher, _made_from(config, run_dir), teacher)
     mined = MinedFile(run_dir.mined)
@@ -124,7 +124,7 @@ def _scored(
 
 
 def _in_order_of_pairs(run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the number of the pair of each tuple that is met, and the place of the tuple."""
+    """Yield the number of the pair, and the place, of each tuple that the training sees."""
     places = {tuples[place].id: place for place in met}
     for number, pair in enumerate(read_pairs(run_dir.train_pairs)):
         if (place := places.get(pair.id)) is not None:
@@ -132,16 +132,16 @@ def _in_order_of_pairs(run_dir: RunDir, tuples: Sequence[GradedTuple], met: Sequ
 
 
 def _chosen(config: Config, graded: GradedTuple, mined: Mined, number: int, corpus: Corpus) -> Documents:
-    """Return the documents of the list of a pair: its own, then those that were mined for it, the nearest first."""
+    """Return the documents of the list of a pair: its own, then those mined for it, the nearest first."""
     own, most = texts_of(graded), config.training.list_length
     first, last = np.searchsorted(mined.pair, (number, number + 1))
     order = np.argsort(-mined.scores["embedding"][first:last], kind="stable")
-    nearest = mined.document[first:last][order][: most + len(own)].tolist()  # some may be its own
+    nearest = mined.document[first:last][order][: most + len(own)].tolist()  # may include its own documents
     return documents_of_list(own, nearest, corpus.texts(nearest), most)
 
 
 def _made_from(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of all that decides what the teacher gives for a query and a text."""
+    """Return a digest of everything that decides the teacher's score of a query and a text."""
     section = _section(config)
     settings = section.model_dump(include={"kind", "query_prompt", "document_prompt", "bm25_weight"})
     parts = [Config.digest(settings), config.fingerprint("teaching"), config.grading.precision]
@@ -152,10 +152,10 @@ def _made_from(config: Config, run_dir: RunDir) -> str:
 
 
 def _teacher(config: Config, run_dir: RunDir, queries: Sequence[str]) -> Score:
-    """Load the teacher; `queries` are all that it will be asked about.
+    """Load the teacher; `queries` are all queries that it will score.
 
-    A cross-encoder gives its logits: after a sigmoid nearly all would be 0 or 1, and all that lies between is what
-    there is to learn.
+    A cross-encoder returns logits. After a sigmoid, nearly all scores would be close to 0 or 1, and the differences to
+    learn from would be lost.
     """
     section = _section(config)
     if section.kind == "embedder":
@@ -165,7 +165,7 @@ def _teacher(config: Config, run_dir: RunDir, queries: Sequence[str]) -> Score:
 
         from multigrain.model.load import load_cross_encoder
 
-        assert section.model is not None  # the section has checked it
+        assert section.model is not None  # checked by the section
         model = load_cross_encoder(section.model, section.max_tokens, MODEL)
         return partial(model.predict, activation_fn=nn.Identity(), show_progress_bar=False)
     documents = read_documents(run_dir.corpus)

@@ -1,4 +1,4 @@
-"""The functions behind the command line: one for each verb that works on a run."""
+"""The functions behind the command line: one for each command that works on a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ from multigrain.training import distributed
 
 
 def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Run all stages but those that are done already, and return the summary.
+    """Run all stages that are not done yet, and return the summary.
 
     Args:
-        config: what to do; or the file that says so, or a run folder. The other verbs take the same.
-        force: redo finished stages of the run folder that this configuration would do otherwise.
+        config: the configuration of the run, its file, or its run folder, here and in the other functions.
+        force: redo finished stages of the run folder whose results this configuration would change.
 
     Raises:
         MultigrainError: see `multigrain.errors`.
@@ -38,12 +38,12 @@ def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
 
 
 def synthesize(config: Config | str | Path, force: bool = False, retry: str | None = None) -> dict[str, Any]:
-    """Prepare the data, and have candidates written and mined; `force` does so again.
+    """Prepare the data, then write and mine candidates.
 
     Args:
         config: the run.
-        force: see `run`. Answers are not asked for again.
-        retry: put back the inputs that are parked for this reason (`all`: for any), and ask again.
+        force: write and mine again, using the answers that are kept; see also `run`.
+        retry: ask again for the inputs that are parked for this reason, or for any (`all`).
 
     Raises:
         MultigrainError: see `multigrain.errors`.
@@ -55,15 +55,15 @@ def synthesize(config: Config | str | Path, force: bool = False, retry: str | No
 
 
 def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Judge the candidates and make graded tuples of them; `force` does so again."""
+    """Judge the candidates and make graded tuples; with `force`, do so again."""
     return run_stages(config_of(config), ["grade"], force, redo=("grade",) if force else ())
 
 
 def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Train the model along the curriculum; `force` does so again.
+    """Train the model along the curriculum; with `force`, train again.
 
-    Under `torchrun` every process calls it. The main one returns the summary; the others take part in the training
-    alone, and return an empty one.
+    Under `torchrun`, every process calls it. The main process returns the summary; the others only take part in the
+    training, and return an empty one.
     """
     described = config_of(config)
     if not distributed.is_main():
@@ -75,7 +75,7 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
 
 
 def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Measure the trained model, its base and the baseline, which is trained first; `force` measures again.
+    """Train the baseline, then measure it, the trained model and its base; with `force`, measure again.
 
     Raises:
         TrainingFailed: the trained model is far worse than its base.
@@ -88,21 +88,21 @@ def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]
 
 
 def export_model(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Write the folder that others load; `force` does so again."""
+    """Write the model folder for use with sentence-transformers; with `force`, write it again."""
     return run_stages(config_of(config), ["export"], force, redo=("export",) if force else ())
 
 
 def export_data(
     folder: str | Path, form: str, out: str | Path, force: bool = False, negatives: int | None = None
 ) -> str:
-    """Write a run's graded tuples in a form that another tool trains on; returns a line that says how to load it.
+    """Write a run's graded tuples in the form of another tool, and return a line that says how to load it.
 
     Args:
-        folder: the run folder, or its model's.
+        folder: the run folder, or the folder of its model.
         form: `hf`, `sentence-transformers`, `flagembedding` or `tevatron`; see `multigrain.export.interchange`.
-        out: the file to write, or for `hf` the folder.
-        force: replace what is there.
-        negatives: columns of negatives (`sentence-transformers` alone).
+        out: the file to write, or the folder for `hf`.
+        force: replace an existing file or folder.
+        negatives: number of negative columns, only for `sentence-transformers`.
 
     Raises:
         RunError: the run has no graded tuples yet.
@@ -110,34 +110,34 @@ def export_data(
     """
     run_dir, file = RunDir(run_folder_of(folder)), as_path(out, "a file to write")
     if not run_dir.tuples.is_file():
-        raise RunError(f"{folder}: no graded tuples here. Run: multigrain grade RUN.toml")
+        raise RunError(f"{folder}: there are no graded tuples yet. Run: multigrain grade RUN.toml")
     with full_disk_explained(file.absolute().parent):
         return write_data(run_dir, form, file, force, negatives)
 
 
 def search(folder: str | Path, query: str, k: int = 5, retriever: str | None = None) -> list[tuple[float, Document]]:
-    """Return the documents of a run's corpus that its exported model finds best for the query, with their scores.
+    """Search the corpus of a run with its exported model, and return the best documents with their scores.
 
     Args:
-        folder: the run folder, or its model's.
-        query: what to look for.
-        k: how many documents.
-        retriever: `dense` (by cosine), `bm25` or `hybrid` (cosine plus weighted BM25); None for the one that was best
-            on the queries that the run keeps for choices.
+        folder: the run folder, or the folder of its model.
+        query: the query.
+        k: number of documents.
+        retriever: `dense` (cosine), `bm25` or `hybrid` (cosine plus weighted BM25); None for the one that was best on
+            the dev set of the run.
 
     Raises:
-        ConfigError: the query is no text, k is not above 0, or there is no such retriever.
+        ConfigError: the query is not a text, k is below 1, or there is no such retriever.
         RunError: the run has no exported model yet.
     """
     if not isinstance(query, str) or not query.strip():
         raise ConfigError("search", [f"found the query {query!r}; wanted a text"])
     if type(k) is not int or k < 1:
-        raise ConfigError("search", [f"found k = {k!r}; wanted a number of documents, from 1 on"])
+        raise ConfigError("search", [f"found k = {k!r}; wanted a number of documents, at least 1"])
     if retriever not in (None, *RETRIEVERS):
         raise ConfigError("search", [f"found the retriever {retriever!r}; wanted one of {', '.join(RETRIEVERS)}"])
     run_dir = RunDir(run_folder_of(folder))
     if not (run_dir.model / "modules.json").is_file():
-        raise RunError(f"{folder}: no exported model here. Run: multigrain run RUN.toml")
+        raise RunError(f"{folder}: there is no exported model yet. Run: multigrain run RUN.toml")
     return search_run(run_dir, query, k, retriever)
 
 
@@ -146,11 +146,11 @@ def dropped(config: Config | str | Path, pair: None = None) -> list[DroppedCount
 @overload
 def dropped(config: Config | str | Path, pair: str) -> DroppedOfPair: ...
 def dropped(config: Config | str | Path, pair: str | None = None) -> list[DroppedCount] | DroppedOfPair:
-    """Return how many candidates each rule of grading has dropped, or those of one pair with rule and value.
+    """Return the number of candidates that each rule of grading has dropped, or the candidates of one pair.
 
     Args:
         config: the run.
-        pair: the id of a training pair; without it the whole run is counted.
+        pair: id of a training pair; None to count over the whole run.
 
     Raises:
         ConfigError: there is no such pair.
@@ -161,7 +161,7 @@ def dropped(config: Config | str | Path, pair: str | None = None) -> list[Droppe
     if pair is None:
         return dropped_counts(run_dir)
     if not isinstance(pair, str):
-        raise ConfigError("dropped", [f"found the pair {pair!r}; wanted the id of a training pair, a text"])
+        raise ConfigError("dropped", [f"found the pair {pair!r}; wanted the id of a training pair, as text"])
     return dropped_of_pair(run_dir, pair)
 
 
@@ -170,19 +170,19 @@ def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) ->
 
     Args:
         config: the run.
-        donors: run folders whose stages are taken over where they would come out the same.
+        donors: run folders from which stages with the same result are taken over.
         force: see `run`.
     """
-    config = config.model_copy(update={"baseline": BaselineSection(against="none")})  # a grid brings its own
+    config = config.model_copy(update={"baseline": BaselineSection(against="none")})  # a grid has its own arms
     run_stages(config, [name for name in names_of(config) if name != "export"], force, donors=donors)
 
 
 def batch(config: Config, step: str, force: bool = False) -> str:
-    """Do one step of having the candidates written in batches, and tell of it in a few lines.
+    """Do one step of writing candidates by the Batch API, and return a report of a few lines.
 
     Args:
         config: the run.
-        step: `submit`, `write`, `status` or `ingest`; `synthesize` afterwards reads what came back.
+        step: `submit`, `write`, `status` or `ingest`; `synthesize` then reads the answers.
         force: see `run`.
 
     Raises:
@@ -195,7 +195,7 @@ def batch(config: Config, step: str, force: bool = False) -> str:
         require(config)
     run_dir = RunDir(config.folder)
     if not run_dir.folder.is_dir() or "data" not in run_dir.stages():
-        return f"{config.folder}: no batches; --batch submit makes them"
+        return f"{config.folder}: there are no batches; --batch submit creates them"
     steps = {
         "submit": batch_api.submit,
         "write": batch_api.write,

@@ -1,4 +1,4 @@
-"""Say whether the trained model wins or loses against its base and against what users have already."""
+"""Decide whether the trained model wins or loses against its base, the baseline, and searches without training."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ BASE = "base"
 
 
 class Verdict(NamedTuple):
-    """How the trained model stands against another one on a task, by the task's first metric."""
+    """The comparison of the trained model with another one on a task, by the first metric of the task."""
 
     task: str
     metric: str
@@ -20,13 +20,13 @@ class Verdict(NamedTuple):
     outcome: str
     """`WIN`, `LEVEL` or `LOSS`."""
     difference: tuple[float, float, float]
-    """Trained - the other, and the ends of the 95 % interval, paired over the task's items."""
+    """Trained - other, with the ends of the 95 % interval, paired over the items of the task."""
     trained_on: bool
-    """Whether the training pairs are of the task's kind; on others the trained model may have forgotten something."""
+    """Whether the training pairs are of the same kind as the task; on other tasks, the model may have forgotten."""
 
 
 def outcome_of(low: float, high: float) -> str:
-    """Return the verdict by the ends of the interval of a difference.
+    """Return the verdict for the interval of a difference.
 
     >>> outcome_of(0.01, 0.03), outcome_of(-0.01, 0.03), outcome_of(-0.03, -0.01)
     ('WIN', 'LEVEL', 'LOSS')
@@ -37,12 +37,12 @@ def outcome_of(low: float, high: float) -> str:
 
 
 def verdicts(config: Config, scores: Mapping[str, Any]) -> list[Verdict]:
-    """Return the verdicts on all tasks with an interval: the held-out one first, then others of its kind, then others.
+    """Return the verdicts on all tasks with an interval: the held-out task, then others of its kind, then the rest.
 
     Args:
         config: the run.
-        scores: what `scores.json` holds: `difference` (task -> metric -> trained - base, with its interval) and
-            `others` (task -> name -> `trained_over`, which is the same of another model or search).
+        scores: content of `scores.json`, with `difference` (task -> metric -> trained - base, with its interval) and
+            `others` (task -> name -> `trained_over`, the same for another model or search).
     """
     found = [verdict for task in scores["difference"] for verdict in _on_task(task, config, scores)]
     return sorted(found, key=_rank)
@@ -67,7 +67,7 @@ def _on_task(task: str, config: Config, scores: Mapping[str, Any]) -> Iterator[V
 
 
 def _is_trained_on(task: str, config: Config) -> bool:
-    """Tell whether a task is of the kind of the training pairs: what they hold out, or a split of the same BEIR set."""
+    """Return whether a task is like the training pairs: held out from them, or a split of the same BEIR set."""
     pairs = config.data.pairs or ""
     same_set = task.startswith(BEIR) and pairs.startswith(BEIR) and _set_of(task) == _set_of(name_of(pairs))
     return task == HELD_OUT or same_set

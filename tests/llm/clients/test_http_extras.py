@@ -97,14 +97,14 @@ EXTRAS: list[dict[str, Any]] = [
     [
         ({"extra_body": {"stream": True}}, 'llm.extra_body: found "stream", which multigrain sets itself'),
         ({"extra_body": {"max_tokens": 7}}, "set synthesis.answer_tokens instead"),
-        ({"extra_body": {"top_p": float("nan")}}, "wanted what JSON can hold"),
-        ({"extra_body": {"day": datetime.date(2024, 1, 1)}}, "wanted what JSON can hold"),
+        ({"extra_body": {"top_p": float("nan")}}, "wanted values that JSON can represent"),
+        ({"extra_body": {"day": datetime.date(2024, 1, 1)}}, "wanted values that JSON can represent"),
         ({"extra_headers": {"api-key": "abc123"}}, 'wanted the name of an environment variable, such as "$MY_KEY"'),
         ({"extra_headers": {"Authorization": "Bearer abc123"}}, "wanted the name of an environment variable"),
         ({"query": {"key": "abc123"}}, "wanted the name of an environment variable"),
-        ({"extra_headers": {"a b": "x"}}, "no name of a header"),
+        ({"extra_headers": {"a b": "x"}}, "not a valid header name"),
         ({"extra_headers": {"Content-Type": "x"}}, "which multigrain sets itself"),
-        ({"extra_headers": {"X-Title": "two\nlines"}}, "characters that a header cannot"),
+        ({"extra_headers": {"X-Title": "two\nlines"}}, "characters not allowed in a header"),
     ],
 )
 def test_what_cannot_go_along_is_told(settings: dict[str, Any], expected: str) -> None:

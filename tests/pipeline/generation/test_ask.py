@@ -163,7 +163,7 @@ def test_a_hostile_server(
     ):
         assert any(detail in fields["detail"] for fields in reasons), detail
     assert "without an answer: transport " in captured.err
-    assert "synthesize RUN.toml --retry REASON asks once more" in captured.err
+    assert "synthesize RUN.toml --retry REASON" in captured.err
 
     # The server has been mended; now only what was declined is asked again, then the rest.
     server.__class__ = MockServer
@@ -220,7 +220,7 @@ def test_a_second_process_is_refused(serve: Serve, toml: Path, capsys: pytest.Ca
         while not server.stats.requests:
             time.sleep(0.01)
         assert main(arguments(toml, server)) == 2
-        assert "another multigrain process is at work here" in capsys.readouterr().err
+        assert "another multigrain process is using this folder" in capsys.readouterr().err
     finally:
         first.wait()
     assert server.stats.again == 0
@@ -246,14 +246,14 @@ def test_check_tells_prompt_tokens_and_cost_before_anything_is_spent(
     assert main(["check", str(toml), *settings, "--set", "llm.max_cost=9"]) == 0
     out = capsys.readouterr().out
     assert "asking      380 requests, about" in out
-    assert "never more than llm.max_cost = 9, for the whole folder; so far 0 calls" in out
+    assert "never more than llm.max_cost = 9 in this run folder; so far 0 calls" in out
     assert "| Query: what is item-" in out
     assert server.stats.requests == 0
     assert main(["synthesize", str(toml), *settings]) == 0
     assert main(["check", str(toml), *settings]) == 0
     # Now the answers themselves tell what the run takes: what the server billed.
     after = capsys.readouterr().out
-    assert "by the 381 calls that were answered already" in after
+    assert "estimated from the 381 calls answered so far" in after
     cost = float(after.partition("about $")[2].split()[0])
     assert cost == pytest.approx(server.stats.tokens * 100e-6, rel=0.02)
 

@@ -105,7 +105,7 @@ def test_submit_status_ingest(serve: Any, command: Any, run_toml: Path, capsys: 
     server = serve(BatchServer())
     server.state, server.missing, server.broken = "in_progress", {3}, {5}
     assert command(server.url, "--batch", "status") == 0
-    assert "no batches; --batch submit makes them" in capsys.readouterr().out
+    assert "there are no batches; --batch submit creates them" in capsys.readouterr().out
     assert command(server.url, "--batch", "submit") == 0
     assert "batch-0001: 30 requests, submitted as batch-0" in capsys.readouterr().out
     asked = [json.loads(line) for line in server.files["file-0"].splitlines()]
@@ -116,14 +116,14 @@ def test_submit_status_ingest(serve: Any, command: Any, run_toml: Path, capsys: 
     assert command(server.url, "--batch", "submit") == 0
     assert "nothing to submit" in capsys.readouterr().out
     assert command(server.url) == 2  # would pay twice
-    assert "30 inputs are in a batch. First take its answers in" in capsys.readouterr().err
+    assert "30 inputs are in a batch. First ingest its answers" in capsys.readouterr().err
     assert command(server.url, "--batch", "ingest") == 0
     assert "batch-0001: still in_progress" in capsys.readouterr().out
 
     server.state = "completed"
     assert command(server.url, "--batch", "status") == 0
     assert "batch-0001: 30 requests, completed (1 done, 2 failed)" in capsys.readouterr().out
-    for expected in ("batch-0001: 28 answers to 30 requests", "no batch to take in"):
+    for expected in ("batch-0001: 28 answers to 30 requests", "no batch to ingest"):
         assert command(server.url, "--batch", "ingest") == 0
         assert expected in capsys.readouterr().out
     sent = server.stats.requests
@@ -168,7 +168,7 @@ def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.Captur
     folder = load_config(run_toml).folder / "synthesis" / "batches"
     assert f"vllm run-batch -i {folder}/batch-0001.jsonl -o {folder}/batch-0001.output.jsonl" in out
     assert command(server.url, "--batch", "ingest") == 0
-    assert "batch-0001.output.jsonl is not there yet" in capsys.readouterr().out
+    assert "batch-0001.output.jsonl does not exist yet" in capsys.readouterr().out
     asked = [fields for _, fields in read_objects(folder / "batch-0001.jsonl")]
     with (folder / "batch-0001.output.jsonl").open("w") as file:
         for line in asked[:20]:
@@ -177,9 +177,9 @@ def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.Captur
         file.write(json.dumps({"custom_id": "somebody else's", "response": reply}) + "\n")
     nowhere = "http://127.0.0.1:9/v1"
     assert command(nowhere, "--batch", "status") == 0
-    assert "batch-0001.output.jsonl is there" in capsys.readouterr().out
+    assert "batch-0001.output.jsonl exists" in capsys.readouterr().out
     assert command(nowhere, "--batch", "ingest") == 0
-    assert "20 answers to 30 requests taken in; 10 are not in" in capsys.readouterr().out
+    assert "20 answers to 30 requests ingested; 10 are not in" in capsys.readouterr().out
     with (folder / "batch-0001.output.jsonl").open("a") as file:  # the engine had not been through
         file.write('{"custom_id": cut\n[]\n')
         for line in asked[15:25]:
@@ -190,7 +190,7 @@ def test_by_hand(serve: Any, command: Any, run_toml: Path, capsys: pytest.Captur
             }
             file.write(f"{json.dumps(bad)}\n{json.dumps(good)}\n")
     assert command(nowhere, "--batch", "ingest") == 0
-    assert "5 answers to 30 requests taken in; 5 are not in" in capsys.readouterr().out
+    assert "5 answers to 30 requests ingested; 5 are not in" in capsys.readouterr().out
     assert command(server.url) == 2
     assert "5 inputs are in a batch" in capsys.readouterr().err
     assert command(server.url, "--retry", "batched") == 0
@@ -221,7 +221,7 @@ def test_inputs_that_were_put_back_before_can_be_taken_back_too(
     with AnswerStore(store_of(run_toml)) as store:
         store._write("update inputs set forgiven = 1")
     assert command(server.url, "--retry", "batched") == 0
-    assert "put back: 30 inputs" in capsys.readouterr().err
+    assert "to be asked again: 30 inputs" in capsys.readouterr().err
 
 
 def test_a_server_that_is_away_is_not_one_without_batches(
@@ -243,7 +243,7 @@ def test_inputs_can_be_taken_back_and_caps_hold(serve: Any, command: Any, capsys
     assert command(server.url, "--batch", "submit", "--set", "llm.max_requests=11") == 0
     assert "20 inputs are left out" in capsys.readouterr().out
     assert command(server.url, "--retry", "batched") == 0
-    assert "put back: 10 inputs" in capsys.readouterr().err
+    assert "to be asked again: 10 inputs" in capsys.readouterr().err
     assert server.stats.answered == 1 + 30
 
 
@@ -255,7 +255,7 @@ def test_files_are_cut_where_the_server_wants_it(
     assert command(server.url, "--batch", "submit") == 0
     assert [len(content.splitlines()) for content in server.files.values()] == [12, 12, 6]
     assert command(server.url, "--batch", "ingest") == 0
-    assert capsys.readouterr().out.count("taken in") == 3
+    assert capsys.readouterr().out.count("ingested") == 3
 
 
 def test_a_price_that_nobody_knows_is_no_reason_to_forget_its_cap(
@@ -267,4 +267,4 @@ def test_a_price_that_nobody_knows_is_no_reason_to_forget_its_cap(
 
 def test_only_an_endpoint_takes_batches(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["synthesize", str(run_toml), "--batch", "submit"]) == 2
-    assert 'found llm.provider = "scripted"; only an endpoint takes batches' in capsys.readouterr().err
+    assert 'found llm.provider = "scripted"; batches need "endpoint"' in capsys.readouterr().err

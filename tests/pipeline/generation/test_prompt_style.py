@@ -275,6 +275,6 @@ def test_batches_stay_with_what_a_probe_has_found(configured: Configured, asked:
 
 def test_a_check_asks_nobody(run_toml: Path, asked: Asked) -> None:
     config = load_config(run_toml, ["synthesis.prompt_style=auto"])
-    assert "per-grade, or what a probe of both styles finds" in check.check(config)
+    assert "per-grade, unless a probe of both styles finds otherwise" in check.check(config)
     assert asked.requests == []
     assert not config.folder.exists()

@@ -230,7 +230,7 @@ def test_a_language_model_that_is_right_has_the_last_word(
     run_dir = RunDir(suspects.folder)
     pairs = len(objects(run_dir.train_pairs))
     report = json.loads(run_dir.report.read_text())
-    assert "its word is not used" not in capsys.readouterr().err
+    assert "its ratings are not used" not in capsys.readouterr().err
     assert report["dropped"] == {"answers the query": pairs}
     assert (report["tuples"], report["negatives"]) == (pairs, 2 * pairs)
     for graded in read_tuples(run_dir.tuples):
@@ -247,7 +247,7 @@ def test_a_language_model_that_guesses_is_not_believed(
     verbs.grade(suspects, force=True)
     run_dir = RunDir(suspects.folder)
     pairs = len(objects(run_dir.train_pairs))
-    assert "accuracy 0." in (err := capsys.readouterr().err) and "its word is not used" in err
+    assert "accuracy of only 0." in (err := capsys.readouterr().err) and "its ratings are not used" in err
     assert json.loads(run_dir.report.read_text())["dropped"] == {"false negative": pairs}
     assert [len(graded.negatives) for graded in read_tuples(run_dir.tuples)] == [2] * pairs
     assert len(prompts) == 2 * pairs
@@ -261,7 +261,7 @@ def test_a_language_model_that_cannot_be_tried_is_not_asked(
     write_records(run_dir.candidates, left)
     prompts = rated_by(lambda prompt: 1 // 0, monkeypatch)
     verbs.grade(suspects, force=True)
-    assert "of 10 off-topic texts there are 0; its word is not used" in capsys.readouterr().err
+    assert "wanted 10 off-topic texts, found 0; its ratings are not used" in capsys.readouterr().err
     assert prompts == []
 
 

@@ -300,7 +300,7 @@ def test_a_changed_filter_writes_other_pairs_without_asking_for_them_again(
 
 def test_one_passage_is_too_few_to_train_on(write_run: Callable[..., Path]) -> None:
     config = load_config(write_run("corpus", passages(1)))
-    with pytest.raises(DataError, match=r"held-out|found 1 pair to train on; a batch needs 2"):
+    with pytest.raises(DataError, match=r"held-out|found 1 pair to train on; a batch needs at least 2"):
         verbs.synthesize(config)
     assert "pairs" not in RunDir(config.folder).stages()
 
@@ -362,13 +362,13 @@ def test_a_model_that_names_no_task_is_told(write_run: Callable[..., Path], monk
         (
             "corpus",
             "data.pairs=corpus.jsonl",
-            'data.pairs: synthesis.mode = "corpus" has the pairs written; take it out',
+            'data.pairs: synthesis.mode = "corpus" writes the pairs; remove it',
         ),
-        ("tasks", "data.pairs=corpus.jsonl", 'data.pairs: synthesis.mode = "tasks" has the pairs written; take it out'),
+        ("tasks", "data.pairs=corpus.jsonl", 'data.pairs: synthesis.mode = "tasks" writes the pairs; remove it'),
         ("tasks", "data.corpus=corpus.jsonl", 'data.corpus: synthesis.mode = "tasks" writes all texts'),
         ("tasks", "synthesis.domains=[]", "synthesis.domains: missing"),
-        ("corpus", 'data.held_out=["a"]', 'data.held_out: found sources; synthesis.mode = "corpus" wants a share'),
-        ("tasks", 'data.held_out=["a"]', 'data.held_out: found sources; synthesis.mode = "tasks" wants a share'),
+        ("corpus", 'data.held_out=["a"]', 'data.held_out: found sources; synthesis.mode = "corpus" needs a share'),
+        ("tasks", 'data.held_out=["a"]', 'data.held_out: found sources; synthesis.mode = "tasks" needs a share'),
         ("corpus", "synthesis.limit=0", 'synthesis.limit: found 0; synthesis.mode = "corpus" needs the language model'),
         ("corpus", "synthesis.query_types=[]", "synthesis.query_types: found []"),
         ("corpus", 'synthesis.query_types=["riddle"]', "synthesis.query_types"),

@@ -1,1 +1,1 @@
-"""Generation: the requests of a run to the language model, its answers, and their cost."""
+"""Generation: the requests of a run to the language model, the answers, and their cost."""

@@ -1,4 +1,4 @@
-"""Ask the language model for a stage, and account for every input: an answer, or a reason why there is none."""
+"""Ask the language model for a stage, and account for every input: an answer, or the reason for its absence."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from multigrain.pipeline.stages import Result
 from multigrain.terminal import say
 
 REASON_WIDTH = 100
-"""Characters of a reason that are shown."""
+"""Maximum number of characters of a reason to show."""
 
 
 class Answers:
-    """The account of what is asked in a stage: counts, and a file of what stays without an answer.
+    """The account of the requests in a stage: counts, and a file of the inputs without an answer.
 
     Args:
-        run_dir: the run's folder.
-        parked_path: the file of the inputs without an answer; written anew.
+        run_dir: the run folder.
+        parked_path: the file of the inputs without an answer; it is overwritten.
     """
 
     def __init__(self, run_dir: RunDir, parked_path: Path) -> None:
@@ -34,10 +34,10 @@ class Answers:
         self._parked: list[Parked] = []
 
     def ask(self, config: Config, plan: Plan) -> Iterator[Any]:
-        """Have all inputs answered or parked, and yield the records of the answers in the order of the inputs.
+        """Ask until all inputs are answered or parked, and yield the records of the answers in the order of the inputs.
 
         Raises:
-            LLMReplyError: not one of the inputs has a usable answer.
+            LLMReplyError: none of the inputs has a usable answer.
         """
         self.sent += ask.ask_all(config, self._run_dir, plan)
         reasons: Counter[str] = Counter()
@@ -57,16 +57,16 @@ class Answers:
         with atomic_file(self._path) as file:
             file.writelines(to_line(asdict(parked)) for parked in self._parked)
         for reason, times in reasons.most_common():
-            say(f"  {times:>7} without an answer: {reason:<11} such as: {details[reason][:REASON_WIDTH]}")
+            say(f"  {times:>7} without an answer: {reason:<11} for example: {details[reason][:REASON_WIDTH]}")
         if reasons and not answered:
             ((reason, _),) = reasons.most_common(1)
             raise LLMReplyError(
                 f"none of the {reasons.total()} inputs has a usable answer ({self._path}); most often {reason}: "
-                f"{details[reason]} When it is mended: multigrain synthesize RUN.toml --retry {reason}"
+                f"{details[reason]} After fixing this, run: multigrain synthesize RUN.toml --retry {reason}"
             )
 
     def result(self, stage: str, counts: dict[str, int]) -> Result:
-        """Return the stage's report, with what it cost: all that was spent in the folder but not by other stages."""
+        """Return the report of the stage, with its cost: everything spent in the folder, minus that of other stages."""
         others = [record for name, record in self._run_dir.stages().items() if name != stage]
         _, spent = ask.spent(self._run_dir)
         tokens = spent.tokens - sum(record.tokens for record in others)

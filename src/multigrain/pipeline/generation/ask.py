@@ -1,4 +1,4 @@
-"""Ask the language model about the inputs of a run, with the store that keeps the answers, and the money."""
+"""Ask the language model about the inputs of a run, with the store of answers and the budget."""
 
 import asyncio
 import gc
@@ -28,12 +28,12 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import Meter, listed, meter
 
 REFRESH = 0.25
-"""Seconds between two updates of the progress bar."""
-BATCH_HINT = "First take its answers in (synthesize --batch ingest), or take the inputs back (--retry batched)."
+"""Interval between two updates of the progress bar, in seconds."""
+BATCH_HINT = "First ingest its answers (synthesize --batch ingest), or take the inputs back (--retry batched)."
 
 
 def ask_all(config: Config, run_dir: RunDir, plan: Plan) -> int:
-    """Have each input answered or parked; returns how many requests went out.
+    """Ask until each input is answered or parked, and return the number of requests sent.
 
     Raises:
         RunError: some inputs are in a batch.
@@ -54,7 +54,7 @@ async def _ask_all(config: Config, run_dir: RunDir, plan: Plan) -> Tally:
 
 
 async def _ask(config: Config, store: AnswerStore, plan: Plan) -> Tally:
-    gc.freeze()  # the modules stay: looking through them again and again cost a hundredth of the throughput
+    gc.freeze()  # the modules stay in memory: scanning them again and again took a hundredth of the throughput
     tally, budget = Tally(), Budget(config.llm, prices_of(config.llm), store.spent())
     prompts = plan.prompts()
     with meter(plan.description, plan.count) as progress:
@@ -97,7 +97,7 @@ def _fields(tally: Tally, budget: Budget) -> dict[str, object]:
 
 
 def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
-    """Return what the answered calls of the run took, and what all calls took or may have taken."""
+    """Return the usage of the answered calls of the run, and the usage, at most, of all calls."""
     if not run_dir.store.is_file():
         return Usage(), Usage()
     with AnswerStore(run_dir.store) as store:
@@ -105,17 +105,17 @@ def spent(run_dir: RunDir) -> tuple[Usage, Usage]:
 
 
 def retry(config: Config, run_dir: RunDir, reason: str) -> int:
-    """Put this run's inputs back that are parked for the reason; returns how many.
+    """Release the inputs of the run that are parked for the reason, and return their number.
 
     Args:
         config: the run.
         run_dir: its folder.
-        reason: why they were parked; `all` for any reason, `batched` for those in a batch.
+        reason: the reason they were parked for; `all` for any reason, `batched` for inputs in a batch.
 
     Raises:
-        RunError: none is parked for it.
+        RunError: no input is parked for it.
     """
-    found: Counter[str] = Counter()  # by reason; empty for those that are not parked
+    found: Counter[str] = Counter()  # by reason; inputs that are not parked have an empty one
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
             for prompted in _known_prompts(config, run_dir):
@@ -132,7 +132,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
 
 
 def _known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
-    """Yield all that has been asked in the run, or will be next."""
+    """Yield all prompts that were asked in the run, or will be next."""
     mode = config.synthesis.mode
     if mode == "corpus" and run_dir.passages.is_file():
         yield from queries(config, run_dir).prompts()

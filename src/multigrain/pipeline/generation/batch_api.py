@@ -1,9 +1,9 @@
-"""A run's inputs by the Batch API: hand them over, look after them, take the answers in.
+"""Send the inputs of a run through the Batch API: submit them, report their status, ingest the answers.
 
     submit (or write, for an engine that reads files) -> status -> ingest -> synthesize
 
-Raw answers go into the store like any others; `synthesize` then reads them, and asks for what is missing.
-Each step is noted before the next begins, so a command that was stopped is simply given again.
+Raw answers go into the store like any others; `synthesize` then reads them, and asks for the missing ones.
+Each step is recorded before the next starts, so a command that was stopped can simply be run again.
 """
 
 from multigrain.config import Config
@@ -16,17 +16,17 @@ from multigrain.pipeline.run_dir import RunDir
 
 
 def submit(config: Config, run_dir: RunDir) -> str:
-    """Write all that is not settled into batches, and hand them to the server.
+    """Write all unanswered inputs into batches, and submit them to the server.
 
     Raises:
-        ConfigError: the provider is not an endpoint, or nobody answers there.
-        LLMError: the server failed; the same command goes on.
+        ConfigError: the provider is not an endpoint, or no server answers.
+        LLMError: the server failed; the same command resumes.
     """
     return do_step(config, run_dir, submit_to_server)
 
 
 def write(config: Config, run_dir: RunDir) -> str:
-    """Write all that is not settled into batches, for an engine that reads files.
+    """Write all unanswered inputs into batches, for an engine that reads files.
 
     Raises:
         ConfigError: the provider is not an endpoint.
@@ -35,7 +35,7 @@ def write(config: Config, run_dir: RunDir) -> str:
 
 
 def status(config: Config, run_dir: RunDir) -> str:
-    """Tell how the batches stand, one line each.
+    """Return the status of the batches, one line each.
 
     Raises:
         ConfigError, LLMError: see `submit`.
@@ -44,7 +44,7 @@ def status(config: Config, run_dir: RunDir) -> str:
 
 
 def ingest(config: Config, run_dir: RunDir) -> str:
-    """Take in the answers that are there. Doing so twice changes nothing.
+    """Ingest the answers that are available. Doing so twice changes nothing.
 
     Raises:
         ConfigError, LLMError: see `submit`.
@@ -53,7 +53,7 @@ def ingest(config: Config, run_dir: RunDir) -> str:
 
 
 def _is_server_at_work(run_dir: RunDir) -> bool:
-    """Tell whether a batch is at a server."""
+    """Return whether a server has a batch that is not ingested yet."""
     with AnswerStore(run_dir.store) as store:
         return any(batch.batch_id and batch.state != INGESTED for batch in store.batches())
 
@@ -69,7 +69,7 @@ async def _described(step: BatchStep, batch: Batch) -> str:
         return head + batch.state
     if batch.batch_id is None:
         output = step.output_path(batch.name)
-        return f"{head}{batch.state}; {output} is {'there' if output.is_file() else 'not there yet'}"
+        return f"{head}{batch.state}; {output} {'exists' if output.is_file() else 'does not exist yet'}"
     state = await batch_files.fetch_state(step.client, batch.batch_id)
     counts = state.get("request_counts") or {}
     return f"{head}{state['status']} ({counts.get('completed', 0)} done, {counts.get('failed', 0)} failed)"

@@ -1,4 +1,4 @@
-"""Take the answers of the batches into the store, as far as they are there."""
+"""Ingest the available answers of the batches into the store."""
 
 from dataclasses import replace
 
@@ -10,20 +10,20 @@ from multigrain.pipeline.generation.batch_step import INGESTED, WRITTEN, BatchSt
 
 
 async def ingest_batches(step: BatchStep) -> str:
-    """Take in the answers to all batches that are under way; returns what there is to tell of each."""
+    """Ingest the answers to all pending batches, and return a line on each."""
     lines = []
     for batch in step.store.batches():
         if batch.state not in (WRITTEN, INGESTED):
             obstacle = await _fetch(step, batch)
             lines.append(f"{batch.name}: {obstacle}" if obstacle else _take_in(step, batch))
-    return "\n".join(lines) or "no batch to take in"
+    return "\n".join(lines) or "no batch to ingest"
 
 
 async def _fetch(step: BatchStep, batch: Batch) -> str | None:
-    """Get the files with the answers; returns why they are not to be had yet."""
+    """Fetch the files with the answers; if they are not available yet, return the reason."""
     output, errors = step.output_path(batch.name), step.errors_path(batch.name)
     if batch.batch_id is None:
-        return None if output.is_file() else f"{output} is not there yet"
+        return None if output.is_file() else f"{output} does not exist yet"
     state = await batch_files.fetch_state(step.client, batch.batch_id)
     if state["status"] not in batch_files.ENDED:
         return f"still {state['status']}"
@@ -34,7 +34,7 @@ async def _fetch(step: BatchStep, batch: Batch) -> str | None:
 
 
 def _take_in(step: BatchStep, batch: Batch) -> str:
-    """Keep what came back, whoever wants it by now. Where the batch has ended, the rest is to do again."""
+    """Keep all answers, even to inputs taken back meanwhile. If the batch has ended, release the unanswered inputs."""
     store, output = step.store, step.output_path(batch.name)
     calls = {key: Call(number, store.bound(number)) for key, number in store.calls_in(batch.name).items()}
     failed: dict[str, LLMError] = {}
@@ -55,13 +55,13 @@ def _take_in(step: BatchStep, batch: Batch) -> str:
             del calls[key]
     store.save_batch(batch if calls else replace(batch, state=INGESTED))
     store.commit()
-    taken = f"{batch.name}: {answered} answers to {batch.requests} requests taken in"
+    taken = f"{batch.name}: {answered} answers to {batch.requests} requests ingested"
     if calls:
-        return f"{taken}; {len(calls)} are not in {output} yet (--retry batched takes them back)"
-    return f"{taken}. Now give: multigrain synthesize RUN.toml"
+        return f"{taken}; {len(calls)} are not in {output} yet (--retry batched takes these inputs back)"
+    return f"{taken}. Now run: multigrain synthesize RUN.toml"
 
 
 def _return(step: BatchStep, key: str, batch: str) -> None:
-    """Take an input out of the batch, unless it was taken out before."""
+    """Remove an input from the batch, unless it was removed before."""
     if step.store.is_batched(key, batch):
         step.store.give_back(key)

@@ -1,4 +1,4 @@
-"""A step of the Batch API: what it works with, and how a batch stands between one step and the next."""
+"""A step of the Batch API: its inputs, and the states of a batch between steps."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -18,12 +18,12 @@ from multigrain.pipeline.generation.prompt_style import with_assumed_style
 from multigrain.pipeline.run_dir import RunDir
 
 WRITTEN, SUBMITTED, HANDED_OVER, INGESTED = "written", "submitted", "handed over", "ingested"
-"""The states of a batch: on this disk alone, at the server, with an engine that reads files, taken in."""
+"""States of a batch: only on this disk, at the server, with an engine that reads files, ingested."""
 
 
 @dataclass(frozen=True)
 class BatchStep:
-    """A step under way: the run, its store of answers with the accounts, and the server."""
+    """A step in progress: the run, its store of answers with the accounts, and the server."""
 
     config: Config
     run_dir: RunDir
@@ -37,11 +37,11 @@ class BatchStep:
 
     @property
     def kind(self) -> str:
-        """The kind of the requests that are asked next; all of them have the same."""
+        """The kind of the next requests, which is the same for all of them."""
         return next(plans.next_plan(self.config, self.run_dir).prompts()).request.kind
 
     def requests_path(self, batch: str) -> Path:
-        """Return the file with the requests of a batch, which is given by its name."""
+        """Return the file with the requests of the batch of this name."""
         return self.run_dir.batch(batch)
 
     def output_path(self, batch: str) -> Path:
@@ -49,7 +49,7 @@ class BatchStep:
         return self.requests_path(batch).with_suffix(".output.jsonl")
 
     def errors_path(self, batch: str) -> Path:
-        """Return the file with the requests of a batch that failed."""
+        """Return the file with the failed requests of a batch."""
         return self.requests_path(batch).with_suffix(".errors.jsonl")
 
 
@@ -57,14 +57,14 @@ Work = Callable[[BatchStep], Awaitable[str]]
 
 
 def do_step(config: Config, run_dir: RunDir, work: Work, connect: bool = True) -> str:
-    """Do a step with the store open, and with the server if it is needed; returns what there is to tell.
+    """Do a step with the store open, connected to the server if needed, and return its report.
 
     Raises:
-        ConfigError: the provider is not an endpoint, or nobody answers there.
+        ConfigError: the provider is not an endpoint, or no server answers.
         LLMError: the server failed.
     """
     if config.llm.provider != "endpoint":
-        raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; only an endpoint takes batches'])
+        raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; batches need "endpoint"'])
     config = with_assumed_style(config, run_dir)
     client = make_clients(config.llm)[0]
     assert isinstance(client, EndpointClient)

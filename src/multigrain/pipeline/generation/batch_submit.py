@@ -1,4 +1,4 @@
-"""Write what is not settled into batches, and hand these over: to the server, or to an engine that reads files."""
+"""Write unanswered inputs into batches, and hand these over: to the server, or to an engine that reads files."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,18 @@ from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.batch_step import HANDED_OVER, SUBMITTED, WRITTEN, BatchStep
 
 NO_BATCH_API = (404, 405, 501)
-"""The HTTP status codes of a server that takes no batches."""
+"""HTTP status codes of a server without a Batch API."""
 
 
 class _Unsent(NamedTuple):
-    """A request for which nobody has asked yet, with its key in the store."""
+    """A request that was not sent yet, with its key in the store."""
 
     key: str
     request: Request
 
 
 async def submit_to_server(step: BatchStep) -> str:
-    """Write the batches, and hand each that was written to the server; returns what there is to tell."""
+    """Write the batches, submit each written one to the server, and return a report."""
     lines = await _write_batches(step, ask_server=True)
     for batch in step.store.batches():
         if batch.state == WRITTEN:
@@ -35,7 +35,7 @@ async def submit_to_server(step: BatchStep) -> str:
 
 
 async def write_for_engine(step: BatchStep) -> str:
-    """Write the batches, and say how an engine that reads files answers them."""
+    """Write the batches, and return how to have them answered by an engine that reads files."""
     lines = await _write_batches(step, ask_server=False)
     for batch in step.store.batches():
         if batch.state == WRITTEN:
@@ -47,7 +47,7 @@ async def write_for_engine(step: BatchStep) -> str:
 
 
 async def _write_batches(step: BatchStep, ask_server: bool) -> list[str]:
-    """Write what is not settled, file by file; returns what there is to say about the rest."""
+    """Write the unanswered inputs, file by file, and return a report on the rest."""
     store = step.store
     store.mark_lost()
     unsent = _unsent(step)
@@ -62,20 +62,20 @@ async def _write_batches(step: BatchStep, ask_server: bool) -> list[str]:
         if is_last or step.ledger.obstacle:
             break
     if step.ledger.obstacle:
-        left_out = 1 + sum(1 for _ in requests)  # the one that might have passed the cap, and all after it
+        left_out = 1 + sum(1 for _ in requests)  # the one that might exceed the cap, and all after it
         return [f"{left_out} inputs are left out: {step.ledger.obstacle}"]
     return []
 
 
 async def _dialect(step: BatchStep, first: Request, ask_server: bool) -> Dialect:
-    """Return the server's dialect: what a first request teaches, or else what is known of it."""
+    """Return the dialect of the server: learnt by a first request, or the known one."""
     if ask_server:
         return await learn_dialect(step.client, first, step.ledger)
     return step.store.dialect(step.client.address, first.dialect_key) or Dialect()
 
 
 def _write_batch(step: BatchStep, requests: Iterator[_Unsent], name: str, dialect: Dialect) -> bool:
-    """Write one batch of the requests; returns False where none is left that may be sent."""
+    """Write one batch of the requests; return False if none is left that may be sent."""
     path = step.requests_path(name)
     keys = batch_files.write_batch(_booked(step, requests, name), path, dialect)
     if not keys:
@@ -89,7 +89,7 @@ def _write_batch(step: BatchStep, requests: Iterator[_Unsent], name: str, dialec
 
 
 def _unsent(step: BatchStep) -> Iterator[_Unsent]:
-    """Yield each input for which nobody has asked yet, once."""
+    """Yield each input that was not sent yet, once."""
     store = step.store
     for prompted in plans.next_plan(step.config, step.run_dir).prompts():
         request = prompted.request
@@ -105,7 +105,7 @@ def _suited(requests: Iterable[_Unsent], dialect: Dialect) -> Iterator[_Unsent]:
 
 
 def _booked(step: BatchStep, requests: Iterator[_Unsent], batch: str) -> Iterator[_Unsent]:
-    """Book and yield the requests up to the first that might pass a cap."""
+    """Book and yield the requests up to the first that might exceed a cap."""
     for unsent in requests:
         if step.ledger.begin(unsent.key, unsent.request, batch) is None:
             return
@@ -119,8 +119,8 @@ def _nothing_to_submit(step: BatchStep) -> str:
         if state == "todo":
             todo += 1
     if todo:
-        return f"nothing to submit: {todo} inputs have replies already. Now give: multigrain synthesize RUN.toml"
-    return "nothing to submit: every input is answered, parked or in a batch already"
+        return f"nothing to submit: {todo} inputs already have replies. Now run: multigrain synthesize RUN.toml"
+    return "nothing to submit: every input is already answered, parked or in a batch"
 
 
 # Hand over
@@ -135,13 +135,13 @@ async def _hand_to_server(step: BatchStep, batch: Batch) -> str:
             batch = replace(batch, file_id=file_id)
             store.save_batch(batch)
             store.commit()
-        else:  # we may have been stopped before we could note the batch's id
+        else:  # an earlier command may have been stopped before it recorded the id of the batch
             batch_id = await batch_files.find(client, file_id)
         batch_id = batch_id or await batch_files.start(client, file_id, step.kind)
     except LLMRefused as error:
         if error.status not in NO_BATCH_API:
             raise
-        return f"{client.address} takes no batches.\n{_leave_to_engine(step, batch)}"
+        return f"{client.address} does not accept batches.\n{_leave_to_engine(step, batch)}"
     store.save_batch(replace(batch, batch_id=batch_id, state=SUBMITTED))
     store.commit()
     return f"{batch.name}: {batch.requests} requests, submitted as {batch_id}"
@@ -151,7 +151,7 @@ def _leave_to_engine(step: BatchStep, batch: Batch) -> str:
     path, output = step.requests_path(batch.name), step.output_path(batch.name)
     step.store.save_batch(replace(batch, state=HANDED_OVER))
     return (
-        f"{batch.name}: {batch.requests} requests in {path}. Have them answered, for instance by\n"
+        f"{batch.name}: {batch.requests} requests in {path}. Have them answered, for example by\n"
         f"  vllm run-batch -i {path} -o {output} --model {step.config.llm.model}\n"
-        f"and then give: multigrain synthesize RUN.toml --batch ingest"
+        f"and then run: multigrain synthesize RUN.toml --batch ingest"
     )

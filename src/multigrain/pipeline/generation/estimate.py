@@ -1,4 +1,4 @@
-"""Estimate what asking takes, before anything is spent."""
+"""Estimate the usage and cost of requests before anything is spent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,36 +18,39 @@ from multigrain.synthesis.negatives import requests_each
 from multigrain.synthesis.token_bound import Bound
 
 PILOT = 20
-"""Answered calls from which the cost of a whole run can be told."""
+"""Minimum number of answered calls to estimate the cost of a run from."""
 BYTES_PER_TOKEN = 4
-"""Bytes of a token of English text; other languages have fewer."""
+"""Bytes per token of English text; other languages have fewer."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of what asking all of a run's inputs takes."""
+    """An estimate of the usage of all requests of a run."""
 
     likely: Usage
+    """Likely usage."""
     most: Usage
-    """The most that it takes, if each input is answered at its first try."""
+    """Upper bound of the usage, if each input is answered at the first try."""
     is_priced: bool
+    """Whether the price is known."""
     basis: str
+    """Basis of the estimate, in words."""
     so_far: dict[str, float]
-    """What was spent in the run folder already."""
+    """Usage in the run folder so far."""
     prompt: str
     """One of the prompts that will be sent."""
 
 
 def estimate_usage(config: Config, prompts: Iterable[Prompted[Any]], whole: Usage | None = None) -> Estimate | None:
-    """Estimate what these prompts take: by what the calls took that were answered already, or by the prompts.
+    """Estimate the usage of the prompts from the calls answered so far, or else from the prompts.
 
     Args:
         config: the run.
-        prompts: all of them, or a sample.
-        whole: where they are a sample, what all take at most; see `usage_bound`.
+        prompts: all prompts, or a sample.
+        whole: if they are a sample, the upper bound for all of them; see `usage_bound`.
 
     Returns:
-        None if nothing is asked.
+        None if there are no requests.
     """
     prices = prices_of(config.llm)
     budget = Budget(config.llm, prices, Usage())
@@ -63,10 +66,10 @@ def estimate_usage(config: Config, prompts: Iterable[Prompted[Any]], whole: Usag
     if whole is not None:
         likely, most = likely.times(whole.calls / most.calls), whole
     answered, so_far = spent(RunDir(config.folder))
-    basis = "the prompts, and answers half as long as allowed"
+    basis = "the prompts, with answers half as long as allowed"
     if answered.calls >= PILOT:
         likely = answered.times(most.calls / answered.calls)
-        basis = f"the {answered.calls} calls that were answered already"
+        basis = f"the {answered.calls} calls answered so far"
     return Estimate(
         likely=likely,
         most=most,
@@ -78,7 +81,7 @@ def estimate_usage(config: Config, prompts: Iterable[Prompted[Any]], whole: Usag
 
 
 def _known_dialect(config: Config, request: Request) -> Dialect | None:
-    """Return what an earlier command has learnt of the first server: whether its model reasons."""
+    """Return what an earlier command learnt about the first server, such as whether its model reasons."""
     store = RunDir(config.folder).store
     if not store.is_file() or not config.llm.base_url:
         return None
@@ -87,7 +90,7 @@ def _known_dialect(config: Config, request: Request) -> Dialect | None:
 
 
 def usage_bound(config: Config, pairs: Sequence[Pair]) -> Usage:
-    """Return the most that all requests about these pairs may take, if each is answered at its first try."""
+    """Return the upper bound of the usage of all requests about the pairs, if each is answered at the first try."""
     calls = len(pairs) * requests_each(config)
     prompt_bytes, answer_tokens = Bound(config, model_name(config.llm)).of(pairs)
     tokens = prompt_bytes + calls * TEMPLATE_TOKENS, answer_tokens

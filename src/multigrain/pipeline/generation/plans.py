@@ -1,4 +1,4 @@
-"""Plan what the language model is asked at each step of a run."""
+"""Plan the requests to the language model at each step of a run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Plan:
     """Inputs that the language model is asked about together.
 
     Args:
-        description: what the progress bar says.
-        count: how many prompts there are.
-        prompts: gives all of them, anew with each call.
+        description: text of the progress bar.
+        count: number of prompts.
+        prompts: function that returns an iterator over all prompts.
     """
 
     description: str
@@ -37,7 +37,7 @@ class Plan:
     prompts: Callable[[], Iterator[Prompted[Any]]]
 
     def outcomes(self, run_dir: RunDir) -> Iterator[list[Any] | Parked]:
-        """Yield what came of each input, in their order: its records, or why there are none."""
+        """Yield the outcome of each input, in order: its records, or the reason for their absence."""
         if not self.count:
             return
         with AnswerStore(run_dir.store) as store:
@@ -46,7 +46,7 @@ class Plan:
 
 
 def negatives(config: Config, run_dir: RunDir) -> Plan:
-    """Plan the negatives of the training pairs, which are read one by one."""
+    """Plan the negatives of the training pairs; the pairs are read one by one."""
     pairs = count_lines(run_dir.train_pairs) if config.synthesis.limit != 0 else 0
 
     def prompts() -> Iterator[Prompted[list[Candidate]]]:
@@ -58,7 +58,7 @@ def negatives(config: Config, run_dir: RunDir) -> Plan:
 
 
 def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]], attempt: int) -> Plan:
-    """Plan another attempt at the grades that stayed empty, which are given by the id of their pair."""
+    """Plan another attempt at the grades that stayed empty; `missing` has them by the id of the pair."""
 
     def prompts() -> Iterator[Prompted[list[Candidate]]]:
         return plan_repairs(config, partial(read_pairs, run_dir.train_pairs), missing, model_name(config.llm), attempt)
@@ -69,7 +69,7 @@ def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]
 
 
 def queries(config: Config, run_dir: RunDir) -> Plan:
-    """Plan the queries of passages (mode "corpus"), of as many as training has use for."""
+    """Plan the queries of passages (mode "corpus"), for as many passages as training can use."""
     count, most = count_lines(run_dir.passages), config.passages_asked
 
     def prompts() -> Iterator[Prompted[list[WrittenQuery]]]:
@@ -98,18 +98,18 @@ def synthetic_pairs(config: Config, chosen: Sequence[SearchTask]) -> Plan:
 
 
 def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Plan:
-    """Plan verdicts on whether candidates answer the query of their pair: (pair's id, text, rating) each."""
+    """Plan verdicts on whether candidates answer the query of their pair, as (id of the pair, text, rating)."""
 
     def prompts() -> Iterator[Prompted[list[tuple[str, str, int]]]]:
         for pair, wanted in by_pair(read_pairs(run_dir.train_pairs), read_candidates(candidates)):
             if wanted:
                 yield from plan_verdicts(config, pair, wanted, model_name(config.llm))
 
-    return Plan("asking whether they answer", count_lines(candidates), prompts)
+    return Plan("rating candidates", count_lines(candidates), prompts)
 
 
 def next_plan(config: Config, run_dir: RunDir) -> Plan:
-    """Plan what comes next: the pairs as long as the run has none, then their negatives."""
+    """Plan the next requests: pairs if the run has none yet, else their negatives."""
     mode = config.synthesis.mode
     if mode == "negatives" or "pairs" in run_dir.stages():
         return negatives(config, run_dir)
@@ -120,7 +120,7 @@ def next_plan(config: Config, run_dir: RunDir) -> Plan:
 
 
 def brainstormed_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
-    """Return the search tasks to invent pairs for (mode "tasks"), as far as the brainstorming has come."""
+    """Return the search tasks to invent pairs for (mode "tasks"), from the brainstorming so far."""
     found: list[SearchTask] = []
     for outcome in brainstorm(config).outcomes(run_dir):
         if not isinstance(outcome, Parked):
@@ -129,7 +129,7 @@ def brainstormed_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
 
 
 def ids_to_write_for(config: Config, run_dir: RunDir) -> set[str]:
-    """Return the ids of the pairs that the language model writes negatives for."""
+    """Return the ids of the pairs for which the language model writes negatives."""
     if not requests_each(config):
         return set()
     count = count_lines(run_dir.train_pairs)

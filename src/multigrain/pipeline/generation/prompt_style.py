@@ -1,4 +1,4 @@
-"""Decide on the prompt style that suits the language model: a known one, or the better one on a few pairs."""
+"""Choose the prompt style for the language model: a known one, or the better one on a few pairs."""
 
 import json
 from itertools import pairwise
@@ -23,21 +23,21 @@ from multigrain.synthesis.prompts import files_in
 from multigrain.terminal import say
 
 PROBED = 8
-"""Pairs that both styles write for."""
+"""Number of pairs that both styles write for."""
 STYLES = ("all-grades", "per-grade")
-"""The styles; of equally good ones the first is taken, since it needs fewer requests."""
+"""Prompt styles. On a tie the first is chosen, because it needs fewer requests."""
 KNOWN = {MODEL: "per-grade"}
-"""Models by name, with what a probe finds for them; the embedded one would need four minutes for it."""
+"""Model -> the style that a probe finds for it. With the embedded model, a probe would take four minutes."""
 
 
 def with_decided_style(config: Config, run_dir: RunDir) -> Config:
-    """Return the configuration with its prompt style decided: `auto` by a probe, once for each run folder.
+    """Return the configuration with a decided prompt style; `auto` is decided by a probe, once per run folder.
 
-    Both styles write for the same few pairs, and the judge measures: how often does relevance rise from grade to
-    grade, and stay below the positive's? What the chosen style has written is not asked for again.
+    Both styles write for the same few pairs. The judge measures how often relevance rises from grade to grade and
+    stays below the positive's. The texts written in the chosen style are reused.
 
     Raises:
-        LLMError: the model cannot be asked, or in neither style. Nothing is decided then.
+        LLMError: the model cannot be reached, or both styles fail. Nothing is decided then.
     """
     known = with_known_style(config, run_dir)
     if known.synthesis.prompt_style != "auto":
@@ -63,9 +63,9 @@ def with_decided_style(config: Config, run_dir: RunDir) -> Config:
 
 
 def with_known_style(config: Config, run_dir: RunDir) -> Config:
-    """Return the configuration with the prompt style that is known without a probe; if none is, it stays `auto`.
+    """Return the configuration with the prompt style that is known without a probe; if there is none, it stays `auto`.
 
-    A folder that was begun in a style stays with it, whatever is known of the model since.
+    A run folder keeps the style that it was started with.
     """
     if config.synthesis.prompt_style != "auto":
         return config
@@ -82,7 +82,7 @@ def with_known_style(config: Config, run_dir: RunDir) -> Config:
 def with_assumed_style(config: Config, run_dir: RunDir) -> Config:
     """Return the configuration with the likely style in place of `auto`, for batches, which allow no probe.
 
-    The run folder then stays with it.
+    The run folder then keeps this style.
     """
     known = with_known_style(config, run_dir)
     if known.synthesis.prompt_style != "auto":
@@ -100,19 +100,19 @@ def _note(config: Config, run_dir: RunDir, style: str, rates: dict[str, float]) 
 
 
 def _question(config: Config) -> str:
-    """Return a digest of what the result of a probe depends on: model, provider, language and prompts."""
+    """Return a digest of the settings that a probe depends on: model, provider, language and prompts."""
     prompts = "".join(path.read_text(encoding="utf-8") for path in files_in(config.synthesis.prompts))
     asked = [model_name(config.llm), config.llm.provider, config.synthesis.language, prompts]
     return config.digest([*asked, config.llm.extra] if config.llm.extra else asked)
 
 
 def _order_rate(config: Config, run_dir: RunDir) -> float:
-    """Return in how many of the steps, from grade to grade and from the last to the positive, relevance rises.
+    """Return the share of steps, from grade to grade and from the last grade to the positive, in which relevance rises.
 
-    It is a mean over the pairs of the probe, from 0 to 1.
+    The share is a mean over the pairs of the probe, from 0 to 1.
     """
     count = count_lines(run_dir.train_pairs)
-    probed = min(PROBED, config.pairs_asked(count))  # of those that are asked about
+    probed = min(PROBED, config.pairs_asked(count))  # only pairs that would be asked about anyway
     sample = list(choose(read_pairs(run_dir.train_pairs), count, probed, config.seed))
     ids = {pair.id for pair in sample}
     prompts = [prompted for prompted in plans.negatives(config, run_dir).prompts() if prompted.input in ids]
@@ -129,7 +129,7 @@ def _order_rate(config: Config, run_dir: RunDir) -> float:
 
 
 def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: list[int], config: Config) -> float:
-    """Return the share of rising steps for one pair; a grade that was not written counts as out of order."""
+    """Return the share of rising steps for one pair; a missing grade counts as out of order."""
     written = [grade for grade in grades if grade in texts]
     passages = [pair.positive, *(texts[grade] for grade in written)]
     own, *scores = judge.scores([(pair.query, passage) for passage in passages])

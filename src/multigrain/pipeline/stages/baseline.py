@@ -1,4 +1,4 @@
-"""Train what users have already, for as long as the run's own training took: sentence-transformers' own trainer."""
+"""Train the baseline with the stock sentence-transformers trainer, for as long as the run's own training took."""
 
 import json
 import shutil
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from multigrain.training.stock import StockTraining
 
 MOST_SECONDS = 1800
-"""Seconds that the run's own training may have taken (see `seconds_used`), so that `auto` trains twice more."""
+"""Maximum time of the run's own training (see `seconds_used`) for which `auto` trains a baseline, in seconds."""
 MOST_DOCUMENTS = MOST_PAIRS = 100_000
-"""Documents and pairs up to which `auto` mines: the cosines of all pairs and documents take minutes."""
+"""Maximum number of documents and of pairs for which `auto` mines: computing all their cosines takes minutes."""
 
-ADVICE = "sentence-transformers holds a batch as a whole. Lower training.batch_size, or go without: --against none"
+ADVICE = "sentence-transformers holds a whole batch in memory. Lower training.batch_size, or give --against none"
 
 
 def baseline(config: Config, run_dir: RunDir) -> Result:
     """Train each arm of the baseline that is not trained yet.
 
     Raises:
-        RunError: nobody knows how long the run's own training took, or memory did not suffice. Not with `auto`, which
-            then leaves the baseline out.
+        RunError: the time of the run's own training is unknown, or memory did not suffice. With `auto`, the baseline is
+            left out instead.
     """
     seconds, is_wanted = _seconds_of_training(run_dir), config.baseline.against == "stock"
     if not is_wanted and (reason := _reason_to_leave_out(run_dir, seconds)):
         return _left_out(reason, run_dir)
     if seconds is None:
-        raise RunError(f"{run_dir.training_log}: does not say what each step took. Run: multigrain train --force")
+        raise RunError(f"{run_dir.training_log}: the time of the steps is missing. Run: multigrain train --force")
     try:
         arms = {arm: plan for arm in ARMS if (plan := _trained(arm, seconds, config, run_dir))}
     except RunError as error:
@@ -55,13 +55,13 @@ def baseline(config: Config, run_dir: RunDir) -> Result:
 
 
 def _left_out(reason: str, run_dir: RunDir) -> Result:
-    say(f"  no baseline: {reason}. To have it all the same: --against stock")
+    say(f"  no baseline: {reason}. To train it anyway: --against stock")
     write_json(run_dir.arms, {"arms": {}, "left_out": reason})
     return Result({"arms": 0})
 
 
 def _seconds_of_training(run_dir: RunDir) -> float | None:
-    """Return what the steps of the run's own training have cost; None where its log does not say so."""
+    """Return the seconds of all steps of the run's own training; None if its log does not have them."""
     with suppress(DataError, KeyError, TypeError):
         steps = (line for _, line in read_objects(run_dir.training_log) if "held_out" not in line)
         return round(sum(line["seconds"] for line in steps), 3) or None
@@ -69,17 +69,17 @@ def _seconds_of_training(run_dir: RunDir) -> float | None:
 
 
 def _reason_to_leave_out(run_dir: RunDir, seconds: float | None) -> str | None:
-    """Return why `auto` trains no baseline, or None."""
+    """Return the reason why `auto` trains no baseline, or None."""
     if seconds is None:
-        return "the log of the training does not say what it cost"
+        return "the log does not have the time of the training"
     if seconds > MOST_SECONDS:
-        return f"it would take twice the {seconds / 60:.0f} minutes of the training itself"
+        return f"it would take twice the {seconds / 60:.0f} minutes of the training"
     for path, most, what in (
         (run_dir.corpus, MOST_DOCUMENTS, "documents"),
         (run_dir.train_pairs, MOST_PAIRS, "training pairs"),
     ):
         if (count := count_lines(path)) > most:
-            return f"there are {count:,} {what}, and it would mine among them (at most {most:,})"
+            return f"there are {count:,} {what} to mine with (at most {most:,})"
     return None
 
 
@@ -88,7 +88,7 @@ def _checkpoints(run_dir: RunDir) -> Path:
 
 
 def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[str, Any] | None:
-    """Train an arm, if that is not done yet; return what it is trained with, or None where it cannot be trained."""
+    """Train an arm if it is not trained yet, and return its plan; return None if it cannot be trained."""
     folder, note = run_dir.baseline / arm, run_dir.arm_plan(arm)
     fingerprint = _fingerprint(arm, seconds, config, run_dir)
     plan = _plan(note)
@@ -97,13 +97,13 @@ def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[
             shutil.rmtree(stale, ignore_errors=True)
         plan = {"fingerprint": fingerprint}
     elif folder.is_dir():
-        say(f"  {arm}: trained already ({counted(plan['steps'], 'steps')})")
+        say(f"  {arm}: already trained ({counted(plan['steps'], 'steps')})")
         return plan
     from multigrain.training.train import memory_explained
 
     training = _training(arm, config, run_dir)
     if len(training.rows) < 2:
-        say(f"  no arm {arm}: too few pairs have enough negatives that are surely none of their answers")
+        say(f"  no arm {arm}: too few pairs have enough negatives that certainly do not answer them")
         return None
     with memory_explained(ADVICE):
         if "steps" not in plan:
@@ -116,23 +116,23 @@ def _trained(arm: str, seconds: float, config: Config, run_dir: RunDir) -> dict[
 
 
 def _plan(note: Path) -> dict[str, Any]:
-    """Return what an arm is trained with; nothing where nothing is planned, or the file is damaged."""
+    """Return the plan of an arm; empty if there is none, or the file is damaged."""
     with suppress(OSError, ValueError):
         return dict(json.loads(note.read_text(encoding="utf-8")))
     return {}
 
 
 def _fingerprint(arm: str, seconds: float, config: Config, run_dir: RunDir) -> str:
-    """Return a digest of all that decides how an arm comes out."""
+    """Return a digest of everything that decides the model of an arm."""
     files = [digest_of(run_dir.train_pairs)] + ([digest_of(run_dir.corpus)] if arm == MINED else [])
     settings = config.fingerprint("seed", "model", "training")
     return config.digest([arm, seconds, settings, *files, model_digest(config.model.base)])
 
 
 def _training(arm: str, config: Config, run_dir: RunDir) -> "StockTraining":
-    """Return the arm's training: the run's training pairs, with negatives if the arm has mined ones.
+    """Return the training of the arm: the run's training pairs, with negatives if the arm uses mined ones.
 
-    Documents that are held out are no negatives, as in the run's own mining.
+    As in the run's own mining, held-out documents are not negatives.
     """
     from multigrain.training.stock import StockTraining, mined_rows, pair_rows
 
@@ -144,7 +144,7 @@ def _training(arm: str, config: Config, run_dir: RunDir) -> "StockTraining":
 
 
 def _base(config: Config) -> tuple["SentenceTransformer", int | None]:
-    """Load the base as it is measured, but cutting texts where training does; and return where it cuts them itself."""
+    """Load the base as it is measured, but with the text length of training; also return its own text length."""
     model = load_measured_base(config)
     full_length = model.max_seq_length
     if config.training.max_tokens and full_length:
@@ -153,13 +153,13 @@ def _base(config: Config) -> tuple["SentenceTransformer", int | None]:
 
 
 def _train(arm: str, training: "StockTraining", steps: int, config: Config, run_dir: RunDir) -> bool:
-    """Train and keep the model; return whether its weights are numbers, else it is not kept."""
+    """Train and save the model; return whether its weights are finite, which is required to save it."""
     model, full_length = _base(config)
     seconds = training.train(model, _checkpoints(run_dir) / arm, steps, f"training ({arm})")
     say(f"  {arm}: {counted(steps, 'steps')}, {seconds:.0f} s of computing")
     model.max_seq_length = full_length
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        say(f"  no arm {arm}: its weights are no numbers any more; training.learning_rate is too high for it")
+        say(f"  no arm {arm}: its weights are not finite; training.learning_rate is too high for it")
         return False
     with atomic_folder(run_dir.baseline / arm) as part:
         model.save_pretrained(str(part), create_model_card=False)

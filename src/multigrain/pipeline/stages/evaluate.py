@@ -1,4 +1,4 @@
-"""Measure the trained model beside its base."""
+"""Measure the trained model, its base and the arms of the baseline."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice, starmap
@@ -24,11 +24,11 @@ from multigrain.pipeline.stages import Result
 from multigrain.records import Pair
 
 MAIN_SCORE = "main score"
-"""The name of the main score of an mteb task in a table."""
+"""Name of the main score of an mteb task in tables."""
 
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
-    """Measure the trained model and its base, item by item."""
+    """Measure the trained model, its base and the arms, item by item."""
     from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
 
@@ -67,7 +67,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
 
 
 class _Sides:
-    """The base and the trained model, each with all retrievers."""
+    """The base and the trained model, each with all retrievers of the run."""
 
     def __init__(self, config: Config, run_dir: RunDir, base: Embed, trained: Embed) -> None:
         self._retrievers = Retrievers(config, run_dir)
@@ -86,14 +86,14 @@ class _Sides:
         return [evaluate(task, embed, words, weight, names) for embed, weight in measured]
 
     def dev_items(self, arms: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
-        """Yield what each model, the arms too, scores on each query that is kept for choices, if there are any."""
+        """Yield the scores of each model, including the arms, on each dev query, if there are any."""
         searches = self._dev | {arm: self._retrievers.dev_search(embed) for arm, embed in arms.items()}
         measured = {name: search.scores(search.found.numbers) for name, search in searches.items() if search}
         for id in measured.get("base", ()):
             yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
     def choices(self) -> dict[str, Any]:
-        """Return how to search with each model, once all is measured; nothing where it is by cosine alone."""
+        """Return the chosen retriever of each model; empty if only `dense` is measured. Call it last."""
         self._retrievers.clear()
         if not self._retrievers.with_words:
             return {}
@@ -106,7 +106,7 @@ def _add(scores: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> dict[str, Any]:
-    """Return the task's metrics of both models, and their differences with confidence intervals."""
+    """Return the metrics of both models on the task, and their differences with confidence intervals."""
     from multigrain.evaluation.metrics import overall
 
     return {
@@ -129,7 +129,7 @@ def _items(
 
 
 def _texts(task: Task) -> dict[str, str]:
-    """Return the text that stands for each item in the tables, by the item's id."""
+    """Return the text that represents each item in tables, by the id of the item."""
     if isinstance(task, RetrievalTask):
         return task.queries
     if isinstance(task, GradedTask):
@@ -138,7 +138,7 @@ def _texts(task: Task) -> dict[str, str]:
 
 
 def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, Any]:
-    """Return the main score of each task; there is nothing by which it could have an interval."""
+    """Return the main score of each task. Without scores of items, it has no interval."""
     from multigrain.evaluation.mteb_tasks import measure
     from multigrain.model.load import load_base, load_model
 

@@ -1,4 +1,4 @@
-"""Hand over what a run has made: the model, and the tuples."""
+"""Export the results of a run: the model, and the tuples."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 SAMPLED = 1000
-"""Positives by which the languages of the data are told."""
+"""Number of positives used to detect the languages of the data."""
 COMMON = 0.1
-"""Share of those whose language is known that a language has at least, to be one of the model's."""
+"""Minimum share of a language, among texts of known language, to count as a language of the model."""
 
 
 def export(config: Config, run_dir: RunDir) -> Result:
-    """Copy the model that was chosen, with its card, to where others load it."""
+    """Write the folder of the chosen model, with its card."""
     from multigrain.export.card import model_card
     from multigrain.export.model_folder import export_model
 
@@ -46,7 +46,7 @@ def export(config: Config, run_dir: RunDir) -> Result:
 
 @contextmanager
 def _folder_of(model: str, config: Config, run_dir: RunDir) -> Iterator[Path]:
-    """Give the folder of what is exported; that of the base is written first, with the prompts it was measured with."""
+    """Yield the folder of the chosen model; the base is written first, with the prompts it was measured with."""
     if model != BASE:
         yield run_dir.trained if model == TRAINED else run_dir.baseline / model
         return
@@ -60,7 +60,7 @@ def _folder_of(model: str, config: Config, run_dir: RunDir) -> Iterator[Path]:
 
 
 def _lesson(run_dir: RunDir, folder: Path, choice: Choice) -> "Lesson":
-    """Collect what the card tells of the training of what is exported, and of the choice."""
+    """Collect the facts for the card about the training of the exported model, and about the choice."""
     if choice.model == TRAINED:
         phases = [PhaseSection(**phase) for phase in json.loads(run_dir.curriculum.read_text(encoding="utf-8"))]
         return replace(_own_lesson(run_dir, phases), choice=choice.reason)
@@ -73,7 +73,7 @@ def _lesson(run_dir: RunDir, folder: Path, choice: Choice) -> "Lesson":
 
 
 def _own_lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
-    """Collect what the training could see of the tuples: negatives of the grades that its phases ask for."""
+    """Collect the facts about the negatives that training could see: those of the grades in its phases."""
     from multigrain.export.card import Lesson
 
     asked = {grade for phase in phases for grade in phase.grades}
@@ -87,7 +87,7 @@ def _own_lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
-    """Return the languages in which a good part of the texts is written, the most common first."""
+    """Return the languages of a large share of the texts, the most common first."""
     from multigrain.grading.language import language_of
 
     known = Counter(found[0] for text in texts if (found := language_of(text)))
@@ -95,7 +95,7 @@ def _languages(texts: Sequence[str]) -> list[str]:
 
 
 def export_data(run_dir: RunDir, form: str, out: Path, force: bool, negatives: int | None) -> str:
-    """Write the graded tuples in a form that another tool trains on."""
+    """Write the graded tuples in the form of another tool."""
     from multigrain.export import interchange
 
     return interchange.export_data(lambda: read_tuples(run_dir.tuples), form, out, force, negatives)

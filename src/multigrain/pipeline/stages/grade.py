@@ -1,4 +1,4 @@
-"""Judge the candidates, repair the grades that stay empty, and make graded tuples."""
+"""Judge the candidates, repair grades that stay empty, and make graded tuples."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,9 +35,9 @@ from multigrain.records import Candidate, Source, to_json
 from multigrain.terminal import Meter, meter, say
 
 BLOCK = 256
-"""Pairs that are in memory at once."""
+"""Number of pairs in memory at once."""
 CALIBRATED_ON = 32
-"""Known positives, and as many known negatives, that a language model is asked about first."""
+"""Number of known positives, and of known negatives, used to calibrate a language model."""
 
 
 def grade(config: Config, run_dir: RunDir) -> Result:
@@ -70,17 +70,18 @@ def grade(config: Config, run_dir: RunDir) -> Result:
 
 
 class _Proposals(NamedTuple):
-    """Some pairs with all that was proposed for them."""
+    """Some pairs with all candidates proposed for them."""
 
     first: int
-    """The number of the first pair in its file."""
+    """Number of the first pair in its file."""
     proposals: list[Proposal]
+    """Pairs with their written and given candidates."""
     mined: Mined
-    """The mined candidates; `pair` is counted from the first pair."""
+    """Mined candidates; `pair` is counted from the first pair."""
 
 
 class _Grading:
-    """The passes over the candidates of a run, and what one pass leaves to the next."""
+    """The passes over the candidates of a run, with the state that one pass leaves to the next."""
 
     def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
@@ -93,15 +94,15 @@ class _Grading:
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._suspected: set[tuple[str, str]] = set()
         self.asked: Counter[str] = Counter()
-        """The number of requests, by what they are for."""
+        """Number of requests, by purpose."""
         self.precision = getattr(self._embed, "precision", None)
-        """The precision in which the judge has encoded."""
+        """Precision in which the judge encodes."""
         self.missing: dict[str, list[int]] = {}
-        """The grades that stayed empty, by the id of a pair that the language model writes for."""
+        """Grades that stayed empty, by the id of a pair that the language model writes for."""
         self.report = Report([], config.seed)
 
     def grade(self) -> None:
-        """Grade all candidates that there are."""
+        """Grade all candidates."""
         config, run_dir = self._config, self._run_dir
         grader = self._grader()
         self.report = Report(list(grader.judges), config.seed)
@@ -122,22 +123,22 @@ class _Grading:
                 self._note_missing(block, graded, grades, writes_for)
 
     def repair(self, attempt: int) -> None:
-        """Ask once more for the grades that stayed empty."""
+        """Ask again for the grades that stayed empty."""
         plan = plans.repairs(self._config, self._run_dir, self.missing, attempt)
         say(f"  {plan.count} requests to fill {sum(map(len, self.missing.values()))} grades that stayed empty")
         self.asked["repairs"] += plan.count
         try:
             for _ in self._answers.ask(self._config, plan):
                 pass
-        except LLMError as error:  # what was written and mined is there all the same
-            say(f"  warning: nothing is repaired: {error}")
+        except LLMError as error:  # the candidates written and mined before are still there
+            say(f"  warning: empty grades are not repaired: {error}")
             return
         self._repairs.append(plan)
 
     def ask_whether_they_answer(self) -> None:
-        """Have a language model look at the candidates that are nearly as relevant as the positive, or more.
+        """Ask a language model whether the candidates of the highest relevance answer the query.
 
-        After a repair it is asked about the new ones.
+        After a repair, it is asked about the new candidates.
         """
         if self._calibration is None:
             self._calibration = self._calibrate()
@@ -151,15 +152,15 @@ class _Grading:
     @staticmethod
     def _distrust(calibration: Calibration) -> str | None:
         if calibration.known < FEWEST_KNOWN:
-            wanted = f"the language model cannot be tried: of {FEWEST_KNOWN} off-topic texts there are"
-            return f"{wanted} {calibration.known}; its word is not used."
+            wanted = f"the language model cannot be calibrated: wanted {FEWEST_KNOWN} off-topic texts, found"
+            return f"{wanted} {calibration.known}; its ratings are not used."
         if not calibration.is_usable:
-            told = "the language model tells positives from off-topic texts with accuracy"
-            return f"{told} {calibration.accuracy:.2f} only (wanted {USABLE}); its word is not used."
+            told = "the language model tells positives from off-topic texts with an accuracy of only"
+            return f"{told} {calibration.accuracy:.2f} (wanted {USABLE}); its ratings are not used."
         return None
 
     def _calibrate(self) -> Calibration:
-        """Calibrate the language model on positives, and on what is least relevant."""
+        """Calibrate the language model on positives, and on the least relevant candidates."""
         positives: list[Candidate] = []
         negatives: list[Candidate] = []
         for block, known in self._measured():
@@ -172,7 +173,7 @@ class _Grading:
             if len(negatives) >= CALIBRATED_ON:
                 break
         if len(negatives) < FEWEST_KNOWN:
-            return Calibration(max(RATINGS), 0.5, len(negatives))  # nothing to ask for
+            return Calibration(max(RATINGS), 0.5, len(negatives))  # too few texts to ask about
         rated: list[list[int]] = []
         for name, texts in zip(("relevant", "irrelevant"), (positives, negatives), strict=True):
             path = self._run_dir.known(name)
@@ -190,7 +191,7 @@ class _Grading:
         yield from self._answers.ask(self._config, plan)
 
     def _suspects(self) -> Iterator[Candidate]:
-        """Yield the suspects that the language model has not been asked about yet."""
+        """Yield the candidates of high relevance that the language model has not been asked about yet."""
         hardest = self._config.grading.bands[-1]
         for block, known in self._measured():
             suspects = block.measured[block.measured.relevance.max(axis=1, initial=0.0) >= hardest]
@@ -242,7 +243,7 @@ class _Grading:
 
 
 def _first_of_grade_1(block: MeasuredBlock, known: Signatures) -> list[list[str]]:
-    """Return for each pair the first of its candidates of grade 1, if there is one."""
+    """Return for each pair its first candidate of grade 1, if there is one."""
     easiest = block.measured[block.measured.grade == 1]
     pairs, first = np.unique(easiest.pair, return_index=True)
     found: list[list[str]] = [[] for _ in block.pairs]
@@ -252,7 +253,7 @@ def _first_of_grade_1(block: MeasuredBlock, known: Signatures) -> list[list[str]
 
 
 def _origins(config: Config, grade: int) -> frozenset[Source]:
-    """Return where the negatives of a grade may come from: where none is named, from the language model."""
+    """Return the allowed sources of the negatives of a grade; if none is named, the language model."""
     sources: tuple[Source, ...] = ("llm", "mined")
     named = [source for source in sources if grade in config.synthesis.grades_from(source)]
     return frozenset(named or ["llm"])
@@ -265,7 +266,7 @@ def _candidates_of(plan: plans.Plan, run_dir: RunDir) -> Iterator[Candidate]:
 
 
 def judges(config: Config, embed: Embed, run_dir: RunDir) -> dict[str, Judge]:
-    """Return the judges that measure, by name; where a language model alone is named, it is the embedding."""
+    """Return the measuring judges by name; if only a language model is named, the embedding."""
     names = [name for name in config.grading.judge if name != "llm"] or ["embedding"]
     return {name: _judge(name, config, embed, run_dir) for name in names}
 
@@ -281,6 +282,6 @@ def _judge(name: str, config: Config, embed: Embed, run_dir: RunDir) -> Judge:
         return Bm25Judge(config.mining.language, queries, texts)
     from multigrain.model.load import load_cross_encoder
 
-    assert config.grading.cross_encoder  # the section has checked it
+    assert config.grading.cross_encoder  # checked by the section
     name, key = config.grading.cross_encoder, "grading.cross_encoder"
     return CrossEncoderJudge(load_cross_encoder(name, config.grading.judge_max_tokens, key).predict)

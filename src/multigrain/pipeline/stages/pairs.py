@@ -1,4 +1,4 @@
-"""Have the pairs written where a run brings none: queries for passages, or pairs of a few fields."""
+"""Write the pairs of a run that has none: queries for passages, or pairs for search tasks in some fields."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from multigrain.terminal import listed, say
 
 
 def pairs(config: Config, run_dir: RunDir) -> Result:
-    """Ask for the pairs, and filter them before they cost negatives."""
+    """Write the pairs, and filter them before negatives are paid for."""
     answers = Answers(run_dir, run_dir.parked_pairs)
     if config.synthesis.mode == "corpus":
         return _from_corpus(config, run_dir, answers)
@@ -46,7 +46,7 @@ def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     tasks = plans.brainstormed_tasks(config, run_dir)
     if not tasks:
         raise DataError("synthesis.domains", "the language model named no search task. Try another model or domain.")
-    say(f"  {len(found)} tasks named, {len(tasks)} taken: {listed(Counter(task.kind for task in tasks))}")
+    say(f"  {len(found)} tasks named, {len(tasks)} chosen: {listed(Counter(task.kind for task in tasks))}")
     write_objects(run_dir.search_tasks, ({"task": t.text, "kind": t.kind, "field": t.field} for t in tasks))
     written: list[Pair] = list(answers.ask(config, plans.synthetic_pairs(config, tasks)))
     documents = [Document(pair.id, pair.positive) for pair in written]

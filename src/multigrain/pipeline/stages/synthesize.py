@@ -1,4 +1,4 @@
-"""Have candidates written and mined, and add those that came with the pairs."""
+"""Write and mine candidates, and add the negatives that came with the pairs."""
 
 import shutil
 from collections import Counter
@@ -23,11 +23,11 @@ from multigrain.pipeline.stages import Result
 from multigrain.records import GIVEN, Candidate, to_json
 
 MADE_FROM = "multigrain.made_from"
-"""The name of the digest, in a file of mined candidates, of all that decides them."""
+"""Key in the metadata of a file of mined candidates: a digest of everything that decides them."""
 
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
-    """Write `mined.parquet`, and `candidates.jsonl`: by pair, the written candidates, then the given ones."""
+    """Write `mined.parquet` and `candidates.jsonl`, with the written, then the given candidates of each pair."""
     config = with_decided_style(config, run_dir)
     mined = _mine(config, run_dir)
     answers = Answers(run_dir, run_dir.parked)
@@ -43,9 +43,9 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
 
 
 def _mine(config: Config, run_dir: RunDir) -> int:
-    """Write the candidates from the corpus, for the grades that want them; return how many there are.
+    """Mine candidates from the corpus for the grades that use them, write them, and return their number.
 
-    Each wave of pairs has a file of its own until all are there, so that a kill -9 costs one wave.
+    Until all are mined, each wave of pairs has its own file, so that a kill -9 loses only one wave.
     """
     made_from = {MADE_FROM: _what_decides(config, run_dir)}
     if metadata_of(run_dir.mined).get(MADE_FROM) == made_from[MADE_FROM]:
@@ -59,7 +59,7 @@ def _mine(config: Config, run_dir: RunDir) -> int:
 
 
 def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[Path]:
-    """Return the files of mined candidates, wave by wave; those that are not there are made."""
+    """Return the files of mined candidates, wave by wave; mine the missing ones."""
     grades = _grades(config)
     if not grades:
         return []
@@ -99,19 +99,19 @@ def _grades(config: Config) -> list[int]:
 
 
 def _judges(config: Config) -> list[str]:
-    """Return the judges whose scores are recorded, so that nobody has to measure them again."""
+    """Return the judges whose scores are recorded, so that they need not be measured again."""
     counts_words = "bm25" in config.grading.judge or "bm25" in config.mining.methods
     return ["embedding", "bm25"] if counts_words else ["embedding"]
 
 
 def _what_decides(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of all that decides what is mined."""
+    """Return a digest of everything that decides the mined candidates."""
     files = [*run_dir.pair_files(), run_dir.corpus, *model_files(config.grading.judge_model)]
     settings = [config.fingerprint("seed", "mining", "judging"), str(_grades(config)), str(_judges(config))]
     return short_digest([*settings, *map(file_digest, files)])
 
 
 def _given(config: Config, run_dir: RunDir) -> Iterator[Candidate]:
-    """Yield the negatives that came with the pairs. Where pairs are written, such a file is of an earlier run."""
+    """Yield the negatives that came with the pairs. If pairs are written, the file is left from an earlier run."""
     if config.synthesis.mode == "negatives" and run_dir.given.is_file():
         yield from read_candidates(run_dir.given)

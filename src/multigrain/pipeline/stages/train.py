@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 
 MOST_QUERIES, MOST_DOCUMENTS = 200, 2000
-"""The size of the sample of the held-out part that is evaluated between phases."""
+"""Size of the sample of held-out queries and documents to evaluate on between phases."""
 
 
 def train(config: Config, run_dir: RunDir) -> Result:
-    """Train along the curriculum; an interrupted training goes on from its last checkpoint."""
+    """Train along the curriculum; an interrupted training resumes from its last checkpoint."""
     distributed.joined()
     distributed.share_of(config.training.batch_size)
     tuples = list(read_tuples(run_dir.tuples))
@@ -55,14 +55,14 @@ def train(config: Config, run_dir: RunDir) -> Result:
     _start_anew_if_changed(config, run_dir)
     distributed.begin()
     model = _trained(config, run_dir, tuples, curriculum, held)
-    with atomic_folder(run_dir.trained) as part:  # the exported model may share files with the one before
+    with atomic_folder(run_dir.trained) as part:  # the exported model may share files with the previous one
         model.save_pretrained(str(part), create_model_card=False)
     counts = {"steps": curriculum.steps, "phases": len(curriculum.phases), "tuples_per_step": curriculum.batch_size}
     return Result(counts)
 
 
 def take_part(config: Config, run_dir: RunDir) -> None:
-    """Train beside the main process, which decides what is to be done, and writes what comes of it."""
+    """Train in a process beside the main one, which makes the decisions and writes the results."""
     tuples = list(read_tuples(run_dir.tuples))
     _trained(config, run_dir, tuples, *_planned(config, run_dir, tuples))
 
@@ -77,19 +77,19 @@ def _trained(
     from multigrain.training.train import train_model
     from multigrain.training.weight_interpolation import interpolated_with_base
 
-    if curriculum.guide:  # by an encoder whose model is gone when training begins
+    if curriculum.guide:  # encode now, so that the model of the guide is unloaded before training
         met = sorted(set(curriculum.places.ravel().tolist()))
-        used = (curriculum.tuples[place] for place in met)  # the texts of lists fit no memory
+        used = (curriculum.tuples[place] for place in met)  # a generator: the texts of all lists may exceed memory
         distributed.from_main(lambda: encode_texts(used, judge_encoder(config, run_dir)))
-    torch.manual_seed(config.training_seed)  # of what an adapter begins with
+    torch.manual_seed(config.training_seed)  # for the initial weights of an adapter
     model = build_model(config.model)
     for note in notes(config.model):
         say(f"  {note}")
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):
-        say("  anchor pooling favours the first tokens of a base that looks back only: see model.bidirectional")
+        say("  anchor pooling favours the first tokens of a base with causal attention: see model.bidirectional")
     if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
-        say(f"  {others} of {len(tuples)} tuples bring an instruction of their own, which training does not use")
+        say(f"  {others} of {len(tuples)} tuples have their own instruction, which training does not use")
     with interpolated_with_base(model, config.training.base_share):
         train_model(
             model,
@@ -103,7 +103,7 @@ def _trained(
 
 
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "HeldOut"]:
-    """Plan what is trained on, and what is evaluated between the phases."""
+    """Plan the curriculum, and the evaluations between the phases."""
     from multigrain.training.curriculum import hold_out, plan
     from multigrain.training.guide import Guide
     from multigrain.training.train import HeldOut
@@ -131,7 +131,7 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
     if section.teacher is not None:
         curriculum = with_teacher(config, run_dir, curriculum)
     if section.list_length and known.groups:
-        curriculum = replace(curriculum, known=_known(run_dir, curriculum.tuples))  # lists bring texts of other groups
+        curriculum = replace(curriculum, known=_known(run_dir, curriculum.tuples))  # lists have texts of other groups
     return curriculum, HeldOut(held, _evaluation(config, run_dir) if section.evaluate else None)
 
 
@@ -141,7 +141,7 @@ def _known(run_dir: RunDir, tuples: Sequence[GradedTuple]) -> InBatchFalseNegati
 
 
 def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "Neighbours | None":
-    """Return how tuples are put into groups, by the judge's vectors; mining has left most of them in the run folder."""
+    """Return the neighbours of the tuples by the judge's vectors, most of which mining left in the run folder."""
     from multigrain.training.neighbours import Neighbours, vectors_of
 
     size = config.training.neighbours
@@ -149,7 +149,7 @@ def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "
 
 
 def _batch_size(wanted: int, tuples: int) -> int:
-    """Return the batch size that is wanted, or as many as there are tuples, dealt evenly to the processes."""
+    """Return the wanted batch size, or that of all tuples if they are fewer, a multiple of the number of processes."""
     found = min(wanted, tuples - tuples % distributed.count())
     if found < wanted:
         say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
@@ -157,26 +157,26 @@ def _batch_size(wanted: int, tuples: int) -> int:
 
 
 def _length(curriculum: "Curriculum") -> str:
-    """Tell how long the training is, in steps and in epochs."""
+    """Describe the length of the training, in steps and in epochs."""
     steps, batch, tuples = curriculum.steps, curriculum.batch_size, len(curriculum.tuples)
     epochs = epochs_told(steps * batch / tuples)
     return f"{counted(steps, 'steps')} of {batch} = {epochs} of {tuples:,} tuples"
 
 
 def _say_what_is_rare(curriculum: "Curriculum") -> None:
-    """Warn where few tuples have a grade: such a phase is next to training with in-batch negatives alone."""
+    """Warn if few tuples have a grade of a phase, which then trains almost only on in-batch negatives."""
     for phase in curriculum.phases:
         for grade in sorted(set(phase.grades)):
             count = sum(any(n.grade == grade for n in graded.negatives) for graded in curriculum.tuples)
             if count < len(curriculum.tuples) / 2:
                 say(
                     f'  phase "{phase.name}": {count} of {len(curriculum.tuples)} tuples have a negative of grade '
-                    f"{grade}; the others have those of the batch alone"
+                    f"{grade}; the others have only in-batch negatives"
                 )
 
 
 def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
-    """Return a function that measures a model on a sample of the held-out part."""
+    """Return a function that measures a model on a sample of the held-out pairs."""
     from multigrain.model.encode import encode
 
     held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
@@ -190,7 +190,7 @@ def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransform
 
 
 def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
-    """Draw some of the queries, with their documents among some others."""
+    """Draw some of the queries, with their relevant documents and some others."""
     draw = random.Random(f"{seed} evaluation")
     queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
     wanted = {document for query in queries for document in task.relevance[query]}
@@ -207,8 +207,8 @@ def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
     noted = note.read_text(encoding="utf-8") if note.is_file() else None
     if noted != fingerprint:
         if noted is not None and any(run_dir.training.glob("checkpoints/*")):
-            say("  settings, data or base are not those of the checkpoint that is there: training begins anew")
+            say("  training starts from the beginning: the checkpoint has other settings, data or base")
         for path in run_dir.training.glob("*"):
-            if path not in (run_dir.frozen, run_dir.teacher):  # they know themselves what they are of
+            if path not in (run_dir.frozen, run_dir.teacher):  # these check themselves what they were made from
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_atomic(note, fingerprint.encode())
