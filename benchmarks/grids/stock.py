@@ -1,25 +1,17 @@
-"""Train the baseline that users already have: the stock sentence-transformers trainer, on the pairs of a grid.
+"""The baseline that users have already: sentence-transformers' own trainer, on the pairs of a grid.
 
-In-batch negatives (MultipleNegativesRankingLoss, no duplicates in a batch), mean pooling, dropout on, linear warm-up of
-a tenth; steps, batch, precision and text lengths of the grid's run. The learning rate is chosen as for the grid's arms:
-same values, seed and task. The scores are stored like those of a run, so they can be compared.
-A step with a negative of each grade encodes three times as many texts as one without. So there is also stock training
-with batches three times as large, and with as many negatives, found by its own `mine_hard_negatives`.
+MultipleNegativesRankingLoss, no duplicates in a batch, the base's own pooling and dropout, linear warm-up. Steps,
+precision and text lengths are those of the grid's first arm. So is the learning rate, unless the grid tunes it: then it
+is the best of the same values on the same task. Scores are kept as a run keeps them, so that all arms can be compared.
+
+A step of 64 pairs with one mined negative each encodes 192 texts. So do 32 pairs with four, which stock finds by its
+own `mine_hard_negatives`, and 96 pairs with in-batch negatives alone.
 """
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from sentence_transformers.util import mine_hard_negatives
 
 from multigrain.config import Config
 from multigrain.data.split_data import SplitData
@@ -27,76 +19,64 @@ from multigrain.experiments.cells import Cell
 from multigrain.experiments.grid import Grid
 from multigrain.experiments.results import tuned_score
 from multigrain.files import write_json
-from multigrain.model.load import load_base
-from multigrain.model.precision import uses_bf16
+from multigrain.pipeline.encoders import base_encoder, load_measured_base
 from multigrain.pipeline.reuse import share_answers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.data import keep, read_data
 from multigrain.pipeline.stages.evaluate import evaluate
 from multigrain.terminal import say
+from multigrain.training.stock import StockTraining, mined_rows, pair_rows
 
 
 @dataclass(frozen=True)
 class Stock:
-    """A way to train with sentence-transformers alone."""
+    """A way to train with what sentence-transformers has."""
 
     folder: str
-    """Suffix of its folder's name."""
-    times: int = 1
-    """Size of its batches, in batches of the run."""
-    negatives: int = 0
-    """Negatives mined for each pair: the nearest of the corpus that are not within 5 % of the positive's similarity."""
+    """The end of its folder's name."""
+    batch_size: int
+    is_mined: bool = False
+    """Whether each pair has four negatives: the nearest that are not within 5 % of the positive's similarity."""
 
 
 STOCKS = {
-    "stock": Stock("1"),
-    "stock, batches x 3": Stock("3", times=3),
-    "stock, mined negatives": Stock("mined", negatives=4),
+    "stock": Stock("32", 32),
+    "stock, batches x 3": Stock("96", 96),
+    "stock, mined negatives": Stock("mined", 32, is_mined=True),
 }
 
 
 def run_stock(grid: Grid, stock: Stock) -> tuple[float, list[Path]]:
-    """Train and measure all missing cells.
+    """Train and measure what is not done yet.
 
     Args:
-        grid: the grid with the pairs, seeds and learning rates.
+        grid: the grid whose pairs, seeds and learning rates are used.
         stock: the way to train.
 
     Returns:
-        The chosen learning rate, and the folder of each seed's training.
+        The learning rate, and the folder of each seed's training.
     """
     arm = next(iter(grid.ablation.arms))
-    home = grid.folder.with_name(f"{grid.ablation.name}-stock-{stock.folder}")
-    donors = [RunDir(folder) for folder in grid.donors]  # they lend the vectors of the base
-    tried = {}
-    for rate, cell in grid.tuning_cells(arm):
-        tried[rate] = tuned_score(_measured(_beside(cell, rate, stock, home), stock, donors))
-    best = max(tried, key=lambda rate: tried[rate])
-    say(f"stock-{stock.folder}: learning rates {tried}; taken: {best}")
-    cells = (cell for cell in grid.cells({}) if cell.arm == arm)
-    return best, [_measured(_beside(cell, best, stock, home), stock, donors) for cell in cells]
+    tried = {rate: tuned_score(measured(grid, cell, stock, rate)) for rate, cell in grid.tuning_cells(arm)}
+    cells = [cell for cell in grid.cells({}) if cell.arm == arm]
+    best = max(tried, key=lambda rate: tried[rate]) if tried else cells[0].config.training.learning_rate
+    if tried:
+        say(f"stock-{stock.folder}: learning rates {tried}; taken: {best}")
+    return best, [measured(grid, cell, stock, best) for cell in cells]
 
 
-def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
-    """Return the stock training that corresponds to a cell of the grid."""
-    training = cell.config.training
-    changes = {"learning_rate": learning_rate, "batch_size": training.batch_size * stock.times}
-    settings = {"name": cell.label, "output": str(home), "training": training.model_copy(update=changes)}
-    return Cell("stock", cell.label, cell.config.model_copy(update=settings))
-
-
-def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
-    """Train and measure a cell of stock training unless it exists; return its folder."""
+def measured(grid: Grid, cell: Cell, stock: Stock, learning_rate: float) -> Path:
+    """Train and measure stock beside a cell of the grid, if that is not done yet; return the folder."""
+    donors = [RunDir(folder) for folder in grid.donors]  # of the vectors of the base
+    cell = _beside(cell, learning_rate, stock, grid.folder.with_name(f"{grid.ablation.name}-stock-{stock.folder}"))
     run_dir, config = RunDir(cell.folder), cell.config
     if not cell.is_done:
         cell.note.unlink(missing_ok=True)
         share_answers(donors, config, run_dir)
-        say(f"stock-{stock.folder}, {cell.label}: learning rate {config.training.learning_rate}")
+        say(f"stock-{stock.folder}, {cell.label}: learning rate {learning_rate}")
         split = read_data(config)
         keep(split, run_dir)
-        _trained(config, _rows(config, split, stock.negatives)).save_pretrained(
-            str(run_dir.trained), create_model_card=False
-        )
+        _train(config, split, stock, run_dir)
         evaluate(config, run_dir)
         shutil.rmtree(run_dir.training)
         run_dir.vectors.unlink()
@@ -104,44 +84,23 @@ def _measured(cell: Cell, stock: Stock, donors: Sequence[RunDir]) -> Path:
     return cell.folder
 
 
-def _rows(config: Config, split: SplitData, negatives: int) -> Dataset:
-    rows = Dataset.from_list([{"anchor": pair.query, "positive": pair.positive} for pair in split.train])
-    if not negatives:
-        return rows
-    base = load_base(config.model.base, config.model.max_tokens)
-    corpus = [document.text for document in split.documents]
-    found: Dataset = mine_hard_negatives(
-        rows,
-        base,
-        corpus=corpus,
-        num_negatives=negatives,
-        relative_margin=0.05,
-        output_format="n-tuple",
-        cache_folder=str(Path(config.output) / "vectors"),
-        verbose=False,
-    )
-    return found
+def _beside(cell: Cell, learning_rate: float, stock: Stock, home: Path) -> Cell:
+    """Return the training of stock that goes with a cell of the grid."""
+    changes = {"learning_rate": learning_rate, "batch_size": stock.batch_size}
+    training = cell.config.training.model_copy(update=changes)
+    settings = {"name": cell.label, "output": str(home), "training": training}
+    return Cell("stock", cell.label, cell.config.model_copy(update=settings))
 
 
-def _trained(config: Config, rows: Dataset) -> SentenceTransformer:
-    model = load_base(config.model.base, config.training.max_tokens or config.model.max_tokens)
-    steps = config.training.total_steps(len(rows))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=folder,
-            max_steps=steps,
-            per_device_train_batch_size=config.training.batch_size,
-            learning_rate=config.training.learning_rate,
-            warmup_steps=max(1, steps // 10),
-            bf16=uses_bf16(config.training.precision, model.device),
-            batch_sampler=BatchSamplers.NO_DUPLICATES,
-            seed=config.training_seed,
-            save_strategy="no",
-            report_to=[],
-            logging_steps=10,
-            use_cpu=not torch.cuda.is_available(),
-        )
-        loss: Any = MultipleNegativesRankingLoss(model)
-        SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
-    model.max_seq_length = config.model.max_tokens
-    return model.eval()
+def _train(config: Config, split: SplitData, stock: Stock, run_dir: RunDir) -> None:
+    rows = pair_rows(list(split.train))
+    if stock.is_mined:
+        texts: Sequence[str] = [document.text for document in split.documents if document.split != "held_out"]
+        rows = mined_rows(rows, texts, base_encoder(config, run_dir))
+    model = load_measured_base(config)
+    full_length, section = model.max_seq_length, config.training
+    model.max_seq_length = section.max_tokens or full_length
+    training = StockTraining(rows, section, config.training_seed)
+    training.train(model, run_dir.training / "checkpoints", section.total_steps(len(rows)), f"training ({config.name})")
+    model.max_seq_length = full_length
+    model.save_pretrained(str(run_dir.trained), create_model_card=False)
