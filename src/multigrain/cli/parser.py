@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from multigrain.cli.completion import SHELLS, PrintCompletion
 from multigrain.cli.exit_codes import USER
+from multigrain.cli.installation import PrintVersions
 from multigrain.config import BaselineSection
 from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
-from multigrain.version import __version__
 
 EPILOG = """examples:
+  multigrain doctor                              is everything installed, and does it work on this machine?
   multigrain quickstart                          the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       are configuration and data right, and what will be done?
@@ -29,6 +31,13 @@ exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but t
 130 stopped by Ctrl-C, SIGTERM or SIGHUP
 """
 
+DOCTOR_EPILOG = """examples:
+  multigrain doctor                    is everything here that multigrain quickstart and the defaults need?
+  multigrain doctor runs/quickstart    is everything here that this run needs?
+
+No server is asked, and nothing is downloaded but the small files of a run's models that are on the hub.
+Exit codes: 0 nothing is wrong, whatever the notes say; 1 something is.
+"""
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
   multigrain synthesize run.toml --set llm.max_cost=5          never spends more than 5 dollars
@@ -111,6 +120,7 @@ PROGRESS = "auto: a bar or lines; json: a JSON object a second (default auto)"
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
+    "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and say what a run would do; or check a saved model",
     "synthesize": "prepare the data, and have negatives written and mined",
     "grade": "judge the candidates and make graded tuples of them",
@@ -131,7 +141,7 @@ VERBS = {
 
 OF_A_MODEL = ("explain", "merge", "export-onnx")
 """Verbs that take the folder of a model."""
-OF_A_FOLDER = ("search", "export-data", "compare", "ablate", *OF_A_MODEL)
+OF_A_FOLDER = ("doctor", "search", "export-data", "compare", "ablate", *OF_A_MODEL)
 """Verbs that take no RUN.toml."""
 
 
@@ -141,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
-            self._refuse(f"unknown verb {given[0]}", given[0], [*VERBS, "--help", "--version"])
+            self._refuse(f"unknown verb {given[0]}", given[0], [*VERBS, "--help", "--version", "--print-completion"])
         self._look_at_options(given[:1] if self._subparsers else given)
         options, unknown = super().parse_known_args(given, namespace)
         if unknown:
@@ -176,7 +186,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"multigrain {__version__}")
+    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show versions, and exit")
+    help = "print a script that completes verbs, options and paths, and exit"
+    parser.add_argument("--print-completion", action=PrintCompletion, choices=SHELLS, help=help)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, help in VERBS.items():
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
@@ -192,6 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     """Add what the verb works on, and the options that it alone takes."""
     adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+        "doctor": _add_doctor,
         "search": _add_search,
         "export-data": _add_export_data,
         "compare": _add_compare,
@@ -227,6 +240,11 @@ def _add_against(verb: argparse.ArgumentParser) -> None:
         "in-batch and once with mined negatives; same as baseline.against"
     )
     verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
+
+
+def _add_doctor(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, DOCTOR_EPILOG)
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can go on")
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:
