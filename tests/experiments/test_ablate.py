@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.experiments.conftest import GRID
 ARMS = ("anchor", "mean", "only_four")
 
 
-def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["ablate", str(grid_toml)]) == 0
     out, err = capsys.readouterr()
     folder = Grid(grid_toml).folder
@@ -54,6 +55,22 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablate", str(grid_toml)]) == 0
     again = capsys.readouterr()
     assert again.out == out and "cell " not in again.err
+
+    # A missing plotting library costs the pictures alone; once it is there, the same command draws them.
+    pictures = sorted(folder.glob("*.svg"))
+    for picture in pictures:
+        picture.unlink()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        assert main(["check", str(grid_toml)]) == 0
+        assert "beware      pictures are left out: matplotlib is not installed" in capsys.readouterr().out
+        assert main(["ablate", str(grid_toml)]) == 0
+        bare = capsys.readouterr()
+    advice = 'matplotlib is not installed. Run: pip install "multigrain[plots]", then the same command draws them'
+    assert bare.out == out and bare.err.count("pictures are left out") == 1 and advice in bare.err
+    assert not list(folder.glob("*.svg"))
+    assert main(["ablate", str(grid_toml)]) == 0
+    assert sorted(folder.glob("*.svg")) == pictures
 
 
 def test_stages_of_the_run_itself_are_taken_over(

@@ -87,6 +87,27 @@ def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsy
     assert f"{runs[0]}/evaluation: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("broken", "found"),
+    [
+        ("matplotlib", "matplotlib is not installed"),
+        ("kiwisolver", "matplotlib cannot be imported (import of kiwisolver halted"),
+    ],
+)
+def test_a_plotting_library_that_cannot_be_used_costs_the_pictures_alone(
+    runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str, found: str
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, broken, None)
+    out = runs[0].parent / "out"
+    assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"table.md", "table.json"}
+    told = capsys.readouterr().err
+    assert f"pictures are left out: {found}" in told
+    assert told.endswith('Run: pip install "multigrain[plots]", then the same command with --force draws them\n')
+
+
 @pytest.mark.parametrize("text", ['{"step": 1, "loss"', '{"loss": 1.0}\n'])
 def test_a_damaged_log_costs_a_picture_alone(runs: list[Path], text: str) -> None:
     (runs[0] / "training" / "log.jsonl").write_text(text)

@@ -58,14 +58,6 @@ def test_a_package_that_is_missing(
     assert f'{package}: not installed. Run: pip install "multigrain[{extra}]"' in refused(run_toml, setting)
 
 
-def test_a_grid_wants_what_draws_its_pictures(tmp_path: Path, run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without("matplotlib", monkeypatch)
-    grid = tmp_path / "grid.toml"
-    grid.write_text(f'name = "grid"\nrun = "{run_toml.name}"\n[arms.a]\n')
-    with pytest.raises(MultigrainError, match=r"matplotlib: not installed. Run: pip install .multigrain\[plots\]"):
-        check_grid(grid)
-
-
 def test_an_arm_of_too_few_steps_is_told(tmp_path: Path, run_toml: Path) -> None:
     grid = tmp_path / "grid.toml"
     arm = '[arms.short]\ntraining = { phases = [], schedule = "coarse-to-fine", steps = 2 }'

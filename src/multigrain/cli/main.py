@@ -72,6 +72,7 @@ def _perform(options: argparse.Namespace) -> int:
     if distributed.count() > 1 and options.verb != "train":
         raise ConfigError("torchrun", [f"is only for multigrain train; run multigrain {options.verb} without it"])
     others = {
+        "doctor": _doctor,
         "check": _check,
         "search": _search,
         "dropped": _dropped,
@@ -103,6 +104,19 @@ def _check(options: argparse.Namespace) -> int:
 
     _print(check(load_config(place, options.set), options.time))
     return DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from multigrain.cli.doctor import examine
+    from multigrain.cli.findings import lines_of, verdict
+
+    wrong = 0
+    for finding in examine(options.run):
+        _print(lines_of(finding))
+        sys.stdout.flush()  # to load the libraries takes a while
+        wrong += finding.state == "wrong"
+    _print("\n" + verdict(wrong, f"multigrain run {options.run}" if options.run else "multigrain quickstart"))
+    return FAILED if wrong else DONE
 
 
 def _stages(config: Config, options: argparse.Namespace) -> int:

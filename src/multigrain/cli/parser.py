@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from multigrain.cli.completion import SHELLS, PrintCompletion
 from multigrain.cli.exit_codes import USER
+from multigrain.cli.installation import PrintVersions
 from multigrain.config import BaselineSection
 from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
-from multigrain.version import __version__
 
 EPILOG = """examples:
+  multigrain doctor                              check the installation and this machine
   multigrain quickstart                          try the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       check configuration and data, and show what a run will do
@@ -29,6 +31,13 @@ exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but t
 130 stopped by Ctrl-C, SIGTERM or SIGHUP
 """
 
+DOCTOR_EPILOG = """examples:
+  multigrain doctor                    is everything here that multigrain quickstart and the defaults need?
+  multigrain doctor runs/quickstart    is everything here that this run needs?
+
+No server is asked, and nothing is downloaded but the small files of a run's models that are on the hub.
+Exit codes: 0 nothing is wrong, whatever the notes say; 1 something is.
+"""
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
   multigrain synthesize run.toml --set llm.max_cost=5          never spend more than 5 dollars
@@ -111,6 +120,7 @@ PROGRESS = "auto: a bar or lines; json: one JSON object per second (default auto
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
+    "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
     "grade": "judge the candidates and make graded tuples",
@@ -192,6 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     """Add the input of the command, and its own options."""
     adders: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+        "doctor": _add_doctor,
         "search": _add_search,
         "export-data": _add_export_data,
         "compare": _add_compare,
@@ -227,6 +238,11 @@ def _add_against(verb: argparse.ArgumentParser) -> None:
         "and once with mined negatives; same as baseline.against"
     )
     verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
+
+
+def _add_doctor(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, DOCTOR_EPILOG)
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can go on")
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:

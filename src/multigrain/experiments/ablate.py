@@ -17,10 +17,9 @@ from multigrain.experiments.cells import Cell
 from multigrain.experiments.compare_runs import SEED, bases_of, training_log, write_table
 from multigrain.experiments.comparison import Arm, Comparison, compare
 from multigrain.experiments.grid import Grid
-from multigrain.experiments.plots import write_plots
+from multigrain.experiments.plots import reason_for_none, write_plots, written
 from multigrain.experiments.results import RunScores, read_run, tuned_score
 from multigrain.experiments.tables import tables
-from multigrain.extras import require_extra
 from multigrain.files import write_json
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
@@ -51,7 +50,6 @@ def compared(path: str | Path, force: bool = False) -> tuple[Comparison, list[st
     Raises:
         MultigrainError: see `ablate`.
     """
-    require_extra("plots")
     grid = Grid(as_path(path, "an ABLATION.toml"))
     if caveat := grid.caveat:
         say(f"{path}: {caveat}")
@@ -82,8 +80,8 @@ def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
     comparison = comparison or _write_table(grid, cells, tuned)  # the last one had all cells in it
     first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
     logs = {arm: training_log(folder) for arm, folder in first.items()}
-    write_plots(comparison, logs, {arm: read_run(folder) for arm, folder in first.items()}, grid.folder)
-    say(f"{grid.folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
+    graded = {arm: read_run(folder) for arm, folder in first.items()}
+    say(written(grid.folder, write_plots(comparison, logs, graded, grid.folder), "the same command"))
     return comparison, runner.failures
 
 
@@ -212,7 +210,6 @@ def check_grid(path: str | Path) -> str:
     Raises:
         MultigrainError: see `Grid`.
     """
-    require_extra("plots")
     path = as_path(path, "an ABLATION.toml")
     grid = Grid(path)
     grid.require_inputs()
@@ -231,6 +228,8 @@ def check_grid(path: str | Path) -> str:
     ]
     if caveat := grid.caveat:
         lines.append(f"  beware      {caveat}")
+    if reason := reason_for_none():
+        lines.append(f"  beware      {reason}; all else works without")
     return "\n".join(lines)
 
 

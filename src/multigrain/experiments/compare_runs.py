@@ -8,10 +8,9 @@ from multigrain.config import as_path, require_extendable_folder, run_folder_of
 from multigrain.data.jsonl import read_objects
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.experiments.comparison import Arm, Comparison, compare
-from multigrain.experiments.plots import write_plots
+from multigrain.experiments.plots import write_plots, written
 from multigrain.experiments.results import RunScores, read_run
 from multigrain.experiments.tables import to_markdown
-from multigrain.extras import require_extra
 from multigrain.files import atomic_folder, full_disk_explained, write_atomic, write_json
 from multigrain.terminal import say
 
@@ -25,11 +24,11 @@ def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | N
 
     Args:
         folders: run folders, or those of their models, the baseline first; of one run, it is compared with its base.
-        out: a folder for `table.md`, `table.json` and pictures.
+        out: a folder for `table.md`, `table.json`, and pictures where matplotlib is installed.
         force: write into a folder that is there; its other files stay.
 
     Raises:
-        RunError: a run is not measured, or they have no task in common, or matplotlib is not installed.
+        RunError: a run is not measured, or they have no task in common.
         ConfigError: the folder to write is there, or a run is named twice.
     """
     return to_markdown(compared_runs(folders, out, force))
@@ -48,12 +47,10 @@ def _free(out: str | Path | None, force: bool) -> Path | None:
 
     Raises:
         ConfigError: something is there that may not be written to.
-        RunError: matplotlib is not installed.
     """
     folder = None if out is None else as_path(out, "a folder to write")
     if folder is not None:
         require_extendable_folder(folder, force)
-        require_extra("plots")
     return folder
 
 
@@ -82,8 +79,8 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
         with full_disk_explained(out.absolute().parent), atomic_folder(out, keep_others=True) as folder:
             write_table(comparison, folder)
-            write_plots(comparison, logs, runs, folder)
-        say(f"{out}: table.md, table.json, and pictures (metric-*.svg, training.svg)")
+            no_pictures = write_plots(comparison, logs, runs, folder)
+        say(written(out, no_pictures, "the same command with --force"))
     return comparison
 
 

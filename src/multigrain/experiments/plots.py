@@ -5,11 +5,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multigrain.errors import first_line
 from multigrain.evaluation.evaluate import Scores
 from multigrain.evaluation.metrics import ORDER, margin_of
 from multigrain.experiments.comparison import ArmScore, Comparison
 from multigrain.experiments.results import RunScores
-from multigrain.extras import require_extra
 from multigrain.records import GRADES
 
 if TYPE_CHECKING:
@@ -21,13 +21,28 @@ FORMATS = ("svg", "png")
 BEFORE, AFTER = "#9aa0a6", "#1a73e8"
 
 
+def reason_for_none() -> str | None:
+    """Return why no pictures can be drawn here, and what to do; None where they can.
+
+    Matplotlib counts as missing, too, where it is installed and cannot be imported.
+    """
+    try:
+        import matplotlib
+        import matplotlib.figure  # noqa: F401 (only tried)
+    except ImportError as error:
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
+        found = "is not installed" if is_absent else f"cannot be imported ({first_line(error)})"
+        return f'pictures are left out: matplotlib {found}. Run: pip install "multigrain[plots]"'
+    return None
+
+
 def write_plots(
     comparison: Comparison,
     trainings: Mapping[str, Sequence[dict[str, Any]]],
     graded: Mapping[str, tuple[RunScores, RunScores]],
     folder: Path,
-) -> None:
-    """Draw what there is to draw.
+) -> str | None:
+    """Draw the pictures of a comparison; draw none, and raise nothing, where matplotlib is missing.
 
     Args:
         comparison: of the arms.
@@ -35,10 +50,11 @@ def write_plots(
         graded: arm -> base and trained model, as measured.
         folder: where the pictures go.
 
-    Raises:
-        RunError: matplotlib is not installed.
+    Returns:
+        Why no pictures could be drawn; None where they are drawn.
     """
-    require_extra("plots")
+    if reason := reason_for_none():
+        return reason
     for task, metrics in comparison.tasks.items():
         metric, scores = next(iter(metrics.items()))
         _save(_metric(task, metric, scores, comparison.baseline), folder / f"metric-{_file_name(task)}")
@@ -49,6 +65,20 @@ def write_plots(
             if any(ORDER in item for item in items.values()):
                 figure = _separation(arm, items, trained.items[task])
                 _save(figure, folder / f"grades-{_file_name(task)}-{_file_name(arm)}")
+    return None
+
+
+def written(folder: Path, no_pictures: str | None, again: str) -> str:
+    """Return the message that names the files of a comparison.
+
+    Args:
+        folder: where they are.
+        no_pictures: what `write_plots` has returned.
+        again: the command that draws the pictures later.
+    """
+    if no_pictures is None:
+        return f"{folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)"
+    return f"{folder}: table.md and table.json; {no_pictures}, then {again} draws them"
 
 
 def _file_name(name: str) -> str:

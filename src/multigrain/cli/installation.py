@@ -1,0 +1,100 @@
+"""Versions of Python and of packages, and the ranges that this release supports. No package is imported."""
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from multigrain.version import __version__
+
+SHOWN = ("torch", "sentence-transformers", "transformers")
+"""The packages whose versions `--version` shows."""
+PYTHON = "Programming Language :: Python :: "
+
+
+class PrintVersions(argparse.Action):
+    """Prints the versions that a report of a bug needs, and ends the process."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Print one line for each version."""
+        print("\n".join(versions()))
+        parser.exit()
+
+
+def versions() -> list[str]:
+    """Return a line for multigrain, Python with its platform, and each package of `SHOWN`."""
+    python = f"Python {platform.python_version()} ({platform.platform()})"
+    return [f"multigrain {__version__}", python, *(f"{name} {version_of(name) or 'not installed'}" for name in SHOWN)]
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Requires:
+    """What the metadata of the installed multigrain asks for."""
+
+    version: str
+    """The version of multigrain that was installed."""
+    python: SpecifierSet
+    tested: list[str]
+    """The versions of Python that the tests run on, such as `3.11`, in rising order."""
+    packages: list[Requirement]
+
+    def of_extra(self, extra: str) -> list[Requirement]:
+        """Return what an extra adds; for the empty name, what multigrain always needs."""
+        return [each for each in self.packages if _is_of(each, extra)]
+
+
+def read_requirements() -> Requires | None:
+    """Return what this release asks for; None where it runs from a folder that was never installed."""
+    try:
+        about = metadata.metadata("multigrain")
+    except metadata.PackageNotFoundError:
+        return None
+    tested = [line.removeprefix(PYTHON) for line in about.get_all("Classifier") or [] if line.startswith(f"{PYTHON}3.")]
+    return Requires(
+        version=str(about["Version"]),
+        python=SpecifierSet(str(about["Requires-Python"] or "")),
+        tested=sorted(tested, key=lambda version: [int(part) for part in version.split(".")]),
+        packages=[Requirement(line) for line in about.get_all("Requires-Dist") or []],
+    )
+
+
+def _is_of(requirement: Requirement, extra: str) -> bool:
+    if requirement.marker is None:
+        return extra == ""
+    is_needed = requirement.marker.evaluate({"extra": extra})
+    return is_needed and (extra == "" or not requirement.marker.evaluate({"extra": ""}))
+
+
+def unsupported(requirements: Sequence[Requirement]) -> Iterator[tuple[Requirement, str | None]]:
+    """Yield each requirement that is not met, with the version that is installed; None where there is none."""
+    for requirement in requirements:
+        version = version_of(requirement.name)
+        if version is None or not _allows(requirement.specifier, version):
+            yield requirement, version
+
+
+def _allows(specifier: SpecifierSet, version: str) -> bool:
+    try:
+        return specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:  # somebody's own build
+        return True
