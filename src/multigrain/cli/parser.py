@@ -32,11 +32,11 @@ exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but t
 """
 
 DOCTOR_EPILOG = """examples:
-  multigrain doctor                    is everything here that multigrain quickstart and the defaults need?
-  multigrain doctor runs/quickstart    is everything here that this run needs?
+  multigrain doctor                    check what multigrain quickstart and the defaults need
+  multigrain doctor runs/quickstart    check what this run needs
 
-No server is asked, and nothing is downloaded but the small files of a run's models that are on the hub.
-Exit codes: 0 nothing is wrong, whatever the notes say; 1 something is.
+It asks no server, and downloads only the small files of a run's models on the hub.
+Exit codes: 0 nothing is wrong, though there may be notes; 1 something is wrong.
 """
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
@@ -141,7 +141,7 @@ VERBS = {
 
 OF_A_MODEL = ("explain", "merge", "export-onnx")
 """Commands that take the folder of a model."""
-OF_A_FOLDER = ("search", "export-data", "compare", "ablate", *OF_A_MODEL)
+OF_A_FOLDER = ("doctor", "search", "export-data", "compare", "ablate", *OF_A_MODEL)
 """Commands that take no RUN.toml."""
 
 
@@ -151,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         if self._subparsers and given and not given[0].startswith("-") and given[0] not in VERBS:
-            self._refuse(f"unknown command {given[0]}", given[0], [*VERBS, "--help", "--version"])
+            self._refuse(f"unknown command {given[0]}", given[0], [*VERBS, "--help", "--version", "--print-completion"])
         self._look_at_options(given[:1] if self._subparsers else given)
         options, unknown = super().parse_known_args(given, namespace)
         if unknown:
@@ -186,7 +186,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"multigrain {__version__}")
+    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show versions, and exit")
+    help = "print a script that completes commands, options and paths, and exit"
+    parser.add_argument("--print-completion", action=PrintCompletion, choices=SHELLS, help=help)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, help in VERBS.items():
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
