@@ -95,7 +95,7 @@ class Pool:
         return self._best(np.where(present, by_cosine + by_words, -np.inf), k)
 
     def is_exact(self, weight: float, k: int) -> NDArray[np.bool_]:
-        """Tell for which queries, (Q,), no document outside the pool can be among the k best."""
+        """Return for which queries, (Q,), no document outside the pool can be among the k best."""
         scores = np.sort(self.scores(weight), axis=1)[:, ::-1]
         last = scores[:, min(k, scores.shape[1]) - 1]
         bound = self.outside[:, 0].astype(np.float64) + weight * self.outside[:, 1]

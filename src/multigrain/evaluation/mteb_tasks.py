@@ -71,7 +71,7 @@ def measure(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Make sure that mteb has these tasks and benchmarks.
+    """Check that mteb has these tasks and benchmarks.
 
     Raises:
         RunError: mteb is not installed.

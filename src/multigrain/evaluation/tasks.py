@@ -107,7 +107,7 @@ def name_of(name: str) -> str:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Make sure that each name is good (see `check_name`), and that tables can tell the tasks apart.
+    """Check that each name is good (see `check_name`), and that tables can tell the tasks apart.
 
     Raises:
         ConfigError: two tasks have the same name.
@@ -121,7 +121,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Make sure that a name has one of the forms, and that what it names is there.
+    """Check that a name has one of the forms, and that what it names is there.
 
     Raises:
         ConfigError: it has none of them.
@@ -258,7 +258,7 @@ def _queries_of(task: Task) -> dict[str, str]:
 
 
 def check_unseen(task: Task, train: Iterable[Pair]) -> None:
-    """Make sure that no query of the task was trained on.
+    """Check that no query of the task was trained on.
 
     Raises:
         DataError: names the first that were.

@@ -235,7 +235,7 @@ def check_grid(path: str | Path) -> str:
 
 
 def _require_steps(path: Path, cells: Iterable[Cell]) -> None:
-    """Make sure that the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
+    """Check that the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
 
     Raises:
         ConfigError: names the first arm whose steps do not.

@@ -39,7 +39,7 @@ def settings_of_arms(path: Path, run: Settings, arms: dict[str, Settings]) -> di
 
 
 def _require_comparable(path: Path, arms: dict[str, Settings]) -> None:
-    """Make sure that all arms are measured on the same: better now than after hours of training."""
+    """Check that all arms are measured on the same: better now than after hours of training."""
     measured_on = {name: _measured_on(settings) for name, settings in arms.items()}
     first = next(iter(arms))
     for name, decisive in measured_on.items():

@@ -98,7 +98,7 @@ def compare(arms: Sequence[Arm], seed: int) -> Comparison:
 
 
 def _require_same_items(arms: Sequence[Arm], task: str) -> None:
-    """Make sure that all trainings were measured on the same items.
+    """Check that all trainings were measured on the same items.
 
     Raises:
         RunError: they were not, or they searched corpora of different sizes.

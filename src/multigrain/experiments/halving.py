@@ -78,7 +78,7 @@ def challenge(scores: Scores) -> tuple[int, Difference] | None:
 
 
 def is_decided(scores: Scores) -> bool:
-    """Tell whether more dev queries could change little: the settings as they are lead, or are clearly behind."""
+    """Return whether more dev queries could change little: the settings as they are lead, or are clearly behind."""
     found = challenge(scores)
     return found is None or found[1].value <= 0 or found[1].low > 0
 

@@ -81,7 +81,7 @@ def _read_run(folder: Path) -> tuple[RunScores, RunScores]:
 
 
 def _require_all_items(metrics: Mapping[str, float], items: Scores) -> None:
-    """Make sure that the items are those of which the metrics were made.
+    """Check that the items are those of which the metrics were made.
 
     Raises:
         ValueError: they are not.

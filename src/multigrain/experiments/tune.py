@@ -69,7 +69,7 @@ def tune(config: Config | str | Path, force: bool = False) -> str:
 
 
 def _require_choice(config: Config) -> None:
-    """Make sure that training takes what is chosen, and can be shortened.
+    """Check that training takes what is chosen, and can be shortened.
 
     Raises:
         ConfigError: it would not, or cannot.
@@ -171,7 +171,7 @@ class Halving:
         return math.ceil(share * section.total_steps(self._tuples))
 
     def _fits(self, numbers: Sequence[int], longer: int = 2) -> bool:
-        """Tell whether trials of these fit into the time, each so many times as long as the last of its settings."""
+        """Return whether trials of these fit into the time, each so many times as long as the last of its settings."""
         expected = sum(longer * self._seconds.get(number, 0.0) for number in numbers)
         fits = self._trials.spent + expected <= 60 * self._config.tune.minutes
         self._is_out_of_time |= not fits

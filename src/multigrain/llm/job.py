@@ -55,7 +55,7 @@ class Job:
 
     @property
     def has_try(self) -> bool:
-        """Tell whether the input may be sent once more."""
+        """Return whether the input may be sent once more."""
         may_call = self.charged < TRANSPORT_TRIES and self.busy < BUSY_TRIES
         may_answer = self.bad < REPLY_TRIES and self.cut < CUT_TRIES and not self.declined
         return may_call and may_answer

@@ -43,12 +43,12 @@ class JobQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether no input waits, and no new one will come."""
+        """Return whether no input waits, and no new one will come."""
         return not self._waiting and not self.has_new
 
     @property
     def takes_new(self) -> bool:
-        """Tell whether so few inputs wait that a new one may be taken."""
+        """Return whether so few inputs wait that a new one may be taken."""
         return len(self._waiting) < self._most_waiting
 
     @property

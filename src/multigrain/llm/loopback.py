@@ -4,7 +4,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or IP address is this machine's own."""
+    """Return whether a host name or IP address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -94,7 +94,7 @@ class Prompted(Generic[R]):
         return None
 
     def shows_reasoning(self, answer: Answer) -> bool:
-        """Tell whether the model reasoned before it answered, or was cut before it wrote anything."""
+        """Return whether the model reasoned before it answered, or was cut before it wrote anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
         return answer.has_reasoning or is_silent or reasoning.has_reasoning(answer.text, is_raw)

@@ -109,7 +109,7 @@ class Client(Protocol):
         """
 
     async def is_alive(self) -> bool:
-        """Tell whether the server answers at all, without a request that costs.
+        """Return whether the server answers at all, without a request that costs.
 
         Raises:
             LLMUnavailable: the server is gone for good.

@@ -70,7 +70,7 @@ def answer_in(text: str, is_raw: bool = False) -> str | None:
 
 
 def has_reasoning(text: str, is_raw: bool = False) -> bool:
-    """Tell whether some of a text is reasoning; see `answer_in` for `is_raw`."""
+    """Return whether some of a text is reasoning; see `answer_in` for `is_raw`."""
     return _rest(text, is_raw) != text
 
 
@@ -118,6 +118,6 @@ def _end_of_object(text: str, start: int) -> int | None:
 
 
 def _is_object(text: str) -> bool:
-    """Tell whether a text is one JSON object, in a fence or not."""
+    """Return whether a text is one JSON object, in a fence or not."""
     bare = re.sub(r"\A\s*```\w*\s*|\s*```\s*\Z", "", unmarked(text)).strip()
     return bare.startswith("{") and _end_of_object(bare, 0) == len(bare)

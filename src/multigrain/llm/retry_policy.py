@@ -122,7 +122,7 @@ class Outcomes:
         self._queue.wait(job, now + pause)
 
     def _refused(self, job: Job, error: LLMRefused) -> None:
-        """Tell whether something is wrong with the input, or with the key, the address or the model."""
+        """Return whether something is wrong with the input, or with the key, the address or the model."""
         if error.status in REQUEST_FAULTS:
             self.park(job)
             return

@@ -60,7 +60,7 @@ class Server:
         return self.under_way / self.limit
 
     def has_room(self, now: float) -> bool:
-        """Tell whether a request may be sent now."""
+        """Return whether a request may be sent now."""
         return self.is_up and self.under_way < self.limit and self.held_until <= now
 
     def answered(self, now: float, seconds: float | None = None) -> None:

@@ -39,12 +39,12 @@ class Batches(Database):
         return dict(rows.fetchall())
 
     def is_batched(self, key: str, batch: str | None = None) -> bool:
-        """Tell whether the input is in this batch (or in any)."""
+        """Return whether the input is in this batch (or in any)."""
         found = self._database.execute(
             "select 1 from inputs where key = ? and state = 'batched' and reason = coalesce(?, reason)", (key, batch)
         )
         return found.fetchone() is not None
 
     def has_batched(self) -> bool:
-        """Tell whether any input is in a batch."""
+        """Return whether any input is in a batch."""
         return self._database.execute("select 1 from inputs where state = 'batched'").fetchone() is not None

@@ -13,7 +13,7 @@ class Calls(Database):
         self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
 
     def is_under_way(self, key: str) -> bool:
-        """Tell whether a call for the input is under way."""
+        """Return whether a call for the input is under way."""
         found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
         return found is not None
 

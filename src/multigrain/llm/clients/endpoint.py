@@ -125,7 +125,7 @@ class EndpointClient:
 
 
 def _has_arrived(error: LLMError) -> bool:
-    """Tell whether the server was reached, whatever became of the request then."""
+    """Return whether the server was reached, whatever became of the request then."""
     return error.status is not None or error.billed
 
 

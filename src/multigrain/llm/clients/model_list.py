@@ -14,7 +14,7 @@ def names_in(listing: Any) -> list[str]:
 
 
 def is_among(model: str, names: list[str]) -> bool:
-    """Tell whether a model is listed, by name or wildcard; `models/` before it or a `:variant` behind is ignored."""
+    """Return whether a model is listed, by name or wildcard; `models/` before it or a `:variant` behind is ignored."""
     for name in names:
         pattern = ".*".join(re.escape(part) for part in _plain(name).split("*"))
         if re.fullmatch(pattern, _plain(model)):
