@@ -1,4 +1,4 @@
-"""Addresses of this machine."""
+"""Recognise addresses of this machine."""
 
 import ipaddress
 
