@@ -99,7 +99,7 @@ def test_a_run_is_no_grid_and_a_grid_no_run(
     grid_toml: Path, run_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ablate", str(run_toml)]) == 2
-    assert "no [arms]; wanted a grid's file" in capsys.readouterr().err
+    assert "no [arms]; wanted the file of a grid" in capsys.readouterr().err
     assert main(["run", str(grid_toml)]) == 2
     assert "Grids go to: multigrain ablate" in capsys.readouterr().err
 

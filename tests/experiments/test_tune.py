@@ -190,7 +190,7 @@ def test_killed_at_any_time_it_comes_to_the_same(tunable: Path) -> None:
     [
         ("steps = 16", 'recipe = "fixed"', "with which training ignores the choice of tune; remove it"),
         ("[tune]", '[[training.phases]]\nname = "a"\ngrades = [4]\nsteps = 16\n[tune]', "give shares instead"),
-        ("held_out = 0.25", "held_out = 0.6", "training pairs with negatives; tune wants 100"),
+        ("held_out = 0.25", "held_out = 0.6", "training pairs with negatives; tune needs 100"),
         ('recipes = [{ schedule = "in-batch" }]', "recipes = [{ steps = 4 }]", "found steps; wanted a setting"),
     ],
 )

@@ -37,7 +37,7 @@ def metric_by(retriever: str, metric: str) -> str:
 
 
 def is_of_model(metric: str) -> bool:
-    """Return whether a metric is of the model alone, not of another retriever.
+    """Return whether a metric is the model's own, not that of another retriever.
 
     >>> is_of_model("nDCG@10"), is_of_model("nDCG@10 bm25")
     (True, False)

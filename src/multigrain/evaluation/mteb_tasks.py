@@ -122,7 +122,7 @@ def _tasks(name: str) -> "list[AbsTask]":
 
 
 def _run(task: "AbsTask", encoder: Encoder, cache: "ResultCache", batch_size: int) -> "TaskResult":
-    """Measure what is still missing of a task, and read its result.
+    """Measure the missing parts of a task, and read its result.
 
     Even a new result is read from its file, because the file rounds it: a resumed call then returns the same.
     """

@@ -19,7 +19,7 @@ BLOCK = 16_384
 QUERIES = 256
 """Queries whose similarities to a block are in memory at once."""
 NONE = -1
-"""The number where there is no document."""
+"""Number that stands for no document."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def compare(arms: Sequence[Arm], seed: int) -> Comparison:
     shared = [task for task in first.scores if all(task in training.scores for training in trainings)]
     if not shared:
         names = "; ".join(f"{arm.name}: {', '.join(arm.trainings[0].scores) or 'none'}" for arm in arms)
-        raise RunError(f"no task was measured for all, so there is nothing to compare. Tasks of {names}")
+        raise RunError(f"the arms have no task in common, so there is nothing to compare. Tasks of {names}")
     for task in shared:
         _require_same_items(arms, task)
     tasks = {task: _task(arms, task, seed) for task in shared}

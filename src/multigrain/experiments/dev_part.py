@@ -38,7 +38,7 @@ SHARE = 0.2
 MOST, FIRST = 2000, 250
 """Largest number of dev pairs, and number of queries measured at first."""
 LEAST = 100
-"""Fewest training pairs by which to choose: a fifth of them are 20 dev queries."""
+"""Fewest training pairs for a choice: a fifth of them are 20 dev queries."""
 NOTE = "inputs"
 """The file of the part that records what it was made from."""
 NEAR = 4

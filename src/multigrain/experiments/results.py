@@ -75,7 +75,7 @@ def _read_run(folder: Path) -> tuple[RunScores, RunScores]:
     for side in (base, trained):
         for task, metrics in side.scores.items():
             side.scores[task] = _numbers(metrics)
-            if not task.startswith(MTEB):  # it has only an overall score
+            if not task.startswith(MTEB):  # those have only overall scores
                 _require_all_items(metrics, side.items.get(task, {}))
     return base, trained
 

@@ -1,4 +1,4 @@
-"""The TOML file of an ablation: arms, seeds, and what is tuned."""
+"""The TOML file of an ablation: arms, seeds and tuning."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -39,7 +39,7 @@ class Dialect:
     renamed: tuple[tuple[str, str | None], ...] = ()
     """Parameters with this server's names for them; None if the parameter is not sent."""
     is_reasoning_model: bool | None = None
-    """Whether the model reasons before it answers; None if unknown: seen only with a schema, without reasoning."""
+    """Whether the model reasons before it answers; None until an answer shows it, or comes without a schema."""
 
     def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
         """Return a request body in this server's dialect."""

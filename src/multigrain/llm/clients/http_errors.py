@@ -1,4 +1,4 @@
-"""Translate HTTP errors into those of `Client`: worth a retry or not, perhaps charged or not."""
+"""Translate HTTP errors into `LLMError`s, which say whether a retry may help and whether the call may be charged."""
 
 import errno
 import re
