@@ -1,6 +1,6 @@
-"""multigrain: better text embeddings for your own data, from negatives at several grades of similarity.
+"""multigrain: better text embeddings for your own data, trained on negatives at several grades of similarity.
 
-The public names are resolved when they are first used, so that `import multigrain` costs nothing.
+Public names are imported on first use, so `import multigrain` itself loads nothing heavy.
 """
 
 from importlib import import_module
@@ -82,7 +82,7 @@ __all__ = [
     "verify_model",
 ]
 
-if TYPE_CHECKING:  # the same for type checkers and editors
+if TYPE_CHECKING:  # the same names for type checkers and editors
     from multigrain.config import Config, ModelSection, load_config
     from multigrain.errors import ConfigError, DataError, LLMError, MultigrainError, RunError
     from multigrain.experiments.ablate import ablate, check_grid

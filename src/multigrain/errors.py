@@ -1,18 +1,18 @@
-"""The one tree of errors that multigrain raises.
+"""The exceptions that multigrain raises, in one tree.
 
     MultigrainError
-    ├── ConfigError          a setting is wrong                    (exit code 2)
-    ├── DataError            an input file is wrong                (exit code 2)
-    ├── RunError             the run folder cannot be used as is   (exit code 2)
-    ├── TrainingFailed       the model is spoiled                  (exit code 1)
-    └── LLMError             the language model could not help     (exit code 1)
-        ├── LLMUnavailable   no connection, time-out, overload; trying again may help
-        ├── LLMRefused       wrong key, unknown model, bad request (exit code 2)
-        └── LLMReplyError    an answer came, but cannot be used
-            ├── LLMTruncated   it was cut at its token limit
-            └── LLMDeclined    the model declined
+    ├── ConfigError          a setting is wrong                        (exit code 2)
+    ├── DataError            an input file is wrong                    (exit code 2)
+    ├── RunError             the run folder cannot be used as is       (exit code 2)
+    ├── TrainingFailed       the model is far worse than its base      (exit code 1)
+    └── LLMError             the language model gave no usable answer  (exit code 1)
+        ├── LLMUnavailable   no connection, timeout or overload; a retry may help
+        ├── LLMRefused       wrong key, unknown model, bad request     (exit code 2)
+        └── LLMReplyError    an answer came, but is unusable
+            ├── LLMTruncated   it was cut off at its token limit
+            └── LLMDeclined    the model declined to answer
 
-Every message says where, what was found, what was wanted and what to do.
+Every message says where the fault is, what was found, what was wanted and what to do.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ LONGEST_MESSAGE = 600
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, without the pages of advice that may follow."""
+    """Return the first line of a library's error message, without the advice that may follow."""
     if isinstance(error, KeyError):
         return f"there is no {error}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class MultigrainError(Exception):
-    """Anything that multigrain knows how to explain."""
+    """Base class of all errors that multigrain explains to the user."""
 
     exit_code = 1
 
@@ -54,22 +54,22 @@ class DataError(MultigrainError):
 
 
 class RunError(MultigrainError):
-    """The run folder is in a state that a command of the user can mend."""
+    """The run folder is in a state that the user can fix with a command."""
 
     exit_code = 2
 
 
 class TrainingFailed(MultigrainError):
-    """A training has come to its end, and the model is far worse than its base."""
+    """Training finished, but the model is far worse than its base."""
 
 
 class LLMError(MultigrainError):
-    """The language model did not give what was asked for.
+    """The language model gave no usable answer.
 
     Attributes:
-        reason: one word, by which inputs that stay without an answer are counted and put back.
-        status: HTTP's, where there is one.
-        billed: the server may have charged for the call.
+        reason: one word, by which unanswered inputs are counted and can be put back.
+        status: HTTP status, if there is one.
+        billed: whether the server may have charged for the call.
     """
 
     reason = "failed"
@@ -77,7 +77,7 @@ class LLMError(MultigrainError):
     def __init__(self, message: str, status: int | None = None, billed: bool = False) -> None:
         self.status = status
         self.billed = billed
-        # Servers quote what UTF-8 cannot hold, and at any length.
+        # Servers quote requests at any length, with characters that UTF-8 cannot encode.
         super().__init__(message.encode("utf-8", "replace").decode()[:LONGEST_MESSAGE])
 
 
@@ -85,7 +85,7 @@ class LLMUnavailable(LLMError):
     """The server cannot be reached or is overloaded; the same request may succeed later.
 
     Attributes:
-        retry_after: seconds that the server asks to wait.
+        retry_after: seconds to wait before a retry, as the server asked.
     """
 
     reason = "transport"
@@ -98,10 +98,10 @@ class LLMUnavailable(LLMError):
 
 
 class LLMRefused(LLMError):
-    """The server answered, and will answer the same to the same request.
+    """The server refused the request, and would refuse the same request again.
 
     Attributes:
-        said: the whole of what the server said, of which the message may have the beginning alone.
+        said: the server's full reply, of which the message may hold only the beginning.
     """
 
     exit_code = 2
@@ -113,18 +113,18 @@ class LLMRefused(LLMError):
 
 
 class LLMReplyError(LLMError):
-    """The server answered with something that is no usable completion; another try may bring one."""
+    """The server's answer is not a usable completion; a retry may bring one."""
 
     reason = "unreadable"
 
 
 class LLMTruncated(LLMReplyError):
-    """The answer was cut at its token limit; a larger limit may bring the whole."""
+    """The answer was cut off at its token limit; a larger limit may help."""
 
     reason = "length"
 
 
 class LLMDeclined(LLMReplyError):
-    """The model declined to answer; asking again is no use."""
+    """The model declined to answer; a retry would not help."""
 
     reason = "declined"

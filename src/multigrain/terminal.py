@@ -20,24 +20,24 @@ from typing import TextIO
 Mode = Literal["auto", "json", "none"]
 
 LINE_EVERY, JSON_EVERY = 10.0, 1.0
-"""Seconds between lines where stderr is no terminal."""
+"""Seconds between progress lines where stderr is not a terminal: as text, and as JSON."""
 
 
 class Meter(Protocol):
-    """Counts the steps of one long piece of work."""
+    """A counter of the steps of one long task."""
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        """Count `steps` more; `note` (say, the phase of a training) is shown beside the count."""
+        """Add `steps` to the count; `note` (say, the training phase) is shown beside it."""
 
     def reach(self, done: int, fields: dict[str, object]) -> None:
-        """So many steps are done in all; `fields` say what else there is to know."""
+        """Set the count to `done` steps; `fields` are shown beside it."""
 
 
 _mode: Mode = "auto"
 _is_shown = False
-"""Whether a meter is."""
+"""Whether a meter is shown."""
 _closed: dict[str, float] = {}
-"""When the last meter of each description was closed: work that is done in many small pieces is told once."""
+"""Time at which the last meter of each description closed, so that work in many small pieces is reported once."""
 
 
 def set_mode(mode: Mode) -> None:
@@ -48,7 +48,7 @@ def set_mode(mode: Mode) -> None:
 
 
 def say(message: str) -> None:
-    """Tell the user something that is not a result."""
+    """Print a message that is not a result."""
     if _mode == "json":
         _print(json.dumps({"message": message}, ensure_ascii=False))
     elif _mode == "auto":
@@ -56,7 +56,7 @@ def say(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Tell the user what went wrong, however quiet we are."""
+    """Print an error message, even where progress is switched off."""
     if _mode == "json":
         _print(json.dumps({"error": message}, ensure_ascii=False))
     else:
@@ -65,7 +65,7 @@ def complain(message: str) -> None:
 
 @contextmanager
 def meter(description: str, total: int) -> Iterator[Meter]:
-    """A meter for `total` steps, shown while the block runs; one inside another is silent."""
+    """Yield a meter for `total` steps, shown while the block runs; a nested meter is silent."""
     global _is_shown  # noqa: PLW0603 (the process has one stderr)
     if _mode == "none" or _is_shown:
         yield _Silent()
@@ -91,12 +91,12 @@ def _meter(description: str, total: int) -> Iterator[Meter]:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """An interval as a person reads it; nothing where there is none, as for a task that has a score alone."""
+    """Format an interval for display; return "" if there is none, as for a task with only an overall score."""
     return "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
 
 
 def counted(number: object, plural: str) -> str:
-    """So many of something.
+    """Return a number with its noun, in the singular for 1.
 
     >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held out queries"), counted(1, "parked")
     ('1 phase', '2 queries', '1 held out query', '1 parked')
@@ -114,7 +114,7 @@ def _singular(word: str) -> str:
 
 
 def named(names: Iterable[str]) -> str:
-    """Names in a line, each in quotes: they may have commas in them.
+    """Return the names on one line, each in quotes, because names may contain commas.
 
     >>> print(named(["base", "stock, mined"]))
     "base", "stock, mined"
@@ -123,7 +123,7 @@ def named(names: Iterable[str]) -> str:
 
 
 def listed(fields: Mapping[str, object]) -> str:
-    """Fields as a person reads them: "3 parked, 64 under way, most often: HTTP 429"."""
+    """Format fields for display: "3 parked, 64 under way, most often: HTTP 429"."""
     words = {name.replace("_", " "): value for name, value in fields.items()}
     return ", ".join(
         f"{name}: {value}" if isinstance(value, str) else counted(value, name) for name, value in words.items()
@@ -158,7 +158,7 @@ class _Lines:
         self.reach(self.done + steps, self.fields)
 
     def reach(self, done: int, fields: dict[str, object]) -> None:
-        if self.begun is None:  # what was done before the meter ran says nothing about the speed
+        if self.begun is None:  # steps done before the meter ran say nothing about its speed
             self.begun = done
         self.done, self.fields = done, fields
         if time.monotonic() - self.printed >= self.every:
@@ -186,7 +186,7 @@ class _Lines:
 class _Json(_Lines):
     every = JSON_EVERY
 
-    def close(self) -> None:  # machines count the work
+    def close(self) -> None:  # always: the reader is a program, and counts the work
         self._show()
 
     def _print(self, seconds: float, rate: float, left: float | None) -> None:
@@ -209,10 +209,10 @@ class _Bar:
 
 
 def _bar(is_passing: bool) -> "Progress":
-    """A bar, and below it what else there is to know, in as many lines as that takes.
+    """Return a progress bar with its note below it, on as many lines as the note needs.
 
     Args:
-        is_passing: leave nothing behind.
+        is_passing: whether to remove the bar when it is done.
     """
     from rich.console import Console, RenderableType
     from rich.padding import Padding
@@ -247,34 +247,34 @@ def _bar(is_passing: bool) -> "Progress":
 
 
 PLAIN = 100
-"""Characters of a line where no terminal says how many it has."""
+"""Line width, in characters, where no terminal reports one."""
 LABEL = re.compile(r" *(\S+ {2,})?")
-"""What the lines that follow a line are indented by: its own indent, and a label before a wide gap."""
+"""The part of a line that its continuation lines are indented by: its own indent, and a label before a wide gap."""
 
 
 def width_of(stream: TextIO) -> int | None:
-    """The columns of the terminal behind the stream; None where there is none."""
+    """Return the width, in columns, of the terminal behind the stream; None if there is no terminal."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or PLAIN if stream.isatty() else None
-    except (OSError, ValueError):  # a terminal in name alone, or one that is closed
+    except (OSError, ValueError):  # not a real terminal, or a closed one
         return PLAIN
 
 
 def is_live(stream: TextIO) -> bool:
-    """Return whether the stream is a terminal on which a line can be drawn over; a log of CI keeps them all."""
+    """Return whether the stream is a terminal whose lines can be redrawn; a CI log keeps every line."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") and not os.environ.get("CI")
 
 
 def leave_hung_up(descriptors: Sequence[int] = (1, 2)) -> None:
-    """Write to nowhere what went to a terminal that is closed, where each line would be an error."""
+    """Redirect the output for a closed terminal to the null device, because each write would fail."""
     for descriptor in descriptors:
-        with suppress(OSError):  # it is no longer open
+        with suppress(OSError):  # already closed
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def fitted(text: str, width: int | None) -> str:
-    """The text with lines that are too long broken between words; as it is where there is no width."""
+    """Return the text with long lines broken between words; unchanged if there is no width."""
     if width is None:
         return text
     return "\n".join(part for line in text.split("\n") for part in _broken(line, width))
@@ -291,7 +291,7 @@ def _broken(line: str, width: int) -> list[str]:
 
 
 def shortened(text: str, width: int) -> str:
-    """The text in one line of at most so many characters, cut after a word; within one only where it has no spaces.
+    """Return the text as one line of at most `width` characters, cut after a word, or within one if it has no spaces.
 
     >>> shortened("the cat sleeps in the house", 16)
     'the cat sleeps …'
@@ -299,12 +299,12 @@ def shortened(text: str, width: int) -> str:
     line = " ".join(text.split())
     if len(line) <= width:
         return line
-    words = line[: width - 1].rpartition(" ")[0]  # the last word, or what is left of it, goes
+    words = line[: width - 1].rpartition(" ")[0]  # drop the last word, which may be cut
     return f"{words} …" if words else f"{line[: width - 1]}…"
 
 
 def columns(rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:
-    """The rows as lines with columns below each other: so many of texts, at the left; the others at the right.
+    """Return the rows as aligned lines: the first `texts` columns to the left, the others to the right.
 
     >>> columns([["arm", "value"], ["a", "0.5"]])
     ['arm  value', 'a      0.5']
@@ -331,15 +331,15 @@ class DifferenceRow(NamedTuple):
 
 
 DIFFERENCE_HEAD = DifferenceRow("task", "metric", "base", "trained", "difference", "95 % interval")
-"""The names of the columns."""
+"""Column names."""
 
 
 def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
-    """Yield one row for each metric of each task, but for those of BM25, which no model changes.
+    """Yield one row for each metric of each task, except BM25's metrics, which no model changes.
 
     Args:
-        summary: what `summary.json` holds: `base` and `trained` map task -> metric -> value, and `difference` maps
-            task -> metric -> (value, lower bound, upper bound); a task that has a score alone has no bounds.
+        summary: the content of `summary.json`: `base` and `trained` map task -> metric -> value, and `difference` maps
+            task -> metric -> (value, lower bound, upper bound); the bounds of a task with only a score are None.
 
     >>> score = {"sts:x": {"Spearman": 0.5}}
     >>> difference = {"sts:x": {"Spearman": (0.25, 0.125, 0.375)}}
@@ -362,11 +362,11 @@ def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
 
 
 VERDICT_HEAD = ("verdict", "against", "task", "metric", "trained - it", "95 % interval")
-"""The names of the columns of `verdict_rows`, of which the first four are texts."""
+"""Column names of `verdict_rows`; the first four columns are text."""
 
 
 def verdict_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield one row for each verdict in `summary.json`, see `multigrain.pipeline.verdict`.
+    """Yield one row for each verdict in `summary.json` (see `multigrain.pipeline.verdict`).
 
     >>> verdict = {"outcome": "WIN", "against": "base", "task": "sts:x", "metric": "Spearman", "trained_on": False}
     >>> next(verdict_rows({"verdict": [{**verdict, "difference": (0.25, 0.125, 0.375)}]}))[2:5]

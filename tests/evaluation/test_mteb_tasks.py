@@ -360,7 +360,7 @@ def test_a_misspelt_name_brings_the_likely_ones(model: SentenceTransformer, tmp_
         measure("SciFcat", model, tmp_path)
     with pytest.raises(ConfigError, match=r"MTEB\(eng, v2\)"):
         measure("MTEB(en, v2)", model, tmp_path)
-    with pytest.raises(ConfigError, match="not of texts alone"):
+    with pytest.raises(ConfigError, match="not a text-only task"):
         measure("CIFAR10", model, tmp_path)
     assert not any(tmp_path.iterdir())
 

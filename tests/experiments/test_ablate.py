@@ -126,7 +126,7 @@ def test_an_arm_that_could_not_be_tuned_is_left_out(
     assert main(["ablate", str(grid_toml)]) == 1
     out, err = capsys.readouterr()
     assert "failed: mean (tune-1e-09)" in err and "| anchor |" in out and "| mean |" not in out
-    assert "tune.task is in the table too" in err
+    assert "tune.task is also in the table" in err
     monkeypatch.undo()
     assert main(["ablate", str(grid_toml)]) == 0
     assert "| mean |" in capsys.readouterr().out

@@ -151,7 +151,7 @@ def test_bad_comparisons(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
     assert "nothing is measured here" in capsys.readouterr().err
     taken = runs[0].rename(runs[0].with_name("base, not trained"))
     assert main(["compare", str(taken), str(runs[1])]) == 2
-    assert "is what the model before training is called; rename the run folder" in capsys.readouterr().err
+    assert "is the name of the model before training; rename the run folder" in capsys.readouterr().err
     taken.rename(runs[0])
     assert main(["compare", str(runs[0])]) == 0  # a run and its base
     assert "| base, not trained |" in capsys.readouterr().out

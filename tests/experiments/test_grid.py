@@ -45,10 +45,10 @@ def test_seeds_are_of_the_training_alone(grid_toml: Path) -> None:
         (('name = "grid"', 'name = "tiny"'), "name: tiny is the name of the run too"),
         (("[arms.anchor]", '[arms."only_four"]'), '"only_four" and "only four" would share a folder'),
         (("[arms.anchor]", '[arms."base, not trained"]'), "is the name of the model before training"),
-        (("[arms.anchor]", '[arms."table.md"]'), "could be a file of the grid's table"),
+        (("[arms.anchor]", '[arms."table.md"]'), "could be an output file of the grid"),
         (("[arms.anchor]", f"[arms.{'a' * 300}]"), "arms.aaa"),
         (("seeds = [1, 2]", f"seeds = {list(range(101))}"), "seeds: "),
-        (("[arms.anchor]", "[arms.anchor]\nseed = 3"), "arms.anchor: sets seed, of which the grid takes care"),
+        (("[arms.anchor]", "[arms.anchor]\nseed = 3"), "arms.anchor: sets seed, which the grid sets"),
         (("[arms.anchor]", "[arms.anchor]\ntraining = { seed = 3 }"), "arms.anchor: sets training.seed"),
         (("[arms.anchor]", "[arms.anchor]\ntraining = 3"), "arms.anchor.training: found 3"),
         (
@@ -66,7 +66,7 @@ def test_seeds_are_of_the_training_alone(grid_toml: Path) -> None:
         (("seeds = [1, 2]", 'tune = { values = [1e-5, 1e-5], task = "held-out" }'), "a value is named twice"),
         (
             ("seeds = [1, 2]", 'tune = { key = "data.held_out", values = [0.2, 0.3], task = "held-out" }'),
-            "found data.held_out, by which other items are measured",
+            "found data.held_out, which changes the items measured",
         ),
         (
             ("seeds = [1, 2]", 'tune = { key = "training.step", values = [2, 3], task = "held-out" }'),
@@ -99,7 +99,7 @@ def test_a_run_is_no_grid_and_a_grid_no_run(
     grid_toml: Path, run_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ablate", str(run_toml)]) == 2
-    assert "no [arms]; wanted a grid's file" in capsys.readouterr().err
+    assert "no [arms]; wanted the file of a grid" in capsys.readouterr().err
     assert main(["run", str(grid_toml)]) == 2
     assert "Run: multigrain ablate" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def test_time_ends_it_between_trials(tmp_path: Path) -> None:
     outcome = halved(tmp_path, Planted(scores, seconds=40), 40, minutes=1)
     assert [rung.is_whole for rung in outcome.rungs] == [False] and outcome.chosen == 1
     outcome = halved(tmp_path, Planted(scores, seconds=70), 40, minutes=1)
-    assert outcome.chosen == 0 and outcome.reason == "no other recipe could be measured (tune.minutes ended)"
+    assert outcome.chosen == 0 and outcome.reason == "no other recipe could be measured (tune.minutes ran out)"
 
 
 def test_a_recipe_makes_the_steps_of_its_own_epochs(tmp_path: Path) -> None:

@@ -188,9 +188,9 @@ def test_killed_at_any_time_it_comes_to_the_same(tunable: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("steps = 16", 'recipe = "fixed"', "with which training takes nothing that tune chooses; take it out"),
-        ("[tune]", '[[training.phases]]\nname = "a"\ngrades = [4]\nsteps = 16\n[tune]', "give shares in place of them"),
-        ("held_out = 0.25", "held_out = 0.6", "training pairs with negatives; tune wants 100"),
+        ("steps = 16", 'recipe = "fixed"', "with which training ignores the choice of tune; remove it"),
+        ("[tune]", '[[training.phases]]\nname = "a"\ngrades = [4]\nsteps = 16\n[tune]', "give shares instead"),
+        ("held_out = 0.25", "held_out = 0.6", "training pairs with negatives; tune needs 100"),
         ('recipes = [{ schedule = "in-batch" }]', "recipes = [{ steps = 4 }]", "found steps; wanted a setting"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_server_that_is_busy_at_its_start_is_waited_for(retry_after: float | N
 def test_all_servers_dead_for_good() -> None:
     fakes = [FakeServer(World(), outages=((5.0, 1e9),)) for _ in range(2)]
     with new_store() as store:
-        with pytest.raises(LLMUnavailable, match="the same command goes on"):
+        with pytest.raises(LLMUnavailable, match="run the same command to resume"):
             run(fakes, inputs(1000), store)
         assert reasons(store) == {}
 

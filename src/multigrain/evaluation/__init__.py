@@ -1,1 +1,1 @@
-"""Measure models on tasks, and say how sure the differences are."""
+"""Measure models on tasks, and test how certain their differences are."""

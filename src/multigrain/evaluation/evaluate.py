@@ -1,4 +1,4 @@
-"""Measure a model on a task: query by query, pair by pair, tuple by tuple."""
+"""Measure a model on each item of a task: each query, pair or tuple."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,12 +36,12 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of measuring a model on a task.
+    """The results of a model on a task.
 
     Attributes:
-        scores: of each item.
-        rankings: of a search, the numbers (places in the corpus) of the best documents for each query, best first.
-        documents: of a search, how many were searched.
+        scores: the metrics of each item.
+        rankings: for a search, the numbers (positions in the corpus) of the best documents for each query, best first.
+        documents: for a search, the number of documents searched.
     """
 
     scores: Scores
@@ -49,7 +49,7 @@ class Evaluation:
     documents: int = 0
 
     def best(self, query: str) -> int | None:
-        """Return the number of the document that was found first; None where none was."""
+        """Return the number of the top document; None if none was found."""
         ranking = self.rankings[query]
         return int(ranking[0]) if len(ranking) else None
 
@@ -64,12 +64,12 @@ def evaluate(
     """Measure the model behind `embed` on a task, item by item.
 
     Args:
-        task: what is measured.
+        task: the task to measure on.
         embed: encodes texts.
-        words: of a search, what BM25 finds (`word_matches`). Then BM25 and the hybrid are measured too, under names of
-            their own (`metric_by`).
-        weight: of BM25 in the hybrid.
-        retrievers: which of them are wanted beside the cosine.
+        words: for a search, the results of BM25 (`word_matches`). If given, BM25 and the hybrid are measured too, under
+            their own names (`metric_by`).
+        weight: weight of BM25 in the hybrid.
+        retrievers: the retrievers to measure; the cosine is always included.
     """
     if isinstance(task, SimilarityTask):
         return Evaluation(_similarities(task, embed))
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def word_matches(task: RetrievalTask, language: str, parent: Path) -> WordMatches:
-    """Search the documents of a task by BM25; the index is kept in a folder below `parent`, see `kept_bm25`."""
+    """Search the documents of a task by BM25; the index is kept in a folder below `parent` (see `kept_bm25`)."""
     searched = _Numbered(task)
     index = kept_bm25(searched, language, parent)
     return WordMatches.of(index, list(task.queries.values()), searched.own())
@@ -87,14 +87,14 @@ def word_matches(task: RetrievalTask, language: str, parent: Path) -> WordMatche
 
 @dataclass(frozen=True)
 class Search:
-    """A search that was made, of which the rankings can be asked for at any weight.
+    """The results of a search, which can be ranked with any weight.
 
     Attributes:
-        task: the queries, and what is relevant.
+        task: the queries, and their relevant documents.
         found: the nearest documents.
-        words: what BM25 has found, or None.
-        searched: the documents, counted.
-        own: (Q,) the number of the document that is the query itself, which is not ranked, or `NONE`.
+        words: the results of BM25, or None.
+        searched: the documents, with their count.
+        own: (Q,) number of the document that is the query itself and is not ranked, or `NONE`.
     """
 
     task: RetrievalTask
@@ -104,7 +104,7 @@ class Search:
     own: Numbers
 
     def evaluation(self, weight: float, retrievers: Sequence[str] = RETRIEVERS) -> Evaluation:
-        """Measure the cosine, and the other retrievers that are wanted."""
+        """Measure the cosine, and the other given retrievers."""
         scores = self.scores(self.found.numbers)
         rankings = {query: self._ranking(row, self.found.numbers[row]) for row, query in enumerate(self.task.queries)}
         if self.words is not None:
@@ -116,7 +116,7 @@ class Search:
         return Evaluation(scores, rankings, self.searched.count)
 
     def scores(self, rankings: Numbers) -> Scores:
-        """Score rankings, (Q, any number of) documents or `NONE`, of which the first `DEPTH` count."""
+        """Score the first `DEPTH` documents of rankings, (Q, any length) numbers or `NONE`."""
         scores: Scores = {}
         for row, query in enumerate(self.task.queries):
             relevance = self.task.relevance[query]
@@ -126,7 +126,7 @@ class Search:
         return scores
 
     def pools(self) -> Iterator[Pool]:
-        """Yield what both retrievers have found, `QUERIES` queries at a time."""
+        """Yield the pooled results of both retrievers, `QUERIES` queries at a time."""
         assert self.words is not None
         for first in range(0, len(self.task.queries), QUERIES):
             yield pooled(self.found, self.words, slice(first, first + QUERIES))
@@ -142,7 +142,7 @@ def _add(scores: Scores, retriever: str, more: Scores) -> None:
 
 
 def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = None) -> Search:
-    """Search the documents of a task by cosine, and look up the cosines of what BM25 has found."""
+    """Search the documents of a task by cosine, and compute the cosines of the documents that BM25 found."""
     queries = embed(list(task.queries.values()), "query")
     searched = _Numbered(task)
     depth = DEPTH if words is None else POOL
@@ -152,7 +152,7 @@ def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = Non
 
 
 class _Numbered:
-    """The documents of a task, which are counted as they go by; those that are judged are known by number."""
+    """The documents of a task, counted during iteration, which also records the numbers of judged documents."""
 
     def __init__(self, task: RetrievalTask) -> None:
         self._task = task
@@ -169,13 +169,13 @@ class _Numbered:
             yield document
 
     def own(self) -> Numbers:
-        """Return the number of the document that is each query itself, (Q,), or `NONE`."""
+        """Return for each query the number of the document that is the query itself, (Q,), or `NONE`."""
         own = [self.numbers.get(self._task.own.get(query, ""), NONE) for query in self._task.queries]
         return np.array(own, dtype=np.int64)
 
 
 def _similarities(task: SimilarityTask, embed: Embed) -> Scores:
-    """Return the cosine of each pair beside the score that people gave; neither sentence is a query."""
+    """Return the cosine and the human score of each pair; both sentences are encoded as documents."""
     first = embed(task.first, "document")
     second = embed(task.second, "document")
     cosines = (first * second).sum(axis=1)
@@ -199,11 +199,11 @@ def _orders(task: GradedTask, embed: Embed) -> Scores:
 
 
 def _order(graded: GradedTuple, cosines: Vectors) -> dict[str, float]:
-    """Score how well the cosines agree with the grades; a grade's cosine is the mean of its negatives'.
+    """Score how well the cosines agree with the grades; a grade's cosine is the mean over its negatives.
 
     Args:
         graded: one tuple.
-        cosines: (1 + negatives,) of the query with the positive, then with each negative.
+        cosines: (1 + negatives,) cosines of the query with the positive, then with each negative.
     """
     by_grade: dict[int, list[float]] = {}
     for negative, cosine in zip(graded.negatives, cosines[1:], strict=True):

@@ -1,4 +1,4 @@
-"""A few searches before and after, for a person to judge."""
+"""Example searches before and after training, for a person to judge."""
 
 import random
 from typing import Any
@@ -9,11 +9,11 @@ from multigrain.records import Document
 
 EXAMPLES = 5
 SHOWN = 3
-"""Documents shown of each ranking."""
+"""Documents shown per ranking."""
 
 
 def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, seed: int) -> list[dict[str, Any]]:
-    """Draw a random sample (by seed, not by merit) of the queries for which the best document changed."""
+    """Draw a random sample (by seed, not by merit) of the queries whose top document changed."""
     changed = [query for query in task.queries if base.best(query) != trained.best(query)]
     chosen = random.Random(seed).sample(changed, min(EXAMPLES, len(changed)))
     shown: set[int] = set()
@@ -46,7 +46,7 @@ def choose_examples(task: RetrievalTask, base: Evaluation, trained: Evaluation, 
 
 
 def _rank(ranking: list[int], relevant: set[int]) -> int | None:
-    """Return the rank, from 1, of the first relevant document; None where it is not among those retrieved."""
+    """Return the rank, from 1, of the first relevant document; None if no relevant document was retrieved."""
     return next((rank for rank, number in enumerate(ranking, start=1) if number in relevant), None)
 
 

@@ -1,15 +1,15 @@
-"""Search by meaning and by words at once: the cosine and BM25 of a document, added.
+"""Hybrid search by meaning and words: the weighted sum of a document's cosine and BM25.
 
     hybrid(q, d) = cos(q, d) + w BM25(q, d) / max over d' of BM25(q, d')
 
-BM25 counts as a share of the query's highest, because its size depends on how many words the query has. So both are at
-most 1, and one weight w serves all queries. The form is that of Wang, Zhuang and Zuccon (2021, "BERT-based dense
-retrievers require interpolation with BM25 for effective passage retrieval") with scores normalised per query, the
-convex combination of Bruch, Gai and Ingber (2022, arXiv 2210.11934) in other units.
+BM25 counts as a share of the query's highest score, because its scale depends on the number of words in the query. Both
+terms are then at most 1, and one weight w serves all queries. The form is that of Wang, Zhuang and Zuccon (2021,
+"BERT-based dense retrievers require interpolation with BM25 for effective passage retrieval") with scores normalised
+per query. Up to scale, it is the convex combination of Bruch, Gai and Ingber (2022, arXiv 2210.11934).
 
-What is ranked is a pool: all documents that are among the first `POOL` of the cosine or of BM25, each with both scores.
-No document outside can have more than the last cosine plus w times the last share of the two lists. What reaches that
-bound is exactly what a search of the whole corpus finds (the threshold algorithm of Fagin, Lotem and Naor, 2001).
+Only a pool is ranked: all documents among the first `POOL` by cosine or by BM25, each with both scores. No document
+outside the pool can score more than the last cosine plus w times the last share of the two lists. Above that bound, the
+ranking is exactly that of a search of the whole corpus (the threshold algorithm of Fagin, Lotem and Naor, 2001).
 
 Letters: Q queries, P places of a query in the pool, k documents of a ranking.
 """
@@ -26,24 +26,24 @@ from multigrain.model.roles import Vectors
 from multigrain.retrieval.kept_bm25 import KeptBm25
 
 POOL = 500
-"""Documents of either ranking that are pooled. Of SciFact's 807 training claims over 5,183 abstracts the first 100 were
-exact for all, at w from 0.1 to 1.6; with 100 documents the first 10 were, for all but one."""
+"""Documents pooled from each ranking. On SciFact's 807 training claims over 5,183 abstracts, the first 100 ranks were
+exact for all claims, at w from 0.1 to 1.6; with 100 pooled documents, the first 10 were exact for all but one claim."""
 WEIGHT = 0.3
-"""The weight of BM25 where nothing has decided on another."""
+"""Default weight of BM25."""
 RRF_K = 60
 """The constant of reciprocal rank fusion, as its authors set it."""
 
 
 @dataclass(frozen=True)
 class WordMatches:
-    """What BM25 finds for Q queries.
+    """The results of BM25 for Q queries.
 
     Attributes:
         index: the index that was searched.
-        queries: the texts, (Q,).
-        own: (Q,) the number of the document that is the query itself, which is not ranked, or `NONE`.
-        numbers: (Q, depth) the documents, best first, or `NONE`.
-        scores: (Q, depth) their BM25.
+        queries: (Q,) texts.
+        own: (Q,) number of the document that is the query itself and is not ranked, or `NONE`.
+        numbers: (Q, depth) documents, best first, or `NONE`.
+        scores: (Q, depth) BM25 scores of these documents.
     """
 
     index: KeptBm25
@@ -61,13 +61,13 @@ class WordMatches:
 
 @dataclass(frozen=True)
 class Pool:
-    """The documents that one of both rankings has among its first, in falling order of their ids.
+    """The top documents of either ranking, in descending order of their ids.
 
     Attributes:
-        numbers: (Q, P) the documents, or `NONE`.
-        cosines: (Q, P); minus infinity where there is no document.
-        shares: (Q, P) their BM25 as a share of the query's highest.
-        outside: (Q, 2) the highest cosine and share that a document outside can have.
+        numbers: (Q, P) documents, or `NONE`.
+        cosines: (Q, P) cosines; minus infinity where there is no document.
+        shares: (Q, P) BM25 scores as a share of the query's highest.
+        outside: (Q, 2) highest cosine and share that a document outside the pool can have.
     """
 
     numbers: Numbers
@@ -76,7 +76,7 @@ class Pool:
     outside: Vectors
 
     def ranked(self, weight: float, k: int) -> Numbers:
-        """Return the k best documents of each query by the hybrid score, (Q, k), or `NONE`; greater ids first."""
+        """Return the k best documents by hybrid score, (Q, k), or `NONE`; of equal scores, the greater id is first."""
         return self._best(self.scores(weight), k)
 
     def scores(self, weight: float) -> NDArray[np.float64]:
@@ -84,10 +84,10 @@ class Pool:
         return self.cosines.astype(np.float64) + weight * self.shares
 
     def fused(self, k: int) -> Numbers:
-        """Return the k best by reciprocal rank fusion, (Q, k) (Cormack, Clarke and Büttcher, 2009).
+        """Return the k best documents by reciprocal rank fusion, (Q, k) (Cormack, Clarke and Büttcher, 2009).
 
-        A document has the sum of 1 / (60 + rank) over the rankings by cosine and by BM25, those of the pool. It is a
-        control for the weighted sum: it needs no weight, and does not see how far apart documents are.
+        A document scores the sum of 1 / (60 + rank) over the pool's rankings by cosine and by BM25. This is a control
+        for the weighted sum: it needs no weight, and ignores how far apart the scores are.
         """
         present = self.numbers != NONE
         by_cosine = 1 / (RRF_K + _ranks(self.cosines))
@@ -95,7 +95,7 @@ class Pool:
         return self._best(np.where(present, by_cosine + by_words, -np.inf), k)
 
     def is_exact(self, weight: float, k: int) -> NDArray[np.bool_]:
-        """Tell for which queries, (Q,), no document outside the pool can be among the k best."""
+        """Return for which queries, (Q,), no document outside the pool can be among the k best."""
         scores = np.sort(self.scores(weight), axis=1)[:, ::-1]
         last = scores[:, min(k, scores.shape[1]) - 1]
         bound = self.outside[:, 0].astype(np.float64) + weight * self.outside[:, 1]
@@ -103,7 +103,7 @@ class Pool:
         return exact | ~np.isfinite(bound)
 
     def _best(self, scores: NDArray[np.float64], k: int) -> Numbers:
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # the order of ids decides between equals
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # ties keep the order of ids
         best: Numbers = np.take_along_axis(self.numbers, order, axis=1)
         return best
 
@@ -112,8 +112,8 @@ def pooled(found: Nearest, words: WordMatches, rows: slice) -> Pool:
     """Pool both rankings of some queries.
 
     Args:
-        found: the nearest documents, and the cosines of those of `words`.
-        words: what BM25 has found.
+        found: the nearest documents, and the cosines of the documents in `words`.
+        words: the results of BM25.
         rows: the queries.
     """
     own = words.own[rows, None]
@@ -136,7 +136,7 @@ def pooled(found: Nearest, words: WordMatches, rows: slice) -> Pool:
 
 
 def _is_in(numbers: Numbers, others: Numbers) -> NDArray[np.bool_]:
-    """Tell which numbers, (Q, a), are among the others of their row, (Q, b)."""
+    """Return which numbers, (Q, a), are among the others in their row, (Q, b)."""
     if not numbers.size or not others.size:
         return np.zeros(numbers.shape, dtype=bool)
     width = max(int(numbers.max()), int(others.max())) + 2  # `NONE` has a place too
@@ -146,7 +146,7 @@ def _is_in(numbers: Numbers, others: Numbers) -> NDArray[np.bool_]:
 
 
 def _ranks(values: Vectors) -> NDArray[np.int64]:
-    """Return the rank, from 1, of each value in its row, the greatest first; equals in their order."""
+    """Return the rank, from 1, of each value in its row, greatest first; ties keep their order."""
     order = np.argsort(-values, axis=1, kind="stable")
     ranks: NDArray[np.int64] = np.argsort(order, axis=1, kind="stable") + 1
     return ranks

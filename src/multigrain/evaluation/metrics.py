@@ -1,7 +1,7 @@
-"""Metrics: of one query, and of all items of a task together. No torch.
+"""Metrics of single queries and of whole tasks. Does not import torch.
 
-A ranking is given as the relevance of the documents in the order in which they were retrieved; a document is
-relevant if its relevance is above 0.
+A ranking is given as the relevance of the retrieved documents, in order; a document is relevant if its relevance is
+above 0.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,21 +14,21 @@ Values = NDArray[np.float64]
 
 NDCG, MRR, RECALL = "nDCG@10", "MRR@10", "Recall@100"
 ORDER = "order"
-"""Name of the metric that is 1 where a tuple's positive is nearest to the query, and its grades follow in their order.
+"""Name of the metric that is 1 if a tuple's positive is nearest to the query and its grades follow in descending order.
 
-Higher grades are nearer; the cosine of a grade is the mean of its negatives'.
+The cosine of a grade is the mean over its negatives.
 """
 COSINE, GOLD, SPEARMAN = "cosine", "gold", "Spearman"
-"""Names of a pair's own figures, its cosine and the score that people gave; and of the metric of all pairs."""
+"""Names of a pair's cosine and human score, and of the metric over all pairs."""
 DEPTH = 100
-"""Documents of a ranking that the metrics look at."""
+"""Ranking depth of the metrics, in documents."""
 DENSE, BM25, HYBRID = "dense", "bm25", "hybrid"
-"""The retrievers: by the model's cosine, by words, and by the sum of both (`multigrain.evaluation.hybrid`)."""
+"""The retrievers: the model's cosine, BM25, and their weighted sum (`multigrain.evaluation.hybrid`)."""
 RETRIEVERS = (DENSE, BM25, HYBRID)
 
 
 def metric_by(retriever: str, metric: str) -> str:
-    """Return the name of a metric of a ranking by a retriever; that of the model alone has the plain name.
+    """Return the name of a metric for a retriever; for the model alone, it is the plain name.
 
     >>> metric_by("dense", "nDCG@10"), metric_by("hybrid", "nDCG@10")
     ('nDCG@10', 'nDCG@10 hybrid')
@@ -37,7 +37,7 @@ def metric_by(retriever: str, metric: str) -> str:
 
 
 def is_of_model(metric: str) -> bool:
-    """Tell whether a metric is of the model alone: not of a ranking by another retriever.
+    """Return whether a metric is the model's own, not that of another retriever.
 
     >>> is_of_model("nDCG@10"), is_of_model("nDCG@10 bm25")
     (True, False)
@@ -49,10 +49,10 @@ def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, fl
     """Return all metrics of one ranking.
 
     Args:
-        ranking: relevance of the documents retrieved, best first, at least the first `DEPTH` of them.
+        ranking: relevance of the retrieved documents, best first, at least the first `DEPTH` of them.
         judged: relevance of all judged documents of the query.
 
-    >>> score_ranking([0, 1], [1, 1])  # the relevant one is second, and one is not found
+    >>> score_ranking([0, 1], [1, 1])  # one relevant document is second, the other is not found
     {'nDCG@10': 0.38685280723454163, 'MRR@10': 0.5, 'Recall@100': 0.5}
     """
     return {
@@ -69,14 +69,14 @@ def ndcg(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
         nDCG@k = DCG@k of the ranking / DCG@k of the best ranking of all judged documents
 
     As in trec_eval, the gain is the relevance itself, and a relevance below 0 counts as 0. A query without a relevant
-    document has 0.
+    document scores 0.
 
     Args:
-        ranking: relevance of the documents retrieved, best first.
+        ranking: relevance of the retrieved documents, best first.
         judged: relevance of all judged documents of the query.
-        k: ranks that are looked at.
+        k: ranking depth.
 
-    The one relevant document is second: DCG = 1 / log2(3) = 0.6309, and 1 / log2(2) = 1 would be best.
+    The only relevant document is second: DCG = 1 / log2(3) = 0.6309, and 1 / log2(2) = 1 would be best.
 
     >>> round(ndcg([0, 1], [1], 10), 4)
     0.6309
@@ -104,9 +104,9 @@ def reciprocal_rank(ranking: Sequence[int], k: int) -> float:
 
 
 def recall(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Return the share of the relevant documents that are among the first k; 0 where none is relevant.
+    """Return the share of the relevant documents that are among the first k; 0 if none is relevant.
 
-    Of two relevant documents one is among the first two:
+    One of two relevant documents is among the first two:
 
     >>> recall([1, 0, 1], [1, 1], 2)
     0.5
@@ -116,23 +116,23 @@ def recall(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
 
 
 def accuracy_of(grade: int) -> str:
-    """Return the name of the metric: the share of a tuple's negatives of the grade that the positive is nearer than.
+    """Return the metric's name for a grade: the share of a tuple's negatives of the grade farther than the positive.
 
-    Positive 0.8, negatives of the grade 0.7 and 0.9, all by their cosine to the query: accuracy 0.5.
+    With cosines to the query of 0.8 for the positive, and 0.7 and 0.9 for the negatives of the grade, it is 0.5.
     """
     return f"accuracy {grade}"
 
 
 def margin_of(grade: int) -> str:
-    """Return the name of the metric: the positive's cosine less the mean cosine of the negatives of the grade.
+    """Return the metric's name for a grade: the positive's cosine minus the mean cosine of the grade's negatives.
 
-    Positive 0.8, negatives of the grade 0.5 and 0.7, all by their cosine to the query: margin 0.2.
+    With cosines to the query of 0.8 for the positive, and 0.5 and 0.7 for the negatives of the grade, it is 0.2.
     """
     return f"margin {grade}"
 
 
 def spearman(one: ArrayLike, other: ArrayLike) -> float:
-    """Return the rank correlation (Spearman, 1904), from -1 to 1; 0 where one of both is constant.
+    """Return the rank correlation (Spearman, 1904), from -1 to 1; 0 if either is constant.
 
     It is Pearson's correlation of the ranks; ties share their mean rank. Without ties it is
     1 - 6 sum d_i^2 / (n (n^2 - 1)), where d_i is the difference between the ranks of item i.
@@ -146,7 +146,7 @@ def spearman(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def ranks(values: ArrayLike) -> Values:
-    """Return ranks along the last axis, less their mean; ties share theirs.
+    """Return ranks along the last axis, minus their mean; ties share their mean rank.
 
     >>> ranks([0.3, 0.1, 0.3]).tolist()
     [0.5, -1.0, 0.5]
@@ -163,7 +163,7 @@ def correlation(one: Values, other: Values) -> Values:
 
         sum x_i y_i / sqrt(sum x_i^2 * sum y_i^2)
 
-    It is 0 where one of both is constant.
+    It is 0 if either is constant.
     """
     norm = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
     product: Values = (one * other).sum(axis=-1) / np.where(norm == 0, 1, norm)
@@ -171,7 +171,7 @@ def correlation(one: Values, other: Values) -> Values:
 
 
 def overall(items: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the metrics of a task: means over its items (those that have the metric), or a rank correlation.
+    """Return the metrics of a task: means over the items that have the metric, or a rank correlation.
 
     >>> overall([{"order": 1.0, "margin 2": 0.5}, {"order": 0.0, "margin 1": 0.25}])
     {'order': 0.5, 'margin 1': 0.25, 'margin 2': 0.5}
@@ -187,5 +187,5 @@ def overall(items: Iterable[Mapping[str, float]]) -> dict[str, float]:
             values.setdefault(name, []).append(value)
     names = list(values)
     if ORDER in values:
-        names.sort(key=lambda name: (name != ORDER, name))  # the grades come as the tuples have them
+        names.sort(key=lambda name: (name != ORDER, name))  # else grades are in the order of the tuples
     return {name: sum(values[name]) / len(values[name]) for name in names}

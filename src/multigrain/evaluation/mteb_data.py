@@ -1,4 +1,4 @@
-"""The data sets of mteb's tasks: taken from a folder where they are there, else from the hub, by their revision."""
+"""Data sets of mteb's tasks: from a folder if they are there, else from the hub, by their revision."""
 
 import copy
 import hashlib
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def parts_of(task: "AbsTask") -> "list[AbsTask]":
-    """Return the tasks of which this one is the mean; none for most."""
+    """Return the subtasks that this task averages; none for most tasks."""
     return getattr(task.metadata, "tasks", [])
 
 
 def with_data(task: "AbsTask", data: Path | None) -> "AbsTask":
-    """Return a copy of the task that takes its data set from the folder, if it is there, and explains a failure."""
-    own = copy.deepcopy(task)  # a benchmark shares its tasks, and the generators that they draw samples by
+    """Return a copy of the task that loads its data set from the folder, if it is there, and explains a failure."""
+    own = copy.deepcopy(task)  # benchmarks share tasks, and the random generators that these sample with
     if parts := [with_data(part, data) for part in parts_of(task)]:
         own.metadata = task.metadata.model_copy(update={"tasks": parts})
         return own
     wanted = task.metadata.dataset
     folder = None if data is None else data.resolve() / wanted["path"]
-    revision = None  # of a folder
+    revision = None  # set for a folder
     if folder is not None and folder.is_dir():
         revision = _revision_of(folder)
         place = {**wanted, "path": str(folder), "revision": revision}
@@ -40,10 +40,10 @@ def with_data(task: "AbsTask", data: Path | None) -> "AbsTask":
 def _load_data(
     load: Callable[..., None], revision: str | None, task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any
 ) -> None:
-    """Load the data set of a task; where it comes from a folder, the folder's `revision` is known.
+    """Load the data set of a task; `revision` is that of its folder, or None for the hub.
 
     Raises:
-        DataError: it cannot be loaded, for whatever reason; there are as many as there are layers below mteb.
+        DataError: it cannot be loaded, for any reason; each layer below mteb has errors of its own.
     """
     try:
         with _cache_for(revision):
@@ -54,7 +54,7 @@ def _load_data(
 
 @contextmanager
 def _cache_for(revision: str | None) -> Iterator[None]:
-    """Keep the data of a folder by their revision: the library takes all folders of one layout for the same data."""
+    """Cache a folder's data by revision, because the library takes all folders of one layout for the same data."""
     from datasets import config
 
     usual = config.HF_DATASETS_CACHE
@@ -67,7 +67,7 @@ def _cache_for(revision: str | None) -> Iterator[None]:
 
 
 def _fault(task: "TaskMetadata", data: Path | None, error: Exception) -> str:
-    """Say which data set is missing, where it was looked for, and how to come by it."""
+    """Say which data set is missing, where it was looked for, and how to get it."""
     name, revision = task.dataset["path"], task.dataset["revision"]
     if data is None:
         looked = "on the hub"
@@ -78,12 +78,12 @@ def _fault(task: "TaskMetadata", data: Path | None, error: Exception) -> str:
     fetch = f"hf download {name} --repo-type dataset --revision {revision} --local-dir {(data or Path('DATA')) / name}"
     return (
         f"its data set {name} cannot be loaded: {first_line(error).rstrip('.')}. Looked {looked}. "
-        f'Run, where the hub can be reached: {fetch}; and set evaluation.mteb_data = "{data or "DATA"}"'
+        f'Where the hub can be reached, run: {fetch}; then set evaluation.mteb_data = "{data or "DATA"}"'
     )
 
 
 def _revision_of(folder: Path) -> str:
-    """Return the commit of the hub that was downloaded into a folder, if that is known; else a digest of its files."""
+    """Return the hub commit that was downloaded into a folder, if known; else a digest of the folder's files."""
     notes = (folder / ".cache" / "huggingface" / "download").rglob("*.metadata")
     commits = {note.read_text(encoding="utf-8").partition("\n")[0] for note in notes}
     if len(commits) == 1:

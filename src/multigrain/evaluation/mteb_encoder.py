@@ -1,6 +1,6 @@
-"""A model of ours as the package mteb wants one: encoder, similarities, and what is written about the model.
+"""Adapter from a model to the package mteb: encoder, similarities and the model's metadata.
 
-Neither torch nor mteb is imported before a model is there.
+Neither torch nor mteb is imported before a model is used.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """A model as mteb asks for it (mteb's `EncoderProtocol`).
+    """A model that follows mteb's `EncoderProtocol`.
 
     Args:
         model: encodes the texts.
-        source: the folder or hub name that it is from.
+        source: the folder or hub name that the model comes from.
     """
 
     def __init__(self, model: "SentenceTransformer", source: str) -> None:
@@ -45,16 +45,16 @@ class Encoder:
     ) -> Vectors:
         """Return the vectors of texts, (number of texts, dimension); those of queries and documents have length 1.
 
-        Other vectors are as the model gives them, for classifiers and clusterings are fitted to them.
+        Other vectors are not normalised, because classifiers and clusterings are fitted to them.
 
         Args:
-            inputs: batches of texts, in the form that mteb gives them.
-            task_metadata: decides the prompt where a text is neither query nor document.
-            hf_split: not looked at, nor `hf_subset`.
-            hf_subset: see `hf_split`.
+            inputs: batches of texts, in mteb's form.
+            task_metadata: determines the prompt of texts that are neither queries nor documents.
+            hf_split: ignored.
+            hf_subset: ignored.
             prompt_type: query, document or neither.
-            batch_size: texts that are encoded at once.
-            show_progress_bar: not looked at: progress goes to `report`.
+            batch_size: number of texts encoded at once.
+            show_progress_bar: ignored; progress goes to `report`.
         """
         role: Role | None = prompt_type.value if prompt_type else None
         texts = [text for batch in inputs for text in batch["text"]]
@@ -81,11 +81,11 @@ class Encoder:
 
 
 def _ignore(texts: int) -> None:
-    """Report nothing: nobody follows the progress of a model that mteb runs."""
+    """Report nothing: mteb's own runner does not show this progress."""
 
 
 def load(folder: Path, name: str, revision: str | None = None, device: str | None = None) -> Encoder:  # noqa: ARG001
-    """Load a model for mteb, which gives the name and the revision that it knows already."""
+    """Load a model for mteb, which passes the name and the revision that it already knows."""
     from multigrain.model.load import load_model
 
     model = load_model(folder)
@@ -93,7 +93,7 @@ def load(folder: Path, name: str, revision: str | None = None, device: str | Non
 
 
 def _meta_of(model: "SentenceTransformer", source: str) -> "ModelMeta":
-    """Describe a model to mteb, which finds the results of the same model again by its name and revision."""
+    """Describe a model to mteb, which finds earlier results of the model by its name and revision."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -111,12 +111,12 @@ def _meta_of(model: "SentenceTransformer", source: str) -> "ModelMeta":
 
 
 def source_of(model: "SentenceTransformer") -> str:
-    """Return the folder or hub name that a model was loaded from, as far as it knows."""
+    """Return the folder or hub name that a model was loaded from, if the model records it."""
     return str(getattr(model.transformers_model, "name_or_path", "") or "unnamed")
 
 
 def _name_of(source: str) -> str:
-    """Return OWNER/NAME, as mteb wants it: the name on the hub, that of the run for its model, or that of the folder.
+    """Return the OWNER/NAME that mteb requires: the hub name, or `multigrain/` and the name of the run or folder.
 
     >>> _name_of("intfloat/e5-small"), _name_of("/data/runs/x/training/model")
     ('intfloat/e5-small', 'multigrain/x')
@@ -129,7 +129,7 @@ def _name_of(source: str) -> str:
 
 
 def _digest_of(model: "SentenceTransformer") -> str:
-    """Return a digest that tells a model from others: of its weights, and of all settings that change its vectors."""
+    """Return a digest of the model's weights, and of all settings that change its vectors."""
     import torch
 
     config = getattr(model.transformers_model, "config", None)

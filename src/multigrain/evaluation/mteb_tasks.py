@@ -1,12 +1,12 @@
-"""Tasks and benchmarks of the package mteb, measured with our models; and our models, for mteb's own runner.
+"""Measure models on tasks and benchmarks of the package mteb, or describe them to mteb's own runner.
 
     measure("SciFact", load_model("runs/x/model"), Path("results"))
     mteb.evaluate(model_meta("runs/x/model"), mteb.get_task("SciFact"))
 
-A query has the model's query prompt before it and a document its document prompt, as in all that multigrain does
-(`multigrain.model.roles.prompt_for`). Where neither is asked for (similarity, classification and so on) a text
-has what mteb gives it: the prompt that the model keeps under the name of the task or of its type ("STS"), or else
-the model's default prompt, or else none.
+Queries get the model's query prompt and documents its document prompt, as everywhere in multigrain
+(`multigrain.model.roles.prompt_for`). Other texts (in similarity, classification and so on) get the prompt that mteb
+gives them: the model's prompt under the name of the task or its type ("STS"), or else the model's default prompt, or
+else none.
 
 Neither torch nor mteb is imported before something is measured.
 """
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 def measure(
     name: str, model: "SentenceTransformer", results: Path, data: Path | None = None, batch_size: int = 32
 ) -> dict[str, float]:
-    """Measure a model on a task or a benchmark; return the main score of each task, 0 to 1 (of some -1 to 1), by name.
+    """Measure a model on a task or benchmark; return the main score of each task, from 0 (for some, -1) to 1, by name.
 
-    What is in `results` already, for the same model and the same data, is not measured again.
+    Results already in `results`, for the same model and the same data, are not measured again.
 
     Args:
-        name: of a task or of a benchmark.
-        model: knows its prompts and its greatest length.
+        name: the name of a task or benchmark.
+        model: the model, which has its prompts and its maximum length.
         results: the folder of mteb's own files (its `ResultCache`).
-        data: a folder with data sets of the hub, as OWNER/NAME; the others are fetched from the hub.
-        batch_size: texts that are encoded at once.
+        data: a folder of data sets, each at OWNER/NAME; other data sets are downloaded from the hub.
+        batch_size: number of texts encoded at once.
 
     Raises:
         RunError: mteb is not installed.
-        ConfigError: mteb has no such task, or one that is not of texts alone.
+        ConfigError: mteb has no such task, or the task is not text-only.
         DataError: a data set cannot be loaded.
     """
     require_extra("mteb")
@@ -71,11 +71,11 @@ def measure(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Make sure that mteb has these tasks and benchmarks.
+    """Check that mteb has these tasks and benchmarks.
 
     Raises:
         RunError: mteb is not installed.
-        ConfigError: it has no such task, or one that is not of texts alone.
+        ConfigError: mteb has no such task, or the task is not text-only.
     """
     require_extra("mteb")
     for name in names:
@@ -83,10 +83,9 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def model_meta(folder: str | Path) -> "ModelMeta":
-    """Describe a model that multigrain saved to mteb's own runner, which loads it when it needs it.
+    """Describe a model saved by multigrain to mteb's own runner, which loads the model when it needs it.
 
     >>> mteb.evaluate(model_meta("runs/x/model"), mteb.get_task("SciFact"))  # doctest: +SKIP
-
 
     Raises:
         RunError: mteb is not installed, or there is no model in the folder.
@@ -94,16 +93,16 @@ def model_meta(folder: str | Path) -> "ModelMeta":
     require_extra("mteb")
     from multigrain.model.load import load_model
 
-    # The loader, not its arguments, knows the folder: mteb writes the arguments beside the results.
+    # The folder is bound to the loader, not an argument of it, because mteb writes the arguments beside the results.
     loader = partial(load, Path(folder).resolve())
     return Encoder(load_model(folder), str(folder)).mteb_model_meta.model_copy(update={"loader": loader})
 
 
 def _tasks(name: str) -> "list[AbsTask]":
-    """Return the task of this name, or those of the benchmark.
+    """Return the task of this name, or the tasks of the benchmark.
 
     Raises:
-        ConfigError: mteb has none of this name, or it is not of texts alone.
+        ConfigError: mteb has neither under this name, or a task is not text-only.
     """
     from mteb import get_benchmark, get_benchmarks, get_task
     from mteb.get_tasks import TASK_LIST
@@ -118,14 +117,14 @@ def _tasks(name: str) -> "list[AbsTask]":
         raise ConfigError("evaluation.tasks", [fault])
     tasks = [get_task(name)] if name in names else list(get_benchmark(name).tasks)
     if others := [task.metadata.name for task in tasks if set(task.metadata.modalities) != {"text"}]:
-        raise ConfigError("evaluation.tasks", [f'"mteb:{name}": {others[0]} is not of texts alone'])
+        raise ConfigError("evaluation.tasks", [f'"mteb:{name}": {others[0]} is not a text-only task'])
     return tasks
 
 
 def _run(task: "AbsTask", encoder: Encoder, cache: "ResultCache", batch_size: int) -> "TaskResult":
-    """Measure a task as far as it is not measured yet, and read its result.
+    """Measure the missing parts of a task, and read its result.
 
-    It is read from the file also where it is new, because a file rounds: so a resumed call tells the same.
+    Even a new result is read from its file, because the file rounds it: a resumed call then returns the same.
     """
     import mteb
 
@@ -133,7 +132,7 @@ def _run(task: "AbsTask", encoder: Encoder, cache: "ResultCache", batch_size: in
     parts = parts_of(task)
     for part in parts:
         _run(part, encoder, cache, batch_size)
-    if parts:  # their mean may be of what was there before
+    if parts:  # their mean may be outdated
         cache.get_task_result_path(task.metadata.name, model).unlink(missing_ok=True)
     options: Any = {"batch_size": batch_size, "show_progress_bar": False}
     mteb.evaluate(
@@ -150,9 +149,9 @@ def _run(task: "AbsTask", encoder: Encoder, cache: "ResultCache", batch_size: in
 
 
 def _strategy(task: "AbsTask", model: "ModelMeta", cache: "ResultCache") -> str:
-    """Decide whether mteb may go on from what is kept: not if kill -9 cut the file off, nor if it is of other data.
+    """Decide whether mteb may resume from a stored result: not if kill -9 cut the file off, nor if its data differ.
 
-    Left to itself, mteb stops at the one and takes the other for a result.
+    Left to itself, mteb fails on the former and accepts the latter.
     """
     try:
         kept = cache.load_task_result(task.metadata.name, model)
@@ -176,7 +175,7 @@ def _reporter(progress: Meter, done: int, task: str) -> Callable[[int], object]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the bars of the library that loads the data sets, and mteb's advice on which tasks to choose."""
+    """Silence the progress bars of the library that loads data sets, and mteb's advice on which tasks to choose."""
     from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     had_bars = not are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""The nearest documents of each query: exact, in one pass over a corpus that need not fit into the memory."""
+"""Find the exact nearest documents of each query, in one pass over a corpus that need not fit into memory."""
 
 import sys
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ BLOCK = 16_384
 QUERIES = 256
 """Queries whose similarities to a block are in memory at once."""
 NONE = -1
-"""The number of a document that is not there."""
+"""Number that stands for no document."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Nearest:
     """The k nearest documents of Q queries.
 
     Attributes:
-        cosines: (Q, k), falling; minus infinity where there are fewer than k documents.
-        numbers: (Q, k) the places of these documents in the corpus, or `NONE`.
-        ids: of all documents, in a file, as UTF-8.
-        wanted: (Q, m) the cosines of the documents that were asked for; 0 where there is none.
+        cosines: (Q, k) cosines, descending; minus infinity where there are fewer than k documents.
+        numbers: (Q, k) positions of these documents in the corpus, or `NONE`.
+        ids: ids of all documents, in a file, as UTF-8.
+        wanted: (Q, m) cosines of the documents that were asked for; 0 where there is none.
     """
 
     cosines: Vectors
@@ -58,18 +58,18 @@ def nearest(
     block: int = BLOCK,
     wanted: Numbers | None = None,
 ) -> Nearest:
-    """Find the k documents of the highest cosine for each query, best first.
+    """Find the k documents with the highest cosine for each query, best first.
 
-    Of documents with the same cosine the greater id comes first, as in trec_eval. In memory are a block of documents,
+    Of documents with the same cosine, the greater id comes first, as in trec_eval. Memory holds a block of documents,
     Q k numbers and cosines, and 8 bytes for each document.
 
     Args:
         queries: (Q, d) vectors of length 1.
-        documents: read once.
-        embed: encodes them.
-        k: how many are wanted.
-        block: how many are in memory at once; fewer where they are long.
-        wanted: (Q, m) numbers of documents, or `NONE`, whose cosines are asked for, however far they are.
+        documents: the corpus, read once.
+        embed: encodes the documents.
+        k: number of documents per query.
+        block: number of documents in memory at once; fewer if they are long.
+        wanted: (Q, m) numbers of documents, or `NONE`, whose cosines are returned in any case.
     """
     best = _Best(len(queries), k)
     asked = _Asked(np.empty((len(queries), 0), dtype=np.int64) if wanted is None else wanted)
@@ -101,7 +101,7 @@ NO_PAIRS = Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 class _Asked:
-    """Documents whose cosines are asked for, (Q, m) by their numbers; those of a block are found by bisection."""
+    """Documents whose cosines are asked for, as (Q, m) numbers; those in a block are found by bisection."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.cosines = np.zeros(numbers.shape, dtype=np.float32)
@@ -118,14 +118,14 @@ class _Asked:
         self._places, self._first = np.sort(self._order[start:end]), first
 
     def pairs(self, rows: slice) -> Pairs:
-        """Return the pairs of some of the queries with documents of the block; rows count from the first of these."""
+        """Return the pairs asked for of some queries with documents of the block; rows count from the first query."""
         start, end = np.searchsorted(self._places, [rows.start * self._width, rows.stop * self._width])
         self._of_rows = self._places[start:end]
         places = self._of_rows // max(self._width, 1) - rows.start
         return Pairs(places, self._numbers[self._of_rows] - self._first)
 
     def take(self, cosines: Vectors) -> None:
-        """Take the cosines of the pairs that were returned last."""
+        """Store the cosines of the pairs that were returned last."""
         self.cosines.ravel()[self._of_rows] = cosines
 
 
@@ -133,7 +133,7 @@ class _Asked:
 class _Candidates:
     """Documents of a block that may be among the nearest: rows of queries, columns of the block, cosines.
 
-    `asked` has the cosines of the pairs that were asked for.
+    `asked` holds the cosines of the pairs that were asked for.
     """
 
     rows: Numbers
@@ -143,8 +143,8 @@ class _Candidates:
 
 
 def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors, pairs: Pairs = NO_PAIRS) -> _Candidates:
-    """Return what reaches `least`, which is (queries,), and the k-th greatest of the block, by row and column."""
-    torch = sys.modules.get("torch")  # there if anything was encoded on a GPU; else it is not worth its import
+    """Return the documents that reach both `least`, (queries,), and the k-th greatest cosine of the block."""
+    torch = sys.modules.get("torch")  # imported if anything was encoded on a GPU; else not worth importing
     if torch is not None and torch.cuda.is_available():
         return candidates_on(torch.device("cuda"), queries, vectors, k, least, pairs)
     similarity = queries @ vectors.T
@@ -161,7 +161,7 @@ def _candidates(queries: Vectors, vectors: Vectors, k: int, least: Vectors, pair
 def candidates_on(
     device: Any, queries: Vectors, vectors: Vectors, k: int, least: Vectors, pairs: Pairs = NO_PAIRS
 ) -> _Candidates:
-    """Do what `_candidates` does on a device of torch; its product may differ in the last bit."""
+    """Do what `_candidates` does on a torch device; the products may differ in the last bit."""
     torch: Any = sys.modules["torch"]
     similarity = torch.from_numpy(queries).to(device) @ torch.from_numpy(vectors).to(device).T
     bound = torch.from_numpy(np.ascontiguousarray(least)).to(device)
@@ -173,7 +173,7 @@ def candidates_on(
 
 
 class _Best:
-    """The nearest documents so far of each query, (queries, k): cosines that fall, and numbers."""
+    """The nearest documents of each query so far, (queries, k): descending cosines, and numbers."""
 
     def __init__(self, queries: int, k: int) -> None:
         self.cosines = np.full((queries, k), -np.inf, dtype=np.float32)
@@ -181,14 +181,14 @@ class _Best:
         self.ids = Spool()
 
     def take_ids(self, documents: Iterable[Document]) -> int:
-        """Keep the ids of the next documents; return the number of the first."""
+        """Store the ids of the next documents; return the number of the first."""
         first = len(self.ids)
         for document in documents:
             self.ids.append(document.id.encode("utf-8", "surrogatepass"))
         return first
 
     def offer(self, rows: Numbers, cosines: Vectors, numbers: Numbers) -> None:
-        """Let documents of a block compete; the rows rise, and documents of one row come by falling id."""
+        """Merge in documents of a block; rows ascend, and the documents of a row come in descending order of id."""
         k = self.cosines.shape[1]
         rows, cosines, numbers, _ = _ordered(rows, cosines, numbers, k)
         touched = np.unique(rows)
@@ -204,7 +204,7 @@ class _Best:
         self.cosines[rows, ranks], self.numbers[rows, ranks] = cosines, numbers
 
     def _torn(self, rows: Numbers, cosines: Vectors) -> list[int]:
-        """Return the rows of which documents with one cosine are partly among the k nearest."""
+        """Return the rows in which the k nearest hold only some of the documents with one cosine."""
         k = self.cosines.shape[1]
         rows, cosines, _, ranks = _ordered(rows, cosines, rows, k + 1)
         last = np.flatnonzero(ranks == k)
@@ -212,7 +212,7 @@ class _Best:
         return torn
 
     def sort(self) -> None:
-        """Bring documents of the same cosine into the order of their ids."""
+        """Sort documents of the same cosine by their ids."""
         alike = (self.cosines[:, 1:] == self.cosines[:, :-1]) & (self.numbers[:, 1:] != NONE)
         for row in np.flatnonzero(alike.any(axis=1)).tolist():
             count = int((self.numbers[row] != NONE).sum())
@@ -227,7 +227,7 @@ class _Best:
 def _ordered(
     rows: Numbers, cosines: Vectors, numbers: Numbers, most: int
 ) -> tuple[Numbers, Vectors, Numbers, NDArray[np.int64]]:
-    """Sort by row and falling cosine, equal ones as they are; at most `most` of a row, with their ranks from 0."""
+    """Sort by row and descending cosine, stably; keep at most `most` per row, with their ranks from 0."""
     order = np.lexsort((-cosines, rows))
     rows = rows[order]
     ranks = ranks_in_runs(rows)

@@ -1,8 +1,8 @@
 """Choose the weight of BM25 in the hybrid, and the retriever to search by, on queries that were not trained on.
 
-The weight is found by a bracketed search: the best of a grid whose values double, then Brent's method between its
-neighbours. It replaces the default only where the queries tell both apart: where the 95 % interval of the paired
-difference in nDCG@10 is above 0. So few queries leave the default, and many decide.
+The weight is found by a bracketed search: the best of a grid of doubling values, then Brent's method between its
+neighbours. It replaces the default only if the 95 % interval of the paired difference in nDCG@10 is above 0. With few
+queries, the default therefore usually stays.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from multigrain.evaluation.significance import Difference, paired_bootstrap
 
 GRID = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 LARGEST = 2 * GRID[-1]
-"""The weight beyond which BM25 alone decides, but for equals."""
+"""The weight beyond which BM25 alone decides, except between ties."""
 CLOSE = 0.01
-"""How near a weight is found, and the place to which it is rounded."""
+"""Precision to which a weight is found and rounded."""
 FEWEST = 50
 """Queries below which nothing is chosen."""
 FUSED = "rrf"
-"""The name of the control, reciprocal rank fusion, among the figures."""
+"""Name of the control, reciprocal rank fusion, in `Choice.scores`."""
 SHOWN = 10
-"""Documents of a ranking that the metric looks at."""
+"""Ranking depth of the metric, in documents."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Choice:
     """How to search with a model.
 
     Attributes:
-        best: the retriever of the highest nDCG@10 on the queries; the hybrid where there are too few.
-        weight: of BM25 in the hybrid.
-        queries: how many queries there were.
-        fitted: the weight that was best on them; None where there are too few.
-        difference: nDCG@10 at that weight less nDCG@10 at the default, with its interval.
-        scores: nDCG@10 of each retriever on the queries, and that of reciprocal rank fusion.
+        best: the retriever with the highest nDCG@10 on the queries; the hybrid if there are too few queries.
+        weight: weight of BM25 in the hybrid.
+        queries: number of queries.
+        fitted: the best weight on the queries; None if there are too few.
+        difference: nDCG@10 at that weight minus nDCG@10 at the default, with its interval.
+        scores: nDCG@10 of each retriever, and of reciprocal rank fusion, on the queries.
     """
 
     best: str = HYBRID
@@ -56,7 +56,7 @@ class Choice:
 
 
 def undecided(retrievers: Sequence[str], queries: int = 0) -> Choice:
-    """Return the choice where too few queries could decide: the hybrid, if it is measured, at the default weight."""
+    """Return the choice for too few queries: the hybrid, if it is measured, at the default weight."""
     return Choice(HYBRID if HYBRID in retrievers else DENSE, queries=queries)
 
 
@@ -64,9 +64,9 @@ def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
     """Choose weight and retriever on the queries of a search.
 
     Args:
-        search: of queries that were not trained on, with what BM25 finds.
-        retrievers: those to choose among.
-        seed: of the resamples.
+        search: a search with queries that were not trained on, and the results of BM25.
+        retrievers: the retrievers to choose among.
+        seed: seed of the resamples.
     """
     count = len(search.task.queries)
     if count < FEWEST:
@@ -96,7 +96,7 @@ class _Hybrid:
         self._known: dict[float, list[float]] = {}
 
     def best_weight(self) -> float:
-        """Return the weight of the highest nDCG@10, by a bracketed search; of equals the default, else the least."""
+        """Return the weight with the highest nDCG@10, by a bracketed search; of ties, the default, else the least."""
         from scipy.optimize import minimize_scalar
 
         self.mean(WEIGHT)
@@ -108,11 +108,11 @@ class _Hybrid:
         return max(sorted(self._known, key=_default_first), key=self.mean)
 
     def fused(self) -> float:
-        """Return the nDCG@10 of all queries by reciprocal rank fusion."""
+        """Return the mean nDCG@10 of reciprocal rank fusion."""
         return fmean(_ndcg(self._search, np.concatenate([pool.fused(SHOWN) for pool in self._pools])))
 
     def mean(self, weight: float) -> float:
-        """Return the nDCG@10 of all queries."""
+        """Return the mean nDCG@10 over all queries."""
         return fmean(self.scores(weight))
 
     def scores(self, weight: float) -> list[float]:

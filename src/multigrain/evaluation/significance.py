@@ -1,4 +1,4 @@
-"""Is a difference real? Intervals and tests of differences between two models on the same items. No torch."""
+"""Intervals and tests of differences between two models on the same items. Does not import torch."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from multigrain.evaluation.metrics import COSINE, GOLD, SPEARMAN, Values, correl
 RESAMPLES = 10_000
 LEVEL = 0.95
 CHUNK = 200
-"""Resamples that are in memory at once."""
+"""Resamples in memory at once."""
 
 
 class Difference(NamedTuple):
@@ -32,11 +32,11 @@ class Sample:
     Letters: S trainings that differ in their seed, N items, R resamples.
 
     Attributes:
-        values: (S, N).
-        gold: (N,) scores by people, or None.
+        values: (S, N) values.
+        gold: (N,) human scores, or None.
 
-    The metric of the whole is the mean; or, where `gold` has (N,) scores by people, the rank correlation with these,
-    as the mean over the trainings.
+    The overall metric is the mean of the values. With `gold`, it is the rank correlation with `gold`, averaged over the
+    trainings.
     """
 
     values: Values
@@ -57,9 +57,9 @@ class Sample:
 def paired_bootstrap(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> Difference:
     """Return the difference after - before, and the ends of its 95 % percentile interval.
 
-    Items are drawn with replacement, each with both of its scores, so what makes an item easy for both models
-    cancels out (Efron and Tibshirani, 1993). Where there are several trainings of a model, these are drawn with
-    replacement too, so that the interval is about trainings as well; with three of them it is still a little narrow.
+    Items are drawn with replacement, each with both of its scores, so whatever makes an item easy for both models
+    cancels out (Efron and Tibshirani, 1993). If a model has several trainings, these are drawn with replacement too, so
+    that the interval also covers the variation between trainings; with three trainings it is still a little narrow.
     """
     one, other = _sample(before), _sample(after)
     random = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def _drawn(one: Sample, other: Sample, count: int, random: np.random.Generator) 
 
 
 def _over_trainings(values: Values, random: np.random.Generator) -> Values:
-    """Return means over trainings, which are drawn with replacement for each resample: (S, R) to (R,)."""
+    """Return means over trainings, drawn with replacement for each resample: (S, R) to (R,)."""
     trainings, resamples = values.shape
     drawn = random.integers(trainings, size=(trainings, resamples))
     means: Values = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
@@ -104,13 +104,13 @@ def _statistic(sample: Sample, items: NDArray[np.int64]) -> Values:
 
 
 def randomisation_test(before: ArrayLike | Sample, after: ArrayLike | Sample, seed: int) -> float:
-    """Return the two-sided p of the hypothesis that it makes no difference which of both models scores an item.
+    """Return the two-sided p-value of the hypothesis that it does not matter which of the two models scores an item.
 
-    For each of 10,000 draws the scores of a random half of the items are exchanged between the models, and p is the
-    share of draws (the observed one among them) whose difference is as large as the observed one (Noreen, 1989;
-    Smucker et al., 2007). Of several trainings all scores of an item are exchanged together; for a rank correlation,
-    the ranks of the item's cosines, each among those of its training. So p is about items alone: it takes the
-    trainings as they are.
+    For each of 10,000 draws, the scores of a random half of the items are exchanged between the models. The p-value is
+    the share of draws (including the observed one) whose difference is as large as the observed one (Noreen, 1989;
+    Smucker et al., 2007). With several trainings, all scores of an item are exchanged together. For a rank correlation,
+    the ranks of the item's cosines within each training are exchanged. The p-value is therefore about items only: it
+    takes the trainings as given.
     """
     one = _exchangeable(_sample(before))
     other = _exchangeable(_sample(after))
@@ -138,13 +138,13 @@ def _repeated(values: Values, count: int) -> Values:
 
 
 def _swapped(one: Values, other: Values, gold: Values | None, swapped: NDArray[np.bool_]) -> Values:
-    """Return the differences between two trainings after exchanging the items that are marked.
+    """Return the differences between two trainings after exchanging the marked items.
 
     Args:
         one: (N,) values of a training of one model.
-        other: (N,) values of a training of the other.
-        gold: (N,) centred ranks of the scores by people, or None.
-        swapped: (R, N) marks.
+        other: (N,) values of a training of the other model.
+        gold: (N,) centred ranks of the human scores, or None.
+        swapped: (R, N) marks of the items to exchange.
 
     Returns:
         (R,) differences.
@@ -159,7 +159,7 @@ def _swapped(one: Values, other: Values, gold: Values | None, swapped: NDArray[n
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p values, corrected for being many (Holm, 1979), in their order.
+    """Return the p-values corrected for multiple testing (Holm, 1979), in the given order.
 
     The smallest of m is multiplied by m, the next by m - 1 and so on; none becomes smaller than the one before it.
 

@@ -1,12 +1,12 @@
-"""The tasks that models are measured on: searches, pairs of sentences with a score, graded tuples.
+"""The tasks that models are measured on: searches, scored sentence pairs, graded tuples.
 
     held-out             the run's held-out queries, over its corpus
     beir:FOLDER:SPLIT    a BEIR folder
-    sts:FILE             JSON lines with sentence1, sentence2 and a score of their similarity
+    sts:FILE             JSON lines with sentence1, sentence2 and their similarity score
     graded:FILE          graded tuples, such as another run's grading/tuples.jsonl
     mteb:NAME            a task or benchmark of the package mteb; see `multigrain.evaluation.mteb_tasks`
 
-No torch.
+Does not import torch.
 """
 
 from collections import Counter
@@ -27,13 +27,13 @@ from multigrain.records import Document, GradedTuple, Pair, folded
 
 HELD_OUT = "held-out"
 LARGEST = 1e100
-"""A score of this size, or none at all, is a fault of the file."""
+"""Scores of this size or more, and missing scores, are faults of the file."""
 MTEB, STS, GRADED, BEIR = "mteb:", "sts:", "graded:", "beir:"
 
 
 @dataclass(frozen=True)
 class SimilarityTask:
-    """Pairs of sentences, and how similar people find them."""
+    """Sentence pairs with human similarity scores."""
 
     name: str
     first: list[str]
@@ -43,7 +43,7 @@ class SimilarityTask:
 
 @dataclass(frozen=True)
 class GradedTask:
-    """Tuples in which the positive should come first, and the negatives in falling order of grade after it."""
+    """Tuples in which the positive should rank first, followed by the negatives in descending order of grade."""
 
     name: str
     tuples: list[GradedTuple]
@@ -53,10 +53,10 @@ Task = RetrievalTask | SimilarityTask | GradedTask
 
 
 def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> Task:
-    """Load the task behind a name in `evaluation.tasks`, but for those of mteb.
+    """Load the task behind a name in `evaluation.tasks`, except those of mteb.
 
     Args:
-        name: see above.
+        name: see the module's docstring.
         pairs: the held-out pairs of the run.
         documents: the corpus of the run; iterated over more than once.
         own: queries that are documents of the run's corpus, each with that document.
@@ -74,7 +74,7 @@ def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], o
 
 
 def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
-    """Load the task behind a name, as far as its queries; "held-out" is without its documents.
+    """Load the task behind a name for its queries; "held-out" comes without its documents.
 
     Raises:
         DataError: see `load_task`.
@@ -90,7 +90,7 @@ def files_of_task(name: str) -> list[Path]:
 
 
 def name_of(name: str) -> str:
-    """Return what the task is called in tables: that of a file goes by its name alone, that of a run by the run's.
+    """Return a task's name in tables: a file goes by its stem, and a file of a run also by the run's name.
 
     >>> name_of("sts:/data/sickr.jsonl"), name_of("graded:runs/x/grading/tuples.jsonl")
     ('sts:sickr', 'graded:x/tuples')
@@ -107,7 +107,7 @@ def name_of(name: str) -> str:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Make sure that each name is good (see `check_name`), and that tables can tell the tasks apart.
+    """Check that each name is valid (see `check_name`), and that tables can tell the tasks apart.
 
     Raises:
         ConfigError: two tasks have the same name.
@@ -121,10 +121,10 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Make sure that a name has one of the forms, and that what it names is there.
+    """Check that a name has one of the forms, and that its file exists.
 
     Raises:
-        ConfigError: it has none of them.
+        ConfigError: the name has none of the forms.
         DataError: there is no such file.
     """
     if name.startswith((STS, GRADED)):
@@ -142,7 +142,7 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class _Searched:
-    """The documents that are not for training alone."""
+    """The documents that are not for training only."""
 
     documents: Iterable[Document]
 
@@ -151,15 +151,13 @@ class _Searched:
 
 
 def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> RetrievalTask:
-    """Find the positives of each held-out query among the documents that are not for training alone.
+    """Find the positives of each held-out query among the documents that are not for training only.
 
     Raises:
         DataError: nothing is held out.
     """
     if not pairs:
-        raise DataError(
-            "evaluation.tasks", '"held-out" asks for held-out pairs, and there are none; raise data.held_out'
-        )
+        raise DataError("evaluation.tasks", '"held-out" needs held-out pairs, and there are none; raise data.held_out')
     return search_task(HELD_OUT, pairs, _Searched(documents), own)
 
 
@@ -168,17 +166,17 @@ def search_task(
 ) -> RetrievalTask:
     """Find the positives of each query among some documents.
 
-    A query that stands in several pairs has several relevant documents. The document that is the query itself, by a
-    pair of `own`, is not ranked, unless it is relevant.
+    A query in several pairs has several relevant documents. The document that is the query itself, according to `own`,
+    is not ranked, unless it is relevant.
 
     Args:
-        name: of the task.
+        name: name of the task.
         pairs: each query with a document.
-        documents: those that are searched; all positives are among them.
+        documents: the documents to search, including all positives.
         own: queries that are documents, each with that document.
     """
     queries, query_ids = _queries(pairs)
-    itself: dict[str, int] = {}  # the text of the document that is the query, by the query's id
+    itself: dict[str, int] = {}  # query id -> text key of the document that is the query
     for pair in own:
         if (query_id := query_ids.get(text_key(pair.query))) is not None:
             itself[query_id] = text_key(pair.positive)
@@ -195,7 +193,7 @@ def search_task(
 
 
 def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, str]:
-    """Return by `text_key` the ids of the documents with these texts; of several with one text, the last one's."""
+    """Return `text_key` -> id of the documents with these texts; of several with one text, the last."""
     ids: dict[int, str] = {}
     for document in documents:
         key = text_key(document.text)
@@ -205,7 +203,7 @@ def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, s
 
 
 def _queries(pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[int, str]]:
-    """Return each distinct query by the id of its first pair, and that id by `text_key`."""
+    """Return id of the first pair -> text for each distinct query, and `text_key` -> that id."""
     queries: dict[str, str] = {}
     ids: dict[int, str] = {}
     for pair in pairs:
@@ -217,10 +215,10 @@ def _queries(pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[int, str]]:
 
 
 def read_similarity_task(path: Path) -> SimilarityTask:
-    """Read the pairs of a file.
+    """Read a file of scored sentence pairs.
 
     Raises:
-        DataError: the file is missing or wrong (names file and line), or holds fewer than two different scores.
+        DataError: the file is missing or wrong (the message names the line), or has fewer than two different scores.
     """
     first, second, scores = [], [], []
     for line, fields in read_objects(path):
@@ -236,7 +234,7 @@ def read_similarity_task(path: Path) -> SimilarityTask:
 
 
 def read_graded_task(path: Path) -> GradedTask:
-    """Read the tuples of a file, those without negatives left out.
+    """Read a file of graded tuples, leaving out those without negatives.
 
     Raises:
         DataError: the file is missing or wrong, or no tuple has a negative.
@@ -251,17 +249,17 @@ def read_graded_task(path: Path) -> GradedTask:
 
 
 def _queries_of(task: Task) -> dict[str, str]:
-    """Return the queries of a task, by id: those that training must not have seen."""
+    """Return the queries of a task by id; training must not have seen them."""
     if isinstance(task, RetrievalTask):
         return task.queries
     return {graded.id: graded.query for graded in task.tuples} if isinstance(task, GradedTask) else {}
 
 
 def check_unseen(task: Task, train: Iterable[Pair]) -> None:
-    """Make sure that no query of the task was trained on.
+    """Check that no query of the task was trained on.
 
     Raises:
-        DataError: names the first that were.
+        DataError: some were; the message names the first.
     """
     queries = {id: folded(text) for id, text in _queries_of(task).items()}
     asked = set(queries.values())
@@ -272,18 +270,18 @@ def check_unseen(task: Task, train: Iterable[Pair]) -> None:
         raise DataError(
             task.name,
             f"{len(leaked)} of its queries are also in the training pairs (query {query_id} is that of pair "
-            f"{pair_id}). Take them out of data.pairs, or set data.drop_leaked = true to train without them.",
+            f"{pair_id}). Remove them from data.pairs, or set data.drop_leaked = true to train without them.",
         )
 
 
 def without_queries_of(task: Task, train: Sequence[Pair]) -> Sequence[Pair]:
-    """Return the pairs whose query the task does not ask."""
+    """Return the pairs whose query is not a query of the task."""
     asked = {folded(query) for query in _queries_of(task).values()}
     return take(train, np.array([folded(pair.query) not in asked for pair in train], dtype=bool))
 
 
 def texts_of(task: GradedTask) -> list[str]:
-    """Return positive and negatives of each tuple, one tuple after another."""
+    """Return the positive and the negatives of each tuple, one tuple after another."""
     texts: list[str] = []
     for graded in task.tuples:
         texts.append(graded.positive)

@@ -1,7 +1,7 @@
-"""Train and measure a grid: arms x seeds of one run, in one table.
+"""Train and measure a grid, the arms x seeds of one run, in one table.
 
-What arms have in common is done once. A cell that is finished is never done again, so the same command goes on after an
-interruption, as often as one likes.
+Work that arms share is done once. A finished cell is never done again, so the same command resumes after any
+interruption.
 """
 
 import shutil
@@ -32,10 +32,10 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
 
     Args:
         path: the ablation's TOML file.
-        force: do cells anew that were done with other settings.
+        force: redo cells that were done with other settings.
 
     Returns:
-        The tables, as Markdown; and a line for each cell that failed.
+        The tables as Markdown, and a line for each cell that failed.
 
     Raises:
         MultigrainError: see `Grid`; or all cells failed.
@@ -74,10 +74,10 @@ def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
             comparison = _write_table(grid, cells, tuned)
     if not any(cell.is_done for cell in cells):
         raise RunError(f"{grid.folder}: no cell could be measured: {'; '.join(runner.failures)}")
-    for folder in grid.donors:  # linked from one to the next, so that one takes the space of all
+    for folder in grid.donors:  # hard-linked between runs: only removing all of them frees the space
         if folder != grid.run_folder and not grid.ablation.keep_models:
             shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
-    comparison = comparison or _write_table(grid, cells, tuned)  # the last one had all cells in it
+    comparison = comparison or _write_table(grid, cells, tuned)  # the last table written has all cells
     first = {cell.arm: cell.folder for cell in reversed(cells) if cell.is_done}
     logs = {arm: training_log(folder) for arm, folder in first.items()}
     graded = {arm: read_run(folder) for arm, folder in first.items()}
@@ -86,7 +86,7 @@ def _ablate(grid: Grid, force: bool) -> tuple[Comparison, list[str]]:
 
 
 class _CellRunner:
-    """The cells one after another, and how far the grid is."""
+    """Runs the cells one after another, and tracks the progress of the grid."""
 
     def __init__(self, grid: Grid, force: bool) -> None:
         self._grid = grid
@@ -96,12 +96,12 @@ class _CellRunner:
         self._seconds: list[float] = []
         self.failures: list[str] = []
         self.not_tuned: set[str] = set()
-        """Arms of which a value could not be tried: nothing of them is reported."""
+        """Arms for which a value of the tuned setting failed; they are not reported."""
 
     def choose(self, arm: str) -> Any:
-        """Return the value of the tuned setting with which the arm is best.
+        """Return the best value of the tuned setting for an arm.
 
-        It is None where nothing is tuned, or a value could not be tried.
+        Return None if nothing is tuned, or if a value failed.
         """
         cells = self._grid.tuning_cells(arm)
         outcomes = [self.do(cell) for _, cell in cells]
@@ -116,13 +116,13 @@ class _CellRunner:
         return value
 
     def do(self, cell: Cell) -> Literal["known", "new", "failed"]:
-        """Train and measure a cell, if that is not done yet."""
+        """Train and measure a cell, unless that is done already."""
         self._seen += 1
         if cell.is_done:
             return "known"
         if cell.noted not in (None, cell.fingerprint) and not self._force:
             changed = "; ".join(RunDir(cell.folder).changed(cell.config)) or "other data, prompts or models"
-            fault = f"was measured with other settings ({changed}). Choose another name, or --force to do it anew."
+            fault = f"was measured with other settings ({changed}). Choose another name, or use --force to redo it."
             raise ConfigError(cell.folder, [fault])
         left = self._total - self._seen + 1
         rest = f", about {left * sum(self._seconds) / len(self._seconds) / 60:.0f} min left" if self._seconds else ""
@@ -144,7 +144,7 @@ class _CellRunner:
 
 
 def _clear(cell: Cell) -> None:
-    """Take away what says that the cell is measured: its files may be damaged."""
+    """Remove the records that the cell is measured, because its files may be damaged."""
     cell.note.unlink(missing_ok=True)
     run_dir = RunDir(cell.folder)
     try:
@@ -158,13 +158,13 @@ def _clear(cell: Cell) -> None:
 
 
 def _drop_models(run_dir: RunDir) -> None:
-    """Keep what was measured, not the model: a grid would fill the disk."""
+    """Remove the model but keep its scores, because the models of a grid would fill the disk."""
     shutil.rmtree(run_dir.trained, ignore_errors=True)
     run_dir.vectors.unlink(missing_ok=True)
 
 
 def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Comparison:
-    """Write the table of what is done so far."""
+    """Write the table of the cells done so far."""
     done = [cell for cell in cells if cell.is_done]
     comparison = _compare(grid, done)
     tune = grid.ablation.tune
@@ -175,7 +175,7 @@ def _write_table(grid: Grid, cells: Sequence[Cell], tuned: dict[str, Any]) -> Co
 
 
 def seeds_of(grid: Grid, done: Sequence[Cell]) -> dict[str, Any]:
-    """Return all seeds: of the run, of each arm's trainings in their order, of tuning, and of the intervals."""
+    """Return all seeds: of the run, of each arm's trainings in order, of tuning, and of the resamples."""
     trainings: dict[str, list[int]] = {}
     for cell in done:
         trainings.setdefault(cell.arm, []).append(cell.config.training_seed)
@@ -205,7 +205,7 @@ def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
 
 
 def check_grid(path: str | Path) -> str:
-    """Check the file of an ablation and the settings of all its arms, and say what there is to do.
+    """Check the file of an ablation and the settings of all its arms; return a summary of what `ablate` would do.
 
     Raises:
         MultigrainError: see `Grid`.
@@ -220,7 +220,7 @@ def check_grid(path: str | Path) -> str:
     each = f"{counted(len(arms), 'arms')} x {counted(len(seeds), 'seeds')}"
     trainings = f"{len(cells)}: {each}" + (f"; {tuning} to tune" if tuning else "")
     lines = [
-        f"{grid.ablation.name}: the grid is good",
+        f"{grid.ablation.name}: the grid is valid",
         f"  arms        {named(arms)}",
         f"  trainings   {trainings}",
         f"  evaluation  {', '.join(cells[0].config.evaluation.tasks)}",
@@ -234,10 +234,10 @@ def check_grid(path: str | Path) -> str:
 
 
 def _require_steps(path: Path, cells: Iterable[Cell]) -> None:
-    """Make sure that the steps of every arm suffice for its phases; `ablate` itself goes on with the other arms.
+    """Check that every arm has enough steps for its phases; `ablate` itself would continue with the other arms.
 
     Raises:
-        ConfigError: names the first arm whose steps do not.
+        ConfigError: an arm has too few; the message names the first.
     """
     for cell in cells:
         try:

@@ -1,4 +1,4 @@
-"""The settings of each arm of a grid: those of the run, with the arm's own in them."""
+"""The settings of each arm of a grid: the run's settings with the arm's own merged in."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from multigrain.evaluation.tasks import HELD_OUT
 from multigrain.terminal import named
 
 Settings = dict[str, Any]
-"""Settings as TOML has them: tables, and values in them."""
+"""Settings as in TOML: tables and their values."""
 
 
 def settings_of_arms(path: Path, run: Settings, arms: dict[str, Settings]) -> dict[str, Settings]:
-    """Return the settings of each arm, checked. The paths in `arms` are made absolute, in place.
+    """Return the checked settings of each arm. Paths in `arms` are made absolute in place.
 
     Args:
-        path: the grid's TOML file, to which the paths in its arms are relative.
+        path: the grid's TOML file; paths in its arms are relative to it.
         run: the settings of the run that the arms vary.
         arms: each arm's own settings.
 
     Raises:
-        ConfigError: with every fault of the arms, or the first reason why they could not be compared.
+        ConfigError: lists every fault of the arms, or gives the first reason why they could not be compared.
     """
     settings: dict[str, Settings] = {}
     faults: list[str] = []
@@ -39,20 +39,20 @@ def settings_of_arms(path: Path, run: Settings, arms: dict[str, Settings]) -> di
 
 
 def _require_comparable(path: Path, arms: dict[str, Settings]) -> None:
-    """Make sure that all arms are measured on the same: better now than after hours of training."""
+    """Check that all arms are measured on the same items, before hours are spent on training."""
     measured_on = {name: _measured_on(settings) for name, settings in arms.items()}
     first = next(iter(arms))
     for name, decisive in measured_on.items():
         for key, value in decisive.items():
             if value != measured_on[first][key]:
-                fault = f"arms.{name}: {key} differs from that of {named([first])}, so they could not be compared"
+                fault = f"arms.{name}: {key} differs from that of {named([first])}, so the arms could not be compared"
                 raise ConfigError(path, [fault])
 
 
 def _measured_on(settings: Settings) -> Settings:
-    """Return the settings that decide which items a run is measured on.
+    """Return the settings that determine which items a run is measured on.
 
-    Without a corpus, the training pairs are searched too, so what limits them counts as well.
+    Without a corpus, the training pairs are searched too, so the settings that limit them count as well.
     """
     tasks = settings.get("evaluation", {}).get("tasks", [HELD_OUT])
     decisive: Settings = {"evaluation.tasks": tasks}
@@ -63,7 +63,7 @@ def _measured_on(settings: Settings) -> Settings:
 
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """Return the settings with single values set.
+    """Return the settings with individual values set.
 
     >>> with_values({"training": {"steps": 3}}, {"training.seed": 1})
     {'training': {'steps': 3, 'seed': 1}}
@@ -75,9 +75,9 @@ def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
 
 
 def merged(settings: Settings, changes: Settings) -> Settings:
-    """Return the settings with the changes in them: tables are merged, anything else is replaced.
+    """Return the settings with the changes merged in: tables are merged, other values are replaced.
 
-    A length in steps replaces one in epochs, and the other way round.
+    A length in steps replaces one in epochs, and vice versa.
 
     >>> merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]})
     {'a': {'b': 3, 'c': 2}, 'd': [2]}

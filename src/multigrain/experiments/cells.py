@@ -1,4 +1,4 @@
-"""One training of a grid: an arm with a seed, which is a run of its own."""
+"""One training of a grid: an arm with one seed, which is a run of its own."""
 
 import json
 import re
@@ -33,12 +33,12 @@ class Cell:
 
     @property
     def note(self) -> Path:
-        """The file that says that the cell is measured."""
+        """The file that records that the cell is measured."""
         return self.folder / "cell.json"
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that decides the outcome, but for our own code."""
+        """Digest of everything that determines the outcome, except multigrain's code."""
         settings = self.config.model_dump(exclude={**OUTCOME_NEUTRAL, "name": True, "output": True, "baseline": True})
         return Config.digest([settings, inputs_digest(self.config)])
 
@@ -47,26 +47,26 @@ class Cell:
         """Whether the cell is measured, with these settings and data."""
         try:
             read_run(self.folder)
-        except RunError:  # not there, or damaged by somebody
+        except RunError:  # missing, or damaged
             return False
         return self.noted == self.fingerprint
 
     @property
     def noted(self) -> str | None:
-        """The fingerprint with which the cell was measured, if it was."""
+        """The fingerprint with which the cell was measured; None if it was not."""
         try:
             return str(json.loads(self.note.read_text(encoding="utf-8"))["fingerprint"])
-        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+        except (OSError, ValueError, LookupError, TypeError):  # missing, or damaged
             return None
 
 
 def seed_label(seed: int) -> str:
-    """Return the name of the folder of a training with this seed."""
+    """Return the folder name of a training with this seed."""
     return f"seed-{seed}"
 
 
 def tuning_label(number: int, value: Any) -> str:
-    """Return the name of a tuning cell's folder: its value, where that can be a name, else which of the values it is.
+    """Return the folder name of a tuning cell: its value if that can be a name, else the value's number.
 
     >>> tuning_label(1, 2e-05), tuning_label(2, ["a", "b"])
     ('tune-2e-05', 'tune-value-2')

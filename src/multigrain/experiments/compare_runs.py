@@ -1,4 +1,4 @@
-"""Write a comparison: as Markdown, as JSON, and as pictures. No torch."""
+"""Compare runs, and write the comparison as Markdown, JSON and pictures. Does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,16 +20,16 @@ SEED = 7
 
 
 def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> str:
-    """Compare the models of several runs, and their bases, with the first run's; returns the table as Markdown.
+    """Compare the models of several runs, and their bases, with the first run's; return the table as Markdown.
 
     Args:
-        folders: run folders, or those of their models, the baseline first; of one run, it is compared with its base.
-        out: a folder for `table.md`, `table.json`, and pictures where matplotlib is installed.
-        force: write into a folder that is there; its other files stay.
+        folders: run folders or their model folders, the baseline first; a single run is compared with its base.
+        out: a folder for `table.md`, `table.json`, and pictures if matplotlib is installed.
+        force: write into an existing folder; its other files stay.
 
     Raises:
-        RunError: a run is not measured, or they have no task in common.
-        ConfigError: the folder to write is there, or a run is named twice.
+        RunError: a run is not measured, or the runs have no task in common.
+        ConfigError: the folder to write exists already, or a run is named twice.
     """
     return to_markdown(compared_runs(folders, out, force))
 
@@ -43,10 +43,10 @@ def compared_runs(
 
 
 def _free(out: str | Path | None, force: bool) -> Path | None:
-    """Return the folder to write, or None where none is asked for.
+    """Return the folder to write, or None if none is asked for.
 
     Raises:
-        ConfigError: something is there that may not be written to.
+        ConfigError: it exists, and may not be written to.
     """
     folder = None if out is None else as_path(out, "a folder to write")
     if folder is not None:
@@ -56,15 +56,15 @@ def _free(out: str | Path | None, force: bool) -> Path | None:
 
 def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
     if not folders:
-        raise ConfigError("compare", ["found no run; wanted one or several run folders"])
+        raise ConfigError("compare", ["found no run; wanted one or more run folders"])
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("compare", ["a run is named twice; give each once"])
     for folder in folders:
         if cells := sorted(note.parent for note in folder.glob("*/**/cell.json")):
-            raise RunError(f"{folder}: is a grid. Give single trainings of it, such as {cells[0]}")
+            raise RunError(f"{folder}: is a grid. Give individual trainings of it, such as {cells[0]}")
     names = _names(folders)
     if taken := [name for name in names if name.endswith(BASE)]:
-        fault = f'"{taken[0]}" is what the model before training is called; rename the run folder'
+        fault = f'"{taken[0]}" is the name of the model before training; rename the run folder'
         raise ConfigError("compare", [fault])
     runs = dict(zip(names, map(read_run, folders), strict=True))
     arms = [Arm(name, [trained]) for name, (_, trained) in runs.items()]
@@ -85,13 +85,13 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
 
 
 def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
-    """Write `table.md`, and `table.json` with what more there is to say."""
+    """Write `table.md`, and `table.json` with the fields of `more` added."""
     write_json(folder / "table.json", {**more, **comparison.to_json()})
     write_atomic(folder / "table.md", f"{to_markdown(comparison)}\n".encode())
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's training log; none where it is gone, or damaged: it is for a picture alone."""
+    """Read the lines of a run's training log; none if it is missing or damaged, because only a picture needs it."""
     try:
         lines = [line for _, line in read_objects(folder / "training" / "log.jsonl")]
         return lines if all(isinstance(line.get("step"), int) for line in lines) else []
@@ -100,7 +100,7 @@ def training_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the last part of each path, or as many parts as tell them apart."""
+    """Return the last part of each path, or as many last parts as tell the paths apart."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(part[-length:]) for part in parts]
@@ -110,7 +110,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def bases_of(bases: Mapping[str, RunScores]) -> list[Arm]:
-    """Return the models before training, by run or arm: one, if the tasks that all have found no difference."""
+    """Return the models before training, one for each run or arm; only one if all score the same on shared tasks."""
     first, *others = bases.values()
     shared = [task for task in first.scores if all(task in other.scores for other in others)]
     if all(other.scores[task] == first.scores[task] for other in others for task in shared):

@@ -1,6 +1,6 @@
-"""Put runs beside each other: a table of all arms on all tasks, with intervals, tests, and what moved most. No torch.
+"""Compare arms on all tasks, with intervals, tests, and the items that moved most. Does not import torch.
 
-An *arm* is what is compared: a way of making a model, measured once or with several seeds. The first is the baseline.
+An *arm* is a way of making a model, measured once or with several seeds. The first arm is the baseline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from multigrain.evaluation.significance import (
 from multigrain.experiments.results import RunScores
 
 MOVED = 5
-"""Items shown that gained, and as many that lost."""
+"""Number of items shown that gained most, and of items that lost most."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way of making a model: its name, and its trainings."""
+    """A way of making a model: its name and its trainings."""
 
     name: str
     trainings: list[RunScores]
@@ -40,8 +40,8 @@ class ArmScore:
     Attributes:
         value: the mean over trainings.
         each: the metric of each training.
-        difference: from the baseline.
-        p: of the randomisation test, corrected for the number of differences in the table (Holm).
+        difference: difference from the baseline.
+        p: p-value of the randomisation test, corrected for the number of differences in the table (Holm).
     """
 
     value: float
@@ -61,8 +61,8 @@ class Comparison:
 
     Attributes:
         baseline: the name of the arm that the others are compared with.
-        tasks: task -> metric -> arm -> score; of each task the first metric is the one that is tested.
-        moved: task -> arm -> the items that gained most against the baseline, and those that lost most.
+        tasks: task -> metric -> arm -> score; the first metric of each task is tested.
+        moved: task -> arm -> the items that gained most against the baseline, then those that lost most.
     """
 
     baseline: str
@@ -78,14 +78,14 @@ def compare(arms: Sequence[Arm], seed: int) -> Comparison:
     """Compare all arms with the first, on all tasks that they have in common.
 
     Raises:
-        RunError: there is no such task, or a task has other items in one arm than in another.
+        RunError: the arms have no task in common, or a task has different items in two arms.
     """
     first = arms[0].trainings[0]
     trainings = [training for arm in arms for training in arm.trainings]
     shared = [task for task in first.scores if all(task in training.scores for training in trainings)]
     if not shared:
         names = "; ".join(f"{arm.name}: {', '.join(arm.trainings[0].scores) or 'none'}" for arm in arms)
-        raise RunError(f"there is no task that all were measured on; nothing to compare. Tasks of {names}")
+        raise RunError(f"the arms have no task in common, so there is nothing to compare. Tasks of {names}")
     for task in shared:
         _require_same_items(arms, task)
     tasks = {task: _task(arms, task, seed) for task in shared}
@@ -98,7 +98,7 @@ def compare(arms: Sequence[Arm], seed: int) -> Comparison:
 
 
 def _require_same_items(arms: Sequence[Arm], task: str) -> None:
-    """Make sure that all trainings were measured on the same items.
+    """Check that all trainings were measured on the same items.
 
     Raises:
         RunError: they were not, or they searched corpora of different sizes.
@@ -107,7 +107,7 @@ def _require_same_items(arms: Sequence[Arm], task: str) -> None:
     sizes = {training.documents[task]: arm.name for arm, training in measured if task in training.documents}
     if len(sizes) > 1:
         counts = ", ".join(f"{size} documents in {name}" for size, name in sizes.items())
-        raise RunError(f"{task}: searched in different corpora ({counts}). Measure all on the same data.")
+        raise RunError(f"{task}: searched different corpora ({counts}). Measure all on the same data.")
     known = {_identities(training, task): arm.name for arm, training in measured}
     if len(known) > 1:
         (one, name), (other, other_name) = list(known.items())[:2]
@@ -116,7 +116,7 @@ def _require_same_items(arms: Sequence[Arm], task: str) -> None:
 
 
 def _identities(training: RunScores, task: str) -> frozenset[tuple[str, str, float | None, frozenset[str]]]:
-    """Return what makes items the same: id, text, what people say of them, and the names of the models' metrics."""
+    """Return what identifies items: id, text, human score, and the names of the model's metrics."""
     texts = training.texts.get(task, {})
     items = training.items.get(task, {})
     of_models = {id: frozenset(filter(is_of_model, item)) for id, item in items.items()}
@@ -142,7 +142,7 @@ def _score(baseline: Arm, arm: Arm, task: str, metric: str, seed: int) -> ArmSco
 
 
 def _samples(baseline: Arm, arm: Arm, task: str, metric: str) -> tuple[Sample, Sample]:
-    """Return the values of both arms, item by item in the same order."""
+    """Return the values of both arms, with the items in the same order."""
     ids = ids_of(baseline.trainings[0].items[task], metric)
     before = [training.items[task] for training in baseline.trainings]
     after = [training.items[task] for training in arm.trainings]
@@ -152,7 +152,7 @@ def _samples(baseline: Arm, arm: Arm, task: str, metric: str) -> tuple[Sample, S
 def _with_p(
     tasks: dict[str, dict[str, dict[str, ArmScore]]], arms: Sequence[Arm], seed: int
 ) -> dict[str, dict[str, dict[str, ArmScore]]]:
-    """Add p values for the first metric of each task, corrected for all of them together."""
+    """Add p-values for the first metric of each task, corrected for all of them together."""
     tested: list[tuple[str, str, Arm]] = []
     p_values: list[float] = []
     for task, metrics in tasks.items():
@@ -172,7 +172,7 @@ def _moved(baseline: Arm, arm: Arm, task: str, texts: Mapping[str, str]) -> list
     """Return the items whose first metric changed most, by the mean over trainings: gains first, then losses."""
     metric = next(iter(baseline.trainings[0].scores[task]))
     if metric == SPEARMAN:
-        return []  # a pair has no score of its own
+        return []  # a single pair has no rank correlation
     before = _means(baseline, task, metric)
     after = _means(arm, task, metric)
     gain = {id: after[id] - before[id] for id in before}

@@ -1,9 +1,9 @@
-"""The dev part of a run, by which `tune` chooses: queries that no trial trains on, measured piece by piece.
+"""The dev part of a run: queries that no trial trains on, by which `tune` chooses, measured piece by piece.
 
-They are those that the run keeps for choices (`data.dev_share`), or where it keeps none, a part of the training
-queries. Held-out queries and tests stay unseen. The documents that are searched are what answers the dev queries, those
-that are near them (the negatives that grading kept, or what judge and BM25 find first), and others of the corpus, drawn
-at random.
+The dev queries are those that the run keeps for choices (`data.dev_share`) or, if it keeps none, a part of the training
+queries. Held-out queries and tests stay unseen. The documents searched are the answers to the dev queries, documents
+near these queries (the negatives that grading kept, or the first results of judge and BM25), and documents drawn at
+random from the corpus.
 """
 
 import random
@@ -34,28 +34,28 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Pair, identity
 
 SHARE = 0.2
-"""Share of the training pairs that are for dev, at most, where the run keeps none for choices."""
+"""Largest share of the training pairs used as dev pairs, if the run keeps none for choices."""
 MOST, FIRST = 2000, 250
-"""Dev pairs at most, and queries that are measured at first."""
+"""Largest number of dev pairs, and number of queries measured at first."""
 LEAST = 100
-"""Training pairs without which nothing can be chosen: a fifth of them are 20 dev queries."""
+"""Fewest training pairs for a choice: a fifth of them are 20 dev queries."""
 NOTE = "inputs"
-"""The file of the part that says what it was made from."""
+"""The file of the part that records what it was made from."""
 NEAR = 4
-"""Documents that judge and BM25, each, find first for a query without mined negatives."""
+"""First results of judge and of BM25 that are searched for a query without mined negatives."""
 DRAWN = 4
-"""Documents of the corpus that are drawn for each query that is measured."""
+"""Documents drawn from the corpus for each measured query."""
 
 
 @dataclass(frozen=True)
 class DevPart:
-    """The dev queries in a fixed order, and the texts that are searched.
+    """The dev queries in a fixed order, and the texts to search.
 
     Attributes:
-        folder: a run folder with what is trained on.
-        pairs: what answers the dev queries.
-        negatives: documents that are near each dev query, by the identity of the query.
-        drawn: the whole corpus where it is small, else documents drawn from it.
+        folder: a run folder with the data that trials train on.
+        pairs: the dev queries with their answers.
+        negatives: documents near each dev query, by the identity of the query.
+        drawn: the whole corpus if it is small, else documents drawn from it.
         own: queries that are documents of the corpus.
     """
 
@@ -67,29 +67,29 @@ class DevPart:
 
     @property
     def inputs(self) -> str:
-        """A digest of what the part was made from."""
+        """Digest of what the part was made from."""
         return (self.folder / NOTE).read_text(encoding="utf-8")
 
     @property
     def tuples(self) -> int:
-        """How many tuples are trained on."""
+        """Number of tuples that trials train on."""
         return count_lines(RunDir(self.folder).tuples)
 
     @cached_property
     def queries(self) -> list[bytes]:
-        """The distinct queries by their identity, in the order in which they are measured."""
+        """The distinct queries by their identity, in the order of measurement."""
         return list(dict.fromkeys(identity(pair.query) for pair in self.pairs))
 
     @property
     def sizes(self) -> list[int]:
-        """Numbers of queries that are measured: 250 at first, then twice as many each time, and at last all."""
+        """Numbers of queries to measure: 250 at first, then twice as many each time, and finally all."""
         sizes, all_queries = [FIRST], len(self.queries)
         while sizes[-1] < all_queries:
             sizes.append(2 * sizes[-1])
         return [*(size for size in sizes if size < all_queries), all_queries]
 
     def task(self, size: int) -> RetrievalTask:
-        """Return the search by the first `size` queries; that of fewer queries searches fewer documents."""
+        """Return the search task of the first `size` queries; with fewer queries, it has fewer documents."""
         wanted = set(self.queries[:size])
         pairs = [pair for pair in self.pairs if identity(pair.query) in wanted]
         negatives = [text for query in self.queries[:size] for text in self.negatives.get(query, ())]
@@ -101,7 +101,7 @@ class DevPart:
 
 
 def dev_part(config: Config, run_dir: RunDir) -> DevPart:
-    """Return the dev part of a run; what is left to train on is written to `tune/part`, unless it is there.
+    """Return the dev part of a run; write the data left to train on to `tune/part`, unless it is there.
 
     Raises:
         DataError: there are too few pairs to choose by.
@@ -125,19 +125,19 @@ def _taken_from_training(config: Config, run_dir: RunDir) -> list[Pair]:
     tuples = {graded.id for graded in read_tuples(run_dir.tuples)}
     pairs = [pair for pair in read_pairs(run_dir.train_pairs) if pair.id in tuples]
     if len(pairs) < LEAST:
-        found = f"found {len(pairs)} training pairs with negatives; tune wants {LEAST}, a fifth of them to measure by"
-        raise DataError(run_dir.tuples, f"{found}. Give more pairs, or train without tune: the defaults stand.")
+        found = f"found {len(pairs)} training pairs with negatives; tune needs {LEAST}, a fifth of them to measure on"
+        raise DataError(run_dir.tuples, f"{found}. Give more pairs, or train without tune, by the defaults.")
     _, dev = split_by_share(pairs, min(SHARE, MOST / len(pairs)), config.seed, tells=False)
     return list(dev)
 
 
 def _near(config: Config, run_dir: RunDir) -> dict[bytes, list[str]]:
-    """Return what judge and BM25 find first for each query: nobody has mined for queries that are kept for choices."""
+    """Return the first results of judge and BM25 for each query, because nothing is mined for queries kept back."""
     corpus, task = Corpus(run_dir.corpus), dev_task(run_dir)
     assert task is not None
     words = word_matches(task, config.mining.language, run_dir.bm25)
     near = words.numbers[:, :NEAR]
-    if config.mining.enabled and "embedding" in config.mining.methods:  # its vectors of the corpus are kept
+    if config.mining.enabled and "embedding" in config.mining.methods:  # its corpus vectors are stored
         found = search_of(task, judge_encoder(config, run_dir)).found
         near = np.concatenate([found.numbers[:, : NEAR + 1], near], axis=1)
     texts: dict[bytes, list[str]] = {}
@@ -148,7 +148,7 @@ def _near(config: Config, run_dir: RunDir) -> dict[bytes, list[str]]:
 
 
 def _negatives(run_dir: RunDir, queries: set[bytes]) -> dict[bytes, list[str]]:
-    """Return the mined negatives of the dev queries: documents that are near, and no answers."""
+    """Return the mined negatives of the dev queries: documents that are near, but not answers."""
     found: dict[bytes, list[str]] = {}
     for graded in read_tuples(run_dir.tuples):
         if (query := identity(graded.query)) in queries:
@@ -164,7 +164,7 @@ def _drawn(config: Config, run_dir: RunDir) -> list[Document]:
 
 
 def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) -> None:
-    """Write the run's training part without the dev queries, and without what answers them as a negative."""
+    """Write the run's training part without the dev queries, and without their answers among the negatives."""
     inputs = f"{config.fingerprint('seed', 'mining', 'judging')} {texts_digest(run_dir)} {digest_of(run_dir.corpus)}"
     note = part.folder / NOTE
     if note.is_file() and note.read_text(encoding="utf-8") == inputs:
@@ -184,7 +184,7 @@ def _write_part(config: Config, run_dir: RunDir, part: RunDir, dev: list[Pair]) 
 
 
 def _without(dev: list[Pair], tuples: Iterable[GradedTuple]) -> Iterator[GradedTuple]:
-    """Yield the tuples of other pairs, without what answers a dev query among their negatives."""
+    """Yield the tuples of other pairs, without negatives that answer a dev query."""
     ids, answers = {pair.id for pair in dev}, {identity(pair.positive) for pair in dev}
     for graded in tuples:
         if graded.id not in ids:

@@ -1,17 +1,17 @@
-"""A grid of trainings: read its file, check all of it, and make a run of each cell.
+"""A grid of trainings: read and check its file, and make a run of each cell.
 
     name = "curriculum"
     run = "medquad.toml"            # the run that the arms vary
-    seeds = [1, 2, 3]               # of the trainings
+    seeds = [1, 2, 3]               # one training of each arm per seed
     baseline = "in-batch"           # the arm that the others are compared with; by default the first
 
-    [arms.in-batch]                 # tables as in the run's file; an arm wins over the run
+    [arms.in-batch]                 # tables as in the run's file; they override the run's
     training = { schedule = "in-batch" }
 
     [arms.coarse-to-fine]
     training = { schedule = "coarse-to-fine" }
 
-    [tune]                          # optional: of each arm, by one more training for each value
+    [tune]                          # optional: choose a setting for each arm, by one more training per value
     key = "training.learning_rate"
     values = [2e-5, 5e-5, 1e-4]
     task = "beir:medquad:dev"
@@ -41,35 +41,37 @@ class Grid:
     """The cells of an ablation.
 
     Args:
-        path: its TOML file.
+        path: the ablation's TOML file.
 
     Raises:
-        ConfigError: with every fault of the file, of the run and of each arm.
+        ConfigError: lists every fault of the file, of the run and of each arm.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.ablation = read_ablation(path)
-        run_path = path.parent / self.ablation.run  # with its `..`: paths of data are in the fingerprints of cells
+        run_path = path.parent / self.ablation.run  # keeps `..`: data paths are part of cell fingerprints
         run_settings, faults = read_settings(run_path)
         self._run = validated(run_settings, run_path, faults)
         if self.folder == self.run_folder:
-            fault = f"name: {self.ablation.name} is the name of the run too, whose folder it would share; give another"
+            fault = (
+                f"name: {self.ablation.name} is the name of the run too, and they would share a folder; give another"
+            )
             raise ConfigError(path, [fault])
         self._arms = settings_of_arms(path, run_settings, self.ablation.arms)
         try:
             tuning = self.all_tuning_cells()
         except ConfigError as error:
             raise ConfigError(path, [f"tune: {fault}" for fault in error.faults]) from None
-        one_of_each_arm = self.cells({})[: len(self._arms)]  # seeds make no difference
+        one_of_each_arm = self.cells({})[: len(self._arms)]  # the seed makes no difference
         for cell in [*tuning, *one_of_each_arm]:
             require(cell.config)
 
     def require_inputs(self) -> None:
-        """Read the data and the tasks of all arms, each once: better now than after hours of tuning.
+        """Read the data and the tasks of all arms, each once, before hours are spent on tuning.
 
         Raises:
-            MultigrainError: something is not there, or damaged.
+            MultigrainError: something is missing or damaged.
         """
         configs: dict[tuple[str, str], Config] = {}
         for cell in [*self.all_tuning_cells(), *self.cells(self.last_tuned)]:
@@ -83,22 +85,22 @@ class Grid:
 
     @property
     def folder(self) -> Path:
-        """The folder in which everything of the grid lies."""
+        """The folder that holds all files of the grid."""
         return Path(self._run.output) / self.ablation.name
 
     @property
     def run_folder(self) -> Path:
-        """The folder of the run that the arms vary, which may have been run by itself."""
+        """The folder of the run that the arms vary; the run may exist by itself."""
         return self._run.folder
 
     @property
     def donors(self) -> list[Path]:
-        """Folders whose stages may be taken over: the run's own, and those of all cells."""
+        """Folders whose stages may be reused: the run's own, and those of all cells."""
         cells = sorted(path.parent for path in self.folder.glob("*/*/manifest.json"))
         return [folder for folder in (self.run_folder, *cells) if _has_stages(folder)]
 
     def cells(self, tuned: dict[str, Any]) -> list[Cell]:
-        """Return all cells that are reported, seed by seed, so that an unfinished grid has all arms.
+        """Return all reported cells, seed by seed, so that an unfinished grid has all arms.
 
         Args:
             tuned: the chosen value of each arm.
@@ -130,19 +132,19 @@ class Grid:
 
     @property
     def last_tuned(self) -> dict[str, Any]:
-        """The value of each arm that was chosen when the table was last written."""
+        """The chosen value of each arm when the table was last written."""
         try:
             tuned: dict[str, dict[str, Any]] = json.loads((self.folder / "table.json").read_bytes())["tuned"]
             return next(iter(tuned.values()), {})
-        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+        except (OSError, ValueError, LookupError, TypeError):  # missing, or damaged
             return {}
 
     @property
     def caveat(self) -> str | None:
-        """A warning about the figures, where a setting is chosen on a task of the table."""
+        """A warning about the figures, if a setting is chosen on a task of the table."""
         if self.ablation.tune is None or self._tuning_task not in self.cells({})[0].config.evaluation.tasks:
             return None
-        return "tune.task is in the table too; figures there will be a little too good. Better tune on another"
+        return "tune.task is also in the table, where its figures will be slightly too good; better tune on another"
 
     @property
     def _tuning_task(self) -> str:
@@ -162,11 +164,11 @@ def read_ablation(path: Path) -> Ablation:
     """Read the TOML file of a grid.
 
     Raises:
-        ConfigError: with every fault of the file.
+        ConfigError: lists every fault of the file.
     """
     settings = read_toml(path)
     if "arms" not in settings:
-        raise ConfigError(path, ["no [arms]; wanted a grid's file. That of a run goes to: multigrain run"])
+        raise ConfigError(path, ["no [arms]; wanted the file of a grid. For the file of a run, use: multigrain run"])
     try:
         return Ablation.model_validate(settings)
     except ValidationError as error:
@@ -176,5 +178,5 @@ def read_ablation(path: Path) -> Ablation:
 def _has_stages(folder: Path) -> bool:
     try:
         return bool(RunDir(folder).stages())
-    except RunError:  # damaged by somebody
+    except RunError:  # damaged
         return False

@@ -1,7 +1,7 @@
-"""Successive halving with paired intervals: which recipes go on to the next rung, and whether one is taken.
+"""Successive halving with paired intervals: decide which recipes go on to the next rung, and whether one is chosen.
 
-Recipes are numbered; 0 is the settings as they are. It is in every rung, and another one is taken only where its
-interval lies above it. No torch.
+Recipes are numbered; recipe 0 is the settings as they are. It is in every rung, and another recipe is chosen only if
+the interval of its difference to recipe 0 lies above zero. Does not import torch.
 """
 
 import math
@@ -15,13 +15,13 @@ from multigrain.evaluation.significance import Difference, paired_bootstrap
 
 Fate = Literal["goes on", "clearly worse", "lower half"]
 Scores = Mapping[int, ArrayLike]
-"""Recipe -> (N,) or (S, N): N dev queries, in the same order for all, after S trainings."""
+"""Recipe -> (N,) or (S, N) scores of N dev queries, in the same order for all recipes, after S trainings."""
 SEED = 7
-"""Of the resamples."""
+"""Seed of the resamples."""
 
 
 class Standing(NamedTuple):
-    """Where a recipe stands after a rung: its mean, its difference to the best, and what becomes of it."""
+    """The result of a recipe in a rung: its mean, its difference to the best, and whether it goes on."""
 
     mean: float
     to_best: Difference | None
@@ -29,7 +29,7 @@ class Standing(NamedTuple):
 
 
 def shares_of(steps: int, fewest: int) -> list[float]:
-    """Return the share of the steps that each rung makes: twice that of the rung before, and in the last all.
+    """Return the share of the steps that each rung trains: twice that of the rung before, up to all in the last.
 
     >>> shares_of(80, 20), shares_of(70, 20), shares_of(10, 20)
     ([0.25, 0.5, 1.0], [0.5, 1.0], [1.0])
@@ -39,19 +39,19 @@ def shares_of(steps: int, fewest: int) -> list[float]:
 
 
 def ranked(scores: Scores) -> list[int]:
-    """Return the recipes, the best by its mean first; of equal ones the first."""
+    """Return the recipes by descending mean; ties in order of their numbers."""
     return sorted(scores, key=lambda recipe: (-_mean(scores[recipe]), recipe))
 
 
 def standings(scores: Scores, places: int) -> dict[int, Standing]:
-    """Tell what becomes of each recipe of a rung, the best first.
+    """Return the standing of each recipe of a rung, best first.
 
-    Those end whose interval to the best lies below 0, and then those for whom there is no place, which are the lower
-    half (Jamieson and Talwalkar 2016, *Non-stochastic best arm identification*, arXiv 1502.07943). Recipe 0 goes on.
+    Recipes whose interval to the best lies below 0 are dropped, and then those beyond `places`, the lower half
+    (Jamieson and Talwalkar 2016, *Non-stochastic best arm identification*, arXiv 1502.07943). Recipe 0 always goes on.
 
     Args:
-        scores: those of the rung.
-        places: how many go on beside recipe 0, at most.
+        scores: the scores of the rung.
+        places: largest number of recipes that go on beside recipe 0.
 
     >>> outcome = standings({0: [0.5] * 9, 1: [0.9] * 9, 2: [0.1] * 9}, places=1)
     >>> {recipe: standing.fate for recipe, standing in outcome.items()}
@@ -72,13 +72,13 @@ def standings(scores: Scores, places: int) -> dict[int, Standing]:
 
 
 def challenge(scores: Scores) -> tuple[int, Difference] | None:
-    """Return the best recipe but 0, with its difference to 0; None where there is no other."""
+    """Return the best recipe other than 0, with its difference to 0; None if there is no other."""
     others = ranked({recipe: values for recipe, values in scores.items() if recipe})
     return (others[0], paired_bootstrap(scores[0], scores[others[0]], SEED)) if others else None
 
 
 def is_decided(scores: Scores) -> bool:
-    """Tell whether more dev queries could change little: the settings as they are lead, or are clearly behind."""
+    """Return whether more dev queries would change little: the settings as they are lead, or are clearly behind."""
     found = challenge(scores)
     return found is None or found[1].value <= 0 or found[1].low > 0
 

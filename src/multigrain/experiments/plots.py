@@ -1,4 +1,7 @@
-"""Pictures of a comparison: metrics with intervals, trainings with their phases, grades before and after. No torch."""
+"""Pictures of a comparison: metrics with intervals, trainings with their phases, grades before and after.
+
+Does not import torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -42,16 +45,16 @@ def write_plots(
     graded: Mapping[str, tuple[RunScores, RunScores]],
     folder: Path,
 ) -> str | None:
-    """Draw the pictures of a comparison; draw none, and raise nothing, where matplotlib is missing.
+    """Draw the pictures for which there are data; without matplotlib, draw none and raise nothing.
 
     Args:
-        comparison: of the arms.
+        comparison: the comparison of the arms.
         trainings: arm -> the lines of its training log.
-        graded: arm -> base and trained model, as measured.
-        folder: where the pictures go.
+        graded: arm -> the scores of base and trained model.
+        folder: the folder for the pictures.
 
     Returns:
-        Why no pictures could be drawn; None where they are drawn.
+        The reason why no pictures could be drawn, or None.
     """
     if reason := reason_for_none():
         return reason
@@ -95,7 +98,7 @@ def _figure(height: float, width: float = 7) -> "tuple[Figure, Axes]":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    """Write a figure in each format; without a date, so that the same figures give the same file."""
+    """Write a figure in each format, without a date, so that equal figures give equal files."""
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,7 @@ def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: st
 
 
 def _trainings(logs: Mapping[str, Sequence[dict[str, Any]]]) -> "Figure":
-    """Draw the loss by step, one line an arm; the phases of the first are marked."""
+    """Draw the loss by step, one line per arm, with the phases of the first arm marked."""
     figure, axes = _figure(3.5)
     for arm, log in logs.items():
         lines = [line for line in log if "loss" in line]
@@ -143,7 +146,7 @@ def _values(scores: Scores, metric: str) -> list[float]:
 
 
 def _separation(arm: str, base: Scores, trained: Scores) -> "Figure":
-    """Draw how far the negatives of each grade are below the positive, before and after."""
+    """Draw how far the negatives of each grade are below the positive, before and after training."""
     figure, axes = _figure(3.2, 5)
     grades = [grade for grade in GRADES if any(margin_of(grade) in item for item in base.values())]
     for shift, color, scores in ((-0.18, BEFORE, base), (0.18, AFTER, trained)):
@@ -155,6 +158,6 @@ def _separation(arm: str, base: Scores, trained: Scores) -> "Figure":
         )  # fmt: skip
     axes.axhline(0, color="black", lw=0.8, ls=":")
     axes.set_xticks(range(len(grades)), [f"grade {grade}" for grade in grades])
-    axes.set_ylabel("cosine of the positive less the negative's")
+    axes.set_ylabel("cosine of the positive minus the negative's")
     axes.set_title(f"{arm}: before (grey) and after (blue)", fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""The recipes of `tune`: settings of `[training]` that are tried beside the settings as they are."""
+"""The recipes of `tune`: settings of `[training]` that are tried against the settings as they are."""
 
 import json
 import random
@@ -18,14 +18,15 @@ Settings = dict[str, Any]
 
 
 def recipes_of(config: Config, grades: set[int]) -> list[Settings]:
-    """Return the recipes, the settings as they are (no others) first.
+    """Return the recipes; the first is the settings as they are, an empty recipe.
 
-    What the run's file gives is not varied. Recipes that want another value of it are left out, and so are those that
-    contradict the other settings. Where there are more than `tune.limit`, they are drawn by the run's seed.
+    Settings that the run's file gives are not varied. Recipes that want another value for one of them are left out, and
+    so are recipes that contradict the other settings. If there are more than `tune.limit`, they are drawn by the run's
+    seed.
 
     Args:
         config: the run.
-        grades: those that the negatives have.
+        grades: the grades of the negatives.
 
     Raises:
         ConfigError: there is nothing to choose from.
@@ -42,7 +43,7 @@ def recipes_of(config: Config, grades: set[int]) -> list[Settings]:
     _tell_given(config, given)
     others = [settings for settings in list(found.values())[1:] if _can_train(settings, config, grades)]
     if left_out := len(found) - 1 - len(others):
-        say(f"  {counted(left_out, 'recipes')} left out: they contradict other settings, or want grades not there")
+        say(f"  {counted(left_out, 'recipes')} left out: they contradict other settings, or need missing grades")
     if not others:
         raise ConfigError("tune", ["found no recipe beside the settings as they are; wanted another value or recipe"])
     if len(others) >= config.tune.limit:

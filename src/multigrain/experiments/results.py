@@ -1,4 +1,4 @@
-"""Read what a finished run has measured."""
+"""Read the scores of a finished run."""
 
 import json
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ class RunScores:
     """The scores of one training.
 
     Attributes:
-        items: task -> item -> metric -> value. A task may have metrics of the whole alone.
-        scores: task -> metric -> value of the whole task.
-        texts: what the items are, for people: task -> item -> text.
-        documents: how many were searched: task -> number. Runs of older versions do not say.
+        items: task -> item -> metric -> value. A task may have only overall metrics.
+        scores: task -> metric -> value for the whole task.
+        texts: task -> item -> text, for people to read.
+        documents: task -> number of documents searched. Runs of older versions lack it.
     """
 
     items: dict[str, Scores]
@@ -36,7 +36,7 @@ def read_run(folder: Path) -> tuple[RunScores, RunScores]:
     """Read the scores of base and trained model of a run.
 
     Raises:
-        RunError: nothing is measured in the folder, or not the model that it holds now, or its files are damaged.
+        RunError: the folder has no scores, its current model is not measured, or its files are damaged.
     """
     run_dir = RunDir(folder)
     if run_dir.manifest.is_file() and "evaluate" not in run_dir.stages():
@@ -53,7 +53,7 @@ def read_run(folder: Path) -> tuple[RunScores, RunScores]:
 
 
 def tuned_score(folder: Path) -> float:
-    """Return the first metric of the one task of a run: that by which settings are chosen."""
+    """Return the first metric of a run's only task, by which settings are chosen."""
     _, trained = read_run(folder)
     (metrics,) = trained.scores.values()
     return next(iter(metrics.values()))
@@ -75,16 +75,16 @@ def _read_run(folder: Path) -> tuple[RunScores, RunScores]:
     for side in (base, trained):
         for task, metrics in side.scores.items():
             side.scores[task] = _numbers(metrics)
-            if not task.startswith(MTEB):  # which has a score alone
+            if not task.startswith(MTEB):  # those have only overall scores
                 _require_all_items(metrics, side.items.get(task, {}))
     return base, trained
 
 
 def _require_all_items(metrics: Mapping[str, float], items: Scores) -> None:
-    """Make sure that the items are those of which the metrics were made.
+    """Check that the metrics follow from the items.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they do not.
     """
     found = overall(items.values())
     if found.keys() != metrics.keys() or any(abs(found[name] - metrics[name]) > 1e-6 for name in found):
@@ -92,10 +92,10 @@ def _require_all_items(metrics: Mapping[str, float], items: Scores) -> None:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics as a dictionary of their own, if each is a number.
+    """Return a copy of the metrics, if each is a number.
 
     Raises:
-        ValueError: it is not.
+        ValueError: one is not, or there are none.
     """
     if not metrics or any(not isinstance(value, int | float) or not isfinite(value) for value in metrics.values()):
         raise ValueError(f"found {metrics}; wanted a number for each metric")

@@ -8,7 +8,7 @@ from multigrain.terminal import PLAIN, columns, interval, named, shortened
 
 TEXT_WIDTH = 110
 GAP = len("0.123 ± 0.012  ")
-"""Characters that a column of figures takes at least."""
+"""Minimum width of a column of figures, in characters."""
 
 
 def tables(comparison: Comparison) -> str:
@@ -20,12 +20,12 @@ def tables(comparison: Comparison) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the tables, and then the items that moved most."""
+    """Return the tables, followed by the items that moved most."""
     return "\n\n".join([tables(comparison), *_moves(comparison, TEXT_WIDTH)])
 
 
 def for_terminal(comparison: Comparison, width: int = PLAIN) -> str:
-    """Return the tables in columns, below the items that moved most: a terminal shows the end of a text first."""
+    """Return the tables in columns, after the items that moved most, because a terminal shows the end of a text."""
     blocks = [
         "\n".join([f"{task}: differences from {named([comparison.baseline])}", *_lines(comparison, metrics, width)])
         for task, metrics in comparison.tasks.items()
@@ -58,7 +58,7 @@ def _table(baseline: str, metrics: Mapping[str, Mapping[str, ArmScore]]) -> Iter
 
 
 def _lines(comparison: Comparison, metrics: Mapping[str, Mapping[str, ArmScore]], width: int) -> Iterator[str]:
-    """Yield the first metric with all that is known of it, then the others, as many side by side as find a place."""
+    """Yield the first metric with its interval and test, then the others, as many side by side as fit."""
     first, *others = metrics
     scores = metrics[first]
     rows = [("arm", first, "difference", "95 % interval", "p (Holm)", "seeds")]
@@ -85,12 +85,12 @@ def _difference(score: ArmScore, baseline: ArmScore) -> tuple[str, str, str]:
     """Return three cells: the difference, its interval and its p."""
     if score is baseline:
         return "", "", ""
-    if score.difference is None:  # a task that has a score alone: there is nothing that could be drawn
+    if score.difference is None:  # a task with only an overall score has no items to resample
         return f"{score.value - baseline.value:+.3f}", "", ""
     value, low, high = score.difference
     return f"{value:+.3f}", interval(low, high), "" if score.p is None else f"{score.p:.4f}"
 
 
 def _plain(name: str) -> str:
-    """Return a name that breaks no table."""
+    """Return a name without characters that would break a table."""
     return " ".join(name.replace("|", "/").split())

@@ -1,6 +1,6 @@
-"""The trials of `tune`: trainings without the dev queries, each in a folder of its own, and what they find on these.
+"""The trials of `tune`: trainings without the dev queries, each in its own folder, and their scores on the dev queries.
 
-A trial that is finished is never done again: its folder keeps what it measured, and the seconds that it took.
+A finished trial is never done again: its folder keeps its scores, and the seconds that it took.
 """
 
 import json
@@ -31,12 +31,12 @@ NOTHING: dict[str, Any] = {"seconds": {}, "scores": {}}
 
 
 class Measured(NamedTuple):
-    """What a trial came to."""
+    """The result of a trial."""
 
     scores: list[float]
     """nDCG@10 of each dev query, in the order of the task."""
     seconds: float
-    """Of the training, and of all measurements up to this one."""
+    """Seconds that the training and all measurements up to this one took."""
 
 
 class Trials:
@@ -45,7 +45,7 @@ class Trials:
     Args:
         config: the run.
         run_dir: its folder.
-        part: the dev queries, and the rest.
+        part: the dev queries, and the data to train on.
     """
 
     def __init__(self, config: Config, run_dir: RunDir, part: DevPart) -> None:
@@ -56,7 +56,7 @@ class Trials:
 
     @property
     def spent(self) -> float:
-        """Seconds of all that was asked for, those of an earlier process among them."""
+        """Seconds of all trials asked for, including those of an earlier process."""
         return sum(self._seconds.values())
 
     def measured(self, settings: Settings, steps: int, seed: int, size: int) -> Measured:
@@ -81,13 +81,13 @@ class Trials:
         return Measured(note["scores"][str(size)], own)
 
     def remove_models(self) -> None:
-        """Remove the models of all trials, and their vectors: they would fill the disk."""
+        """Remove the models of all trials and their vectors, which would fill the disk."""
         for folder in self._folder.glob("*"):
             shutil.rmtree(RunDir(folder).trained, ignore_errors=True)
             shutil.rmtree(RunDir(folder).vectors.parent, ignore_errors=True)
 
     def remove_what_is_large(self) -> None:
-        """Remove what only further trials could use."""
+        """Remove large files that only further trials could use."""
         self.remove_models()
         for folder in self._folder.glob("*"):
             shutil.rmtree(RunDir(folder).frozen, ignore_errors=True)
@@ -102,15 +102,15 @@ class Trials:
         return config.model_copy(update={"name": name, "output": str(self._folder)})
 
     def _note(self, run_dir: RunDir, inputs: str) -> dict[str, Any]:
-        """Return what the trial has measured; nothing where it was done with other settings or data."""
+        """Return the trial's record; an empty one if it was done with other settings or data."""
         try:
             note: dict[str, Any] = json.loads(_note_of(run_dir).read_bytes())
             return note if note["inputs"] == inputs else {"inputs": inputs, **NOTHING}
-        except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+        except (OSError, ValueError, LookupError, TypeError):  # missing, or damaged
             return {"inputs": inputs, **NOTHING}
 
     def _train(self, config: Config, run_dir: RunDir, note: dict[str, Any]) -> dict[str, Any]:
-        """Train a trial; one that was interrupted goes on from its last checkpoint."""
+        """Train a trial; an interrupted one resumes from its last checkpoint."""
         started = time.monotonic()
         part = RunDir(self._part.folder)
         for source in (*part.pair_files(), part.corpus, part.tuples):

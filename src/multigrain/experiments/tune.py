@@ -1,8 +1,9 @@
-"""Choose settings of the training on a dev part of the training queries, by successive halving over steps.
+"""Choose training settings on a dev part of the training queries, by successive halving over steps.
 
-All recipes train a few steps. Those that are clearly worse than the best (paired interval over the dev queries) or
-in the lower half end, and the others train anew, twice as long. The best one is taken if its interval lies above the
-settings as they are; where that is not so, more dev queries are measured, as long as there are any, and time.
+All recipes train for a few steps. Recipes that are clearly worse than the best (paired interval over the dev queries)
+or in the lower half are dropped; the others train anew, twice as long. The best recipe is chosen if the interval of its
+difference to the settings as they are lies above zero. If it does not, more dev queries are measured, as long as there
+are any, and time.
 """
 
 import math
@@ -29,19 +30,19 @@ from multigrain.pipeline.stage_table import SHARED, names_of
 from multigrain.terminal import counted, say
 
 FEWEST_STEPS = 20
-"""Of the first rung, unless the training itself is shorter."""
+"""Fewest steps of the first rung, unless the training itself is shorter."""
 
 
 def tune(config: Config | str | Path, force: bool = False) -> str:
-    """Choose settings of the training, and return the table of what was tried.
+    """Choose training settings, and return the table of the recipes that were tried.
 
-    What is missing before is done first (data, candidates, grades). `train` and `run` then take what was chosen, which
-    is in `tune/table.json`. Trials that are finished are never done again: the same command goes on after an
-    interruption, and comes to the same.
+    Missing stages before the training (data, candidates, grades) run first. `train` and `run` then use the choice,
+    which is in `tune/table.json`. Finished trials are never done again: after an interruption, the same command
+    resumes, with the same outcome.
 
     Args:
-        config: the run; or the file that says so, or a run folder.
-        force: redo stages of other settings, as in `run`; and all trials.
+        config: the run, its TOML file, or a run folder.
+        force: redo stages that were done with other settings, as in `run`, and all trials.
 
     Raises:
         ConfigError: the settings leave nothing to choose, or contradict each other.
@@ -69,16 +70,16 @@ def tune(config: Config | str | Path, force: bool = False) -> str:
 
 
 def _require_choice(config: Config) -> None:
-    """Make sure that training takes what is chosen, and can be shortened.
+    """Check that training would use the choice, and can be shortened.
 
     Raises:
         ConfigError: it would not, or cannot.
     """
     if config.training.recipe == "fixed":
-        fault = 'training.recipe: found "fixed", with which training takes nothing that tune chooses; take it out'
+        fault = 'training.recipe: found "fixed", with which training ignores the choice of tune; remove it'
         raise ConfigError("tune", [fault])
     if any(phase.steps is not None for phase in config.training.phases):
-        fault = "training.phases: found steps; tune tries shorter trainings too, so give shares in place of them"
+        fault = "training.phases: found steps; tune also tries shorter trainings, so give shares instead"
         raise ConfigError("tune", [fault])
 
 
@@ -87,10 +88,10 @@ class Halving:
 
     Args:
         config: the run.
-        recipes: the settings as they are, then others.
-        sizes: numbers of dev queries, rising; the next is measured where the one before decides nothing.
+        recipes: the settings as they are, then the others.
+        sizes: ascending numbers of dev queries; the next is measured if the one before decides nothing.
         trials: trains and measures.
-        tuples: how many are trained on, which is the length of an epoch.
+        tuples: number of training tuples, the length of an epoch.
     """
 
     def __init__(
@@ -99,11 +100,11 @@ class Halving:
         self._config, self._recipes, self._trials, self._tuples = config, recipes, trials, tuples
         self._sizes = list(sizes)
         self._seconds: dict[int, float] = {}
-        """Of the last trial of each recipe."""
+        """Seconds of the last trial of each recipe."""
         self._is_out_of_time = False
 
     def outcome(self) -> Outcome:
-        """Go through the rungs, until all steps are made, or nothing but the settings as they are is left, or time."""
+        """Go through the rungs until all steps are made, only the settings as they are remain, or time is up."""
         found: list[Rung] = []
         alive = list(range(len(self._recipes)))
         all_queries = self._sizes[-1]
@@ -111,7 +112,7 @@ class Halving:
             if found and not self._fits(alive[:2]):
                 break
             last = self._rung(alive, share)
-            if found and len(last.scores) < 2:  # nobody to compare with: the rung before decides
+            if found and len(last.scores) < 2:  # nothing to compare with: the rung before decides
                 break
             found.append(last)
             self._trials.remove_models()
@@ -121,7 +122,7 @@ class Halving:
         return Outcome(found, self._confirmed(found[-1]), self._is_out_of_time, all_queries)
 
     def _rung(self, alive: Sequence[int], share: float) -> Rung:
-        """Train the recipes that are left, then measure them on more and more dev queries until it is decided."""
+        """Train the remaining recipes, then measure them on more and more dev queries until the rung is decided."""
         found, size = Rung(share), self._sizes[0]
         scores: dict[int, list[float]] = {}
         for number in alive:
@@ -132,7 +133,7 @@ class Halving:
             try:
                 scores[number] = self._scores(number, found.steps[number], size)
             except MultigrainError as error:
-                if number == 0:  # nothing can be compared with it
+                if number == 0:  # without it, nothing can be compared
                     raise
                 found.failed[number] = str(error)
                 say(f"  failed: {error}")
@@ -147,9 +148,9 @@ class Halving:
         return found
 
     def _confirmed(self, last: Rung) -> Difference | None:
-        """Compare the best recipe with the settings as they are once more, over a second training of both.
+        """Compare the best recipe with the settings as they are again, over a second training of both.
 
-        One training may be lucky. None where nothing was to be taken, or there is no time.
+        One training may be lucky. Return None if no recipe was to be chosen, or if there is no time.
         """
         best = challenge(last.scores)
         if best is None or best[1].low <= 0 or not self._fits([0, best[0]], longer=1):
@@ -171,7 +172,7 @@ class Halving:
         return math.ceil(share * section.total_steps(self._tuples))
 
     def _fits(self, numbers: Sequence[int], longer: int = 2) -> bool:
-        """Tell whether trials of these fit into the time, each so many times as long as the last of its settings."""
+        """Return whether trials of these recipes fit into the time, each `longer` times as long as its last trial."""
         expected = sum(longer * self._seconds.get(number, 0.0) for number in numbers)
         fits = self._trials.spent + expected <= 60 * self._config.tune.minutes
         self._is_out_of_time |= not fits

@@ -1,4 +1,4 @@
-"""The table of `tune`: what was tried, what came of it, and which settings training takes; as JSON and as text."""
+"""The table of `tune`: the recipes tried, their results, and the settings chosen, as JSON and as text."""
 
 import json
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ AS_THEY_ARE = "the settings as they are"
 
 @dataclass
 class Rung:
-    """One rung: all recipes that are left train equally long, as a share of their steps.
+    """One rung: all remaining recipes train for the same share of their steps.
 
     Attributes:
-        share: of the steps.
-        steps: of each recipe that was trained.
-        queries: how many dev queries each was measured on.
-        standings: where each stands, the best first.
+        share: share of the steps.
+        steps: steps of each trained recipe.
+        queries: number of dev queries that each recipe was measured on.
+        standings: standing of each recipe, best first.
         failed: why a training failed, by recipe.
-        scores: those by which the rung was decided.
-        is_whole: whether there was time for all.
+        scores: the scores by which the rung was decided.
+        is_whole: whether there was time for all recipes.
     """
 
     share: float
@@ -41,7 +41,7 @@ class Rung:
     is_whole: bool = True
 
     def rank(self, scores: Scores, places: int, queries: int) -> None:
-        """Say where the recipes with these scores stand; what is known of others stays."""
+        """Set the standings of the recipes with these scores; other recipes keep theirs."""
         self.scores = scores
         now = standings(scores, places)
         self.standings = now | {number: known for number, known in self.standings.items() if number not in now}
@@ -49,19 +49,19 @@ class Rung:
 
     @property
     def alive(self) -> list[int]:
-        """The recipes that go on: the settings as they are, then the others, the best first."""
+        """The recipes that go on: the settings as they are, then the others, best first."""
         return [0, *(number for number, standing in self.standings.items() if number and standing.fate == "goes on")]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All rungs of a choice, and what the choice rests on.
+    """All rungs of a choice, and the basis of the choice.
 
     Attributes:
-        rungs: in their order.
-        confirmed: the difference of the best recipe to the settings as they are, over two trainings of each.
-        is_out_of_time: whether `tune.minutes` ended it.
-        all_queries: how many dev queries there are.
+        rungs: the rungs in order.
+        confirmed: difference of the best recipe to the settings as they are, over two trainings of each, if measured.
+        is_out_of_time: whether `tune.minutes` ended the choice.
+        all_queries: number of dev queries.
     """
 
     rungs: list[Rung]
@@ -71,21 +71,21 @@ class Outcome:
 
     @property
     def best(self) -> tuple[int, Difference] | None:
-        """The best recipe beside the settings as they are, and its difference to these; None without one."""
+        """The best recipe other than the settings as they are, and its difference to them; None if there is none."""
         found = challenge(self.rungs[-1].scores)
         return found if found is None or self.confirmed is None else (found[0], self.confirmed)
 
     @property
     def chosen(self) -> int:
-        """The recipe that is taken: the best one where it is clearly better, else 0."""
+        """The chosen recipe: the best one if it is clearly better, else 0."""
         return self.best[0] if self.best is not None and self.best[1].low > 0 else 0
 
     @property
     def reason(self) -> str:
-        """Why that one is taken, in words."""
+        """Why that recipe is chosen, in words."""
         last, best = self.rungs[-1], self.best
         if best is None:
-            why = "tune.minutes ended" if self.is_out_of_time else "their trainings failed"
+            why = "tune.minutes ran out" if self.is_out_of_time else "their trainings failed"
             return f"no other recipe could be measured ({why})"
         number, difference = best
         found = f"{NDCG} {difference.value:+.4f} {interval(difference.low, difference.high)} on {last.queries[0]} of "
@@ -96,7 +96,7 @@ class Outcome:
             return f"clearly better than {AS_THEY_ARE}: {found}, by {trained} of each"
         if difference.value <= 0:
             return f"no other recipe is better; the best of them: {found}"
-        why = "tune.minutes ended" if self.is_out_of_time else "the dev part is too small to decide"
+        why = "tune.minutes ran out" if self.is_out_of_time else "the dev part is too small to decide"
         return f"{why}; the best of the other recipes: {found}"
 
 
@@ -119,7 +119,7 @@ def write_tuning(config: Config, run_dir: RunDir, recipes: Sequence[Settings], o
 
 
 def told_settings(settings: Settings) -> str:
-    """Return settings as a person reads them.
+    """Return the settings as text for people to read.
 
     >>> told_settings({"learning_rate": 0.0002, "schedule": "only-4"}), told_settings({})
     ('learning_rate = 0.0002, schedule = "only-4"', 'the settings as they are')
@@ -136,7 +136,7 @@ def _to_json(rung: Rung) -> dict[str, Any]:
 
 
 def _lines(recipes: Sequence[Settings], outcome: Outcome) -> list[str]:
-    """Return a row for each recipe with what its last rung found, those of the last rung first."""
+    """Return a row for each recipe with the results of its last rung, recipes of the final rung first."""
     rows: dict[int, list[str]] = {}
     for rung in reversed(outcome.rungs):
         for number, standing in rung.standings.items():
@@ -145,7 +145,7 @@ def _lines(recipes: Sequence[Settings], outcome: Outcome) -> list[str]:
         for number, fault in rung.failed.items():
             rows.setdefault(number, [f"failed: {fault}", "", "", "", ""])
     for number in range(len(recipes)):
-        rows.setdefault(number, ["not tried: tune.minutes ended", "", "", "", ""])
+        rows.setdefault(number, ["not tried: tune.minutes ran out", "", "", "", ""])
     head = ["recipe", "outcome", "steps", "queries", NDCG, "to the best"]
     return columns([head, *([told_settings(recipes[number]), *row] for number, row in rows.items())], texts=2)
 

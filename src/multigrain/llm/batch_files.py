@@ -1,8 +1,8 @@
-"""Files of the Batch API: requests that are answered within a day at half the price, or offline by `vllm run-batch`.
+"""Files for the Batch API, which answers requests within a day at half the price, or for `vllm run-batch`, offline.
 
-A batch is a file of requests in OpenAI's format, `NAME.jsonl`, whose `custom_id` is the input's key; its answers come
-in `NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other server
-they are carried by hand.
+The requests of a batch are in `NAME.jsonl`, in OpenAI's format, with the input's key as `custom_id`. The answers are in
+`NAME.output.jsonl`. A server with `/files` and `/batches` takes and returns the files itself; for any other server, the
+user moves them by hand.
 """
 
 import json
@@ -22,22 +22,22 @@ from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.response_body import read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
-"""Most that OpenAI takes in one file."""
+"""Limits of one file in requests and bytes, within those of OpenAI."""
 WINDOW = "24h"
-"""Time in which the server has to answer a batch; OpenAI knows no other."""
+"""Completion window of a batch; OpenAI supports no other."""
 PAGE = 100
-"""Batches on one page of a server's list."""
+"""Batches per page of a server's list."""
 ENDED = ("completed", "failed", "expired", "cancelled")
-"""States of a batch that will not change again."""
+"""Final states of a batch."""
 
 
 def write_batch(requests: Iterable[tuple[str, Request]], path: Path, dialect: Dialect) -> list[str]:
-    """Write the first of the requests, as many as a file may hold.
+    """Write as many of the requests as one file may hold.
 
     Args:
-        requests: (key, request) pairs; an iterator keeps those that are not written.
-        path: the file.
-        dialect: of the server.
+        requests: (key, request) pairs; an iterator keeps the requests that are not written.
+        path: the file to write.
+        dialect: the server's dialect.
 
     Returns:
         The keys of the requests that were written.
@@ -80,7 +80,7 @@ def read_output(path: Path) -> Iterator[tuple[str, Answer | LLMError]]:
 
 
 async def upload(client: EndpointClient, path: Path) -> str:
-    """Upload a file of requests; return the id that the server gives it."""
+    """Upload a file of requests; return the server's id for it."""
     form = aiohttp.FormData({"purpose": "batch"})
     with path.open("rb") as file:
         form.add_field("file", file, filename=path.name, content_type="application/jsonl")
@@ -88,7 +88,7 @@ async def upload(client: EndpointClient, path: Path) -> str:
 
 
 async def find(client: EndpointClient, file_id: str) -> str | None:
-    """Search all batches that the server keeps for the one of this file; return its id, or None."""
+    """Search the server's batches for the one of this file; return its id, or None."""
     seen: set[str] = set()
     page = await client.http.call("GET", f"batches?limit={PAGE}")
     while batches := [batch for batch in _entries(page) if _id(batch) not in seen]:
@@ -117,11 +117,11 @@ async def fetch_state(client: EndpointClient, batch_id: str) -> dict[str, Any]:
     """Return the server's record of a batch: `status`, `request_counts`, `output_file_id`, `error_file_id`.
 
     Raises:
-        LLMReplyError: the reply is no such record.
+        LLMReplyError: the reply is not such a record.
     """
     state = await client.http.call("GET", f"batches/{batch_id}")
     if not isinstance(state, dict) or not isinstance(state.get("status"), str):
-        raise LLMReplyError(f"{client.address}: not the record of a batch: {json.dumps(state)[:120]}")
+        raise LLMReplyError(f"{client.address}: not a batch record: {json.dumps(state)[:120]}")
     return state
 
 

@@ -1,9 +1,9 @@
-"""Cost of the calls, and the caps that it never passes.
+"""Caps on the cost of calls, which are never exceeded.
 
 Before a call is sent, an upper bound of its cost is reserved: as many prompt tokens as the prompt has bytes (no
-tokenizer makes more of them, a chat template adds a few), and as many completion tokens as the request allows. A call
-whose bound would pass a cap is not sent. When the answer comes, its actual usage replaces the bound; a call that broke
-off, and may have been charged for, keeps the bound.
+tokenizer produces more; a chat template adds a few), and as many completion tokens as the request allows. A call whose
+bound would exceed a cap is not sent. When the answer arrives, its actual usage replaces the bound. A call that broke
+off but may have been charged keeps its bound.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ TEMPLATE_TOKENS = 64
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars per token."""
+    """Prices in dollars per token."""
 
     input: float = 0.0
     output: float = 0.0
@@ -32,7 +32,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Usage:
-    """Calls, tokens and dollars that were used, or may be used at most."""
+    """Calls, tokens and dollars: used, or an upper bound."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -41,7 +41,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Sum of the tokens of prompts and answers."""
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -66,39 +66,39 @@ class Usage:
 
 
 class Budget:
-    """The caps of `[llm]`, and the usage that counts against them so far, calls under way included.
+    """The caps of `[llm]`, and the usage that counts against them so far, including calls under way.
 
     Args:
-        section: its `max_requests`, `max_tokens` and `max_cost` hold for the run folder, however many commands fill it.
-        prices: None where they are unknown.
+        section: its `max_requests`, `max_tokens` and `max_cost` apply to the run folder, across all commands.
+        prices: the prices in force; None if they are unknown.
         spent: usage of earlier commands.
 
     Raises:
-        ConfigError: the cost has a cap, and the prices are unknown.
+        ConfigError: the cost is capped, but the prices are unknown.
     """
 
     def __init__(self, section: LLMSection, prices: Prices | None, spent: Usage) -> None:
         if section.max_cost is not None and prices is None:
-            unknown = f'nobody knows what "{section.model}" costs; set llm.prices = {{ input = ..., output = ... }}'
+            unknown = f'the price of "{section.model}" is unknown; set llm.prices = {{ input = ..., output = ... }}'
             raise ConfigError("llm.max_cost", [unknown])
         self._caps = {"requests": section.max_requests, "tokens": section.max_tokens, "cost": section.max_cost}
         self.prices = prices or Prices()
         self.spent = spent
 
     def bound(self, request: Request) -> Usage:
-        """Return the most that a call may use."""
+        """Return an upper bound of a call's usage."""
         text = request.prompt + (request.schema or "") + request.extra
         prompt_tokens = len(text.encode("utf-8", "replace")) + TEMPLATE_TOKENS
         return self._usage(prompt_tokens, request.max_tokens)
 
     def actual(self, answer: Answer, bound: Usage) -> Usage:
-        """Return the usage of a call that was answered: by the server's count, or else by the bound."""
+        """Return the usage of an answered call: the server's counts, or the bound where it gives none."""
         prompt = bound.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens
         completion = bound.completion_tokens if answer.completion_tokens is None else answer.completion_tokens
         return self._usage(prompt, completion)
 
     def obstacle(self, bound: Usage) -> str | None:
-        """Name the cap that a call with this bound would pass; None if there is room."""
+        """Return a message naming the cap that a call with this bound would exceed; None if there is room."""
         after = self.spent + bound
         for name, value in (("requests", after.calls), ("tokens", after.tokens), ("cost", after.cost)):
             cap = self._caps[name]
@@ -116,7 +116,7 @@ def prices_of(section: LLMSection) -> Prices | None:
     Servers on this machine cost nothing.
 
     Returns:
-        The highest prices among the servers; None if those of one server are unknown.
+        The highest prices among the servers; None if a server's prices are unknown.
     """
     if section.prices is not None:
         return Prices(section.prices.input / 1e6, section.prices.output / 1e6)
@@ -130,7 +130,7 @@ def prices_of(section: LLMSection) -> Prices | None:
 
 
 def _listed(url: str, model: str) -> Prices | None:
-    """Look the prices of a model at an address up; None if they are unknown."""
+    """Look up a model's prices at an address; return None if they are unknown."""
     if is_loopback(urlsplit(url).hostname or ""):
         return Prices()
     from genai_prices import Usage as Tokens  # a large table: loaded where it is needed

@@ -1,12 +1,12 @@
-"""Dialects of servers: how each can be held to a JSON schema, and which parameters it takes.
+"""Server dialects: how to hold a server to a JSON schema, and which parameters it accepts.
 
 "OpenAI-compatible" servers differ. A *rung* is a way to ask for JSON, the strictest first:
 
     json_schema   the server constrains the answer to the schema
     json_object   the server promises some JSON object; the prompt says which
-    text          the prompt alone asks
+    text          only the prompt asks for JSON
 
-Whatever the rung, answers are validated here: servers exist that accept a schema and ignore it.
+Answers are validated on every rung, because some servers accept a schema and ignore it.
 """
 
 import json
@@ -23,26 +23,26 @@ OTHER_NAMES: dict[str, str | None] = {
     "temperature": None,
     "stop": None,
 }
-"""Parameters that some servers refuse, with the name to try instead; None: send none.
+"""Parameters that some servers refuse, with the name to try instead; None to omit the parameter.
 
 Without `stop`, `Prompted.read` cuts the answer itself.
 """
 FORMS = ("response_format", "json_schema", "json_object")
-"""Words by which a server that refuses a rung names it."""
+"""Words by which a server names the rung that it refuses."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """Parameters and forms that one server understands for one model."""
+    """Parameters and JSON forms that one server accepts for one model."""
 
     rung: Rung = "json_schema"
     renamed: tuple[tuple[str, str | None], ...] = ()
-    """Parameters with the names that this server has for them; None: not sent."""
+    """Parameters with this server's names for them; None if the parameter is not sent."""
     is_reasoning_model: bool | None = None
-    """Whether the model reasons before it answers; None: it has not shown it, and was not asked without a schema."""
+    """Whether the model reasons before it answers; None until an answer shows it, or comes without a schema."""
 
     def spoken(self, body: dict[str, Any], schema: str | None) -> dict[str, Any]:
-        """Return the body of a request as this server takes it."""
+        """Return a request body in this server's dialect."""
         if schema is not None and self.rung == "json_schema":
             wanted = {"name": "answer", "strict": True, "schema": json.loads(schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": wanted}
@@ -57,8 +57,8 @@ class Dialect:
     def without(self, message: str) -> Self | None:
         """Return the dialect to try after a refusal that names a parameter; None if it names none.
 
-        Of several names in the message, the first counts: servers go on to say what they take instead, or what they
-        were sent.
+        Only the first name in the message counts: servers go on to say what they accept instead, or what they were
+        sent.
         """
         known = dict(self.renamed)
         names = [name for name in OTHER_NAMES if name not in known]

@@ -1,4 +1,4 @@
-"""Sending of requests: each job that is due, to the server with the most room, as far as the caps allow."""
+"""Send each job that is due to the server with the most room, within the caps."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from multigrain.llm.server import Server
 
 
 class OnDead(Protocol):
-    """A function that looks after a server that is taken for dead."""
+    """A callback for a server that is considered dead."""
 
     def __call__(self, server: Server, error: LLMError) -> None:
-        """Look after a server whose last call failed with this error."""
+        """Handle a server whose last call failed with this error."""
 
 
 class Dispatcher:
     """Send jobs, and pass answers and errors on.
 
     Args:
-        tasks: run the calls.
-        queue: where jobs come from.
-        outcomes: where answers and errors go.
-        ledger: books each call before it is sent.
+        tasks: the task group that runs the calls.
+        queue: the source of jobs.
+        outcomes: receives answers and errors.
+        ledger: records each call before it is sent.
         wake: set when a call has ended.
     """
 
@@ -47,7 +47,7 @@ class Dispatcher:
                 return
 
     def launch(self, job: Job, server: Server, on_dead: OnDead) -> asyncio.Task[None] | None:
-        """Send a request, unless it might pass a cap. It is sent when the loop is next awaited, so commit before.
+        """Send a request, unless it might exceed a cap. It goes out at the next await, so commit the store before that.
 
         Returns:
             The call as a task; None if the request waits for room under the cap.

@@ -1,4 +1,4 @@
-"""An input on its way to an answer: how often it was tried, and the request that is sent next."""
+"""An unanswered input: how often it was tried, and the request to send next."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +8,13 @@ from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.protocol import Request
 
 TRANSPORT_TRIES = 8
-"""Calls of one input without an answer, while its server answers others, after which it is parked."""
+"""Unanswered calls after which an input is parked, if its server answers other inputs meanwhile."""
 REPLY_TRIES = 4
-"""Answers to one input that cannot be read after which it is parked."""
+"""Unreadable answers after which an input is parked."""
 CUT_TRIES = 3
-"""Answers to one input that were cut after which it is parked; each limit is twice the one before."""
+"""Answers cut off at the token limit after which an input is parked; each limit is twice the one before."""
 BUSY_TRIES = 100
-"""Calls of one input that met a busy server (429) after which it is parked."""
+"""Calls rejected by a busy server (429) after which an input is parked."""
 NEW_SEED = 1_000_003
 """Step between the seeds of successive tries of one input."""
 
@@ -25,18 +25,18 @@ class Job:
 
     Attributes:
         prompted: the input, with its own request.
-        key: of that request.
-        request: the one that is sent next: after bad answers, with another seed or a larger token limit.
-        replies: answers that could not be used, for whatever reason.
-        bad: those among them that cannot be read, or decline.
-        cut: those among them that were cut at the token limit.
-        longest: the largest limit under which an answer was cut, in tokens.
+        key: the key of that request.
+        request: the request to send next; after bad answers, it has another seed or a larger token limit.
+        replies: number of unusable answers, for any reason.
+        bad: unusable answers that cannot be read, or decline.
+        cut: unusable answers that were cut off at the token limit.
+        longest: largest token limit at which an answer was cut off.
         declined: whether the model declined to answer.
-        busy: calls that met a busy server.
-        waits: waits between two tries, from which the next wait is drawn.
-        charged: calls without an answer that are counted against the input, not its server.
-        error: the last one.
-        times: how often the very same input is asked for.
+        busy: calls rejected by a busy server.
+        waits: waits so far, which set the range of the next one.
+        charged: unanswered calls that count against the input, not its server.
+        error: the last error.
+        times: how often the identical input was requested.
     """
 
     prompted: Prompted[Any]
@@ -55,21 +55,21 @@ class Job:
 
     @property
     def has_try(self) -> bool:
-        """Tell whether the input may be sent once more."""
+        """Whether the input may be sent once more."""
         may_call = self.charged < TRANSPORT_TRIES and self.busy < BUSY_TRIES
         may_answer = self.bad < REPLY_TRIES and self.cut < CUT_TRIES and not self.declined
         return may_call and may_answer
 
     def charge(self) -> None:
-        """Count a call without an answer against the input."""
+        """Count an unanswered call against the input."""
         self.charged += 1
 
     def misread(self, error: LLMReplyError, limit: int) -> None:
-        """Count an answer that cannot be used, and prepare the next try.
+        """Count an unusable answer, and prepare the next try.
 
         Args:
             error: what is wrong with the answer.
-            limit: tokens that the answer was allowed to have.
+            limit: the answer's token limit.
         """
         self.error = error
         self.replies += 1
@@ -83,12 +83,12 @@ class Job:
             self.request = replace(self.request, seed=self.prompted.request.seed + self.replies * NEW_SEED)
 
     def forgive(self) -> None:
-        """Give the input all tries for an answer back."""
+        """Give the input its full number of answer tries again."""
         self.bad = self.cut = 0
         self.declined = False
 
     def reopen(self) -> bool:
-        """Prepare a parked input for another try if its answers were cut and the limit has been raised since.
+        """Prepare a parked input for another try if its answers were cut off and the limit has been raised since.
 
         Returns:
             Whether it is to be tried again.

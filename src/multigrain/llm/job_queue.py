@@ -1,4 +1,4 @@
-"""Queue of the inputs that have no answer yet: taken one by one, and kept while they wait for another try."""
+"""Queue of unanswered inputs, which are taken one by one and kept while they wait for a retry."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -10,22 +10,22 @@ from multigrain.llm.ledger import Ledger
 from multigrain.llm.prompted_input import Prompted
 
 WAITING = 8
-"""Inputs that may wait for another try before no new one is taken, for each request that may be under way."""
+"""Inputs that may wait for a retry, per concurrent request; beyond that, no new input is taken."""
 
 
 class JobQueue:
-    """The inputs of one call of `answer_all`, without those that are settled.
+    """The unsettled inputs of one call of `answer_all`.
 
-    Only the inputs under way and those that wait are in memory.
+    Only inputs that are under way or waiting are in memory.
 
     Args:
         inputs: taken one by one.
-        ledger: its store knows which inputs are settled, and which replies the others have had.
-        concurrency: requests that may be under way at once, at all servers together.
+        ledger: its store knows which inputs are settled, and the earlier replies to the others.
+        concurrency: requests that may be under way at once, over all servers.
 
     Attributes:
-        has_new: whether the inputs have not come to their end.
-        failure: the error that ended the inputs early, say a damaged line of a file.
+        has_new: whether more inputs may come.
+        failure: the error that ended the inputs early, such as a damaged line in a file.
     """
 
     def __init__(self, inputs: Iterable[Prompted[Any]], ledger: Ledger, concurrency: int) -> None:
@@ -35,7 +35,7 @@ class JobQueue:
         self._store, self._tally = ledger.store, ledger.tally
         self._most_waiting = WAITING * concurrency
         self._waiting: list[tuple[float, int, Job]] = []
-        """A heap, by the moment of the next try, then by the order of arrival."""
+        """Heap, ordered by the time of the next try, then by arrival."""
         self._arrivals = count()
         self._jobs: dict[str, Job] = {}
         """The jobs under way or waiting, by key."""
@@ -43,35 +43,35 @@ class JobQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether no input waits, and no new one will come."""
+        """Whether no input waits, and no new one will come."""
         return not self._waiting and not self.has_new
 
     @property
     def takes_new(self) -> bool:
-        """Tell whether so few inputs wait that a new one may be taken."""
+        """Whether few enough inputs wait for a new one to be taken."""
         return len(self._waiting) < self._most_waiting
 
     @property
     def next_due(self) -> float | None:
-        """Moment of the next try, by the event loop's clock; None if no input waits."""
+        """Time of the next try on the event loop's clock; None if no input waits."""
         return self._waiting[0][0] if self._waiting else None
 
     def wait(self, job: Job, until: float) -> None:
-        """Keep a job for another try at this moment or later."""
+        """Keep a job for a retry at this time or later."""
         heapq.heappush(self._waiting, (until, next(self._arrivals), job))
 
     def pop_waiting(self, now: float | None = None) -> Job | None:
-        """Take the job that has waited longest.
+        """Take the waiting job that is due first; return None if there is none.
 
         Args:
-            now: take only a job that is due at this moment.
+            now: take only a job that is due by this time.
         """
         if not self._waiting or (now is not None and self._waiting[0][0] > now):
             return None
         return heapq.heappop(self._waiting)[-1]
 
     def pop_new(self) -> Job | None:
-        """Take the next input that is not settled; None after the last."""
+        """Take the next unsettled input; return None after the last."""
         try:
             for prompted in self._inputs:
                 if job := self._unsettled(prompted):
@@ -83,18 +83,18 @@ class JobQueue:
         return None
 
     def drain(self) -> Iterator[Job]:
-        """Take all jobs that wait, then all new ones."""
+        """Take all waiting jobs, then all new ones."""
         waiting = [job for _, _, job in self._waiting]
         self._waiting.clear()
         yield from waiting
         yield from iter(self.pop_new, None)
 
     def discard(self, job: Job) -> None:
-        """Forget a job that is settled."""
+        """Forget a settled job."""
         del self._jobs[job.key]
 
     def _unsettled(self, prompted: Prompted[Any]) -> Job | None:
-        """Make a job of an input, as the store knows it; None if there is nothing to do for it."""
+        """Make a job from an input and its state in the store; return None if nothing is left to do."""
         key = prompted.request.key
         if twin := self._jobs.get(key):
             twin.times += 1
@@ -109,7 +109,7 @@ class JobQueue:
         return job
 
     def _recalled(self, prompted: Prompted[Any], key: str, state: str, forgiven: int) -> Job | None:
-        """Make a job that remembers its earlier replies; None if one of them can be used."""
+        """Make a job that counts its earlier replies; return None if one of them is usable."""
         if state == "ok" and (answer := self._store.answer(key)) and prompted.fault_in(answer) is None:
             self._tally.answered += 1
             return None

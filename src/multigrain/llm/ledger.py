@@ -1,4 +1,4 @@
-"""Booking of every call: in the store before it is sent, in the budget, and in the tally that progress shows."""
+"""Record every call: in the store before it is sent, in the budget, and in the tally that progress shows."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from multigrain.llm.store import AnswerStore
 
 @dataclass
 class Tally:
-    """Counts that progress shows.
+    """Counts shown as progress.
 
     Attributes:
         answered: inputs with an answer, from the store or a call.
-        parked: inputs that stay without an answer.
-        under_way: requests that are sent and not answered yet.
-        sent: requests that this command has sent; the other answers were in the store.
-        spent: usage of those requests that have ended; one under way may use less than its bound.
+        parked: inputs left without an answer.
+        under_way: requests sent and not yet answered.
+        sent: requests sent by this command; other answers were in the store.
+        spent: usage of the sent requests that have ended; requests under way may use less than their bounds.
         errors: failed calls and unusable answers, by kind.
     """
 
@@ -32,7 +32,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request under way: its number in the store, and the most that it may use."""
+    """A request under way: its number in the store, and an upper bound of its usage."""
 
     number: int
     bound: Usage
@@ -43,7 +43,7 @@ class Ledger:
     """Store, budget and tally of one `answer_all`.
 
     Attributes:
-        obstacle: the cap that kept the last request from being sent, as text; None if it was sent.
+        obstacle: message naming the cap that blocked the last request; None if it was sent.
     """
 
     store: AnswerStore
@@ -52,10 +52,10 @@ class Ledger:
     obstacle: str | None = None
 
     def begin(self, key: str, request: Request, batch: str | None = None) -> Call | None:
-        """Book a request at its bound, the most that it may use. Commit the store before the request is sent.
+        """Record a request with the upper bound of its usage. Commit the store before the request is sent.
 
         Returns:
-            The call; None if the request might pass a cap, and must not be sent.
+            The call; None if the request might exceed a cap and must not be sent.
         """
         bound = self.budget.bound(request)
         self.obstacle = self.budget.obstacle(bound)
@@ -66,13 +66,13 @@ class Ledger:
         return Call(self.store.begin_call(key, request.max_tokens, bound, batch), bound)
 
     def end(self, call: Call, answer: Answer) -> None:
-        """Keep an answer, and book its usage instead of the bound."""
+        """Store an answer, and replace the bound by its usage."""
         usage = self.budget.actual(answer, call.bound)
         self.store.end_call(call.number, answer, usage)
         self._settle(call, usage)
 
     def fail(self, call: Call, error: LLMError) -> None:
-        """Keep the reason why no answer came; the bound stays booked if the call may have been charged for."""
+        """Store the error of an unanswered call; its bound still counts if the call may have been charged."""
         usage = call.bound if error.billed else Usage(calls=1)
         self.store.fail_call(call.number, str(error), usage)
         self.count(error)

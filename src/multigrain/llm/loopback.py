@@ -1,10 +1,10 @@
-"""Addresses of this machine."""
+"""Recognise addresses of this machine."""
 
 import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or IP address is this machine's own."""
+    """Return whether a host name or IP address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,6 +1,7 @@
-"""A probe of a server's dialect: a tiny question whose answer has the right form only if the server enforces it.
+"""Probe a server's dialect with a tiny question whose answer has the right form only if the server enforces it.
 
-The answer also shows whether the model reasons first, before a token limit or a stop text for short answers cuts it.
+The answer also shows whether the model reasons first, before the token limits and stop texts of real requests cut it
+off.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from multigrain.llm.protocol import Answer, Client, Request
 from multigrain.terminal import say
 
 KEY = "probe"
-"""Key of the calls that serve no input."""
+"""Store key of probe calls, which serve no input."""
 QUESTION = "Name a colour. Answer in JSON."
 SCHEMA = {
     "type": "object",
@@ -29,31 +30,31 @@ SCHEMA = {
 }
 """Schema of the answer.
 
-The question does not name the field, so a server that takes a schema and ignores it gives itself away.
+The question does not name the field, so a server that accepts a schema but ignores it is detected.
 """
 FORM_HINT = 'Use this form: {"colour_wanted": "..."}'
 UNUSED_STOP = "<<<END>>>"
-"""Stop text that ends no answer: a real one, such as the end of a line, would cut a reasoning model short."""
+"""Stop text that ends no answer; a real one, such as a line end, would cut a reasoning model off."""
 TRIES = 3
-"""Questions in each dialect."""
+"""Tries in each dialect."""
 TOKENS = 1024
-"""Smallest token limit of a probe: a reasoning model has to come to its answer, or to show that it reasons."""
+"""Smallest token limit of a probe, enough for a reasoning model to answer, or to show that it reasons."""
 LONGEST_WAIT = 1.0
-"""Seconds between two tries, unless the server asks for more; the wait is drawn from 0 to this."""
+"""Longest wait between two tries, in seconds, unless the server asks for more; the wait is drawn from 0 to this."""
 PATIENCE, PATIENCE_IF_BUSY = 60.0, 900.0
-"""Seconds without an answer after which the probe fails; the second, where the server says that it is busy (429)."""
+"""Seconds without an answer after which the probe fails; the second applies if the server says it is busy (429)."""
 
 Send = Callable[[Request, Dialect], Awaitable[Answer]]
 """A function that sends a request in a dialect, and raises as `Client.complete` does."""
 
 
 async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dialect:
-    """Set the dialect of a client: the one that it or the store knows, or else the one that a probe finds.
+    """Set the dialect of a client: the one that the client or the store knows, or else the one that a probe finds.
 
     Args:
-        client: entered.
-        request: one of those that will be sent later.
-        ledger: books the calls of the probe like any others.
+        client: an entered client.
+        request: one of the requests that will be sent later.
+        ledger: records the probe's calls like any others.
 
     Returns:
         The dialect.
@@ -78,7 +79,7 @@ async def learn_dialect(client: Client, request: Request, ledger: Ledger) -> Dia
 
 
 async def _send(client: Client, ledger: Ledger, request: Request, dialect: Dialect) -> Answer:
-    """Send a request that serves no input, within the caps like any other."""
+    """Send a probe request, within the caps like any other."""
     request = request.suited(dialect)
     call = ledger.begin(KEY, request)
     if call is None:
@@ -97,18 +98,18 @@ async def _send(client: Client, ledger: Ledger, request: Request, dialect: Diale
 
 
 async def find_dialect(request: Request, send: Send) -> Dialect:
-    """Climb down from the strictest dialect until an answer has the right form.
+    """Step down from the strictest dialect until an answer has the right form.
 
     Args:
-        request: one of those that will be sent later; model and limits are taken from it.
+        request: one of the requests that will be sent later; model and limits are taken from it.
         send: sends the question.
 
     Returns:
-        The dialect; the lowest one if none brought the right form (every answer is validated anyway).
+        The dialect; the lowest one if none gave the right form (every answer is validated anyway).
 
     Raises:
-        LLMRefused: the server refuses whatever is tried.
-        LLMUnavailable: the server is busy or away, which says nothing about what it understands.
+        LLMRefused: the server refuses every dialect.
+        LLMUnavailable: the server is busy or unreachable, so its dialect stays unknown.
     """
     dialect = Dialect()
     while True:
@@ -127,9 +128,9 @@ async def find_dialect(request: Request, send: Send) -> Dialect:
 
 
 async def _learn_whether_it_reasons(request: Request, dialect: Dialect, send: Send) -> Dialect:
-    """Ask without a schema, which keeps some models from reasoning. A model that never comes to an end reasons.
+    """Ask without a schema, because a schema keeps some models from reasoning. A model that never ends reasons.
 
-    A stop text goes along where one will later, so that a server that takes none says so.
+    If later requests have stop texts, one is sent here too, so that a server that refuses them says so now.
     """
     stop = (UNUSED_STOP,) if request.stop else ()
     free = replace(request, prompt=QUESTION, stop=stop, max_tokens=max(request.max_tokens, TOKENS))
@@ -155,11 +156,11 @@ async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[b
     """Ask until an answer can be read, in at most `TRIES` tries; an error 500 counts as a bad answer.
 
     Returns:
-        Whether one could be read, and the dialect, which now says whether an answer showed reasoning.
+        Whether an answer could be read, and the dialect, updated if an answer showed reasoning.
 
     Raises:
         LLMRefused: the server refuses the request in this dialect.
-        LLMUnavailable: the server stayed busy or away.
+        LLMUnavailable: the server stayed busy or unreachable.
     """
     probe = prompted.request
     started = asyncio.get_running_loop().time()
@@ -178,7 +179,7 @@ async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[b
             waited = asyncio.get_running_loop().time() - started
             patience = PATIENCE_IF_BUSY if error.status == HTTPStatus.TOO_MANY_REQUESTS else PATIENCE
             if waited > patience:
-                said = f"{error} No answer for {patience:g} s; once it is mended, the same command goes on."
+                said = f"{error} No answer for {patience:g} s. Once the server is back, run the same command to resume."
                 raise LLMUnavailable(said, error.status) from None
             await _pause(error)
     return False, dialect
@@ -187,12 +188,12 @@ async def _try(prompted: Prompted[Any], dialect: Dialect, send: Send) -> tuple[b
 async def _pause(error: LLMUnavailable) -> None:
     pause = max(random.uniform(0, LONGEST_WAIT), error.retry_after or 0.0)
     if pause > LONGEST_WAIT:
-        say(f"the server asks to wait {pause:.0f} s ({error})")
+        say(f"the server asks for a wait of {pause:.0f} s ({error})")
     await asyncio.sleep(pause)
 
 
 def _accept_any(_answer: Answer) -> None:
-    """Read nothing: any answer that was not cut will do."""
+    """Accept any answer that was not cut off."""
 
 
 def _check_form(answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""An input with its request, and the reading of its answer."""
+"""An input with its request, and the parsing of its answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An input that stays without an answer, and the reason."""
+    """An input left without an answer, and the reason."""
 
     input: str
     reason: str
@@ -23,12 +23,12 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Prompted(Generic[R]):
-    """An input (a pair, a passage, a field), the request about it, and the reader of its answer.
+    """An input (a pair, a passage, a field), the request about it, and the parser of its answer.
 
     Args:
         input: the id of the input.
-        request: sent to the language model.
-        parse: reads an answer, freed of its reasoning, into records; raises LLMReplyError if it is of no use.
+        request: the request to the language model.
+        parse: turns an answer, without its reasoning, into records; raises LLMReplyError if the answer is unusable.
     """
 
     input: str
@@ -39,7 +39,7 @@ class Prompted(Generic[R]):
         """Return the records of the answer in the store, or the reason why there is none."""
         answer = store.answer(self.request.key)
         if answer is None:
-            reason, detail = store.parked(self.request.key) or ("unsettled", "nobody has asked yet")
+            reason, detail = store.parked(self.request.key) or ("unsettled", "not asked yet")
             return Parked(self.input, reason, detail)
         try:
             return self.read(answer)
@@ -47,11 +47,11 @@ class Prompted(Generic[R]):
             return Parked(self.input, error.reason, str(error))
 
     def read(self, answer: Answer) -> R:
-        """Read an answer into records.
+        """Turn an answer into records.
 
         Raises:
-            LLMTruncated: the answer was cut. Only a raw completion may be cut: it is a passage all the same.
-            LLMReplyError: the answer is of no use.
+            LLMTruncated: the answer was cut off. Only a raw completion may be cut off: it is still a passage.
+            LLMReplyError: the answer is unusable.
         """
         is_raw = self.request.kind == "completion"
         text = reasoning.answer_in(answer.text, is_raw)
@@ -59,7 +59,7 @@ class Prompted(Generic[R]):
             raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
         if answer.finish_reason == "length" and not (is_raw and text.strip()):
             raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
-        for stop in self.request.stop:  # not every server is told, or obeys
+        for stop in self.request.stop:  # some servers are not sent them, or ignore them
             text = text.lstrip().partition(stop)[0]
         text = reasoning.unmarked(text)
         try:
@@ -72,19 +72,19 @@ class Prompted(Generic[R]):
     def _why_empty(self, answer: Answer) -> str:
         if answer.finish_reason in TOOL_CALLS:
             return (
-                "the answer is empty: the model called a tool instead. Offer it none, or set "
+                "the answer is empty: the model called a tool instead. Offer no tools, or set "
                 'llm.extra_body = {tool_choice = "none"}'
             )
         if answer.has_reasoning or reasoning.has_reasoning(answer.text, self.request.kind == "completion"):
             return (
-                "the answer is empty: the model wrote only reasoning. Switch its reasoning off with llm.extra_body "
-                "(such as {chat_template_kwargs = {enable_thinking = false}}), or see whether the server's "
-                "reasoning parser suits the model"
+                "the answer is empty: the model wrote only reasoning. Switch reasoning off with llm.extra_body "
+                "(such as {chat_template_kwargs = {enable_thinking = false}}), or check that the "
+                "server's reasoning parser fits the model"
             )
         return "the answer is empty: the model wrote nothing"
 
     def fault_in(self, answer: Answer) -> LLMReplyError | None:
-        """Return the error that describes what is wrong with an answer; None if it can be used."""
+        """Return the error that describes what is wrong with an answer; None if it is usable."""
         if answer.finish_reason == "content_filter":
             return LLMDeclined(f"the model declined to answer: {answer.text[:200]}")
         try:
@@ -94,7 +94,7 @@ class Prompted(Generic[R]):
         return None
 
     def shows_reasoning(self, answer: Answer) -> bool:
-        """Tell whether the model reasoned before it answered, or was cut before it wrote anything."""
+        """Return whether the model reasoned before it answered, or was cut off before it wrote anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
         return answer.has_reasoning or is_silent or reasoning.has_reasoning(answer.text, is_raw)

@@ -1,4 +1,4 @@
-"""Requests to a language model, its answers, and the protocol that every client follows."""
+"""Requests to a language model, its answers, and the protocol of all clients."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from multigrain.llm import reasoning
 from multigrain.llm.dialect import Dialect
 
 TOOL_CALLS = ("tool_calls", "function_call")
-"""Finish reasons of an answer that calls a tool and holds no text."""
+"""Finish reasons of an answer that calls a tool and has no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,14 @@ class Request:
 
     Args:
         kind: "completion" continues `prompt` as raw text; "chat" sends it as one user message.
-        prompt: the whole text.
+        prompt: the full text.
         model: the model's name at the server.
-        max_tokens: the answer is cut there.
-        temperature: of sampling.
+        max_tokens: token limit of the answer.
+        temperature: sampling temperature.
         stop: texts that end the answer.
-        seed: of sampling.
-        schema: JSON schema of the object wanted, as text; None for free text.
-        version: which stage asks, in which version of its prompt.
+        seed: sampling seed.
+        schema: JSON schema of the wanted object, as text; None for free text.
+        version: the stage that asks, and the version of its prompt.
         extra: further fields of the request (`llm.extra_body`), as JSON; empty for none.
     """
 
@@ -44,7 +44,7 @@ class Request:
     def key(self) -> str:
         """Hash of everything that determines the answer, equal in every run and process.
 
-        `max_tokens` is left out: an answer that was not cut is the same under a larger limit.
+        `max_tokens` is left out: an answer that was not cut off is the same under a larger limit.
         """
         known = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
         parts = (*known, self.extra) if self.extra else known  # without `extra`, keys are as in older stores
@@ -56,35 +56,35 @@ class Request:
         return f"{self.model} {self.extra}".rstrip()
 
     def suited(self, dialect: Dialect | None) -> "Request":
-        """Return the request as it is sent: a reasoning model gets tokens to reason with, and no stop texts.
+        """Return the request to send: a reasoning model gets extra tokens to reason with, and no stop texts.
 
-        A stop text, such as the end of a line, would end the reasoning before the answer begins.
+        A stop text, such as a line end, would end the reasoning before the answer begins.
         """
         if dialect is None or not dialect.is_reasoning_model:
             return self
-        has_room = self.max_tokens >= 2 * reasoning.REASONING_TOKENS  # say, after an answer that was cut
+        has_room = self.max_tokens >= 2 * reasoning.REASONING_TOKENS  # say, after an answer that was cut off
         further_tokens = 0 if has_room else reasoning.REASONING_TOKENS
         return replace(self, max_tokens=self.max_tokens + further_tokens, stop=())
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The text that came back, and the tokens that it took, which are None where the server does not tell."""
+    """The text of an answer, and its token counts, which are None if the server does not report them."""
 
     text: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish_reason: str = "stop"
-    """OpenAI's word: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
+    """In OpenAI's words: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
     has_reasoning: bool = False
-    """Whether the server said, beside the text, that the model had reasoned; the store does not keep it."""
+    """Whether the server reported reasoning apart from the text; the store does not keep this."""
 
 
 class Client(Protocol):
     """A language model that answers requests. Clients are async context managers: entering connects and checks."""
 
     address: str
-    """Address of the server, for messages; the store keeps its dialect under this name."""
+    """Address of the server, for messages, and as the key of its dialect in the store."""
     dialect: Dialect | None
     """Dialect of the server; None until it is known."""
 
@@ -92,24 +92,24 @@ class Client(Protocol):
         """Connect.
 
         Raises:
-            ConfigError: nobody answers at the address.
+            ConfigError: no server answers at the address.
             LLMRefused: the key or the model is refused.
         """
 
     async def __aexit__(self, *error: object) -> None:
-        """Disconnect, and stop whatever was started."""
+        """Disconnect, and stop any server that was started."""
 
     async def complete(self, request: Request) -> Answer:
         """Answer one request; several may be under way at once.
 
         Raises:
-            LLMUnavailable: the server is busy or away; a later try may succeed.
-            LLMRefused: the server refuses the request; another try is of no use.
-            LLMReplyError: an answer came, but it cannot be used.
+            LLMUnavailable: the server is busy or unreachable; a later try may succeed.
+            LLMRefused: the server refuses the request; a retry would not help.
+            LLMReplyError: an answer came, but is unusable.
         """
 
     async def is_alive(self) -> bool:
-        """Tell whether the server answers at all, without a request that costs.
+        """Return whether the server answers at all, without sending a request that costs.
 
         Raises:
             LLMUnavailable: the server is gone for good.

@@ -1,8 +1,8 @@
-"""Reasoning that many models write before they answer: found by its tags, and never taken for the answer.
+"""Separate the reasoning that many models write from their answers, so that it is never taken for an answer.
 
-Known are the tags of DeepSeek, Qwen and GLM (`<think>`), of Gemini, EXAONE, Seed and Kimi, of Mistral (`[THINK]`), of
-Cohere, OpenThinker, Gemma and Apertus, the phrases of Granite, and the channels of gpt-oss. Where the chat template has
-written the opening tag, the answer holds only the closing one.
+Known formats are the tags of DeepSeek, Qwen and GLM (`<think>`), of Gemini, EXAONE, Seed and Kimi, of Mistral
+(`[THINK]`), and of Cohere, OpenThinker, Gemma and Apertus; the phrases of Granite; and the channels of gpt-oss. If the
+chat template writes the opening tag, the answer holds only the closing one.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 REASONING_TOKENS = 4096
-"""Tokens that a reasoning model gets for its reasoning, on top of those for its answer."""
+"""Tokens that a reasoning model gets for its reasoning, in addition to those for its answer."""
 
 _NAME = (
     r"(?:seed:)?(?:(?:internal|inner)[_-])?"
@@ -29,7 +29,7 @@ _CLOSING = (
 )
 _TAGS = re.compile(
     rf"(?P<closing>{_CLOSING})"
-    # Not in the middle of a sentence, which may be about such a tag, unless text follows the tag at once.
+    # Not within a sentence, which may be about such a tag, unless text follows the tag directly.
     rf"|(?P<opening>(?:^|(?<=[.!?:)}}>\]▷`]))[ \t]*{_OPENING}|{_OPENING}(?=[\w{{\n]))"
     r"|(?P<object>\{)",
     re.IGNORECASE | re.MULTILINE,
@@ -44,22 +44,22 @@ _MARKS = re.compile(
 )
 """Marks that models put around the answer itself, and special tokens that some servers leave in."""
 _MOST_FAILURES = 500
-"""Braces that begin no object after which no further brace is tried: each try may read the whole text."""
+"""Braces found to begin no object after which no more are tried: each try may read the whole text."""
 _DECODER = json.JSONDecoder()
 
 
 def answer_in(text: str, is_raw: bool = False) -> str | None:
-    """Return the text after the last closing tag of reasoning, or all of it where there is no such tag.
+    """Return the text after the last closing tag of reasoning, or the whole text if there is no such tag.
 
-    Tags inside a JSON object belong to its texts. A JSON object with only reasoning after it is the answer.
+    Tags inside a JSON object belong to its texts. A JSON object followed only by reasoning is the answer.
 
     Args:
         text: what the model wrote.
-        is_raw: whether the text is a raw completion, without a chat template; then it holds reasoning only if it begins
+        is_raw: whether the text is a raw completion, without a chat template; it then holds reasoning only if it begins
             with an opening tag.
 
     Returns:
-        The answer; None where the reasoning never ends.
+        The answer; None if the reasoning never ends.
 
     Example:
         >>> answer_in("<think>Leaves, or a drink?</think>A drink.")
@@ -70,7 +70,7 @@ def answer_in(text: str, is_raw: bool = False) -> str | None:
 
 
 def has_reasoning(text: str, is_raw: bool = False) -> bool:
-    """Tell whether some of a text is reasoning; see `answer_in` for `is_raw`."""
+    """Return whether part of a text is reasoning; see `answer_in` for `is_raw`."""
     return _rest(text, is_raw) != text
 
 
@@ -80,7 +80,7 @@ def unmarked(text: str) -> str:
 
 
 def _rest(text: str, is_raw: bool) -> str | None:
-    """Return the text without its reasoning, with all marks; None where the reasoning never ends."""
+    """Return the text without its reasoning, with all marks; None if the reasoning never ends."""
     if is_raw and not _BEGINNING.match(text):
         return text
     start, opened, before = 0, -1, ""
@@ -97,7 +97,7 @@ def _rest(text: str, is_raw: bool) -> str | None:
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
-    """Yield the tags of reasoning that stand in no JSON object."""
+    """Yield the tags of reasoning outside JSON objects."""
     position = failures = 0
     while tag := _TAGS.search(text, position):
         position = tag.end()
@@ -118,6 +118,6 @@ def _end_of_object(text: str, start: int) -> int | None:
 
 
 def _is_object(text: str) -> bool:
-    """Tell whether a text is one JSON object, in a fence or not."""
+    """Return whether a text is a single JSON object, fenced or not."""
     bare = re.sub(r"\A\s*```\w*\s*|\s*```\s*\Z", "", unmarked(text)).strip()
     return bare.startswith("{") and _end_of_object(bare, 0) == len(bare)

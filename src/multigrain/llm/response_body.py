@@ -1,4 +1,4 @@
-"""Answers in the bodies of responses: OpenAI's form, and the forms that servers have made of it."""
+"""Read answers from response bodies: OpenAI's form, and the variants that servers use."""
 
 import json
 import re
@@ -10,22 +10,22 @@ from multigrain.llm.protocol import TOOL_CALLS, Answer
 from multigrain.records import encodable
 
 MOST_TOKENS = 10**9
-"""Most tokens of one answer; a larger count of a server is ignored."""
+"""Largest credible token count of one answer; a larger count from a server is ignored."""
 TOOL_FIELDS = ("tool_calls", "function_call")
-"""Fields of a message that calls a tool."""
+"""Message fields that hold a tool call."""
 END = "[DONE]"
-"""The last event of a stream."""
+"""Last event of a stream."""
 CUT = {"max_tokens", "model_length", "max_output_tokens"}
-"""Finish reasons that some servers use for `length`."""
+"""Finish reasons that some servers use instead of `length`."""
 REASONING_FIELDS = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
 """Fields and part types of a message that hold reasoning, not the answer."""
 
 
 def json_in(body: bytes) -> Any:
-    """Parse the JSON value of a body; server-sent events, which some servers send unasked, are joined into one.
+    """Parse a body as JSON; server-sent events, which some servers send unasked, are joined into one value.
 
     Raises:
-        ValueError, RecursionError: the body is neither.
+        ValueError, RecursionError: the body is neither JSON nor such events.
         LLMReplyError: the events break off.
     """
     if re.match(rb"\s*(?:data|event|id|retry)?:", body):
@@ -35,7 +35,7 @@ def json_in(body: bytes) -> Any:
 
 def _events(text: str) -> Iterator[Any]:
     for event in text.replace("\r\n", "\n").split("\n\n"):
-        # Not splitlines: JSON may hold other line ends.
+        # Not splitlines: JSON may contain other line separators.
         lines = [line[5:].strip() for line in event.split("\n") if line.startswith("data:")]
         lines = [line for line in lines if line]
         try:
@@ -50,7 +50,7 @@ def _value(data: str) -> Any:
 
 
 def _joined(events: Iterator[Any]) -> Any:
-    """Join the parts of a streamed answer; an error among them takes the place of the answer."""
+    """Join the parts of a streamed answer; an error among them is returned instead."""
     text, has_reasoning = "", False
     last: dict[str, Any] = {}
     """The last value of each field."""
@@ -78,7 +78,7 @@ def _first(choices: Any) -> dict[str, Any]:
 
 
 def read_answer(reply: Any) -> Answer:
-    """Read the answer in the JSON value of a response.
+    """Read the answer from a response's JSON value.
 
     Raises:
         LLMReplyError: it holds no answer.
@@ -109,7 +109,7 @@ def read_answer(reply: Any) -> Answer:
 
 
 def _text(content: Any) -> str:
-    """Return a text, or join the texts of one part or of a list of parts; parts of another type are no answer."""
+    """Return a content's text, joined if it comes in parts; parts of other types are not part of the answer."""
     return content if isinstance(content, str) else "".join(_part(part) for part in _parts(content))
 
 

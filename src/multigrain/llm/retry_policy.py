@@ -1,8 +1,8 @@
-"""Outcome of each call for its input: it is answered, waits for another try, or is parked.
+"""Decide after each call whether its input is answered, waits for a retry, or is parked.
 
-busy (429)       a random wait (full jitter), or as long as the server says (`Retry-After`), if that is longer
-no answer        a random wait; counted against the input only if the server answers others meanwhile
-bad answer       sent again at once, with another seed; if it was cut, with a larger limit
+busy (429)       a random wait (full jitter), or the server's `Retry-After` if that is longer
+no answer        a random wait; counts against the input only if the server answers others meanwhile
+bad answer       sent again at once, with another seed; with a larger limit if it was cut off
 refused          parked; a refused key or address stops everything
 """
 
@@ -21,20 +21,20 @@ from multigrain.llm.server import Server
 from multigrain.terminal import say
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 8.0
-"""Seconds. The wait after n others is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
+"""Seconds. After n waits, the next is drawn from 0 to min(LONGEST_WAIT, FIRST_WAIT * 2**n) (full jitter)."""
 HOPELESS_AFTER = 16
-"""Inputs without a usable answer, if no input has one, after which the work stops."""
+"""Inputs without a usable answer after which the work stops, if no input has one; also refusals in a row."""
 BUDGET = "budget"
-"""The reason of inputs that were not sent because a cap was reached."""
+"""Parking reason of inputs that were not sent because a cap was reached."""
 REQUEST_FAULTS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
-"""Statuses that refuse this one request, not the key, the address or the model."""
+"""Statuses that refuse only this request, not the key, the address or the model."""
 
 
 class Outcomes:
-    """Settle inputs, or send them back to the queue.
+    """Settle inputs, or return them to the queue.
 
     Attributes:
-        failure: the first error that stops everything.
+        failure: the first error that stops the work.
         ever_answered: whether any server has answered anything.
     """
 
@@ -48,11 +48,11 @@ class Outcomes:
         self._refusals_in_row = 0
 
     def stop(self, error: LLMError) -> None:
-        """Stop everything with this error, unless another one has."""
+        """Stop the work with this error, unless another one already has."""
         self.failure = self.failure or error
 
     def answered(self, job: Job, server: Server, call: Call, answer: Answer, limit: int) -> None:
-        """Read an answer that came under this token limit: accept it, or have the job sent again."""
+        """Accept an answer given under this token limit, or have the job sent again."""
         self.ever_answered = True
         self._notice_reasoning(job, server, answer)
         fault = job.prompted.fault_in(answer)
@@ -67,10 +67,10 @@ class Outcomes:
         self._queue.wait(job, 0)
 
     def failed(self, job: Job, server: Server, error: LLMError) -> bool:
-        """Note that a call brought no answer.
+        """Handle a call without an answer.
 
         Returns:
-            Whether the server is taken for dead from now on.
+            Whether the server is considered dead from now on.
         """
         job.error = error
         now = asyncio.get_running_loop().time()
@@ -86,30 +86,30 @@ class Outcomes:
         return is_dead
 
     def park(self, job: Job) -> None:
-        """Settle a job without an answer, and stop everything if no input gets one."""
+        """Settle a job without an answer, and stop the work if no input gets one."""
         assert job.error
         self._settle_without_answer(job, job.error.reason, str(job.error))
         if self._tally.answered:
             return
         self._parked_in_vain.append(job.key)
-        if len(self._parked_in_vain) >= HOPELESS_AFTER:  # better told now than after the last input
+        if len(self._parked_in_vain) >= HOPELESS_AFTER:  # tell now, not after the last input
             for key in self._parked_in_vain:
                 self._store.put_back(key)
-            said = f"none of the first {HOPELESS_AFTER} inputs had a usable answer; the last one: {job.error}"
+            said = f"none of the first {HOPELESS_AFTER} inputs had a usable answer; the last error: {job.error}"
             self.stop(type(job.error)(said, job.error.status))
 
     def park_the_rest(self) -> None:
-        """Settle all jobs without an answer: a cap is reached, and no call is under way that might leave room."""
+        """Settle all jobs without an answer: a cap is reached, and no call under way can free room below it."""
         for job in self._queue.drain():
             self._settle_without_answer(job, BUDGET, self._ledger.obstacle or "")
 
     def _notice_reasoning(self, job: Job, server: Server, answer: Answer) -> None:
-        """Remember that the model reasons, where an answer shows it first."""
+        """Remember that the model reasons when an answer first shows it."""
         known = server.client.dialect
         if (known and known.is_reasoning_model) or not job.prompted.shows_reasoning(answer):
             return
         server.client.dialect = replace(known or Dialect(), is_reasoning_model=True)
-        if known:  # of raw completions nobody knows the rest
+        if known:  # for raw completions, the rest of the dialect is unknown
             self._store.learn(server.client.address, job.request.dialect_key, server.client.dialect)
 
     def _busy(self, job: Job, server: Server, error: LLMUnavailable, now: float) -> None:
@@ -117,12 +117,12 @@ class Outcomes:
         pause = _draw_wait(job, error)
         server.busy(now, pause, error.retry_after is not None)
         if pause > LONGEST_WAIT and now >= server.told_until:
-            say(f"{server.client.address} asks to wait {pause:.0f} s ({error})")
+            say(f"{server.client.address} asks for a wait of {pause:.0f} s ({error})")
             server.told_until = now + pause
         self._queue.wait(job, now + pause)
 
     def _refused(self, job: Job, error: LLMRefused) -> None:
-        """Tell whether something is wrong with the input, or with the key, the address or the model."""
+        """Park an input whose own request is refused; else the key, the address or the model is at fault: count it."""
         if error.status in REQUEST_FAULTS:
             self.park(job)
             return
@@ -143,4 +143,4 @@ def _draw_wait(job: Job, error: LLMError) -> float:
     wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**job.waits))
     job.waits += 1
     asked = error.retry_after if isinstance(error, LLMUnavailable) else None
-    return max(wait, asked or 0.0)  # some servers say 0 whatever their state
+    return max(wait, asked or 0.0)  # some servers always say 0

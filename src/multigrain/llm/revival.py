@@ -1,4 +1,4 @@
-"""Circuit breaker: a server that is taken for dead is tried with one input at a time, until it answers again."""
+"""Circuit breaker: try a server that is considered dead with one input at a time, until it answers again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from multigrain.llm.server import Server
 from multigrain.terminal import say
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
-"""Seconds between two checks of a dead server."""
+"""Shortest and longest time between two checks of a dead server, in seconds."""
 GIVE_UP_AFTER, GIVE_UP_AT_FIRST = 900.0, 60.0
-"""Seconds without an answer from any server; the second, where none has answered anything yet."""
+"""Seconds without an answer from any server before giving up; the second applies if none has ever answered."""
 SUSPECT_AFTER = 60.0
-"""Seconds after which the last inputs, not a server that looks alive, are taken for the cause of the failures."""
+"""Seconds after which failures are blamed on the last inputs, not on a server that looks alive."""
 
 
 class Revival:
     """Bring dead servers back.
 
     Args:
-        servers: all servers; if one of them is up, the others are waited for without end.
-        tasks: run the revivals.
+        servers: all servers; while one of them is up, the others are waited for indefinitely.
+        tasks: the task group that runs the revivals.
         dispatcher: sends the input with which a server is tried.
-        queue: where this input comes from.
+        queue: the source of this input.
         outcomes: told if no server comes back.
         ledger: its store is committed before the input is sent.
         wake: set when a server is back.
@@ -49,17 +49,17 @@ class Revival:
         self._revivals: list[asyncio.Task[None]] = []
 
     def start(self, server: Server, error: LLMError) -> None:
-        """Send nothing more to a server, and look after it until it answers."""
+        """Stop sending to a server, and check it until it answers."""
         server.is_up = False
         self._revivals.append(self._tasks.create_task(self._revive(server, error)))
 
     def cancel(self) -> None:
-        """Look after no server any more."""
+        """Stop checking servers."""
         for revival in self._revivals:
             revival.cancel()
 
     async def _revive(self, server: Server, error: LLMError) -> None:
-        """Wait until a dead server answers one input; then let the others come back."""
+        """Wait until a dead server answers one input, then send to it again."""
         loop = asyncio.get_running_loop()
         if not server.outages:
             server.silent_since = loop.time()
@@ -71,7 +71,10 @@ class Revival:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
             if loop.time() - server.silent_since > patience and not any(other.is_up for other in self._servers):
-                said = f"{error} No usable answer for {patience:g} s; once it is mended, the same command goes on."
+                said = (
+                    f"{error} No usable answer for {patience:g} s. "
+                    "Once the server is back, run the same command to resume."
+                )
                 self._outcomes.stop(LLMUnavailable(said))
                 break
             if await server.client.is_alive() and await self._is_answering(server):
@@ -80,7 +83,7 @@ class Revival:
         self._wake.set()
 
     async def _is_answering(self, server: Server) -> bool:
-        """Try a server that looks alive with one input: if possible a new one, which cannot be the cause itself."""
+        """Try a server that looks alive with one input, if possible a new one, which cannot be the cause itself."""
         job = self._queue.pop_new()
         if job is None and self._queue.next_due is not None:
             if asyncio.get_running_loop().time() - server.silent_since > SUSPECT_AFTER:

@@ -1,13 +1,13 @@
-"""Send many requests: as many at once as the servers take, each answer kept at once, no input lost without a reason.
+"""Send many requests concurrently, store each answer at once, and account for every input.
 
-    scheduler    connects to the servers, and works until every input is settled
-    job_queue    the inputs that have no answer yet; a waiting input holds no slot
-    dispatch     the sending of requests
-    outcomes     the settling of inputs by answers and errors
-    revival      servers that failed, and are tried again
+    scheduler      connects to the servers, and works until every input is settled
+    job_queue      holds the unanswered inputs; a waiting input takes no slot
+    dispatch       sends requests
+    retry_policy   settles inputs by answers and errors
+    revival        retries servers that failed
 
-Inputs are streamed: only those under way and those that wait for another try are in memory, and while too many wait,
-no new one is taken. Whatever stops the work, the requests under way are waited for: they are paid for.
+Inputs are streamed: only those under way or waiting for a retry are in memory, and while too many wait, no new one is
+taken. Whatever stops the work, requests under way are waited for, because they are paid for.
 """
 
 import asyncio
@@ -41,19 +41,19 @@ async def answer_all(
     """Settle each input, from the store or by a client; afterwards the store has an answer or a reason for each.
 
     Args:
-        clients: one for each server, not yet entered; they are entered only if a request is to be sent.
+        clients: one per server, not yet entered; they are entered only if a request must be sent.
         inputs: the inputs with their requests, taken one by one as there is room.
         store: holds the answers of earlier runs, and receives the new ones.
-        budget: what may be spent.
-        concurrency: requests under way at once, at each server.
-        tally: kept up to date meanwhile.
+        budget: the spending caps.
+        concurrency: requests under way at once, per server.
+        tally: updated during the work.
 
     Returns:
         The tally.
 
     Raises:
-        ConfigError: nobody answers at any address.
-        LLMRefused: a key, address or model is refused, or every request.
+        ConfigError: no server answers at any address.
+        LLMRefused: a key, address or model is refused, or every request is.
         LLMReplyError: no input had a usable answer.
         LLMUnavailable: all servers are dead.
 
@@ -77,13 +77,13 @@ class _Scheduler:
 
     @property
     def _failure(self) -> Exception | None:
-        """The error that stops everything."""
+        """The error that stops the work."""
         return self._queue.failure or self._outcomes.failure
 
     async def work(self) -> None:
         """Settle the inputs; connect to the servers only if one of them is not settled yet."""
         self._store.mark_lost()
-        self._store.commit()  # nothing stays uncommitted while we wait: others may want to look at the store
+        self._store.commit()  # leave nothing uncommitted while waiting: others may read the store
         try:
             if first := self._queue.pop_new():
                 self._store.commit()
@@ -99,7 +99,7 @@ class _Scheduler:
             raise self._failure
 
     async def _connect(self, entered: AsyncExitStack, request: Request) -> None:
-        """Connect to the servers; if only some of them are absent, go on without those."""
+        """Connect to the servers; continue without absent ones, unless all are absent."""
 
         async def connect(server: Server) -> None:
             await entered.enter_async_context(server.client)
@@ -110,11 +110,11 @@ class _Scheduler:
         for error in absent:
             if len(absent) == len(self._servers) or not isinstance(error, ConfigError | LLMUnavailable):
                 raise error
-            say(f"{error} Going on without this server.")
+            say(f"{error} Continuing without this server.")
         self._servers = [server for server, error in zip(self._servers, outcomes, strict=True) if error is None]
 
     async def _settle_all(self) -> None:
-        """Send and settle until nothing is left to do, or something stops everything."""
+        """Send and settle until nothing is left to do, or an error stops the work."""
         queue, outcomes, ledger, wake = self._queue, self._outcomes, self._ledger, self._wake
         async with asyncio.TaskGroup() as tasks:
             dispatcher = Dispatcher(tasks=tasks, queue=queue, outcomes=outcomes, ledger=ledger, wake=wake)
@@ -129,7 +129,7 @@ class _Scheduler:
             )
             while self._is_going_on():
                 dispatcher.fill(self._servers, revival.start)
-                self._store.commit()  # before anything that was launched goes out
+                self._store.commit()  # before the launched requests go out
                 if self._is_going_on():
                     await self._sleep()
             revival.cancel()
@@ -151,7 +151,7 @@ class _Scheduler:
             alarm.cancel()
 
     def _next_dispatch(self) -> float | None:
-        """The moment at which a job could be sent, if nothing else happens; None if only an event makes room."""
+        """Return the earliest time at which a job could be sent; None if only an event can make room."""
         slots = [server.held_until for server in self._servers if server.is_up and server.under_way < server.limit]
         waits_for_budget = self._ledger.obstacle and self._tally.under_way
         if not slots or waits_for_budget:

@@ -1,4 +1,4 @@
-"""One server as the scheduler sees it: how many requests it takes at once, and whether it is up."""
+"""The scheduler's view of one server: how many requests it takes at once, and whether it is up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from multigrain.llm.protocol import Client
 
 BUSY_SHARE, CUT, GROWTH = 0.2, 0.75, 1 / 16
-"""Control of the limit, at the end of each window of requests.
+"""Control of the concurrency limit, at the end of each window of requests.
 
-If more than `BUSY_SHARE` of them met 429, the limit is multiplied by `CUT`; else it grows by one, plus `GROWTH` times
-itself.
+If more than `BUSY_SHARE` of them returned 429, the limit is multiplied by `CUT`; else it grows by one, plus `GROWTH`
+times itself.
 """
 SMALLEST_WINDOW = 8
-"""Requests in a window, or as many as the limit if that is larger."""
+"""Requests in a window, or the limit if that is larger."""
 BREAK_AFTER = 8
-"""Failures in a row after which a server is taken for dead."""
+"""Failures in a row after which a server is considered dead."""
 
 
 @dataclass
@@ -23,16 +23,16 @@ class Server:
 
     Attributes:
         client: sends the requests.
-        most: requests that may ever be under way at once.
-        limit: requests that may be under way at once now.
-        under_way: requests that are under way.
+        most: upper bound of `limit`.
+        limit: requests that may be under way at once at present.
+        under_way: requests under way.
         is_up: whether requests are sent to it.
-        held_until: moment before which no request is sent, although it is up.
-        latency: seconds that an answer takes, as a moving average.
+        held_until: time before which no request is sent, although it is up.
+        latency: seconds per answer, as a moving average.
         failures_in_row: failed calls since it last answered anything.
-        outages: times in a row that it was taken for dead, without an answer between them.
-        told_until: moment until which the server wants to be left alone, as the user has been told.
-        silent_since: moment at which the first of those outages began.
+        outages: times in a row that it was considered dead, without an answer in between.
+        told_until: end of the wait that the server asked for, as the user was told.
+        silent_since: time at which the first of those outages began.
     """
 
     client: Client
@@ -56,19 +56,19 @@ class Server:
 
     @property
     def load(self) -> float:
-        """Share of the limit that is in use."""
+        """Share of the limit in use."""
         return self.under_way / self.limit
 
     def has_room(self, now: float) -> bool:
-        """Tell whether a request may be sent now."""
+        """Return whether a request may be sent now."""
         return self.is_up and self.under_way < self.limit and self.held_until <= now
 
     def answered(self, now: float, seconds: float | None = None) -> None:
-        """Note that the server answered or refused: the failures before were the inputs' own, and are charged to them.
+        """Record an answer or a refusal: the failures before were due to the inputs, and are charged to them.
 
         Args:
-            now: the moment.
-            seconds: time that the answer took; None for a refusal.
+            now: the current time.
+            seconds: duration of the answer; None for a refusal.
         """
         self.outages = 0
         if seconds is not None:
@@ -78,12 +78,12 @@ class Server:
         self._count(now, busy=False)
 
     def busy(self, now: float, pause: float, was_asked: bool) -> None:
-        """Note that the server has too much to do (429).
+        """Record that the server is overloaded (429).
 
         Args:
-            now: the moment.
+            now: the current time.
             pause: seconds until the input is sent again.
-            was_asked: whether the server asked for the pause; if most of its answers do, all wait.
+            was_asked: whether the server asked for the pause; if most of its replies are 429 too, all inputs wait.
         """
         most_are = self._outcomes >= SMALLEST_WINDOW and self._busy > self._outcomes / 2
         self._count(now, busy=True)
@@ -91,31 +91,31 @@ class Server:
             self.held_until = max(self.held_until, now + pause)
 
     def failed(self, charge: Callable[[], None]) -> bool:
-        """Note that the server did not answer.
+        """Record a call without an answer.
 
         Args:
             charge: counts the failure against the input; called once it is clear that the server was not to blame.
 
         Returns:
-            Whether the server is taken for dead from now on.
+            Whether the server is considered dead from now on.
         """
         self._suspects.append(charge)
         self.failures_in_row += 1
         return self.is_up and self.failures_in_row >= BREAK_AFTER
 
     def charge_suspects(self) -> None:
-        """Count the failures that were held back against their inputs."""
+        """Charge the pending failures to their inputs."""
         for charge in self._suspects:
             charge()
         self._suspects.clear()
 
     def revive(self) -> None:
-        """Note that the server is back: the failures meanwhile were its fault alone."""
+        """Record that the server is back: the failures meanwhile were its own fault."""
         self._suspects.clear()
         self.is_up, self.failures_in_row = True, 0
 
     def _count(self, now: float, busy: bool) -> None:
-        """Move the limit by the share of 429 in a window, and cut at most once in a latency."""
+        """Adjust the limit to the share of 429 in a window; cut it at most once per latency."""
         self.failures_in_row = 0
         self._outcomes += 1
         self._busy += busy

@@ -1,14 +1,14 @@
-"""Every call that was made and every answer that was paid for, in one SQLite file.
+"""All calls made and all answers paid for, in one SQLite file.
 
-calls      one row a request that went out: the raw reply, or why there is none, and what it took. Written before the
-           request is sent, so nothing that may have cost is forgotten, also after kill -9.
-inputs     one row an input that is settled: `ok` with the call that answered it, `parked` with the reason, or back to
-           `todo`. An input without a row was never settled. One in a batch is `batched`.
-batches    the files of requests that were handed over as a whole.
+calls      one row per request sent: the raw reply, or why there is none, and its usage. Written before the request is
+           sent, so that nothing that may have cost money is forgotten, even after kill -9.
+inputs     one row per settled input: `ok` with the call that answered it, `parked` with the reason, or back to `todo`.
+           An input without a row was never settled. One in a batch is `batched`.
+batches    the files of requests submitted as a whole.
 dialects   what was learnt about each server and model.
 
-Raw replies are kept apart from what is read in them: a better reader finds in the old replies what the first one
-missed, and nothing is paid for twice.
+Raw replies are stored apart from what is parsed from them. A better parser can therefore find in old replies what an
+earlier one missed, and nothing is paid for twice.
 """
 
 from multigrain.llm.store_batches import Batch, Batches
@@ -20,11 +20,11 @@ __all__ = ["BATCHED", "AnswerStore", "Batch"]
 
 
 class AnswerStore(Calls, Inputs, Batches, Servers):
-    """Inputs by request key, with the calls that were made for them, their batches, and the dialects of servers.
+    """Inputs by request key, with their calls and batches, and the dialects of servers.
 
-    The statements are in four classes, one for each table, and the store inherits from all of them: they share one
-    connection and one transaction, an input and its calls change together, and a caller need not know which table
-    holds what it wants. See `Database` for how the store is opened.
+    The store inherits from four classes, one for each table. They share one connection and one transaction, so an input
+    and its calls change together, and callers need not know which table holds the data. See `Database` for how to open
+    the store.
 
     Example:
         >>> with AnswerStore(path) as store:  # doctest: +SKIP

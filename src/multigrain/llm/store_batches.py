@@ -1,4 +1,4 @@
-"""Batches: files of requests that were handed over as one."""
+"""Batches: files of requests submitted as a whole."""
 
 from dataclasses import astuple, dataclass
 
@@ -14,16 +14,16 @@ class Batch:
     file_id: str | None = None
     """The server's id of the uploaded file."""
     batch_id: str | None = None
-    """The server's id of the batch; None where the files are carried by hand."""
+    """The server's id of the batch; None if the user moves the files by hand."""
     state: str = "written"
     """`written`, a status of the server, or `ingested`."""
 
 
 class Batches(Database):
-    """The table `batches`, with the calls and inputs that are in them."""
+    """The table `batches`, with the calls and inputs of each batch."""
 
     def save_batch(self, batch: Batch) -> None:
-        """Keep a batch, in place of what was known of it before."""
+        """Store a batch, replacing its earlier state."""
         self._write("insert or replace into batches values (?, ?, ?, ?, ?)", *astuple(batch))
 
     def batches(self) -> list[Batch]:
@@ -32,19 +32,19 @@ class Batches(Database):
         return [Batch(*row) for row in rows]
 
     def calls_in(self, batch: str) -> dict[str, int]:
-        """Return the calls of a batch that have not come back, by the keys of their inputs."""
+        """Return the unanswered calls of a batch, by the keys of their inputs."""
         rows = self._database.execute(
             "select key, id from calls where batch = ? and state in ('under way', 'lost')", (batch,)
         )
         return dict(rows.fetchall())
 
     def is_batched(self, key: str, batch: str | None = None) -> bool:
-        """Tell whether the input is in this batch (or in any)."""
+        """Return whether the input is in this batch, or in any if none is given."""
         found = self._database.execute(
             "select 1 from inputs where key = ? and state = 'batched' and reason = coalesce(?, reason)", (key, batch)
         )
         return found.fetchone() is not None
 
     def has_batched(self) -> bool:
-        """Tell whether any input is in a batch."""
+        """Return whether any input is in a batch."""
         return self._database.execute("select 1 from inputs where state = 'batched'").fetchone() is not None

@@ -1,4 +1,4 @@
-"""Calls: the requests that were sent, their replies, and their usage."""
+"""Calls: the requests sent, their replies, and their usage."""
 
 from multigrain.llm.budget import Usage
 from multigrain.llm.protocol import Answer
@@ -9,16 +9,16 @@ class Calls(Database):
     """The table `calls`."""
 
     def mark_lost(self) -> None:
-        """Mark the calls under way as lost: the process that made them is gone. Hold the lock of the folder first."""
+        """Mark the calls under way as lost, because their process is gone. Take the folder's lock first."""
         self._write("update calls set state = 'lost' where state = 'under way' and batch is null")
 
     def is_under_way(self, key: str) -> bool:
-        """Tell whether a call for the input is under way."""
+        """Return whether a call for the input is under way."""
         found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
         return found is not None
 
     def begin_call(self, key: str, max_tokens: int, bound: Usage, batch: str | None = None) -> int:
-        """Note that a request is sent, alone or in a batch, with the most that it may use; return the call's number."""
+        """Record a request to be sent, alone or in a batch, with a bound of its usage; return the call's number."""
         cursor = self._write(
             "insert into calls (key, state, max_tokens, prompt_tokens, completion_tokens, cost, batch) "
             "values (?, 'under way', ?, ?, ?, ?, ?)",
@@ -28,14 +28,14 @@ class Calls(Database):
         return cursor.lastrowid
 
     def bound(self, call: int) -> Usage:
-        """Return what was reserved for a call under way."""
+        """Return the usage reserved for a call under way."""
         row = self._database.execute(
             "select prompt_tokens, completion_tokens, cost from calls where id = ?", (call,)
         ).fetchone()
         return Usage(1, *row)
 
     def end_call(self, call: int, answer: Answer, usage: Usage) -> None:
-        """Keep the reply, readable or not, and its usage."""
+        """Store the reply, readable or not, and its usage."""
         self._write(
             "update calls set state = 'answered', reply = ?, finish_reason = ?, prompt_tokens = ?, "
             "completion_tokens = ?, cost = ? where id = ?",
@@ -43,7 +43,7 @@ class Calls(Database):
         )
 
     def fail_call(self, call: int, error: str, usage: Usage) -> None:
-        """Keep the reason why no reply came, and the usage that may have been charged for."""
+        """Store the reason why no reply came, and the usage that may have been charged."""
         self._write(
             "update calls set state = 'failed', error = ?, prompt_tokens = ?, completion_tokens = ?, cost = ? "
             "where id = ?",
@@ -60,11 +60,11 @@ class Calls(Database):
         return [(call, limit, Answer(*answer)) for call, limit, *answer in rows]
 
     def spent(self) -> Usage:
-        """Sum up the usage of all calls; one without a reply counts with its bound."""
+        """Return the total usage of all calls; a call that may still be charged counts at its bound."""
         return self._usage("")
 
     def answered(self) -> Usage:
-        """Sum up the usage of the answered calls."""
+        """Return the total usage of the answered calls."""
         return self._usage("where state = 'answered'")
 
     def _usage(self, condition: str) -> Usage:

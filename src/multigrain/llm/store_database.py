@@ -46,10 +46,10 @@ class Database:
 
     Args:
         path: the file; created if it does not exist.
-        durable: whether every commit reaches the disk, and so survives a power cut, not only kill -9.
+        durable: whether every commit is flushed to the disk, and so survives a power cut as well as kill -9.
 
     Raises:
-        RunError: the file is no store, or another process has locked it.
+        RunError: the file is not a store, or another process has locked it.
     """
 
     def __init__(self, path: Path, durable: bool = False) -> None:
@@ -81,16 +81,16 @@ class Database:
         if "locked" in str(error):
             return RunError(f"{self._path}: another process is writing to it. Wait for it, or stop it.")
         return RunError(
-            f"{self._path}: cannot be used as the store of answers ({error}). Move it away; then all is asked again."
+            f"{self._path}: cannot be used as the store of answers ({error}). Move it away to have all asked again."
         )
 
     def commit(self) -> None:
-        """Write everything so far to the file."""
+        """Write all changes so far to the file."""
         if self._database.in_transaction:
             self._database.execute("commit")
 
     def _write(self, statement: str, *values: object) -> sqlite3.Cursor:
-        """Execute a statement that changes something, in the transaction that the next `commit` ends."""
+        """Execute a statement that changes data, in the transaction that the next `commit` ends."""
         if not self._database.in_transaction:
             self._database.execute("begin immediate")
         return self._database.execute(statement, values)

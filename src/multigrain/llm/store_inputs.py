@@ -1,17 +1,17 @@
-"""Inputs: which of them are settled, and how."""
+"""Inputs: whether each is settled, and how."""
 
 from multigrain.llm.protocol import Answer
 from multigrain.llm.store_database import Database
 
 BATCHED = "batched"
-"""The state of an input that is in a batch."""
+"""The state of an input in a batch."""
 
 
 class Inputs(Database):
     """The table `inputs`, with the answers of the calls that settled them."""
 
     def state(self, key: str) -> tuple[str, int] | None:
-        """Return (`todo`, `ok`, `parked` or `batched`, replies before it was put back); None if never settled."""
+        """Return (`todo`, `ok`, `parked` or `batched`, replies before `put_back`); None if it was never settled."""
         row: tuple[str, int] | None = self._database.execute(
             "select state, forgiven from inputs where key = ?", (key,)
         ).fetchone()
@@ -27,7 +27,7 @@ class Inputs(Database):
         return Answer(*row) if row else None
 
     def parked(self, key: str) -> tuple[str, str] | None:
-        """Return (reason, detail) of an input that stays without an answer."""
+        """Return (reason, detail) of a parked input; None if it is not parked."""
         row: tuple[str, str] | None = self._database.execute(
             "select reason, detail from inputs where key = ? and state = 'parked'", (key,)
         ).fetchone()
@@ -42,7 +42,7 @@ class Inputs(Database):
         self._settle(key, "parked", reason, detail)
 
     def lend(self, key: str, batch: str) -> None:
-        """Note that an input is in a batch, and not to be sent otherwise."""
+        """Record that an input is in a batch, and must not be sent otherwise."""
         self._settle(key, "batched", batch, None)
 
     def _settle(self, key: str, state: str, reason: str, detail: str | None) -> None:
@@ -53,7 +53,7 @@ class Inputs(Database):
         )
 
     def give_back(self, key: str) -> None:
-        """Make an input `todo` again that was in a batch; its replies count as tries."""
+        """Make an input of a batch `todo` again; its replies count as tries."""
         self._write("update inputs set state = 'todo', reason = null where key = ?", key)
 
     def put_back(self, key: str) -> None:

@@ -1,7 +1,7 @@
-"""Structured answers: from a pydantic model to the JSON schema that is sent, and from the answer back to the model.
+"""Structured answers: turn a pydantic model into the JSON schema to send, and the answer into an object.
 
-Answers are read strictly first, then without the fence or the words around them, then by `json-repair`; the result is
-always validated. A text that breaks off is never repaired: half a passage would look like a complete one.
+Answers are parsed strictly first, then without the fence or the words around them, then by `json-repair`; the result is
+always validated. A text that breaks off is never repaired, because half a passage would look complete.
 """
 
 import json
@@ -16,14 +16,14 @@ from multigrain.llm.protocol import Answer
 Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST = 2**16
-"""Most characters of an answer; a longer text is no answer to a request for a few passages."""
+"""Largest answer, in characters; a longer text cannot be an answer to a request for a few passages."""
 UNSENT = {"title", "minLength", "maxLength", "pattern", "default"}
-"""Keywords that some servers refuse in a strict schema; validation here applies them all the same."""
+"""Keywords that some servers refuse in a strict schema; validation here still applies them."""
 
 
 @cache
 def schema_of(model: type[BaseModel]) -> str:
-    """Return the JSON schema of a model of flat fields, as strict servers want it: all required, no others allowed."""
+    """Return the JSON schema of a model with flat fields, in strict form: all are required, no others allowed."""
     fields = {}
     for name, field in model.model_json_schema()["properties"].items():
         fields[name] = {keyword: value for keyword, value in field.items() if keyword not in UNSENT}
@@ -35,7 +35,7 @@ def read_object(answer: Answer, model: type[Model]) -> Model:
     """Read the object in an answer.
 
     Args:
-        answer: freed of its reasoning.
+        answer: an answer without its reasoning.
         model: the object's class.
 
     Raises:
@@ -69,7 +69,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _repaired(text: str) -> Any:
-    """Read slightly wrong JSON as a person would: a comma too many, quotes of another kind."""
+    """Parse slightly malformed JSON, such as an extra comma or quotes of another kind."""
     from json_repair import repair_json
 
     bare = text.rstrip("` \n\t\r")
@@ -77,5 +77,5 @@ def _repaired(text: str) -> Any:
         raise LLMReplyError("the answer breaks off in the middle of a JSON object")
     try:
         return repair_json(bare, return_objects=True, skip_json_loads=True)
-    except Exception as error:  # whatever a guess at broken text may raise
+    except Exception as error:  # guessing at broken text may raise anything
         raise LLMReplyError(f"the answer is not JSON ({type(error).__name__})") from None

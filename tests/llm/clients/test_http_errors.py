@@ -28,7 +28,7 @@ from tests.llm.clients.local_server import (
         (endless, LLMReplyError, "longer than"),
         (drip, LLMUnavailable, "no answer within 2 s"),
         (nested, LLMReplyError, "not JSON"),
-        (elsewhere, LLMRefused, "sends elsewhere: http://evil.example/"),
+        (elsewhere, LLMRefused, "redirects to http://evil.example/"),
         (huge, LLMReplyError, "longer than"),
         (hang, LLMUnavailable, "no answer within 2 s"),
         (cut, LLMUnavailable, "chat/completions"),

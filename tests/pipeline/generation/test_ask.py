@@ -261,7 +261,7 @@ def test_check_tells_prompt_tokens_and_cost_before_anything_is_spent(
 def test_a_cap_on_an_unknown_price_is_refused(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--set", "llm.base_url=https://llm.example/v1", "--set", "llm.max_cost=1"]
     assert main(["synthesize", str(toml), *settings]) == 2
-    assert 'nobody knows what "mock" costs; set llm.prices' in capsys.readouterr().err
+    assert 'the price of "mock" is unknown; set llm.prices' in capsys.readouterr().err
 
 
 def test_a_cap_of_nothing_leaves_files_and_advice(serve: Serve, toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,7 +262,7 @@ def test_a_price_that_nobody_knows_is_no_reason_to_forget_its_cap(
     command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("https://llm.example/v1", "--batch", "submit", "--set", "llm.max_cost=1") == 2
-    assert 'nobody knows what "mock" costs' in capsys.readouterr().err
+    assert 'the price of "mock" is unknown' in capsys.readouterr().err
 
 
 def test_only_an_endpoint_takes_batches(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

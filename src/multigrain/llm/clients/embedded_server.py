@@ -2,15 +2,15 @@
 
     python -m multigrain.llm.clients.embedded_server WEIGHTS MODEL SLOTS
 
-The key comes as the first line of standard input, the address goes to standard output, and the end of
-standard input ends the server, also when the parent was killed.
+The server reads its key from the first line of standard input and prints its address to standard output. It exits when
+standard input ends, which also happens when the parent is killed.
 """
 
 import os
 import sys
 
 CONTEXT_TOKENS = 1024
-"""Tokens of prompt and answer together, for each slot."""
+"""Tokens of prompt and answer together, per slot."""
 
 
 def main(weights: str, model: str, slots: int) -> None:
@@ -30,14 +30,14 @@ def main(weights: str, model: str, slots: int) -> None:
     params.warmup = False
     params.ui = False
     params.verbosity = -1
-    # With these two an answer does not depend on what else is under way, so a run that was killed and
-    # started again ends with the same candidates. They cost about half of the speed.
+    # These two make an answer independent of other requests under way, so a run that was killed and restarted ends with
+    # the same candidates. They cost about half the speed.
     params.cache_prompt = False
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.read()
-    # Destroying the server would wait for the requests under way; nobody wants their answers any more.
+    # Destroying the server would wait for the requests under way, whose answers are no longer needed.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Client of any OpenAI-compatible server, over HTTP."""
+"""HTTP client for any OpenAI-compatible server."""
 
 import asyncio
 from functools import cache
@@ -18,10 +18,10 @@ from multigrain.terminal import say
 MODELS_SECONDS, ALIVE_SECONDS = 15.0, 10.0
 """Seconds that a server may take to list its models, at the start and later.
 
-The first is longer than `CONNECT_SECONDS`, so that an absent server is told apart from a slow one.
+The first is longer than `CONNECT_SECONDS`, to tell an absent server from a slow one.
 """
 WITHOUT_LIST = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.TOO_MANY_REQUESTS)
-"""Statuses of `/models` that are usual, and not worth a warning."""
+"""Statuses of `/models` that are common and not worth a warning."""
 
 
 class EndpointClient:
@@ -29,13 +29,13 @@ class EndpointClient:
 
     Args:
         base_url: such as `https://api.example.com/v1`.
-        model: a name that the server knows.
+        model: the model's name at the server.
         api_key: sent as a bearer token.
-        timeout: seconds that one request may take.
-        extras: further headers, and parameters of the address.
+        timeout: time limit of one request, in seconds.
+        extras: additional headers and URL parameters.
 
     Attributes:
-        http: the session, for requests of other kinds; it raises the errors of `complete`.
+        http: the session, for other kinds of request; it raises the same errors as `complete`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EndpointClient:
         self._lists_models = True
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool, and check that a server is there; warn if it does not list the model."""
+        """Open the connection pool, and check that a server answers; warn if it does not list the model."""
         self.http.open()
         try:
             await self._check_model()
@@ -79,7 +79,7 @@ class EndpointClient:
             raise self.http.redact_error(error) from None
 
     async def is_alive(self) -> bool:
-        """See `Client.is_alive`: `/models` has to succeed, or to fail in any way where it failed at the start."""
+        """See `Client.is_alive`: `/models` must succeed, or may fail in any way if it failed at the start."""
         try:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await self.http.call("GET", "models")
@@ -93,7 +93,7 @@ class EndpointClient:
         return True
 
     async def _check_model(self) -> None:
-        """Warn if the list of models is refused, or lacks ours; whether the work goes on, the first request decides.
+        """Warn if the list of models is refused or lacks the model; only the first request shows whether it works.
 
         Raises:
             LLMError: no request reaches the server.
@@ -111,25 +111,25 @@ class EndpointClient:
         if names and not is_among(self.model, names):
             some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             said = f'{self.address}: does not list the model "{self.model}" (llm.model); it lists: {some}.'
-            _say_once(f"{said} Going on: the first request decides.")
+            _say_once(f"{said} Continuing: the first request will show whether it works.")
 
     def _warn_without_list(self, error: LLMError | TimeoutError) -> None:
-        """Warn that there is no list, unless that is usual: many servers have none, or are busy just now."""
+        """Warn that there is no list, unless that is common: many servers have none, or are busy."""
         if isinstance(error, LLMError):
             status = error.status or 0
             is_usual = status in WITHOUT_LIST or status >= HTTPStatus.INTERNAL_SERVER_ERROR
             if is_usual or isinstance(error, LLMReplyError):
                 return
         said = str(error) or f"{self.address}/models: no answer within {MODELS_SECONDS:g} s."
-        _say_once(f"{said} Going on without the list of models: the first request decides.")
+        _say_once(f"{said} Continuing without the list of models.")
 
 
 def _has_arrived(error: LLMError) -> bool:
-    """Tell whether the server was reached, whatever became of the request then."""
+    """Return whether the server was reached, whatever happened to the request."""
     return error.status is not None or error.billed
 
 
 @cache
 def _say_once(message: str) -> None:
-    """Print a message only once: each stage, and each grade that is repaired, connects anew."""
+    """Print a message only once, because each stage, and each repair of a grade, connects anew."""
     say(message)

@@ -1,4 +1,4 @@
-"""Clients for the `[llm]` section, with its key and headers from the environment."""
+"""Make the clients of the `[llm]` section, with the key and headers from the environment."""
 
 import os
 import re
@@ -12,10 +12,10 @@ from multigrain.llm.protocol import Client
 
 
 def make_clients(section: LLMSection) -> list[Client]:
-    """Make the clients that the section asks for, one for each server, not yet connected.
+    """Make the section's clients, one for each server, not yet connected.
 
     Raises:
-        ConfigError: the variable that should hold the key is not set.
+        ConfigError: a variable for the key, a header or a URL parameter is not set, or cannot be sent.
     """
     if section.provider == "scripted":
         return [scripted.ScriptedClient()]
@@ -40,15 +40,15 @@ def api_key(section: LLMSection) -> str | None:
         return None
     key = _value(section.api_key_env, "llm.api_key_env")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError("llm.api_key_env", [f"{section.api_key_env} holds characters that no key has (a line end?)"])
+        raise ConfigError("llm.api_key_env", [f"{section.api_key_env} has characters that no key has (a line end?)"])
     return key
 
 
 def extras_of(section: LLMSection) -> HTTPExtras:
-    """Return headers and query of the section, with the values of the environment variables that they name.
+    """Return the section's headers and URL parameters, with the environment variables that they name filled in.
 
     Raises:
-        ConfigError: a variable is not set, or no header can hold its value.
+        ConfigError: a variable is not set, or its value cannot be sent.
     """
     values: dict[str, str] = {}
     headers = {name: _filled(text, f"llm.extra_headers.{name}", values) for name, text in section.extra_headers.items()}
@@ -65,12 +65,12 @@ def model_name(section: LLMSection) -> str:
 
 
 def _filled(text: str, setting: str, values: dict[str, str]) -> str:
-    """Replace the variables in a text by their values, which are also added to `values`, by name."""
+    """Replace the variables in a text by their values, and add these to `values` by name."""
     for found in VARIABLE.finditer(text):
         name = _name(found)
         value = _value(name, setting)
         if not (value.isascii() and value.isprintable()):
-            raise ConfigError(setting, [f"{name} holds characters that cannot be sent (a line end?)"])
+            raise ConfigError(setting, [f"{name} has characters that cannot be sent (a line end?)"])
         values[name] = value
     return VARIABLE.sub(lambda found: values[_name(found)], text)
 

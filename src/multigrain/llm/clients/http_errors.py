@@ -1,4 +1,4 @@
-"""Errors of HTTP, translated: which are worth another try, and which may have been charged for."""
+"""Translate HTTP errors into `LLMError`s, which say whether a retry may help and whether the call may be charged."""
 
 import errno
 import re
@@ -18,14 +18,14 @@ def connection_error(url: str, error: Exception, timeout: float) -> LLMError:
     Args:
         url: the address, for the message.
         error: what aiohttp or the operating system raised.
-        timeout: seconds that the request was allowed to take.
+        timeout: the request's time limit, in seconds.
     """
     if isinstance(error, TimeoutError):
         is_connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
         limit = f"no answer within {timeout:g} s (llm.timeout)" if is_connected else "no connection"
         return LLMUnavailable(f"{url}: {limit}.", billed=is_connected)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        hint = "For an authority of your own, set the environment variable SSL_CERT_FILE."
+        hint = "For your own certificate authority, set the environment variable SSL_CERT_FILE."
         return LLMRefused(f"{url}: its certificate is not trusted: {error}. {hint}")
     if isinstance(error, aiohttp.ClientSSLError):
         return LLMRefused(f"{url}: no secure connection: {error}. Is it an http:// address?")
@@ -37,7 +37,7 @@ def connection_error(url: str, error: Exception, timeout: float) -> LLMError:
 
 
 def refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
-    """Return the error that a response stands for whose status is not one of success.
+    """Return the error for a response without a success status.
 
     Args:
         url: the address, for the message.
@@ -50,16 +50,16 @@ def refusal(url: str, response: aiohttp.ClientResponse, text: str) -> LLMError:
     if status == PAYMENT_REQUIRED or says_no_credit:
         return LLMRefused(f"{message} The account has no credit left.", PAYMENT_REQUIRED)
     if status in (408, 425, 429) or (status >= 500 and status != 501):
-        # Behind a gateway that gave up, the model may have gone on.
+        # Behind a gateway that gave up, the model may have continued.
         return LLMUnavailable(message, status, billed=status in (502, 504), retry_after=retry_after(response.headers))
     if status in (401, 403):
-        hint = "The key was refused: see the environment variable of llm.api_key_env or llm.extra_headers."
+        hint = "The key was refused: check the environment variable of llm.api_key_env or llm.extra_headers."
     elif status == 404:
-        hint = "Are llm.base_url and llm.model right? Raw completions need a server that has /completions."
+        hint = "Are llm.base_url and llm.model right? Raw completions need a server with /completions."
     elif 300 <= status < 400:
         elsewhere = response.headers.get("Location", "?")
         return LLMRefused(
-            f"{message} The server sends elsewhere: {elsewhere}. Set llm.base_url to the right address.", status
+            f"{message} The server redirects to {elsewhere}. Set llm.base_url to the right address.", status
         )
     else:
         hint = "The server refuses this request."

@@ -1,4 +1,4 @@
-"""Headers and parameters that the user adds to each request."""
+"""Headers and URL parameters that the user adds to each request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class HTTPExtras:
-    """Headers and parameters of each request to a server, beside its body."""
+    """Additional headers and URL parameters of each request to a server."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
-    """Parameters added to the address."""
+    """Parameters added to the URL."""
     secrets: frozenset[str] = frozenset()
-    """Values in these headers and parameters that no message may show."""
+    """Values in these headers and parameters that must not appear in messages."""
 
 
 NO_EXTRAS = HTTPExtras()

@@ -1,4 +1,4 @@
-"""HTTP requests below one address, with the key and the proxy; every fault is raised as an `LLMError`."""
+"""HTTP requests below one address, with key and proxy; every failure is raised as an `LLMError`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,24 +16,24 @@ from multigrain.llm.clients.redaction import Redactor
 from multigrain.llm.response_body import json_in
 
 CONNECT_SECONDS = 10.0
-"""Seconds that a connection may take to open."""
+"""Time limit for opening a connection, in seconds."""
 FILE_TIMEOUT = aiohttp.ClientTimeout(None, sock_connect=CONNECT_SECONDS, sock_read=60)
-"""Limits for a file, which takes as long as it takes, but never 60 s without a byte."""
+"""Limits of a file transfer: any total time, but at most 60 s without a byte."""
 LARGEST_ANSWER = 4 * 2**20
-"""Most bytes of a body; a longer one is no answer to a request for a short text."""
+"""Largest body, in bytes; a longer one cannot be an answer to a request for a short text."""
 
 
 class HTTPSession:
-    """A connection pool for the requests below one address.
+    """A connection pool for requests below one address.
 
-    Proxies of the environment are honoured, except for this machine's own addresses. The key is sent, and
-    never written or logged; redirects are not followed, so it goes nowhere else.
+    Proxies set in the environment are used, except for this machine's own addresses. The key is sent but never written
+    or logged; redirects are not followed, so no other server gets it.
 
     Args:
         address: such as `https://api.example.com/v1`.
         api_key: sent as a bearer token.
-        timeout: seconds that one request may take.
-        extras: further headers, and parameters of the address.
+        timeout: time limit of one request, in seconds.
+        extras: additional headers and URL parameters.
     """
 
     def __init__(self, address: str, api_key: str | None, timeout: float, extras: HTTPExtras) -> None:
@@ -51,8 +51,8 @@ class HTTPSession:
 
     def open(self) -> None:
         """Open the connection pool."""
-        # Not trust_env: that also reads ~/.netrc, and fails where it holds the host and a key is set too. No headers
-        # for the whole session: aiohttp would send them to the proxy as well, the key among them.
+        # Not trust_env: it also reads ~/.netrc, and fails if that lists the host and a key is set too. No session-wide
+        # headers: aiohttp would send them, with the key, to the proxy as well.
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(self._timeout, sock_connect=CONNECT_SECONDS, sock_read=self._timeout),
             connector=aiohttp.TCPConnector(limit=0),
@@ -66,7 +66,7 @@ class HTTPSession:
             self._session = None
 
     def redact_error(self, error: LLMError) -> LLMError:
-        """Take the key out of the message of an error, and return the error."""
+        """Remove the secrets from an error's message, and return the error."""
         return self._redactor.redact_error(error)
 
     async def call(self, method: str, path: str, body: bytes | aiohttp.FormData | None = None) -> Any:
@@ -86,7 +86,7 @@ class HTTPSession:
             raise self.redact_error(error) from None
         except (ValueError, RecursionError):
             said = self._redactor.redact(raw.decode(errors="replace"))[:80]
-            raise LLMReplyError(f"{url}: answered something that is not JSON: {said!r}", billed=True) from None
+            raise LLMReplyError(f"{url}: the answer is not JSON: {said!r}", billed=True) from None
 
     async def stream(self, path: str) -> AsyncIterator[bytes]:
         """Yield the content of a file of any size, piece by piece.
@@ -105,7 +105,7 @@ class HTTPSession:
     async def _response(
         self, method: str, path: str, body: bytes | aiohttp.FormData | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield a response with a status of success; raise any other as an `LLMError`."""
+        """Yield a response with a success status; raise any other as an `LLMError`."""
         if self._session is None:
             raise RuntimeError("EndpointClient must be entered before it is used")
         url = f"{self.address}/{path}"
@@ -128,7 +128,7 @@ class HTTPSession:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body; of one that is too long, a little more than the allowed length."""
+    """Read a body; stop just past the allowed length if it is too long."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)

@@ -1,11 +1,11 @@
-"""The list of models of a server."""
+"""A server's list of models."""
 
 import re
 from typing import Any
 
 
 def names_in(listing: Any) -> list[str]:
-    """Return the names in the reply to `/models`; none where it has another form than OpenAI's."""
+    """Return the names in the reply to `/models`; none if it does not have OpenAI's form."""
     entries = listing.get("data") if isinstance(listing, dict) else listing
     if not isinstance(entries, list):
         return []
@@ -14,7 +14,7 @@ def names_in(listing: Any) -> list[str]:
 
 
 def is_among(model: str, names: list[str]) -> bool:
-    """Tell whether a model is listed, by name or wildcard; `models/` before it or a `:variant` behind is ignored."""
+    """Return whether a model is listed, by name or wildcard; a `models/` prefix or `:variant` suffix is ignored."""
     for name in names:
         pattern = ".*".join(re.escape(part) for part in _plain(name).split("*"))
         if re.fullmatch(pattern, _plain(model)):

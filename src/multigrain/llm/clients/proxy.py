@@ -1,4 +1,4 @@
-"""The proxy that the environment names."""
+"""The proxy set in the environment."""
 
 import base64
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from multigrain.llm.loopback import is_loopback
 
 
 class Proxy(NamedTuple):
-    """The way to an address.
+    """The proxy for an address.
 
     Attributes:
-        address: the proxy's, without the login; None to go there directly.
-        headers: the login, which no message may show.
+        address: the proxy's address without the login; None for a direct connection.
+        headers: the login, which must not appear in messages.
     """
 
     address: str | None
@@ -23,7 +23,7 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy:
-    """Return the proxy that the environment names for an address; none for this machine's own addresses."""
+    """Return the proxy that the environment sets for an address; none for this machine's own addresses."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = getproxies().get(parts.scheme)

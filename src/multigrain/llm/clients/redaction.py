@@ -1,4 +1,4 @@
-"""Messages without the secrets that went along with a request; some servers repeat them."""
+"""Remove secrets from messages: some servers repeat the secrets sent with a request."""
 
 import json
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ import yarl
 from multigrain.errors import LLMError
 
 SHORTEST_SECRET = 4
-"""Characters; to take out less would spoil every message."""
+"""Length, in characters, below which a secret is not removed: that would garble every message."""
 
 
 class Redactor:
-    """Replace secrets by `[key]`, as they are, and as JSON and addresses write them."""
+    """Replace secrets by `[key]`, both as they are and as encoded in JSON and URLs."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms: set[str] = set()
@@ -30,6 +30,6 @@ class Redactor:
         return text
 
     def redact_error(self, error: LLMError) -> LLMError:
-        """Take the secrets out of the message of an error, and return the error."""
+        """Remove the secrets from an error's message, and return the error."""
         error.args = (self.redact(str(error)),)
         return error

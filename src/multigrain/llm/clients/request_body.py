@@ -1,4 +1,4 @@
-"""Body of a request, as the OpenAI API takes it."""
+"""Request bodies for the OpenAI API."""
 
 import json
 from typing import Any, NamedTuple
@@ -33,5 +33,5 @@ def request_body(request: Request, dialect: Dialect) -> Body:
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as JSON; half surrogates, which UTF-8 cannot hold, become question marks."""
+    """Encode a value as JSON; lone surrogates, which UTF-8 cannot encode, become question marks."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The wait that a server asks for."""
+"""Read the wait that a server asks for."""
 
 import email.utils
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC
 
 LONGEST_WAIT = 3600.0
-"""Most seconds that a server may ask to wait."""
+"""Longest wait that a server may ask for, in seconds."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -16,7 +16,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         headers: the headers of a response; names in any case.
 
     Returns:
-        0 to `LONGEST_WAIT`; None where the server does not say.
+        0 to `LONGEST_WAIT`; None if the server does not say.
     """
     seconds = headers.get("Retry-After", "").strip()
     milliseconds = headers.get("retry-after-ms", "").strip()
@@ -33,7 +33,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _now(headers: Mapping[str, str]) -> float:
-    """Return the time by the server's clock, where it tells: ours may be minutes away from it."""
+    """Return the server's time if it sends one: the local clock may differ from it by minutes."""
     try:
         return _moment(headers["Date"])
     except (KeyError, ValueError, OverflowError):

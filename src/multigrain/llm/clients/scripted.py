@@ -1,4 +1,4 @@
-"""A client for tests and documentation that answers at once, by a fixed recipe, without a model."""
+"""A client for tests and documentation that answers at once by fixed rules, without a model."""
 
 import json
 import random
@@ -13,13 +13,13 @@ WORDS = (
     "candle harbor meadow timber saddle lantern orchard pepper ribbon marble feather anchor barrel cotton desert"
 ).split()
 CLOZE = 4
-"""The grade whose negatives are made by cloze: the answer is only another term."""
+"""The grade whose negatives are made by cloze: the answer is only a replacement term."""
 LENGTH = 14
 """Words of a passage."""
 
 
 class ScriptedClient:
-    """A client whose passages repeat more words of the query, the higher the grade asked for."""
+    """A client whose passages repeat more words of the query for higher grades."""
 
     address = "the scripted LLM"
     dialect: Dialect | None = Dialect("text")
@@ -41,7 +41,7 @@ class ScriptedClient:
 
 
 def _reply(request: Request) -> str:
-    """Write the answer that the name of the prompt asks for."""
+    """Write the answer for the prompt, chosen by the prompt's name."""
     prompt = request.version.split()[-1].partition("@")[0]
     text = request.prompt.rpartition("Query: " if "Query: " in request.prompt else "Passage: ")[2].splitlines()[0]
     if prompt.startswith("grade_"):
