@@ -63,7 +63,7 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)
         assert main(["check", str(grid_toml)]) == 0
-        assert "beware      pictures are left out: matplotlib is not installed" in capsys.readouterr().out
+        assert "warning     pictures are left out: matplotlib is not installed" in capsys.readouterr().out
         assert main(["ablate", str(grid_toml)]) == 0
         bare = capsys.readouterr()
     advice = 'matplotlib is not installed. Run: pip install "multigrain[plots]", then the same command draws them'

@@ -53,14 +53,15 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert main(["run", str(run_toml), "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    *_, table, retrievers, verdict = out.strip().split("\n\n")  # what was found is seen without scrolling back
+    *_, table, retrievers, verdict, further = out.strip().split("\n\n")  # what was found is seen without scrolling back
     assert table.startswith("task      metric") and "held-out  nDCG@10" in table
     assert retrievers.startswith("task                model") and "answers  by hybrid (cosine + 0.3 BM25)" in retrievers
     head, first, *others = verdict.splitlines()
     assert head.split()[:2] == ["verdict", "against"]
     assert re.fullmatch(r"(WIN|LEVEL|LOSS) +base +held-out +nDCG@10 +[+-]\d\.\d{3} +\[.+\]", first)
     assert [re.split(r"  +", line)[1] for line in others] == ["BM25", "base + BM25", "base + BM25"]
-    assert "1 tasks" not in out and "2 phases, 4 tuples per step, 1 task" in out
+    assert "1 tasks" not in out and "2 phases, 4 tuples per step\n" in out and "1 task" in out
+    assert [line.split()[0] for line in further.splitlines()] == ["model", "which", "search", "explain", "dropped"]
     folder = load_config(run_toml).folder
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {

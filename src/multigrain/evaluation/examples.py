@@ -7,7 +7,7 @@ from multigrain.data.beir import RetrievalTask
 from multigrain.evaluation.evaluate import Evaluation
 from multigrain.records import Document
 
-EXAMPLES = 5
+EXAMPLES = 3
 SHOWN = 3
 """Documents shown per ranking."""
 

@@ -227,9 +227,9 @@ def check_grid(path: str | Path) -> str:
         f"  folder      {grid.folder}: {sum(cell.is_done for cell in cells)} measured",
     ]
     if caveat := grid.caveat:
-        lines.append(f"  beware      {caveat}")
+        lines.append(f"  warning     {caveat}")
     if reason := reason_for_none():
-        lines.append(f"  beware      {reason}; all else works without")
+        lines.append(f"  warning     {reason}; all else works without")
     return "\n".join(lines)
 
 

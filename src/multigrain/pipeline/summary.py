@@ -57,23 +57,32 @@ def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
 
 
 def render(config: Config, summary: dict[str, Any], width: int = PLAIN) -> str:
-    """Return the results as text: the counts, some searches before and after training, and the scores last."""
+    """Return the results as text: stages, some searches before and after training, scores, verdicts, next commands."""
     run_dir = RunDir(config.folder)
-    blocks = [_counts(summary)]
+    blocks = [_stages(run_dir, summary)]
     if summary["difference"]:
-        blocks.append(_examples(run_dir, width))
+        blocks += [_examples(run_dir, width), _figures(summary), _verdict(summary)]
     if "export" in summary["seconds"]:
-        exported = summary["exported"]
-        lines = [f"model    {run_dir.model}", f"which    {exported['model']}: {exported['reason']}"]
-        blocks.append("\n".join([*lines, f'search   multigrain search {run_dir.folder} "your question"']))
-    if summary["difference"]:
-        blocks += [_figures(summary), _verdict(summary)]
+        blocks.append(_next(run_dir, summary["exported"]))
     return "\n\n".join(block for block in blocks if block)
 
 
-def _counts(summary: dict[str, Any]) -> str:
-    seconds = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in summary["seconds"].items())
-    return f"{summary['name']}: {listed(summary['counts'])}\nseconds: {seconds}"
+def _stages(run_dir: RunDir, summary: dict[str, Any]) -> str:
+    stages = run_dir.stages()
+    rows = [(name, f"{seconds:.0f} s") for name, seconds in summary["seconds"].items()]
+    lines = [f"{line}  {listed(stages[name].counts)}" for line, (name, _) in zip(columns(rows), rows, strict=True)]
+    return "\n".join([f"{summary['name']}:", *lines])
+
+
+def _next(run_dir: RunDir, exported: dict[str, Any]) -> str:
+    lines = [
+        f"model    {run_dir.model}",
+        f"which    {exported['model']}: {exported['reason']}",
+        f'search   multigrain search {run_dir.folder} "your question"',
+        f'explain  multigrain explain {run_dir.model} "your question"',
+        f"dropped  multigrain dropped {run_dir.folder}",
+    ]
+    return "\n".join(lines)
 
 
 def _figures(summary: dict[str, Any]) -> str:
