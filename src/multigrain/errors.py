@@ -44,7 +44,7 @@ class ConfigError(MultigrainError):
 
 
 class DataError(MultigrainError):
-    """An input file holds something that cannot be used."""
+    """An input file contains something that cannot be used."""
 
     exit_code = 2
 

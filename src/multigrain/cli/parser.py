@@ -22,7 +22,7 @@ EPILOG = """examples:
   multigrain quickstart                          try the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       check configuration and data, and show what a run will do
-  multigrain check runs/quickstart/model         check that a saved model works as its files say
+  multigrain check runs/quickstart/model         check that a saved model works as intended
   multigrain run runs/quickstart                 resume a run where it stopped
   multigrain run examples/own_pairs.toml --set training.batch_size=16
   multigrain run examples/own_pairs.toml --against stock    also compare with the stock sentence-transformers trainer
@@ -35,13 +35,13 @@ DOCTOR_EPILOG = """examples:
   multigrain doctor                    check what multigrain quickstart and the defaults need
   multigrain doctor runs/quickstart    check what this run needs
 
-It asks no server, and downloads only the small files of a run's models on the hub.
+It contacts no server of [llm], and downloads only small files of models on the hub that the run names.
 Exit codes: 0 nothing is wrong, though there may be notes; 1 something is wrong.
 """
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
   multigrain synthesize run.toml --set llm.max_cost=5          never spend more than 5 dollars
-  multigrain synthesize run.toml --retry transport             ask again for what the server did not answer
+  multigrain synthesize run.toml --retry transport             ask again for inputs that the server did not answer
   multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
                                                                --batch ingest, and synthesize as usual
 
@@ -52,12 +52,13 @@ A request that stays without a usable answer is parked, for one of these reasons
 """
 DROPPED_EPILOG = """examples:
   multigrain dropped runs/quickstart                          count the candidates dropped by each rule of grading
-  multigrain dropped runs/quickstart --pair numpy/1           list those of one pair, and what was kept
+  multigrain dropped runs/quickstart --pair numpy/1           list those of one pair, and the kept ones
   multigrain dropped runs/quickstart --pair numpy/1 | less -S   the same with whole texts
 
 sources of candidates:
   written, given   by the language model; with the pair       embedding, bm25   mined, by this method
-grade: what the candidate was written or mined for. value: what broke the rule. Scores were measured in mining.
+grade: the grade that the candidate was written or mined for. value: the value that broke the rule. Scores were
+measured in mining.
 """
 EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to hf --out my-dataset
@@ -82,7 +83,7 @@ EXPLAIN_EPILOG = """examples:
   multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
   multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
   multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
-  multigrain explain embedded-llm "The capital of France is Paris."      a base before training
+  multigrain explain embedded-llm "The capital of France is Paris."      a base, before training
 """
 MERGE_EPILOG = """example:
   multigrain merge runs/mine/training/model --out runs/mine/merged
@@ -94,26 +95,25 @@ ONNX_EPILOG = """examples:
 """
 COMPARE_EPILOG = """examples:
   multigrain compare runs/mined runs/written                  print a table; the first run is the baseline
-  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and pictures
+  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and plots
 
 Runs are compared on the tasks that all of them measured. Intervals: 95 %, paired bootstrap over queries.
 p: paired randomisation test, corrected for all comparisons in the table (Holm).
 """
 TUNE_EPILOG = """examples:
   multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
-  multigrain tune run.toml --set tune.minutes=120       try for longer, for a surer choice
+  multigrain tune run.toml --set tune.minutes=120       try for longer, for a more reliable choice
   multigrain run run.toml                               train with the choice (training.recipe = "auto")
 
 Recipes are measured on the dev set of the run (data.dev_share). If it has none, they are measured on a fifth of the
-training queries (at most 2,000), which the trials leave out. Held-out queries stay unseen. Settings given in the file
+training queries (at most 2,000), which the trials leave out. Held-out queries play no part. Settings given in the file
 are not varied. You can stop it at any time: the same command resumes.
 """
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml
 
-The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms have in common are
-run once. You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md,
-table.json and pictures.
+The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms share are run once. You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md,
+table.json and plots.
 """
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: one JSON object per second (default auto)"
@@ -131,7 +131,7 @@ VERBS = {
     "export": "write the model folder for use with sentence-transformers",
     "run": "run all stages that are not done yet",
     "export-data": "write a run's graded tuples for training with other tools",
-    "compare": "compare runs: differences with intervals, tests and pictures",
+    "compare": "compare runs: differences with intervals, tests and plots",
     "ablate": "train and measure a grid of arms and seeds, in one table",
     "search": "search the corpus of a finished run with its model",
     "explain": "show the weight of each token of a text in its embedding",
@@ -186,8 +186,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show versions, and exit")
-    help = "print a script that completes commands, options and paths, and exit"
+    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show the versions of multigrain and its libraries, and exit")
+    help = "print a shell script that completes commands, options and paths, and exit"
     parser.add_argument("--print-completion", action=PrintCompletion, choices=SHELLS, help=help)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, help in VERBS.items():
@@ -244,7 +244,7 @@ def _add_against(verb: argparse.ArgumentParser) -> None:
 
 def _add_doctor(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, DOCTOR_EPILOG)
-    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can go on")
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can run or resume")
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:
@@ -260,7 +260,7 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "run",
         metavar="RUN.toml|ABLATION.toml|MODEL",
-        help="file or folder of a run, file of an ablation, or folder of a model",
+        help="file or folder of a run, file of a grid, or folder of a model",
     )
     verb.add_argument("--time", action="store_true", help="measure the training time on a few texts of the run")
 
@@ -331,7 +331,7 @@ def _add_export_data(verb: argparse.ArgumentParser) -> None:
 def _add_compare(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, COMPARE_EPILOG)
     verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
-    verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and pictures")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and plots")
     verb.add_argument("--force", action="store_true", help="write into an existing folder")
 
 
@@ -340,13 +340,13 @@ def _add_generation(verb: argparse.ArgumentParser) -> None:
     way = verb.add_mutually_exclusive_group()
     way.add_argument("--retry", metavar="REASON", help='ask again for inputs parked for this reason, or for "all"')
     steps = ["submit", "write", "status", "ingest"]
-    way.add_argument("--batch", choices=steps, help="use the Batch API; write: only write its files")
-    verb.add_argument("--durable", action="store_true", help="survive power cuts; same as synthesis.durable=true")
+    way.add_argument("--batch", choices=steps, help="do a step of the Batch API (write: only write its files)")
+    verb.add_argument("--durable", action="store_true", help="survive power cuts (same as synthesis.durable = true)")
 
 
 def _query(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("found an empty query; wanted a few words")
+        raise argparse.ArgumentTypeError("found an empty query; wanted at least one word")
     return encodable(text)
 
 
