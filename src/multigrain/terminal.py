@@ -266,7 +266,7 @@ def is_live(stream: TextIO) -> bool:
 
 
 def leave_hung_up(descriptors: Sequence[int] = (1, 2)) -> None:
-    """Redirect the output for a closed terminal to the null device, because each write would fail."""
+    """Redirect output for a closed terminal to the null device, because each write would fail."""
     for descriptor in descriptors:
         with suppress(OSError):  # already closed
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):

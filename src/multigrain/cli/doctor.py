@@ -225,7 +225,7 @@ def _run(config: Config) -> Iterator[Finding]:
     if run_dir.config.exists() and freshness_of(config, run_dir).is_outdated:
         changed = "; ".join(run_dir.changed(config)) or "input files or models"
         found = f"{config.folder} was made with other settings or inputs ({changed})"
-        yield Finding("note", "run", found, "Choose another name, or give --force to redo the affected stages")
+        yield Finding("note", "run", found, "Choose another name, or use --force to redo the affected stages")
     require_inputs(config, asks=bool({"pairs", "synthesize", "grade"} & {*to_do}), evaluates="evaluate" in to_do)
     yield Finding(
         "ok", "run", f"{config.folder}: done: {', '.join(done) or 'nothing'}; to do: {', '.join(to_do) or 'nothing'}"

@@ -46,7 +46,7 @@ SYNTHESIZE_EPILOG = """examples:
                                                                --batch ingest, and synthesize as usual
 
 A request that stays without a usable answer is parked, for one of these reasons:
-  transport   no answer after many tries        length     answer cut at the token limit (synthesis.answer_tokens)
+  transport   no answer after many tries        length     answer truncated at the token limit (synthesis.answer_tokens)
   unreadable  answer in the wrong form          declined   the model declined to answer
   rejected    the server refused the request    budget     a cap of [llm] was reached
 """
@@ -98,7 +98,7 @@ COMPARE_EPILOG = """examples:
   multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and plots
 
 Runs are compared on the tasks that all of them measured. Intervals: 95 %, paired bootstrap over queries.
-p: paired randomisation test, corrected for all comparisons in the table (Holm).
+p: paired randomization test, corrected for all comparisons in the table (Holm).
 """
 TUNE_EPILOG = """examples:
   multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
@@ -112,11 +112,12 @@ are not varied. You can stop it at any time: the same command resumes.
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml
 
-The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms share are run once. You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md,
-table.json and plots.
+The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms share are run once.
+You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md, table.json and
+plots.
 """
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
-PROGRESS = "auto: a bar or lines; json: one JSON object per second (default auto)"
+PROGRESS = "auto: a bar or lines; json: one JSON object per second; none: nothing (default auto)"
 
 VERBS = {
     "quickstart": "run everything on the documentation of the installed Python packages",
@@ -124,7 +125,7 @@ VERBS = {
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
     "grade": "judge the candidates and make graded tuples",
-    "dropped": "show which candidates grading has dropped, and why",
+    "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
@@ -186,7 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show the versions of multigrain and its libraries, and exit")
+    parser.add_argument("--version", action=PrintVersions, nargs=0, help="show versions, and exit")
     help = "print a shell script that completes commands, options and paths, and exit"
     parser.add_argument("--print-completion", action=PrintCompletion, choices=SHELLS, help=help)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
@@ -244,7 +245,7 @@ def _add_against(verb: argparse.ArgumentParser) -> None:
 
 def _add_doctor(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, DOCTOR_EPILOG)
-    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can run or resume")
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check as well")
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:

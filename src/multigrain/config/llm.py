@@ -116,7 +116,7 @@ class LLMSection(Section):
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
                 raise ValueError(f'found "{name}", which is not a valid header name')
             if not (value.isascii() and value.isprintable()):
-                raise ValueError(f'the value of "{name}" contains characters not allowed in a header (a line end?)')
+                raise ValueError(f'the value of "{name}" contains characters not allowed in a header (a line break?)')
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f'found "{name}", which multigrain sets itself')
         return headers

@@ -71,8 +71,8 @@ class SynthesisSection(Section):
     pairs_per_task: int = Field(10, ge=1)
     """Maximum number of pairs to write for each search task, in mode `tasks`."""
     answer_tokens: int | None = Field(None, ge=8, le=10**6)
-    """Maximum length of an answer, in tokens. By default it suits texts as long as the positive. Answers that were cut
-    are requested again by `--retry length`."""
+    """Maximum length of an answer, in tokens. By default it suits texts as long as the positive. Truncated
+    answers are requested again by `--retry length`."""
     durable: bool = False
     """Whether to wait until every answer is on disk, so that not even a power cut loses one."""
     max_parked: Share = 0.1

@@ -131,7 +131,7 @@ class TrainingSection(ContrastSection):
     that are nearer to a query than its positive less this margin (GISTEmbed, arXiv 2402.16829): with 0.05, those above
     95 % of the positive's cosine. By default there is no guide."""
     matryoshka: list[Dimension] = []
-    """Lengths to which users may cut the vectors, in dimensions; the loss is also computed on vectors of these lengths
+    """Lengths to which users may truncate the vectors, in dimensions; the loss is also computed on such vectors
     (Matryoshka, arXiv 2205.13147). By default only whole vectors are trained."""
     base_share: float = Field(0.0, ge=0, lt=1)
     """Share of the base in the saved weights (WiSE-FT, arXiv 2109.01903). A larger share forgets less and gains
@@ -143,7 +143,7 @@ class TrainingSection(ContrastSection):
     """Precision of matrix products. `bf16` is about 1.6 times as fast on a CPU that supports it, and more on a GPU;
     `auto` is bf16 where the hardware supports it, else fp32."""
     max_tokens: int | None = Field(None, ge=8)
-    """Maximum length of a text in training, in tokens; longer texts are cut. By default `model.max_tokens`."""
+    """Maximum length of a text in training, in tokens; longer texts are truncated. By default `model.max_tokens`."""
     micro_batch_tokens: int | None = Field(None, ge=1)
     """Size of a micro-batch, in tokens; it groups texts of similar length. By default 1,024 on a CPU and 4,096 on a
     GPU."""

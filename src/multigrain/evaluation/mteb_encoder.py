@@ -45,7 +45,7 @@ class Encoder:
     ) -> Vectors:
         """Return the vectors of texts, (number of texts, dimension); those of queries and documents have length 1.
 
-        Other vectors are not normalised, because classifiers and clusterings are fitted to them.
+        Other vectors are not normalized, because classifiers and clusterings are fitted to them.
 
         Args:
             inputs: batches of texts, in mteb's form.

@@ -1,4 +1,4 @@
-"""Settings of a saved model, read from its JSON files without loading it. No torch.
+"""Settings of a saved model, read from its JSON files without loading it. Does not import torch.
 
 Unreadable files count as absent here; loading the model reports what is wrong with them.
 """

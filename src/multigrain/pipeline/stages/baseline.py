@@ -123,7 +123,7 @@ def _plan(note: Path) -> dict[str, Any]:
 
 
 def _fingerprint(arm: str, seconds: float, config: Config, run_dir: RunDir) -> str:
-    """Return a digest of everything that decides the model of an arm."""
+    """Return a digest of everything that determines the model of an arm."""
     files = [digest_of(run_dir.train_pairs)] + ([digest_of(run_dir.corpus)] if arm == MINED else [])
     settings = config.fingerprint("seed", "model", "training")
     return config.digest([arm, seconds, settings, *files, model_digest(config.model.base)])
