@@ -98,8 +98,8 @@ def interval(low: float | None, high: float | None) -> str:
 def counted(number: object, plural: str) -> str:
     """Return a number with its noun, in the singular for 1.
 
-    >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held out queries"), counted(1, "parked")
-    ('1 phase', '2 queries', '1 held out query', '1 parked')
+    >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held-out queries"), counted(1, "parked")
+    ('1 phase', '2 queries', '1 held-out query', '1 parked')
     """
     return f"{number} {' '.join(map(_singular, plural.split())) if number == 1 else plural}"
 

@@ -78,7 +78,7 @@ class LLMSection(Section):
     max_cost: float | None = Field(None, ge=0)
     """Maximum cost of all requests together, in dollars. By default there is no cap."""
     prices: PricesSection | None = None
-    """Prices of the model. By default those that the package `genai-prices` lists; a server on this machine costs
+    """Prices of the model. By default the prices listed by the package `genai-prices`; a server on this machine costs
     nothing."""
     timeout: float = Field(120, gt=0, le=86_400)
     """Maximum duration of one request, in seconds."""

@@ -69,8 +69,8 @@ class TrainingSection(ContrastSection):
     """Settings of the training: schedule, loss, optimizer, memory and log."""
 
     recipe: Literal["auto", "fixed"] = "auto"
-    """Source of the settings. `auto`: those that `multigrain tune` chose for these data and this base, if there is such
-    a choice. `fixed`: always those of the file."""
+    """Source of the settings. `auto`: the choice of `multigrain tune` for these data and this base, if there is one,
+    else the settings in the file. `fixed`: always the settings in the file."""
     schedule: Literal[
         "hardest",
         "coarse-to-fine",
@@ -118,8 +118,8 @@ class TrainingSection(ContrastSection):
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     """Peak learning rate of AdamW: it rises over the first tenth of the steps, then falls to 0."""
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
-    """Loss function. `infonce`: the positive against all documents of the batch. `listwise`: that, and each negative
-    against those of lower grades. `distill`: divergence from the scores of `teacher`, plus weighted InfoNCE."""
+    """Loss function. `infonce`: the positive against all documents of the batch. `listwise`: also each negative
+    against negatives of lower grades. `distill`: divergence from the scores of `teacher`, plus weighted InfoNCE."""
     teacher: TeacherSection | None = None
     """Teacher whose scores `distill` learns. Required for that loss."""
     false_negative_above: float | None = Field(None, gt=0)

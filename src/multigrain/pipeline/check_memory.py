@@ -51,7 +51,7 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
 
     Args:
         config: the run.
-        size: size of its data.
+        size: size of the run's data.
 
     Returns:
         None if the base is not on this disk, or its files do not give its size.

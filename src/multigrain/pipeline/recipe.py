@@ -1,4 +1,4 @@
-"""The settings of the training: those of the run's file, or those that `multigrain tune` chose."""
+"""The settings of the training: from the run's file, or chosen by `multigrain tune`."""
 
 import json
 from typing import Any, NamedTuple

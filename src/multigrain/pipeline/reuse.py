@@ -1,8 +1,8 @@
 """Reuse the results of other runs: finished stages, answers of the language model, vectors.
 
 Files are hard links if the disk supports them, so that a grid of runs takes the space of one. Files of a run are
-replaced, never changed in place, with two exceptions: files of vectors, to which several runs may append, and the store
-of answers, of which every run has its own copy.
+replaced, never changed in place, with two exceptions: several runs may append to a file of vectors, and every run has
+its own copy of the store of answers.
 """
 
 import sqlite3

@@ -123,7 +123,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     fingerprint = stage.fingerprint(config, run_dir)
     run_dir.forget(stage.name)  # its files are incomplete from here on
     if stage.name == "train":
-        run_dir.forget("evaluate")  # the scores of the old model must not be taken for those of the new one
+        run_dir.forget("evaluate")  # the old model's scores must not pass for the new model's
     settings = stage.settings(config, run_dir)
     models = {name: model_digest(name) for name in stage.models(settings)}
     result = stage.work(settings, run_dir)

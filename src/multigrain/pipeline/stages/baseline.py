@@ -28,7 +28,7 @@ MOST_SECONDS = 1800
 MOST_DOCUMENTS = MOST_PAIRS = 100_000
 """Maximum number of documents and of pairs for which `auto` mines: computing all their cosines takes minutes."""
 
-ADVICE = "sentence-transformers holds a whole batch in memory. Lower training.batch_size, or give --against none"
+ADVICE = "sentence-transformers holds a whole batch in memory. Lower training.batch_size, or use --against none"
 
 
 def baseline(config: Config, run_dir: RunDir) -> Result:
