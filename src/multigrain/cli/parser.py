@@ -45,7 +45,7 @@ SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
                                                                --batch ingest, and synthesize as usual
 
-A request that stays without a usable answer is parked, for one of these reasons:
+An input that stays without a usable answer is parked, for one of these reasons:
   transport   no answer after many tries        length     answer truncated at the token limit (synthesis.answer_tokens)
   unreadable  answer in the wrong form          declined   the model declined to answer
   rejected    the server refused the request    budget     a cap of [llm] was reached
@@ -56,7 +56,9 @@ DROPPED_EPILOG = """examples:
   multigrain dropped runs/quickstart --pair numpy/1 | less -S   the same with whole texts
 
 sources of candidates:
-  written, given   by the language model; with the pair       embedding, bm25   mined, by this method
+  written           by the language model
+  given             with the pair
+  embedding, bm25   mined by this method
 grade: the grade that the candidate was written or mined for. value: the value that broke the rule. Scores were
 measured in mining.
 """
@@ -66,7 +68,7 @@ EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to flagembedding --out train.jsonl
   multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
 
-forms:
+formats:
   hf                     a Hugging Face dataset: a folder with parquet and a card, with grades, scores and sources
   sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
   flagembedding          JSON lines: query, pos, neg, neg_scores (and prompt, if there are instructions)
@@ -120,7 +122,7 @@ DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: one JSON object per second; none: nothing (default auto)"
 
 VERBS = {
-    "quickstart": "run everything on the documentation of the installed Python packages",
+    "quickstart": "run all stages on the documentation of the installed Python packages",
     "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
@@ -132,7 +134,7 @@ VERBS = {
     "export": "write the model folder for use with sentence-transformers",
     "run": "run all stages that are not done yet",
     "export-data": "write a run's graded tuples for training with other tools",
-    "compare": "compare runs: differences with intervals, tests and plots",
+    "compare": "compare runs, with intervals, tests and plots",
     "ablate": "train and measure a grid of arms and seeds, in one table",
     "search": "search the corpus of a finished run with its model",
     "explain": "show the weight of each token of a text in its embedding",
@@ -198,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add_settings(name, verb)
         verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
         verb.add_argument("--quiet", action="store_true", help="same as --progress none")
-        verb.add_argument("--debug", action="store_true", help="show tracebacks, and warnings of libraries")
+        verb.add_argument("--debug", action="store_true", help="show tracebacks and library warnings")
     return parser
 
 
@@ -231,14 +233,14 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
     if name not in ("check", "dropped"):
-        help = "redo finished stages that changed settings affect; a command for one stage always redoes it"
+        help = "redo finished stages affected by changed settings; a command for one stage always redoes it"
         verb.add_argument("--force", action="store_true", help=help)
 
 
 def _add_against(verb: argparse.ArgumentParser) -> None:
     help = (
-        'baseline: "stock" also trains with the stock sentence-transformers trainer, for as long, once with in-batch '
-        "and once with mined negatives; same as baseline.against"
+        'baselines: "stock" also trains two models with the stock sentence-transformers trainer, for as long as the '
+        "run's own: one with in-batch, one with mined negatives (same as baseline.against)"
     )
     verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
 

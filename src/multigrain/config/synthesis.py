@@ -41,7 +41,7 @@ class SynthesisSection(Section):
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Grades that are written. `sources` may exclude some."""
     per_grade: int = Field(1, ge=1, le=16)
-    """Number of negatives per pair to write in each grade, and to keep in it after grading."""
+    """Number of negatives per pair and grade: to write, and to keep after grading."""
     sources: dict[Literal["1", "2", "3", "4"], Origin] = {}
     """Origin of the negatives of each grade, such as `{1 = "mined", 4 = "both"}`. A grade that is not named takes
     both."""

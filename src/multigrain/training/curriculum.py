@@ -28,7 +28,7 @@ from multigrain.training.neighbours import Neighbours
 from multigrain.training.teacher_lists import ScoreScale
 
 MOST_HELD = 256
-"""The largest number of held-out queries."""
+"""Maximum number of held-out queries."""
 POSITIVE = 5
 """The grade of a positive: one above the hardest negative."""
 
