@@ -78,7 +78,7 @@ def _fault(task: "TaskMetadata", data: Path | None, error: Exception) -> str:
     fetch = f"hf download {name} --repo-type dataset --revision {revision} --local-dir {(data or Path('DATA')) / name}"
     return (
         f"its data set {name} cannot be loaded: {first_line(error).rstrip('.')}. Looked {looked}. "
-        f'Where the hub can be reached, run: {fetch}; then set evaluation.mteb_data = "{data or "DATA"}"'
+        f'Run this where the hub can be reached: {fetch}; then set evaluation.mteb_data = "{data or "DATA"}"'
     )
 
 
