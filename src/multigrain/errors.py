@@ -9,7 +9,7 @@
         ├── LLMUnavailable   no connection, timeout or overload; a retry may help
         ├── LLMRefused       wrong key, unknown model, bad request     (exit code 2)
         └── LLMReplyError    an answer came, but is unusable
-            ├── LLMTruncated   it was cut off at its token limit
+            ├── LLMTruncated   it was truncated at its token limit
             └── LLMDeclined    the model declined to answer
 
 Every message says where the fault is, what was found, what was wanted and what to do.
@@ -44,7 +44,7 @@ class ConfigError(MultigrainError):
 
 
 class DataError(MultigrainError):
-    """An input file holds something that cannot be used."""
+    """An input file contains something that cannot be used."""
 
     exit_code = 2
 
@@ -54,7 +54,7 @@ class DataError(MultigrainError):
 
 
 class RunError(MultigrainError):
-    """The run folder is in a state that the user can fix with a command."""
+    """The run folder or its environment is in a state that the user can correct; the message says how."""
 
     exit_code = 2
 
@@ -67,7 +67,7 @@ class LLMError(MultigrainError):
     """The language model gave no usable answer.
 
     Attributes:
-        reason: one word, by which unanswered inputs are counted and can be put back.
+        reason: one word, by which unanswered inputs are counted and can be retried.
         status: HTTP status, if there is one.
         billed: whether the server may have charged for the call.
     """
@@ -101,7 +101,7 @@ class LLMRefused(LLMError):
     """The server refused the request, and would refuse the same request again.
 
     Attributes:
-        said: the server's full reply, of which the message may hold only the beginning.
+        said: the server's full reply; the message may quote only its beginning.
     """
 
     exit_code = 2
@@ -119,7 +119,7 @@ class LLMReplyError(LLMError):
 
 
 class LLMTruncated(LLMReplyError):
-    """The answer was cut off at its token limit; a larger limit may help."""
+    """The answer was truncated at its token limit; a larger limit may help."""
 
     reason = "length"
 

@@ -114,7 +114,7 @@ _WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
 
 
 def folded(text: str) -> str:
-    r"""Return the text in the normalised form in which texts are compared.
+    r"""Return the text in the normalized form in which texts are compared.
 
     It removes differences in white space, case, character width and the encoding of accents.
 
@@ -139,7 +139,7 @@ def _folded_ascii(text: str) -> str:
 
 
 def _in_usual_width(found: re.Match[str]) -> str:
-    """Normalise the width of this block only: elsewhere NFKC would turn 1 with a superscript 0 into 10."""
+    """Normalize the width of this block only: elsewhere NFKC would turn 1 with a superscript 0 into 10."""
     return unicodedata.normalize("NFKC", found[0])
 
 

@@ -98,8 +98,8 @@ def interval(low: float | None, high: float | None) -> str:
 def counted(number: object, plural: str) -> str:
     """Return a number with its noun, in the singular for 1.
 
-    >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held out queries"), counted(1, "parked")
-    ('1 phase', '2 queries', '1 held out query', '1 parked')
+    >>> counted(1, "phases"), counted(2, "queries"), counted(1, "held-out queries"), counted(1, "parked")
+    ('1 phase', '2 queries', '1 held-out query', '1 parked')
     """
     return f"{number} {' '.join(map(_singular, plural.split())) if number == 1 else plural}"
 
@@ -266,7 +266,7 @@ def is_live(stream: TextIO) -> bool:
 
 
 def leave_hung_up(descriptors: Sequence[int] = (1, 2)) -> None:
-    """Redirect the output for a closed terminal to the null device, because each write would fail."""
+    """Redirect output for a closed terminal to the null device, because each write would fail."""
     for descriptor in descriptors:
         with suppress(OSError):  # already closed
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):

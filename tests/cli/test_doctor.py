@@ -75,7 +75,7 @@ def test_extras_count_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) 
     assert (state, told) == ("wrong", "mteb 1.9 (supported: <3,>=2.20)") and advice.endswith('"mteb<3,>=2.20"')
     assert found(doctor._extra("embedded", REQUIRES))[0] == "ok"
     without("matplotlib", monkeypatch)
-    told = "not installed: matplotlib. For pictures of multigrain compare and ablate"
+    told = "not installed: matplotlib. For plots of multigrain compare and ablate"
     assert found(doctor._extra("plots", REQUIRES)) == ("note", told, "")
     report = "\n".join(f"{finding.found} {finding.advice}" for finding in doctor.examine())
     assert told in report and f"To add one: {pip(chr(34))}multigrain[" in report
@@ -114,7 +114,7 @@ def test_a_torch_that_cannot_be_imported(capsys: pytest.CaptureFixture[str], mon
     left_out = ("device", "precision", "threads")
     assert [name for name in names(report)[:-1] if name != "extras"] == [n for n in HEALTHY if n not in left_out]
     assert "cannot be imported: OSError: libcudart.so.12" in report and "install --force-reinstall torch\n" in report
-    assert report.endswith("\n\n1 thing to put right: see the lines that begin with wrong.\n")
+    assert report.endswith("\n\n1 thing to correct: see the lines that begin with wrong.\n")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_engine_that_kills_its_process(monkeypatch: pytest.MonkeyPatch) -> No
     killed = subprocess.CompletedProcess([], returncode=-4, stdout="", stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_more: killed)
     state, told, _ = found(doctor._writer())
-    assert state == "wrong" and told.endswith("cannot be imported: it ended with -4")
+    assert state == "wrong" and told.endswith("cannot be imported: exit code -4")
 
 
 def test_a_check_that_fails_leaves_the_others(
@@ -258,7 +258,7 @@ class TestMachine:
         monkeypatch.delenv("OMP_NUM_THREADS")
         assert machine._threads(4).state == "ok"
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        assert machine._threads(1).advice == "Unset it, and multigrain is faster"
+        assert machine._threads(1).advice == "Unset it to make multigrain faster"
         (container / "cpu.max").write_text("150000 100000\n")
         told = machine._threads(8)
         assert told.state == "note" and told.advice == "Run before: export OMP_NUM_THREADS=2"
@@ -271,7 +271,7 @@ class TestMachine:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         (tmp_path / "version").touch()
         monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
-        for cuda, told in ((None, "is built for the CPU alone"), ("12.6", "fits another driver")):
+        for cuda, told in ((None, "is built for the CPU only"), ("12.6", "needs another driver")):
             monkeypatch.setattr(torch.version, "cuda", cuda)
             device, gpu, *_ = machine.compute()
             assert (device.found, gpu.state) == ("CPU", "note") and told in gpu.found and "pytorch.org" in gpu.advice

@@ -88,7 +88,7 @@ def test_the_usual_name_of_a_setting_gets_ours(tmp_path: Path, setting: str, exp
         ("llm.max_retries=1", "there is no such setting; failed requests are retried automatically"),
         ("model.revision=1", "there is no such setting; download it (hf download"),
         ("data.split=1", "there is no such setting; name the split in data.pairs"),
-        ("data.format=1", "there is no such setting; the fields of the first row tell the format"),
+        ("data.format=1", "there is no such setting; the fields of the first row determine the format"),
         ("synthesis.enabled=false", "only mining has it; to ask no language model, set synthesis.limit = 0"),
     ],
 )

@@ -54,7 +54,7 @@ def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int
 @pytest.mark.parametrize(
     ("retrievers", "fault"),
     [
-        (["bm25", "hybrid"], 'add "dense", which is what the training changes'),
+        (["bm25", "hybrid"], 'add "dense", the one that training changes'),
         ([], 'add "dense"'),
         (["dense", "bm25", "bm25"], "name each retriever once"),
         (["dense", "splade"], "'dense', 'bm25' or 'hybrid'"),

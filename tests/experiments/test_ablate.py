@@ -63,11 +63,11 @@ def test_a_grid(grid_toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)
         assert main(["check", str(grid_toml)]) == 0
-        assert "warning     pictures are left out: matplotlib is not installed" in capsys.readouterr().out
+        assert "warning     plots are left out: matplotlib is not installed" in capsys.readouterr().out
         assert main(["ablate", str(grid_toml)]) == 0
         bare = capsys.readouterr()
     advice = 'matplotlib is not installed. Run: pip install "multigrain[plots]", then the same command draws them'
-    assert bare.out == out and bare.err.count("pictures are left out") == 1 and advice in bare.err
+    assert bare.out == out and bare.err.count("plots are left out") == 1 and advice in bare.err
     assert not list(folder.glob("*.svg"))
     assert main(["ablate", str(grid_toml)]) == 0
     assert sorted(folder.glob("*.svg")) == pictures
@@ -80,7 +80,7 @@ def test_stages_of_the_run_itself_are_taken_over(
     capsys.readouterr()
     assert main(["ablate", str(grid_toml)]) == 0
     err = capsys.readouterr().err
-    assert err.count(f"grade: taken over from {Grid(grid_toml).run_folder}") == 6 and "grade ..." not in err
+    assert err.count(f"grade: reused from {Grid(grid_toml).run_folder}") == 6 and "grade ..." not in err
 
 
 def test_an_arm_that_grades_otherwise_does_so(grid_toml: Path) -> None:

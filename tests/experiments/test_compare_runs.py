@@ -104,7 +104,7 @@ def test_a_plotting_library_that_cannot_be_used_costs_the_pictures_alone(
     assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"table.md", "table.json"}
     told = capsys.readouterr().err
-    assert f"pictures are left out: {found}" in told
+    assert f"plots are left out: {found}" in told
     assert told.endswith('Run: pip install "multigrain[plots]", then the same command with --force draws them\n')
 
 

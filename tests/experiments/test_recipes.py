@@ -41,7 +41,7 @@ def test_what_is_given_is_not_varied(tmp_path: Path, capsys: pytest.CaptureFixtu
         + "[training]\nlearning_rate = 5e-5\nbatch_size = 64\n"
         + SMALL.replace("schedule", "neighbours = 1, schedule")
     )
-    with pytest.raises(ConfigError, match="found no recipe beside the settings as they are"):
+    with pytest.raises(ConfigError, match="found no recipe besides the current settings"):
         recipes_of(load(tmp_path, text), ALL)
     err = capsys.readouterr().err
     assert "training.learning_rate = 5e-05 is given; tune does not vary it" in err
@@ -71,7 +71,7 @@ def test_settings_of_the_loss_that_want_each_other_may_be_tried_together(tmp_pat
     found = recipes_of(load(tmp_path, f"{GOOD}[tune]\nrecipes = []\n{tried}\n"), ALL)
     assert found == [{}, {"directions": ["query_to_doc", "doc_to_query"]}]
     alone = "values = { hardness_strength = [5.0, 9.0] }"  # of no use without a mode
-    with pytest.raises(ConfigError, match="found no recipe beside the settings as they are"):
+    with pytest.raises(ConfigError, match="found no recipe besides the current settings"):
         recipes_of(load(tmp_path, f"{GOOD}[tune]\nrecipes = []\n{alone}\n"), ALL)
 
 

@@ -67,10 +67,10 @@ def test_the_dev_part_grows_until_it_decides(tmp_path: Path) -> None:
     outcome = halved(tmp_path, trials, 50, 500)
     assert outcome.chosen == 1 and outcome.rungs[0].queries == {0: 500, 1: 500}
     assert [size for _, steps, _, size in trials.asked if steps == 20] == [50, 50, 500, 500]
-    # The grown part stays, and without more queries it is the settings as they are.
+    # The grown part stays, and without more queries it is the current settings.
     assert {size for _, steps, _, size in trials.asked if steps == 40} == {500}
     small = halved(tmp_path, Doubtful({"as it is": 0.1, "reverse": 0.15}), 50)
-    assert small.chosen == 0 and small.reason.startswith("the dev part is too small to decide; the best of the other")
+    assert small.chosen == 0 and small.reason.startswith("the dev set is too small to decide; the best of the other")
 
 
 def test_time_ends_it_between_trials(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_time_ends_it_between_trials(tmp_path: Path) -> None:
 
 
 def test_a_recipe_makes_the_steps_of_its_own_epochs(tmp_path: Path) -> None:
-    """640 tuples, 8 epochs: 80 steps of 64 for the settings as they are, and 160 of 32."""
+    """640 tuples, 8 epochs: 80 steps of 64 for the current settings, and 160 of 32."""
 
     class Sized(Planted):
         def measured(self, settings: dict[str, Any], steps: int, seed: int, size: int) -> Measured:

@@ -1,4 +1,4 @@
-"""Settings chosen on a dev part of the training queries, on a tiny encoder and the scripted language model."""
+"""Settings chosen on a dev set of the training queries, on a tiny encoder and the scripted language model."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
     table, run_dir = table_of(tunable), RunDir(load_config(tunable).folder)
     assert table["chosen"] == {"schedule": "in-batch", "learning_rate": 0.01}
     low = table["confirmed"][1]
-    assert low > 0 and f"clearly better than the settings as they are: nDCG@10 +{table['confirmed'][0]:.4f}" in out
+    assert low > 0 and f"clearly better than the current settings: nDCG@10 +{table['confirmed'][0]:.4f}" in out
     assert [[row["steps"] for row in done["rows"]] for done in table["rungs"]] == [[8, 8, 8], [16, 16]]
     assert table["rungs"][0]["rows"][0]["recipe"] == 1 and "tune: 3 recipes, 28 dev queries" in err
     first = out.splitlines()[1]

@@ -245,7 +245,7 @@ def test_a_model_is_never_replaced_by_its_own_graph(saved: Path, capsys: pytest.
         (saved / name).touch()
     code, _, err = run(capsys, "export-onnx", saved, "--out", saved, "--force")
     assert code == 2
-    assert "--force replaces only a folder of prompts.json" in err
+    assert "--force replaces only a folder with prompts.json" in err
     assert (saved / "model.safetensors").is_file()
 
 
@@ -278,7 +278,7 @@ def test_what_is_there_is_not_written_over(
     assert "mine exists; give another name, or --force" in err
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine", "--force")
     assert code == 2
-    assert "--force replaces only a folder of " in err
+    assert "--force replaces only a folder with " in err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "five years"
     code, _, err = run(capsys, verb, saved, "--out", tmp_path / "mine" / "thesis.txt", "--force")
     assert code == 2

@@ -196,7 +196,7 @@ def test_what_is_not_there_is_told(run_toml: Path) -> None:
         verbs.dropped(run_toml, "q1")
     for path, stage in ((run_dir.dropped_mined, "grade"), (run_dir.mined, "synthesize")):
         path.write_bytes(b"no table")
-        with pytest.raises(DataError, match=rf"{path.name}: cannot be read .* Delete it; {stage} makes it again"):
+        with pytest.raises(DataError, match=rf"{path.name}: cannot be read .* Delete it; {stage} recreates it"):
             verbs.dropped(run_toml, "q1")
 
 

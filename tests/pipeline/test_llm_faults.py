@@ -184,8 +184,8 @@ def test_a_useless_text_is_dropped_with_its_rule(fault: Fault, rule: str, faulty
         (declines, "holds no JSON object"),
         (writes_three, 'no usable "grade_3"'),
         (leaves_one_empty, 'no usable "grade_2"'),
-        (breaks_off, "cut at its token limit"),
-        (never_ends, "cut at its token limit"),
+        (breaks_off, "truncated at its token limit"),
+        (never_ends, "truncated at its token limit"),
     ],
 )
 def test_an_answer_that_is_no_use_is_asked_again_and_parked(fault: Fault, detail: str, faulty_run: FaultyRun) -> None:

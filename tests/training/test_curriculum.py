@@ -185,7 +185,7 @@ def test_negatives_as_relevant_as_the_positive_do_not_count() -> None:
 
 def test_a_positive_among_its_negatives_is_named() -> None:
     wrong = GradedTuple("x7", "q", "The cat", (Negative("the  cat", 3, 0.9, "llm"),))
-    with pytest.raises(DataError, match="the positive of tuple x7 is one of its negatives too"):
+    with pytest.raises(DataError, match="the positive of tuple x7 is also one of its negatives"):
         plan([wrong, graded(1, (1,))], phases([1]), 2)
 
 

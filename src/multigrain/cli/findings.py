@@ -1,4 +1,4 @@
-"""What `multigrain doctor` finds, and how it is shown."""
+"""The findings of `multigrain doctor`, and how they are shown."""
 
 import importlib.util
 import sys
@@ -11,29 +11,29 @@ from multigrain.terminal import counted
 
 State = Literal["ok", "note", "wrong"]
 COLUMNS = "{:<7}{:<13}"
-"""The columns of the state and the name, before what was found."""
+"""Columns of the state and the name, to the left of the finding."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     state: State
-    """`wrong` is what keeps multigrain from working; `note` is what a user may want to know."""
+    """`wrong` if it keeps multigrain from working, `note` if it is merely good to know."""
     name: str
     found: str
     advice: str = ""
-    """What to do."""
+    """What the user should do."""
 
 
 def pip(arguments: str) -> str:
-    """Return a command that installs into the environment that multigrain runs in, which may not be the active one."""
+    """Return a pip command for the environment that multigrain runs in, which may not be the active one."""
     program = f"{sys.executable} -m pip" if importlib.util.find_spec("pip") else "pip"
     return f"{program} install {arguments}"
 
 
 def explained(name: str, error: Exception) -> Finding:
-    """Return the finding that a check which failed amounts to."""
+    """Return the finding of a check that raised an error."""
     if isinstance(error, MultigrainError):
         found, _, advice = str(error).partition("Run: pip install ")
         return Finding("wrong", name, found.rstrip(" .") if advice else found, f"Run: {pip(advice)}" if advice else "")
@@ -41,15 +41,15 @@ def explained(name: str, error: Exception) -> Finding:
 
 
 def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Yield the findings of a check; an error of any kind is one more: the other checks go on."""
+    """Yield the findings of a check; turn any error into a finding, so that the other checks go on."""
     try:
         yield from check()
-    except Exception as error:  # whatever is broken, the user wants to hear of the rest too
+    except Exception as error:  # whatever is broken, the other findings still help
         yield explained(name, error)
 
 
 def lines_of(finding: Finding) -> str:
-    """Return a finding as it is shown: what was found, and the advice below it."""
+    """Return a finding as text, with the advice below it."""
     shown = COLUMNS.format(finding.state, finding.name) + finding.found
     return f"{shown}\n{COLUMNS.format('', '')}{finding.advice}" if finding.advice else shown
 
@@ -58,9 +58,9 @@ def verdict(wrong: int, next_step: str) -> str:
     """Return the last line of the report.
 
     Args:
-        wrong: how many findings are faults.
-        next_step: the command that there is nothing against, where there are none.
+        wrong: number of findings that are faults.
+        next_step: command to suggest if there are none.
     """
     if wrong:
-        return f"{counted(wrong, 'things')} to put right: see the lines that begin with wrong."
+        return f"{counted(wrong, 'things')} to correct: see the lines that begin with wrong."
     return f"Nothing is wrong. Next: {next_step}"

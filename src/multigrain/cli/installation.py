@@ -14,12 +14,12 @@ from packaging.version import InvalidVersion, Version
 from multigrain.version import __version__
 
 SHOWN = ("torch", "sentence-transformers", "transformers")
-"""The packages whose versions `--version` shows."""
+"""Packages whose versions `--version` shows."""
 PYTHON = "Programming Language :: Python :: "
 
 
 class PrintVersions(argparse.Action):
-    """Prints the versions that a report of a bug needs, and ends the process."""
+    """Print the versions that a bug report needs, and exit."""
 
     def __call__(
         self,
@@ -40,7 +40,7 @@ def versions() -> list[str]:
 
 
 def version_of(package: str) -> str | None:
-    """Return the version of a package; None where it is not installed."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -49,22 +49,22 @@ def version_of(package: str) -> str | None:
 
 @dataclass(frozen=True)
 class Requires:
-    """What the metadata of the installed multigrain asks for."""
+    """The requirements in the metadata of the installed multigrain."""
 
     version: str
-    """The version of multigrain that was installed."""
+    """Version of multigrain that was installed."""
     python: SpecifierSet
     tested: list[str]
-    """The versions of Python that the tests run on, such as `3.11`, in rising order."""
+    """Versions of Python that the tests run on, such as `3.11`, in rising order."""
     packages: list[Requirement]
 
     def of_extra(self, extra: str) -> list[Requirement]:
-        """Return what an extra adds; for the empty name, what multigrain always needs."""
+        """Return the packages that an extra adds; for the empty name, those that are always needed."""
         return [each for each in self.packages if _is_of(each, extra)]
 
 
 def read_requirements() -> Requires | None:
-    """Return what this release asks for; None where it runs from a folder that was never installed."""
+    """Return the requirements of this release; None if it runs from a folder that was never installed."""
     try:
         about = metadata.metadata("multigrain")
     except metadata.PackageNotFoundError:
@@ -86,7 +86,7 @@ def _is_of(requirement: Requirement, extra: str) -> bool:
 
 
 def unsupported(requirements: Sequence[Requirement]) -> Iterator[tuple[Requirement, str | None]]:
-    """Yield each requirement that is not met, with the version that is installed; None where there is none."""
+    """Yield each requirement that is not met, with the installed version or None."""
     for requirement in requirements:
         version = version_of(requirement.name)
         if version is None or not _allows(requirement.specifier, version):
@@ -96,5 +96,5 @@ def unsupported(requirements: Sequence[Requirement]) -> Iterator[tuple[Requireme
 def _allows(specifier: SpecifierSet, version: str) -> bool:
     try:
         return specifier.contains(Version(version), prereleases=True)
-    except InvalidVersion:  # somebody's own build
+    except InvalidVersion:  # a custom build
         return True

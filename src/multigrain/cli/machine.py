@@ -1,4 +1,4 @@
-"""What this machine has to compute with: device, precision, threads, memory, disk."""
+"""Check the machine: device, precision, threads, memory and disk."""
 
 import math
 import os
@@ -10,17 +10,17 @@ from multigrain.cli.findings import Finding
 
 GB = 10**9
 QUICKSTART_MEMORY, LEAST_MEMORY = 5 * GB, 1 * GB
-"""Free memory that the quickstart takes, and that the libraries and a small model take before there is any data."""
+"""Memory that the quickstart takes, and that the libraries and a small model take without data, in bytes."""
 QUICKSTART_DISK, LEAST_DISK = 1 * GB, GB // 10
-"""Free disk that the quickstart takes, rounded up, and below which no run ends well."""
+"""Disk space that the quickstart takes, rounded up, and below which no run can finish, in bytes."""
 GET_TORCH = "Choose a build for your GPU at https://pytorch.org/get-started/locally"
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells a container its limits."""
+"""Folder in which Linux shows a container its limits."""
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def compute() -> Iterator[Finding]:
-    """Yield the device that torch computes on, whether it has bf16, and how many threads there are."""
+    """Check the device that torch uses, its support of bf16, and the number of threads."""
     import torch
 
     from multigrain.model.precision import uses_bf16
@@ -31,17 +31,17 @@ def compute() -> Iterator[Finding]:
     else:
         yield Finding("ok", "device", "CPU")
         if DRIVER.exists():
-            built = "fits another driver (see nvidia-smi)" if torch.version.cuda else "is built for the CPU alone"
-            yield Finding("note", "GPU", f"an NVIDIA GPU is here, but this torch {built}", GET_TORCH)
+            built = "needs another driver (see nvidia-smi)" if torch.version.cuda else "is built for the CPU only"
+            yield Finding("note", "GPU", f"found an NVIDIA GPU, but this torch {built}", GET_TORCH)
     if uses_bf16("auto", device):
-        yield Finding("ok", "precision", "bf16, which this device has instructions for")
+        yield Finding("ok", "precision", "bf16; this device has instructions for it")
     else:
         yield Finding("ok", "precision", "fp32; this device has no instructions for bf16")
     yield _threads(torch.get_num_threads())
 
 
 def _gpus() -> Iterator[Finding]:
-    """Yield each GPU that torch sees, after a computation on it."""
+    """Check each GPU that torch sees, by a computation on it."""
     import torch
 
     for number in range(torch.cuda.device_count()):
@@ -49,7 +49,7 @@ def _gpus() -> Iterator[Finding]:
         try:
             torch.ones(2, 2, device=f"cuda:{number}").sum().item()
             free, total = torch.cuda.mem_get_info(number)
-        except RuntimeError as error:  # among others, a GPU that is too new or too old for this build
+        except RuntimeError as error:  # for example, a GPU too new or too old for this build
             found = f"{name}: cannot compute ({str(error).strip().splitlines()[0]})"
             advice = f"{GET_TORCH}, or hide the GPU: export CUDA_VISIBLE_DEVICES="
             yield Finding("wrong", "device", found, advice)
@@ -62,15 +62,15 @@ def _threads(threads: int) -> Finding:
     granted = min(float(cores), _cpu_quota())
     found = f"{threads} for {cores} CPU cores"
     if threads > math.ceil(granted):
-        found = f"{threads}, but this process may use {granted:g} CPU cores: they wait for each other"
+        found = f"{threads}, but this process may use only {granted:g} CPU cores, so threads wait for each other"
         return Finding("note", "threads", found, f"Run before: export OMP_NUM_THREADS={math.ceil(granted)}")
     if "OMP_NUM_THREADS" in os.environ and threads < cores // 2:  # half the cores are hyperthreads
-        return Finding("note", "threads", f"{found}; OMP_NUM_THREADS is set", "Unset it, and multigrain is faster")
+        return Finding("note", "threads", f"{found}; OMP_NUM_THREADS is set", "Unset it to make multigrain faster")
     return Finding("ok", "threads", found)
 
 
 def _cpu_quota() -> float:
-    """Return the CPU cores that the container may use; infinite where nothing limits them."""
+    """Return the number of CPU cores that the container may use; infinite if there is no limit."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -79,7 +79,7 @@ def _cpu_quota() -> float:
 
 
 def memory() -> Iterator[Finding]:
-    """Yield how much memory is free."""
+    """Check the free memory."""
     free = min(_free_memory(), _free_in_container())
     found = f"{_gb(free)} free"
     if free < LEAST_MEMORY:
@@ -87,7 +87,7 @@ def memory() -> Iterator[Finding]:
         yield Finding("wrong", "memory", found, "Close other programs, or give the container more")
     elif free < QUICKSTART_MEMORY:
         advice = (
-            "Close other programs before multigrain quickstart; of another run, multigrain check says what it needs"
+            "Close other programs before multigrain quickstart; for another run, multigrain check says what it needs"
         )
         yield Finding("note", "memory", f"{found}; the quickstart takes up to {_gb(QUICKSTART_MEMORY)}", advice)
     else:
@@ -95,7 +95,7 @@ def memory() -> Iterator[Finding]:
 
 
 def _free_memory() -> float:
-    """Return the bytes that programs can still have; where the system does not tell, all that there are."""
+    """Return the memory available to programs, in bytes; all of the memory if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -104,7 +104,7 @@ def _free_memory() -> float:
 
 
 def _free_in_container() -> float:
-    """Return the bytes below the container's limit; what it keeps of files is given back, so it counts as free."""
+    """Return the bytes left below the container's limit; its file cache can be reclaimed, so it counts as free."""
     try:
         used = int((CGROUP / "memory.current").read_text())
         fields = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
@@ -114,7 +114,7 @@ def _free_in_container() -> float:
 
 
 def disk(folder: Path) -> Iterator[Finding]:
-    """Yield how much room there is where a run folder lies, or is to lie, and whether it can be written."""
+    """Check that the place of a run folder can be written to, and has enough free space."""
     place = folder.absolute()
     while not os.path.lexists(place):
         place = place.parent
@@ -123,9 +123,9 @@ def disk(folder: Path) -> Iterator[Finding]:
     if not os.access(place, os.W_OK | os.X_OK):
         yield Finding("wrong", "disk", f"{place} cannot be written to", "Work in another folder, or set output")
     elif free < LEAST_DISK:
-        yield Finding("wrong", "disk", found, "Make room: a run keeps its texts, vectors and models there")
+        yield Finding("wrong", "disk", found, "Free some space: a run keeps its texts, vectors and models there")
     elif free < QUICKSTART_DISK:
-        yield Finding("note", "disk", f"{found}; the quickstart takes up to {_gb(QUICKSTART_DISK)}", "Make room")
+        yield Finding("note", "disk", f"{found}; the quickstart takes up to {_gb(QUICKSTART_DISK)}", "Free some space")
     else:
         yield Finding("ok", "disk", found)
 

@@ -1,4 +1,4 @@
-"""Run a command, and report its outcome. No logic."""
+"""Run a command, and print its result."""
 
 import argparse
 import logging
@@ -113,7 +113,7 @@ def _doctor(options: argparse.Namespace) -> int:
     wrong = 0
     for finding in examine(options.run):
         _print(lines_of(finding))
-        sys.stdout.flush()  # to load the libraries takes a while
+        sys.stdout.flush()  # the next check may load the libraries, which takes a while
         wrong += finding.state == "wrong"
     _print("\n" + verdict(wrong, f"multigrain run {options.run}" if options.run else "multigrain quickstart"))
     return FAILED if wrong else DONE

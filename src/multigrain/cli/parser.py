@@ -22,7 +22,7 @@ EPILOG = """examples:
   multigrain quickstart                          try the whole method on the documentation of your Python packages
   multigrain search runs/quickstart "remove duplicate rows"
   multigrain check examples/own_pairs.toml       check configuration and data, and show what a run will do
-  multigrain check runs/quickstart/model         check that a saved model works as its files say
+  multigrain check runs/quickstart/model         check that a saved model works as intended
   multigrain run runs/quickstart                 resume a run where it stopped
   multigrain run examples/own_pairs.toml --set training.batch_size=16
   multigrain run examples/own_pairs.toml --against stock    also compare with the stock sentence-transformers trainer
@@ -35,29 +35,32 @@ DOCTOR_EPILOG = """examples:
   multigrain doctor                    check what multigrain quickstart and the defaults need
   multigrain doctor runs/quickstart    check what this run needs
 
-It asks no server, and downloads only the small files of a run's models on the hub.
+It contacts no server of [llm], and downloads only small files of models on the hub that the run names.
 Exit codes: 0 nothing is wrong, though there may be notes; 1 something is wrong.
 """
 SYNTHESIZE_EPILOG = """examples:
   multigrain synthesize examples/own_pairs.toml
   multigrain synthesize run.toml --set llm.max_cost=5          never spend more than 5 dollars
-  multigrain synthesize run.toml --retry transport             ask again for what the server did not answer
+  multigrain synthesize run.toml --retry transport             ask again for inputs that the server did not answer
   multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
                                                                --batch ingest, and synthesize as usual
 
-A request that stays without a usable answer is parked, for one of these reasons:
-  transport   no answer after many tries        length     answer cut at the token limit (synthesis.answer_tokens)
+An input that stays without a usable answer is parked, for one of these reasons:
+  transport   no answer after many tries        length     answer truncated at the token limit (synthesis.answer_tokens)
   unreadable  answer in the wrong form          declined   the model declined to answer
   rejected    the server refused the request    budget     a cap of [llm] was reached
 """
 DROPPED_EPILOG = """examples:
   multigrain dropped runs/quickstart                          count the candidates dropped by each rule of grading
-  multigrain dropped runs/quickstart --pair numpy/1           list those of one pair, and what was kept
+  multigrain dropped runs/quickstart --pair numpy/1           list those of one pair, and the kept ones
   multigrain dropped runs/quickstart --pair numpy/1 | less -S   the same with whole texts
 
 sources of candidates:
-  written, given   by the language model; with the pair       embedding, bm25   mined, by this method
-grade: what the candidate was written or mined for. value: what broke the rule. Scores were measured in mining.
+  written           by the language model
+  given             with the pair
+  embedding, bm25   mined by this method
+grade: the grade that the candidate was written or mined for. value: the value that broke the rule. Scores were
+measured in mining.
 """
 EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to hf --out my-dataset
@@ -65,7 +68,7 @@ EXPORT_DATA_EPILOG = """examples:
   multigrain export-data runs/quickstart --to flagembedding --out train.jsonl
   multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
 
-forms:
+formats:
   hf                     a Hugging Face dataset: a folder with parquet and a card, with grades, scores and sources
   sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
   flagembedding          JSON lines: query, pos, neg, neg_scores (and prompt, if there are instructions)
@@ -82,7 +85,7 @@ EXPLAIN_EPILOG = """examples:
   multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
   multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
   multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
-  multigrain explain embedded-llm "The capital of France is Paris."      a base before training
+  multigrain explain embedded-llm "The capital of France is Paris."      a base, before training
 """
 MERGE_EPILOG = """example:
   multigrain merge runs/mine/training/model --out runs/mine/merged
@@ -94,44 +97,44 @@ ONNX_EPILOG = """examples:
 """
 COMPARE_EPILOG = """examples:
   multigrain compare runs/mined runs/written                  print a table; the first run is the baseline
-  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and pictures
+  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and plots
 
 Runs are compared on the tasks that all of them measured. Intervals: 95 %, paired bootstrap over queries.
-p: paired randomisation test, corrected for all comparisons in the table (Holm).
+p: paired randomization test, corrected for all comparisons in the table (Holm).
 """
 TUNE_EPILOG = """examples:
   multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
-  multigrain tune run.toml --set tune.minutes=120       try for longer, for a surer choice
+  multigrain tune run.toml --set tune.minutes=120       try for longer, for a more reliable choice
   multigrain run run.toml                               train with the choice (training.recipe = "auto")
 
 Recipes are measured on the dev set of the run (data.dev_share). If it has none, they are measured on a fifth of the
-training queries (at most 2,000), which the trials leave out. Held-out queries stay unseen. Settings given in the file
+training queries (at most 2,000), which the trials leave out. Held-out queries play no part. Settings given in the file
 are not varied. You can stop it at any time: the same command resumes.
 """
 ABLATE_EPILOG = """example:
   multigrain ablate examples/ablation.toml
 
-The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms have in common are
-run once. You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md,
-table.json and pictures.
+The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms share are run once.
+You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md, table.json and
+plots.
 """
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
-PROGRESS = "auto: a bar or lines; json: one JSON object per second (default auto)"
+PROGRESS = "auto: a bar or lines; json: one JSON object per second; none: nothing (default auto)"
 
 VERBS = {
-    "quickstart": "run everything on the documentation of the installed Python packages",
+    "quickstart": "run all stages on the documentation of the installed Python packages",
     "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
     "grade": "judge the candidates and make graded tuples",
-    "dropped": "show which candidates grading has dropped, and why",
+    "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the model folder for use with sentence-transformers",
     "run": "run all stages that are not done yet",
     "export-data": "write a run's graded tuples for training with other tools",
-    "compare": "compare runs: differences with intervals, tests and pictures",
+    "compare": "compare runs, with intervals, tests and plots",
     "ablate": "train and measure a grid of arms and seeds, in one table",
     "search": "search the corpus of a finished run with its model",
     "explain": "show the weight of each token of a text in its embedding",
@@ -187,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=PrintVersions, nargs=0, help="show versions, and exit")
-    help = "print a script that completes commands, options and paths, and exit"
+    help = "print a shell script that completes commands, options and paths, and exit"
     parser.add_argument("--print-completion", action=PrintCompletion, choices=SHELLS, help=help)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, help in VERBS.items():
@@ -197,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add_settings(name, verb)
         verb.add_argument("--progress", choices=["auto", "json", "none"], default="auto", help=PROGRESS)
         verb.add_argument("--quiet", action="store_true", help="same as --progress none")
-        verb.add_argument("--debug", action="store_true", help="show tracebacks, and warnings of libraries")
+        verb.add_argument("--debug", action="store_true", help="show tracebacks and library warnings")
     return parser
 
 
@@ -230,21 +233,21 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
     if name not in ("check", "dropped"):
-        help = "redo finished stages that changed settings affect; a command for one stage always redoes it"
+        help = "redo finished stages affected by changed settings; a command for one stage always redoes it"
         verb.add_argument("--force", action="store_true", help=help)
 
 
 def _add_against(verb: argparse.ArgumentParser) -> None:
     help = (
-        'baseline: "stock" also trains with the stock sentence-transformers trainer, for as long, once with in-batch '
-        "and once with mined negatives; same as baseline.against"
+        'baselines: "stock" also trains two models with the stock sentence-transformers trainer, for as long as the '
+        "run's own: one with in-batch, one with mined negatives (same as baseline.against)"
     )
     verb.add_argument("--against", choices=get_args(BaselineSection.model_fields["against"].annotation), help=help)
 
 
 def _add_doctor(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, DOCTOR_EPILOG)
-    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check that it can go on")
+    verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check as well")
 
 
 def _add_search(verb: argparse.ArgumentParser) -> None:
@@ -260,7 +263,7 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "run",
         metavar="RUN.toml|ABLATION.toml|MODEL",
-        help="file or folder of a run, file of an ablation, or folder of a model",
+        help="file or folder of a run, file of a grid, or folder of a model",
     )
     verb.add_argument("--time", action="store_true", help="measure the training time on a few texts of the run")
 
@@ -331,7 +334,7 @@ def _add_export_data(verb: argparse.ArgumentParser) -> None:
 def _add_compare(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, COMPARE_EPILOG)
     verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
-    verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and pictures")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and plots")
     verb.add_argument("--force", action="store_true", help="write into an existing folder")
 
 
@@ -340,13 +343,13 @@ def _add_generation(verb: argparse.ArgumentParser) -> None:
     way = verb.add_mutually_exclusive_group()
     way.add_argument("--retry", metavar="REASON", help='ask again for inputs parked for this reason, or for "all"')
     steps = ["submit", "write", "status", "ingest"]
-    way.add_argument("--batch", choices=steps, help="use the Batch API; write: only write its files")
-    verb.add_argument("--durable", action="store_true", help="survive power cuts; same as synthesis.durable=true")
+    way.add_argument("--batch", choices=steps, help="do a step of the Batch API (write: only write its files)")
+    verb.add_argument("--durable", action="store_true", help="survive power cuts (same as synthesis.durable = true)")
 
 
 def _query(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("found an empty query; wanted a few words")
+        raise argparse.ArgumentTypeError("found an empty query; wanted at least one word")
     return encodable(text)
 
 

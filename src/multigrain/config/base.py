@@ -14,7 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _SelfDescribing(ModelMetaclass):
-    """Lists the settings in the docstring when it is read: reading the source at each start would cost 0.2 s."""
+    """Add the settings to the docstring when it is read; reading the source at every start would cost 0.2 s."""
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]

@@ -12,4 +12,4 @@ class BaselineSection(Section):
     """Baselines to train. `stock` trains two more models with the stock sentence-transformers trainer and
     MultipleNegativesRankingLoss, one with in-batch and one with mined negatives, each for as long as the run's own
     training took. `auto` does the same if the training took at most 30 minutes of computing, the corpus has at most
-    100,000 documents, there are at most 100,000 training pairs, and no adapter is trained. `none` trains no more."""
+    100,000 documents, there are at most 100,000 training pairs, and no adapter is trained. `none` trains none."""

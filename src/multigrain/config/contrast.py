@@ -12,15 +12,15 @@ WITHOUT_POSITIVE = ("query_to_query", "doc_to_doc")
 
 
 class ContrastSection(Section):
-    """Settings of what the loss contrasts with the positive; part of `[training]`, and an argument of `GradedLoss`.
+    """Settings of the comparisons that the loss makes; part of `[training]`, and an argument of `GradedLoss`.
 
     >>> ContrastSection(directions=["query_to_doc", "doc_to_query"], partition_mode="per_direction").positives
     'one'
     """
 
     directions: list[Direction] = ["query_to_doc"]
-    """Comparisons in the loss: each query with all documents (always required), each positive with all queries, queries
-    with each other, documents with each other. GTE (arXiv 2308.03281) uses all four."""
+    """Comparisons in the loss: `query_to_doc` (each query with all documents; always required), `doc_to_query` (each
+    positive with all queries), `query_to_query` and `doc_to_doc`. GTE (arXiv 2308.03281) uses all four."""
     partition_mode: Literal["joint", "per_direction"] = "joint"
     """`joint`: all directions share one softmax. `per_direction`: each has its own, and the losses are averaged."""
     hardness_mode: Literal["in_batch_negatives", "hard_negatives", "all_negatives"] | None = None

@@ -20,9 +20,9 @@ class DataSection(Section):
     """Share of the queries to hold out for the evaluation, or a list of sources (for `python-docs`: packages) to hold
     out whole."""
     dev_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the training pairs to set aside as the dev set. It is not trained on; it decides choices such as the
-    weight of BM25 in the hybrid retriever, or the recipe of `multigrain tune`. It has at most 500 pairs. If the share
-    is fewer than 200 pairs, there is no dev set."""
+    """Share of the training pairs to set aside as the dev set. It is not trained on; choices are made on it, such as
+    the weight of BM25 in the hybrid retriever and the recipe of `multigrain tune`. It has at most 500 pairs. If the
+    share is fewer than 200 pairs, there is no dev set."""
     limit: int | None = Field(None, ge=1)
     """Maximum number of training pairs, drawn at random by the seed. By default all are used."""
     drop_leaked: bool = False

@@ -21,13 +21,13 @@ class EvaluationSection(Section):
     it; `auto` is bf16 where the hardware computes it, else fp32."""
     mteb_data: str | None = None
     """Folder with data sets of the Hugging Face hub, each as OWNER/NAME, for `mteb:` tasks without access to the hub.
-    By default they are fetched from the hub."""
+    By default they are downloaded from the hub."""
 
     @field_validator("retrievers")
     @classmethod
     def _has_the_model(cls, retrievers: list[str]) -> list[str]:
         if "dense" not in retrievers:
-            raise ValueError(f'found {retrievers}; add "dense", which is what the training changes')
+            raise ValueError(f'found {retrievers}; add "dense", the one that training changes')
         if len(set(retrievers)) < len(retrievers):
             raise ValueError(f"found {retrievers}; name each retriever once")
         return retrievers

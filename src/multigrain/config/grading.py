@@ -18,7 +18,7 @@ class GradingSection(Section):
     """Model of the judge `embedding`: `embedded` (all-MiniLM-L6-v2) or a sentence-transformers model. It also mines
     negatives and filters written queries."""
     judge_max_tokens: int = Field(256, ge=8)
-    """Maximum length of a text for the judge's model and the cross-encoder, in tokens; longer texts are cut."""
+    """Maximum length of a text for the judge's model and the cross-encoder, in tokens; longer texts are truncated."""
     precision: Precision = "auto"
     """Precision of the matrix products in the judge's model, as `evaluation.precision`."""
     query_prompt: str | None = None

@@ -78,7 +78,7 @@ class LLMSection(Section):
     max_cost: float | None = Field(None, ge=0)
     """Maximum cost of all requests together, in dollars. By default there is no cap."""
     prices: PricesSection | None = None
-    """Prices of the model. By default those that the package `genai-prices` lists; a server on this machine costs
+    """Prices of the model. By default the prices listed by the package `genai-prices`; a server on this machine costs
     nothing."""
     timeout: float = Field(120, gt=0, le=86_400)
     """Maximum duration of one request, in seconds."""
@@ -116,7 +116,7 @@ class LLMSection(Section):
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
                 raise ValueError(f'found "{name}", which is not a valid header name')
             if not (value.isascii() and value.isprintable()):
-                raise ValueError(f'the value of "{name}" contains characters not allowed in a header (a line end?)')
+                raise ValueError(f'the value of "{name}" contains characters not allowed in a header (a line break?)')
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f'found "{name}", which multigrain sets itself')
         return headers

@@ -14,7 +14,7 @@ class MiningSection(Section):
     """Whether candidates are mined."""
     methods: list[Literal["embedding", "bm25"]] = Field(["embedding", "bm25"], min_length=1)
     """Methods of finding documents. `embedding` chooses among all documents of a grade (see `nearest`); `bm25` takes
-    those that BM25 ranks first."""
+    the documents of the grade that BM25 ranks first."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Grades that are mined. `synthesis.sources` may exclude some."""
     nearest: list[Grade] = [4]

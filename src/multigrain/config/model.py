@@ -62,7 +62,7 @@ class ModelSection(Section):
     lora: LoraSection | None = None
     """Adapter to train in place of all weights. By default all weights are trained."""
     max_tokens: int = Field(256, ge=8)
-    """Maximum length of a text, in tokens; longer texts are cut."""
+    """Maximum length of a text, in tokens; longer texts are truncated."""
     instruction: str | None = Field(None, min_length=1)
     """Task in one sentence, such as "Given a claim, find documents that refute it". It is put before queries; documents
     then have no prompt. By default the prompts of the base are used, if it has any."""

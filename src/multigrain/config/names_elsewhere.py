@@ -103,7 +103,7 @@ ABSENT: dict[str, str] = {
     "revision": "there is no such setting; download it (hf download NAME --revision REVISION --local-dir FOLDER), and "
     "set model.base to the folder",
     "data.split": "there is no such setting; name the split in data.pairs, as in beir:FOLDER:train, or name its file",
-    "data.format": "there is no such setting; the fields of the first row tell the format (docs/interchange.md)",
+    "data.format": "there is no such setting; the fields of the first row determine the format (docs/interchange.md)",
     "enabled": "only mining has it; to ask no language model, set synthesis.limit = 0",
 }
 """Settings that we do not have -> what to use instead."""
@@ -146,7 +146,7 @@ def key_for(name: str, section: str) -> str | None:
 
 
 def absent(name: str, section: str) -> str | None:
-    """Return what to use instead of a setting of other tools, in this section or in any."""
+    """Return what to use instead of a setting of other tools, for this section or for any."""
     return ABSENT.get(f"{section}.{_plain(name)}", ABSENT.get(_plain(name)))
 
 

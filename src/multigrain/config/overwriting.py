@@ -51,7 +51,7 @@ def require_replaceable_folder(out: Path, force: bool, ours: str, others: str | 
         raise _refused(f"{out} exists; give another name, or --force")
     names = {path.name for path in out.iterdir()}
     if names and (ours not in names or others in names):
-        raise _refused(f"{out} holds other files; --force replaces only a folder of {ours}; give another name")
+        raise _refused(f"{out} holds other files; --force replaces only a folder with {ours}; give another name")
     if Path.cwd().is_relative_to(out.resolve()):
         raise _refused(f"{out} contains the current folder; give another name")
 

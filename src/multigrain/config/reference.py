@@ -27,15 +27,15 @@ class Setting:
     key: str
     """Name with its sections, such as `training.phases.steps`."""
     kind: str
-    """Type, as TOML calls it; the values, where they are a fixed choice."""
+    """Type, as TOML calls it, or the allowed values if they are a fixed choice."""
     default: str | None
-    """Default as TOML, or "none"; None where the setting is required."""
+    """Default as TOML, or "none"; None if the setting is required."""
     allowed: str
     """Range of the value or of its length; empty if there is none."""
     meaning: str
     """Text below the setting in the source."""
     section: type[Section] | None = None
-    """Section that the setting holds."""
+    """Section, if the setting is a table with its own settings."""
 
 
 def settings_of(section: type[Section], prefix: str = "") -> Iterator[Setting]:
@@ -62,7 +62,7 @@ def settings_of(section: type[Section], prefix: str = "") -> Iterator[Setting]:
 
 @cache
 def attribute_docs(section: type[Section]) -> dict[str, str]:
-    """Return the text below each field of a class, those of its base classes included."""
+    """Return the text below each field of a class and of its base classes."""
     texts: dict[str, str] = {}
     for kind in reversed(section.__mro__):
         if issubclass(kind, Section) and kind is not Section:
@@ -84,7 +84,7 @@ def _texts_below_fields(kind: type) -> dict[str, str]:
 
 
 def own_doc(section: type[Section]) -> str:
-    """Return the docstring of the class as it stands in the source, without the list of its settings."""
+    """Return the docstring of the class as in the source, without the list of its settings."""
     return inspect.cleandoc(section.__dict__.get("__doc__") or "")
 
 
@@ -175,7 +175,7 @@ def _number(value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Write a default as TOML has it.
+    """Format a default as TOML.
 
     >>> _toml({"learning_rate": [2e-05], "schedule": "hardest"})
     '{ learning_rate = [2e-5], schedule = "hardest" }'

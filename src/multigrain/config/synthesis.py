@@ -41,7 +41,7 @@ class SynthesisSection(Section):
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Grades that are written. `sources` may exclude some."""
     per_grade: int = Field(1, ge=1, le=16)
-    """Number of negatives per pair to write in each grade, and to keep in it after grading."""
+    """Number of negatives per pair and grade: to write, and to keep after grading."""
     sources: dict[Literal["1", "2", "3", "4"], Origin] = {}
     """Origin of the negatives of each grade, such as `{1 = "mined", 4 = "both"}`. A grade that is not named takes
     both."""
@@ -71,8 +71,8 @@ class SynthesisSection(Section):
     pairs_per_task: int = Field(10, ge=1)
     """Maximum number of pairs to write for each search task, in mode `tasks`."""
     answer_tokens: int | None = Field(None, ge=8, le=10**6)
-    """Maximum length of an answer, in tokens. By default it suits texts as long as the positive. Answers that were cut
-    are requested again by `--retry length`."""
+    """Maximum length of an answer, in tokens. By default it suits texts as long as the positive. Truncated
+    answers are requested again by `--retry length`."""
     durable: bool = False
     """Whether to wait until every answer is on disk, so that not even a power cut loses one."""
     max_parked: Share = 0.1

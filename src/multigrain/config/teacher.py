@@ -16,13 +16,14 @@ class TeacherSection(Section):
     model: str | None = None
     """Model of the teacher: a folder or a hub name. Required for `cross-encoder` and `embedder`."""
     max_tokens: int = Field(256, ge=8)
-    """Maximum length of a text for `model`, in tokens; longer texts are cut."""
+    """Maximum length of a text for `model`, in tokens; longer texts are truncated."""
     query_prompt: str | None = None
     """Prompt before queries for an `embedder`, in place of its own (see `model.query_prompt`)."""
     document_prompt: str | None = None
     """Prompt before documents for an `embedder`, in place of its own."""
     bm25_weight: float = Field(0.3, gt=0)
-    """Weight of BM25 in `fused`, which adds it to the cosine times a document's share of the query's highest BM25."""
+    """Weight of BM25 in `fused`: the factor on a document's BM25, as a share of the query's highest, that is added to
+    the cosine."""
     documents: int = Field(20, ge=2, le=64)
     """Maximum number of documents in a query's list: its positive, its negatives, then the nearest that were mined for
     it."""

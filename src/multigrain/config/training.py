@@ -69,8 +69,8 @@ class TrainingSection(ContrastSection):
     """Settings of the training: schedule, loss, optimizer, memory and log."""
 
     recipe: Literal["auto", "fixed"] = "auto"
-    """Source of the settings. `auto`: those that `multigrain tune` chose for these data and this base, if there is such
-    a choice. `fixed`: always those of the file."""
+    """Source of the settings. `auto`: the choice of `multigrain tune` for these data and this base, if there is one,
+    else the settings in the file. `fixed`: always the settings in the file."""
     schedule: Literal[
         "hardest",
         "coarse-to-fine",
@@ -118,8 +118,8 @@ class TrainingSection(ContrastSection):
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     """Peak learning rate of AdamW: it rises over the first tenth of the steps, then falls to 0."""
     loss: Literal["infonce", "listwise", "distill"] = "infonce"
-    """Loss function. `infonce`: the positive against all documents of the batch. `listwise`: that, and each negative
-    against those of lower grades. `distill`: divergence from the scores of `teacher`, plus weighted InfoNCE."""
+    """Loss function. `infonce`: the positive against all documents of the batch. `listwise`: also each negative
+    against negatives of lower grades. `distill`: divergence from the scores of `teacher`, plus weighted InfoNCE."""
     teacher: TeacherSection | None = None
     """Teacher whose scores `distill` learns. Required for that loss."""
     false_negative_above: float | None = Field(None, gt=0)
@@ -131,7 +131,7 @@ class TrainingSection(ContrastSection):
     that are nearer to a query than its positive less this margin (GISTEmbed, arXiv 2402.16829): with 0.05, those above
     95 % of the positive's cosine. By default there is no guide."""
     matryoshka: list[Dimension] = []
-    """Lengths to which users may cut the vectors, in dimensions; the loss is also computed on vectors of these lengths
+    """Lengths to which users may truncate the vectors, in dimensions; the loss is also computed on such vectors
     (Matryoshka, arXiv 2205.13147). By default only whole vectors are trained."""
     base_share: float = Field(0.0, ge=0, lt=1)
     """Share of the base in the saved weights (WiSE-FT, arXiv 2109.01903). A larger share forgets less and gains
@@ -143,7 +143,7 @@ class TrainingSection(ContrastSection):
     """Precision of matrix products. `bf16` is about 1.6 times as fast on a CPU that supports it, and more on a GPU;
     `auto` is bf16 where the hardware supports it, else fp32."""
     max_tokens: int | None = Field(None, ge=8)
-    """Maximum length of a text in training, in tokens; longer texts are cut. By default `model.max_tokens`."""
+    """Maximum length of a text in training, in tokens; longer texts are truncated. By default `model.max_tokens`."""
     micro_batch_tokens: int | None = Field(None, ge=1)
     """Size of a micro-batch, in tokens; it groups texts of similar length. By default 1,024 on a CPU and 4,096 on a
     GPU."""

@@ -1,1 +1,1 @@
-"""Pairs and corpora: read, checked, split."""
+"""Read, check and split pairs and corpora."""

@@ -89,7 +89,7 @@ def read_dropped(path: Path, pair: int | None = None) -> Iterator[dict[str, Any]
                 rows = file.read_row_group(group)
                 yield from (rows if pair is None else rows.filter(pa.compute.equal(rows["pair"], pair))).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(path, f"cannot be read ({error}). Delete it; grade makes it again.") from None
+        raise DataError(path, f"cannot be read ({error}). Delete it; grade recreates it.") from None
 
 
 def _may_hold(statistics: Any, pair: int) -> bool:

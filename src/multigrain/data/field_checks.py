@@ -8,7 +8,7 @@ from typing import Any
 from multigrain.errors import DataError
 
 MOST_NAMES = 20
-"""Most field names that a message lists."""
+"""Maximum number of field names that a message lists."""
 EXACT = 2**53
 """Above this, different whole numbers become the same float."""
 

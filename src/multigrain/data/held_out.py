@@ -15,9 +15,9 @@ from multigrain.records import Document, Pair
 from multigrain.terminal import say
 
 LARGEST_CHAIN = 100
-"""Most pairs that are kept together for nearly equal queries; larger groups come from a template."""
+"""Maximum number of pairs kept together for nearly equal queries; larger groups come from a template."""
 FEWEST_DEV, MOST_DEV = 200, 500
-"""Fewest and most pairs of the dev part, see `split_dev`."""
+"""Minimum and maximum number of pairs in the dev set; see `split_dev`."""
 SHOWN = 80
 """Characters of a text that a message shows."""
 
@@ -48,9 +48,9 @@ def split_by_share(
 
 
 def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Split about `share` of the training pairs off as a dev part; pairs that share a text stay together.
+    """Split about `share` of the training pairs off as a dev set; pairs that share a text stay together.
 
-    The dev part has at most `MOST_DEV` pairs, since more add little to a choice. If it would have fewer than
+    The dev set has at most `MOST_DEV` pairs, because more add little to a choice. If it would have fewer than
     `FEWEST_DEV`, it stays empty: a smaller one decides nothing, and training needs the pairs more.
     """
     budget = min(share * len(pairs), MOST_DEV)

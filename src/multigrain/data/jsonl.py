@@ -233,7 +233,7 @@ def _fields(value: Any, text: str, path: Path, number: int) -> dict[str, Any]:
     """Return the value if it is an object; `text` is its JSON text."""
     if not isinstance(value, dict):
         raise DataError(path, f"found a JSON {type(value).__name__}; wanted an object.", number)
-    if "\\ud" in text.casefold():  # half surrogates, which UTF-8 cannot hold, become question marks
+    if "\\ud" in text.casefold():  # lone surrogates, which UTF-8 cannot encode, become question marks
         value = json.loads(to_line(value))
     fields: dict[str, Any] = value
     return fields

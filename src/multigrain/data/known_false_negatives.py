@@ -24,7 +24,7 @@ Keys = NDArray[np.uint64]
 
 
 class FalseNegatives:
-    """Tells which texts cannot be negatives of a pair.
+    """Determine which texts cannot be negatives of a pair.
 
     A query and the texts that answer it form a *class*; so do the texts of a group. A text may be in many classes. It
     cannot be a negative of a pair that shares a class with it. Memory holds 16 bytes for each text and class, and only

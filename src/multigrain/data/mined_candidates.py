@@ -191,7 +191,7 @@ class MinedFile:
         try:
             yield
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(self._path, f"cannot be read ({error}). Delete it; synthesize makes it again.") from None
+            raise DataError(self._path, f"cannot be read ({error}). Delete it; synthesize recreates it.") from None
 
 
 def read_mined(path: Path) -> Mined:
@@ -208,7 +208,7 @@ def read_mined_of(path: Path, pair: int) -> Mined:
     try:
         return _from_table(pq.read_table(path, filters=[("pair", "==", pair)]))
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(path, f"cannot be read ({error}). Delete it; synthesize makes it again.") from None
+        raise DataError(path, f"cannot be read ({error}). Delete it; synthesize recreates it.") from None
 
 
 def _table(mined: Mined) -> Any:

@@ -1,4 +1,4 @@
-"""Common forms of pairs and negatives, recognised by the fields of a row and read into one `Example`.
+"""Common forms of pairs and negatives, recognized by the fields of a row and read into one `Example`.
 
 columns        a column for the query, one for its positive(s), and any number for negatives: multigrain's pairs and
                tuples, E5's triplets, sentence-transformers' columns and the output of `mine_hard_negatives`

@@ -39,7 +39,7 @@ class SplitData:
     known: Iterable[Pair] = ()
     """All pairs of the input, in whatever part: they say which text answers which query."""
     dev: Sequence[Pair] = ()
-    """The dev part: pairs to choose by, never trained on."""
+    """The dev set: pairs on which choices are made, never trained on."""
 
     @property
     def other(self) -> Iterator[Pair]:

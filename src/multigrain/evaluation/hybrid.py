@@ -4,7 +4,7 @@
 
 BM25 counts as a share of the query's highest score, because its scale depends on the number of words in the query. Both
 terms are then at most 1, and one weight w serves all queries. The form is that of Wang, Zhuang and Zuccon (2021,
-"BERT-based dense retrievers require interpolation with BM25 for effective passage retrieval") with scores normalised
+"BERT-based dense retrievers require interpolation with BM25 for effective passage retrieval") with scores normalized
 per query. Up to scale, it is the convex combination of Bruch, Gai and Ingber (2022, arXiv 2210.11934).
 
 Only a pool is ranked: all documents among the first `POOL` by cosine or by BM25, each with both scores. No document

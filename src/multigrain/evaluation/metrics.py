@@ -63,7 +63,7 @@ def score_ranking(ranking: Sequence[int], judged: Sequence[int]) -> dict[str, fl
 
 
 def ndcg(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
-    """Return the normalised discounted cumulative gain of a ranking (Järvelin and Kekäläinen, 2002), from 0 to 1.
+    """Return the normalized discounted cumulative gain of a ranking (Järvelin and Kekäläinen, 2002), from 0 to 1.
 
         DCG@k = sum over ranks i from 1 to k of rel_i / log2(i + 1)
         nDCG@k = DCG@k of the ranking / DCG@k of the best ranking of all judged documents
@@ -116,7 +116,7 @@ def recall(ranking: Sequence[int], judged: Sequence[int], k: int) -> float:
 
 
 def accuracy_of(grade: int) -> str:
-    """Return the metric's name for a grade: the share of a tuple's negatives of the grade farther than the positive.
+    """Return the name of a grade's metric: the share of its negatives farther from the query than the positive.
 
     With cosines to the query of 0.8 for the positive, and 0.7 and 0.9 for the negatives of the grade, it is 0.5.
     """
@@ -124,7 +124,7 @@ def accuracy_of(grade: int) -> str:
 
 
 def margin_of(grade: int) -> str:
-    """Return the metric's name for a grade: the positive's cosine minus the mean cosine of the grade's negatives.
+    """Return the name of a grade's metric: the positive's cosine minus the mean cosine of the grade's negatives.
 
     With cosines to the query of 0.8 for the positive, and 0.5 and 0.7 for the negatives of the grade, it is 0.2.
     """

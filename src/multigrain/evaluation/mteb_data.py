@@ -40,7 +40,7 @@ def with_data(task: "AbsTask", data: Path | None) -> "AbsTask":
 def _load_data(
     load: Callable[..., None], revision: str | None, task: "TaskMetadata", data: Path | None, *args: Any, **kwargs: Any
 ) -> None:
-    """Load the data set of a task; `revision` is that of its folder, or None for the hub.
+    """Load the data set of a task; `revision` is the revision of its folder, or None for the hub.
 
     Raises:
         DataError: it cannot be loaded, for any reason; each layer below mteb has errors of its own.

@@ -43,9 +43,9 @@ class Encoder:
         batch_size: int = 32,
         show_progress_bar: bool = False,  # noqa: ARG002
     ) -> Vectors:
-        """Return the vectors of texts, (number of texts, dimension); those of queries and documents have length 1.
+        """Return the vectors of texts, (number of texts, dimension); vectors of queries and documents have length 1.
 
-        Other vectors are not normalised, because classifiers and clusterings are fitted to them.
+        Other vectors are not normalized, because classifiers and clusterings are fitted to them.
 
         Args:
             inputs: batches of texts, in mteb's form.

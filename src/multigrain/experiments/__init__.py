@@ -1,1 +1,1 @@
-"""Many runs: grids of trainings, and comparisons between runs."""
+"""Experiments with several runs: grids of trainings, comparisons, and tuning."""

@@ -31,7 +31,7 @@ def ablate(path: str | Path, force: bool = False) -> tuple[str, list[str]]:
     """Train and measure all cells of a grid that are not done yet.
 
     Args:
-        path: the ablation's TOML file.
+        path: the grid's TOML file.
         force: redo cells that were done with other settings.
 
     Returns:
@@ -205,7 +205,7 @@ def _compare(grid: Grid, done: Sequence[Cell]) -> Comparison:
 
 
 def check_grid(path: str | Path) -> str:
-    """Check the file of an ablation and the settings of all its arms; return a summary of what `ablate` would do.
+    """Check the file of a grid and the settings of all its arms; return a summary of what `ablate` would do.
 
     Raises:
         MultigrainError: see `Grid`.
@@ -229,7 +229,7 @@ def check_grid(path: str | Path) -> str:
     if caveat := grid.caveat:
         lines.append(f"  warning     {caveat}")
     if reason := reason_for_none():
-        lines.append(f"  warning     {reason}; all else works without")
+        lines.append(f"  warning     {reason}; everything else works without it")
     return "\n".join(lines)
 
 

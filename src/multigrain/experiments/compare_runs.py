@@ -1,4 +1,4 @@
-"""Compare runs, and write the comparison as Markdown, JSON and pictures. Does not import torch."""
+"""Compare runs, and write the comparison as Markdown, JSON and plots. Does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from multigrain.terminal import say
 
 BASE = "base, not trained"
 SEED = 7
-"""Seed of the bootstrap resamples and of the randomisation test."""
+"""Seed of the bootstrap resamples and of the randomization test."""
 
 
 def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | None = None, force: bool = False) -> str:
@@ -24,7 +24,7 @@ def compare_runs(folders: str | Path | Sequence[str | Path], out: str | Path | N
 
     Args:
         folders: run folders or their model folders, the baseline first; a single run is compared with its base.
-        out: a folder for `table.md`, `table.json`, and pictures if matplotlib is installed.
+        out: a folder for `table.md`, `table.json`, and plots if matplotlib is installed.
         force: write into an existing folder; its other files stay.
 
     Raises:
@@ -91,7 +91,7 @@ def write_table(comparison: Comparison, folder: Path, **more: Any) -> None:
 
 
 def training_log(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's training log; none if it is missing or damaged, because only a picture needs it."""
+    """Read the lines of a run's training log; none if it is missing or damaged, because only a plot needs it."""
     try:
         lines = [line for _, line in read_objects(folder / "training" / "log.jsonl")]
         return lines if all(isinstance(line.get("step"), int) for line in lines) else []

@@ -41,7 +41,7 @@ class ArmScore:
         value: the mean over trainings.
         each: the metric of each training.
         difference: difference from the baseline.
-        p: p-value of the randomisation test, corrected for the number of differences in the table (Holm).
+        p: p-value of the randomization test, corrected for the number of differences in the table (Holm).
     """
 
     value: float

@@ -1,7 +1,7 @@
-"""The dev part of a run: queries that no trial trains on, by which `tune` chooses, measured piece by piece.
+"""The dev set of a run, by which `tune` chooses: queries that no trial trains on, measured a few at first, then more.
 
 The dev queries are those that the run keeps for choices (`data.dev_share`) or, if it keeps none, a part of the training
-queries. Held-out queries and tests stay unseen. The documents searched are the answers to the dev queries, documents
+queries. Held-out queries and tests play no part. The documents searched are the answers to the dev queries, documents
 near these queries (the negatives that grading kept, or the first results of judge and BM25), and documents drawn at
 random from the corpus.
 """
@@ -34,11 +34,11 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Pair, identity
 
 SHARE = 0.2
-"""Largest share of the training pairs used as dev pairs, if the run keeps none for choices."""
+"""Maximum share of the training pairs used as dev pairs, if the run keeps none for choices."""
 MOST, FIRST = 2000, 250
-"""Largest number of dev pairs, and number of queries measured at first."""
+"""Maximum number of dev pairs, and number of queries measured at first."""
 LEAST = 100
-"""Fewest training pairs for a choice: a fifth of them are 20 dev queries."""
+"""Minimum number of training pairs for a choice: a fifth of them are 20 dev queries."""
 NOTE = "inputs"
 """The file of the part that records what it was made from."""
 NEAR = 4
@@ -101,7 +101,7 @@ class DevPart:
 
 
 def dev_part(config: Config, run_dir: RunDir) -> DevPart:
-    """Return the dev part of a run; write the data left to train on to `tune/part`, unless it is there.
+    """Return the dev set of a run; write the data left to train on to `tune/part`, unless it is there.
 
     Raises:
         DataError: there are too few pairs to choose by.

@@ -38,10 +38,10 @@ from multigrain.pipeline.stages.data import read_data
 
 
 class Grid:
-    """The cells of an ablation.
+    """The cells of a grid.
 
     Args:
-        path: the ablation's TOML file.
+        path: the grid's TOML file.
 
     Raises:
         ConfigError: lists every fault of the file, of the run and of each arm.

@@ -1,7 +1,7 @@
 """Successive halving with paired intervals: decide which recipes go on to the next rung, and whether one is chosen.
 
-Recipes are numbered; recipe 0 is the settings as they are. It is in every rung, and another recipe is chosen only if
-the interval of its difference to recipe 0 lies above zero. Does not import torch.
+Recipes are numbered; recipe 0 is the current settings. It is in every rung, and another recipe is chosen only if the
+interval of its difference from recipe 0 lies above zero. Does not import torch.
 """
 
 import math
@@ -21,7 +21,7 @@ SEED = 7
 
 
 class Standing(NamedTuple):
-    """The result of a recipe in a rung: its mean, its difference to the best, and whether it goes on."""
+    """The result of a recipe in a rung: its mean, its difference from the best, and whether it goes on."""
 
     mean: float
     to_best: Difference | None
@@ -46,12 +46,12 @@ def ranked(scores: Scores) -> list[int]:
 def standings(scores: Scores, places: int) -> dict[int, Standing]:
     """Return the standing of each recipe of a rung, best first.
 
-    Recipes whose interval to the best lies below 0 are dropped, and then those beyond `places`, the lower half
+    Recipes are dropped if the interval of their difference from the best lies below 0, or if they are beyond `places`
     (Jamieson and Talwalkar 2016, *Non-stochastic best arm identification*, arXiv 1502.07943). Recipe 0 always goes on.
 
     Args:
         scores: the scores of the rung.
-        places: largest number of recipes that go on beside recipe 0.
+        places: maximum number of recipes that go on beside recipe 0.
 
     >>> outcome = standings({0: [0.5] * 9, 1: [0.9] * 9, 2: [0.1] * 9}, places=1)
     >>> {recipe: standing.fate for recipe, standing in outcome.items()}
@@ -72,13 +72,13 @@ def standings(scores: Scores, places: int) -> dict[int, Standing]:
 
 
 def challenge(scores: Scores) -> tuple[int, Difference] | None:
-    """Return the best recipe other than 0, with its difference to 0; None if there is no other."""
+    """Return the best recipe other than 0, with its difference from 0; None if there is no other."""
     others = ranked({recipe: values for recipe, values in scores.items() if recipe})
     return (others[0], paired_bootstrap(scores[0], scores[others[0]], SEED)) if others else None
 
 
 def is_decided(scores: Scores) -> bool:
-    """Return whether more dev queries would change little: the settings as they are lead, or are clearly behind."""
+    """Return whether more dev queries would change little: the current settings lead, or are clearly behind."""
     found = challenge(scores)
     return found is None or found[1].value <= 0 or found[1].low > 0
 

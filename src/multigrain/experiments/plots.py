@@ -1,4 +1,4 @@
-"""Pictures of a comparison: metrics with intervals, trainings with their phases, grades before and after.
+"""Plots of a comparison: metrics with intervals, trainings with their phases, grades before and after.
 
 Does not import torch.
 """
@@ -25,9 +25,9 @@ BEFORE, AFTER = "#9aa0a6", "#1a73e8"
 
 
 def reason_for_none() -> str | None:
-    """Return why no pictures can be drawn here, and what to do; None where they can.
+    """Return why no plots can be drawn here, and what to do; None if they can.
 
-    Matplotlib counts as missing, too, where it is installed and cannot be imported.
+    Matplotlib also counts as missing if it is installed but cannot be imported.
     """
     try:
         import matplotlib
@@ -35,7 +35,7 @@ def reason_for_none() -> str | None:
     except ImportError as error:
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
         found = "is not installed" if is_absent else f"cannot be imported ({first_line(error)})"
-        return f'pictures are left out: matplotlib {found}. Run: pip install "multigrain[plots]"'
+        return f'plots are left out: matplotlib {found}. Run: pip install "multigrain[plots]"'
     return None
 
 
@@ -45,16 +45,16 @@ def write_plots(
     graded: Mapping[str, tuple[RunScores, RunScores]],
     folder: Path,
 ) -> str | None:
-    """Draw the pictures for which there are data; without matplotlib, draw none and raise nothing.
+    """Draw the plots for which there are data; without matplotlib, draw none and raise nothing.
 
     Args:
         comparison: the comparison of the arms.
         trainings: arm -> the lines of its training log.
         graded: arm -> the scores of base and trained model.
-        folder: the folder for the pictures.
+        folder: the folder for the plots.
 
     Returns:
-        The reason why no pictures could be drawn, or None.
+        The reason why no plots could be drawn, or None.
     """
     if reason := reason_for_none():
         return reason
@@ -75,12 +75,12 @@ def written(folder: Path, no_pictures: str | None, again: str) -> str:
     """Return the message that names the files of a comparison.
 
     Args:
-        folder: where they are.
-        no_pictures: what `write_plots` has returned.
-        again: the command that draws the pictures later.
+        folder: the folder of the files.
+        no_pictures: the reason from `write_plots` why there are no plots, or None.
+        again: the command that draws the plots later.
     """
     if no_pictures is None:
-        return f"{folder}: table.md, table.json, and pictures (metric-*.svg, training.svg)"
+        return f"{folder}: table.md, table.json, and plots (metric-*.svg, training.svg)"
     return f"{folder}: table.md and table.json; {no_pictures}, then {again} draws them"
 
 

@@ -1,4 +1,4 @@
-"""The recipes of `tune`: settings of `[training]` that are tried against the settings as they are."""
+"""The recipes of `tune`: settings of `[training]` that are tried against the current settings."""
 
 import json
 import random
@@ -18,11 +18,10 @@ Settings = dict[str, Any]
 
 
 def recipes_of(config: Config, grades: set[int]) -> list[Settings]:
-    """Return the recipes; the first is the settings as they are, an empty recipe.
+    """Return the recipes; the first is the current settings, an empty recipe.
 
-    Settings that the run's file gives are not varied. Recipes that want another value for one of them are left out, and
-    so are recipes that contradict the other settings. If there are more than `tune.limit`, they are drawn by the run's
-    seed.
+    Settings given in the run's file are not varied. Recipes that would change one of them are left out, and so are
+    recipes that contradict the other settings. If there are more than `tune.limit`, they are drawn by the run's seed.
 
     Args:
         config: the run.
@@ -45,7 +44,7 @@ def recipes_of(config: Config, grades: set[int]) -> list[Settings]:
     if left_out := len(found) - 1 - len(others):
         say(f"  {counted(left_out, 'recipes')} left out: they contradict other settings, or need missing grades")
     if not others:
-        raise ConfigError("tune", ["found no recipe beside the settings as they are; wanted another value or recipe"])
+        raise ConfigError("tune", ["found no recipe besides the current settings; wanted another value or recipe"])
     if len(others) >= config.tune.limit:
         others = random.Random(f"{config.seed} recipes").sample(others, config.tune.limit - 1)
     return [{}, *others]

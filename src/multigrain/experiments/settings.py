@@ -1,4 +1,4 @@
-"""The TOML file of an ablation: arms, seeds and tuning."""
+"""The TOML file of a grid: arms, seeds and tuning."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ class Ablation(Section):
     arms: dict[Annotated[str, Field(pattern=r"^\w[\w .,+-]{0,99}$")], dict[str, Any]] = Field(min_length=1)
     tune: TuneSection | None = None
     keep_models: bool = False
-    """Keep the trained models, not only their scores."""
+    """Whether to keep the trained models, not only their scores."""
 
     @field_validator("seeds")
     @classmethod

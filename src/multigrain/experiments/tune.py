@@ -1,9 +1,9 @@
-"""Choose training settings on a dev part of the training queries, by successive halving over steps.
+"""Choose training settings on a dev set of the training queries, by successive halving over steps.
 
 All recipes train for a few steps. Recipes that are clearly worse than the best (paired interval over the dev queries)
 or in the lower half are dropped; the others train anew, twice as long. The best recipe is chosen if the interval of its
-difference to the settings as they are lies above zero. If it does not, more dev queries are measured, as long as there
-are any, and time.
+difference from the current settings lies above zero. If it does not, more dev queries are measured, while there are
+queries and time left.
 """
 
 import math
@@ -30,7 +30,7 @@ from multigrain.pipeline.stage_table import SHARED, names_of
 from multigrain.terminal import counted, say
 
 FEWEST_STEPS = 20
-"""Fewest steps of the first rung, unless the training itself is shorter."""
+"""Minimum number of steps in the first rung, unless the training itself is shorter."""
 
 
 def tune(config: Config | str | Path, force: bool = False) -> str:
@@ -88,7 +88,7 @@ class Halving:
 
     Args:
         config: the run.
-        recipes: the settings as they are, then the others.
+        recipes: the current settings, then the others.
         sizes: ascending numbers of dev queries; the next is measured if the one before decides nothing.
         trials: trains and measures.
         tuples: number of training tuples, the length of an epoch.
@@ -104,7 +104,7 @@ class Halving:
         self._is_out_of_time = False
 
     def outcome(self) -> Outcome:
-        """Go through the rungs until all steps are made, only the settings as they are remain, or time is up."""
+        """Go through the rungs until all steps are made, only the current settings remain, or time is up."""
         found: list[Rung] = []
         alive = list(range(len(self._recipes)))
         all_queries = self._sizes[-1]
@@ -148,7 +148,7 @@ class Halving:
         return found
 
     def _confirmed(self, last: Rung) -> Difference | None:
-        """Compare the best recipe with the settings as they are again, over a second training of both.
+        """Compare the best recipe with the current settings again, over a second training of both.
 
         One training may be lucky. Return None if no recipe was to be chosen, or if there is no time.
         """

@@ -15,7 +15,7 @@ from multigrain.pipeline.recipe import training_inputs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import columns, interval
 
-AS_THEY_ARE = "the settings as they are"
+AS_THEY_ARE = "the current settings"
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Rung:
 
     @property
     def alive(self) -> list[int]:
-        """The recipes that go on: the settings as they are, then the others, best first."""
+        """The recipes that go on: the current settings, then the others, best first."""
         return [0, *(number for number, standing in self.standings.items() if number and standing.fate == "goes on")]
 
 
@@ -59,7 +59,7 @@ class Outcome:
 
     Attributes:
         rungs: the rungs in order.
-        confirmed: difference of the best recipe to the settings as they are, over two trainings of each, if measured.
+        confirmed: difference of the best recipe from the current settings, over two trainings of each, if measured.
         is_out_of_time: whether `tune.minutes` ended the choice.
         all_queries: number of dev queries.
     """
@@ -71,7 +71,7 @@ class Outcome:
 
     @property
     def best(self) -> tuple[int, Difference] | None:
-        """The best recipe other than the settings as they are, and its difference to them; None if there is none."""
+        """The best recipe other than the current settings, and its difference from them; None if there is none."""
         found = challenge(self.rungs[-1].scores)
         return found if found is None or self.confirmed is None else (found[0], self.confirmed)
 
@@ -96,12 +96,12 @@ class Outcome:
             return f"clearly better than {AS_THEY_ARE}: {found}, by {trained} of each"
         if difference.value <= 0:
             return f"no other recipe is better; the best of them: {found}"
-        why = "tune.minutes ran out" if self.is_out_of_time else "the dev part is too small to decide"
+        why = "tune.minutes ran out" if self.is_out_of_time else "the dev set is too small to decide"
         return f"{why}; the best of the other recipes: {found}"
 
 
 def write_tuning(config: Config, run_dir: RunDir, recipes: Sequence[Settings], outcome: Outcome, seconds: float) -> str:
-    """Write `tune/table.json`, from which training takes its settings; return the table as text."""
+    """Write `tune/table.json`, from which training reads its settings; return the table as text."""
     chosen = recipes[outcome.chosen]
     table = {
         "chosen": chosen,
@@ -115,14 +115,14 @@ def write_tuning(config: Config, run_dir: RunDir, recipes: Sequence[Settings], o
     }
     write_json(run_dir.tuning, table)
     settings = told_settings(chosen)
-    return "\n".join([*_lines(recipes, outcome), "", f"training takes {settings}: {outcome.reason}"])
+    return "\n".join([*_lines(recipes, outcome), "", f"training uses {settings}: {outcome.reason}"])
 
 
 def told_settings(settings: Settings) -> str:
     """Return the settings as text for people to read.
 
     >>> told_settings({"learning_rate": 0.0002, "schedule": "only-4"}), told_settings({})
-    ('learning_rate = 0.0002, schedule = "only-4"', 'the settings as they are')
+    ('learning_rate = 0.0002, schedule = "only-4"', 'the current settings')
     """
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items()) or AS_THEY_ARE
 

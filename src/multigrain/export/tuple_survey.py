@@ -14,7 +14,7 @@ class Survey:
     Attributes:
         sizes: number of tuples, by number of negatives.
         has_instructions: whether any tuple has an instruction.
-        least: the least number of negatives of a tuple to write.
+        least: the minimum number of negatives of a tuple to write.
         has_groups: whether any tuple has a group.
     """
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 RATINGS = (0, 1, 2, 3)
 USABLE = 0.75
-"""Least balanced accuracy of a usable judge."""
+"""Minimum balanced accuracy of a usable judge."""
 FEWEST_KNOWN = 10
-"""Fewest known passages on each side; with fewer, the accuracy may be luck."""
+"""Minimum number of known passages on each side; with fewer, the accuracy may be chance."""
 
 
 @dataclass(frozen=True, slots=True)

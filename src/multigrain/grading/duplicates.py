@@ -19,12 +19,12 @@ from zlib import crc32
 from multigrain.records import folded
 
 NEAR = 0.9
-"""Least Jaccard similarity of two texts that count as the same."""
+"""Minimum Jaccard similarity of two texts that count as the same."""
 SHINGLE = 5
 """Characters of a shingle."""
 BANDS, ROWS = 8, 8
 FULLEST = 100
-"""Most texts of a bucket. A fuller bucket holds boilerplate and would make the search quadratic."""
+"""Maximum number of texts in a bucket. A fuller bucket holds boilerplate and would make the search quadratic."""
 MEASURED = 16
 """Texts measured exactly against each new one: those that share the most bands with it."""
 
@@ -42,7 +42,7 @@ def jaccard(text: str, other: str) -> float:
 
 
 class NearDuplicates:
-    """Tells whether each new text nearly equals an earlier one.
+    """Find whether each new text nearly equals an earlier one.
 
     Deterministic; about 0.2 ms and 1.1 kB for each text of 60 words.
 

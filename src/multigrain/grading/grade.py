@@ -29,7 +29,7 @@ CLEARLY_BELOW = 0.05
 LEXICAL = "bm25"
 """The name of the judge that sees only words."""
 LARGEST = 1.5
-"""Largest relative relevance; higher values are clipped to it."""
+"""Maximum relative relevance; higher values are clipped to it."""
 
 IRRELEVANT_POSITIVE = "irrelevant positive"
 """The rule that drops all candidates of a pair."""

@@ -21,7 +21,7 @@ class Judge(Protocol):
     """Measures relevance."""
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return how relevant each text is to its query, in the order of the (query, text) pairs; higher is more."""
+        """Return the relevance of each text to its query, in the order of the (query, text) pairs."""
 
 
 class EmbeddingJudge:

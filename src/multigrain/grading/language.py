@@ -1,4 +1,4 @@
-"""Recognise candidates in another language than the positive, and refusals by a language model.
+"""Recognize candidates in another language than the positive, and refusals by a language model.
 
 Both rules drop a candidate only if they are certain: dropping one good candidate in a hundred costs more than letting
 one bad candidate pass.
@@ -12,11 +12,11 @@ from typing import Any
 from multigrain.records import folded
 
 FEWEST_LETTERS = 30
-"""Fewest letters that tell a language: names, codes and numbers look like any language."""
+"""Minimum number of letters that identify a language: names, codes and numbers look like any language."""
 CERTAIN = 0.7
-"""Least probability of a language that counts as known."""
+"""Minimum probability of a language that counts as known."""
 RULED_OUT = 0.01
-"""Largest probability of a language that is ruled out; related ones such as Danish and Norwegian stay above it."""
+"""Maximum probability of a language that is ruled out; related ones such as Danish and Norwegian stay above it."""
 NOT_WRITTEN = {"la", "zxx", "pcm", "vo", "eo"}
 """Wrong guesses for lists of species, diagnoses and signs: Latin, no language, Nigerian Pidgin, Volapuk, Esperanto."""
 LOOKED_AT = 600
@@ -26,7 +26,7 @@ OPENING = 300
 RECENT = 64
 """Texts whose results are cached: a positive is compared with each of its candidates."""
 SAME_SCRIPT, OTHER_SCRIPT = 0.9, 0.6
-"""Least share of letters for a text to count as written in a script, and as written in other scripts."""
+"""Minimum share of letters for a text to count as written in a script, and as written in other scripts."""
 
 
 def language_of(text: str) -> tuple[str, float] | None:

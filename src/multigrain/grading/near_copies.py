@@ -24,7 +24,7 @@ MOST_BYTES = 2**26
 OVERHEAD = 500
 """Bytes for each text beside its characters, for signature and lookup."""
 LONG_WORD = 5
-"""Fewest letters of a word in the filter: shorter words are in nearly every text."""
+"""Minimum number of letters of a word in the filter: shorter words are in nearly every text."""
 
 Numbers = NDArray[np.integer[Any]]
 FILTER = 16

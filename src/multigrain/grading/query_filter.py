@@ -28,9 +28,9 @@ QUERIES = 1024
 """Queries whose similarities to a block are in memory at once."""
 FEWEST_WORDS, MOST_WORDS = 2, 80
 SHORTEST = 5
-"""Fewest characters of a query of one word."""
+"""Minimum number of characters in a query of one word."""
 SHORTEST_COPY, COPIED = 5, 0.8
-"""Fewest words in a row, and least share of the query, that make it a copy of its passage."""
+"""Minimum number of consecutive words, and minimum share of the query, that make it a copy of its passage."""
 COMPARED = 400
 """Words of the passage that are compared."""
 OPENING_WORDS, OPENING_SHARE, OPENING_FEWEST = 4, 0.05, 5

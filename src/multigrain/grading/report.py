@@ -254,7 +254,7 @@ def leak_warning(report: dict[str, Any]) -> str | None:
 
 
 def what_became(report: dict[str, Any]) -> str:
-    """Return what became of the candidates, for a run where hardly any pair has negatives."""
+    """Summarize why candidates were dropped, for a run in which hardly any pair has negatives."""
     found, dropped = f"pairs with negatives: {report['tuples']}", report["dropped"]
     if not dropped:
         return f"{found}; no candidates were proposed. See synthesis.limit and mining.enabled."

@@ -15,7 +15,7 @@ import numpy as np
 SENTENCE_END = re.compile(r"[.!?。！？]+(?=\s|$|[\"')\]])|[。！？]")
 LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s", re.MULTILINE)
 SHORT_WORD = 3
-"""Most letters of a short word. The share of short words stands for that of function words, in any language."""
+"""Maximum number of letters in a short word. The share of short words approximates that of function words."""
 REMEMBERED = 2**13
 """Texts whose features are cached: two tests use the same sample."""
 MARKS = {

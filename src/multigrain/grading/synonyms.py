@@ -7,7 +7,7 @@ from functools import lru_cache
 from multigrain.records import folded
 
 SAME_TEXT = 0.8
-"""Least share of equal words for two texts to count as one text with a term exchanged."""
+"""Minimum share of equal words for two texts to count as one text with a term exchanged."""
 COMPARED = 300
 """Words of each text that are compared."""
 REMEMBERED = 4096
@@ -16,7 +16,7 @@ MARGIN = 0.1
 """Extra distance below the positive, required of a text that is the positive with a term exchanged. A closer text still
 answers the query: the term was not decisive."""
 SYNONYM = 0.65
-"""Least relevance of a term to another for them to mean the same ("melanoma", "skin cancer")."""
+"""Minimum relevance of a term to another for them to mean the same ("melanoma", "skin cancer")."""
 
 
 @lru_cache(REMEMBERED)

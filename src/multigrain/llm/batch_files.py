@@ -22,7 +22,7 @@ from multigrain.llm.protocol import Answer, Request
 from multigrain.llm.response_body import read_answer
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 10**6
-"""Limits of one file in requests and bytes, within those of OpenAI."""
+"""Limits of one file, in requests and bytes; OpenAI's are no lower."""
 WINDOW = "24h"
 """Completion window of a batch; OpenAI supports no other."""
 PAGE = 100

@@ -1,4 +1,4 @@
-"""Run coroutines from functions that are not, also where an event loop runs already, as in a notebook."""
+"""Run coroutines from synchronous functions, even if an event loop is already running, as in a notebook."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -13,10 +13,10 @@ T = TypeVar("T")
 def run_async(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine until it returns.
 
-    Where this thread runs an event loop already, the coroutine gets a thread of its own. Ctrl-C cancels it there too.
+    If this thread already runs an event loop, the coroutine gets its own thread. Ctrl-C cancels it there too.
 
     Args:
-        make: creates the coroutine. Whatever belongs to one thread, such as a database, is opened in it.
+        make: creates the coroutine, which itself opens anything bound to one thread, such as a database.
 
     Example:
         >>> async def answer() -> int:

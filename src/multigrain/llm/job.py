@@ -12,7 +12,7 @@ TRANSPORT_TRIES = 8
 REPLY_TRIES = 4
 """Unreadable answers after which an input is parked."""
 CUT_TRIES = 3
-"""Answers cut off at the token limit after which an input is parked; each limit is twice the one before."""
+"""Answers truncated at the token limit after which an input is parked; each limit is twice the one before."""
 BUSY_TRIES = 100
 """Calls rejected by a busy server (429) after which an input is parked."""
 NEW_SEED = 1_000_003
@@ -29,8 +29,8 @@ class Job:
         request: the request to send next; after bad answers, it has another seed or a larger token limit.
         replies: number of unusable answers, for any reason.
         bad: unusable answers that cannot be read, or decline.
-        cut: unusable answers that were cut off at the token limit.
-        longest: largest token limit at which an answer was cut off.
+        cut: unusable answers that were truncated at the token limit.
+        longest: largest token limit at which an answer was truncated.
         declined: whether the model declined to answer.
         busy: calls rejected by a busy server.
         waits: waits so far, which set the range of the next one.
@@ -88,7 +88,7 @@ class Job:
         self.declined = False
 
     def reopen(self) -> bool:
-        """Prepare a parked input for another try if its answers were cut off and the limit has been raised since.
+        """Prepare a parked input for another try if its answers were truncated and the limit has been raised since.
 
         Returns:
             Whether it is to be tried again.

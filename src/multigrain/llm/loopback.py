@@ -1,4 +1,4 @@
-"""Recognise addresses of this machine."""
+"""Recognize addresses of this machine."""
 
 import ipaddress
 

@@ -34,7 +34,7 @@ The question does not name the field, so a server that accepts a schema but igno
 """
 FORM_HINT = 'Use this form: {"colour_wanted": "..."}'
 UNUSED_STOP = "<<<END>>>"
-"""Stop text that ends no answer; a real one, such as a line end, would cut a reasoning model off."""
+"""Stop text that ends no answer; a real one, such as a line break, would cut a reasoning model off."""
 TRIES = 3
 """Tries in each dialect."""
 TOKENS = 1024
@@ -193,7 +193,7 @@ async def _pause(error: LLMUnavailable) -> None:
 
 
 def _accept_any(_answer: Answer) -> None:
-    """Accept any answer that was not cut off."""
+    """Accept any answer that was not truncated."""
 
 
 def _check_form(answer: Answer) -> None:

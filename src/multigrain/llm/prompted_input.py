@@ -50,15 +50,15 @@ class Prompted(Generic[R]):
         """Turn an answer into records.
 
         Raises:
-            LLMTruncated: the answer was cut off. Only a raw completion may be cut off: it is still a passage.
+            LLMTruncated: the answer was truncated. Only a raw completion may be truncated: it is still a passage.
             LLMReplyError: the answer is unusable.
         """
         is_raw = self.request.kind == "completion"
         text = reasoning.answer_in(answer.text, is_raw)
         if text is None:
-            raise LLMTruncated("the model was still reasoning when its answer was cut (synthesis.answer_tokens)")
+            raise LLMTruncated("the answer was truncated while the model was still reasoning (synthesis.answer_tokens)")
         if answer.finish_reason == "length" and not (is_raw and text.strip()):
-            raise LLMTruncated("the answer was cut at its token limit (synthesis.answer_tokens)")
+            raise LLMTruncated("the answer was truncated at its token limit (synthesis.answer_tokens)")
         for stop in self.request.stop:  # some servers are not sent them, or ignore them
             text = text.lstrip().partition(stop)[0]
         text = reasoning.unmarked(text)
@@ -94,7 +94,7 @@ class Prompted(Generic[R]):
         return None
 
     def shows_reasoning(self, answer: Answer) -> bool:
-        """Return whether the model reasoned before it answered, or was cut off before it wrote anything."""
+        """Return whether the model reasoned before it answered, or was truncated before it wrote anything."""
         is_raw = self.request.kind == "completion"
         is_silent = not is_raw and answer.finish_reason == "length" and not answer.text.strip()
         return answer.has_reasoning or is_silent or reasoning.has_reasoning(answer.text, is_raw)

@@ -44,7 +44,7 @@ class Request:
     def key(self) -> str:
         """Hash of everything that determines the answer, equal in every run and process.
 
-        `max_tokens` is left out: an answer that was not cut off is the same under a larger limit.
+        `max_tokens` is left out: a complete answer is the same under a larger limit.
         """
         known = (self.version, self.kind, self.prompt, self.model, self.temperature, self.stop, self.seed, self.schema)
         parts = (*known, self.extra) if self.extra else known  # without `extra`, keys are as in older stores
@@ -58,11 +58,11 @@ class Request:
     def suited(self, dialect: Dialect | None) -> "Request":
         """Return the request to send: a reasoning model gets extra tokens to reason with, and no stop texts.
 
-        A stop text, such as a line end, would end the reasoning before the answer begins.
+        A stop text, such as a line break, would end the reasoning before the answer begins.
         """
         if dialect is None or not dialect.is_reasoning_model:
             return self
-        has_room = self.max_tokens >= 2 * reasoning.REASONING_TOKENS  # say, after an answer that was cut off
+        has_room = self.max_tokens >= 2 * reasoning.REASONING_TOKENS  # say, after a truncated answer
         further_tokens = 0 if has_room else reasoning.REASONING_TOKENS
         return replace(self, max_tokens=self.max_tokens + further_tokens, stop=())
 
@@ -75,7 +75,7 @@ class Answer:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish_reason: str = "stop"
-    """In OpenAI's words: `stop`, `length` (cut at the token limit), `content_filter`, ..."""
+    """In OpenAI's words: `stop`, `length` (truncated at the token limit), `content_filter`, ..."""
     has_reasoning: bool = False
     """Whether the server reported reasoning apart from the text; the store does not keep this."""
 

@@ -2,7 +2,7 @@
 
 busy (429)       a random wait (full jitter), or the server's `Retry-After` if that is longer
 no answer        a random wait; counts against the input only if the server answers others meanwhile
-bad answer       sent again at once, with another seed; with a larger limit if it was cut off
+bad answer       sent again at once, with another seed; with a larger limit if it was truncated
 refused          parked; a refused key or address stops everything
 """
 

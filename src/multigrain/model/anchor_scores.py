@@ -59,7 +59,7 @@ def anchor_scores(
         query: (B, H, n, d).
         key: (B, K, n, d).
         rule: the attention rule.
-        settings: the settings, of which `form` and `visibility_correction` are used.
+        settings: the settings; only `form` and `visibility_correction` are used.
         bias: (B or 1, H or 1, n, n), added to the logits.
 
     Returns:
@@ -82,7 +82,7 @@ def scores_of_weights(weights: Tensor, valid: Tensor, settings: AnchorSettings) 
     Args:
         weights: the attention A.
         valid: (B, n), False for padding.
-        settings: the settings, of which `form` and `visibility_correction` are used.
+        settings: the settings; only `form` and `visibility_correction` are used.
     """
     weights = widened(weights).masked_fill(~valid[:, None, :, None], 0.0)
     rows = _Rows(valid, valid.sum(1)[:, None, None, None])

@@ -1,4 +1,4 @@
-"""Check that a model's files exist and are complete, as far as sizes and headers tell. No torch."""
+"""Check that a model's files exist and are complete, as far as sizes and headers tell. Does not import torch."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The files of a model: where they are, which of them affect its vectors, and their digest. No torch.
+"""The files of a model: where they are, which of them affect its vectors, and their digest. Does not import torch.
 
 A hub name stands for its files in the hub's cache, at the revision that the cache calls `main`. Loading uses the same
 revision, so a run keeps it until the user fetches a newer one (`hf download NAME`).

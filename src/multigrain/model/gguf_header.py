@@ -1,4 +1,4 @@
-"""Read the header of a GGUF file, to check that the file is complete. No torch.
+"""Read the header of a GGUF file, to check that the file is complete. Does not import torch.
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Four letters, a version, and the numbers of tensors and
 settings; then each setting (name, kind, value) and each tensor (name, dimensions, kind, offset).

@@ -1,4 +1,4 @@
-"""Models on the hub: check that they exist and are accessible, and fetch their small files. No torch, no weights."""
+"""Check that models on the hub exist and are accessible, and fetch their small files. Does not import torch."""
 
 from contextlib import suppress
 

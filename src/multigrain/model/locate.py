@@ -1,4 +1,4 @@
-"""Locate a model: find the folder, file or hub name that a setting means, and check that it exists. No torch."""
+"""Find the folder, file or hub name that a setting means, and check that it exists. Does not import torch."""
 
 from difflib import get_close_matches
 from pathlib import Path

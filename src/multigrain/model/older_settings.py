@@ -32,7 +32,7 @@ def write_legacy_settings(folder: Path, max_tokens: int | None) -> None:
 
     Args:
         folder: the model's folder.
-        max_tokens: the largest number of tokens that the model reads.
+        max_tokens: the maximum number of tokens that the model reads.
     """
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kinds = [class_of(module) for module in modules]

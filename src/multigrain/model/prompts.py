@@ -1,4 +1,4 @@
-"""Prompts of a base model, and of the model trained from it. No torch."""
+"""Prompts of a base model, and of the model trained from it. Does not import torch."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Errors about unsuitable models, in the same words before and after loading. No torch."""
+"""Errors about unsuitable models, in the same words before and after loading. Does not import torch."""
 
 from collections.abc import Sequence
 

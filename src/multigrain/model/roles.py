@@ -1,4 +1,4 @@
-"""Types shared by encoders and their callers, and the choice of the prompt for a role. No torch."""
+"""Types shared by encoders and their callers, and the choice of the prompt for a role. Does not import torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Settings of a saved model, read from its JSON files without loading it. No torch.
+"""Settings of a saved model, read from its JSON files without loading it. Does not import torch.
 
 Unreadable files count as absent here; loading the model reports what is wrong with them.
 """
@@ -113,7 +113,7 @@ def own_pooling(folder: Path) -> str | None:
 
 
 def token_limit(inner: Path) -> int | None:
-    """Return the largest number of tokens that a model reads: its saved length, limited by its positions.
+    """Return the maximum number of tokens that a model reads: its saved length, limited by its positions.
 
     Loading the model gives the same length.
 

@@ -1,4 +1,4 @@
-"""Check a run before it starts, and describe what it will do. No torch."""
+"""Check a run before it starts, and describe what it will do. Does not import torch."""
 
 import gc
 import json
@@ -232,5 +232,5 @@ def _state(config: Config) -> _State:
     if freshness.is_outdated:
         models = [f"other files of {name}" for name in freshness.changed_models]
         changed = "; ".join(run_dir.changed(config) or models) or "input files"
-        return _State(done, f"holds a different run ({changed}); choose another name, or give --force")
+        return _State(done, f"holds a different run ({changed}); choose another name, or use --force")
     return _State(done, f"done: {', '.join(done) or 'nothing'}; to do: {', '.join(todo) or 'nothing'}")

@@ -1,4 +1,4 @@
-"""Read the inputs of a run: pairs, passages, or the number of search tasks to invent. No torch."""
+"""Read the inputs of a run: pairs, passages, or the number of search tasks to invent. Does not import torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Estimate the memory of a training from the files of the base and the settings. No torch."""
+"""Estimate the memory of a training from the files of the base and the settings. Does not import torch."""
 
 import math
 import os
@@ -51,7 +51,7 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
 
     Args:
         config: the run.
-        size: of its data.
+        size: size of the run's data.
 
     Returns:
         None if the base is not on this disk, or its files do not give its size.

@@ -32,12 +32,12 @@ class Measured(NamedTuple):
 def measured_training(config: Config, size: Size | None, pairs: Sequence[Pair]) -> Measured:
     """Train the base on a few micro-batches of the run's texts, and forecast the time of all steps.
 
-    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds, with t the time of a token that is encoded once, o
-    that of the optimizer, and r the share of tokens that are encoded twice. Some of the timed tokens are too.
+    For S steps of N tokens, it is S (N t (1 + r / 3) + o) seconds, with t the time of a token encoded once, o the time
+    of the optimizer, and r the share of tokens encoded twice. Some of the timed tokens may be encoded twice as well.
 
     Args:
         config: the run.
-        size: size of its data.
+        size: size of the run's data.
         pairs: pairs of the input, used if the run folder has none.
 
     Raises:

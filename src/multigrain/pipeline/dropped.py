@@ -1,4 +1,4 @@
-"""Show the candidates that grading has dropped, and why: counts for a run, or all candidates of one pair."""
+"""Show the candidates that grading dropped, and why: counts for a run, or all candidates of one pair."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ Origin = Literal["written", "given", "embedding", "bm25"]
 
 @dataclass(frozen=True, slots=True)
 class DroppedCount:
-    """The number of candidates of one source and grade that one rule has dropped."""
+    """The number of candidates of one source and grade that one rule dropped."""
 
     rule: str
     source: Source
@@ -37,7 +37,7 @@ class DroppedCount:
 
 @dataclass(frozen=True, slots=True)
 class DroppedCandidate:
-    """A candidate that grading has dropped."""
+    """A candidate that grading dropped."""
 
     rule: str
     grade: int
@@ -64,7 +64,7 @@ class DroppedOfPair:
 
 
 def dropped_counts(run_dir: RunDir) -> list[DroppedCount]:
-    """Return the number of candidates that each rule has dropped, the most common rule first.
+    """Return the number of candidates that each rule dropped, the most common rule first.
 
     Raises:
         RunError: see `dropped_of_pair`.

@@ -1,4 +1,4 @@
-"""Forecast how long a run takes, and whether its training suits the number of pairs. No torch.
+"""Forecast how long a run takes, and whether its training suits the number of pairs. Does not import torch.
 
 The speeds were measured (docs/benchmarks.md, docs/decisions.md), and are scaled by the cores and the size of the model.
 They are good enough to tell minutes from hours, and hours from days.

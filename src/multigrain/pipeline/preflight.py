@@ -1,4 +1,4 @@
-"""Check that everything a run needs is there, before the first long stage starts. No torch."""
+"""Check that everything a run needs is there, before the first long stage starts. Does not import torch."""
 
 import os
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""The settings of the training: those of the run's file, or those that `multigrain tune` chose."""
+"""The settings of the training: from the run's file, or chosen by `multigrain tune`."""
 
 import json
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ def as_given(config: Config, _run_dir: RunDir) -> Config:
 
 
 def training_inputs(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of everything that decides a training: settings, tuples, pairs and models."""
+    """Return a digest of everything that determines a training: settings, tuples, pairs and models."""
     models = " ".join(model_digest(name) for name in training_models(config))
     settings = config.fingerprint("seed", "model", "training", "teaching")
     taught = " ".join(digest_of(path) for path in teacher_files(config, run_dir))
@@ -80,9 +80,9 @@ def told(config: Config, run_dir: RunDir) -> str | None:
         return None
     found = choice_of(config, run_dir)
     if found is None:
-        return f"the settings of the file: {run_dir.tuning} is for other settings, data or base. Run: multigrain tune"
+        return f"the current settings: {run_dir.tuning} is for other settings, data or base. Run: multigrain tune"
     settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in found.settings.items())
-    return f"{settings or 'the settings of the file'}, from {run_dir.tuning}: {found.reason}"
+    return f"{settings or 'the current settings'}, from {run_dir.tuning}: {found.reason}"
 
 
 def _written(run_dir: RunDir) -> tuple[dict[str, Any], str, str] | None:

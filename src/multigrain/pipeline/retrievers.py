@@ -61,7 +61,7 @@ class Retrievers:
         return choose(search, self.names, self._seed)
 
     def clear(self) -> None:
-        """Remove all indexes but those that were used, and that of the run's corpus, which `search` uses."""
+        """Remove all indexes except the used ones and the one of the run's corpus, which `search` needs."""
         if self.with_words:
             index = kept_bm25(Corpus(self._run_dir.corpus), self._language, self._run_dir.bm25)
             self._used.add(index.folder)

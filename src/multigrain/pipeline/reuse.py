@@ -1,8 +1,8 @@
 """Reuse the results of other runs: finished stages, answers of the language model, vectors.
 
 Files are hard links if the disk supports them, so that a grid of runs takes the space of one. Files of a run are
-replaced, never changed in place, with two exceptions: files of vectors, to which several runs may append, and the store
-of answers, of which every run has its own copy.
+replaced, never changed in place, with two exceptions: several runs may append to a file of vectors, and every run has
+its own copy of the store of answers.
 """
 
 import sqlite3
@@ -17,13 +17,13 @@ from multigrain.pipeline.run_dir import RunDir, read_settings
 
 
 def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: RunDir) -> None:
-    """Take over a finished stage: its files, and its entry in the manifest.
+    """Reuse a finished stage of another run: its files, and its entry in the manifest.
 
     Args:
         stage: name of the stage.
         files: paths in `run_dir` of the files that the stage writes.
         donor: run folder in which the stage is done.
-        run_dir: run folder that takes it over.
+        run_dir: run folder that reuses it.
     """
     run_dir.forget(stage)
     for path in files:
@@ -32,7 +32,7 @@ def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: R
 
 
 def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> None:
-    """Take over answers of a language model, vectors, indexes and states that the run does not have yet.
+    """Reuse answers of a language model, vectors, indexes and states that the run does not have yet.
 
     The caller must hold the lock of the folder. Readers of these files check that they belong to the right model.
     """
@@ -54,7 +54,7 @@ def share_answers(donors: Sequence[RunDir], config: Config, run_dir: RunDir) -> 
 
 
 def _share_indexes(donors: Sequence[RunDir], run_dir: RunDir) -> None:
-    """Take over the indexes of BM25. Each is named by a digest of its corpus, so they cannot be confused."""
+    """Reuse the indexes of BM25. Each is named by a digest of its corpus, so they cannot be confused."""
     for donor in donors:
         for index in sorted(donor.bm25.glob("[0-9a-f]*")):
             if not (run_dir.bm25 / index.name).exists():
@@ -70,7 +70,7 @@ def _share_folder(
     config: Config,
     run_dir: RunDir,
 ) -> None:
-    """Take over a folder that the run does not have, from a run with the same deciding settings.
+    """Reuse a folder that the run does not have, from a run in which the settings that determine it are the same.
 
     The folder holds states of frozen layers, or scores of a teacher.
     """
@@ -93,7 +93,7 @@ def _deciding_teacher(settings: dict[str, Any]) -> list[Any]:
 
 
 def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:
-    """Return the settings that decide the states of frozen layers."""
+    """Return the settings that determine the states of frozen layers."""
     model, training = settings["model"], settings["training"]
     names = ("base", "bidirectional", "max_tokens", "instruction")
     top_layers = model.get("lora", {}).get("top_layers")

@@ -37,7 +37,7 @@ def run_stages(
     retry: str | None = None,
     donors: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Run those of the stages that are not done, and return the summary.
+    """Run the stages that are not done, and return the summary.
 
     Args:
         config: the run.
@@ -45,7 +45,7 @@ def run_stages(
         force: redo finished stages whose results this configuration would change.
         redo: stages to redo in any case.
         retry: see `multigrain.pipeline.verbs.synthesize`.
-        donors: run folders from which stages with the same result are taken over.
+        donors: run folders from which stages with the same result are reused.
 
     Raises:
         RunError: an earlier stage is not done.
@@ -89,14 +89,14 @@ def _claim(config: Config, run_dir: RunDir, first: str, done: Collection[str], f
 
 
 def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, donors: Sequence[Path]) -> None:
-    """Keep a stage that is done; otherwise take it over from another run, or run it."""
+    """Keep a stage that is done; otherwise reuse it from another run, or run it."""
     if stage.is_done(config, run_dir) and not again:
         say(f"{stage.name}: already done ({listed(run_dir.stages()[stage.name].counts)})")
         _clear_up(stage, run_dir)  # the process may have been killed before it did this
     elif donor := _donor(stage, config, run_dir, donors):
         files = [run_dir.folder / path.relative_to(donor.folder) for path in stage.writes(config, donor)]
         take_over_stage(stage.name, files, donor, run_dir)
-        say(f"{stage.name}: taken over from {donor.folder}")
+        say(f"{stage.name}: reused from {donor.folder}")
     else:
         if again and stage.name == "train":  # the finished checkpoints would end the new training at once
             run_dir.training_fingerprint.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
     fingerprint = stage.fingerprint(config, run_dir)
     run_dir.forget(stage.name)  # its files are incomplete from here on
     if stage.name == "train":
-        run_dir.forget("evaluate")  # the scores of the old model must not be taken for those of the new one
+        run_dir.forget("evaluate")  # the old model's scores must not pass for the new model's
     settings = stage.settings(config, run_dir)
     models = {name: model_digest(name) for name in stage.models(settings)}
     result = stage.work(settings, run_dir)

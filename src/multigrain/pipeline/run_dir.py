@@ -176,7 +176,7 @@ class RunDir:
             if models and not changed:
                 made = f"made with other files of {', '.join(models)}"
             raise ConfigError(
-                self.folder, [f"{made}. Choose another name, or give --force to redo the affected stages."]
+                self.folder, [f"{made}. Choose another name, or use --force to redo the affected stages."]
             )
         write_atomic(self.config, to_toml(config).encode())
 

@@ -62,7 +62,7 @@ def pooling_cause(section: ModelSection) -> str | None:
         return None
     return (
         f'model.pooling = "{section.pooling}" is the cause: the base uses {own} pooling, so training started from '
-        "other vectors than those of the base. Use the pooling of the base, or train for longer."
+        "other vectors than the base's. Use the pooling of the base, or train for longer."
     )
 
 

@@ -1,4 +1,4 @@
-"""A stage of a run as data: its work, the settings that decide its result, and the files it reads and writes."""
+"""A stage of a run as data: its work, the settings that determine its result, and the files it reads and writes."""
 
 import hashlib
 from collections.abc import Callable
@@ -34,8 +34,8 @@ class Stage:
     Args:
         name: its name in the manifest and on the command line.
         work: function that runs the stage.
-        sections: sections of the configuration that decide its result, besides the seed.
-        reads: files whose content decides its result.
+        sections: sections of the configuration that determine its result, besides the seed.
+        reads: files whose content determines its result.
         writes: files that exist once it is done.
         applies: whether a run has this stage.
         cut: number of inputs to which the length of training limits the requests, in words; empty if it does not limit
@@ -55,7 +55,7 @@ class Stage:
     settings: Callable[[Config, RunDir], Config] = as_given
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
-        """Return a digest of everything that decides the result: 16 hexadecimal digits."""
+        """Return a digest of everything that determines the result: 16 hexadecimal digits."""
         config = self.settings(config, run_dir)
         parts = [config.fingerprint("seed", *self.sections)]
         parts += [file_digest(path) for path in self.reads(config, run_dir)]

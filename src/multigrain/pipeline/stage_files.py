@@ -40,7 +40,7 @@ def has_pairs_written(config: Config) -> bool:
 
 
 def pairs_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the passages, if there are any, and the files that decide the requests."""
+    """Return the passages, if there are any, and the files that determine the requests."""
     passages = [run_dir.passages, run_dir.corpus] if config.synthesis.mode == "corpus" else []
     return passages + prompting_files(config)
 
@@ -64,7 +64,7 @@ def pairs_cut(config: Config, run_dir: RunDir) -> str:
 
 
 def synthesize_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the pairs, their corpus and given negatives, and the files that decide the requests."""
+    """Return the pairs, their corpus and given negatives, and the files that determine the requests."""
     return [*run_dir.pair_files(), run_dir.corpus, run_dir.given, *prompting_files(config)]
 
 
@@ -74,7 +74,7 @@ def synthesize_writes(_config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def grade_reads(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the pairs, the candidates, the files that decide the requests, and the cross-encoder."""
+    """Return the pairs, the candidates, the files that determine the requests, and the cross-encoder."""
     files = [*run_dir.pair_files(), run_dir.corpus, run_dir.candidates, run_dir.mined]
     return files + prompting_files(config) + _cross_encoder_files(config)
 
@@ -112,7 +112,7 @@ def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
 
 
 def teacher_files(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the files that decide the lists of a teacher: the mined candidates, and their texts."""
+    """Return the files that determine the lists of a teacher: the mined candidates, and their texts."""
     return [run_dir.mined, run_dir.corpus] if config.training.list_length else []
 
 
@@ -174,7 +174,7 @@ def base_model(config: Config) -> list[str]:
 
 
 def prompting_files(config: Config) -> list[Path]:
-    """Return the files that decide the requests to a language model and the judging of its texts: prompts and judge."""
+    """Return the files that determine the requests to a language model and the judging of its texts."""
     return [*files_in(config.synthesis.prompts), *model_files(config.grading.judge_model)]
 
 

@@ -95,7 +95,7 @@ STAGES = (
 )
 
 SHARED = ("data", "pairs", "synthesize", "grade")
-"""Stages that runs take over from each other."""
+"""Stages whose results runs reuse from each other."""
 
 
 def stages_of(config: Config) -> list[Stage]:

@@ -141,7 +141,7 @@ def _chosen(config: Config, graded: GradedTuple, mined: Mined, number: int, corp
 
 
 def _made_from(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of everything that decides the teacher's score of a query and a text."""
+    """Return a digest of everything that determines the teacher's score of a query and a text."""
     section = _section(config)
     settings = section.model_dump(include={"kind", "query_prompt", "document_prompt", "bm25_weight"})
     parts = [Config.digest(settings), config.fingerprint("teaching"), config.grading.precision]

@@ -146,7 +146,7 @@ def dropped(config: Config | str | Path, pair: None = None) -> list[DroppedCount
 @overload
 def dropped(config: Config | str | Path, pair: str) -> DroppedOfPair: ...
 def dropped(config: Config | str | Path, pair: str | None = None) -> list[DroppedCount] | DroppedOfPair:
-    """Return the number of candidates that each rule of grading has dropped, or the candidates of one pair.
+    """Return the number of candidates that each rule of grading dropped, or the candidates of one pair.
 
     Args:
         config: the run.
@@ -170,7 +170,7 @@ def measure(config: Config, donors: Sequence[Path] = (), force: bool = False) ->
 
     Args:
         config: the run.
-        donors: run folders from which stages with the same result are taken over.
+        donors: run folders from which stages with the same result are reused.
         force: see `run`.
     """
     config = config.model_copy(update={"baseline": BaselineSection(against="none")})  # a grid has its own arms

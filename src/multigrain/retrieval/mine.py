@@ -74,7 +74,7 @@ def mine_candidates(  # noqa: PLR0913 (what is mined, from what, and how)
 
     The following are never chosen: held-out documents, the query itself, its known answers, texts of the pair's group,
     and documents at or above the last bound. A document that both methods find is proposed once. A pair whose positive
-    is itself irrelevant has no candidates, since r then means nothing.
+    is itself irrelevant has no candidates, because r then means nothing.
 
     Args:
         pairs: queries with their positives; iterated over twice.

@@ -1,1 +1,1 @@
-"""Candidates for negatives: written by a language model, or mined from the corpus."""
+"""Queries, pairs and negatives written by a language model."""

@@ -20,7 +20,7 @@ COMMON = 0.1
 SHORTEST = 3
 """Letters of the shortest stem that can be decisive."""
 MOST_COUNTED = 2
-"""Most occurrences that add to the weight of a term; a term that recurs more often usually names the field."""
+"""Maximum number of occurrences that add to the weight of a term; a more frequent term usually names the field."""
 
 
 class Cloze:

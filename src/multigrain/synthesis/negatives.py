@@ -25,7 +25,7 @@ STOP = ("\n",)
 GRADE_PROMPTS = ("grade_1", "grade_2", "grade_3", "grade_4")
 """The prompts of the style `per-grade`, by grade."""
 PASSAGE_TOKENS, TERM_TOKENS = 48, 12
-"""Most tokens that a small model may write: for a passage, and for the term of a cloze."""
+"""Maximum number of tokens that a small model may write: for a passage, and for the term of a cloze."""
 TOKENS_PER_WORD = 3
 """Tokens per word, with room for languages whose words have many tokens."""
 SMALLEST_ANSWER, LARGEST_ANSWER = 700, 8000

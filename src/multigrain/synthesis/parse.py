@@ -37,7 +37,7 @@ Reader = Callable[[Answer], Passages]
 
 @cache
 def per_grade_reader(grade: int) -> Reader:
-    """Return a reader that takes a raw completion as the passage, even if it was cut at the limit."""
+    """Return a reader that takes a raw completion as the passage, even if it was truncated."""
 
     def read(answer: Answer) -> Passages:
         return {grade: _written(answer)}

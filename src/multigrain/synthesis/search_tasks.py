@@ -26,7 +26,7 @@ AT_ONCE = 8
 ROUNDS = 3
 """Tasks requested for each task wanted, because many are repeats."""
 LIST_TOKENS, PAIR_TOKENS = 600, 900
-"""Most tokens of an answer: for a list of tasks, and for a query with its positive."""
+"""Maximum number of tokens in an answer: for a list of tasks, and for a query with its positive."""
 NEAR_COPY = 0.8
 """Share of common letter pairs (Dice) at which two tasks count as the same."""
 DIFFICULTIES = ("no special knowledge", "a school education", "a degree in the subject")

@@ -9,7 +9,7 @@ FEW_WORDS, MANY_WORDS = 30, 250
 
 
 def one_line(text: str) -> str:
-    r"""Return the text on one line, without null characters; what UTF-8 cannot encode becomes question marks.
+    r"""Return the text on one line, without null characters; lone surrogates become question marks.
 
     >>> one_line(" two\nlines ")
     'two lines'

@@ -22,7 +22,7 @@ class Lengths(NamedTuple):
     prompt_bytes: int
     """Bytes of the prompts and schemas."""
     answer_tokens: int
-    """Most tokens of the answers."""
+    """Maximum number of tokens in the answers."""
 
 
 class Bound:

@@ -14,7 +14,7 @@ from multigrain.synthesis.prompts import load_prompt
 
 STAGE = "judge"
 RATING_TOKENS = 64
-"""Most tokens of a verdict."""
+"""Maximum number of tokens in a verdict."""
 
 
 def plan_verdicts(

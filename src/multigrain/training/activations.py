@@ -17,7 +17,7 @@ class ActivationBudget:
     measured, so a resumed training makes the same decisions.
 
     Args:
-        limit: largest number of bytes to keep.
+        limit: maximum number of bytes to keep.
         counted: addresses of storages that are in memory anyway, such as the weights.
     """
 

@@ -144,7 +144,7 @@ class NextBatch:
 
     Args:
         answers: all positives of each query that has several.
-        shares: the largest number of tuples of each group.
+        shares: the maximum number of tuples of each group.
     """
 
     def __init__(self, answers: Mapping[bytes, frozenset[bytes]], shares: Mapping[str, int]) -> None:

@@ -53,7 +53,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._has_warned = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Cut the log at the checkpoint, so that it contains each step once."""
+        """Truncate the log at the checkpoint, so that it contains each step once."""
         self._progress.advance(state.global_step)
         if state.is_world_process_zero:
             write_atomic(self._path, "".join(self._lines_until(state.global_step)).encode())

@@ -28,7 +28,7 @@ from multigrain.training.neighbours import Neighbours
 from multigrain.training.teacher_lists import ScoreScale
 
 MOST_HELD = 256
-"""The largest number of held-out queries."""
+"""Maximum number of held-out queries."""
 POSITIVE = 5
 """The grade of a positive: one above the hardest negative."""
 
@@ -233,7 +233,7 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
     """
     for graded in tuples:
         if folded(graded.positive) in {folded(negative.text) for negative in graded.negatives}:
-            raise DataError("training", f"the positive of tuple {graded.id} is one of its negatives too; take it out")
+            raise DataError("training", f"the positive of tuple {graded.id} is also one of its negatives; remove it")
     batch_size = min(batch_size, len(tuples))
     groups = {graded.group or graded.id for graded in tuples}
     largest = min(distinct_pairs(tuples), len(groups), batch_size)

@@ -175,7 +175,7 @@ class _Trainer(SentenceTransformerTrainer):
     """The stock trainer without its model card, which would tokenize rows and look up the base on the hub."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none."""
+        """Add no callback."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)

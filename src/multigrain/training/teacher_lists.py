@@ -69,7 +69,7 @@ def documents_of_list(own: Sequence[str], numbers: Sequence[int], texts: Sequenc
         own: the tuple's positive, then its negatives.
         numbers: corpus indices, best first.
         texts: the texts of these corpus documents.
-        most: the largest number of documents in a list.
+        most: the maximum number of documents in a list.
 
     >>> documents_of_list(["positive", "near"], [7, 3, 5], ["Near", "far", "farther"], most=3).tolist()
     [-1, -2, 3]

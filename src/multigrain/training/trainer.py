@@ -44,7 +44,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         return loss
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add none: it would tokenize a thousand rows, and `multigrain.export.card` writes the card."""
+        """Add no callback: it would tokenize a thousand rows, and `multigrain.export.card` writes the card."""
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Remove old checkpoints before saving, not after as transformers does: the disk never holds three."""

@@ -118,7 +118,7 @@ def test_variables_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"llm.extra_headers.api-key: the environment variable NO_SUCH_KEY is not"):
         extras_of(section)
     monkeypatch.setenv("NO_SUCH_KEY", "two\nlines")
-    with pytest.raises(ConfigError, match="a line end"):
+    with pytest.raises(ConfigError, match="a line break"):
         extras_of(section)
 
 

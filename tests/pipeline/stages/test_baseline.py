@@ -251,7 +251,7 @@ def test_an_arm_for_which_memory_does_not_suffice(
 
     monkeypatch.setattr(StockTraining, "steps_within", out_of_memory)
     assert main(["run", str(run_toml), *AGAINST]) == 2
-    assert "holds a whole batch in memory. Lower training.batch_size, or give --against none" in capsys.readouterr().err
+    assert "holds a whole batch in memory. Lower training.batch_size, or use --against none" in capsys.readouterr().err
     run_dir = RunDir(load_config(run_toml).folder)
     assert not run_dir.arms.exists() and not run_dir.scores.exists()
     assert main(["run", str(run_toml), "--against", "auto"]) == 0

@@ -40,7 +40,7 @@ def api_key(section: LLMSection) -> str | None:
         return None
     key = _value(section.api_key_env, "llm.api_key_env")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError("llm.api_key_env", [f"{section.api_key_env} has characters that no key has (a line end?)"])
+        raise ConfigError("llm.api_key_env", [f"{section.api_key_env} has characters that no key has (a line break?)"])
     return key
 
 
@@ -70,7 +70,7 @@ def _filled(text: str, setting: str, values: dict[str, str]) -> str:
         name = _name(found)
         value = _value(name, setting)
         if not (value.isascii() and value.isprintable()):
-            raise ConfigError(setting, [f"{name} has characters that cannot be sent (a line end?)"])
+            raise ConfigError(setting, [f"{name} has characters that cannot be sent (a line break?)"])
         values[name] = value
     return VARIABLE.sub(lambda found: values[_name(found)], text)
 

@@ -1,4 +1,4 @@
-"""Check the models of a run by their files, without loading them. No torch.
+"""Check the models of a run by their files, without loading them. Does not import torch.
 
 These checks run before the language model costs money. If a model's files say too little, building the model repeats
 the checks.

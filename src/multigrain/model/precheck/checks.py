@@ -1,4 +1,4 @@
-"""Check a base, an encoder or a cross-encoder by its files. No torch."""
+"""Check a base, an encoder or a cross-encoder by its files. Does not import torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Find faults in a model's files that prevent loading it. No torch."""
+"""Find faults in a model's files that prevent loading it. Does not import torch."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Notes on differences between the model to train and the settings, or the base. No torch."""
+"""Notes on differences between the model to train and the settings, or the base. Does not import torch."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Find faults in a base's files that prevent training it with the given settings. No torch."""
+"""Find faults in a base's files that prevent training it with the given settings. Does not import torch."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -28,7 +28,7 @@ MOST_SECONDS = 1800
 MOST_DOCUMENTS = MOST_PAIRS = 100_000
 """Maximum number of documents and of pairs for which `auto` mines: computing all their cosines takes minutes."""
 
-ADVICE = "sentence-transformers holds a whole batch in memory. Lower training.batch_size, or give --against none"
+ADVICE = "sentence-transformers holds a whole batch in memory. Lower training.batch_size, or use --against none"
 
 
 def baseline(config: Config, run_dir: RunDir) -> Result:
@@ -123,7 +123,7 @@ def _plan(note: Path) -> dict[str, Any]:
 
 
 def _fingerprint(arm: str, seconds: float, config: Config, run_dir: RunDir) -> str:
-    """Return a digest of everything that decides the model of an arm."""
+    """Return a digest of everything that determines the model of an arm."""
     files = [digest_of(run_dir.train_pairs)] + ([digest_of(run_dir.corpus)] if arm == MINED else [])
     settings = config.fingerprint("seed", "model", "training")
     return config.digest([arm, seconds, settings, *files, model_digest(config.model.base)])

@@ -23,7 +23,7 @@ from multigrain.pipeline.stages import Result
 from multigrain.records import GIVEN, Candidate, to_json
 
 MADE_FROM = "multigrain.made_from"
-"""Key in the metadata of a file of mined candidates: a digest of everything that decides them."""
+"""Key in the metadata of a file of mined candidates: a digest of everything that determines them."""
 
 
 def synthesize(config: Config, run_dir: RunDir) -> Result:
@@ -105,7 +105,7 @@ def _judges(config: Config) -> list[str]:
 
 
 def _what_decides(config: Config, run_dir: RunDir) -> str:
-    """Return a digest of everything that decides the mined candidates."""
+    """Return a digest of everything that determines the mined candidates."""
     files = [*run_dir.pair_files(), run_dir.corpus, *model_files(config.grading.judge_model)]
     settings = [config.fingerprint("seed", "mining", "judging"), str(_grades(config)), str(_judges(config))]
     return short_digest([*settings, *map(file_digest, files)])

@@ -141,7 +141,7 @@ def _known(run_dir: RunDir, tuples: Sequence[GradedTuple]) -> InBatchFalseNegati
 
 
 def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "Neighbours | None":
-    """Return the neighbours of the tuples by the judge's vectors, most of which mining left in the run folder."""
+    """Return the neighbours of the tuples by the judge's vectors, most of which mining has already stored."""
     from multigrain.training.neighbours import Neighbours, vectors_of
 
     size = config.training.neighbours
@@ -149,7 +149,7 @@ def _neighbours(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> "
 
 
 def _batch_size(wanted: int, tuples: int) -> int:
-    """Return the wanted batch size, or that of all tuples if they are fewer, a multiple of the number of processes."""
+    """Return the wanted batch size, or the largest multiple of the number of processes that the tuples can fill."""
     found = min(wanted, tuples - tuples % distributed.count())
     if found < wanted:
         say(f"  {tuples} tuples do not fill a batch of {wanted} (training.batch_size): batches hold {found}")
