@@ -51,12 +51,17 @@ def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(block)
     config = load_config(tmp_path / "my.toml")
     assert config.name == "my-search"
-    assert config.prompt_style == "all-grades"
+    assert config.synthesis.limit == 0 and config.data.held_out == 0.1
+
+
+def test_the_readme_is_a_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 120 and len(readme.split()) <= 900
 
 
 def test_the_readmes_commands_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"bin/multigrain (\w+)", readme))
+    used = set(re.findall(r"(?:^|`|bin/)multigrain (\w+)", readme, re.MULTILINE))
     assert used
     assert used <= set(VERBS)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
