@@ -120,6 +120,7 @@ bands = [0.7, 0.8, 0.9]
 false_negative_above = 0.999
 [model]
 base = "{tiny_encoder}"
+pooling = "anchor"
 max_tokens = 32
 [training]
 batch_size = 4

@@ -53,7 +53,7 @@ def card_of(
     config = Config.model_validate(
         {"name": "mine", "data": {"pairs": "/home/me/secret/pairs.jsonl"}, **(settings or {})}
     )
-    known = {"phases": phases_of(config.training), "negatives": NEGATIVES, **lesson}
+    known = {"phases": phases_of(config.training), "negatives": NEGATIVES, "with_code": True, **lesson}
     return model_card(config, summary, prompts or {}, Lesson(**known))
 
 
@@ -70,7 +70,7 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     assert "11 for training, 22 held out" in card
     assert "/home/me" not in card
     assert "mixed in" not in card
-    card = card_of({"model": {"pooling": "mean"}, "training": {"seed": 7, "base_share": 0.3}})
+    card = card_of({"training": {"seed": 7, "base_share": 0.3}}, with_code=False)
     assert "trust_remote_code" not in card
     assert "seed 7. After training, 30% of the base's weights were mixed in." in card
 

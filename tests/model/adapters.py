@@ -19,7 +19,7 @@ LORA = LoraSection(rank=4, dropout=0)
 
 def build(base: Path, lora: LoraSection | None = LORA, **settings: Any) -> SentenceTransformer:
     options = {"bidirectional": True, "max_tokens": 16, **settings}
-    return build_model(ModelSection(base=str(base), lora=lora, **options))
+    return build_model(ModelSection(base=str(base), lora=lora, **{"pooling": "anchor", **options}))
 
 
 def backbone(model: SentenceTransformer) -> Any:

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from multigrain.model.load import load_base, load_model
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 from tests.model.decoder import tiny_decoder
+from tests.model.saved_models import with_modules
 
 KEPT_IN_FRONT = ("modules.json", "config_sentence_transformers.json", "README.md")
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", ""]
@@ -25,7 +26,7 @@ TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "
 
 @pytest.fixture
 def model(tiny_encoder: Path) -> SentenceTransformer:
-    return build_model(ModelSection(base=str(tiny_encoder), max_tokens=32))
+    return build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=32))
 
 
 def test_a_saved_model_gives_the_same_vectors_everywhere(model: SentenceTransformer, tmp_path: Path) -> None:
@@ -51,6 +52,32 @@ def test_a_saved_model_gives_the_same_vectors_everywhere(model: SentenceTransfor
     assert result.returncode == 0, result.stderr
     for vectors in json.loads(result.stdout.splitlines()[-1]):
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["cls", "weightedmean", ("cls", "mean")])
+def test_a_base_keeps_its_pooling(tiny_encoder: Path, tmp_path: Path, mode: Any) -> None:
+    """Training then starts from the vectors that the base is measured with."""
+    base = with_modules(tiny_encoder, tmp_path / "base", mode=mode)
+    model = build_model(ModelSection(base=str(base), max_tokens=32))
+    expected = load_base(str(base), 32).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-6)
+
+
+def test_a_base_without_a_pooling_gets_the_mean(tiny_encoder: Path) -> None:
+    section = ModelSection(base=str(tiny_encoder), max_tokens=32)
+    expected = build_model(section.model_copy(update={"pooling": "mean"})).encode(TEXTS)
+    np.testing.assert_array_equal(build_model(section).encode(TEXTS), expected)
+
+
+def test_a_base_with_anchor_pooling_keeps_its_settings(tiny_encoder: Path, tmp_path: Path) -> None:
+    section = ModelSection.model_validate(
+        {"base": str(tiny_encoder), "pooling": "anchor", "anchor": {"form": "linear"}}
+    )
+    trained = build_model(section)
+    trained.save_pretrained(str(tmp_path / "trained"))
+    again = build_model(ModelSection(base=str(tmp_path / "trained"), max_tokens=32))
+    assert isinstance(again[1], AnchorPooling) and again[1].form == "linear"
+    np.testing.assert_allclose(again.encode(TEXTS), trained.encode(TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last", "weighted"])
@@ -80,7 +107,7 @@ def test_the_embedded_encoder_under_anchor_pooling_equals_eager() -> None:
     """The real MiniLM against the definition on its eager attention weights, in float64."""
     from transformers import AutoModel
 
-    model = build_model(ModelSection(max_tokens=64)).double()
+    model = build_model(ModelSection(pooling="anchor", max_tokens=64)).double()
     eager = AutoModel.from_pretrained(find_base("embedded", ""), attn_implementation="eager").double().eval()
     features = model.preprocess(["a short text", "a longer text, with a comma and some more words in it"])
     inputs = {name: features[name] for name in ("input_ids", "attention_mask", "token_type_ids")}

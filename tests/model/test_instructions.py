@@ -57,7 +57,7 @@ def prompted(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def built(base: Path, **settings: Any) -> SentenceTransformer:
-    return build_model(ModelSection(base=str(base), **{"max_tokens": 32, **settings}))
+    return build_model(ModelSection(base=str(base), **{"pooling": "anchor", "max_tokens": 32, **settings}))
 
 
 def test_an_instruction_takes_the_place_of_the_bases_prompts(prompted: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multigrain.config import load_config
+from multigrain.config import ModelSection, load_config
 from multigrain.errors import ConfigError
 from multigrain.model.precheck import precheck_base
 from multigrain.pipeline.check import check
@@ -46,5 +46,5 @@ def test_a_folder_beside_is_what_is_meant(tiny_encoder: Path, run_toml: Path, tm
 def test_a_file_where_a_folder_is_wanted(tiny_encoder: Path) -> None:
     file = tiny_encoder / "model.safetensors"
     with pytest.raises(ConfigError, match=f"{file} is a file; wanted its folder .{tiny_encoder}") as caught:
-        precheck_base(str(file))
+        precheck_base(ModelSection(base=str(file)))
     assert "did you mean" not in str(caught.value)

@@ -83,7 +83,7 @@ def test_how_positions_turn_is_said_at_the_old_place(scaling: dict[str, Any], tm
 
 
 def test_what_has_no_old_words_keeps_the_new(tiny_encoder: Path, tmp_path: Path) -> None:
-    build_model(ModelSection(base=str(tiny_encoder))).save_pretrained(str(tmp_path / "anchor"))
+    build_model(ModelSection(base=str(tiny_encoder), pooling="anchor")).save_pretrained(str(tmp_path / "anchor"))
     assert least_release(tmp_path / "anchor") == OLDEST_ANCHOR
     model = build_model(ModelSection(base=str(tiny_encoder), pooling="mean"))
     special: Any = model[0]

@@ -25,7 +25,7 @@ TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "
 
 @pytest.fixture(scope="module")
 def model(tiny_encoder: Path) -> SentenceTransformer:
-    return build_model(ModelSection(base=str(tiny_encoder), max_tokens=32))
+    return build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=32))
 
 
 def features(scores: list[list[float]], mask: list[list[int]]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_gradcache_gives_the_same_gradients(model: SentenceTransformer) -> None:
 
 
 def test_attention_that_was_changed_afterwards(tiny_encoder: Path) -> None:
-    model = build_model(ModelSection(base=str(tiny_encoder), max_tokens=32))
+    model = build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=32))
     vectors = model.encode(TEXTS)
     backbone: Any = model.transformers_model
     backbone.set_attn_implementation("eager")  # gives all layers' weights

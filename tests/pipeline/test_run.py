@@ -81,6 +81,7 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert load_model(folder / "model").encode("the cat").shape == (32,)
     card: Any = ModelCard.load(folder / "model" / "README.md")
     assert "| coarse | 4 | 4 | 0.05 |" in card.text
+    assert "trust_remote_code=True" in card.text  # of anchor pooling
     tuples = map(json.loads, (folder / "grading" / "tuples.jsonl").read_text().splitlines())
     negatives = [negative for graded in tuples for negative in graded["negatives"]]
     hardest = Counter(negative["source"] for negative in negatives if negative["grade"] == 4)  # its phases' only one

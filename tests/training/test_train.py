@@ -442,7 +442,7 @@ def test_half_precision_where_the_hardware_can(
         assert uses_bf16("bf16", cpu) is True
         assert uses_bf16("fp32", gpu) is False
     assert "bf16 is slow on this CPU" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="training.precision: found bf16; this GPU cannot"):
+    with pytest.raises(ConfigError, match="training.precision: found bf16; this GPU does not support it"):
         uses_bf16("bf16", gpu)
 
 

@@ -50,10 +50,10 @@ class ModelSection(Section):
     base: str = "embedded"
     """Base model: `embedded` (all-MiniLM-L6-v2), `embedded-llm` (SmolLM2-135M, a decoder), a folder, a GGUF file, or a
     hub name."""
-    pooling: Literal["anchor", "mean", "cls", "last", "weighted"] = "anchor"
-    """Pooling of token vectors into one, in place of the base's own: `anchor` (anchor-token-aware, as in the paper), or
-    as in sentence-transformers `mean`, `cls` (first token), `last` (last token) or `weighted` (mean weighted by
-    position)."""
+    pooling: Literal["base", "anchor", "mean", "cls", "last", "weighted"] = "base"
+    """Pooling of token vectors into one: `base` (the base's own, or `mean` if it has none), `anchor`
+    (anchor-token-aware, as in the paper), or as in sentence-transformers `mean`, `cls` (first token), `last` (last
+    token) or `weighted` (mean weighted by position)."""
     anchor: AnchorSection = AnchorSection()
     """Settings of `pooling = "anchor"`."""
     bidirectional: bool | Annotated[int, Field(ge=1)] = False
@@ -96,7 +96,8 @@ class ModelSection(Section):
 
 def described(section: ModelSection) -> str:
     """Describe in words how the base is changed."""
-    words = [f"{section.pooling} pooling", f"{section.max_tokens} tokens"]
+    pooling = "the base's pooling" if section.pooling == "base" else f"{section.pooling} pooling"
+    words = [pooling, f"{section.max_tokens} tokens"]
     if section.bidirectional:
         words.append("bidirectional" if section.bidirectional is True else f"top {section.bidirectional} bidirectional")
     if lora := section.lora:

@@ -48,6 +48,7 @@ class Lesson:
         negatives: number of negatives available to the phases, by source and grade.
         languages: languages of the positives, as ISO 639-1 codes.
         release: the first release of sentence-transformers that loads the model.
+        with_code: whether the model's folder has code that sentence-transformers asks to trust.
         model: the exported model: `trained` (by the run itself), an arm of the baseline, or `base`.
         stock: for an arm, its pairs, steps, batch size and mined negatives.
         choice: the reason for exporting this model.
@@ -60,6 +61,7 @@ class Lesson:
     model: str = OWN
     stock: Mapping[str, Any] | None = None
     choice: str = ""
+    with_code: bool = False
 
 
 def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, str], lesson: Lesson) -> str:
@@ -71,8 +73,7 @@ def model_card(config: Config, summary: dict[str, Any], prompts: Mapping[str, st
         prompts: the model's prompts, by name.
         lesson: the facts about its training.
     """
-    with_code = lesson.model == OWN and config.model.pooling == "anchor"
-    usage = (WITH_CODE if with_code else WITHOUT_CODE).replace("ENCODE", ENCODE)
+    usage = (WITH_CODE if lesson.with_code else WITHOUT_CODE).replace("ENCODE", ENCODE)
     usage += f"\n\nNeeds sentence-transformers {lesson.release} or newer.{_prompts(config, prompts)}"
     counts = summary["counts"]
     return f"""---

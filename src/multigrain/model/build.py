@@ -51,17 +51,13 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     if not isinstance(section, ModelSection):
         as_path(section, "a ModelSection or a base")
         section = ModelSection(base=str(section))
-    precheck_base(section.base)
+    precheck_base(section)
     loaded = load_base(section.base)
+    section = _with_pooling(section, loaded)
     transformer = _transformer(section, loaded)
-    dimension = transformer.get_embedding_dimension()
-    pooled: nn.Module
-    if section.pooling == "anchor":
-        pooled = AnchorPooling(dimension, section.prompt_in_pooling, **section.anchor.model_dump())
-    else:
-        pooled = Pooling(dimension, POOLING_MODES[section.pooling], section.prompt_in_pooling)
+    pooled = _pooling(section, loaded, transformer.get_embedding_dimension())
     prompts = prompts_to_train(section, loaded.prompts)
-    modules = [transformer, pooled, *_kept(section, loaded, dimension), Normalize()]
+    modules = [transformer, pooled, *_kept(section, loaded, pooled.get_embedding_dimension()), Normalize()]
     try:
         model = EmbeddingModel(modules=modules, prompts=prompts, truncate_dim=loaded.truncate_dim)
     except ValueError as error:  # the attention is not accessible
@@ -69,6 +65,28 @@ def build_model(section: ModelSection | str | Path) -> SentenceTransformer:
     model.max_seq_length = min(section.max_tokens, loaded.max_seq_length or section.max_tokens)
     check_prompts(model, model.max_seq_length, "model.max_tokens")
     return model
+
+
+def _with_pooling(section: ModelSection, loaded: SentenceTransformer) -> ModelSection:
+    """Return the settings with the anchor pooling of a base that has it, if the base's own pooling is wanted."""
+    own = next((module for module in loaded if isinstance(module, AnchorPooling)), None)
+    if section.pooling != "base" or own is None:
+        return section
+    settings = {name: value for name, value in own.get_config_dict().items() if hasattr(section.anchor, name)}
+    return section.model_copy(update={"pooling": "anchor", "anchor": section.anchor.model_copy(update=settings)})
+
+
+def _pooling(section: ModelSection, loaded: SentenceTransformer, dimension: int) -> Pooling:
+    """Return the pooling module for token vectors of this dimension."""
+    if section.pooling == "anchor":
+        return AnchorPooling(dimension, section.prompt_in_pooling, **section.anchor.model_dump())
+    mode: Any = POOLING_MODES.get(section.pooling, "mean")
+    with_prompt = section.prompt_in_pooling
+    own = next((module for module in loaded if isinstance(module, Pooling)), None)
+    if section.pooling == "base" and own is not None:
+        mode, with_prompt = own.pooling_mode, own.include_prompt and with_prompt
+    pooling: Pooling = Pooling(dimension, mode, with_prompt)
+    return pooling
 
 
 def _kept(section: ModelSection, loaded: SentenceTransformer, dimension: int) -> list[nn.Module]:

@@ -56,6 +56,11 @@ def least_release(folder: Path) -> str:
     return OLDEST if is_legacy else OLDEST_ANCHOR
 
 
+def brings_code(folder: Path) -> bool:
+    """Tell whether a saved model has modules of multigrain, so that others load it with `trust_remote_code`."""
+    return any(not module["type"].startswith("sentence_transformers.") for module in modules_of(folder))
+
+
 def _rewrite_transformer(folder: Path, max_tokens: int | None) -> bool:
     """Rewrite the settings of the transformer; return False if the older format cannot express them."""
     path = folder / "sentence_bert_config.json"

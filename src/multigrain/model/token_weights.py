@@ -79,7 +79,7 @@ def explain(name: str | Path, text: str, role: Role = "document") -> Explanation
     is_own = len(model) > 1 and isinstance(model[1], AnchorPooling)
     if not is_own:
         length = model.max_seq_length or 512
-        model = build_model(ModelSection(base=base, max_tokens=max(length, MIN_TOKENS)))
+        model = build_model(ModelSection(base=base, pooling="anchor", max_tokens=max(length, MIN_TOKENS)))
         model.max_seq_length = length
     prompt = prompt_for(role, model.prompts)
     return Explanation(prompt + text, _tokens(model, text, prompt), is_own)

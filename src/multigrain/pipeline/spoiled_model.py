@@ -58,7 +58,7 @@ def pooling_cause(section: ModelSection) -> str | None:
     """
     folder = folder_of(section.base)
     own = (folder and own_pooling(folder)) or "mean"
-    if own == section.pooling or (own, section.pooling) == ("mean", "anchor"):
+    if section.pooling in ("base", own) or (own, section.pooling) == ("mean", "anchor"):
         return None
     return (
         f'model.pooling = "{section.pooling}" is the cause: the base uses {own} pooling, so training started from '

@@ -39,11 +39,11 @@ def test_code_of_its_own_under_a_known_name(tiny_encoder: Path, tiny_cross_encod
     base = shutil.copytree(tiny_encoder, tmp_path / "base")
     edit(base / "config.json", auto_map={"AutoModel": "jinaai/code--modeling_bert.JinaBertModel"})
     with pytest.raises(ConfigError, match=r"model.base: .*code of its own, which multigrain does not run .*JinaBert"):
-        precheck_base(str(base))
+        precheck_base(ModelSection(base=str(base)))
     with pytest.raises(ConfigError, match=r"judge_model: .*code of its own, .*JinaBertModel"):
         precheck_encoder(str(base), "grading.judge_model")
     edit(base / "config.json", auto_map={"AutoConfig": "code.Config", "AutoModel": "code.BertModel"})
-    precheck_base(str(base))  # the code has become transformers' own
+    precheck_base(ModelSection(base=str(base)))  # the code has become transformers' own
     [note] = notes(ModelSection(base=str(base), max_tokens=32))
     assert note == "the base has its own code (code.BertModel); the bert of transformers replaces it"
     judge = shutil.copytree(tiny_cross_encoder, tmp_path / "judge")
@@ -57,7 +57,7 @@ def test_a_list_of_modules_without_a_pooling(tiny_encoder: Path, tiny_cross_enco
     modules = json.loads((base / "modules.json").read_text())
     (base / "modules.json").write_text(json.dumps(modules[:1]))
     with pytest.raises(ConfigError, match="model.base: .* modules.json lists no pooling module .Transformer., so it"):
-        precheck_base(str(base))
+        precheck_base(ModelSection(base=str(base)))
     (base / "modules.json").write_text(json.dumps([modules[0], modules[2]]))
     with pytest.raises(
         ConfigError, match="judge_model: .* modules.json lists no pooling module .Transformer, Normalize."

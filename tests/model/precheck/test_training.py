@@ -49,7 +49,11 @@ def test_targets_of_an_adapter_that_the_base_has_not(tiny_encoder: Path) -> None
 
 def test_a_dense_that_does_not_fit(tiny_encoder: Path, tmp_path: Path) -> None:
     base = with_modules(tiny_encoder, tmp_path / "two", Dense(64, 16), mode=("cls", "mean"))
-    refused(ModelSection(base=str(base)), "its Dense reads vectors of 64 dimensions, .* one pooling gives 32")
+    build_model(ModelSection(base=str(base), max_tokens=32))  # keeps both poolings
+    refused(
+        ModelSection(base=str(base), pooling="mean"),
+        "its Dense reads vectors of 64 dimensions, .* one pooling gives 32",
+    )
     tokens = with_modules(tiny_encoder, tmp_path / "tokens", Dense(32, 16, module_input_name="token_embeddings"))
     with pytest.raises(ConfigError, match="its Dense reads token vectors"):
         precheck_model(ModelSection(base=str(tokens)))

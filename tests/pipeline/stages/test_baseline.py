@@ -121,7 +121,7 @@ def test_arms_are_measured_as_the_trained_model_is(
             scores["others"]["held-out"][arm][name]["nDCG@10"][0] for name in ("over_base", "trained_over")
         )
         assert over_base + trained_over == pytest.approx(scores["difference"]["held-out"]["nDCG@10"][0])
-    *_, verdict = shown.out.strip().split("\n\n")
+    *_, verdict, _ = shown.out.strip().split("\n\n")
     lines = [line.split()[1:4] for line in verdict.splitlines()[1:]]
     assert lines[:3] == [[against, "held-out", "nDCG@10"] for against in ("base", "in-batch", "mined")]
     assert len(lines) == 6  # and BM25; and base + BM25, against which the model stands alone and with BM25

@@ -35,7 +35,7 @@ def precheck_model(section: ModelSection, dimensions: Sequence[int] = ()) -> Non
         ConfigError: the base does not exist, cannot be loaded or trained, or does not support a setting.
         RunError: the embedded model is not installed.
     """
-    precheck_base(section.base)
+    precheck_base(section)
     folder = folder_of(section.base)
     if folder is None:
         return
@@ -47,20 +47,21 @@ def precheck_model(section: ModelSection, dimensions: Sequence[int] = ()) -> Non
         raise vectors_too_short(too_long, size)
 
 
-def precheck_base(name: str) -> None:
-    """Check that a base exists and can be trained, whatever the other settings are.
+def precheck_base(section: ModelSection) -> None:
+    """Check that a base exists and can be trained, whatever its adapter and prompts are.
 
     Raises:
         ConfigError: the base does not exist, or cannot be loaded or trained.
         RunError: the embedded model is not installed.
     """
+    name = section.base
     precheck_encoder(name, "model.base")
     folder = folder_of(name)
     if folder is None:
         return
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise adapter_as_base(str(folder))
-    if faults := [*module_faults(folder), *eos_faults(transformer_of(folder))]:
+    if faults := [*module_faults(section, folder), *eos_faults(transformer_of(folder))]:
         raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
 
 

@@ -44,7 +44,7 @@ def length_note(name: str, max_tokens: int, key: str) -> list[str]:
 
 def _pooling_notes(section: ModelSection, folder: Path) -> Iterator[str]:
     own = own_pooling(folder)
-    if own and own != section.pooling and (own, section.pooling) != ("mean", "anchor"):
+    if own and section.pooling not in ("base", own) and (own, section.pooling) != ("mean", "anchor"):
         keep = f'model.pooling = "{own}" keeps them' if own in MODES.values() else "multigrain does not offer it"
         place = f'the base pools by {own}; "{section.pooling}" replaces it, so training starts from other vectors'
         yield f"{place} than the base's ({keep})"

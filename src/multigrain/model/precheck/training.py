@@ -19,6 +19,7 @@ from multigrain.model.saved_settings import (
     dense_settings,
     first_number,
     modules_of,
+    own_pooling,
     settings_of,
     transformer_of,
 )
@@ -30,7 +31,7 @@ NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizer classes without an EOS token, unless their settings name one."""
 
 
-def module_faults(folder: Path) -> Iterator[str]:
+def module_faults(section: ModelSection, folder: Path) -> Iterator[str]:
     """Yield a message for each module that does not fit: training wants a transformer, a pooling, then kept modules."""
     kinds = [class_of(module) for module in modules_of(folder)]
     if kinds and not kinds[0].endswith("Transformer"):
@@ -39,11 +40,13 @@ def module_faults(folder: Path) -> Iterator[str]:
     after = (*KEPT, "Normalize")
     if lost := [*kinds[1:pooling], *(kind for kind in kinds[pooling + 1 :] if kind not in after)]:
         yield f"it has modules that training would drop: {', '.join(lost)}"
-    yield from _dense_faults(folder)
+    yield from _dense_faults(section, folder)
 
 
-def _dense_faults(folder: Path) -> Iterator[str]:
+def _dense_faults(section: ModelSection, folder: Path) -> Iterator[str]:
     size = first_number(settings_of(transformer_of(folder), "config.json"), HIDDEN_SIZES)
+    if size and section.pooling == "base":
+        size *= len((own_pooling(folder) or "mean").split(" and "))  # several poolings are concatenated
     for settings in dense_settings(folder):
         if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             yield "its Dense reads token vectors, not the text vector"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from multigrain.config import Config, PhaseSection
 from multigrain.data.jsonl import read_pairs, read_tuples
 from multigrain.files import atomic_folder
-from multigrain.model.older_settings import least_release
+from multigrain.model.older_settings import brings_code, least_release
 from multigrain.model.prompts import prompts_of
 from multigrain.pipeline.choice import TRAINED, Choice, as_exported, read_choice
 from multigrain.pipeline.run_dir import RunDir
@@ -69,7 +69,7 @@ def _lesson(run_dir: RunDir, folder: Path, choice: Choice) -> "Lesson":
     positives = islice((pair.positive for pair in read_pairs(run_dir.train_pairs)), SAMPLED)
     languages, release = _languages(list(positives)), least_release(folder)
     stock = None if choice.model == BASE else json.loads(run_dir.arms.read_text(encoding="utf-8"))["arms"][choice.model]
-    return Lesson([], {}, languages, release, choice.model, stock, choice.reason)
+    return Lesson([], {}, languages, release, choice.model, stock, choice.reason, brings_code(folder))
 
 
 def _own_lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
@@ -83,7 +83,8 @@ def _own_lesson(run_dir: RunDir, phases: Sequence[PhaseSection]) -> "Lesson":
         negatives.update((negative.source, negative.grade) for negative in graded.negatives if negative.grade in asked)
         if len(positives) < SAMPLED:
             positives.append(graded.positive)
-    return Lesson(phases, negatives, _languages(positives), least_release(run_dir.trained))
+    release, with_code = least_release(run_dir.trained), brings_code(run_dir.trained)
+    return Lesson(phases, negatives, _languages(positives), release, with_code=with_code)
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
