@@ -186,7 +186,7 @@ def test_the_base_is_named_as_the_hub_does(base: str, name: str | None) -> None:
 
 def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:
     trained = tmp_path / "trained"
-    build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
+    build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=16)).save_pretrained(str(trained))
     model_folder.export_model(trained, tmp_path / "model", "# card\n", ExportSection(onnx=True, int8=True))
     onnx = {"model.onnx", "model_int8.onnx", "prompts.json", "tokenizer.json"}
     assert {path.name for path in (tmp_path / "model" / "onnx").iterdir()} == onnx
@@ -199,7 +199,7 @@ def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:
 
 def test_an_export_is_whole_or_not_there(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = tmp_path / "trained"
-    build_model(ModelSection(base=str(tiny_encoder), max_tokens=16)).save_pretrained(str(trained))
+    build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=16)).save_pretrained(str(trained))
     model_folder.export_model(trained, tmp_path / "model", "# card\n", ExportSection())
     model_folder.export_model(trained, tmp_path / "model", "# another card\n", ExportSection())
     assert (tmp_path / "model" / "README.md").read_text() == "# another card\n"

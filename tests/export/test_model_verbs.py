@@ -22,7 +22,7 @@ from tests.model.decoder import tiny_decoder, tokenizer
 @pytest.fixture
 def saved(tiny_encoder: Path, tmp_path: Path) -> Path:
     """A model with anchor pooling and an instruction."""
-    section = ModelSection(base=str(tiny_encoder), max_tokens=32, instruction="find the old tree")
+    section = ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=32, instruction="find the old tree")
     build_model(section).save_pretrained(str(tmp_path / "saved"))
     return tmp_path / "saved"
 
@@ -50,7 +50,7 @@ def test_a_good_model_is_found_good(saved: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_a_good_decoder(bidirectional: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    section = ModelSection(base=str(tiny_decoder()), bidirectional=bidirectional, max_tokens=32)
+    section = ModelSection(base=str(tiny_decoder()), pooling="anchor", bidirectional=bidirectional, max_tokens=32)
     build_model(section).save_pretrained(str(tmp_path / "saved"))
     code, out, _ = run(capsys, "check", tmp_path / "saved")
     assert code == 0

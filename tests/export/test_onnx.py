@@ -64,7 +64,9 @@ def assert_same(folder: Path, model: SentenceTransformer, texts: list[str] = TEX
 
 @pytest.fixture(scope="module")
 def tiny(tiny_encoder: Path) -> SentenceTransformer:
-    return build_model(ModelSection(base=str(tiny_encoder), max_tokens=16, instruction="Find the house"))
+    return build_model(
+        ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=16, instruction="Find the house")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +122,16 @@ def test_the_hosts_poolings(tiny_encoder: Path, tmp_path: Path, pooling: Any) ->
 
 def test_a_causal_decoder_that_is_padded_on_the_left(tmp_path: Path) -> None:
     """With grouped heads and rotated positions; every text ends in EOS, also one that is cut."""
-    model = build_model(ModelSection(base=shallow_decoder(tmp_path, "bos", "left"), max_tokens=16))
+    model = build_model(ModelSection(base=shallow_decoder(tmp_path, "bos", "left"), pooling="anchor", max_tokens=16))
     export_onnx(model, tmp_path / "onnx")
     assert_same(tmp_path / "onnx", model)
 
 
 def test_the_adapter_of_a_bidirectional_decoder_is_merged_and_the_model_stays_as_it_is(tmp_path: Path) -> None:
     lora = LoraSection(rank=4, dropout=0.5)
-    model = build_model(ModelSection(base=shallow_decoder(tmp_path), bidirectional=True, lora=lora, max_tokens=16))
+    model = build_model(
+        ModelSection(base=shallow_decoder(tmp_path), pooling="anchor", bidirectional=True, lora=lora, max_tokens=16)
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
@@ -173,7 +177,7 @@ def test_a_large_graph_keeps_its_weights_beside_it_and_can_be_moved(
 def test_the_embedded_encoder_and_the_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = build_model(ModelSection(instruction="Find the opposite"))
+    model = build_model(ModelSection(pooling="anchor", instruction="Find the opposite"))
     folder = tmp_path / "onnx"
     monkeypatch.setattr(exporter, "CLOSE_INT8", 2)
     export_onnx(model, folder, int8=True)

@@ -29,7 +29,11 @@ TOP = LoraSection(rank=4, dropout=0, top_layers=1)
 def decoder(side: str = "right", lora: LoraSection | None = TOP, **settings: Any) -> SentenceTransformer:
     """The two lower ones of its three layers are frozen; its adapter is far from the identity."""
     base = tiny_decoder(padding_side=side, pad=True)
-    model = build_model(ModelSection(base=str(base), lora=lora, max_tokens=16, **{"bidirectional": True, **settings}))
+    model = build_model(
+        ModelSection(
+            base=str(base), lora=lora, max_tokens=16, **{"pooling": "anchor", "bidirectional": True, **settings}
+        )
+    )
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -39,7 +43,7 @@ def decoder(side: str = "right", lora: LoraSection | None = TOP, **settings: Any
 
 def encoder(base: Path) -> SentenceTransformer:
     """A BERT of which the upper of two layers is trained, without dropout."""
-    model = without_dropout(build_model(ModelSection(base=str(base), max_tokens=16)))
+    model = without_dropout(build_model(ModelSection(base=str(base), pooling="anchor", max_tokens=16)))
     model.requires_grad_(False)
     layers(model)[1].requires_grad_(True)
     return model.train()

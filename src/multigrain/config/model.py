@@ -89,7 +89,7 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _anchor_settings_are_used(self) -> "ModelSection":
-        if self.pooling != "anchor" and self.anchor.model_fields_set:
+        if self.pooling != "anchor" and self.anchor != AnchorSection():  # run folders name all settings
             raise ValueError(f'model.anchor has an effect only with pooling = "anchor", found "{self.pooling}"')
         return self
 
