@@ -2,7 +2,7 @@
 
     python -m benchmarks.hybrid --queries claims.npy --documents abstracts.npy
 
-SciFact's training claims over all of its abstracts, and those of the grids' dev part over 2,000. The weight is fitted
+SciFact's training claims over all of its abstracts, and those of the grids' dev set over 2,000. The weight is fitted
 on half of the claims and measured on the other half, both ways round. Existing vectors of the base (claims sorted, each
 once; abstracts in the order of the corpus) save minutes; without them both are encoded.
 """

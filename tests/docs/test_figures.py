@@ -42,15 +42,15 @@ UNSOURCED = {
         "[+0.014, +0.051]": "SciFact after MedQuAD: all grades, mixed with the base or not",
         "[-0.001, +0.008]": "STS-B after MedQuAD: the same",
         "[-0.011, +0.026]": "MedQuAD: the same",
-        "[-0.008, +0.050]": "MedQuAD's dev part: only-4, less only-1",
-        "[-0.016, +0.011]": "MedQuAD's dev part: only-4 with batch x 2, less in-batch with batch x 3",
-        "[-0.035, +0.011]": "MedQuAD's dev part: written, less mined",
+        "[-0.008, +0.050]": "MedQuAD's dev set: only-4, less only-1",
+        "[-0.016, +0.011]": "MedQuAD's dev set: only-4 with batch x 2, less in-batch with batch x 3",
+        "[-0.035, +0.011]": "MedQuAD's dev set: written, less mined",
         "-0.001, [-0.010, +0.008]": "SmolLM2, bidirectional: ATA-log, less mean",
         "[-0.008, +0.011]": "SmolLM2, bidirectional: ATA-linear, less mean",
         "[-0.219, -0.124]": "SmolLM2, all layers: weighted, bidirectional less causal",
         "[-0.244, -0.073]": "SmolLM2, all layers: ATA-log, bidirectional less causal",
-        # Trainings that the dev part chose among, which the grids do not keep.
-        "0.001 and 0.006 apart": "stock's two learning rates on MedQuAD's dev part",
+        # Trainings that the dev set chose among, which the grids do not keep.
+        "0.001 and 0.006 apart": "stock's two learning rates on MedQuAD's dev set",
     },
     "decisions.md": {
         "+0.008 (se 0.002)": "a linear proxy",
