@@ -177,7 +177,8 @@ def command_line_page() -> str:
     parser = build_parser()
     verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     lines = ["# Command line", "", str(parser.description), ""]
-    lines += [f"| command | what it does |\n| --- | --- |\n{''.join(map(_verb_row, VERBS))}", _block(str(parser.epilog))]
+    rows = "".join(map(_verb_row, VERBS))
+    lines += [f"| command | what it does |\n| --- | --- |\n{rows}", _block(str(parser.epilog))]
     for name in VERBS:
         lines += _verb_lines(name, verbs[name])
     return "\n".join(lines)
