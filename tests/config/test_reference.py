@@ -60,8 +60,10 @@ def test_a_setting_has_type_default_range_and_meaning() -> None:
     }
 
 
-def test_the_reference_has_every_key_of_a_run() -> None:
-    assert [row.key for row in settings_of(Config)] == keys_of(Config)
+def test_the_reference_has_every_key_of_a_run_and_its_meaning() -> None:
+    rows = list(settings_of(Config))
+    assert [row.key for row in rows] == keys_of(Config)
+    assert [row.key for row in rows if not row.meaning] == []
 
 
 def test_help_lists_all_settings() -> None:
