@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsy
     assert f"{runs[0]}/evaluation: damaged" in capsys.readouterr().err
 
 
+@pytest.fixture
+def without_matplotlib() -> Iterator[None]:
+    """Neither an earlier import of matplotlib counts here, nor later what a failed one has left behind."""
+
+    def modules() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]
+
+    kept = {name: sys.modules.pop(name) for name in modules()}
+    yield
+    for name in modules():
+        del sys.modules[name]
+    sys.modules.update(kept)
+
+
+@pytest.mark.usefixtures("without_matplotlib")
 @pytest.mark.parametrize(
     ("broken", "found"),
     [
@@ -97,11 +113,10 @@ def test_damaged_results_are_named(runs: list[Path], name: str, text: str, capsy
 def test_a_plotting_library_that_cannot_be_used_costs_the_pictures_alone(
     runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str, found: str
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, broken, None)
     out = runs[0].parent / "out"
-    assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, broken, None)
+        assert main(["compare", *map(str, runs), "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"table.md", "table.json"}
     told = capsys.readouterr().err
     assert f"plots are left out: {found}" in told
