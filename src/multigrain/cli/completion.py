@@ -5,29 +5,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from multigrain.cli.print_and_exit import PrintAndExit
+
 SHELLS = ("bash", "zsh", "tcsh")
 PATHS = ("RUN", "MODEL", "ABLATION", "FOLDER", "FILE", "PATH")
 """Words in the placeholder of an argument that mark it as a path."""
 
 
-class PrintCompletion(argparse.Action):
+class PrintCompletion(PrintAndExit):
     """Print the completion script of a shell, and exit."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Print the script for the shell `values`."""
+    def text(self, parser: argparse.ArgumentParser, value: str | Sequence[Any] | None) -> str:
+        """Return the script for the shell `value`."""
         import shtab
 
         for action in _actions(parser):
             if _takes_a_path(action):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-        print(shtab.complete(parser, str(values)))
-        parser.exit()
+        script: str = shtab.complete(parser, str(value))
+        return script
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

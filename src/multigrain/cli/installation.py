@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from multigrain.cli.print_and_exit import PrintAndExit
 from multigrain.version import __version__
 
 SHOWN = ("torch", "sentence-transformers", "transformers")
@@ -18,19 +19,12 @@ SHOWN = ("torch", "sentence-transformers", "transformers")
 PYTHON = "Programming Language :: Python :: "
 
 
-class PrintVersions(argparse.Action):
+class PrintVersions(PrintAndExit):
     """Print the versions that a bug report needs, and exit."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Print one line for each version."""
-        print("\n".join(versions()))
-        parser.exit()
+    def text(self, parser: argparse.ArgumentParser, value: str | Sequence[Any] | None) -> str:
+        """Return one line for each version."""
+        return "\n".join(versions())
 
 
 def versions() -> list[str]:

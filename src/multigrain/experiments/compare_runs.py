@@ -79,8 +79,8 @@ def _compared(folders: Sequence[Path], out: Path | None) -> Comparison:
         logs = {name: training_log(folder) for name, folder in zip(runs, folders, strict=True)}
         with full_disk_explained(out.absolute().parent), atomic_folder(out, keep_others=True) as folder:
             write_table(comparison, folder)
-            no_pictures = write_plots(comparison, logs, runs, folder)
-        say(written(out, no_pictures, "the same command with --force"))
+            no_plots = write_plots(comparison, logs, runs, folder)
+        say(written(out, no_plots, "the same command with --force"))
     return comparison
 
 

@@ -71,17 +71,17 @@ def write_plots(
     return None
 
 
-def written(folder: Path, no_pictures: str | None, again: str) -> str:
+def written(folder: Path, no_plots: str | None, again: str) -> str:
     """Return the message that names the files of a comparison.
 
     Args:
         folder: the folder of the files.
-        no_pictures: the reason from `write_plots` why there are no plots, or None.
+        no_plots: the reason from `write_plots` why there are no plots, or None.
         again: the command that draws the plots later.
     """
-    if no_pictures is None:
+    if no_plots is None:
         return f"{folder}: table.md, table.json, and plots (metric-*.svg, training.svg)"
-    return f"{folder}: table.md and table.json; {no_pictures}, then {again} draws them"
+    return f"{folder}: table.md and table.json; {no_plots}, then {again} draws them"
 
 
 def _file_name(name: str) -> str:

@@ -101,15 +101,23 @@ def vector_length(folder: Path, config: dict[str, Any]) -> int | None:
 
 
 def own_pooling(folder: Path) -> str | None:
-    """Return the pooling of a saved model, named as in `model.pooling` if possible; None if its files do not say it."""
+    """Return the pooling of a saved model, in words; None if its files do not say it."""
+    return " and ".join(own_poolings(folder)) or None
+
+
+def own_poolings(folder: Path) -> list[str]:
+    """Return the poolings that a saved model concatenates, named as in `model.pooling` if possible.
+
+    Nearly all models have one. The list is empty if the files do not say it.
+    """
     place = next((module["path"] for module in modules_of(folder) if class_of(module) == "Pooling"), None)
     if place is None:
-        return None
+        return []
     settings = settings_of(folder / place, "config.json")
     legacy = [name for name, is_on in settings.items() if name.startswith("pooling_mode_") and is_on is True]
     modes = settings.get("pooling_mode") or [LEGACY_MODES.get(name, name) for name in legacy]
     modes = [modes] if isinstance(modes, str) else [str(mode) for mode in modes]
-    return " and ".join(MODES.get(mode, mode) for mode in modes) or None
+    return [MODES.get(mode, mode) for mode in modes]
 
 
 def token_limit(inner: Path) -> int | None:

@@ -19,7 +19,7 @@ from multigrain.model.saved_settings import (
     dense_settings,
     first_number,
     modules_of,
-    own_pooling,
+    own_poolings,
     settings_of,
     transformer_of,
 )
@@ -46,7 +46,7 @@ def module_faults(section: ModelSection, folder: Path) -> Iterator[str]:
 def _dense_faults(section: ModelSection, folder: Path) -> Iterator[str]:
     size = first_number(settings_of(transformer_of(folder), "config.json"), HIDDEN_SIZES)
     if size and section.pooling == "base":
-        size *= len((own_pooling(folder) or "mean").split(" and "))  # several poolings are concatenated
+        size *= max(1, len(own_poolings(folder)))  # they are concatenated
     for settings in dense_settings(folder):
         if settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             yield "its Dense reads token vectors, not the text vector"
