@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,10 @@ WORDS = (
 
 
 @pytest.fixture(autouse=True)
-def heard() -> None:
-    """Each test begins as a process does, whatever the one before said of `--quiet`."""
+def begun() -> None:
+    """Each test begins as a process does, whatever the one before said of `--quiet`, and even if Ctrl-C has ended it."""
     set_mode("auto")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
