@@ -6,6 +6,7 @@ the metadata forgets is missed.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from multigrain.synthesis.prompts import check_folder
 names = [getattr(multigrain, name) for name in multigrain.__all__]
 print(f"{len(names)} public names, quickstart: {load_config(QUICKSTART).name}, {multigrain.__file__}")
 """
-BUILDS = ["hatchling"]
+BUILDS = ["hatchling", "hatch-fancy-pypi-readme"]
 """What the source distribution needs besides, to be built."""
 
 
@@ -89,6 +90,9 @@ def main() -> None:
     if [file.suffix for file in files] != [".whl", ".gz"]:
         sys.exit(f"{folder}: found {[file.name for file in files]}; wanted one wheel and one source distribution")
     about = next(metadata.distributions(path=[str(files[0])]))
+    readme = about.metadata.get_payload()
+    if links := re.findall(r"\]\((?!https?:|#)[^)]*\)", str(readme)):
+        sys.exit(f"{files[0]}: a package index shows its README, where these links would lead nowhere: {links}")
     requires = [line for line in about.requires or [] if "extra ==" not in line]
     for file in files:
         with tempfile.TemporaryDirectory() as place:
