@@ -46,13 +46,38 @@ def test_public_objects_of_all_packages_are_read_once() -> None:
 
 
 def test_the_name_cannot_give_the_answer_away() -> None:
-    pair = to_pair("np.sqrt", f"Return the root of x.\n   \n{REST} See np.sqrt(x), not isqrt.", "np")
+    pair = to_pair("np.sqrt", f"Return the roots of all words.\n   \n{REST} See np.sqrt(x), not isqrt.", "np")
     assert pair is not None
-    assert pair.positive == f"{REST} See np. (x), not isqrt."
+    assert pair.positive == f"{REST} See np.…(x), not isqrt."
 
 
-@pytest.mark.parametrize("docstring", ["One line only.", f"Two words\n\n{REST}", "A good summary line.\n\nToo short."])
-def test_what_is_too_short_is_left_out(docstring: str) -> None:
+@pytest.mark.parametrize(
+    "example",
+    [
+        ">>> words('a b')\n['a', 'b']",
+        "Examples\n--------\n>>> words(\n...     'a b')\n['a', 'b']\n\n  >>> words('')",
+        "Example::\n\n    words('a b')\n\n    words('')\n",
+        "Use it like this::\n\n    words('a b')\n\n",
+        "```python\nwords('a b')\n\nwords('')\n```",
+        "Usage:\n\n  ```\n  words('a b')",
+    ],
+)
+def test_example_code_is_left_out(example: str) -> None:
+    pair = to_pair("a.unique", f"Return the different words of a text.\n\n{REST}\n\n{example}\n\nSee also the rest.", "a")
+    assert pair is not None
+    assert pair.positive == (REST if example.endswith("  words('a b')") else f"{REST} See also the rest.")
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        "One line only.",
+        f"Two words\n\n{REST}",
+        "A good summary of words.\n\nToo short for words.",
+        f"Not any term in common.\n\n{REST}",
+    ],
+)
+def test_what_cannot_be_searched_for_is_left_out(docstring: str) -> None:
     assert to_pair("a.b", docstring, "a") is None
 
 

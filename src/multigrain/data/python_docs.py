@@ -1,8 +1,8 @@
 """The built-in default corpus: the documentation of the installed Python packages.
 
-Docstrings are read with `ast`; nothing is imported. The query is the summary of a docstring. The positive is the rest
-of it without the object's own name, which would give the answer away. The source of a pair is its top-level package;
-the standard library is one source, `stdlib`.
+Docstrings are read with `ast`; nothing is imported. The query is the summary of a docstring. The positive is the prose
+of the rest, in which an ellipsis stands for the object's own name: the name would give the answer away. The source of a
+pair is its top-level package; the standard library is one source, `stdlib`.
 """
 
 import ast
@@ -28,6 +28,18 @@ SKIPPED = frozenset(
 _BETWEEN_PARAGRAPHS = re.compile(r"\n\s*\n")
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
+_CONTENT_WORD = re.compile(r"[a-z]{5,}")
+_STEM_LETTERS = 5
+_EXAMPLE = re.compile(
+    r"""
+    ^[ \t]*+>>>.*+(?:\n[ \t]*+\S.*+)*+                                  # a doctest and its output, to a blank line
+    | ^[ \t]*+(?P<fence>```|~~~).*+\n(?s:.*?)(?:(?P=fence)|\Z)           # fenced code
+    | ^\S.*::[ \t]*+\n(?:[ \t]*+\n|[ \t]+\S.*+(?:\n|\Z))++             # a literal block and its first line
+    | ^[ \t]*+(?:Examples?|Usage)\b[ \t]*+:{0,2}[ \t]*+(?:\n[ \t]*+[-=~^]{3,}[ \t]*+)?$                # their heading
+    """,
+    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+"""Matches example code in a docstring. A search for it would be a search for the name of the object."""
 
 _LONG_STRING = r"""(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3})"""
 _STRING = rf"""(?>{_LONG_STRING}|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
@@ -170,22 +182,27 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 
 
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
-    r"""Return the pair of a docstring: the summary is the query; the rest, without the object's name, the positive.
+    r"""Return the pair of a docstring: the summary is the query; the rest, as prose without the name, the positive.
 
-    Return None if either has too few or too many words.
+    Return None if either has too few or too many words, or if they share no word, so that nothing connects them.
 
-    >>> rest = "sqrt works on each element of x, and gives a new array of the same shape as x."
+    >>> rest = "sqrt works on each element of x, and gives the square roots as a new array.\n\n>>> sqrt(4)\n2.0"
     >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive
-    'works on each element of x, and gives a new array of the same shape as x.'
+    '… works on each element of x, and gives the square roots as a new array.'
     """
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")
     name = qualified_name.rsplit(".", 1)[-1]
     query = " ".join(summary.split())
     if len(query.split()) not in QUERY_WORDS:
         return None
+    rest = _EXAMPLE.sub(" ", rest)
     if name in rest:  # the pattern costs more than all other steps
-        rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest)
+        rest = re.sub(rf"\b{re.escape(name)}\b", "…", rest)
     positive = " ".join(rest.split())
-    if len(positive.split()) not in POSITIVE_WORDS:
+    if len(positive.split()) not in POSITIVE_WORDS or not _stems(query) & _stems(positive):
         return None
     return Pair(qualified_name, encodable(query), encodable(positive), source)
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_STEM_LETTERS] for word in _CONTENT_WORD.findall(text.lower())}
