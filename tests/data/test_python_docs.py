@@ -75,6 +75,8 @@ def test_example_code_is_left_out(example: str) -> None:
         f"Two words\n\n{REST}",
         "A good summary of words.\n\nToo short for words.",
         f"Not any term in common.\n\n{REST}",
+        f"!!! abstract for the words\n\n{REST}",
+        f".. list of all words::\n\n{REST}",
     ],
 )
 def test_what_cannot_be_searched_for_is_left_out(docstring: str) -> None:

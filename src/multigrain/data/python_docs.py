@@ -28,6 +28,7 @@ SKIPPED = frozenset(
 _BETWEEN_PARAGRAPHS = re.compile(r"\n\s*\n")
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
+_SENTENCE = re.compile(r"[`'\"*]{0,2}\w")
 _CONTENT_WORD = re.compile(r"[a-z]{5,}")
 _STEM_LETTERS = 5
 _EXAMPLE = re.compile(
@@ -184,7 +185,8 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     r"""Return the pair of a docstring: the summary is the query; the rest, as prose without the name, the positive.
 
-    Return None if either has too few or too many words, or if they share no word, so that nothing connects them.
+    Return None if either has too few or too many words, if they share no word, so that nothing connects them, or if
+    the summary starts with markup, such as a directive.
 
     >>> rest = "sqrt works on each element of x, and gives the square roots as a new array.\n\n>>> sqrt(4)\n2.0"
     >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive
@@ -193,7 +195,7 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")
     name = qualified_name.rsplit(".", 1)[-1]
     query = " ".join(summary.split())
-    if len(query.split()) not in QUERY_WORDS:
+    if len(query.split()) not in QUERY_WORDS or not _SENTENCE.match(query):
         return None
     rest = _EXAMPLE.sub(" ", rest)
     if name in rest:  # the pattern costs more than all other steps
