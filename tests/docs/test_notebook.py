@@ -41,6 +41,7 @@ def kernel(tmp_path: Path) -> Iterator[Any]:
     process = warm.call(serve_kernel, connection, str(tmp_path))
     client = jupyter_client.BlockingKernelClient(connection_file=connection)
     client.load_connection_file()
+    client.hb_channel.time_to_dead = 60.0  # seconds: the machine may be busy
     client.start_channels()
     try:
         client.wait_for_ready(timeout=300)
