@@ -131,7 +131,7 @@ def test_the_embedded_server_serves_as_an_endpoint(
     assert written >= 3  # for a cloze it may find no other term
     assert written + (folder / "parked.jsonl").read_text().count("\n") == 4
     # A model of 135 million parameters does not write JSON with four texts: parked, with its reason.
-    arguments += ["--set", "synthesis.prompt_style=all-grades", "--set", "synthesis.answer_tokens=32"]
+    arguments += ["--set", "synthesis.prompt_style=all-grades"]
     code = main(["synthesize", str(run_toml), *arguments, "--set", "name=chat"])
     folder = load_config(run_toml, ["name=chat"]).folder
     parked = len((folder / "synthesis" / "parked.jsonl").read_text().splitlines())
