@@ -243,8 +243,8 @@ def synthesis_under_way(toml: Path, server: MockServer) -> Iterator[BaseProcess]
 
 
 def test_a_second_process_is_refused(serve: Serve, toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    server = serve(Held(Behaviour(latency=0.001)))
-    with synthesis_under_way(toml, server) as first:
+    server = Held(Behaviour(latency=0.001))
+    with synthesis_under_way(toml, serve(server)) as first:
         assert main(arguments(toml, server)) == 2
         assert "another multigrain process is using this folder" in capsys.readouterr().err
         server.is_let_go = True
