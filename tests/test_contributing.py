@@ -4,7 +4,9 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -49,6 +51,25 @@ def _modules() -> list[Path]:
     return sorted(SOURCE.rglob("*.py"))
 
 
+class _Module(NamedTuple):
+    """What the words of a module are looked for in."""
+
+    where: Path
+    tree: ast.Module
+    names: list[str]
+    docstrings: list[str]
+
+
+@cache
+def _read_modules() -> list[_Module]:
+    """Return every module of the source, read once for all words."""
+    read = []
+    for path in _modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        read.append(_Module(path.relative_to(SOURCE), tree, sorted(set(_names(tree))), list(_docstrings(tree))))
+    return read
+
+
 def _names(tree: ast.AST) -> Iterator[str]:
     """Yield every name that the code defines or uses."""
     for node in ast.walk(tree):
@@ -79,6 +100,7 @@ def _docstrings(tree: ast.AST) -> Iterator[str]:
             yield " ".join(node.value.value.split())
 
 
+@cache
 def _parts(name: str) -> list[str]:
     """Cut a name at its underscores and capitals: `_LaneState` is lane and state."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
@@ -98,7 +120,7 @@ def test_the_drawing_has_one_line_for_each_room() -> None:
 
 
 def test_every_word_of_the_table_is_in_the_code() -> None:
-    defined = {name for path in _modules() for name in _definitions(ast.parse(path.read_text(encoding="utf-8")))}
+    defined = {name for module in _read_modules() for name in _definitions(module.tree)}
     rows = [line.split("|")[1:-1] for line in GUIDE.splitlines() if line.startswith("| ")][1:]
     assert rows
     for word, _, places in rows:
@@ -110,16 +132,14 @@ def test_every_word_of_the_table_is_in_the_code() -> None:
 def test_a_replaced_word_is_gone(word: str) -> None:
     found = []
     keys = {key.rpartition(".")[2] for key in keys_of(Config)}  # these are the users'
-    for path in _modules():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        where = path.relative_to(SOURCE)
-        found += [f"{where}: {name}" for name in _names(tree) if word in _parts(name) and name not in keys]
-        if word in _parts(path.stem):
+    for where, _, names, docstrings in _read_modules():
+        found += [f"{where}: {name}" for name in names if word in _parts(name) and name not in keys]
+        if word in _parts(where.stem):
             found.append(f"{where}: the module itself")
         is_network = word == "the host" and where.parts[0] == "llm"  # there it is a machine
         if word not in NAMES_ALONE and not is_network:
             pattern = re.compile(rf"\b{word}\b", re.IGNORECASE)
-            found += [f"{where}: {text[:80]}" for text in _docstrings(tree) if pattern.search(text)]
+            found += [f"{where}: {text[:80]}" for text in docstrings if pattern.search(text)]
     assert not found, f"say {REPLACED[word]}:\n" + "\n".join(sorted(set(found)))
 
 

@@ -16,8 +16,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_own_pairs_run_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The real encoder; the scripted language model stands in for the embedded one, which has tests of its own."""
+    """The real encoder; the scripted language model stands in for the embedded one, which has tests of its own.
+
+    A quarter of the training is enough.
+    """
     arguments = ["--set", f"output={tmp_path}", "--set", "llm.provider=scripted", "--set", "baseline.against=none"]
+    assert main(["check", str(ROOT / "examples" / "own_pairs.toml"), *arguments]) == 0
+    assert "(8 steps x 8)" in capsys.readouterr().out
+    arguments += ["--set", "training.steps=2"]
     assert main(["run", str(ROOT / "examples" / "own_pairs.toml"), *arguments]) == 0
     assert "nDCG@10" in capsys.readouterr().out
     assert main(["search", str(tmp_path / "own-pairs"), "connect to the wireless network", "--top", "1"]) == 0

@@ -3,6 +3,7 @@ no ten seconds and a kill hits work."""
 
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +16,12 @@ _context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.t
 
 def start(*arguments: str) -> BaseProcess:
     """`multigrain ARGUMENTS`, silent."""
-    process = _context.Process(target=_main, args=arguments)
+    return call(_main, *arguments)
+
+
+def call(work: Callable[..., None], *arguments: str) -> BaseProcess:
+    """A function of a module, in a process of its own."""
+    process = _context.Process(target=work, args=arguments)
     process.start()
     return process
 

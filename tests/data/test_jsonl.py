@@ -15,16 +15,23 @@ from multigrain.data.jsonl import read_objects
 from multigrain.errors import DataError
 from multigrain.files import write_atomic, write_objects
 
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8")), json_values), max_size=5))
-def test_objects_survive_the_file(tmp_path_factory: pytest.TempPathFactory, objects: list[dict[str, Any]]) -> None:
-    path = tmp_path_factory.mktemp("jsonl") / "file.jsonl"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all examples, as each writes its file anew."""
+    return tmp_path_factory.mktemp("jsonl")
+
+
+@given(st.lists(st.dictionaries(texts, json_values, max_size=3), max_size=5))
+def test_objects_survive_the_file(folder: Path, objects: list[dict[str, Any]]) -> None:
+    path = folder / "file.jsonl"
     assert write_objects(path, objects) == len(objects)
     assert [fields for _, fields in read_objects(path)] == objects
 

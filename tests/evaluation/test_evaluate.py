@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,22 @@ def test_the_hundredth_document_takes_the_place_of_the_query_itself(tmp_path: Pa
     assert found.scores["3"]["Recall@100"] == pytest.approx(2 / 3)
 
 
-def test_the_published_figure_of_a_real_set(real_data: Callable[[str], Path]) -> None:
-    """NovelEval, 420 documents: all-MiniLM-L6-v2 has nDCG@10 0.7309, measured with another program."""
+def test_the_figure_of_a_real_set(real_data: Callable[[str], Path]) -> None:
+    """A third of the queries of NovelEval and their 140 documents, cut at 64 tokens.
+
+    all-MiniLM-L6-v2 has nDCG@10 0.6266, by sentence-transformers and trec_eval (of all of it at 256 tokens: 0.7309).
+    """
     task = load_task(f"beir:{real_data('noveleval')}:test", [], [])
-    model = load_base("embedded", 256)
-    scores = evaluate(task, lambda texts, role: encode(model, texts, role, "x")).scores
-    assert float(np.mean([score["nDCG@10"] for score in scores.values()])) == pytest.approx(0.7309, abs=2e-4)
+    assert isinstance(task, RetrievalTask)
+    few = {id: task.queries[id] for id in list(task.queries)[::3]}
+    relevance = {id: task.relevance[id] for id in few}
+    judged = {document for found in relevance.values() for document in found}
+    documents = [document for document in task.documents if document.id in judged]
+    assert (len(few), len(documents)) == (7, 140)
+    model = load_base("embedded", 64)
+    short = replace(task, queries=few, documents=documents, relevance=relevance)
+    scores = evaluate(short, lambda texts, role: encode(model, texts, role, "x")).scores
+    assert float(np.mean([score["nDCG@10"] for score in scores.values()])) == pytest.approx(0.6266, abs=2e-4)
 
 
 def test_similar_sentences_by_hand() -> None:
@@ -168,11 +179,11 @@ def test_the_order_of_grades_by_hand() -> None:
     )
 
 
-def test_the_published_figure_of_stsb(real_data: Callable[[str], Path]) -> None:
-    """A fifth of the pairs of STS-B dev are ranked about as well as all of them (0.867)."""
+def test_the_figure_of_stsb(real_data: Callable[[str], Path]) -> None:
+    """A fifteenth of the pairs of STS-B dev, by sentence-transformers and SciPy (of all of them: 0.867)."""
     task = load_task(f"sts:{real_data('stsb') / 'dev.jsonl'}", [], [])
     assert isinstance(task, SimilarityTask) and len(task.scores) == 1500
-    short = SimilarityTask(task.name, task.first[::5], task.second[::5], task.scores[::5])
+    short = SimilarityTask(task.name, task.first[::15], task.second[::15], task.scores[::15])
     model = load_base("embedded", 256)
     found = overall(evaluate(short, lambda texts, role: encode(model, texts, role, "x")).scores.values())
-    assert found["Spearman"] == pytest.approx(0.867, abs=0.03)
+    assert found["Spearman"] == pytest.approx(0.8850, abs=1e-3)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from multigrain.grading import surface_leak
 from multigrain.grading.surface_leak import LIMIT, Leak, Sample, find_leak
 
 WORDS = "the a of cell liver protein growth mice study patients increased with treatment 12 40.5 DNA in we that".split()
@@ -87,14 +88,18 @@ def test_few_tuples_and_tuples_with_one_side_do_not_count() -> None:
     assert (found.tuples, found.accuracy) == (25, 0.5)
 
 
-def test_it_is_deterministic_fast_and_draws_from_many() -> None:
+def test_it_is_deterministic_fast_and_draws_from_many(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(4)
-    positives = [Sample(str(number), passage(draw)) for number in range(3200)]
-    negatives = [Sample(str(number), passage(draw, 30, 70), str(grade)) for number in range(3200) for grade in range(2)]
+    positives = [Sample(str(number), passage(draw, 10, 30)) for number in range(3200)]
+    negatives = [Sample(str(number), passage(draw, 10, 25)) for number in range(3200)]
     start = time.process_time()
     found = find_leak(positives, negatives)
     seconds = time.process_time() - start
     assert found is not None
     assert found.tuples == 3000
     assert seconds < 60
-    assert find_leak(iter(positives), iter(negatives)) == found
+    monkeypatch.setattr(surface_leak, "MOST_TUPLES", 100)
+    one, other = (find_leak(iter(positives), iter(negatives)) for _ in range(2))
+    assert one is not None
+    assert one.tuples == 100
+    assert one == other

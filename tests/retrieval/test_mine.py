@@ -304,20 +304,20 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from benchmarks.mining_memory.stages import data, mining, timed, write_run
-for documents in (10_000, 45_000):
-    config = write_run(Path(sys.argv[1], str(documents)), documents, queries=100, words=5, padding=" " + 2000 * "x")
-    assert timed(data, config, 256)["documents"] == documents
-    result = timed(mining, config, 256)
+for documents in (2500, 8000):
+    config = write_run(Path(sys.argv[1], str(documents)), documents, queries=100, words=5, padding=" " + 8000 * "x")
+    assert timed(data, config, 1024)["documents"] == documents
+    result = timed(mining, config, 1024)
     assert result["candidates"] > 0
     print(result["peak_mb"])
 """
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """35,000 more passages have 70 MB of text and 35 MB of vectors.
+    """5,500 more passages have 44 MB of text and 22 MB of vectors.
 
-    10 MB are for their keys and places, 10 for stems of words (here each passage has a word of its own), and some more
-    for what the allocator does not give back.
+    A few MB are for their keys and places, and for stems of words (here each passage has a word of its own); some 35
+    are what the allocator does not give back once blocks have their full size.
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
