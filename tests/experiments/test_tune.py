@@ -39,6 +39,7 @@ def write_tunable(folder: Path, encoder: Path) -> Path:
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs(200)))
     text = path.read_text()
     text = text[: text.index("[[training.phases]]")].replace("learning_rate = 1e-3\n", "steps = 16\n")
+    text = text.replace("checkpoint_every = 2", "checkpoint_every = 4")
     path.write_text(text.replace("[synthesis]", "[synthesis]\nlimit = 0") + CHOICE)
     return path
 
