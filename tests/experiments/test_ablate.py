@@ -55,13 +55,16 @@ def ablated(project: Path, grid: str) -> Ablated:
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Ablated:
+    """Three arms with two seeds each, of a run that was not begun before."""
     project = tmp_path_factory.mktemp("finished_grid")
-    write_run(project, tiny_encoder)
+    run = write_run(project, tiny_encoder)
+    run.write_text(run.read_text().replace("checkpoint_every = 2", "checkpoint_every = 4"))
     return ablated(project, GRID)
 
 
 @pytest.fixture
 def finished_grid(grid: Ablated) -> Path:
+    """The file of the grid, of which all cells are done."""
     return grid.project.put_back() / "grid.toml"
 
 

@@ -29,7 +29,8 @@ def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pyte
     models = {key: tmp_path / key for key in ("base", "judge")}
     for folder in models.values():
         shutil.copytree(load_config(run_toml).model.base, folder)
-    settings = ["synthesis.limit=0", f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
+    short = ["synthesis.limit=0", 'training.phases=[{name="b", grades=[4], steps=2}]']
+    settings = [*short, f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
     config = load_config(run_toml, settings)
     run(config)
     for folder in models.values():

@@ -156,7 +156,8 @@ def test_one_stage_cannot_be_forced_over_changed_data(
 
 
 def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    large = ["run", str(run_toml), "--set", "training.batch_size=1000", "--set", "synthesis.limit=0"]
+    short = ["--set", "synthesis.limit=0", "--set", 'training.phases=[{name="b", grades=[4], steps=2}]']
+    large = ["run", str(run_toml), *short, "--set", "training.batch_size=1000"]
     assert main([*large, "--set", "data.limit=1"]) == 2
     assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
     said = capsys.readouterr().err
