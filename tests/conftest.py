@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from multigrain.terminal import set_mode
+from tests.kept_folder import KeptFolder
 from tests.mock_server import MockServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -95,15 +96,14 @@ def small_pairs(count: int = 40) -> list[dict[str, Any]]:
     return pairs
 
 
-@pytest.fixture
-def run_toml(tmp_path: Path, tiny_encoder: Path, write_jsonl: Callable[..., Path]) -> Path:
-    """A whole run on the tiny encoder with the scripted language model; it takes seconds."""
-    write_jsonl("pairs.jsonl", small_pairs())
-    path = tmp_path / "run.toml"
+def write_run(folder: Path, encoder: Path) -> Path:
+    """Write the file of a whole run on the tiny encoder, beside its pairs."""
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs()), encoding="utf-8")
+    path = folder / "run.toml"
     path.write_text(
         f"""
 name = "tiny"
-output = "{tmp_path / "runs"}"
+output = "{folder / "runs"}"
 evaluation.precision = "fp32"  # so that outcomes do not depend on the machine
 baseline.against = "none"
 [data]
@@ -116,12 +116,12 @@ prompt_style = "per-grade"
 [mining]
 per_grade = 1
 [grading]
-judge_model = "{tiny_encoder}"
+judge_model = "{encoder}"
 precision = "fp32"
 bands = [0.7, 0.8, 0.9]
 false_negative_above = 0.999
 [model]
-base = "{tiny_encoder}"
+base = "{encoder}"
 pooling = "anchor"
 max_tokens = 32
 [training]
@@ -140,6 +140,28 @@ temperature = 0.1
 """
     )
     return path
+
+
+@pytest.fixture
+def run_toml(tmp_path: Path, tiny_encoder: Path) -> Path:
+    """A whole run on the tiny encoder with the scripted language model; it takes seconds."""
+    return write_run(tmp_path, tiny_encoder)
+
+
+@pytest.fixture(scope="session")
+def kept_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> KeptFolder:
+    """The folder of a run's file, of its pairs, and of the run, which is finished."""
+    from multigrain.pipeline.verbs import run
+
+    folder = tmp_path_factory.mktemp("finished_run")
+    run(write_run(folder, tiny_encoder))
+    return KeptFolder(folder)
+
+
+@pytest.fixture
+def finished_run(kept_run: KeptFolder) -> Path:
+    """The file of a run like `run_toml` that is finished: for tests of what comes after a run."""
+    return kept_run.put_back() / "run.toml"
 
 
 @pytest.fixture

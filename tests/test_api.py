@@ -50,15 +50,17 @@ SLOW = {"ablate", "export_onnx", "tune"}
 
 
 def test_public_functions_take_text_paths_and_run_folders(
-    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_mode("none")
-    (grid := tmp_path / "grid.toml").write_text('name = "grid"\nrun = "run.toml"\n[arms.one]\n[arms.two]\n')
-    summary = multigrain.run(str(run_toml))
-    folder = load_config(run_toml).folder
+    (grid := finished_run.with_name("grid.toml")).write_text(
+        'name = "grid"\nrun = "run.toml"\n[arms.one]\n[arms.two]\n'
+    )
+    summary = multigrain.run(str(finished_run))
+    folder = load_config(finished_run).folder
     for kind in (str, Path):
         (out := tmp_path / f"out-{kind.__name__}").mkdir()
-        table = calls(kind, run_toml, grid, out)
+        table = calls(kind, finished_run, grid, out)
         assert table.keys() | NO_PATHS == {*multigrain.__all__}
         for name in table.keys() - SLOW - {"merge_model"}:
             assert table[name]() is not None, name

@@ -11,7 +11,9 @@ from pathlib import Path
 from multigrain.cli.main import main
 
 _context = get_context("forkserver")
-_context.set_forkserver_preload(["multigrain.model.load", "multigrain.training.train"])
+_ours = ("cli.main", "model.load", "pipeline.verbs", "retrieval.bm25", "training.train")
+_theirs = ("aiohttp", "datasketch", "sklearn.ensemble")  # which the stages import when they need them
+_context.set_forkserver_preload([*(f"multigrain.{name}" for name in _ours), *_theirs])
 
 
 def start(*arguments: str) -> BaseProcess:

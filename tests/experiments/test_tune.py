@@ -4,8 +4,11 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,7 +23,8 @@ from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair, identity
 from tests import warm
-from tests.conftest import small_pairs
+from tests.conftest import small_pairs, write_run
+from tests.kept_folder import KeptFolder
 
 CHOICE = """
 [tune]
@@ -29,15 +33,63 @@ recipes = [{ schedule = "in-batch" }]
 """
 
 
-@pytest.fixture
-def tunable(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run with enough pairs to choose by, and a schedule that can be shortened."""
-    run_toml.with_name("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs(200)))
-    text = run_toml.read_text()
+def write_tunable(folder: Path, encoder: Path) -> Path:
+    """Write a run with enough pairs to choose by, and a schedule that can be shortened."""
+    path = write_run(folder, encoder)
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs(200)))
+    text = path.read_text()
     text = text[: text.index("[[training.phases]]")].replace("learning_rate = 1e-3\n", "steps = 16\n")
-    run_toml.write_text(text.replace("[synthesis]", "[synthesis]\nlimit = 0") + CHOICE)
-    monkeypatch.setattr(multigrain.experiments.tune, "FEWEST_STEPS", 8)
-    return run_toml
+    text = text.replace("checkpoint_every = 2", "checkpoint_every = 4")
+    path.write_text(text.replace("[synthesis]", "[synthesis]\nlimit = 0") + CHOICE)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multigrain.experiments.tune, "FEWEST_STEPS", 8)
+        yield
+
+
+@pytest.fixture
+def tunable(tmp_path: Path, tiny_encoder: Path) -> Path:
+    return write_tunable(tmp_path, tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def kept_graded(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> KeptFolder:
+    folder = tmp_path_factory.mktemp("graded")
+    config = load_config(write_tunable(folder, tiny_encoder))
+    verbs.synthesize(config)
+    verbs.grade(config)
+    return KeptFolder(folder)
+
+
+@pytest.fixture
+def graded(kept_graded: KeptFolder) -> Path:
+    """The file of a run of which all is done but the training."""
+    return kept_graded.put_back() / "run.toml"
+
+
+class Tuned(NamedTuple):
+    """A run that is graded and tuned, and what the command said."""
+
+    project: KeptFolder
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def kept_tuned(kept_graded: KeptFolder) -> Tuned:
+    project = kept_graded.put_back()
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        assert main(["tune", str(project / "run.toml")]) == 0
+    return Tuned(KeptFolder(project), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def tuned(kept_tuned: Tuned) -> Path:
+    return kept_tuned.project.put_back() / "run.toml"
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -50,9 +102,9 @@ def table_of(path: Path) -> dict[str, Any]:
     return table
 
 
-def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, err = told(capsys, "tune", str(tunable))
-    table, run_dir = table_of(tunable), RunDir(load_config(tunable).folder)
+def test_a_choice_and_what_training_takes(kept_tuned: Tuned, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, err = kept_tuned
+    table, run_dir = table_of(tuned), RunDir(load_config(tuned).folder)
     assert table["chosen"] == {"schedule": "in-batch", "learning_rate": 0.01}
     low = table["confirmed"][1]
     assert low > 0 and f"clearly better than the current settings: nDCG@10 +{table['confirmed'][0]:.4f}" in out
@@ -64,15 +116,15 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
 
     assert (
         '  tuned       training uses schedule = "in-batch", learning_rate = 0.01, from'
-        in told(capsys, "check", str(tunable))[0]
+        in told(capsys, "check", str(tuned))[0]
     )
-    _, err = told(capsys, "train", str(tunable))
+    _, err = told(capsys, "train", str(tuned))
     assert f'  schedule = "in-batch", learning_rate = 0.01, from {run_dir.tuning}: clearly better' in err
     assert highest_rate(run_dir) == pytest.approx(0.01, rel=0.1)
     assert "learning_rate = 5e-05" in (run_dir.folder / "run.toml").read_text()  # the run's own settings stay
 
     # The same command comes to the same without a training; the folder stands for its file; the card says what is true.
-    again, err = told(capsys, "tune", str(tunable))
+    again, err = told(capsys, "tune", str(tuned))
     assert again == out and "training 16/16" not in err
     _, err = told(capsys, "run", str(run_dir.folder))
     assert "train: already done" in err
@@ -83,21 +135,21 @@ def test_a_choice_and_what_training_takes(tunable: Path, capsys: pytest.CaptureF
         ("training.recipe=fixed", ""),
         ("training.learning_rate=2e-5", "is for other settings, data or base"),
     ):
-        _, err = told(capsys, "train", str(tunable), "--force", "--set", setting)
+        _, err = told(capsys, "train", str(tuned), "--force", "--set", setting)
         assert fault in err and "clearly better" not in err
         rate = 2e-5 if "2e-5" in setting else 5e-5
         assert highest_rate(run_dir) == pytest.approx(rate, rel=0.1), setting
     run_dir.tuning.write_text('{"chosen": 7}')  # somebody's
-    told(capsys, "train", str(tunable), "--force", "--set", "training.learning_rate=2e-5")
+    told(capsys, "train", str(tuned), "--force", "--set", "training.learning_rate=2e-5")
 
 
 def test_run_tunes_first_and_a_given_setting_is_not_overridden(
-    tunable: Path, capsys: pytest.CaptureFixture[str]
+    graded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tunable.write_text(tunable.read_text().replace("steps = 16\n", "steps = 8\nlearning_rate = 1e-3\n"))
-    out, err = told(capsys, "run", str(tunable), "--tune")
+    graded.write_text(graded.read_text().replace("steps = 16\n", "steps = 8\nlearning_rate = 1e-3\n"))
+    out, err = told(capsys, "run", str(graded), "--tune")
     assert "training.learning_rate = 0.001 is given; tune does not vary it" in err
-    table, run_dir = table_of(tunable), RunDir(load_config(tunable).folder)
+    table, run_dir = table_of(graded), RunDir(load_config(graded).folder)
     assert table["recipes"] == [{}, {"schedule": "in-batch"}] and "verdict" in out
     assert highest_rate(run_dir) == pytest.approx(0.001, rel=0.1)
 
@@ -107,10 +159,8 @@ def highest_rate(run_dir: RunDir) -> float:
     return max(float(json.loads(line)["learning_rate"]) for line in lines)
 
 
-def test_the_dev_part_is_not_trained_on(tunable: Path) -> None:
-    config = load_config(tunable)
-    verbs.synthesize(config)
-    verbs.grade(config)
+def test_the_dev_part_is_not_trained_on(graded: Path) -> None:
+    config = load_config(graded)
     run_dir = RunDir(config.folder)
     held_out = {identity(pair.query) for pair in read_pairs(run_dir.held_out_pairs)}
     part = dev_part(config, run_dir)
@@ -119,10 +169,10 @@ def test_the_dev_part_is_not_trained_on(tunable: Path) -> None:
     assert len(dev) == 28 and not dev & held_out and part.sizes == [28]
     trained = list(read_tuples(rest.tuples))
     assert len(trained) + 28 == len(list(read_tuples(run_dir.tuples))) and not dev & {
-        identity(graded.query) for graded in trained
+        identity(kept.query) for kept in trained
     }
-    assert not answers & {identity(graded.positive) for graded in trained}
-    assert not answers & {identity(negative.text) for graded in trained for negative in graded.negatives}
+    assert not answers & {identity(kept.positive) for kept in trained}
+    assert not answers & {identity(negative.text) for kept in trained for negative in kept.negatives}
     known = [pair.id for path in rest.pair_files() for pair in read_pairs(path)]
     assert sorted(known) == sorted(pair.id for path in run_dir.pair_files() for pair in read_pairs(path))
     # Fewer queries come first, and search fewer documents, in which their answers are.
@@ -169,20 +219,19 @@ def test_sizes_double_until_all_are_measured() -> None:
     assert DevPart(Path(), pairs[:250], {}, [], []).sizes == [250]
 
 
-def test_killed_at_any_time_it_comes_to_the_same(tunable: Path) -> None:
-    tune(tunable)
-    folder = load_config(tunable).folder
-    expected = {**table_of(tunable), "minutes": 0}
+def test_killed_at_any_time_it_comes_to_the_same(tuned: Path) -> None:
+    folder = load_config(tuned).folder
+    expected = {**table_of(tuned), "minutes": 0}
     shutil.rmtree(folder / "tune")
     for _ in range(3):
-        process = warm.start("tune", str(tunable), "--quiet")
+        process = warm.start("tune", str(tuned), "--quiet")
         while process.is_alive() and not list(folder.glob("tune/trials/*")):  # the first start imports torch
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 3))
+        time.sleep(random.uniform(0, 2))
         process.kill()
         process.join()
-    tune(tunable)
-    assert {**table_of(tunable), "minutes": 0} == expected
+    tune(tuned)
+    assert {**table_of(tuned), "minutes": 0} == expected
 
 
 @pytest.mark.parametrize(

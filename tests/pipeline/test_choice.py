@@ -1,6 +1,7 @@
 """What is exported, by what was measured."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,30 +112,39 @@ def lost_to_base(*_: Any, **__: Any) -> Choice:
     return Choice("trained", "it is", loss=Difference(-0.05, -0.08, -0.02))
 
 
+@pytest.fixture
+def measured_run(finished_run: Path) -> Path:
+    """The file of a run that is finished up to the choice of what is exported."""
+    run_dir = RunDir(load_config(finished_run).folder)
+    shutil.rmtree(run_dir.model)
+    run_dir.choice.unlink()
+    return finished_run
+
+
 def test_a_model_that_lost_to_its_base_is_not_exported(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(choice, "choose", lost_to_base)
-    run_dir = RunDir(load_config(run_toml).folder)
+    run_dir = RunDir(load_config(measured_run).folder)
     for _ in range(2):
-        assert main(["run", str(run_toml), "--quiet"]) == 2
+        assert main(["run", str(measured_run), "--quiet"]) == 2
         err = capsys.readouterr().err
         assert "(trained) has lost to its base: nDCG@10 -0.050 [-0.080, -0.020] on held-out" in err and "--force" in err
         assert not run_dir.model.exists() and not run_dir.choice.exists()
-    assert main(["evaluate", str(run_toml), "--quiet"]) == 0
+    assert main(["evaluate", str(measured_run), "--quiet"]) == 0
     assert "held-out  nDCG@10" in capsys.readouterr().out
-    assert main(["export", str(run_toml), "--force"]) == 0
+    assert main(["export", str(measured_run), "--force"]) == 0
     assert "trained is exported, although it has lost to its base" in capsys.readouterr().err
-    assert main(["run", str(run_toml), "--quiet"]) == 0  # it is done
+    assert main(["run", str(measured_run), "--quiet"]) == 0  # it is done
     assert (run_dir.model / "model.safetensors").samefile(run_dir.trained / "model.safetensors")
 
 
 def test_an_arm_is_exported_with_a_card_of_its_own(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("in-batch", "it was better"))
-    assert main(["run", str(run_toml), "--quiet", "--against", "stock"]) == 0
-    config = load_config(run_toml)
+    assert main(["run", str(measured_run), "--quiet", "--against", "stock"]) == 0
+    config = load_config(measured_run)
     run_dir = RunDir(config.folder)
     assert f"model    {run_dir.model}\nwhich    in-batch: it was better\n" in capsys.readouterr().out
     assert (run_dir.model / "model.safetensors").samefile(run_dir.baseline / "in-batch" / "model.safetensors")
@@ -153,11 +163,11 @@ def test_an_arm_is_exported_with_a_card_of_its_own(
     assert "| against |" in card.text and "| in-batch | held-out | nDCG@10 |" in card.text
 
 
-def test_the_base_is_exported_as_it_is(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_base_is_exported_as_it_is(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("base", "nothing was better"))
-    prompts = ["--set", 'model.query_prompt="the "', "--set", "model.pooling=mean"]
-    assert main(["run", str(run_toml), "--quiet", *prompts]) == 0
-    config = load_config(run_toml)
+    prompts = ["--set", 'model.query_prompt="the "', "--set", "model.pooling=mean", "--force"]
+    assert main(["run", str(finished_run), "--quiet", *prompts]) == 0
+    config = load_config(finished_run)
     run_dir = RunDir(config.folder)
     model, base = load_model(run_dir.model), load_base(config.model.base, config.model.max_tokens)
     assert np.array_equal(model.encode_query(["red cat"]), base.encode(["the red cat"]))

@@ -6,22 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from multigrain.config import Config, load_config
+from multigrain.config import load_config
 from multigrain.errors import ConfigError
-from multigrain.pipeline import freshness, verbs
+from multigrain.pipeline import freshness
 from multigrain.pipeline.check import check
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.verbs import run
 
 
-def test_changed_data_are_noticed(run_toml: Path) -> None:
-    run(load_config(run_toml))
-    pairs = run_toml.parent / "pairs.jsonl"
+def test_changed_data_are_noticed(finished_run: Path) -> None:
+    pairs = finished_run.parent / "pairs.jsonl"
     pairs.write_text(pairs.read_text().replace("the cat is near", "a cat is near"))
     with pytest.raises(ConfigError, match="made from other input files"):
-        run(load_config(run_toml))
-    summary = run(load_config(run_toml), force=True)
-    assert "a cat is near" in (load_config(run_toml).folder / "data" / "corpus.jsonl").read_text()
+        run(load_config(finished_run))
+    summary = run(load_config(finished_run), force=True)
+    assert "a cat is near" in (load_config(finished_run).folder / "data" / "corpus.jsonl").read_text()
     assert summary["difference"]
 
 
@@ -30,7 +29,8 @@ def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pyte
     models = {key: tmp_path / key for key in ("base", "judge")}
     for folder in models.values():
         shutil.copytree(load_config(run_toml).model.base, folder)
-    settings = [f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
+    short = ["synthesis.limit=0", 'training.phases=[{name="b", grades=[4], steps=2}]']
+    settings = [*short, f"model.base={models['base']}", f"grading.judge_model={models['judge']}"]
     config = load_config(run_toml, settings)
     run(config)
     for folder in models.values():
@@ -53,21 +53,18 @@ def test_changed_models_are_noticed(run_toml: Path, tmp_path: Path, capsys: pyte
 SHORT = ["training.batch_size=4", "training.phases=[]"]
 
 
-def _synthesized(config: Config) -> Config:
-    verbs.synthesize(config)
-    return config
-
-
-def test_other_steps_redo_what_is_asked_only_where_they_cut_it(run_toml: Path) -> None:
+def test_other_steps_redo_what_is_asked_only_where_they_cut_it(finished_run: Path) -> None:
     """30 pairs are trained on; 8 steps of 4 see them all."""
-    config = load_config(run_toml, [*SHORT, "training.steps=8"])
-    verbs.grade(_synthesized(config))
+    config = load_config(finished_run, [*SHORT, "training.steps=8"])
     run_dir = RunDir(config.folder)
+    for stage in ("train", "evaluate", "export"):
+        run_dir.forget(stage)
     done = ["data", "synthesize", "grade"]
-    longer = load_config(run_toml, [*SHORT, "training.steps=80"])
+    assert freshness.finished(config, run_dir) == done
+    longer = load_config(finished_run, [*SHORT, "training.steps=80"])
     assert freshness.finished(longer, run_dir) == done and not freshness.freshness_of(longer, run_dir).is_outdated
-    shorter = load_config(run_toml, [*SHORT, "training.steps=3"])
+    shorter = load_config(finished_run, [*SHORT, "training.steps=3"])
     assert freshness.finished(shorter, run_dir) == ["data"] and freshness.freshness_of(shorter, run_dir).is_outdated
-    assert freshness.finished(load_config(run_toml, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir) == [
-        "data"
-    ]
+    assert freshness.finished(
+        load_config(finished_run, [*SHORT, "training.steps=3", "synthesis.limit=0"]), run_dir
+    ) == ["data"]

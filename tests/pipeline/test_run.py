@@ -106,11 +106,10 @@ def test_a_run_leaves_what_the_contract_names(run_toml: Path, capsys: pytest.Cap
     assert results(folder) == before
 
 
-def test_stages_one_by_one_equal_a_run(run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(run_toml)]) == 0
+def test_stages_one_by_one_equal_a_run(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("synthesize", "grade", "train", "evaluate", "export"):  # one process, a stage each
-        assert main([verb, str(run_toml), "--set", f"output={tmp_path / 'other'}"]) == 0, capsys.readouterr().err
-    assert results(tmp_path / "other" / "tiny") == results(load_config(run_toml).folder)
+        assert main([verb, str(finished_run), "--set", f"output={tmp_path / 'other'}"]) == 0, capsys.readouterr().err
+    assert results(tmp_path / "other" / "tiny") == results(load_config(finished_run).folder)
 
 
 def test_a_stage_wants_the_one_before(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,17 +118,15 @@ def test_a_stage_wants_the_one_before(run_toml: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
-    run_toml: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(run_toml)]) == 0
-    folder = load_config(run_toml).folder
+    folder = load_config(finished_run).folder
     before = results(folder)
-    capsys.readouterr()
     change = ["--set", "training.learning_rate=2e-3"]
-    assert main(["run", str(run_toml), *change]) == 2
+    assert main(["run", str(finished_run), *change]) == 2
     assert "training.learning_rate = 0.002, in the folder 0.001" in capsys.readouterr().err
     assert results(folder) == before
-    assert main(["run", str(run_toml), *change, "--force"]) == 0
+    assert main(["run", str(finished_run), *change, "--force"]) == 0
     err = capsys.readouterr().err
     for stage in ("data", "synthesize", "grade"):
         assert f"{stage}: already done" in err
@@ -139,28 +136,28 @@ def test_a_changed_setting_is_refused_and_force_redoes_what_it_changes(
 
 
 def test_one_stage_cannot_be_forced_over_changed_data(
-    run_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is evaluated decides what may be trained on, so the data stage would come out otherwise."""
-    assert main(["run", str(run_toml)]) == 0
     pairs = tmp_path / "sts.jsonl"
     pairs.write_text(
         "".join(json.dumps({"sentence1": f"a {n}", "sentence2": "b", "score": n}) + "\n" for n in range(9))
     )
     change = ["--set", f'evaluation.tasks=["sts:{pairs}"]', "--force"]
-    assert main(["evaluate", str(run_toml), *change]) == 2
+    assert main(["evaluate", str(finished_run), *change]) == 2
     assert "the earlier stage data is outdated by" in (err := capsys.readouterr().err)
     assert "Run: multigrain run RUN.toml --force" in err
-    assert main(["evaluate", str(run_toml)]) == 0  # nothing was changed
-    exported = results(load_config(run_toml).folder)["model/model.safetensors"]
-    assert main(["train", str(run_toml), "--set", "training.learning_rate=2e-3", "--force"]) == 0
-    assert results(load_config(run_toml).folder)["model/model.safetensors"] == exported  # a file of its own again
-    assert main(["compare", str(load_config(run_toml).folder)]) == 2
+    assert main(["evaluate", str(finished_run)]) == 0  # nothing was changed
+    exported = results(load_config(finished_run).folder)["model/model.safetensors"]
+    assert main(["train", str(finished_run), "--set", "training.learning_rate=2e-3", "--force"]) == 0
+    assert results(load_config(finished_run).folder)["model/model.safetensors"] == exported  # a file of its own again
+    assert main(["compare", str(load_config(finished_run).folder)]) == 2
     assert "the model is not measured yet" in capsys.readouterr().err
 
 
 def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    large = ["run", str(run_toml), "--set", "training.batch_size=1000"]
+    short = ["--set", "synthesis.limit=0", "--set", 'training.phases=[{name="b", grades=[4], steps=2}]']
+    large = ["run", str(run_toml), *short, "--set", "training.batch_size=1000"]
     assert main([*large, "--set", "data.limit=1"]) == 2
     assert main([*large, "--set", "model.pooling=mean", "--set", "llm.timeout=5"]) == 0
     said = capsys.readouterr().err
@@ -171,27 +168,25 @@ def test_a_run_that_was_wrong_can_be_mended_without_force(run_toml: Path, capsys
 
 
 def test_an_interrupted_change_leaves_no_stage_done_that_is_not(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run A; begin B in the same folder and fail; run A again: the result is A's."""
-    config = load_config(run_toml)
-    run(config)
+    config = load_config(finished_run)
     expected = results(config.folder)
     with monkeypatch.context() as patch:
         patch.setattr("multigrain.retrieval.mine.mine_candidates", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            verbs.synthesize(load_config(run_toml, ["mining.per_grade=2"]), force=True)
+            verbs.synthesize(load_config(finished_run, ["mining.per_grade=2"]), force=True)
     with pytest.raises(RunError, match="the earlier stage synthesize is not done"):
         verbs.grade(config, force=True)
     run(config, force=True)
     assert results(config.folder) == expected
 
 
-def test_search_and_evaluation_keep_models_apart(run_toml: Path) -> None:
+def test_search_and_evaluation_keep_models_apart(finished_run: Path) -> None:
     """A search between a new training and its evaluation must not lend the old model's vectors to it."""
-    config = load_config(run_toml)
-    run(config)
-    changed = load_config(run_toml, ["training.learning_rate=1e-2"])
+    config = load_config(finished_run)
+    changed = load_config(finished_run, ["training.learning_rate=1e-2"])
     verbs.train(changed, force=True)
     verbs.search(config.folder, "where is the cat")
     mixed = verbs.evaluate(changed)["trained"]
@@ -199,10 +194,9 @@ def test_search_and_evaluation_keep_models_apart(run_toml: Path) -> None:
     assert verbs.evaluate(changed, force=True)["trained"] == mixed
 
 
-def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -> None:
+def test_kill_9_in_every_stage_changes_nothing(finished_run: Path, tmp_path: Path) -> None:
     """Killed a moment after each of these appears; then once to the end: as if nothing had happened."""
-    undisturbed = load_config(run_toml).folder
-    finish(run_toml, undisturbed.parent)
+    undisturbed = load_config(finished_run).folder
     killed = tmp_path / "killed"
     draw = random.Random(1)
     moments = (
@@ -219,13 +213,13 @@ def test_kill_9_in_every_stage_changes_nothing(run_toml: Path, tmp_path: Path) -
         "model.part",
     )
     for moment in moments:
-        process = begin(run_toml, killed)
+        process = begin(finished_run, killed)
         while process.is_alive() and not (killed / "tiny" / moment).exists():
             time.sleep(0.002)
         time.sleep(draw.choice([0.0, 0.01, 0.1]))
         process.kill()
         process.join()
-    finish(run_toml, killed)
+    finish(finished_run, killed)
     assert results(killed / "tiny") == results(undisturbed)
 
 
@@ -266,7 +260,7 @@ def test_a_finished_answer_is_not_asked_for_again(run_toml: Path, monkeypatch: p
 
 
 def test_a_killed_training_says_why_it_begins_anew(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def power_cut(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("power cut")
@@ -274,19 +268,18 @@ def test_a_killed_training_says_why_it_begins_anew(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_rng_state", power_cut)
         with pytest.raises(RuntimeError, match="power cut"):
-            run(load_config(run_toml))
-    assert any((load_config(run_toml).folder / "training" / "checkpoints").iterdir())
+            verbs.train(load_config(finished_run), force=True)
+    assert any((load_config(finished_run).folder / "training" / "checkpoints").iterdir())
     capsys.readouterr()
-    run(load_config(run_toml, ["training.learning_rate=2e-4"]))
+    run(load_config(finished_run, ["training.learning_rate=2e-4"]))
     assert "training starts from the beginning" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_leaves_nothing_behind_once_it_is_finished(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the entry in the manifest and the end of the stage, and before in the middle of a file."""
-    config = load_config(run_toml)
-    run(config)
+    config = load_config(finished_run)
     whole = {path.relative_to(config.folder) for path in config.folder.rglob("*")}
     gone = warm.start("--version")
     gone.join()
@@ -301,11 +294,9 @@ def test_a_run_that_was_killed_leaves_nothing_behind_once_it_is_finished(
     assert left - whole == set(map(Path, of_others)) and whole <= left
 
 
-def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = load_config(run_toml)
-    run(config)
+def test_force_on_a_single_stage_does_it_again(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(finished_run)
     expected = results(config.folder)
-    capsys.readouterr()
     verbs.train(config, force=True)
     err = capsys.readouterr().err
     assert "train: 8 steps" in err and "starts from the beginning" not in err  # nothing has changed
@@ -314,9 +305,8 @@ def test_force_on_a_single_stage_does_it_again(run_toml: Path, capsys: pytest.Ca
     assert results(config.folder) == expected
 
 
-def test_deleted_files_are_made_again(run_toml: Path) -> None:
-    config = load_config(run_toml)
-    run(config)
+def test_deleted_files_are_made_again(finished_run: Path) -> None:
+    config = load_config(finished_run)
     expected = results(config.folder)
     for name in ("data/corpus.jsonl", "grading/tuples.jsonl", "training/model", "evaluation/scores.json", "model"):
         path = config.folder / name
@@ -337,10 +327,8 @@ def test_a_language_model_that_is_no_help_stops_the_run(run_toml: Path, monkeypa
         run(load_config(run_toml))
 
 
-def test_search_answers_from_the_exported_model(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(load_config(run_toml))
-    folder = load_config(run_toml).folder
-    capsys.readouterr()
+def test_search_answers_from_the_exported_model(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = load_config(finished_run).folder
     assert main(["search", str(folder), "where is the cat", "--top", "3", "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6

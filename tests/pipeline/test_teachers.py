@@ -22,10 +22,14 @@ from multigrain.pipeline.verbs import run
 from multigrain.records import folded
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.teacher_lists import ScoredList
-from tests.conftest import ROUNDED
+from tests.conftest import ROUNDED, write_run
+from tests.kept_folder import KeptFolder
 
 PLAIN = ["training.phases=[]", "training.steps=4", "evaluation.tasks=['held-out']", "mining.per_grade=3"]
 FUSED = [*PLAIN, "training.loss='distill'", "training.teacher.kind='fused'", "training.teacher.documents=6"]
+
+
+UP_TO_GRADE = ["data", "synthesize", "grade"]
 
 
 def planned(config: Config) -> Curriculum:
@@ -33,15 +37,28 @@ def planned(config: Config) -> Curriculum:
     return _planned(config, run_dir, list(read_tuples(run_dir.tuples)))[0]
 
 
-def graded_run(run_toml: Path, *more: str) -> tuple[Config, RunDir]:
-    """All but the training."""
-    config = load_config(run_toml, [*FUSED, *more])
-    run_stages(config, ["data", "synthesize", "grade"], force=False)
+@pytest.fixture(scope="module")
+def kept_graded(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> KeptFolder:
+    folder = tmp_path_factory.mktemp("graded")
+    config = load_config(write_run(folder, tiny_encoder), FUSED)
+    run_stages(config, UP_TO_GRADE, force=False)
+    return KeptFolder(folder)
+
+
+@pytest.fixture
+def graded_toml(kept_graded: KeptFolder) -> Path:
+    """The file of a run of which all is done but the training, with the settings of `FUSED`."""
+    return kept_graded.put_back() / "run.toml"
+
+
+@pytest.fixture
+def graded(graded_toml: Path) -> tuple[Config, RunDir]:
+    config = load_config(graded_toml, FUSED)
     return config, RunDir(config.folder)
 
 
-def test_a_list_is_the_positive_its_negatives_and_the_nearest_mined(run_toml: Path) -> None:
-    config, run_dir = graded_run(run_toml)
+def test_a_list_is_the_positive_its_negatives_and_the_nearest_mined(graded: tuple[Config, RunDir]) -> None:
+    config, run_dir = graded
     curriculum = planned(config)
     tuples = list(read_tuples(run_dir.tuples))
     numbers = {json.loads(line)["id"]: n for n, line in enumerate(run_dir.train_pairs.read_text().splitlines())}
@@ -49,24 +66,23 @@ def test_a_list_is_the_positive_its_negatives_and_the_nearest_mined(run_toml: Pa
     assert [len(phase.grades) for phase in curriculum.phases] == [5]
     longer = 0
     for place in np.unique(curriculum.places).tolist():
-        graded, listed = tuples[place], curriculum.tuples[place]
-        rows = np.flatnonzero(mined.pair == numbers[graded.id])
+        whole, listed = tuples[place], curriculum.tuples[place]
+        rows = np.flatnonzero(mined.pair == numbers[whole.id])
         nearest = [texts[mined.document[row]] for row in sorted(rows, key=lambda row: -mined.scores["embedding"][row])]
-        own = [graded.positive, *(negative.text for negative in graded.negatives)]
+        own = [whole.positive, *(negative.text for negative in whole.negatives)]
         expected = list(dict.fromkeys(map(folded, own + nearest)))[:6]
         assert [folded(listed.positive), *(folded(negative.text) for negative in listed.negatives)] == expected
         longer += len(expected) > len(own)
     assert longer > 3
 
 
-def test_scores_of_each_teacher_are_its_own(run_toml: Path, tiny_cross_encoder: Path, tiny_encoder: Path) -> None:
+def test_scores_of_each_teacher_are_its_own(graded_toml: Path, tiny_cross_encoder: Path, tiny_encoder: Path) -> None:
     """Those of a cross-encoder are bare logits."""
-    graded_run(run_toml)
     cross = CrossEncoder(str(tiny_cross_encoder))
     bi = SentenceTransformer(str(tiny_encoder))
     for kind, folder in (("cross-encoder", tiny_cross_encoder), ("embedder", tiny_encoder)):
         named = [f"training.teacher.kind='{kind}'", f"training.teacher.model='{folder}'"]
-        curriculum = planned(load_config(run_toml, [*FUSED, *named]))
+        curriculum = planned(load_config(graded_toml, [*FUSED, *named]))
         graded = curriculum.tuples[int(curriculum.places[0, 0])]
         texts = [graded.positive, *(negative.text for negative in graded.negatives)]
         if kind == "embedder":
@@ -81,7 +97,7 @@ def test_scores_of_each_teacher_are_its_own(run_toml: Path, tiny_cross_encoder: 
 
 
 def test_a_run_with_a_teacher_scores_once(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    graded_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another training of the folder asks about what it has not met before alone."""
     asked: list[int] = []
@@ -92,7 +108,11 @@ def test_a_run_with_a_teacher_scores_once(
         ask(self, new)
 
     monkeypatch.setattr(TeacherScores, "_ask", noted)
-    config = load_config(run_toml, FUSED)
+
+    def train_again(setting: str) -> None:
+        run_stages(load_config(graded_toml, [*FUSED, setting]), [*UP_TO_GRADE, "train"], force=True)
+
+    config = load_config(graded_toml, FUSED)
     run(config)
     said = capsys.readouterr().err
     assert re.search(r"the teacher has scored \d+ lists of [\d.]+ documents on average", said)
@@ -100,16 +120,16 @@ def test_a_run_with_a_teacher_scores_once(
     log = RunDir(config.folder).training / "log.jsonl"
     losses = [json.loads(line)["loss"] for line in log.read_text().splitlines()]
     assert len(losses) == 4 and np.isfinite(losses).all()
-    run(load_config(run_toml, [*FUSED, "training.learning_rate=5e-4"]), force=True)
+    train_again("training.learning_rate=5e-4")
     assert len(asked) == 1
-    run(load_config(run_toml, [*FUSED, "training.steps=6"]), force=True)
+    train_again("training.steps=6")
     assert len(asked) == 1 or asked[1] < asked[0]
-    run(load_config(run_toml, [*FUSED, "training.teacher.bm25_weight=0.5"]), force=True)
+    train_again("training.teacher.bm25_weight=0.5")
     assert asked[-1] == asked[0]
 
 
-def test_a_kill_costs_the_lists_under_way(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, run_dir = graded_run(run_toml)
+def test_a_kill_costs_the_lists_under_way(graded: tuple[Config, RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, run_dir = graded
     expected = planned(config)
     for path in run_dir.teacher.iterdir():
         path.unlink()
@@ -138,19 +158,21 @@ def test_a_kill_costs_the_lists_under_way(run_toml: Path, monkeypatch: pytest.Mo
     assert resumed.teacher == expected.teacher
 
 
-def test_what_a_teacher_cannot_teach(run_toml: Path, tmp_path: Path, tiny_encoder: Path) -> None:
-    config, run_dir = graded_run(run_toml)
+def test_what_a_teacher_cannot_teach(
+    graded_toml: Path, graded: tuple[Config, RunDir], tmp_path: Path, tiny_encoder: Path
+) -> None:
+    config, run_dir = graded
     absent = [*FUSED, "training.teacher.kind='cross-encoder'", f"training.teacher.model='{tmp_path / 'absent'}'"]
     with pytest.raises(ConfigError, match=r"training.teacher.model: .*absent"):
-        run(load_config(run_toml, absent), force=True)
+        run(load_config(graded_toml, absent), force=True)
     wrong = [*absent[:-1], f"training.teacher.model='{tiny_encoder}'"]
     with pytest.raises(ConfigError, match=r"training.teacher.model: .*head that scores pairs"):
-        run(load_config(run_toml, wrong), force=True)
+        run(load_config(graded_toml, wrong), force=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teachers, "_teacher", lambda *_: lambda pairs: [0.25] * len(pairs))
         with pytest.raises(DataError, match=r"training.teacher: nearly all of its \d+ scores are 0.25"):
             planned(config)
-    judge = load_config(run_toml, [*PLAIN, "training.loss='distill'", "training.teacher.kind='judge'"])
+    judge = load_config(graded_toml, [*PLAIN, "training.loss='distill'", "training.teacher.kind='judge'"])
     assert planned(judge).teacher is not None
     tuples = list(read_tuples(run_dir.tuples))
     object.__setattr__(tuples[0], "score", None)

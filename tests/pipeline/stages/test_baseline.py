@@ -73,19 +73,21 @@ def by_sentence_transformers(config: Config, rows: Dataset, steps: int, folder: 
     return folder
 
 
-def test_an_arm_is_what_sentence_transformers_trains_even_when_it_was_killed(run_toml: Path, tmp_path: Path) -> None:
+def test_an_arm_is_what_sentence_transformers_trains_even_when_it_was_killed(
+    finished_run: Path, tmp_path: Path
+) -> None:
     """Killed in the middle of an arm, it goes on, ends at the step that was planned, and with the same weights."""
-    config = load_config(run_toml)
+    config = load_config(finished_run)
     run_dir = RunDir(config.folder)
     checkpoint = run_dir.baseline / "checkpoints" / "in-batch" / "checkpoint-2"
-    process = warm.start("run", str(run_toml), "--quiet", *AGAINST)
+    process = warm.start("run", str(finished_run), "--quiet", *AGAINST)
     while process.is_alive() and not (checkpoint / "trainer_state.json").exists():
         time.sleep(0.001)
     process.kill()
     process.join()
     planned = json.loads(run_dir.arm_plan("in-batch").read_text())
     assert not (run_dir.baseline / "in-batch").exists() and not run_dir.arms.exists()
-    assert main(["run", str(run_toml), "--quiet", *AGAINST]) == 0
+    assert main(["run", str(finished_run), "--quiet", *AGAINST]) == 0
     arm = arms_of(config)["arms"]["in-batch"]
     assert arm == planned and arm["steps"] > 2
     assert not checkpoint.exists()
@@ -97,11 +99,11 @@ def test_an_arm_is_what_sentence_transformers_trains_even_when_it_was_killed(run
 
 
 def test_arms_are_measured_as_the_trained_model_is(
-    run_toml: Path, narrow: None, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, narrow: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert main(["run", str(finished_run), *AGAINST]) == 0
     shown = capsys.readouterr()
-    config = load_config(run_toml)
+    config = load_config(finished_run)
     run_dir = RunDir(config.folder)
     pairs = list(read_pairs(run_dir.held_out_pairs))
     documents = [Document(**json.loads(line)) for line in run_dir.corpus.read_text().splitlines()]
@@ -128,17 +130,17 @@ def test_arms_are_measured_as_the_trained_model_is(
     assert arms_of(config)["arms"]["mined"]["negatives"] == 4
 
     # The second time nothing is trained; an arm alone is trained again where it alone is gone.
-    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert main(["run", str(finished_run), *AGAINST]) == 0
     assert "baseline: already done (2 arms" in capsys.readouterr().err
     shutil.rmtree(run_dir.baseline / "mined")
-    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert main(["run", str(finished_run), *AGAINST]) == 0
     err = capsys.readouterr().err
     assert "in-batch: already trained" in err and "mined: already trained" not in err
 
     # What `stock` has trained is what `auto` would train. Without a baseline the arms are no part of the outcome.
-    assert main(["run", str(run_toml), "--against", "auto"]) == 0
+    assert main(["run", str(finished_run), "--against", "auto"]) == 0
     assert "baseline: already done (2 arms" in capsys.readouterr().err
-    assert main(["run", str(run_toml), "--against", "none", "--force"]) == 0
+    assert main(["run", str(finished_run), "--against", "none", "--force"]) == 0
     assert set(json.loads(run_dir.scores.read_text())["others"]["held-out"]) == {"BM25", "base + BM25"}
 
 
@@ -161,9 +163,8 @@ def test_an_arm_costs_what_the_training_cost(run_toml: Path, monkeypatch: pytest
     assert baseline._seconds_of_training(run_dir) is None
 
 
-def test_the_training_notes_what_a_step_cost(run_toml: Path) -> None:
-    config = load_config(run_toml)
-    run(config)
+def test_the_training_notes_what_a_step_cost(finished_run: Path) -> None:
+    config = load_config(finished_run)
     lines = [json.loads(line) for line in RunDir(config.folder).training_log.read_text().splitlines()]
     assert len(lines) == 8 and all(0 < line["seconds"] < 60 for line in lines)
 
@@ -183,9 +184,8 @@ def test_negatives_are_the_nearest_below_the_bound() -> None:
     assert len(mined_rows(rows, ["a", "c", "d", "e"], embed)) == 0  # three are no four
 
 
-def test_held_out_documents_are_no_negatives(run_toml: Path, narrow: None) -> None:
-    run(load_config(run_toml, ['baseline.against="stock"']))
-    config = load_config(run_toml)
+def test_held_out_documents_are_no_negatives(finished_run: Path, narrow: None) -> None:
+    config = load_config(finished_run)
     held_out = {pair.positive for pair in read_pairs(RunDir(config.folder).held_out_pairs)}
     rows = baseline._training("mined", config, RunDir(config.folder)).rows
     negatives = {row[f"negative_{n}"] for row in rows for n in range(1, 5)}
@@ -193,26 +193,25 @@ def test_held_out_documents_are_no_negatives(run_toml: Path, narrow: None) -> No
 
 
 def test_auto_leaves_out_what_takes_long(
-    run_toml: Path, narrow: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, narrow: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    auto = ["run", str(run_toml), "--against", "auto"]
+    auto = ["run", str(finished_run), "--against", "auto"]
     monkeypatch.setattr(baseline, "MOST_DOCUMENTS", 39)
     assert main(auto) == 0
     said = capsys.readouterr().err
     assert "no baseline: there are 40 documents" in said and "--against stock" in said
     assert main(auto) == 0
     assert "baseline: already done" in capsys.readouterr().err
-    assert main(["run", str(run_toml), *AGAINST]) == 0  # who asks for it gets it
-    assert set(arms_of(load_config(run_toml))["arms"]) == {"in-batch", "mined"}
+    assert main(["run", str(finished_run), *AGAINST]) == 0  # who asks for it gets it
+    assert set(arms_of(load_config(finished_run))["arms"]) == {"in-batch", "mined"}
 
 
-def test_a_log_without_costs_is_told(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(load_config(run_toml))
-    log = RunDir(load_config(run_toml).folder).training_log
+def test_a_log_without_costs_is_told(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunDir(load_config(finished_run).folder).training_log
     log.write_text('{"step": 1, "loss": 1.0}\n')  # as earlier versions wrote it
-    assert main(["run", str(run_toml), *AGAINST]) == 2
+    assert main(["run", str(finished_run), *AGAINST]) == 2
     assert "the time of the steps is missing. Run: multigrain train" in capsys.readouterr().err
-    assert main(["run", str(run_toml), "--against", "auto"]) == 0
+    assert main(["run", str(finished_run), "--against", "auto"]) == 0
     assert "the log does not have the time of the training" in capsys.readouterr().err
 
 
@@ -233,16 +232,18 @@ def test_an_unknown_baseline_is_refused(run_toml: Path, capsys: pytest.CaptureFi
     assert "baseline.against" in capsys.readouterr().err
 
 
-def test_pairs_without_negatives_leave_the_mined_arm_out(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_without_negatives_leave_the_mined_arm_out(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """To the tiny encoder all texts are near each other, so each may answer each query; the other arm is trained."""
-    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert main(["run", str(finished_run), *AGAINST]) == 0
     said = capsys.readouterr()
     assert "no arm mined" in said.err and "mined" not in said.out.split("verdict")[1]
-    assert set(arms_of(load_config(run_toml))["arms"]) == {"in-batch"}
+    assert set(arms_of(load_config(finished_run))["arms"]) == {"in-batch"}
 
 
 def test_an_arm_for_which_memory_does_not_suffice(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who asks for it hears what to do; a run that nobody asked goes on without."""
 
@@ -250,33 +251,38 @@ def test_an_arm_for_which_memory_does_not_suffice(
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GB")
 
     monkeypatch.setattr(StockTraining, "steps_within", out_of_memory)
-    assert main(["run", str(run_toml), *AGAINST]) == 2
+    run_dir = RunDir(load_config(finished_run).folder)
+    for made_after_it in (run_dir.scores.parent, run_dir.model):
+        shutil.rmtree(made_after_it)
+    assert main(["run", str(finished_run), *AGAINST]) == 2
     assert "holds a whole batch in memory. Lower training.batch_size, or use --against none" in capsys.readouterr().err
-    run_dir = RunDir(load_config(run_toml).folder)
     assert not run_dir.arms.exists() and not run_dir.scores.exists()
-    assert main(["run", str(run_toml), "--against", "auto"]) == 0
+    assert main(["run", str(finished_run), "--against", "auto"]) == 0
     assert "no baseline: training: out of memory" in capsys.readouterr().err
     assert run_dir.model.is_dir()
 
 
 def test_an_arm_whose_weights_are_no_numbers_is_left_out(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def diverging(_self: StockTraining, model: Any, *_: Any) -> float:
         next(model.parameters()).data[0] = float("nan")
         return 0.0
 
     monkeypatch.setattr(StockTraining, "train", diverging)
-    assert main(["run", str(run_toml), *AGAINST]) == 0
+    assert main(["run", str(finished_run), *AGAINST]) == 0
     assert "no arm in-batch: its weights are not finite" in capsys.readouterr().err
-    assert arms_of(load_config(run_toml))["arms"] == {}
+    assert arms_of(load_config(finished_run))["arms"] == {}
 
 
 def test_precision_prompts_and_length_are_those_of_the_run(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the trainer is given; and a saved arm cuts texts where the run's model does, not where training did."""
     config = load_config(
         run_toml,
-        ['training.precision="bf16"', "training.max_tokens=8", 'model.query_prompt="the "', "model.pooling=mean"],
+        [
+            *('training.precision="bf16"', "training.max_tokens=8", 'model.query_prompt="the "', "model.pooling=mean"),
+            "synthesis.limit=0",
+        ],
     )
     read: list[tuple[int, Any]] = []
     train = StockTraining.train

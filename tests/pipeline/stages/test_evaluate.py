@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ WriteJsonl = Callable[[str, list[dict[str, Any]]], Path]
 
 
 @pytest.fixture
-def tasks(write_jsonl: WriteJsonl, tmp_path: Path) -> str:
+def tasks(finished_run: Path) -> str:
+    """The setting of four tasks, whose files are beside the run's."""
+    beside = finished_run.parent
     pairs = small_pairs(24)
     similar = [
         {"sentence1": a["positive"], "sentence2": b["positive"], "score": n % 5}
@@ -36,25 +39,28 @@ def tasks(write_jsonl: WriteJsonl, tmp_path: Path) -> str:
         }
         for n, pair in enumerate(pairs)
     ]
-    write_jsonl("similar.jsonl", similar)
-    write_jsonl("graded.jsonl", graded)
-    folder = tmp_path / "hub" / "mteb" / "stsbenchmark-sts"
+    folder = beside / "hub" / "mteb" / "stsbenchmark-sts"
     folder.mkdir(parents=True)
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in similar))
+    for path, rows in (
+        (beside / "similar.jsonl", similar),
+        (beside / "graded.jsonl", graded),
+        (folder / "test.jsonl", similar),
+    ):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return 'evaluation.tasks = ["held-out", "sts:similar.jsonl", "graded:graded.jsonl", "mteb:STSBenchmark"]'
 
 
-def test_tasks_of_every_kind(run_toml: Path, tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = run_toml.read_text().replace('name = "tiny"', f'name = "tiny"\n{tasks}\nevaluation.mteb_data = "hub"')
-    run_toml.write_text(text)
-    assert main(["run", str(run_toml), "--quiet"]) == 0
+def test_tasks_of_every_kind(finished_run: Path, tasks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = finished_run.read_text().replace('name = "tiny"', f'name = "tiny"\n{tasks}\nevaluation.mteb_data = "hub"')
+    finished_run.write_text(text)
+    assert main(["run", str(finished_run), "--quiet", "--force"]) == 0
     shown = capsys.readouterr().out
-    run_dir = RunDir(load_config(run_toml).folder)
+    run_dir = RunDir(load_config(finished_run).folder)
     scores = json.loads(run_dir.scores.read_text())
     names = ["held-out", "sts:similar", "graded:graded", "mteb:STSBenchmark"]
     assert list(scores["base"]) == list(scores["trained"]) == list(scores["difference"]) == names
     model = load_model(run_dir.model)
-    rows = [json.loads(line) for line in (tmp_path / "similar.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in finished_run.with_name("similar.jsonl").read_text().splitlines()]
     one, other = (model.encode_document([row[side] for row in rows]) for side in ("sentence1", "sentence2"))
     expected = spearmanr((one * other).sum(axis=1), [row["score"] for row in rows]).statistic
     assert scores["trained"]["sts:similar"]["Spearman"] == pytest.approx(expected, abs=1e-6)
@@ -82,27 +88,28 @@ def test_a_query_of_a_graded_task_that_was_trained_on_is_refused(
     assert "graded:graded: 1 of its queries are also in the training pairs" in capsys.readouterr().err
 
 
-def test_half_precision_is_kept_apart(run_toml: Path) -> None:
+def test_half_precision_is_kept_apart(finished_run: Path) -> None:
     """Vectors in half precision are nearly, but not quite, the others; they must not stand for them."""
-    assert main(["run", str(run_toml), "--quiet"]) == 0
-    run_dir = RunDir(load_config(run_toml).folder)
+    run_dir = RunDir(load_config(finished_run).folder)
     before = run_dir.vectors.read_bytes()
     assert json.loads(run_dir.scores.read_text())["precision"] == "fp32"
     half = ["--set", "evaluation.precision=bf16"]
-    assert main(["evaluate", str(run_toml), "--quiet", "--force", *half]) == 0
+    assert main(["evaluate", str(finished_run), "--quiet", "--force", *half]) == 0
     assert run_dir.vectors.read_bytes() != before and b"bf16" in run_dir.vectors.read_bytes()[:200]
     assert b"bf16" in run_dir.base_vectors.read_bytes()[:200]
     assert json.loads(run_dir.scores.read_text())["precision"] == "bf16"
-    assert main(["export", str(run_toml), "--quiet", *half]) == 0
+    assert main(["export", str(finished_run), "--quiet", *half]) == 0
     after = run_dir.vectors.read_bytes()
     assert main(["search", str(run_dir.folder), "where is the cat"]) == 0
     assert run_dir.vectors.read_bytes() == after  # a search has the vectors that were measured, and keeps no query
 
 
-def test_three_retrievers_are_measured_kept_and_searched_by(run_toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(run_toml), "--quiet"]) == 0
+def test_three_retrievers_are_measured_kept_and_searched_by(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(finished_run), "--quiet"]) == 0
     shown = capsys.readouterr().out
-    run_dir = RunDir(load_config(run_toml).folder)
+    run_dir = RunDir(load_config(finished_run).folder)
     scores = json.loads(run_dir.scores.read_text())
     held_out = scores["trained"]["held-out"]
     metrics = ["nDCG@10", "MRR@10", "Recall@100"]
@@ -135,10 +142,12 @@ def test_three_retrievers_are_measured_kept_and_searched_by(run_toml: Path, caps
 
 
 def test_a_model_that_is_measured_alone(
-    run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(run_toml), "--quiet", "--set", "evaluation.retrievers=['dense']"]) == 0
-    run_dir = RunDir(load_config(run_toml).folder)
+    run_dir = RunDir(load_config(finished_run).folder)
+    shutil.rmtree(run_dir.bm25)
+    dense = ["--set", "evaluation.retrievers=['dense']"]
+    assert main(["run", str(finished_run), "--quiet", "--force", *dense]) == 0
     scores = json.loads(run_dir.scores.read_text())
     assert list(scores["base"]["held-out"]) == ["nDCG@10", "MRR@10", "Recall@100"] and not scores["retrieval"]
     assert not run_dir.bm25.exists() and "hybrid" not in capsys.readouterr().out
@@ -159,7 +168,7 @@ def test_dev_pairs_choose_and_are_not_trained_on(
 ) -> None:
     monkeypatch.setattr("multigrain.data.held_out.FEWEST_DEV", 2)
     monkeypatch.setattr("multigrain.evaluation.retriever_choice.FEWEST", 2)
-    assert main(["run", str(run_toml), "--quiet", "--set", "data.dev_share=0.2"]) == 0
+    assert main(["run", str(run_toml), "--quiet", "--set", "data.dev_share=0.2", "--set", "synthesis.limit=0"]) == 0
     shown = capsys.readouterr().out
     run_dir = RunDir(load_config(run_toml).folder)
     dev = list(read_pairs(run_dir.dev_pairs))
@@ -173,13 +182,12 @@ def test_dev_pairs_choose_and_are_not_trained_on(
     assert f", the best on {len(dev)} dev queries (nDCG@10: dense " in shown
 
 
-def test_an_index_of_a_corpus_that_is_gone_goes_too(run_toml: Path) -> None:
-    assert main(["run", str(run_toml), "--quiet"]) == 0
-    run_dir = RunDir(load_config(run_toml).folder)
+def test_an_index_of_a_corpus_that_is_gone_goes_too(finished_run: Path) -> None:
+    run_dir = RunDir(load_config(finished_run).folder)
     (index,) = run_dir.bm25.iterdir()
     assert (
-        main(["evaluate", str(run_toml), "--quiet", "--force", "--set", "mining.language=german"]) == 2
+        main(["evaluate", str(finished_run), "--quiet", "--force", "--set", "mining.language=german"]) == 2
     )  # data differ
     (run_dir.bm25 / "0123456789abcdef").mkdir()
-    assert main(["evaluate", str(run_toml), "--quiet", "--force"]) == 0
+    assert main(["evaluate", str(finished_run), "--quiet", "--force"]) == 0
     assert list(run_dir.bm25.iterdir()) == [index]
