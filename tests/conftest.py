@@ -31,7 +31,7 @@ WORDS = (
 
 @pytest.fixture(autouse=True)
 def begun() -> None:
-    """Each test begins as a process does, whatever the one before said of `--quiet`, and even if Ctrl-C has ended it."""
+    """Each test begins as a process does, whatever the one before did to `--quiet` and to Ctrl-C."""
     set_mode("auto")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

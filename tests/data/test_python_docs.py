@@ -63,7 +63,9 @@ def test_the_name_cannot_give_the_answer_away() -> None:
     ],
 )
 def test_example_code_is_left_out(example: str) -> None:
-    pair = to_pair("a.unique", f"Return the different words of a text.\n\n{REST}\n\n{example}\n\nSee also the rest.", "a")
+    pair = to_pair(
+        "a.unique", f"Return the different words of a text.\n\n{REST}\n\n{example}\n\nSee also the rest.", "a"
+    )
     assert pair is not None
     assert pair.positive == (REST if example.endswith("  words('a b')") else f"{REST} See also the rest.")
 

@@ -121,7 +121,9 @@ def _metric(task: str, metric: str, scores: Mapping[str, ArmScore], baseline: st
         axes.plot([score.value], [row], "o", color=AFTER if score.difference else "black")
     axes.axvline(scores[baseline].value, color="black", lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"{metric} on {task}\nbar: 95 % interval of the difference from\n{baseline} (dotted line)", fontsize=8)
+    axes.set_xlabel(
+        f"{metric} on {task}\nbar: 95 % interval of the difference from\n{baseline} (dotted line)", fontsize=8
+    )
     return figure
 
 
