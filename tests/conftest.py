@@ -1,6 +1,7 @@
 """What many tests need: a tiny encoder built in code, small pairs, and the real data where they are."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -27,6 +28,14 @@ WORDS = (
     "under over big small old young what where who which does do it on table chair window door garden market "
     "paper engine winter letter island copper basket thunder village mirror candle harbor meadow timber saddle"
 ).split()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of all later garbage collections: a tiny training makes several of them, and to
+    go through the objects of torch each time takes longer than the training.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def kernel(tmp_path: Path) -> Iterator[Any]:
     pytest.importorskip("ipykernel", reason="pip install 'multigrain[dev]'")
     jupyter_client = pytest.importorskip("jupyter_client", reason="pip install 'multigrain[dev]'")
     connection, _ = jupyter_client.write_connection_file(str(tmp_path / "kernel.json"))
-    process = warm.call(serve_kernel, connection, str(tmp_path))
+    process = warm.fork(serve_kernel, connection, str(tmp_path))
     client = jupyter_client.BlockingKernelClient(connection_file=connection)
     client.load_connection_file()
     client.hb_channel.time_to_dead = 60.0  # seconds: the machine may be busy

@@ -17,6 +17,7 @@ from multigrain.export.verify import verify
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
 from multigrain.training.grade_schedules import phases_of
+from tests.model.saved_models import shallow
 
 SUMMARY: dict[str, Any] = {
     "base": {"held-out": {"nDCG@10": 0.5}},
@@ -185,14 +186,14 @@ def test_the_base_is_named_as_the_hub_does(base: str, name: str | None) -> None:
 
 
 def test_an_export_with_graphs(tiny_encoder: Path, tmp_path: Path) -> None:
-    trained = tmp_path / "trained"
-    build_model(ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=16)).save_pretrained(str(trained))
+    base, trained = str(shallow(tiny_encoder, tmp_path / "base")), tmp_path / "trained"
+    build_model(ModelSection(base=base, pooling="anchor", max_tokens=16)).save_pretrained(str(trained))
     model_folder.export_model(trained, tmp_path / "model", "# card\n", ExportSection(onnx=True, int8=True))
     onnx = {"model.onnx", "model_int8.onnx", "prompts.json", "tokenizer.json"}
     assert {path.name for path in (tmp_path / "model" / "onnx").iterdir()} == onnx
     seen = {finding.name: finding for finding in verify(tmp_path / "model")}
     assert seen["ONNX"].is_good
-    build_model(ModelSection(base=str(tiny_encoder), pooling="mean")).save_pretrained(str(tmp_path / "other"))
+    build_model(ModelSection(base=base, pooling="mean")).save_pretrained(str(tmp_path / "other"))
     shutil.copytree(tmp_path / "model" / "onnx", tmp_path / "other" / "onnx")
     assert not next(finding for finding in verify(tmp_path / "other") if finding.name == "ONNX").is_good
 

@@ -3,9 +3,10 @@
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from multigrain.model.build import build_model
 from multigrain.model.roles import Vectors
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
+from tests.model.saved_models import shallow, with_modules
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_embed.py"
 TEXTS = ["the cat sleeps", "a big dog runs under the old table near the door", "fish", "", "cat " * 100]
@@ -47,34 +49,62 @@ def embed(folder: Path, texts: list[str], graph: str = "model.onnx") -> Vectors:
     return vectors
 
 
-def shallow_decoder(tmp_path: Path, template: Any = "none", side: Any = "right") -> str:
-    """One layer of the tiny decoder: each takes seconds to export."""
-    folder = Path(shutil.copytree(tiny_decoder(template, side), tmp_path / "decoder"))
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 1}))
-    return str(folder)
-
-
-def assert_same(folder: Path, model: SentenceTransformer, texts: list[str] = TEXTS) -> None:
+def assert_same(folder: Path, model: SentenceTransformer, atol: float = 1e-5) -> None:
     """One by one, and padded."""
-    expected = model.encode(texts, normalize_embeddings=True)
-    np.testing.assert_allclose(np.concatenate([embed(folder, [text]) for text in texts]), expected, atol=1e-5)
-    np.testing.assert_allclose(embed(folder, texts), expected, atol=1e-5)
+    expected = model.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(np.concatenate([embed(folder, [text]) for text in TEXTS]), expected, atol=atol)
+    np.testing.assert_allclose(embed(folder, TEXTS), expected, atol=atol)
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_encoder: Path) -> SentenceTransformer:
+def shallow_encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shallow(tiny_encoder, tmp_path_factory.mktemp("shallow") / "encoder")
+
+
+@pytest.fixture(scope="module")
+def tiny(shallow_encoder: Path) -> SentenceTransformer:
     return build_model(
-        ModelSection(base=str(tiny_encoder), pooling="anchor", max_tokens=16, instruction="Find the house")
+        ModelSection(base=str(shallow_encoder), pooling="anchor", max_tokens=16, instruction="Find the house")
     )
 
 
+@dataclass(frozen=True)
+class Exported:
+    """The folder, and what torch made of the model: the dear part, which a test may save in another way."""
+
+    folder: Path
+    program: Any
+
+
 @pytest.fixture(scope="module")
-def exported(tiny: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tiny: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The tiny encoder under anchor pooling, both graphs."""
     folder = tmp_path_factory.mktemp("onnx") / "graphs"
-    export_onnx(tiny, folder, int8=True)
-    return folder
+    programs: list[Any] = []
+    export = torch.onnx.export
+
+    def kept(*arguments: Any, **options: Any) -> Any:
+        programs.append(export(*arguments, **options))
+        return programs[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", kept)
+        export_onnx(tiny, folder, int8=True)
+    return Exported(folder, *programs)
+
+
+@pytest.fixture(scope="module")
+def exported(made: Exported) -> Path:
+    return made.folder
+
+
+@pytest.fixture
+def in_silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """In the test, no exporter says a word, or sets up a log of its own."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    assert capfd.readouterr() == ("", "  writing the graph (a minute for a decoder of 30 layers) ...\n")
+    assert (logging.root.handlers, logging.root.level) == (handlers, level)
 
 
 def test_the_folder_holds_what_others_need(exported: Path) -> None:
@@ -112,26 +142,32 @@ def test_batches_that_the_tokenizer_would_not_make(exported: Path, tiny: Sentenc
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["last", "weighted"])
-def test_the_hosts_poolings(tiny_encoder: Path, tmp_path: Path, pooling: Any) -> None:
-    """The others are below."""
-    model = build_model(ModelSection(base=str(tiny_encoder), pooling=pooling, max_tokens=16))
+@pytest.mark.usefixtures("in_silence")
+def test_the_hosts_poolings_in_half_precision_whose_vectors_are_cut(shallow_encoder: Path, tmp_path: Path) -> None:
+    """All of them beside each other, so that each is seen; the last one to its half."""
+    modes = ("cls", "mean", "weightedmean", "lasttoken")
+    base = with_modules(shallow_encoder, tmp_path / "base", mode=modes)
+    model = build_model(ModelSection(base=str(base), max_tokens=16)).half()
+    assert cast(Any, model[1]).pooling_mode == modes
+    model.truncate_dim = 112
     export_onnx(model, tmp_path / "onnx")
-    assert_same(tmp_path / "onnx", model)
+    assert model.dtype == torch.half
+    assert embed(tmp_path / "onnx", TEXTS).shape == (len(TEXTS), 112)
+    assert_same(tmp_path / "onnx", model.float(), atol=5e-6)  # each is half of the vector
 
 
+@pytest.mark.usefixtures("in_silence")
 def test_a_causal_decoder_that_is_padded_on_the_left(tmp_path: Path) -> None:
     """With grouped heads and rotated positions; every text ends in EOS, also one that is cut."""
-    model = build_model(ModelSection(base=shallow_decoder(tmp_path, "bos", "left"), pooling="anchor", max_tokens=16))
+    base = str(shallow(tiny_decoder("bos", "left"), tmp_path / "decoder"))
+    model = build_model(ModelSection(base=base, pooling="anchor", max_tokens=16))
     export_onnx(model, tmp_path / "onnx")
     assert_same(tmp_path / "onnx", model)
 
 
 def test_the_adapter_of_a_bidirectional_decoder_is_merged_and_the_model_stays_as_it_is(tmp_path: Path) -> None:
-    lora = LoraSection(rank=4, dropout=0.5)
-    model = build_model(
-        ModelSection(base=shallow_decoder(tmp_path), pooling="anchor", bidirectional=True, lora=lora, max_tokens=16)
-    )
+    base, lora = shallow(tiny_decoder(), tmp_path / "decoder"), LoraSection(rank=4, dropout=0.5)
+    model = build_model(ModelSection(base=str(base), pooling="anchor", bidirectional=True, lora=lora, max_tokens=16))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
@@ -148,24 +184,16 @@ def test_the_adapter_of_a_bidirectional_decoder_is_merged_and_the_model_stays_as
     assert_same(tmp_path / "onnx", model)
 
 
-def test_a_model_in_half_precision_whose_vectors_are_cut(tiny_encoder: Path, tmp_path: Path) -> None:
-    model = build_model(ModelSection(base=str(tiny_encoder), pooling="cls", max_tokens=16)).half()
-    model.truncate_dim = 8
-    export_onnx(model, tmp_path / "onnx")
-    assert model.dtype == torch.half
-    assert embed(tmp_path / "onnx", TEXTS).shape == (len(TEXTS), 8)
-    assert_same(tmp_path / "onnx", model.float())
-
-
+@pytest.mark.usefixtures("in_silence")
 def test_a_large_graph_keeps_its_weights_beside_it_and_can_be_moved(
-    tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    made: Exported,
+    tiny: SentenceTransformer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And no exporter says a word, or sets up a log of its own."""
-    handlers, level = list(logging.root.handlers), logging.root.level
     monkeypatch.setattr(onnx_graph, "LARGE", 0)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: made.program)
     export_onnx(tiny, tmp_path / "onnx", int8=True)
-    assert capfd.readouterr() == ("", "  writing the graph (a minute for a decoder of 30 layers) ...\n")
-    assert (logging.root.handlers, logging.root.level) == (handlers, level)
     folder = (tmp_path / "onnx").rename(tmp_path / "moved")
     names = {path.name for path in folder.glob("model*")}
     assert names == {"model.onnx", "model.onnx.data", "model_int8.onnx", "model_int8.onnx.data"}
@@ -232,9 +260,9 @@ def test_what_cannot_be_exported(
     assert not (tmp_path / "onnx").exists()
 
 
-def test_a_prompt_that_is_left_out_of_the_pooling(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_a_prompt_that_is_left_out_of_the_pooling(shallow_encoder: Path, tmp_path: Path) -> None:
     """Only where there is one."""
-    section = ModelSection(base=str(tiny_encoder), pooling="mean", max_tokens=16, prompt_in_pooling=False)
+    section = ModelSection(base=str(shallow_encoder), pooling="mean", max_tokens=16, prompt_in_pooling=False)
     model = build_model(section)
     model.prompts = {"query": "find the: ", "document": ""}
     with pytest.raises(

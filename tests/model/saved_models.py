@@ -1,6 +1,7 @@
 """Saved models with something special, or something wrong, about them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def with_modules(tiny_encoder: Path, folder: Path, *modules: Any, mode: Any = "m
     torch.manual_seed(1)
     begin = [Transformer(str(tiny_encoder)), Pooling(32, mode)]
     SentenceTransformer(modules=[*begin, *modules], **options).save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def shallow(base: Path, folder: Path) -> Path:
+    """A tiny model with one layer: each takes seconds to export as a graph."""
+    shutil.copytree(base, folder)
+    edit(folder / "config.json", num_hidden_layers=1)
     return folder
 
 

@@ -1,10 +1,12 @@
 """The service that encodes: its precision, the length of its vectors, and several devices at once."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
+import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,12 @@ import torch
 
 from multigrain.config import load_config
 from multigrain.errors import ConfigError
-from multigrain.model import gpu_pool
+from multigrain.model import encode, gpu_pool
 from multigrain.model.encode import CachedEncoder
 from multigrain.model.load import load_base
 from multigrain.pipeline.encoders import base_encoder, judge_encoder
 from multigrain.pipeline.run_dir import RunDir
+from tests import warm
 from tests.conftest import ROUNDED
 
 TEXTS = [f"the cat {'near the tree ' * (number % 5)}{number}" for number in range(40)]
@@ -130,31 +133,51 @@ def test_a_judge_that_is_the_base_serves_again_in_the_same_precision(
 
 # Several devices
 
-POOLED = """
-import sys
-from pathlib import Path
-import numpy as np
-from multigrain.model import encode, gpu_pool
-from multigrain.model.load import load_base
-from tests.model.test_encode import TEXTS, encoder
-model, folder = Path(sys.argv[1]), Path(sys.argv[2])
-encode.PORTION, encode.BATCH_SIZE, gpu_pool._devices = 16, 4, lambda: ["cpu", "cpu"]
-embed = encoder(model, folder / "vectors.bin", "bf16")
-embed(TEXTS, "document")
-assert len(embed._pool["processes"]) == 2
-np.save(folder / "pooled.npy", embed.unkept(TEXTS, "document"))
-print("encoded", flush=True)
-sys.stdin.read()
-"""
+
+def forked_worker(target: Any, args: tuple[Any, ...], daemon: bool) -> Any:
+    """It need not import torch, but gets the model as a new interpreter does."""
+    device, model, *queues = args
+    told = (device, pickle.loads(pickle.dumps(model)), *queues)
+    return multiprocessing.get_context("fork").Process(target=target, args=told, daemon=daemon)
+
+
+def encode_on_two(model: Path, folder: Path) -> None:
+    """What is to be killed."""
+    encode.PORTION, encode.BATCH_SIZE, gpu_pool._devices = 16, 4, lambda: ["cpu", "cpu"]
+    context: Any = SimpleNamespace(Process=forked_worker, Queue=multiprocessing.get_context("fork").Queue)
+    torch.multiprocessing.get_context = lambda _: context  # type: ignore[assignment]  # of sentence-transformers
+    embed = encoder(model, folder / "vectors.bin", "bf16")
+    embed(TEXTS, "document")
+    np.save(folder / "pooled.npy", embed.unkept(TEXTS, "document"))
+    assert embed._pool
+    print(json.dumps([process.pid for process in embed._pool["processes"]]), flush=True)
+    time.sleep(600)
+
+
+def is_running(pid: int) -> bool:
+    """It is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
 
 
 def test_several_devices_encode_what_one_does_and_end_after_a_kill(tiny_encoder: Path, tmp_path: Path) -> None:
-    """In half precision, which workers must be told of; they hold the pipe of their output for as long as they live."""
-    command = [sys.executable, "-c", POOLED, str(tiny_encoder), str(tmp_path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout and process.stdout.readline() == b"encoded\n"
-    process.kill()
-    process.communicate(timeout=120)
+    """In half precision, which workers must be told of."""
+    work = warm.call(encode_on_two, tiny_encoder, tmp_path, printing=tmp_path / "printed")
+    wait_until(lambda: "\n" in work.printed()[0] or not work.process.is_alive(), "no vectors yet")
+    assert work.process.is_alive(), work.printed()[1]
+    workers = json.loads(work.printed()[0])
+    assert len(workers) == 2 and all(is_running(pid) for pid in workers)
+    work.process.kill()
+    wait_until(lambda: not any(is_running(pid) for pid in workers), "the workers live on")
     pooled = np.load(tmp_path / "pooled.npy")
     alone = encoder(tiny_encoder, tmp_path / "vectors.bin", "bf16")
     kept = alone(TEXTS, "document")

@@ -1,8 +1,7 @@
 """GGUF files as bases: a tiny one that is written here, broken in many ways, and the real one."""
 
 import importlib.util
-import subprocess
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError, RunError
@@ -22,6 +21,7 @@ from multigrain.extras import find_weights
 from multigrain.model import gguf as ours
 from multigrain.model.build import build_model
 from multigrain.model.gguf import cache_folder, convert_gguf
+from tests import warm
 from tests.conftest import WORDS
 
 WIDTH, WIDE, LAYERS = 32, 64, 2
@@ -197,34 +197,36 @@ def test_the_package_that_reads_such_files_is_named(file: Path, monkeypatch: pyt
         convert_gguf(file, "model.base")
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from transformers import PreTrainedModel
-from multigrain.model.gguf import convert_gguf
-def stop(self, folder, **_):
-    folder.mkdir()
-    (folder / "half.safetensors").write_bytes(b"half")
-    print("writing", flush=True)
-    time.sleep(600)
-PreTrainedModel.save_pretrained = stop
-convert_gguf(Path(sys.argv[1]), "model.base")
-"""
+def write_half(file: Path, cache: Path) -> None:
+    """What is to be killed."""
+
+    def stop(self: Any, folder: Path, **_: Any) -> None:
+        folder.mkdir()
+        (folder / "half.safetensors").write_bytes(b"half")
+        print("writing", flush=True)
+        time.sleep(600)
+
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    PreTrainedModel.save_pretrained = stop
+    convert_gguf(file, "model.base")
 
 
-def test_a_second_process_waits_for_the_first_and_takes_over_when_it_is_killed(file: Path, empty_cache: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(file)]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def test_a_second_process_waits_for_the_first_and_takes_over_when_it_is_killed(
+    file: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    first = warm.call(write_half, file, tmp_path / "cache", printing=tmp_path / "printed")
     made: list[Path] = []
     second = threading.Thread(target=lambda: made.append(convert_gguf(file, "model.base")), daemon=True)
     try:
-        assert first.stdout is not None and first.stdout.readline() == "writing\n"
+        while first.process.is_alive() and not first.printed()[0]:
+            time.sleep(0.02)
+        assert first.printed()[0] == "writing\n", first.printed()[1]
         second.start()
         time.sleep(0.5)
         assert not made and [name.endswith(".part") for name in left_in(empty_cache)] == [True]
     finally:
-        first.kill()
-        first.wait()
+        first.process.kill()
+        first.process.join()
     second.join(60)
     assert left_in(empty_cache) == [made[0].name]
     assert states(made[0], ["cat"])[0].isfinite().all()

@@ -1,18 +1,11 @@
-"""Several processes train as one does at the same global batch: forked ones, and whole commands under torchrun.
-
-This file is what they run too: `python -m tests.training.test_distributed ENCODER FOLDER` goes through all cases.
-"""
+"""Several processes train as one does at the same global batch. They are forked; `test_torchrun` has whole commands."""
 
 import gc
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch.multiprocessing import start_processes  # type: ignore[attr-defined]  # documented there
 from torch.nn.parallel import DistributedDataParallel
@@ -32,7 +24,6 @@ from multigrain.config import (
     ModelSection,
     PhaseSection,
     TrainingSection,
-    load_config,
 )
 from multigrain.errors import ConfigError, MultigrainError
 from multigrain.model.build import build_model
@@ -42,11 +33,11 @@ from multigrain.training.curriculum import hold_out, plan
 from multigrain.training.grade_schedules import phases_of
 from multigrain.training.loss import Encoding, GradedLoss
 from multigrain.training.train import HeldOut, train_model, without_dropout
+from tests import warm
 from tests.conftest import WORDS
 from tests.model.decoder import tiny_decoder
 from tests.training.test_train import Signalled, tuples, with_callback
 
-ROOT = Path(__file__).parents[2]
 GROUPS = (2, 4)
 STEPS = [("a", [1], 2), ("b", [2, 4], 3), ("c", [], 1)]
 SECTION = TrainingSection(
@@ -210,28 +201,11 @@ def fork_groups(encoder: Path, folder: Path) -> None:
 def trained(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the folders of all cases, below the number of processes."""
     root = tmp_path_factory.mktemp("trained")
-    groups = start("tests.training.test_distributed", str(tiny_encoder), str(root))
+    groups = warm.call(fork_groups, tiny_encoder, root, printing=tmp_path_factory.mktemp("printed"))
     for case in CASES:
         train_case(case, tiny_encoder, root / "alone" / case)
-    ended(groups, 0)
+    groups.ended(0)
     return root
-
-
-def start(*command: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"},
-    )
-
-
-def ended(process: "subprocess.Popen[str]", code: int) -> tuple[str, str]:
-    """What it printed."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out, err
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -293,114 +267,6 @@ def test_every_process_learns_what_the_main_one_finds_wrong(trained: Path, count
         assert bug == f"{'RunError' if rank else 'KeyError'}: 'not there'"
 
 
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "multigrain"]
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "multigrain"]
-
-
-def graded(run_toml: Path, *outputs: Path) -> None:
-    """The folders of runs that are ready to be trained."""
-    for verb in ("synthesize", "grade"):
-        assert main([verb, str(run_toml), "--quiet"]) == 0
-    for output in outputs:
-        shutil.copytree(load_config(run_toml).folder, output / "tiny")
-
-
-def training(run_toml: Path, output: Path) -> list[str]:
-    """A command; its steps are slow enough to be interrupted."""
-    settings = [f"output={output}", "training.evaluate=true", "training.micro_batch_tokens=1"]
-    return ["train", str(run_toml), *(word for setting in settings for word in ("--set", setting))]
-
-
-def workers(launcher: "subprocess.Popen[str]") -> list[int]:
-    """By rank."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    return sorted(map(int, children), key=_rank)
-
-
-def _rank(pid: int) -> int:
-    found = re.search(rb"(?:^|\0)RANK=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())
-    assert found
-    return int(found[1])
-
-
-def wait_for(path: Path, launcher: "subprocess.Popen[str]") -> None:
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert launcher.poll() is None and time.monotonic() < until, launcher.communicate()[1]
-        time.sleep(0.005)
-
-
-def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
-    run_toml: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
-    graded(run_toml, one, two, killed)
-    capfd.readouterr()
-    assert main(training(run_toml, one)) == 0
-    expected = capfd.readouterr()
-    assert as_printed(*ended(start(*TORCHRUN, *training(run_toml, two)), 0)) == as_printed(*expected)
-    assert_same_run(one / "tiny", two / "tiny")
-
-    checkpoints = killed / "tiny" / "training" / "checkpoints"
-    disturbed = start(*TORCHRUN, *training(run_toml, killed))
-    wait_for(checkpoints / "checkpoint-2" / "trainer_state.json", disturbed)
-    os.kill(workers(disturbed)[1], signal.SIGKILL)  # the main process must not wait for ever
-    _, err = ended(disturbed, 1)
-    said = re.findall("multigrain: (.*?) ", err)
-    assert said in (["training:"], ["stopped."], [])  # torchrun may kill it before it has said anything
-    assert said or "SIGKILL" in err
-    disturbed = start(*TORCHRUN, *training(run_toml, killed))
-    wait_for(checkpoints / "checkpoint-6" / "trainer_state.json", disturbed)
-    for pid in [disturbed.pid, *workers(disturbed)]:
-        os.kill(pid, signal.SIGKILL)
-    ended(disturbed, -signal.SIGKILL)
-    assert not (killed / "tiny" / "training" / "model").exists()
-    ended(start(*ACCELERATE, *training(run_toml, killed)), 0)
-    weights = Path("tiny") / "training" / "model" / "model.safetensors"
-    assert (killed / weights).read_bytes() == (two / weights).read_bytes()
-    assert log_of(killed / "tiny" / "training") == log_of(two / "tiny" / "training")
-
-    again = start(*TORCHRUN, *training(run_toml, two))
-    uneven = start(*TORCHRUN, *training(run_toml, one), "--set", "training.batch_size=5", "--force")
-    assert ended(again, 0)[1] == "train: already done (8 steps, 2 phases, 4 tuples per step)\n"
-    out, err = ended(uneven, 1)  # the launcher's code, whatever ours is
-    fault = "training.batch_size: found 5; wanted a multiple of the 2 processes"
-    assert (out, re.findall("multigrain: (.*)", err)) == ("", [fault])
-    assert "exitcode  : 2" in err
-
-
-def as_printed(out: str, err: str) -> tuple[str, str]:
-    """But for times."""
-    err = re.sub(r"^training .*\n", "", err, flags=re.MULTILINE)
-    return re.sub(r" *\d+ s\b", "", out), re.sub(r"\d+ s\b", "", err)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """All that a run leaves, but for the run's own settings."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.name != "run.toml"}
-
-
-ROUNDED = ("manifest.json", "summary.json", "log.jsonl", "model.safetensors")
-"""What holds weights, losses and times."""
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """All files, byte by byte or but for rounding and times."""
-    files, others = files_of(one), files_of(other)
-    assert files.keys() == others.keys()
-    differing = {Path(name).name for name in files if files[name] != others[name]}
-    assert differing <= {*ROUNDED}
-    assert_equal_numbers(log_of(other / "training"), log_of(one / "training"), TOLERANCE[True])
-    for name in (name for name in files if name.endswith("model.safetensors")):
-        expected = load_file(one / name)
-        for key, value in load_file(other / name).items():
-            torch.testing.assert_close(value, expected[key], rtol=0, atol=TOLERANCE[True], msg=f"{name} {key}")
-    for name in ("manifest.json", "summary.json"):
-        found, wanted = (re.sub(rb'("seconds": |"train": )[\d.]+', b"", of[name]) for of in (others, files))
-        assert found == wanted
-
-
 def test_all_but_training_is_for_one_process(
     run_toml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -460,7 +326,3 @@ def test_whoever_fails_alone_tells_it(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == ""
     assert main(["train", "no.toml"]) == 2
     assert "multigrain: no.toml: cannot be read" in capsys.readouterr().err
-
-
-if __name__ == "__main__":
-    fork_groups(Path(sys.argv[1]), Path(sys.argv[2]))
