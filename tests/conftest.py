@@ -30,6 +30,20 @@ WORDS = (
 ).split()
 
 
+LONGEST = (
+    "training/test_distributed.py", "training/test_torchrun.py", "export/test_onnx.py", "model/test_adapter.py",
+    "experiments/test_ablate.py", "experiments/test_tune.py", "model/test_gguf.py", "llm/clients/test_embedded.py",
+    "pipeline/generation/test_ask.py", "pipeline/test_run.py", "retrieval/test_mine.py", "test_examples.py",
+    "pipeline/stages/test_baseline.py", "pipeline/stages/test_grade.py", "evaluation/test_mteb_tasks.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker waits for another at the end."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 def pytest_collection_finish() -> None:
     """Leave what has been imported out of all later garbage collections: a tiny training makes several of them, and to
     go through the objects of torch each time takes longer than the training.
