@@ -90,8 +90,10 @@ def main() -> None:
     if [file.suffix for file in files] != [".whl", ".gz"]:
         sys.exit(f"{folder}: found {[file.name for file in files]}; wanted one wheel and one source distribution")
     about = next(metadata.distributions(path=[str(files[0])]))
-    readme = about.metadata.get_payload()
-    if links := re.findall(r"\]\((?!https?:|#)[^)]*\)", str(readme)):
+    readme = str(about.metadata.get_payload())
+    if "](https://github.com/" not in readme:
+        sys.exit(f"{files[0]}: its README is missing, or has no links to the repository")
+    if links := re.findall(r"\]\((?!https?:|#)[^)]*\)", readme):
         sys.exit(f"{files[0]}: a package index shows its README, where these links would lead nowhere: {links}")
     requires = [line for line in about.requires or [] if "extra ==" not in line]
     for file in files:

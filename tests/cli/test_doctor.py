@@ -244,7 +244,7 @@ class TestMachine:
     def test_memory_is_read(self) -> None:
         assert 0 < machine._free_memory() < 1e14
 
-    @pytest.mark.parametrize(("free", "state"), [(0.05, "wrong"), (0.15, "note"), (8, "ok")])
+    @pytest.mark.parametrize(("free", "state"), [(0.05, "wrong"), (0.4, "note"), (8, "ok")])
     def test_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, state: str) -> None:
         usage = SimpleNamespace(free=free * machine.GB)
         monkeypatch.setattr("shutil.disk_usage", lambda _place: usage)

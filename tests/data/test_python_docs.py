@@ -54,12 +54,13 @@ def test_the_name_cannot_give_the_answer_away() -> None:
 @pytest.mark.parametrize(
     "example",
     [
-        ">>> words('a b')\n['a', 'b']",
-        "Examples\n--------\n>>> words(\n...     'a b')\n['a', 'b']\n\n  >>> words('')",
-        "Example::\n\n    words('a b')\n\n    words('')\n",
-        "Use it like this::\n\n    words('a b')\n\n",
-        "```python\nwords('a b')\n\nwords('')\n```",
-        "Usage:\n\n  ```\n  words('a b')",
+        ">>> unique('a b')\n['a', 'b']",
+        "Examples\n--------\n>>> unique(\n...     'a b')\n['a', 'b']\n\n  >>> unique('')",
+        "Example::\n\n    unique('a b')\n\n    unique('')\n",
+        "    Usage::\n\n        unique('a b')",
+        ".. code-block:: python\n\n    unique('a b')",
+        "```python\nunique('a b')\n\nunique('')\n```",
+        "Usage:\n\n  ~~~\n  unique('a b')\n  ~~~",
     ],
 )
 def test_example_code_is_left_out(example: str) -> None:
@@ -67,7 +68,39 @@ def test_example_code_is_left_out(example: str) -> None:
         "a.unique", f"Return the different words of a text.\n\n{REST}\n\n{example}\n\nSee also the rest.", "a"
     )
     assert pair is not None
-    assert pair.positive == (REST if example.endswith("  words('a b')") else f"{REST} See also the rest.")
+    assert pair.positive == f"{REST} See also the rest."
+
+
+@pytest.mark.parametrize(
+    ("rest", "positive"),
+    [
+        ("It equals::\n\n    y = x\n\nalmost.", "It equals: almost."),
+        (".. note::\n\n    The order may change.", ".. note:: The order may change."),
+        ("Shape::\n\n    words: one axis", "Shape:: words: one axis"),
+        ("Notes\n~~~~~\nThe order may change.\n\nMore\n~~~~\nEnd.", "Notes ~~~~~ The order may change. More ~~~~ End."),
+        ("```x``` is inline.", "```x``` is inline."),
+        ("    >>> unique('')\n    []\nRaises:\n    Nothing.", "Raises: Nothing."),
+        ("usage\nof words", "usage of words"),
+    ],
+)
+def test_prose_beside_code_stays(rest: str, positive: str) -> None:
+    pair = to_pair("a.unique", f"Return the different words of a text.\n\n{REST}\n\n{rest}", "a")
+    assert pair is not None
+    assert pair.positive == f"{REST} {positive}"
+
+
+@pytest.mark.parametrize(
+    ("summary", "query"),
+    [
+        (":class:`Words` holds words.", "`Words` holds words."),
+        ("``'a'`` joins other words.", "``'a'`` joins other words."),
+        ("(Deprecated) Join all words.", "(Deprecated) Join all words."),
+    ],
+)
+def test_markup_in_a_summary(summary: str, query: str) -> None:
+    pair = to_pair("a.b", f"{summary}\n\n{REST}", "a")
+    assert pair is not None
+    assert pair.query == query
 
 
 @pytest.mark.parametrize(
@@ -78,7 +111,8 @@ def test_example_code_is_left_out(example: str) -> None:
         "A good summary of words.\n\nToo short for words.",
         f"Not any term in common.\n\n{REST}",
         f"!!! abstract for the words\n\n{REST}",
-        f".. list of all words::\n\n{REST}",
+        f".. list of all words\n\n{REST}",
+        f"List the words like this::\n\n{REST}",
     ],
 )
 def test_what_cannot_be_searched_for_is_left_out(docstring: str) -> None:

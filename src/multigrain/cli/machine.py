@@ -11,8 +11,8 @@ from multigrain.cli.findings import Finding
 GB = 10**9
 QUICKSTART_MEMORY, LEAST_MEMORY = 3 * GB, 1 * GB
 """Memory that the quickstart takes, and that the libraries and a small model take without data, in bytes."""
-QUICKSTART_DISK, LEAST_DISK = GB // 5, GB // 10
-"""Disk space that the quickstart takes, rounded up, and below which no run can finish, in bytes."""
+QUICKSTART_DISK, LEAST_DISK = GB // 2, GB // 10
+"""Disk space that the quickstart takes at its peak, rounded up, and below which no run can finish, in bytes."""
 GET_TORCH = "Choose a build for your GPU at https://pytorch.org/get-started/locally"
 CGROUP = Path("/sys/fs/cgroup")
 """Folder in which Linux shows a container its limits."""

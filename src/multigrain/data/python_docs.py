@@ -28,19 +28,37 @@ SKIPPED = frozenset(
 _BETWEEN_PARAGRAPHS = re.compile(r"\n\s*\n")
 QUERY_WORDS = range(3, 31)
 POSITIVE_WORDS = range(12, 4000)
-_SENTENCE = re.compile(r"[`'\"*]{0,2}\w")
-_CONTENT_WORD = re.compile(r"[a-z]{5,}")
+_ROLE = re.compile(r"\A:[\w:]+:(?=`)")
+_STARTS_AS_TEXT = re.compile(r"""[`'"*(\[“]{0,3}+\w""")
+_WORD = re.compile(r"[a-z]{3,}")
 _STEM_LETTERS = 5
-_EXAMPLE = re.compile(
-    r"""
-    ^[ \t]*+>>>.*+(?:\n[ \t]*+\S.*+)*+                                  # a doctest and its output, to a blank line
-    | ^[ \t]*+(?P<fence>```|~~~).*+\n(?s:.*?)(?:(?P=fence)|\Z)           # fenced code
-    | ^\S.*::[ \t]*+\n(?:[ \t]*+\n|[ \t]+\S.*+(?:\n|\Z))++             # a literal block and its first line
-    | ^[ \t]*+(?:Examples?|Usage)\b[ \t]*+:{0,2}[ \t]*+(?:\n[ \t]*+[-=~^]{3,}[ \t]*+)?$                # their heading
-    """,
-    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+_STOP_WORDS = frozenset("and are for from has have its return returns that the this when which will with you".split())
+
+_FENCED = re.compile(
+    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`~\n]*+\n(?:(?![ \t]*+(?P=fence)).*+\n)*+[ \t]*+(?P=fence)[ \t]*+$",
+    re.MULTILINE,
 )
-"""Matches example code in a docstring. A search for it would be a search for the name of the object."""
+_DOCTEST = re.compile(r"^(?P<indent>[ \t]*+)>>>.*+(?:\n(?=(?P=indent))[ \t]*+\S.*+)*+", re.MULTILINE)
+"""A doctest and its output, up to a blank line or a smaller indent."""
+_BLOCK = re.compile(
+    r"""
+    ^(?P<indent>[ \t]*+)
+    (?: \.\.[ ] (?P<directive>[\w-]++) [ ]?::.*+ | (?!\.\.[ ])(?P<sentence>\S.*)::[ \t]*+ ) \n
+    (?: [ \t]*+\n | (?P=indent)[ \t]++\S.*+(?:\n|\Z) )++
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+"""A sentence that ends in `::`, or a directive, with the indented block below it."""
+_CODE_DIRECTIVES = frozenset(
+    "autosummary code code-block doctest ipython math parsed-literal plot sourcecode testcode testoutput testsetup toctree".split()
+)
+_SECTIONS = frozenset(
+    "Args Arguments Attributes Inputs Note Notes Outputs Parameters Params Raises Returns Shape".split()
+)
+"""Headings whose text some packages write as a literal block."""
+_HEADING_OF_EXAMPLES = re.compile(
+    r"^[ \t]*+(?:Examples?|Usage)[ \t]*+(?::{1,2}[ \t]*+$|\n[ \t]*+[-=~^]{3,}[ \t]*+$)", re.MULTILINE
+)
 
 _LONG_STRING = r"""(?:\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3})"""
 _STRING = rf"""(?>{_LONG_STRING}|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')"""
@@ -185,8 +203,7 @@ def _definitions(node: _Definition, name: str) -> Iterator[tuple[str, _Definitio
 def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     r"""Return the pair of a docstring: the summary is the query; the rest, as prose without the name, the positive.
 
-    Return None if either has too few or too many words, if they share no word, so that nothing connects them, or if
-    the summary starts with markup, such as a directive.
+    Return None if one of them is too short or too long, if they have no word in common, or if the summary is markup.
 
     >>> rest = "sqrt works on each element of x, and gives the square roots as a new array.\n\n>>> sqrt(4)\n2.0"
     >>> to_pair("np.sqrt", "Return the square root.\n\n" + rest, "np").positive
@@ -194,17 +211,36 @@ def to_pair(qualified_name: str, docstring: str, source: str) -> Pair | None:
     """
     summary, _, rest = re.sub(r"\n[ \t]+\n", "\n\n", docstring).partition("\n\n")
     name = qualified_name.rsplit(".", 1)[-1]
-    query = " ".join(summary.split())
-    if len(query.split()) not in QUERY_WORDS or not _SENTENCE.match(query):
+    query = _ROLE.sub("", " ".join(summary.split()))
+    if len(query.split()) not in QUERY_WORDS or query.endswith("::") or not _STARTS_AS_TEXT.match(query):
         return None
-    rest = _EXAMPLE.sub(" ", rest)
+    rest = _without_code(rest)
     if name in rest:  # the pattern costs more than all other steps
         rest = re.sub(rf"\b{re.escape(name)}\b", "…", rest)
     positive = " ".join(rest.split())
-    if len(positive.split()) not in POSITIVE_WORDS or not _stems(query) & _stems(positive):
+    if len(positive.split()) not in POSITIVE_WORDS or _stems(query).isdisjoint(_stems(positive)):
         return None
     return Pair(qualified_name, encodable(query), encodable(positive), source)
 
 
+def _without_code(text: str) -> str:
+    r"""Leave out examples: fenced code, doctests, literal blocks, directives that show code, and their headings.
+
+    >>> _without_code("As in::\n\n    f(1)\n\nOr so.")
+    'As in:\nOr so.'
+    """
+    for pattern in (_FENCED, _DOCTEST):
+        text = pattern.sub("", text)
+    return _HEADING_OF_EXAMPLES.sub("", _BLOCK.sub(_without_block, text))
+
+
+def _without_block(found: re.Match[str]) -> str:
+    if found["directive"]:  # such as a note, whose text stays
+        return "\n" if found["directive"] in _CODE_DIRECTIVES else found[0]
+    if found["sentence"] in _SECTIONS:
+        return found[0]
+    return f"{found['indent']}{found['sentence']}:\n"
+
+
 def _stems(text: str) -> set[str]:
-    return {word[:_STEM_LETTERS] for word in _CONTENT_WORD.findall(text.lower())}
+    return {word[:_STEM_LETTERS] for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS}
