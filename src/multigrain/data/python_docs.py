@@ -50,8 +50,8 @@ _BLOCK = re.compile(
 )
 """A sentence that ends in `::`, or a directive, with the indented block below it."""
 _CODE_DIRECTIVES = frozenset(
-    ["autosummary", "code", "code-block", "doctest", "ipython", "math", "parsed-literal", "plot", "sourcecode"]
-    + ["testcode", "testoutput", "testsetup", "toctree"]
+    "autosummary code code-block doctest ipython math parsed-literal plot sourcecode "
+    "testcode testoutput testsetup toctree".split()
 )
 _SECTIONS = frozenset(
     "Args Arguments Attributes Inputs Note Notes Outputs Parameters Params Raises Returns Shape".split()
