@@ -52,8 +52,8 @@ An input that stays without a usable answer is parked, for one of these reasons:
 """
 DROPPED_EPILOG = """examples:
   multigrain dropped runs/quickstart                          count the candidates dropped by each rule of grading
-  multigrain dropped runs/quickstart --pair pandas.NaT        list those of one pair, and the kept ones
-  multigrain dropped runs/quickstart --pair pandas.NaT | less -S   the same with whole texts
+  multigrain dropped runs/quickstart --pair functools.reduce    list those of one pair, and the kept ones
+  multigrain dropped runs/quickstart --pair functools.reduce | less -S   the same with whole texts
 
 sources of candidates:
   written           by the language model
