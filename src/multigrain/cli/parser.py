@@ -51,8 +51,8 @@ An input that stays without a usable answer is parked, for one of these reasons:
   rejected    the server refused the request    budget     a cap of [llm] was reached
 """
 DROPPED_EPILOG = """examples:
-  multigrain dropped runs/quickstart                          count the candidates dropped by each rule of grading
-  multigrain dropped runs/quickstart --pair functools.reduce    list those of one pair, and the kept ones
+  multigrain dropped runs/quickstart                                     count the candidates that each rule dropped
+  multigrain dropped runs/quickstart --pair functools.reduce             list those of one pair, and the kept ones
   multigrain dropped runs/quickstart --pair functools.reduce | less -S   the same with whole texts
 
 sources of candidates:
