@@ -1,12 +1,11 @@
 """What many tests need: a tiny encoder built in code, small pairs, and the real data where they are."""
 
 import asyncio
-import gc
 import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what has been imported out of all later garbage collections: a tiny training makes several of them, and to
-    go through the objects of torch each time takes longer than the training.
-    """
-    gc.collect()
-    gc.freeze()
+    """Leave what has been imported out of all later garbage collections."""
+    import tests.freeze  # noqa: F401 (its import does so)
 
 
 @pytest.fixture(autouse=True)
@@ -96,13 +92,18 @@ def tiny_cross_encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+def as_lines(objects: Iterable[dict[str, Any]]) -> str:
+    """Return objects as JSON lines."""
+    return "".join(json.dumps(fields) + "\n" for fields in objects)
+
+
 @pytest.fixture
 def write_jsonl(tmp_path: Path) -> Callable[[str, list[dict[str, Any]]], Path]:
     """Write objects as JSON lines below the test's folder."""
 
     def write(name: str, objects: list[dict[str, Any]]) -> Path:
         path = tmp_path / name
-        path.write_text("".join(json.dumps(fields) + "\n" for fields in objects), encoding="utf-8")
+        path.write_text(as_lines(objects), encoding="utf-8")
         return path
 
     return write
@@ -121,7 +122,7 @@ def small_pairs(count: int = 40) -> list[dict[str, Any]]:
 
 def write_run(folder: Path, encoder: Path) -> Path:
     """Write the file of a whole run on the tiny encoder, beside its pairs."""
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs()), encoding="utf-8")
+    (folder / "pairs.jsonl").write_text(as_lines(small_pairs()), encoding="utf-8")
     path = folder / "run.toml"
     path.write_text(
         f"""

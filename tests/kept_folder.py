@@ -2,8 +2,12 @@
 
 import shutil
 import tarfile
-from io import BytesIO
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
+from typing import NamedTuple
+
+from multigrain.cli.main import main
 
 
 class KeptFolder:
@@ -26,3 +30,18 @@ class KeptFolder:
         with tarfile.open(fileobj=self._content) as archive:
             archive.extractall(self._folder, filter="fully_trusted")
         return self._folder
+
+
+class Performed(NamedTuple):
+    """A folder in which a command has been performed, and what the command said."""
+
+    project: KeptFolder
+    out: str
+    err: str
+
+
+def perform(folder: Path, *arguments: str) -> Performed:
+    """Perform a command that succeeds, and keep what it leaves in the folder."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        assert main(list(arguments)) == 0
+    return Performed(KeptFolder(folder), out.getvalue(), err.getvalue())

@@ -5,10 +5,8 @@ import random
 import shutil
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ from multigrain.pipeline.run_dir import RunDir
 from tests import warm
 from tests.conftest import write_run
 from tests.experiments.conftest import GRID
-from tests.kept_folder import KeptFolder
+from tests.kept_folder import KeptFolder, Performed, perform
 
 ARMS = ("anchor", "mean", "only_four")
 ONE_SEED = GRID.replace("[1, 2]", "[1]")
@@ -37,24 +35,15 @@ task = "held-out"
 )
 
 
-class Ablated(NamedTuple):
-    """A grid that is finished, and what the command said of it."""
-
-    project: KeptFolder
-    out: str
-    err: str
-
-
-def ablated(project: Path, grid: str) -> Ablated:
+def ablated(project: Path, grid: str) -> Performed:
+    """A grid that is finished."""
     toml = project / "grid.toml"
     toml.write_text(grid)
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        assert main(["ablate", str(toml)]) == 0
-    return Ablated(KeptFolder(project), out.getvalue(), err.getvalue())
+    return perform(project, "ablate", str(toml))
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Ablated:
+def grid(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Performed:
     """Three arms with two seeds each, of a run that was not begun before."""
     project = tmp_path_factory.mktemp("finished_grid")
     run = write_run(project, tiny_encoder)
@@ -63,24 +52,24 @@ def grid(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Ablate
 
 
 @pytest.fixture
-def finished_grid(grid: Ablated) -> Path:
+def finished_grid(grid: Performed) -> Path:
     """The file of the grid, of which all cells are done."""
     return grid.project.put_back() / "grid.toml"
 
 
 @pytest.fixture(scope="module")
-def tuned(kept_run: KeptFolder) -> Ablated:
+def tuned(kept_run: KeptFolder) -> Performed:
     """Two arms, each tuned by two trainings, beside a run that is finished."""
     return ablated(kept_run.put_back(), TUNED)
 
 
 @pytest.fixture
-def tuned_grid(tuned: Ablated) -> Path:
+def tuned_grid(tuned: Performed) -> Path:
     return tuned.project.put_back() / "grid.toml"
 
 
 def test_a_grid(
-    grid: Ablated, finished_grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    grid: Performed, finished_grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, err = grid
     folder = Grid(finished_grid).folder
@@ -130,7 +119,7 @@ def test_a_grid(
     assert sorted(folder.glob("*.svg")) == pictures
 
 
-def test_stages_of_the_run_itself_are_taken_over(tuned: Ablated, tuned_grid: Path) -> None:
+def test_stages_of_the_run_itself_are_taken_over(tuned: Performed, tuned_grid: Path) -> None:
     reused = f"grade: reused from {Grid(tuned_grid).run_folder}"
     assert tuned.err.count(reused) == 6 and "grade ..." not in tuned.err
 
@@ -145,7 +134,7 @@ def test_an_arm_that_grades_otherwise_does_so(finished_grid: Path) -> None:
     assert again == (folder / "mined" / "seed-1" / "grading" / "tuples.jsonl").stat().st_ino
 
 
-def test_a_setting_is_tuned_for_each_arm(tuned: Ablated, tuned_grid: Path) -> None:
+def test_a_setting_is_tuned_for_each_arm(tuned: Performed, tuned_grid: Path) -> None:
     grid = Grid(tuned_grid)
     table = json.loads((grid.folder / "table.json").read_text())
     for arm in ("anchor", "mean"):

@@ -5,10 +5,8 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -23,8 +21,8 @@ from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Pair, identity
 from tests import warm
-from tests.conftest import small_pairs, write_run
-from tests.kept_folder import KeptFolder
+from tests.conftest import as_lines, small_pairs, write_run
+from tests.kept_folder import KeptFolder, Performed, perform
 
 CHOICE = """
 [tune]
@@ -36,7 +34,7 @@ recipes = [{ schedule = "in-batch" }]
 def write_tunable(folder: Path, encoder: Path) -> Path:
     """Write a run with enough pairs to choose by, and a schedule that can be shortened."""
     path = write_run(folder, encoder)
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in small_pairs(200)))
+    (folder / "pairs.jsonl").write_text(as_lines(small_pairs(200)))
     text = path.read_text()
     text = text[: text.index("[[training.phases]]")].replace("learning_rate = 1e-3\n", "steps = 16\n")
     text = text.replace("checkpoint_every = 2", "checkpoint_every = 4")
@@ -71,24 +69,14 @@ def graded(kept_graded: KeptFolder) -> Path:
     return kept_graded.put_back() / "run.toml"
 
 
-class Tuned(NamedTuple):
-    """A run that is graded and tuned, and what the command said."""
-
-    project: KeptFolder
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
-def kept_tuned(kept_graded: KeptFolder) -> Tuned:
+def kept_tuned(kept_graded: KeptFolder) -> Performed:
     project = kept_graded.put_back()
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        assert main(["tune", str(project / "run.toml")]) == 0
-    return Tuned(KeptFolder(project), out.getvalue(), err.getvalue())
+    return perform(project, "tune", str(project / "run.toml"))
 
 
 @pytest.fixture
-def tuned(kept_tuned: Tuned) -> Path:
+def tuned(kept_tuned: Performed) -> Path:
     return kept_tuned.project.put_back() / "run.toml"
 
 
@@ -102,7 +90,9 @@ def table_of(path: Path) -> dict[str, Any]:
     return table
 
 
-def test_a_choice_and_what_training_takes(kept_tuned: Tuned, tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_choice_and_what_training_takes(
+    kept_tuned: Performed, tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, out, err = kept_tuned
     table, run_dir = table_of(tuned), RunDir(load_config(tuned).folder)
     assert table["chosen"] == {"schedule": "in-batch", "learning_rate": 0.01}
