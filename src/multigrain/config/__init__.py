@@ -5,6 +5,7 @@ the TOML file, and environment variables in them such as `${MULTIGRAIN_DATA}` ar
 folder in which the command is run.
 """
 
+from multigrain.config.adapt import AdaptSection, described_adaptation
 from multigrain.config.base import Precision, Section
 from multigrain.config.baseline import BaselineSection
 from multigrain.config.contrast import ContrastSection
@@ -45,6 +46,7 @@ from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 from multigrain.config.tune import TuningSection, given_in
 
 __all__ = [
+    "AdaptSection",
     "BaselineSection",
     "EXPORTED_MODEL",
     "TRAINED_MODEL",
@@ -73,6 +75,7 @@ __all__ = [
     "as_path",
     "config_of",
     "described",
+    "described_adaptation",
     "differences",
     "explained",
     "given_in",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from multigrain.config.adapt import AdaptSection
 from multigrain.config.base import Section
 from multigrain.config.baseline import BaselineSection
 from multigrain.config.data import DataSection
@@ -22,6 +23,7 @@ from multigrain.config.training import TrainingSection
 from multigrain.config.tune import TuningSection
 
 OUTCOME_NEUTRAL: dict[str, Any] = {
+    "adapt": {"checkpoint_minutes"},
     "llm": {
         "base_url",
         "api_key_env",
@@ -77,6 +79,8 @@ class Config(Section):
     """Judges, and the bounds of the grades."""
     model: ModelSection = ModelSection()
     """Base model, pooling, adapter and prompts."""
+    adapt: AdaptSection | None = None
+    """Adaptation of a decoder to attention in both directions, before the training. By default there is none."""
     training: TrainingSection = TrainingSection()
     """Schedule, loss, optimizer, memory and log."""
     baseline: BaselineSection = BaselineSection()
@@ -145,8 +149,8 @@ class Config(Section):
 
         Some names stand for settings within sections: "asked" for the tasks of the evaluation, "drawing" for the choice
         of passages that get queries, "judging" for the judge's encoder, "filtering" for the filters of written
-        queries, "reading" for the length of texts in training, "teaching" for the settings of other sections that the
-        scores of a teacher depend on.
+        queries, "attending" for the base and its attention, "reading" for the length of texts in training, "teaching"
+        for the settings of other sections that the scores of a teacher depend on.
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
@@ -154,6 +158,7 @@ class Config(Section):
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
+        settings["attending"] = [self.model.base, self.model.bidirectional]
         settings["reading"] = self.training.max_tokens or self.model.max_tokens
         if self.training.needs_judge_vectors:
             settings["training"]["judge"] = settings["judging"]
@@ -171,6 +176,13 @@ class Config(Section):
         if self.export.onnx and not self.model.prompt_in_pooling:
             found = "export.onnx: found true; a graph cannot tell which tokens belong to a prompt"
             raise ValueError(f"{found}, so set model.prompt_in_pooling = true")
+        return self
+
+    @model_validator(mode="after")
+    def _adapts_to_both_directions(self) -> "Config":
+        if self.adapt is not None and self.model.bidirectional is False:
+            found = "adapt: it prepares a decoder for attention in both directions, but model.bidirectional is false"
+            raise ValueError(f"{found}; set it to true, or remove the section")
         return self
 
     @model_validator(mode="after")

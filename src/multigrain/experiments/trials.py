@@ -22,7 +22,7 @@ from multigrain.files import link_or_copy, write_json
 from multigrain.model.files import model_digest
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.recipe import with_training
-from multigrain.pipeline.reuse import share_answers
+from multigrain.pipeline.reuse import link_all, share_answers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_files import training_models
 from multigrain.pipeline.stages.train import train
@@ -49,7 +49,7 @@ class Trials:
     """
 
     def __init__(self, config: Config, run_dir: RunDir, part: DevPart) -> None:
-        self._config, self._part = config, part
+        self._config, self._part, self._adapted = config, part, run_dir.adapted
         self._folder = run_dir.folder / "tune" / "trials"
         self._tasks: dict[int, RetrievalTask] = {}
         self._seconds: dict[tuple[Path, str], float] = {}
@@ -118,6 +118,8 @@ class Trials:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             link_or_copy(source, path)
+        if config.adapt is not None:
+            link_all(self._adapted, run_dir.adapted)
         run_dir.claim(config, accept=True)
         others = [RunDir(folder) for folder in sorted(self._folder.glob("*")) if folder != run_dir.folder]
         share_answers([part, *others], config, run_dir)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multigrain.config import Config, PhaseSection, described
+from multigrain.config import Config, PhaseSection, described, described_adaptation
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
 from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
@@ -103,7 +103,8 @@ The model is compared with its base on the same items. The interval is a 95 % bo
 
 def _what_it_is(config: Config, lesson: Lesson) -> str:
     if lesson.model == OWN:
-        return f"A text-embedding model trained by multigrain from `{_base(config)}` ({described(config.model)})."
+        how = described(config.model) + (f", {described_adaptation(config.adapt)}" if config.adapt else "")
+        return f"A text-embedding model trained by multigrain from `{_base(config)}` ({how})."
     if lesson.stock is None:
         return f"`{_base(config)}`, unchanged: no training on the data below improved it."
     trainer = "the stock sentence-transformers trainer (MultipleNegativesRankingLoss"

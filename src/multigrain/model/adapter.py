@@ -18,19 +18,18 @@ from transformers.pytorch_utils import Conv1D
 from multigrain.config import LoraSection
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.model.chat_template import copy_tokenization
-from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 
 LINEAR = (nn.Linear, Conv1D)
 """Layers selected by "all-linear"; GPT-2 uses Conv1D."""
 
 
-def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
-    """Freeze the model and add a trainable adapter, in float32 whatever the model's precision.
+def add_adapter(model: PreTrainedModel, section: LoraSection) -> None:
+    """Freeze a model and add a trainable adapter, in float32 whatever the model's precision.
 
     Raises:
         ConfigError: the model has fewer layers, or lacks a target.
     """
-    model = transformer.model
     settings = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha or 2 * section.rank,
@@ -38,7 +37,6 @@ def add_adapter(transformer: AnchorTransformer, section: LoraSection) -> None:
         target_modules=_targets(model, section),
         use_dora=section.dora,
     )
-    transformer.base_digest = digest_of_base(model)
     try:
         model.add_adapter(settings)
     except ValueError as error:
@@ -119,7 +117,7 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
     names = {name for name, parameter in frame.model.named_parameters() if parameter.requires_grad}
     trained = {name: weight for name, weight in old.model.state_dict().items() if name in names}
     frame.model.load_state_dict(trained, strict=False)
-    _merge_in_place(frame.model)
+    merge_in_place(frame.model)
     merged = type(model)(
         modules=[frame, *list(model)[1:]],
         prompts={name: prompt for name, prompt in model.prompts.items() if prompt is not None},
@@ -131,7 +129,8 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
     return merged
 
 
-def _merge_in_place(model: Any) -> None:
+def merge_in_place(model: Any) -> None:
+    """Merge the adapter of a transformer into its weights, and make all of them trainable."""
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge(safe_merge=True)

@@ -19,7 +19,7 @@ from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
 from multigrain.model.files import folder_of, revision_of
 from multigrain.model.load import UNLOADABLE, load_base
-from multigrain.model.pooling import AnchorPooling, AnchorTransformer, prompt_tokens
+from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base, prompt_tokens
 from multigrain.model.precheck import precheck_base
 from multigrain.model.prompts import prompts_to_train
 from multigrain.model.refusals import adapter_as_base, unfit_dense
@@ -122,7 +122,8 @@ def _transformer(section: ModelSection, loaded: SentenceTransformer) -> Transfor
         except ValueError as error:
             raise ConfigError("model.base", [f"{base} cannot be trained: {error}"]) from error
     if section.lora:
-        add_adapter(cast(AnchorTransformer, transformer), section.lora)
+        cast(AnchorTransformer, transformer).base_digest = digest_of_base(transformer.model)
+        add_adapter(transformer.model, section.lora)
     else:
         transformer.model.float()  # half precision would round small optimizer steps away
     return transformer

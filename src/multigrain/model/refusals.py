@@ -28,6 +28,12 @@ def adapter_as_base(base: str) -> ConfigError:
     return ConfigError("model.base", [found])
 
 
+def no_decoder(base: str) -> ConfigError:
+    """Return the error for adapting a base whose tokens see each other already."""
+    fault = f"{base} is not a decoder: its tokens attend in both directions already, so there is nothing to adapt"
+    return ConfigError("adapt", [f"{fault}; remove the section"])
+
+
 def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
     """Return the error for truncating vectors to more dimensions than they have."""
     return ConfigError("training.matryoshka", [f"found {list(dimensions)}; the vectors have {size} dimensions"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from multigrain.config import Config, config_of, described
+from multigrain.config import Config, config_of, described, described_adaptation
 from multigrain.llm.budget import Usage
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
@@ -64,6 +64,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
         _line("grading", _grading(config)),
         *_model_lines(config),
         _line("prompts", _prompts(config)),
+        *([_line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
         *_training_lines(trained, inputs.size),
         *([_line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
         *([_line("measured", measured.line)] if measured else []),

@@ -67,6 +67,7 @@ def _times(config: Config, size: Size, asked: Usage, done: Collection[str], trai
     seconds = {
         "synthesize": None if writing is None or mining is None else writing + mining,
         "grade": _encoding(config, asked.calls * CANDIDATE_TOKENS),
+        **({"adapt": _adapting(config)} if config.adapt else {}),
         "train": _training(config, size) if training is None else training,
         "evaluate": _evaluation(config, size),
     }
@@ -123,6 +124,12 @@ def _generating(config: Config, asked: Usage) -> float | None:
 def _encoding(config: Config, tokens: int) -> float | None:
     """Return the seconds that the judge takes to encode the tokens."""
     return _seconds(config.grading.judge_model, tokens, ENCODED_TOKENS)
+
+
+def _adapting(config: Config) -> float | None:
+    """Return the seconds of adapting the base, whose cost per token is about that of training."""
+    assert config.adapt is not None
+    return _seconds(config.model.base, config.adapt.tokens, TRAINED_TOKENS)
 
 
 def _training(config: Config, size: Size) -> float | None:

@@ -13,7 +13,7 @@ from multigrain.extras import find_weights, require_engine, require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
-from multigrain.model.precheck import precheck_cross_encoder, precheck_encoder, precheck_model
+from multigrain.model.precheck import precheck_cross_encoder, precheck_decoder, precheck_encoder, precheck_model
 from multigrain.synthesis.prompts import check_folder
 from multigrain.training.grade_schedules import phases_of
 
@@ -51,6 +51,8 @@ def require(config: Config, llm: bool = True) -> None:
     """
     _require_held_out_packages(config)
     precheck_model(config.model, config.training.matryoshka)
+    if config.adapt is not None:
+        precheck_decoder(config.model.base)
     precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")

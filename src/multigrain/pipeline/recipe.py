@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from multigrain.config import EITHER, Config, given_in
+from multigrain.config import EITHER, Config, ModelSection, given_in
 from multigrain.files import digest_of
 from multigrain.model.files import model_digest
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stage_files import teacher_files, training_models
+from multigrain.pipeline.stage_files import adapted_model, teacher_files, training_models
 
 
 class Choice(NamedTuple):
@@ -28,10 +28,17 @@ def as_given(config: Config, _run_dir: RunDir) -> Config:
 
 def training_inputs(config: Config, run_dir: RunDir) -> str:
     """Return a digest of everything that determines a training: settings, tuples, pairs and models."""
-    models = " ".join(model_digest(name) for name in training_models(config))
+    names = [*training_models(config), *adapted_model(config, run_dir)]
+    models = " ".join(model_digest(name) for name in names)
     settings = config.fingerprint("seed", "model", "training", "teaching")
     taught = " ".join(digest_of(path) for path in teacher_files(config, run_dir))
     return f"{settings} {texts_digest(run_dir)} {taught} {models}\n"
+
+
+def adaptation_inputs(config: Config, run_dir: RunDir) -> str:
+    """Return a digest of everything that determines an adaptation: settings, texts and base."""
+    texts = " ".join(digest_of(path) for path in (run_dir.corpus, run_dir.train_pairs))
+    return f"{config.fingerprint('seed', 'adapt', 'attending')} {texts} {model_digest(config.model.base)}\n"
 
 
 def texts_digest(run_dir: RunDir) -> str:
@@ -47,6 +54,12 @@ def with_recipe(config: Config, run_dir: RunDir) -> Config:
     """
     found = choice_of(config, run_dir)
     return with_training(config, found.settings) if found is not None and found.settings else config
+
+
+def model_to_train(config: Config, run_dir: RunDir) -> ModelSection:
+    """Return the settings of the model to train; its base is the adapted one, if the run adapts it."""
+    adapted = adapted_model(config, run_dir)
+    return config.model.model_copy(update={"base": adapted[0]}) if adapted else config.model
 
 
 def with_training(config: Config, settings: dict[str, Any]) -> Config:

@@ -21,13 +21,13 @@ def take_over_stage(stage: str, files: Sequence[Path], donor: RunDir, run_dir: R
 
     Args:
         stage: name of the stage.
-        files: paths in `run_dir` of the files that the stage writes.
+        files: paths in `run_dir` of the files and folders that the stage writes.
         donor: run folder in which the stage is done.
         run_dir: run folder that reuses it.
     """
     run_dir.forget(stage)
     for path in files:
-        _link(donor.folder / path.relative_to(run_dir.folder), path)
+        link_all(donor.folder / path.relative_to(run_dir.folder), path)
     run_dir.record(stage, donor.stages()[stage])
 
 
@@ -97,11 +97,22 @@ def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:
     model, training = settings["model"], settings["training"]
     names = ("base", "bidirectional", "max_tokens", "instruction")
     top_layers = model.get("lora", {}).get("top_layers")
-    return [*(model.get(name) for name in names), top_layers, training.get("max_tokens")]
+    return [*(model.get(name) for name in names), top_layers, training.get("max_tokens"), settings.get("adapt")]
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size
+
+
+def link_all(source: Path, path: Path) -> None:
+    """Link a file, or all files of a folder."""
+    if not source.is_dir():
+        _link(source, path)
+        return
+    with atomic_folder(path) as part:
+        for file in source.rglob("*"):
+            if file.is_file():
+                _link(file, part / file.relative_to(source))
 
 
 def _link(source: Path, path: Path) -> None:

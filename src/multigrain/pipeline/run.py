@@ -144,9 +144,10 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
 
 
 def _clear_up(stage: Stage, run_dir: RunDir) -> None:
-    """Remove files that a finished stage no longer needs: the checkpoints of a finished training."""
-    if stage.name == "train":
-        shutil.rmtree(run_dir.training / "checkpoints", ignore_errors=True)
+    """Remove the checkpoints of a finished adaptation or training."""
+    for name, folder in (("adapt", run_dir.adaptation), ("train", run_dir.training)):
+        if stage.name == name:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _donor(stage: Stage, config: Config, run_dir: RunDir, donors: Iterable[Path]) -> RunDir | None:
@@ -164,5 +165,5 @@ def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
     if outdated:
         fault = f"the earlier stage {name} is outdated by these settings or input files"
         return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
-    verb = {"data": "synthesize", "pairs": "synthesize", "baseline": "evaluate"}.get(name, name)
+    verb = {"data": "synthesize", "pairs": "synthesize", "adapt": "train", "baseline": "evaluate"}.get(name, name)
     return RunError(f"{config.folder}: the earlier stage {verb} is not done. Run: multigrain {verb} RUN.toml")

@@ -8,6 +8,7 @@ runs/NAME/
   synthesis/          store.sqlite (every paid answer), candidates.jsonl (texts), mined.parquet (references to
                       documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
+  adaptation/         model/ (the base after `[adapt]`), log.jsonl, checkpoints/ (until it is finished)
   training/           curriculum.json, log.jsonl, checkpoints/ (until training is finished), model/, frozen/ (states of
                       frozen layers), teacher/ (its scores and vectors)
   baseline/           in-batch/, mined/ (models of the stock sentence-transformers trainer), arms.json, checkpoints/
@@ -84,6 +85,8 @@ class RunDir:
         self.parked_repairs = folder / "grading" / "parked.jsonl"
         self.suspects = folder / "grading" / "suspects.jsonl"
         self.report = folder / "grading" / "report.json"
+        self.adaptation = folder / "adaptation"
+        self.adapted = folder / "adaptation" / "model"
         self.training = folder / "training"
         self.training_fingerprint = folder / "training" / "fingerprint"
         self.frozen = folder / "training" / "frozen"

@@ -102,12 +102,33 @@ def grading_models(config: Config) -> list[str]:
     return [config.grading.judge_model, cross_encoder] if cross_encoder else [config.grading.judge_model]
 
 
-# train, baseline, evaluate, export
+# adapt, train, baseline, evaluate, export
+
+
+def adapts(config: Config) -> bool:
+    """Return whether the run adapts its base."""
+    return config.adapt is not None
+
+
+def adapt_reads(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the corpus, the training pairs and the base."""
+    return [run_dir.corpus, run_dir.train_pairs, *model_files(config.model.base)]
+
+
+def adapt_writes(_config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the adapted base and the log."""
+    return [run_dir.adapted, run_dir.adaptation / "log.jsonl"]
+
+
+def adapted_model(config: Config, run_dir: RunDir) -> list[str]:
+    """Return the folder of the adapted base; none if the run does not adapt its base."""
+    return [str(run_dir.adapted)] if adapts(config) else []
 
 
 def train_reads(config: Config, run_dir: RunDir) -> list[Path]:
     """Return the tuples, the pairs, the models, and the files that make up a teacher's lists."""
-    models = [path for name in training_models(config) for path in model_files(name)]
+    names = [*training_models(config), *adapted_model(config, run_dir)]
+    models = [path for name in names for path in model_files(name)]
     return [run_dir.tuples, *run_dir.pair_files(), *models, *teacher_files(config, run_dir)]
 
 

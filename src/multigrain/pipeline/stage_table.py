@@ -1,10 +1,11 @@
 """The stages of a run in their order.
 
-    data (-> pairs) -> synthesize -> grade -> train (-> baseline) -> evaluate -> export
+    data (-> pairs) -> synthesize -> grade (-> adapt) -> train (-> baseline) -> evaluate -> export
 
 A stage is done if the manifest lists it with the fingerprint of its settings and of the files that it reads, and the
 files that it writes exist. So if a setting leaves the files of a stage unchanged, later stages are not redone. The
-stage `pairs` exists only if the language model writes the pairs; `baseline` only if `baseline.against` asks for it.
+stage `pairs` exists only if the language model writes the pairs, `adapt` only if there is a section `[adapt]`, and
+`baseline` only if `baseline.against` asks for it.
 """
 
 from multigrain.config import Config
@@ -12,6 +13,7 @@ from multigrain.pipeline import stage_files as files
 from multigrain.pipeline.arms import has_baseline
 from multigrain.pipeline.recipe import with_recipe
 from multigrain.pipeline.stage import Stage
+from multigrain.pipeline.stages.adapt import adapt
 from multigrain.pipeline.stages.baseline import baseline
 from multigrain.pipeline.stages.data import data
 from multigrain.pipeline.stages.evaluate import evaluate
@@ -58,6 +60,15 @@ STAGES = (
         models=files.grading_models,
     ),
     Stage(
+        name="adapt",
+        work=adapt,
+        sections=("adapt", "attending"),
+        reads=files.adapt_reads,
+        writes=files.adapt_writes,
+        applies=files.adapts,
+        models=files.base_model,
+    ),
+    Stage(
         name="train",
         work=train,
         sections=("model", "training", "teaching"),
@@ -94,7 +105,7 @@ STAGES = (
     ),
 )
 
-SHARED = ("data", "pairs", "synthesize", "grade")
+SHARED = ("data", "pairs", "synthesize", "grade", "adapt")
 """Stages whose results runs reuse from each other."""
 
 

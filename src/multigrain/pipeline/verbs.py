@@ -60,7 +60,7 @@ def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
 
 
 def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
-    """Train the model along the curriculum; with `force`, train again.
+    """Adapt the base if the run asks for it, and train the model along the curriculum; with `force`, train again.
 
     Under `torchrun`, every process calls it. The main process returns the summary; the others only take part in the
     training, and return an empty one.
@@ -71,7 +71,8 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
         distributed.follow(lambda: take_part(with_recipe(described, run_dir), run_dir))
         return {}
     with distributed.leading():
-        return run_stages(described, ["train"], force, redo=("train",) if force else ())
+        wanted = [name for name in names_of(described) if name in ("adapt", "train")]
+        return run_stages(described, wanted, force, redo=("train",) if force else ())
 
 
 def evaluate(config: Config | str | Path, force: bool = False) -> dict[str, Any]:

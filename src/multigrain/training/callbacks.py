@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from multigrain.model.roles import Role, Vectors, prompt_for
 from multigrain.records import GradedTuple
 from multigrain.terminal import Meter, say
 from multigrain.training.batches import PhaseAt
+from multigrain.training.checkpoints import lines_until
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.self_paced import SelfPacedSchedule
 
@@ -88,10 +88,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if not step or not self._path.is_file():
             return
         with self._path.open(encoding="utf-8") as log:
-            for line in log:
-                with suppress(ValueError, KeyError, TypeError):  # leave out damaged lines
-                    if line.endswith("\n") and json.loads(line)["step"] <= step:
-                        yield line
+            yield from lines_until(log, step)
 
     @staticmethod
     def _is_ours(entry: dict[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -89,3 +91,11 @@ def _is_uncut(path: Path) -> bool:
             return True
     except SafetensorError:
         return False
+
+
+def lines_until(lines: Iterable[str], step: int) -> Iterator[str]:
+    """Yield the lines of a training log up to a step; damaged ones, which a killed process leaves, are left out."""
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                yield line

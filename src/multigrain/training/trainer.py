@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
+from transformers import Trainer
 
 from multigrain.errors import RunError
 from multigrain.training.batches import name_of
@@ -21,7 +22,27 @@ EXPLODED = 10.0
 """A loss counts as diverged above this multiple of the loss of guessing among the documents of the batch."""
 
 
-class CurriculumTrainer(SentenceTransformerTrainer):
+class SafeCheckpoints(Trainer):
+    """A trainer that keeps at most two checkpoints at any time, and saves one when `stopping` asks for it."""
+
+    stopping: Stopping
+    step_size: int
+    """Number of items in a step, over all processes."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Remove old checkpoints before saving, not after as transformers does: the disk never holds three."""
+        if self.args.should_save:
+            remove_older(Path(self.args.output_dir), self.step_size)
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _save_if_asked(self, interrupted: bool, due: bool) -> None:
+        """Save a checkpoint after this step if one is due, or the training was interrupted and ends with it."""
+        self.stopping.ends = interrupted
+        if interrupted or due:
+            self.control.should_save = True  # transformers saves after it has logged
+
+
+class CurriculumTrainer(SafeCheckpoints, SentenceTransformerTrainer):
     """The sentence-transformers trainer for one curriculum.
 
     Args:
@@ -34,6 +55,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
     def __init__(self, curriculum: Curriculum, phase_at: Any, stopping: Stopping, **trainer_arguments: Any) -> None:
         super().__init__(**trainer_arguments)
         self.curriculum, self.phase_at, self.stopping = curriculum, phase_at, stopping
+        self.step_size = curriculum.batch_size
         self.add_callback(stopping)
         self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
 
@@ -45,12 +67,6 @@ class CurriculumTrainer(SentenceTransformerTrainer):
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add no callback: it would tokenize a thousand rows, and `multigrain.export.card` writes the card."""
-
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Remove old checkpoints before saving, not after as transformers does: the disk never holds three."""
-        if self.args.should_save:
-            remove_older(Path(self.args.output_dir), self.curriculum.batch_size)
-        super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         """Save without a card, in the main process only: several processes would overwrite each other's files."""
@@ -82,9 +98,7 @@ class CurriculumTrainer(SentenceTransformerTrainer):
         logs["tokens_per_second"] = round(tokens / (time.monotonic() - self._begun), 1)
         logs["seconds"] = milliseconds / 1000
         super().log(logs, start_time)
-        self.stopping.ends = bool(interrupted)
-        if interrupted or due:
-            self.control.should_save = True  # transformers saves after it has logged
+        self._save_if_asked(bool(interrupted), bool(due))
 
     def _together(self, *counts: int) -> list[int]:
         """Return the sums of the counts over all processes."""

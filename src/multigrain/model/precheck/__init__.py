@@ -9,7 +9,21 @@ the checks.
     notes     differences from the settings or the base that are not faults
 """
 
-from multigrain.model.precheck.checks import precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model
+from multigrain.model.precheck.checks import (
+    precheck_base,
+    precheck_cross_encoder,
+    precheck_decoder,
+    precheck_encoder,
+    precheck_model,
+)
 from multigrain.model.precheck.notes import length_note, notes
 
-__all__ = ["length_note", "notes", "precheck_base", "precheck_cross_encoder", "precheck_encoder", "precheck_model"]
+__all__ = [
+    "length_note",
+    "notes",
+    "precheck_base",
+    "precheck_cross_encoder",
+    "precheck_decoder",
+    "precheck_encoder",
+    "precheck_model",
+]

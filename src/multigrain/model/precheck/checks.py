@@ -7,12 +7,13 @@ from huggingface_hub import constants
 
 from multigrain.config import ModelSection
 from multigrain.errors import ConfigError
+from multigrain.model.architectures import is_decoder
 from multigrain.model.files import folder_of, is_gguf, revision_of
 from multigrain.model.gguf_header import gguf_fault
 from multigrain.model.locate import require_model
 from multigrain.model.precheck.loading import loading_faults, pooling_fault
 from multigrain.model.precheck.training import eos_faults, module_faults, section_faults
-from multigrain.model.refusals import adapter_as_base, head_fault, no_cross_encoder, vectors_too_short
+from multigrain.model.refusals import adapter_as_base, head_fault, no_cross_encoder, no_decoder, vectors_too_short
 from multigrain.model.saved_settings import (
     SENTENCE_TRANSFORMERS_FILE,
     modules_of,
@@ -63,6 +64,18 @@ def precheck_base(section: ModelSection) -> None:
         raise adapter_as_base(str(folder))
     if faults := [*module_faults(section, folder), *eos_faults(transformer_of(folder))]:
         raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
+
+
+def precheck_decoder(name: str) -> None:
+    """Check that a base is a decoder, which can be adapted to attention in both directions.
+
+    Raises:
+        ConfigError: its files say that it is an encoder.
+    """
+    folder = folder_of(name)
+    kind = settings_of(transformer_of(folder), "config.json").get("model_type") if folder else None
+    if kind and not is_decoder(str(kind)):
+        raise no_decoder(name)
 
 
 def precheck_encoder(name: str, key: str) -> None:

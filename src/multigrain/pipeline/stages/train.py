@@ -22,7 +22,7 @@ from multigrain.model.precheck import notes
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
-from multigrain.pipeline.recipe import training_inputs
+from multigrain.pipeline.recipe import model_to_train, training_inputs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.pipeline.teachers import with_teacher
@@ -82,7 +82,7 @@ def _trained(
         used = (curriculum.tuples[place] for place in met)  # a generator: the texts of all lists may exceed memory
         distributed.from_main(lambda: encode_texts(used, judge_encoder(config, run_dir)))
     torch.manual_seed(config.training_seed)  # for the initial weights of an adapter
-    model = build_model(config.model)
+    model = build_model(model_to_train(config, run_dir))
     for note in notes(config.model):
         say(f"  {note}")
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction

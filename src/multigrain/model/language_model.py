@@ -1,0 +1,76 @@
+"""Load a decoder with its language-model head, which embedding models leave out."""
+
+from typing import Any, NamedTuple
+
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from multigrain.config import ModelSection
+from multigrain.errors import ConfigError, first_line
+from multigrain.model.anchor_attention import let_see_ahead
+from multigrain.model.build import sees_ahead
+from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
+from multigrain.model.files import revision_of
+from multigrain.model.load import UNLOADABLE, find_folder, load_base
+from multigrain.model.refusals import no_decoder
+
+
+class LanguageModel(NamedTuple):
+    """A decoder as an embedding model and as a language model, which share their transformer."""
+
+    embedding: SentenceTransformer
+    causal: PreTrainedModel
+
+
+def load_language_model(section: ModelSection) -> LanguageModel:
+    """Load a decoder in float32, with attention in both directions as the settings ask for.
+
+    Raises:
+        ConfigError: the base cannot be loaded, is not a decoder, has no language-model head, or its attention cannot
+            be changed.
+    """
+    embedding = load_base(section.base)
+    transformer: Any = embedding[0]
+    if not is_decoder(transformer.model.config):
+        raise no_decoder(section.base)
+    transformer.model.to("meta")  # else the weights are in memory twice
+    causal = _causal(section.base)
+    transformer.model = causal.base_model
+    try:
+        end_in_eos(transformer.tokenizer)
+        transformer.processor = persistent_tokenizer(transformer.tokenizer)
+        _see_ahead(transformer.model, section.bidirectional)
+    except ValueError as error:
+        raise ConfigError("adapt", [f"{section.base} cannot be adapted: {error}"]) from error
+    return LanguageModel(embedding, causal)
+
+
+def _causal(base: str) -> PreTrainedModel:
+    folder = find_folder(base, "model.base")
+    try:
+        causal, info = AutoModelForCausalLM.from_pretrained(
+            folder, revision=revision_of(folder), output_loading_info=True
+        )
+    except UNLOADABLE as error:
+        raise ConfigError(
+            "model.base", [f"{base} cannot be loaded as a language model: {first_line(error)}"]
+        ) from error
+    if absent := sorted(info["missing_keys"]):
+        found = f"{base} has no language-model head ({absent[0]} is missing), and adapting needs one"
+        raise ConfigError("adapt", [f"{found}; start from the language model itself"])
+    model: PreTrainedModel = causal.float()
+    return model
+
+
+def _see_ahead(model: PreTrainedModel, bidirectional: bool | int) -> None:
+    """Let tokens attend to later ones, in all layers or in the last ones.
+
+    Raises:
+        ValueError: the attention of the model cannot be changed.
+    """
+    if bidirectional is True:
+        model.config.is_causal = False
+    else:
+        let_see_ahead(model, bidirectional)
+    if not sees_ahead(model):
+        raise ValueError(f"the tokens of a {type(model).__name__} cannot be made to see later ones")
