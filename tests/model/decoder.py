@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
 from tests.conftest import WORDS
 
@@ -32,6 +32,7 @@ def tiny_decoder(
     dtype: torch.dtype = torch.float32,
     width: int = 32,
     chat: bool = False,
+    head: bool = False,
 ) -> Path:
     """Three layers, two heads to a key; built once for each set of arguments. Never write into it: take a copy."""
     folder = Path(tempfile.mkdtemp(dir=_folders.name))
@@ -48,7 +49,7 @@ def tiny_decoder(
         intermediate_size=2 * width,
         max_position_embeddings=64,
     )
-    model = LlamaModel(config)
+    model = LlamaForCausalLM(config) if head else LlamaModel(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

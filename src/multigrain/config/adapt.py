@@ -11,8 +11,8 @@ class AdaptSection(Section):
     """Settings of the adaptation. It needs `model.bidirectional`, and a base that is a decoder."""
 
     method: Literal["mntp"] = "mntp"
-    """Objective: masked next token prediction (LLM2Vec, arXiv 2404.05961). Some tokens are masked. Each is predicted from
-    the state of the token before it, which in a decoder predicts the next token."""
+    """Objective: masked next token prediction (LLM2Vec, arXiv 2404.05961). Some tokens are masked. Each is predicted
+    from the state of the token before it, which in a decoder predicts the next token."""
     tokens: int = Field(1_000_000, ge=1)
     """Number of tokens to read from the corpus and the training queries. If the texts have fewer, they are read
     again."""

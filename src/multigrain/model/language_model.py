@@ -12,7 +12,7 @@ from multigrain.model.build import sees_ahead
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
 from multigrain.model.files import revision_of
 from multigrain.model.load import UNLOADABLE, find_folder, load_base
-from multigrain.model.refusals import no_decoder
+from multigrain.model.refusals import no_decoder, no_head
 
 
 class LanguageModel(NamedTuple):
@@ -55,9 +55,8 @@ def _causal(base: str) -> PreTrainedModel:
         raise ConfigError(
             "model.base", [f"{base} cannot be loaded as a language model: {first_line(error)}"]
         ) from error
-    if absent := sorted(info["missing_keys"]):
-        found = f"{base} has no language-model head ({absent[0]} is missing), and adapting needs one"
-        raise ConfigError("adapt", [f"{found}; start from the language model itself"])
+    if info["missing_keys"]:  # transformers would initialize it at random
+        raise no_head(base)
     model: PreTrainedModel = causal.float()
     return model
 

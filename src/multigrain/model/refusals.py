@@ -34,6 +34,12 @@ def no_decoder(base: str) -> ConfigError:
     return ConfigError("adapt", [f"{fault}; remove the section"])
 
 
+def no_head(base: str) -> ConfigError:
+    """Return the error for adapting a base that was saved without its language-model head."""
+    fault = f"{base} has no language-model head, which predicts the masked tokens"
+    return ConfigError("adapt", [f"{fault}; start from the language model that it was made from"])
+
+
 def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
     """Return the error for truncating vectors to more dimensions than they have."""
     return ConfigError("training.matryoshka", [f"found {list(dimensions)}; the vectors have {size} dimensions"])

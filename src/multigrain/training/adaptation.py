@@ -150,9 +150,8 @@ class MaskedNextToken(nn.Module):
     def __init__(self, causal: PreTrainedModel, section: AdaptSection) -> None:
         super().__init__()
         self.causal = causal
-        self._precision: Precision = (
-            "bf16" if uses_bf16(section.precision, causal.device, "adapt.precision") else "fp32"
-        )
+        bf16 = uses_bf16(section.precision, causal.device, "adapt.precision")
+        self._precision: Precision = "bf16" if bf16 else "fp32"
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the mean loss over the masked tokens, in nats.

@@ -13,7 +13,14 @@ from multigrain.model.gguf_header import gguf_fault
 from multigrain.model.locate import require_model
 from multigrain.model.precheck.loading import loading_faults, pooling_fault
 from multigrain.model.precheck.training import eos_faults, module_faults, section_faults
-from multigrain.model.refusals import adapter_as_base, head_fault, no_cross_encoder, no_decoder, vectors_too_short
+from multigrain.model.refusals import (
+    adapter_as_base,
+    head_fault,
+    no_cross_encoder,
+    no_decoder,
+    no_head,
+    vectors_too_short,
+)
 from multigrain.model.saved_settings import (
     SENTENCE_TRANSFORMERS_FILE,
     modules_of,
@@ -67,15 +74,19 @@ def precheck_base(section: ModelSection) -> None:
 
 
 def precheck_decoder(name: str) -> None:
-    """Check that a base is a decoder, which can be adapted to attention in both directions.
+    """Check that a base is a decoder with a language-model head, which can be adapted to attention in both directions.
 
     Raises:
-        ConfigError: its files say that it is an encoder.
+        ConfigError: its files say that it is an encoder, or has no head.
     """
     folder = folder_of(name)
-    kind = settings_of(transformer_of(folder), "config.json").get("model_type") if folder else None
-    if kind and not is_decoder(str(kind)):
+    config = settings_of(transformer_of(folder), "config.json") if folder else {}
+    if config.get("model_type") and not is_decoder(str(config["model_type"])):
         raise no_decoder(name)
+    saved = config.get("architectures") or []
+    # A head that shares its weights with the input is not in the files; a head of its own is, if it was saved.
+    if saved and config.get("tie_word_embeddings") is not True and not any("LM" in kind for kind in saved):
+        raise no_head(name)
 
 
 def precheck_encoder(name: str, key: str) -> None:
