@@ -31,6 +31,7 @@ def tiny_decoder(
     eos: bool = True,
     dtype: torch.dtype = torch.float32,
     width: int = 32,
+    *,
     chat: bool = False,
     head: bool = False,
 ) -> Path:

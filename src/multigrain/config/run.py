@@ -79,10 +79,10 @@ class Config(Section):
     """Judges, and the bounds of the grades."""
     model: ModelSection = ModelSection()
     """Base model, pooling, adapter and prompts."""
-    adapt: AdaptSection | None = None
-    """Adaptation of a decoder to attention in both directions, before the training. By default there is none."""
     training: TrainingSection = TrainingSection()
     """Schedule, loss, optimizer, memory and log."""
+    adapt: AdaptSection | None = None
+    """Adaptation of a decoder to attention in both directions, before the training. By default there is none."""
     baseline: BaselineSection = BaselineSection()
     """Further models to compare the trained model with."""
     tune: TuningSection = TuningSection()
