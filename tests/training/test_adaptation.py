@@ -83,6 +83,14 @@ def test_adapting_lowers_the_held_out_loss_and_is_merged(bidirectional: bool | i
     assert [line["held_out_loss"] for line in log if "held_out_loss" in line][-1] == found.after
 
 
+def test_half_precision_is_kept_while_the_adapter_learns_in_single(tmp_path: Path) -> None:
+    base = str(tiny_decoder("both", head=True, dtype=torch.bfloat16))
+    model = load_language_model(ModelSection(base=base, bidirectional=True))
+    found = adapt(model, texts(), SECTION, tmp_path, seed=7)
+    assert found.after < found.before - 0.5
+    assert {weight.dtype for weight in backbone(model).values()} == {torch.bfloat16}
+
+
 def test_the_saved_base_embeds_as_the_adapted_one_and_still_sees_ahead(tmp_path: Path) -> None:
     model = language_model()
     adapt(model, texts(), SECTION, tmp_path / "adaptation", seed=7)
@@ -93,7 +101,7 @@ def test_the_saved_base_embeds_as_the_adapted_one_and_still_sees_ahead(tmp_path:
     assert abs(again.encode(texts()[:4]) - wanted).max() < 1e-6
 
 
-class Kill(TrainerCallback):
+class Kill(TrainerCallback):  # type: ignore[misc]
     """Send a signal to this process after a step."""
 
     def __init__(self, step: int) -> None:

@@ -23,7 +23,7 @@ class LanguageModel(NamedTuple):
 
 
 def load_language_model(section: ModelSection) -> LanguageModel:
-    """Load a decoder in float32, with attention in both directions as the settings ask for.
+    """Load a decoder in the precision of its files, with attention in both directions as the settings ask for.
 
     Raises:
         ConfigError: the base cannot be loaded, is not a decoder, has no language-model head, or its attention cannot
@@ -57,8 +57,7 @@ def _causal(base: str) -> PreTrainedModel:
         ) from error
     if info["missing_keys"]:  # transformers would initialize it at random
         raise no_head(base)
-    model: PreTrainedModel = causal.float()
-    return model
+    return causal
 
 
 def _see_ahead(model: PreTrainedModel, bidirectional: bool | int) -> None:

@@ -35,12 +35,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from multigrain.config import AdaptSection, LoraSection, Precision
+from multigrain.config import AdaptSection, LoraSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.files import write_atomic
 from multigrain.model.adapter import add_adapter, merge_in_place
 from multigrain.model.language_model import LanguageModel
-from multigrain.model.precision import matrix_products, uses_bf16
+from multigrain.model.precision import matrix_products, resolve
 from multigrain.terminal import Meter, meter
 from multigrain.training.checkpoints import last_checkpoint, lines_until
 from multigrain.training.interruption import Stopping
@@ -150,8 +150,7 @@ class MaskedNextToken(nn.Module):
     def __init__(self, causal: PreTrainedModel, section: AdaptSection) -> None:
         super().__init__()
         self.causal = causal
-        bf16 = uses_bf16(section.precision, causal.device, "adapt.precision")
-        self._precision: Precision = "bf16" if bf16 else "fp32"
+        self._precision = resolve(section.precision, "adapt.precision")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the mean loss over the masked tokens, in nats.

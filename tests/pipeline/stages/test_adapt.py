@@ -34,7 +34,7 @@ def adapting(run_toml: Path, tiny_encoder: Path) -> Path:
 
 
 def test_the_run_trains_the_adapted_base_and_measures_the_given_one(
-    adapting: Path, capsys: pytest.CaptureFixture
+    adapting: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", str(adapting)]) == 0
     out = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_the_run_trains_the_adapted_base_and_measures_the_given_one(
     assert model_digest(str(run_dir.adapted)) != adapted
 
 
-def test_another_run_takes_over_the_adapted_base(adapting: Path, capsys: pytest.CaptureFixture) -> None:
+def test_another_run_takes_over_the_adapted_base(adapting: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = load_config(adapting)
     until_adapted = names_of(first)[:4]
     assert until_adapted[-1] == "adapt"
@@ -74,7 +74,7 @@ def test_another_run_takes_over_the_adapted_base(adapting: Path, capsys: pytest.
 
 
 def test_an_interrupted_adaptation_goes_on(
-    adapting: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    adapting: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config(adapting)
     names = names_of(config)[:4]
@@ -95,7 +95,7 @@ def test_an_interrupted_adaptation_goes_on(
     assert [line["step"] for line in log if "loss" in line] == list(range(1, last + 1))
 
 
-def test_checkpoints_of_other_settings_are_not_used(adapting: Path, capsys: pytest.CaptureFixture) -> None:
+def test_checkpoints_of_other_settings_are_not_used(adapting: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(adapting)
     adaptation_folder = RunDir(config.folder).adaptation
     (stale := adaptation_folder / "checkpoints" / "checkpoint-3").mkdir(parents=True)
@@ -128,11 +128,11 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
         (f"model.base={tiny_decoder('both')}", "has no language-model head"),
         ("adapt.tokens=0", "adapt.tokens"),
         ("adapt.masked=1.5", "adapt.masked"),
-        ("adapt.token=5", "adapt.tokens"),
+        ("adapt.batch_token=64", "adapt.batch_tokens"),
     ],
 )
 def test_bad_settings_are_told_before_anything_is_paid(
-    adapting: Path, setting: str, message: str, capsys: pytest.CaptureFixture
+    adapting: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(adapting), "--set", setting]) == 2
     assert message in capsys.readouterr().err
