@@ -48,12 +48,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`."""
+    """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`.
+
+    `sources` names the sources whose corpora hold the text, in a run with several sources.
+    """
 
     id: str
     text: str
     split: Split = "both"
     group: str | None = None
+    sources: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
