@@ -1,7 +1,8 @@
 """Judge the candidates, repair grades that stay empty, and make graded tuples."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.records import Candidate, Source, to_json
+from multigrain.records import Candidate, GradedTuple, Source, to_json
 from multigrain.terminal import Meter, meter, say
 
 BLOCK = 256
@@ -117,7 +118,7 @@ class _Grading:
             for block in self._blocks(progress):
                 graded = grader.grade(block.proposals, block.mined)
                 self.report.add(block.proposals, block.mined, graded)
-                tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
+                tuples.writelines(to_line(to_json(record)) for record in self._with_source(graded, block))
                 dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
                 dropped_mined.write(block.first, block.mined, graded.dropped_mined)
                 self._note_missing(block, graded, grades, writes_for)
@@ -219,6 +220,13 @@ class _Grading:
             known=self._known,
             texts_of=self._corpus.texts,
         )
+
+    def _with_source(self, graded: Graded, block: _Proposals) -> Iterable[GradedTuple]:
+        """Return the tuples; if there are several sources, each with its own."""
+        if not self._config.data.sources:
+            return graded.tuples
+        sources = {pair.id: pair.source for pair, _ in block.proposals}
+        return (replace(graded_tuple, source=sources[graded_tuple.id]) for graded_tuple in graded.tuples)
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[_Proposals]:
         run_dir = self._run_dir
