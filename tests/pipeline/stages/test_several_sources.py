@@ -1,5 +1,6 @@
 """Several sources through the pipeline: what is mined, trained on, and measured of each."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import Mined, read_mined
@@ -80,3 +82,33 @@ def test_mining_goes_on_after_the_last_whole_wave(run_toml: Path, monkeypatch: p
     assert len(list(RunDir(again.folder).mined_parts.glob("*.parquet"))) == 6
     verbs.synthesize(again)
     assert mined_texts(RunDir(again.folder)) == whole
+
+
+def test_scores_by_source_are_those_of_a_run_with_this_source(
+    run_toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base is the same in all runs, so its scores must be too; in total they are the mean over all queries."""
+    quick = ["synthesis.limit=0", "grading.repairs=0"]
+    single, expected, counts = run_toml.read_text(), {}, []
+    for name in NAMES:
+        run_toml.with_name("pairs.jsonl").write_text(as_lines(rows_of(name)))
+        found = verbs.run(load_config(run_toml, [*quick, f"name={name}"]))
+        expected[f"held-out {name}"] = found["base"]["held-out"]
+        counts.append(found["items"]["held-out"])
+    run_toml.write_text(single)
+    capsys.readouterr()
+    assert main(["run", str(write_sources(run_toml)), "--set", quick[0], "--set", quick[1]]) == 0
+    shown = capsys.readouterr().out
+    config = load_config(run_toml, quick)
+    summary = json.loads(RunDir(config.folder).summary.read_text())
+    by_source = summary["by_source"]
+    assert by_source["base"] == expected
+    assert list(by_source["items"].values()) == counts
+    for metric, value in summary["base"]["held-out"].items():
+        parts = [scores[metric] * count for scores, count in zip(expected.values(), counts, strict=True)]
+        assert value == pytest.approx(sum(parts) / sum(counts))
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("held-out even ")] == ["even"]
+    examples = json.loads(RunDir(config.folder).examples.read_text())
+    for example in examples:
+        name = example["relevant"][0].partition("/")[0]
+        assert {document["id"].partition("/")[0] for document in example["before"]} == {name}
