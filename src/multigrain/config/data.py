@@ -1,5 +1,6 @@
 """The section `[data]`: pairs, corpus, several sources of both, and the held-out part."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -119,6 +120,25 @@ class DataSection(Section):
     def source_names(self) -> list[str]:
         """Names of the sources, in order; empty if there is only one, without a name."""
         return [source.name for source in self.sources]
+
+    def shares(self, counts: Mapping[str, int]) -> dict[str, float] | None:
+        """Return the share of the training steps of each source; None if there are not several.
+
+        Args:
+            counts: number of pairs or tuples of each source; a source without any has no share.
+
+        >>> sources = [SourceSection(name=name, pairs="p") for name in "ab"]
+        >>> DataSection(sources=sources, weight_exponent=0.5).shares({"a": 900, "b": 100})
+        {'a': 0.75, 'b': 0.25}
+        """
+        if not self.sources:
+            return None
+        found: dict[str, float] = {}
+        for source in self.sources:
+            if count := counts.get(source.name, 0):
+                found[source.name] = count**self.weight_exponent if source.weight is None else source.weight
+        total = sum(found.values()) or 1.0  # all may be of weight 0
+        return {name: weight / total for name, weight in found.items()}
 
     @property
     def origin(self) -> str:
