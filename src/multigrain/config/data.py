@@ -49,12 +49,13 @@ class DataSection(Section):
     """Settings of the data: pairs, corpus, and the held-out part."""
 
     pairs: str | None = Field(None, min_length=1)
-    """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file or folder in one of the forms of
-    docs/interchange.md. Required, unless the language model writes the pairs (`synthesis.mode`), or `sources` names
-    several sources."""
+    """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file, a folder or a dataset of the Hugging Face hub
+    in one of the forms of docs/interchange.md. A dataset is `hf:ORG/NAME`, `hf:ORG/NAME:CONFIG`, `hf:ORG/NAME::SPLIT`
+    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. Required, unless the
+    language model writes the pairs (`synthesis.mode`), or there are `sources`."""
     corpus: str | None = None
-    """Source of the corpus: `FILE.jsonl` or `beir:FOLDER`. By default the corpus that belongs to `pairs`, else the
-    positives."""
+    """Source of the corpus: `FILE.jsonl`, `beir:FOLDER` or a dataset of the hub. By default the corpus that belongs to
+    `pairs`, else the positives."""
     sources: list[SourceSection] = []
     """Several sources of pairs, in place of `pairs`, `corpus` and `limit`. Each has its own corpus: the negatives of a
     pair come from the corpus of its source, and held-out queries search it."""
