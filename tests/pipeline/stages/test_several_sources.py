@@ -13,6 +13,7 @@ from multigrain.config import load_config
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import Mined, read_mined
 from multigrain.pipeline import verbs
+from multigrain.pipeline.check import check
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.retrieval import mine
 from tests.conftest import as_lines
@@ -112,3 +113,27 @@ def test_scores_by_source_are_those_of_a_run_with_this_source(
     for example in examples:
         name = example["relevant"][0].partition("/")[0]
         assert {document["id"].partition("/")[0] for document in example["before"]} == {name}
+
+
+def test_the_report_counts_each_source(run_toml: Path) -> None:
+    config = load_config(write_sources(run_toml), MINED_ALONE)
+    verbs.synthesize(config)
+    verbs.grade(config)
+    run_dir = RunDir(config.folder)
+    report = json.loads(run_dir.report.read_text())
+    found = report["by_data_source"]
+    tuples = list(read_tuples(run_dir.tuples))
+    assert {name: counts["tuples"] for name, counts in found.items()} == Counter(graded.source for graded in tuples)
+    for name in NAMES:
+        of_source = [graded for graded in tuples if graded.source == name]
+        assert found[name]["negatives"] == sum(len(graded.negatives) for graded in of_source)
+        assert found[name]["pairs"] == 30
+    dropped = sum((Counter(counts["dropped"]) for counts in found.values()), Counter[str]())
+    assert dropped == Counter(report["dropped"])
+
+
+def test_check_tells_of_each_source(run_toml: Path) -> None:
+    config = load_config(write_sources(run_toml, "weight = 3.0", "weight = 1.0\nlimit = 10"))
+    lines = [line.strip() for line in check(config).splitlines()]
+    assert "even: 30 training pairs, 10 held out, 40 documents; weight 3, 75.0% of the steps (about 6)" in lines
+    assert "odd: 10 training pairs, 10 held out, 20 documents; weight 1, 25.0% of the steps (about 2)" in lines
