@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from multigrain.config import Config, load_config
 from multigrain.data.split_data import prepare, usable_negatives
@@ -127,7 +128,12 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
 @pytest.mark.parametrize(
     ("sources", "data", "message"),
     [
-        ([{"name": "a"}], {}, 'source "a" has no pairs; add pairs'),
+        ([{"name": "a"}], {}, "data.sources.0.pairs: missing; add it"),
+        (
+            [{"name": "a", "pairs": "p", "mode": "corpus"}],
+            {},
+            'first run synthesis.mode = "corpus" or "tasks" on its own',
+        ),
         ([{"name": "a", "pairs": "p"}] * 2, {}, 'data: two sources have the name "a"; give each its own'),
         ([{"name": "a/b", "pairs": "p"}], {}, 'data.sources.0.name: found "a/b"'),
         ([{"name": "", "pairs": "p"}], {}, 'data.sources.0.name: found ""'),
@@ -159,6 +165,12 @@ def test_faults_of_sources_are_told(
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
     assert len(str(caught.value).strip().splitlines()) <= 2, "one fault, one message"
+
+
+def test_a_mode_that_writes_pairs_is_refused_beside_sources() -> None:
+    settings = {"name": "x", "data": {"sources": [{"name": "a", "pairs": "p"}]}, "synthesis": {"mode": "corpus"}}
+    with pytest.raises(ValidationError, match=r"beside \[\[data.sources\]\], whose pairs are given"):
+        Config.model_validate(settings)
 
 
 def test_paths_of_sources_are_relative_to_the_file(tmp_path: Path) -> None:

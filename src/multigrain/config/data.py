@@ -1,7 +1,7 @@
 """The section `[data]`: pairs, corpus, several sources of both, and the held-out part."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -13,8 +13,8 @@ class SourceSection(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the source in records and reports, unique in the run: letters, digits, dots, hyphens and underscores."""
-    pairs: str | None = Field(None, min_length=1)
-    """Source of the pairs, as in `data.pairs`. Required with `mode = "pairs"`."""
+    pairs: str = Field(min_length=1)
+    """Source of the pairs, as in `data.pairs`."""
     corpus: str | None = Field(None, min_length=1)
     """Source of the corpus, as in `data.corpus`."""
     instruction: str | None = Field(None, min_length=1)
@@ -26,8 +26,6 @@ class SourceSection(Section):
     weight: float | None = Field(None, ge=0)
     """Share of the training steps, relative to the weights of the other sources. Give it for every source or for none.
     By default the shares follow `data.weight_exponent`."""
-    mode: Literal["pairs"] = "pairs"
-    """Origin of the pairs. `pairs`: they are given."""
 
     @field_validator("instruction", "task")
     @classmethod
@@ -37,9 +35,7 @@ class SourceSection(Section):
         return value
 
     @model_validator(mode="after")
-    def _has_pairs(self) -> "SourceSection":
-        if self.pairs is None:
-            raise ValueError(f'source "{self.name}" has no pairs; add pairs = "..."')
+    def _has_own_corpus(self) -> "SourceSection":
         if self.corpus == "python-docs":
             raise ValueError(f'source "{self.name}": python-docs has its own corpus; remove the key corpus')
         return self

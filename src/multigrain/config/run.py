@@ -183,8 +183,9 @@ class Config(Section):
     def _has_what_its_mode_needs(self) -> "Config":
         mode, data = self.synthesis.mode, self.data
         if mode != "negatives" and data.sources:
+            found = f'synthesis.mode: found "{mode}" beside [[data.sources]], whose pairs are given'
             raise ValueError(
-                f'synthesis.mode: found "{mode}" beside [[data.sources]]; set the mode of a source instead'
+                f"{found}. Have pairs written in a run of their own, then add its data/train.jsonl as a source"
             )
         if mode == "negatives" and data.pairs is None and not data.sources:
             raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")

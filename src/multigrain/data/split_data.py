@@ -148,7 +148,6 @@ def _prepare_several(config: Config, folder: Path | None) -> SplitData:
     """Read several sources and join them; each gives its share of the held-out pairs, and keeps its own corpus."""
     parts: dict[str, _Read] = {}
     for section in config.data.sources:
-        assert section.pairs is not None  # the configuration has checked it
         try:
             parts[section.name] = _read(section.pairs, section.corpus, folder).named(section)
         except DataError as error:
