@@ -48,12 +48,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`."""
+    """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`.
+
+    `sources` names the sources whose corpora hold the text, in a run with several sources.
+    """
 
     id: str
     text: str
     split: Split = "both"
     group: str | None = None
+    sources: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class GradedTuple:
     task: str | None = None
     score: float | None = None
     group: str | None = None
+    source: str | None = None
+    """The source of the pair, in a run with several sources."""
 
 
 def encodable(text: str) -> str:
@@ -160,6 +166,9 @@ def to_json(record: Record) -> dict[str, Any]:
     return {key: value for key in record.__slots__ if (value := getattr(record, key)) is not None}
 
 
+_OPTIONAL_TEXTS = ("instruction", "task", "group", "source")
+
+
 def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     """Return the graded tuple that `to_json` wrote.
 
@@ -170,7 +179,8 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     graded = GradedTuple(**{**fields, "negatives": negatives})
     for name, text in (("id", graded.id), ("query", graded.query), ("positive", graded.positive)):
         _require(name, text, _is_text(text), "a text")
-    for name, more in (("instruction", graded.instruction), ("task", graded.task), ("group", graded.group)):
+    for name in _OPTIONAL_TEXTS:
+        more = getattr(graded, name)
         _require(name, more, more is None or isinstance(more, str), "a text")
     for negative in negatives:
         _require("text", negative.text, _is_text(negative.text), "a text")

@@ -116,7 +116,7 @@ def completed(settings: dict[str, Any]) -> dict[str, Any]:
         home = next(key for key, section in sections.items() if bare <= section.model_fields.keys())
         settings = {home: settings}
     data = settings.get("data", {})
-    if settings.get("synthesis", {}).get("mode", "negatives") == "negatives":
+    if settings.get("synthesis", {}).get("mode", "negatives") == "negatives" and "sources" not in data:
         data = BASE["data"] | data
     return {**BASE, **settings, "data": data}
 

@@ -9,6 +9,7 @@ from multigrain.config.adapt import AdaptSection, described_adaptation
 from multigrain.config.base import Precision, Section
 from multigrain.config.baseline import BaselineSection
 from multigrain.config.contrast import ContrastSection
+from multigrain.config.data import SourceSection
 from multigrain.config.export import ExportSection
 from multigrain.config.faults import explained
 from multigrain.config.grading import GradingSection
@@ -66,6 +67,7 @@ __all__ = [
     "QueryType",
     "RUN_FILE",
     "Section",
+    "SourceSection",
     "SynthesisSection",
     "TeacherSection",
     "TrainingSection",

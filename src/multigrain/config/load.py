@@ -121,7 +121,7 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
     faults: list[str] = []
 
     def resolve(key: str, value: Any) -> Any:
-        if not isinstance(value, str) or value in ("python-docs", "embedded", ""):
+        if not isinstance(value, str) or value in ("python-docs", "embedded", "") or value.startswith("hf:"):
             return value
         expanded = os.path.expandvars(value)
         if unset := re.search(r"\$\{?(\w+)", expanded):
@@ -132,8 +132,11 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
         is_path = form or key != "evaluation.tasks"
         return f"{form}{(folder / rest).absolute()}" if is_path else value
 
-    for section, name in (("data", "pairs"), ("data", "corpus"), ("evaluation", "tasks"), ("evaluation", "mteb_data")):
-        table = settings.get(section)
+    tables = _tables(settings)
+    names = [("data", "pairs"), ("data", "corpus"), ("evaluation", "tasks"), ("evaluation", "mteb_data")]
+    names += [(section, name) for section in tables if section.startswith("data.") for name in ("pairs", "corpus")]
+    for section, name in names:
+        table = tables.get(section)
         if isinstance(table, dict) and name in table:
             value = table[name]
             key = f"{section}.{name}"
@@ -151,6 +154,14 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
         if isinstance(table, dict) and isinstance(value := table.get(name), str) and (folder / value).exists():
             table[name] = str((folder / value).absolute())
     return faults
+
+
+def _tables(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables by name, with those of `[[data.sources]]` as `data.sources.0` and so on."""
+    data = settings.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    numbered = enumerate(sources) if isinstance(sources, list) else ()
+    return settings | {f"data.sources.{number}": source for number, source in numbered}
 
 
 def _origin(value: str) -> str:

@@ -154,6 +154,12 @@ class Config(Section):
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
+        if self.data.sources:  # how often a source is trained on does not change the data
+            shares = [
+                settings["data"].pop("weight_exponent"),
+                *(part.pop("weight") for part in settings["data"]["sources"]),
+            ]
+            settings["training"]["shares"] = shares
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
@@ -188,7 +194,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_what_its_mode_needs(self) -> "Config":
         mode, data = self.synthesis.mode, self.data
-        if mode == "negatives" and data.pairs is None:
+        if mode != "negatives" and data.sources:
+            found = f'synthesis.mode: found "{mode}" beside [[data.sources]], whose pairs are given'
+            raise ValueError(
+                f"{found}. Have pairs written in a run of their own, then add its data/train.jsonl as a source"
+            )
+        if mode == "negatives" and data.pairs is None and not data.sources:
             raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")
         if mode != "negatives" and data.pairs is not None:
             raise ValueError(f'data.pairs: synthesis.mode = "{mode}" writes the pairs; remove it')

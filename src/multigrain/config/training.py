@@ -114,7 +114,8 @@ class TrainingSection(ContrastSection):
     """Number of tuples in a group of neighbours, whose queries and positives are near each other. Batches are filled
     with whole groups, so their tuples are hard negatives of each other; 1 fills batches at random."""
     by_task: bool = True
-    """Whether a batch holds tuples of one task only, if tuples have tasks and a task has enough of them."""
+    """Whether a batch holds tuples of one task only, if tuples have tasks and a task has enough of them. With several
+    sources (`data.sources`), a batch holds tuples of one source in any case, if the source has enough of them."""
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     """Peak learning rate of AdamW: it rises over the first tenth of the steps, then falls to 0."""
     loss: Literal["infonce", "listwise", "distill"] = "infonce"

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from multigrain.data.jsonl import read_objects
+from multigrain.data.record_file import Numbers
 from multigrain.errors import DataError
 from multigrain.files import state_of
 from multigrain.records import Document
@@ -57,16 +60,55 @@ class Corpus(Sequence[Document]):
 
     def texts(self, numbers: Iterable[int]) -> list[str]:
         """Return the texts of the documents with these numbers, in the order of the numbers."""
+        return [document.text for document in self.documents(numbers)]
+
+    def documents(self, numbers: Iterable[int]) -> Iterator[Document]:
+        """Yield the documents with these numbers, in the order of the numbers."""
         self._require_unchanged()
         with self._path.open("rb") as file:
-            texts = []
             for number in numbers:
                 file.seek(self._starts[number])
-                texts.append(Document(**json.loads(file.readline())).text)
-        return texts
+                yield Document(**json.loads(file.readline()))
 
     def _require_unchanged(self) -> None:
         if state_of(self._path) != self._state:
             raise DataError(
                 self._path, "changed while it was read. Stop what writes to it, then run the same command again."
             )
+
+
+class CorpusOfSource(Sequence[Document]):
+    """The documents of one of several sources; memory holds the number of each.
+
+    Args:
+        corpus: the corpus of the run.
+        numbers: (documents,) their numbers in it, ascending.
+    """
+
+    def __init__(self, corpus: Corpus, numbers: Numbers) -> None:
+        self._corpus = corpus
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Document]:
+        return self._corpus.documents(map(int, self.numbers))
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        if isinstance(index, slice):
+            return list(self._corpus.documents(map(int, self.numbers[index])))
+        return self._corpus[int(self.numbers[index])]
+
+
+def corpora_of(corpus: Corpus, sources: Sequence[str]) -> dict[str, CorpusOfSource]:
+    """Return the corpus of each source; a document may be in several."""
+    numbers = {name: array("q") for name in sources}
+    for number, document in enumerate(corpus):
+        for name in document.sources or ():
+            numbers[name].append(number)
+    return {name: CorpusOfSource(corpus, np.asarray(found)) for name, found in numbers.items()}

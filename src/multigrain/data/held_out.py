@@ -47,8 +47,13 @@ def split_by_share(
     return take(pairs, ~held_out), take(pairs, held_out)
 
 
-def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[Pair], Sequence[Pair]]:
+def split_dev(
+    pairs: Sequence[Pair], share: float, seed: int, sources: Sequence[str] = ()
+) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Split about `share` of the training pairs off as a dev set; pairs that share a text stay together.
+
+    If `sources` names several sources, each gives its share; pairs of another source that share a text with the dev set
+    are left out of the training.
 
     The dev set has at most `MOST_DEV` pairs, because more add little to a choice. If it would have fewer than
     `FEWEST_DEV`, it stays empty: a smaller one decides nothing, and training needs the pairs more.
@@ -56,9 +61,34 @@ def split_dev(pairs: Sequence[Pair], share: float, seed: int) -> tuple[Sequence[
     budget = min(share * len(pairs), MOST_DEV)
     if budget < FEWEST_DEV:
         return pairs, ()
-    groups = _connected(pairs, near=(), most=0)
-    dev = np.isin(groups, _drawn(groups, budget, seed))
-    return take(pairs, ~dev), take(pairs, dev)
+    dev = np.zeros(len(pairs), dtype=bool)
+    for numbers in numbers_by_source(pairs, sources) if sources else [np.arange(len(pairs))]:
+        groups = _connected(take(pairs, numbers), near=(), most=0)
+        dev[numbers] = np.isin(groups, _drawn(groups, budget * (len(numbers) / len(pairs)), seed))
+    train, chosen = take(pairs, ~dev), take(pairs, dev)
+    return (without_texts_of(train, chosen, "the dev set") if sources else train), chosen
+
+
+def numbers_by_source(pairs: Iterable[Pair], sources: Sequence[str]) -> list[Numbers]:
+    """Return the numbers of the pairs of each source, in ascending order."""
+    places = {name: place for place, name in enumerate(sources)}
+    of_pairs = np.array([places[pair.source or ""] for pair in pairs], dtype=np.int64)
+    return [np.flatnonzero(of_pairs == place) for place in range(len(sources))]
+
+
+def without_texts_of(train: Sequence[Pair], test: Sequence[Pair], where: str) -> Sequence[Pair]:
+    """Return the training pairs that share neither query nor positive with a pair of another part.
+
+    A message counts the others; `where` names the other part in it.
+    """
+    queries, positives = KeyTable(), KeyTable()
+    for pair in test:
+        queries.add(text_key(pair.query))
+        positives.add(text_key(pair.positive))
+    is_shared = [text_key(pair.query) in queries or text_key(pair.positive) in positives for pair in train]
+    if left_out := sum(is_shared):
+        say(f"  {left_out} pairs are not trained on: their query or positive is also in {where}, from another source")
+    return take(train, ~np.array(is_shared, dtype=bool))
 
 
 def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:

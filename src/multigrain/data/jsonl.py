@@ -76,13 +76,14 @@ def read_pairs(path: Path) -> Iterator[Pair]:
 
 
 class PairFile:
-    """The pairs of a file that multigrain wrote; each iteration reads it from its start."""
+    """The pairs of a file that multigrain wrote, or those of one source; each iteration reads it from its start."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, source: str | None = None) -> None:
+        self._path, self._source = path, source
 
     def __iter__(self) -> Iterator[Pair]:
-        return read_pairs(self._path)
+        pairs = read_pairs(self._path)
+        return pairs if self._source is None else (pair for pair in pairs if pair.source == self._source)
 
 
 def read_documents(path: Path) -> Iterator[Document]:

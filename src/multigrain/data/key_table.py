@@ -4,6 +4,7 @@ import hashlib
 from array import array
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multigrain.records import identity
 
@@ -73,6 +74,12 @@ class KeyTable:
         before = self._count
         self.setdefault(key, 0)
         return self._count > before
+
+    def keys(self) -> NDArray[np.uint64]:
+        """Return all keys, in no order."""
+        slots = np.frombuffer(self._keys, dtype=np.uint64)
+        keys: NDArray[np.uint64] = slots[slots != 0]
+        return keys
 
     def _slot(self, key: int) -> int:
         """Return the slot of the key, or the free slot where it would be stored."""

@@ -87,6 +87,17 @@ class Mined:
         """Return the same rows with pairs counted from number `first`."""
         return replace(self, pair=self.pair - np.int32(first))
 
+    def moved(self, first: int, documents: NDArray[np.int64]) -> "Mined":
+        """Return rows of one source as rows of the run.
+
+        Args:
+            first: number of the source's first pair in the run.
+            documents: number in the run's corpus of each document of the source's corpus.
+        """
+        return replace(
+            self, pair=self.pair + np.int32(first), document=documents[self.document].astype(np.int32, copy=False)
+        )
+
 
 def no_candidates(judges: tuple[str, ...] = ("embedding",)) -> Mined:
     """Return zero rows, with the columns of these judges."""

@@ -39,7 +39,7 @@ class _Corpus:
         return None if number is None else self.documents[number].text
 
 
-def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tuple[Source, int]:
+def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tuple[Source, KeyTable]:
     """Find the positives in the corpus; a positive that is a document's text without the title gets the title.
 
     Given negatives get it too, or the title would give the positives away.
@@ -50,7 +50,7 @@ def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tup
         folder: folder for temporary files, see `RecordFile`.
 
     Returns:
-        The source with titles, and the number of distinct texts in the corpus.
+        The source with titles, and the `text_key` of each distinct text of the corpus.
 
     Raises:
         DataError: positives are not in the corpus; see also `read_passages`.
@@ -65,11 +65,11 @@ def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tup
         )
     count = sum(key not in found.texts for key in found.keys)
     if not count:
-        return source, len(found.texts)
+        return source, found.texts
     say(f"  {count} positives or given negatives have a title in the corpus, which is put before them")
     pairs = RecordFile(Pair, _titled_pairs(source.pairs, found), folder)
     given = RecordFile(Candidate, _titled_negatives(source.given, found), folder)
-    return replace(source, pairs=pairs, given=distinct(given, pairs)), len(found.texts)
+    return replace(source, pairs=pairs, given=distinct(given, pairs)), found.texts
 
 
 def _titled_pairs(pairs: Iterable[Pair], found: _Corpus) -> Iterator[Pair]:

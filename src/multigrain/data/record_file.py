@@ -6,8 +6,8 @@ import tempfile
 import weakref
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, compress
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
@@ -147,6 +147,53 @@ class Some(Sequence[R], Generic[R]):
         if isinstance(index, slice):
             return [self._records[number] for number in self._numbers[index].tolist()]
         return self._records[int(self._numbers[index])]
+
+
+class Joined(Sequence[R], Generic[R]):
+    """Several sequences of records, one after another; they stay where they are."""
+
+    def __init__(self, parts: Sequence[Sequence[R]]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[R]:
+        return chain.from_iterable(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        found = range(len(self))[index]
+        if isinstance(found, range):
+            return [self[number] for number in found]
+        part = bisect_right(self._ends, found)
+        return self._parts[part][found - (self._ends[part - 1] if part else 0)]
+
+
+class Changed(Sequence[R], Generic[R]):
+    """The records of a sequence, each changed by a function when it is read."""
+
+    def __init__(self, records: Sequence[R], change: Callable[[R], R]) -> None:
+        self._records, self._change = records, change
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[R]:
+        return map(self._change, self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        if isinstance(index, slice):
+            return [self._change(record) for record in self._records[index]]
+        return self._change(self._records[index])
 
 
 def take(records: Sequence[R], chosen: NDArray[np.bool_] | Numbers | Sequence[int]) -> Sequence[R]:

@@ -1,6 +1,6 @@
 """Read rows of JSON lines, Parquet and Arrow one at a time; `multigrain.data.pair_layouts` interprets them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,22 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, or of the files of a folder, in order.
+    """Return the rows of a file, or of the files of a folder, in order.
 
     Raises:
         DataError: the path cannot be read, is damaged, or is a folder without rows.
     """
+    return read_files(files_below(path))
+
+
+def read_files(files: Iterable[Path]) -> Iterator[Row]:
+    """Yield the rows of files, in order.
+
+    Raises:
+        DataError: a file cannot be read, or is damaged.
+    """
     number = 0
-    for file in files_below(path):
+    for file in files:
         for where, fields in _read_file(file):
             number += 1
             yield Row(number, where, fields)

@@ -10,11 +10,12 @@ from multigrain.data import python_docs
 from multigrain.data.beir import own_pairs, pairs_of, read_beir_passages, read_beir_task
 from multigrain.data.field_checks import optional_text
 from multigrain.data.fields import group_of, id_of, refuse_columns, text_of, text_or_blank, titled
+from multigrain.data.hub_datasets import HUB, hub_files
 from multigrain.data.json_bundle import bundle_pairs, bundle_passages, find_bundle, is_bundle
 from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.pair_layouts import Example, read_examples
 from multigrain.data.record_file import RecordFile, take
-from multigrain.data.row_files import Row, read_rows
+from multigrain.data.row_files import Row, read_files, read_rows
 from multigrain.data.train_files import files_below
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import GIVEN, Candidate, Document, Pair
@@ -39,7 +40,7 @@ class Source:
 
 
 def read_source(source: str, folder: Path | None = None) -> Source:
-    """Read a file or folder (see `multigrain.data.pair_layouts`), `beir:FOLDER:SPLIT` or `python-docs`.
+    """Read a file, folder or `hf:ORG/NAME` (see `multigrain.data.pair_layouts`), `beir:FOLDER:SPLIT` or `python-docs`.
 
     Args:
         source: where the pairs are.
@@ -54,7 +55,7 @@ def read_source(source: str, folder: Path | None = None) -> Source:
         task = read_beir_task(*beir_parts(source))
         read = Source(pairs_of(task, folder), own=own_pairs(task, folder))
     else:
-        read = _read_examples(Path(source), folder)
+        read = _read_examples(source, folder)
     if not read.pairs:
         raise DataError(source, "holds no pairs.")
     return read
@@ -66,7 +67,7 @@ def read_pairs(source: str) -> list[Pair]:
 
 
 def read_documents(source: str, tell: bool = False) -> Iterator[Document]:
-    """Yield the documents of a file or of `beir:FOLDER`; a title precedes the text.
+    """Yield the documents of a file, of `beir:FOLDER` or of `hf:ORG/NAME`; a title precedes the text.
 
     Args:
         source: where the documents are.
@@ -89,7 +90,7 @@ def read_passages(source: str, tell: bool = False) -> Iterator[tuple[Document, s
         return
     ids = KeyTable()
     empty = 0
-    for row in read_rows(Path(source)):
+    for row in _rows(source):
         if row.number == 1 and is_bundle(row.fields):
             yield from bundle_passages(row)
             return
@@ -119,6 +120,8 @@ def files_of(source: str) -> list[Path]:
     """Return the files that a source is read from."""
     if source == PYTHON_DOCS:
         return []
+    if source.startswith(HUB):
+        return [*hub_files(source)]
     if not source.startswith("beir:"):
         return files_below(Path(source))
     folder, _, split = source.removeprefix("beir:").partition(":")
@@ -138,14 +141,21 @@ def corpus_of(pairs: str, corpus: str | None) -> str | None:
         raise ConfigError("data.corpus", ["python-docs has its own corpus; remove the key"])
     if corpus is None and pairs.startswith("beir:"):
         return f"beir:{beir_parts(pairs)[0]}"
-    return pairs if corpus is None and pairs != PYTHON_DOCS and find_bundle(Path(pairs)) else corpus
+    is_file = pairs != PYTHON_DOCS and not pairs.startswith(HUB)
+    return pairs if corpus is None and is_file and find_bundle(Path(pairs)) else corpus
 
 
-def _read_examples(path: Path, folder: Path | None) -> Source:
-    if bundle := find_bundle(path):
+def _rows(source: str) -> Iterator[Row]:
+    """Return the rows of a file or folder, or of a dataset of the hub."""
+    return read_files(hub_files(source)) if source.startswith(HUB) else read_rows(Path(source))
+
+
+def _read_examples(source: str, folder: Path | None) -> Source:
+    path = Path(source)
+    if not source.startswith(HUB) and (bundle := find_bundle(path)):
         return Source(bundle_pairs(bundle, path, folder))
     read = _Read(folder)
-    for row, example in read_examples(read_rows(path), folder):
+    for row, example in read_examples(_rows(source), folder):
         read.add(row, example)
     if read.repeated:
         say(f"  {read.repeated} positives appear a second time under their query's id; each is read once")

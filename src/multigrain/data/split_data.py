@@ -6,16 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
-from multigrain.config import Config
+from multigrain.config import Config, SourceSection
 from multigrain.data.beir import OWN
-from multigrain.data.distinct_documents import Documents
-from multigrain.data.held_out import split_by_share, split_by_source
+from multigrain.data.distinct_documents import Documents, JoinedDocuments
+from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_texts_of
 from multigrain.data.key_table import KeyTable, exact_key, text_key
+from multigrain.data.named_source import named, named_documents, named_source
 from multigrain.data.positives_in_corpus import as_in_corpus
-from multigrain.data.record_file import take
+from multigrain.data.record_file import Changed, Joined, Numbers, take
 from multigrain.data.sources import Source, corpus_of, read_documents, read_source
 from multigrain.data.unchanged import Unchanged
 from multigrain.errors import DataError
@@ -33,7 +35,7 @@ class SplitData:
 
     train: Sequence[Pair]
     held_out: Sequence[Pair]
-    documents: Documents
+    documents: Documents | JoinedDocuments
     given: Sequence[Candidate] = ()
     """Given negatives of all pairs, as read; see `usable_negatives`."""
     known: Iterable[Pair] = ()
@@ -66,9 +68,9 @@ def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
 
 @dataclass(frozen=True)
 class _Chained:
-    """Several sequences of pairs, one after another."""
+    """Several collections of pairs, one after another; each iteration reads them again."""
 
-    parts: tuple[Sequence[Pair], ...]
+    parts: tuple[Iterable[Pair], ...]
 
     def __iter__(self) -> Iterator[Pair]:
         return chain.from_iterable(self.parts)
@@ -82,25 +84,114 @@ def prepare(config: Config) -> SplitData:
             `read_documents`.
         ConfigError: a source to hold out does not exist.
     """
-    assert config.data.pairs is not None  # the configuration has checked it
     folder = config.folder if config.folder.is_dir() else None
-    corpus = corpus_of(config.data.pairs, config.data.corpus)
-    unchanged = Unchanged(config.data.pairs, corpus)
-    source, same = _set_apart(read_source(config.data.pairs, folder), config.data.pairs)
+    if config.data.sources:
+        return _prepare_several(config, folder)
+    assert config.data.pairs is not None  # the configuration has checked it
+    read = _read(config.data.pairs, config.data.corpus, folder)
+    train, test = _split(read.source.pairs, config)
+    keys = _unseen(test, read.same, config)
+    side: Split = "train" if isinstance(config.data.held_out, list) else "both"
+    documents = read.documents(train, test, keys, side)
+    read.unchanged.require()
+    return SplitData(train, test, documents, read.source.given, read.known)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A source as read: pairs with the titles of the corpus, and the corpus."""
+
+    source: Source
+    same: Sequence[Pair]
+    """Pairs whose positive is the query."""
+    corpus: str | None
+    """The source of the corpus; if None, it consists of the positives."""
+    texts: KeyTable
+    """The `text_key` of each text of the corpus; empty if it consists of the positives."""
+    unchanged: Unchanged
+    name: str | None = None
+    """The name, if it is one of several sources."""
+
+    @property
+    def known(self) -> _Chained:
+        """All pairs of the source."""
+        return _Chained((self.source.pairs, self.same, self.source.own))
+
+    def documents(self, train: Sequence[Pair], test: Sequence[Pair], held_out: KeyTable, side: Split) -> Documents:
+        """Return the corpus; `side` is the split of training positives that are not held out."""
+        if self.corpus:
+            return Documents(self._read_corpus, held_out, len(self.texts), self.unchanged.require)
+        return _positives(_Chained((train, self.same)), test, held_out, side)
+
+    def named(self, section: SourceSection) -> "_Read":
+        """Return it as one of several sources."""
+        same = Changed(self.same, partial(named, section=section))
+        return replace(self, source=named_source(self.source, section), same=same, name=section.name)
+
+    def _read_corpus(self) -> Iterator[Document]:
+        assert self.corpus is not None
+        documents = read_documents(self.corpus)
+        return documents if self.name is None else named_documents(documents, self.name)
+
+
+def _read(pairs: str, corpus: str | None, folder: Path | None) -> _Read:
+    corpus = corpus_of(pairs, corpus)
+    unchanged = Unchanged(pairs, corpus)
+    source, same = _set_apart(read_source(pairs, folder), pairs)
+    texts = KeyTable()
     if corpus:
-        source, count = as_in_corpus(source, corpus, folder)
-    train, test = _split(source.pairs, config)
-    held_out = config.data.held_out
-    sources = held_out if isinstance(held_out, list) else []
-    unseen = chain(test, (pair for pair in same if pair.source in sources))
-    keys = _keys(pair.positive for pair in unseen)
-    if corpus:
-        documents = Documents(partial(read_documents, corpus), keys, count, unchanged.require)
+        source, texts = as_in_corpus(source, corpus, folder)
+    return _Read(source, same, corpus, texts, unchanged)
+
+
+def _prepare_several(config: Config, folder: Path | None) -> SplitData:
+    """Read several sources and join them; each gives its share of the held-out pairs, and keeps its own corpus."""
+    parts: dict[str, _Read] = {}
+    for section in config.data.sources:
+        try:
+            parts[section.name] = _read(section.pairs, section.corpus, folder).named(section)
+        except DataError as error:
+            raise DataError(f"source {section.name}", str(error)) from None
+    names, known = list(parts), _Chained(tuple(part.known for part in parts.values()))
+    train, test = _split_each([part.source.pairs for part in parts.values()], config)
+    keys = _unseen(test, _Chained(tuple(part.same for part in parts.values())), config)
+    corpora: dict[str, Documents] = {}
+    texts: dict[str, KeyTable] = {}
+    trained, held_out = numbers_by_source(train, names), numbers_by_source(test, names)
+    for (name, part), own, unseen in zip(parts.items(), trained, held_out, strict=True):
+        corpora[name] = part.documents(take(train, own), take(test, unseen), keys, "both")
+        texts[name] = part.texts if part.corpus else _keys(document.text for document in corpora[name])
+        part.unchanged.require()
+    given = Joined([part.source.given for part in parts.values()])
+    return SplitData(train, test, JoinedDocuments(corpora, texts), given, known)
+
+
+def _split_each(parts: list[Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the training pairs and the held-out pairs of several sources, without texts that are in both."""
+    share, sections = config.data.held_out, config.data.sources
+    if isinstance(share, list):
+        train, test = split_by_source(Joined(parts), share)
     else:
-        side: Split = "train" if isinstance(held_out, list) else "both"
-        documents = _positives(_Chained((train, same)), test, keys, side)
-    unchanged.require()
-    return SplitData(train, test, documents, source.given, _Chained((source.pairs, same, source.own)))
+        halves = [split_by_share(part, share, config.seed) for part in parts]
+        test = Joined([held_out for _, held_out in halves])
+        train = without_texts_of(Joined([trained for trained, _ in halves]), test, "the held-out pairs")
+    numbers = numbers_by_source(train, config.data.source_names)
+    kept = [_drawn(own, section.limit, config.seed) for own, section in zip(numbers, sections, strict=True)]
+    return take(train, np.concatenate(kept)), test
+
+
+def _drawn(numbers: Numbers, limit: int | None, seed: int) -> Numbers:
+    """Return the numbers, or as many of them as the limit allows, in ascending order."""
+    if limit is None or len(numbers) <= limit:
+        return numbers
+    chosen: Numbers = numbers[sorted(random.Random(seed).sample(range(len(numbers)), limit))]
+    return chosen
+
+
+def _unseen(test: Iterable[Pair], same: Iterable[Pair], config: Config) -> KeyTable:
+    """Return the `text_key` of each text that must not be mined: the positives of held-out pairs and sources."""
+    sources = config.data.held_out if isinstance(config.data.held_out, list) else []
+    return _keys(pair.positive for pair in chain(test, (pair for pair in same if pair.source in sources)))
 
 
 def _split(pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
@@ -110,9 +201,7 @@ def _split(pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Seque
         train, test = split_by_source(pairs, held_out)
     else:
         train, test = split_by_share(pairs, held_out, config.seed)
-    if limit is not None and len(train) > limit:
-        train = take(train, sorted(random.Random(config.seed).sample(range(len(train)), limit)))
-    return train, test
+    return take(train, _drawn(np.arange(len(train)), limit, config.seed)), test
 
 
 def _set_apart(source: Source, where: str) -> tuple[Source, Sequence[Pair]]:

@@ -141,7 +141,7 @@ def check_name(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Searched:
+class Searched:
     """The documents that are not for training only."""
 
     documents: Iterable[Document]
@@ -158,7 +158,7 @@ def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Ite
     """
     if not pairs:
         raise DataError("evaluation.tasks", '"held-out" needs held-out pairs, and there are none; raise data.held_out')
-    return search_task(HELD_OUT, pairs, _Searched(documents), own)
+    return search_task(HELD_OUT, pairs, Searched(documents), own)
 
 
 def search_task(

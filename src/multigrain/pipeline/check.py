@@ -59,6 +59,7 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     lines = [
         f"{config.name}: the configuration is valid",
         _line("data", inputs.description),
+        *(INDENT + source for source in inputs.sources),
         _line("llm", _llm(config, inputs.size)),
         *_usage_lines(config, estimate),
         _line("grading", _grading(config)),

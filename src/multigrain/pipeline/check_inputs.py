@@ -1,11 +1,13 @@
 """Read the inputs of a run: pairs, passages, or the number of search tasks to invent. Does not import torch."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from multigrain.config import WRITTEN_SURPLUS, Config
+from multigrain.data.distinct_documents import JoinedDocuments
 from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.python_docs import package_roots
 from multigrain.data.record_file import take
@@ -22,6 +24,7 @@ from multigrain.pipeline.stages.data import read_data
 from multigrain.records import Pair
 from multigrain.synthesis.negatives import plan_negatives
 from multigrain.synthesis.queries import plan_queries
+from multigrain.terminal import counted
 
 SAMPLE = 500
 """Number of pairs to estimate prompts from, and of texts to estimate lengths from."""
@@ -35,6 +38,8 @@ class Inputs:
 
     description: str
     """Number of inputs, in words."""
+    sources: Sequence[str] = ()
+    """Description of each source, if there are several."""
     prompts: Iterable[Prompted[Any]] = ()
     """The first prompts to be sent, or a sample of them; empty if they take too long to read."""
     bound: Usage | None = None
@@ -108,6 +113,7 @@ def _pairs(config: Config) -> Inputs:
     query_tokens = _mean_tokens(pair.query for pair in sample)
     return Inputs(
         description=_described(config, split),
+        sources=list(_described_sources(config, split)),
         prompts=prompts if few else (),
         bound=usage_bound(config, asked) if len(asked) > len(few) else None,
         size=Size(count, documents=len(split.documents), tokens=tokens, query_tokens=query_tokens),
@@ -130,6 +136,22 @@ def _described(config: Config, split: SplitData) -> str:
     if others:
         text += f", {others} pairs with their own instructions (kept, but not used in training)"
     return text
+
+
+def _described_sources(config: Config, split: SplitData) -> Iterator[str]:
+    """Describe each of several sources: its pairs, its corpus, and its share of the training steps."""
+    if not isinstance(split.documents, JoinedDocuments):
+        return
+    train = Counter(pair.source or "" for pair in split.train)
+    held_out = Counter(pair.source or "" for pair in split.held_out)
+    shares, steps = config.data.shares(train) or {}, config.training.total_steps(len(split.train))
+    for source in config.data.sources:
+        name, share = source.name, shares.get(source.name, 0.0)
+        count = counted(train[name], "training pairs")
+        documents = counted(len(split.documents.texts[name]), "documents")
+        weight = "" if source.weight is None else f"weight {source.weight:g}, "
+        told = f"{weight}{share:.1%} of the steps (about {round(share * steps):,})"
+        yield f"{name}: {count}, {held_out[name]} held out, {documents}; {told}"
 
 
 def _mean_tokens(texts: Iterable[str]) -> int:

@@ -18,7 +18,9 @@ from multigrain.synthesis.prompts import files_in
 
 def data_reads(config: Config, _run_dir: RunDir) -> list[Path]:
     """Return the files of the user."""
-    return _input_files([config.data.pairs, config.data.corpus, *config.evaluation.tasks])
+    data = config.data
+    sources = [path for source in data.sources for path in (source.pairs, source.corpus)]
+    return _input_files([data.pairs, data.corpus, *sources, *config.evaluation.tasks])
 
 
 def data_writes(config: Config, run_dir: RunDir) -> list[Path]:

@@ -13,6 +13,7 @@ from multigrain.terminal import (
     DIFFERENCE_HEAD,
     PLAIN,
     VERDICT_HEAD,
+    DifferenceRow,
     columns,
     difference_rows,
     listed,
@@ -36,7 +37,7 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
     scores: dict[str, Any] = {name: {} for name in OF_SCORES}
     if "evaluate" in stages:
         known = json.loads(run_dir.scores.read_text(encoding="utf-8"))
-        scores = {name: known.get(name, {}) for name in scores}
+        scores = {name: known.get(name, {}) for name in scores} | _present(known, "by_source")
     return {
         "name": config.name,
         **scores,
@@ -47,6 +48,10 @@ def summarize(config: Config, run_dir: RunDir, finished: list[str]) -> dict[str,
         "tokens": sum(stage.tokens for stage in stages.values()),
         "cost": sum(stage.cost for stage in stages.values()),
     }
+
+
+def _present(known: dict[str, Any], key: str) -> dict[str, Any]:
+    return {key: known[key]} if key in known else {}
 
 
 def too_many_parked(config: Config, summary: dict[str, Any]) -> bool:
@@ -86,13 +91,21 @@ def _next(run_dir: RunDir, exported: dict[str, Any]) -> str:
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    rows = [DIFFERENCE_HEAD, *difference_rows(summary)]
+    rows = [DIFFERENCE_HEAD, *difference_rows(summary), *_rows_of_sources(summary)]
     few = [
         f"{task}: {count} items are too few to trust the interval"
         for task, count in summary["items"].items()
         if count < FEW
     ]
     return "\n".join([*columns(rows, texts=2), *few, *_by_retriever(summary)])
+
+
+def _rows_of_sources(summary: dict[str, Any]) -> list[DifferenceRow]:
+    """Return a row for the first metric of each source, if there are several."""
+    rows: dict[str, DifferenceRow] = {}
+    for row in difference_rows(summary["by_source"]) if "by_source" in summary else ():
+        rows.setdefault(row.task, row)
+    return list(rows.values())
 
 
 def _by_retriever(summary: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from multigrain.records import GradedTuple, identity
+from multigrain.terminal import say
 from multigrain.training.in_batch_false_negatives import texts_of
 from multigrain.training.neighbours import Neighbours
 
@@ -34,6 +35,65 @@ def tasks_of(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> l
     return [(name, group) for name, group in groups.items() if group]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Tuples that share batches, and their share of the steps, relative to the other groups."""
+
+    name: str
+    places: list[int]
+    weight: float
+
+
+def groups_of(
+    tuples: Sequence[GradedTuple], batch_size: int, by_task: bool, weights: Mapping[str, float] | None = None
+) -> list[Group]:
+    """Group the indices of the tuples by source and task.
+
+    Sources with too few tuples for a batch share batches, or join the largest source; a message says so.
+
+    Args:
+        tuples: the training tuples.
+        batch_size: number of tuples in a batch.
+        by_task: whether tasks have batches of their own.
+        weights: share of the steps of each source; sources of weight 0 are left out. If None, there is one source, and
+            each task has as many steps as it has tuples.
+    """
+    if weights is None:
+        return [Group(name, places, len(places)) for name, places in tasks_of(tuples, batch_size, by_task)]
+    groups: list[Group] = []
+    for source in _sources_of(tuples, batch_size, weights):
+        for task, own in tasks_of([tuples[place] for place in source.places], batch_size, by_task):
+            places = [source.places[place] for place in own]
+            groups.append(Group(f"{source.name} {task}", places, source.weight * len(own) / len(source.places)))
+    return groups
+
+
+def _sources_of(tuples: Sequence[GradedTuple], batch_size: int, weights: Mapping[str, float]) -> list[Group]:
+    """Return the tuples of each source, with sources that cannot fill a batch joined to others."""
+    places: dict[str, list[int]] = {name: [] for name, weight in weights.items() if weight}
+    for place, graded in enumerate(tuples):
+        if graded.source in places:
+            places[graded.source].append(place)
+    found = [Group(name, own, weights[name]) for name, own in places.items() if own]
+    whole = [group for group in found if distinct_pairs([tuples[place] for place in group.places]) >= batch_size]
+    small = [group for group in found if group not in whole]
+    if not small:
+        return whole
+    rest = _joined(small)
+    if whole and distinct_pairs([tuples[place] for place in rest.places]) < batch_size:
+        largest = max(whole, key=lambda group: len(group.places))
+        whole.remove(largest)
+        rest = _joined([largest, rest])
+    if "+" in rest.name:
+        say(f"  sources with too few tuples for a batch of {batch_size} share batches: {rest.name}")
+    return [*whole, rest]
+
+
+def _joined(groups: Sequence[Group]) -> Group:
+    places = sorted(place for group in groups for place in group.places)
+    return Group(" + ".join(group.name for group in groups), places, sum(group.weight for group in groups))
+
+
 def distinct_pairs(tuples: Sequence[GradedTuple]) -> int:
     """Return the largest possible batch: the number of distinct queries or of distinct positives, if that is lower."""
     queries = {identity(graded.query) for graded in tuples}
@@ -46,7 +106,7 @@ class TuplePool:
 
     Args:
         tuples: all training tuples.
-        places: the indices of the tuples in this pool.
+        group: the indices of the tuples in this pool, and its share of the steps.
         batch_size: number of tuples in a batch.
         answers: all known positives of each query that has several, by `identity`.
         shuffler: draws the order, again each time the tuples are used up.
@@ -56,20 +116,21 @@ class TuplePool:
     def __init__(
         self,
         tuples: Sequence[GradedTuple],
-        places: Sequence[int],
+        group: Group,
         batch_size: int,
         *,
         answers: Mapping[bytes, frozenset[bytes]],
         shuffler: random.Random,
         neighbours: Neighbours | None = None,
     ) -> None:
-        self.size, self.batches = len(places), 0
+        places = group.places
+        self.size, self.weight, self.batches = len(places), group.weight, 0
         self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
-        groups = Counter(tuples[place].group for place in places)
+        counts = Counter(tuples[place].group for place in places)
         self._shares: dict[str, int] = {}
-        for group, count in groups.items():
-            if group:
-                self._shares[group] = math.ceil(batch_size * count / len(places))
+        for name, count in counts.items():
+            if name:
+                self._shares[name] = math.ceil(batch_size * count / len(places))
         self._order, self._shuffler, self._neighbours = list(places), shuffler, neighbours
         self._next = len(places)
         self._waiting: dict[int, TupleKeys] = {}

@@ -21,7 +21,7 @@ from multigrain.config import PhaseSection
 from multigrain.errors import DataError
 from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.terminal import counted
-from multigrain.training.batch_planning import TuplePool, distinct_pairs, tasks_of
+from multigrain.training.batch_planning import TuplePool, distinct_pairs, groups_of
 from multigrain.training.guide import Guide, Place
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 from multigrain.training.neighbours import Neighbours
@@ -210,6 +210,7 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
     known: InBatchFalseNegatives | None = None,
     first: Collection[str] = (),
     neighbours: Neighbours | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Curriculum:
     """Plan every batch of the training.
 
@@ -227,6 +228,7 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
         known: false negatives known from other sources than the tuples.
         first: ids of tuples to draw before all others, in case training is too short for all.
         neighbours: groups similar tuples into the same batch; if None, batches are drawn at random.
+        weights: share of the steps of each source, in any unit; None if there is one source.
 
     Raises:
         DataError: no two tuples can share a batch, or a tuple's positive is among its negatives.
@@ -234,27 +236,27 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
     for graded in tuples:
         if folded(graded.positive) in {folded(negative.text) for negative in graded.negatives}:
             raise DataError("training", f"the positive of tuple {graded.id} is also one of its negatives; remove it")
-    batch_size = min(batch_size, len(tuples))
-    groups = {graded.group or graded.id for graded in tuples}
-    largest = min(distinct_pairs(tuples), len(groups), batch_size)
+    trained = [graded for graded in tuples if weights is None or weights.get(graded.source or "")]
+    batch_size = min(batch_size, len(trained))
+    groups = {graded.group or graded.id for graded in trained}
+    largest = min(distinct_pairs(trained), len(groups), batch_size)
     if largest < 2:
         raise _too_few(largest)
     known = known or known_false_negatives(tuples)
     pools: list[TuplePool] = []
-    for name, places_of_task in tasks_of(tuples, batch_size, by_task):
-        shuffler = random.Random(f"{seed} {name}")
-        pool = TuplePool(
-            tuples, places_of_task, batch_size, answers=known.answers, shuffler=shuffler, neighbours=neighbours
-        )
+    for group in groups_of(tuples, batch_size, by_task, weights):
+        shuffler = random.Random(f"{seed} {group.name}")
+        pool = TuplePool(tuples, group, batch_size, answers=known.answers, shuffler=shuffler, neighbours=neighbours)
         pool.begin_with(first)
         pools.append(pool)
     used: Counter[int] = Counter()
+    total = sum(pool.weight for pool in pools)
     steps = sum(phase.steps or 0 for phase in phases)
     places = np.empty((steps, batch_size), np.int32)
     turns = np.empty((steps, batch_size), np.int32)
     for step in range(steps):
         # Next is the pool that is furthest behind its share.
-        pool = max(pools, key=lambda pool: (step + 1) * pool.size / len(tuples) - pool.batches)
+        pool = max(pools, key=lambda pool: (step + 1) * pool.weight / total - pool.batches)
         places[step] = drawn = pool.batch()
         turns[step] = [used[place] for place in drawn]
         used.update(drawn)

@@ -16,6 +16,7 @@ from multigrain.config import Config, load_config
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import read_mined
+from multigrain.data.split_data import prepare
 from multigrain.errors import DataError, LLMReplyError
 from multigrain.llm.clients.scripted import ScriptedClient
 from multigrain.llm.protocol import Answer, Request
@@ -384,3 +385,21 @@ def test_settings_that_do_not_go_together_are_told(
     err = capsys.readouterr().err
     assert fault in err
     assert "Traceback" not in err
+
+
+def test_what_a_run_has_written_is_a_source_beside_given_pairs(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    config = load_config(write_run("corpus"))
+    verbs.synthesize(config)
+    written = RunDir(config.folder)
+    (tmp_path / "given.jsonl").write_text(
+        "".join(json.dumps({"query": f"what is {n}", "positive": f"it is the {n}"}) + "\n" for n in range(20))
+    )
+    sources = [
+        {"name": "written", "pairs": str(written.train_pairs), "corpus": str(written.corpus)},
+        {"name": "given", "pairs": str(tmp_path / "given.jsonl")},
+    ]
+    split = prepare(Config.model_validate({"name": "both", "data": {"sources": sources, "held_out": 0.0}}))
+    ids = [f"written/{pair.id}" for pair in read_pairs(written.train_pairs)]
+    assert [pair.id for pair in split.train if pair.source == "written"] == ids
+    documents = Counter(name for document in split.documents for name in document.sources or [])
+    assert documents == {"written": len(Corpus(written.corpus)), "given": 20}

@@ -43,7 +43,7 @@ def read_data(config: Config) -> SplitData:
     Raises:
         DataError: see `prepare` and `fit`.
     """
-    return fit(config, prepare(config), config.data.pairs or "[data]", config.data.drop_leaked)
+    return fit(config, prepare(config), config.data.origin, config.data.drop_leaked)
 
 
 def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> SplitData:
@@ -70,7 +70,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
                 say(f"  {left_out} pairs are not trained on: their query is in {task.name}")
             split = replace(split, train=kept)
         check_unseen(task, split.train)
-    train, dev = split_dev(split.train, config.data.dev_share, config.seed)
+    train, dev = split_dev(split.train, config.data.dev_share, config.seed, config.data.source_names)
     split = replace(split, train=train, dev=dev)
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")

@@ -1,6 +1,6 @@
 """Measure the trained model, its base and the arms of the baseline."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
 from multigrain.data.record_file import RecordFile
+from multigrain.evaluation.by_source import SearchOfSource, evaluate_by_source, searches_by_source, whole_task
 from multigrain.evaluation.evaluate import Evaluation
-from multigrain.evaluation.tasks import MTEB, GradedTask, Task, check_unseen, load_task
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task
 from multigrain.files import write_json, write_objects
 from multigrain.model.roles import Embed, with_prompts
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
@@ -29,7 +30,6 @@ MAIN_SCORE = "main score"
 
 def evaluate(config: Config, run_dir: RunDir) -> Result:
     """Measure the trained model, its base and the arms, item by item."""
-    from multigrain.evaluation.evaluate import evaluate as evaluate_task
     from multigrain.evaluation.examples import choose_examples
 
     held_out = RecordFile(Pair, read_pairs(run_dir.held_out_pairs), run_dir.folder)
@@ -46,11 +46,17 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
         if name.startswith(MTEB):
             _add(scores, _measured_by_mteb(name.removeprefix(MTEB), config, run_dir))
             continue
-        task = load_task(name, held_out, Corpus(run_dir.corpus), own)
+        searches = _searches(config, run_dir, held_out, own) if name == HELD_OUT else {}
+        if searches:
+            task: Task = whole_task(searches, Corpus(run_dir.corpus))
+        else:
+            task = load_task(name, held_out, Corpus(run_dir.corpus), own)
         check_unseen(task, read_pairs(run_dir.train_pairs))
-        base, trained = sides.evaluated(task)
-        arms = {arm: evaluate_task(task, embed) for arm, embed in arms_embed.items()}
+        base, trained = sides.evaluated(task, searches)
+        arms = {arm: _measured(task, embed, searches) for arm, embed in arms_embed.items()}
         _add(scores, _compared(task, base, trained, config.seed))
+        if searches:
+            scores["by_source"] = _compared_by_source(searches, base, trained, config.seed)
         scores["others"][task.name] = compared_with_others(base, trained, arms, config.seed)
         measured.append((task, base, trained, arms))
         if isinstance(task, RetrievalTask):
@@ -66,6 +72,14 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     return Result({"tasks": len(config.evaluation.tasks), "queries": count})
 
 
+def _searches(
+    config: Config, run_dir: RunDir, held_out: Sequence[Pair], own: Sequence[Pair]
+) -> dict[str, SearchOfSource]:
+    """Return the search of each source; empty if the run does not have several."""
+    names = config.data.source_names
+    return searches_by_source(held_out, Corpus(run_dir.corpus), own, names) if names else {}
+
+
 class _Sides:
     """The base and the trained model, each with all retrievers of the run."""
 
@@ -75,14 +89,17 @@ class _Sides:
         self._dev = {name: self._retrievers.dev_search(embed) for name, embed in self._embeds.items()}
         self._choices = {name: self._retrievers.choice(search) for name, search in self._dev.items()}
 
-    def evaluated(self, task: Task) -> list[Evaluation]:
-        """Measure both models on a task."""
+    def evaluated(self, task: Task, searches: Mapping[str, SearchOfSource]) -> list[Evaluation]:
+        """Measure both models on a task; with several sources, by the search of each source."""
         from multigrain.evaluation.evaluate import evaluate
 
         names = self._retrievers.names
-        words = self._retrievers.words(task) if isinstance(task, RetrievalTask) else None
         weights = (choice.weight for choice in self._choices.values())
         measured = zip(self._embeds.values(), weights, strict=True)
+        if searches:
+            matches = {name: self._retrievers.words(search.task) for name, search in searches.items()}
+            return [evaluate_by_source(searches, embed, matches, weight, names) for embed, weight in measured]
+        words = self._retrievers.words(task) if isinstance(task, RetrievalTask) else None
         return [evaluate(task, embed, words, weight, names) for embed, weight in measured]
 
     def dev_items(self, arms: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
@@ -116,6 +133,22 @@ def _compared(task: Task, base: Evaluation, trained: Evaluation, seed: int) -> d
         "trained": {task.name: overall(trained.scores.values())},
         "difference": {task.name: differences(base, trained, seed)},
     }
+
+
+def _measured(task: Task, embed: Embed, searches: Mapping[str, SearchOfSource]) -> Evaluation:
+    from multigrain.evaluation.evaluate import evaluate
+
+    return evaluate_by_source(searches, embed) if searches else evaluate(task, embed)
+
+
+def _compared_by_source(
+    searches: Mapping[str, SearchOfSource], base: Evaluation, trained: Evaluation, seed: int
+) -> dict[str, Any]:
+    """Return for each source what `_compared` returns for all together."""
+    found: dict[str, Any] = {"documents": {}, "items": {}, "base": {}, "trained": {}, "difference": {}}
+    for search in searches.values():
+        _add(found, _compared(search.task, search.of(base), search.of(trained), seed))
+    return found
 
 
 def _items(

@@ -1,7 +1,8 @@
 """Judge the candidates, repair grades that stay empty, and make graded tuples."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from multigrain.grading.grade import IRRELEVANT_POSITIVE, Grader, Proposal, unfi
 from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.near_copies import Signatures
 from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
+from multigrain.grading.source_counts import SourceCounts, render_sources
 from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
@@ -31,7 +33,7 @@ from multigrain.pipeline.generation.prompt_style import with_decided_style
 from multigrain.pipeline.known_false_negatives import false_negatives_of
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
-from multigrain.records import Candidate, Source, to_json
+from multigrain.records import Candidate, GradedTuple, Source, to_json
 from multigrain.terminal import Meter, meter, say
 
 BLOCK = 256
@@ -56,8 +58,11 @@ def grade(config: Config, run_dir: RunDir) -> Result:
             grading.ask_whether_they_answer()
         grading.grade()
     report = grading.report.result() | {"precision": grading.precision}
+    by_data_source = grading.sources.result()
+    if by_data_source:
+        report["by_data_source"] = by_data_source
     write_json(run_dir.report, report)
-    for line in render(report).splitlines():
+    for line in [*render(report).splitlines(), *render_sources(by_data_source)]:
         say(f"  {line}")
     say("\n" + render_examples(report) + "\n")
     if warning := leak_warning(report):
@@ -100,12 +105,14 @@ class _Grading:
         self.missing: dict[str, list[int]] = {}
         """Grades that stayed empty, by the id of a pair that the language model writes for."""
         self.report = Report([], config.seed)
+        self.sources = SourceCounts([])
 
     def grade(self) -> None:
         """Grade all candidates."""
         config, run_dir = self._config, self._run_dir
         grader = self._grader()
         self.report = Report(list(grader.judges), config.seed)
+        self.sources = SourceCounts(config.data.source_names)
         self.missing = {}
         grades, writes_for = config.synthesis.grades_from("llm"), plans.ids_to_write_for(config, run_dir)
         with (
@@ -117,7 +124,9 @@ class _Grading:
             for block in self._blocks(progress):
                 graded = grader.grade(block.proposals, block.mined)
                 self.report.add(block.proposals, block.mined, graded)
-                tuples.writelines(to_line(to_json(record)) for record in graded.tuples)
+                if config.data.sources:
+                    self.sources.add(block.proposals, block.mined, graded)
+                tuples.writelines(to_line(to_json(record)) for record in self._with_source(graded, block))
                 dropped.writelines(to_line(to_json(record)) for record in graded.dropped)
                 dropped_mined.write(block.first, block.mined, graded.dropped_mined)
                 self._note_missing(block, graded, grades, writes_for)
@@ -219,6 +228,13 @@ class _Grading:
             known=self._known,
             texts_of=self._corpus.texts,
         )
+
+    def _with_source(self, graded: Graded, block: _Proposals) -> Iterable[GradedTuple]:
+        """Return the tuples; if there are several sources, each with its own."""
+        if not self._config.data.sources:
+            return graded.tuples
+        sources = {pair.id: pair.source for pair, _ in block.proposals}
+        return (replace(graded_tuple, source=sources[graded_tuple.id]) for graded_tuple in graded.tuples)
 
     def _blocks(self, progress: Meter | None = None) -> Iterator[_Proposals]:
         run_dir = self._run_dir

@@ -3,13 +3,14 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from multigrain.config import Config
 from multigrain.data.candidates_by_pair import by_pair
-from multigrain.data.corpus_file import Corpus
+from multigrain.data.corpus_file import Corpus, corpora_of
 from multigrain.data.jsonl import PairFile, read_candidates, read_pairs
-from multigrain.data.mined_candidates import MinedFile, metadata_of, mined_writer, read_mined
+from multigrain.data.mined_candidates import Mined, MinedFile, metadata_of, mined_writer, read_mined
 from multigrain.files import atomic_file, to_line
 from multigrain.model.files import model_files
 from multigrain.pipeline.encoders import judge_encoder
@@ -21,6 +22,7 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage import file_digest, short_digest
 from multigrain.pipeline.stages import Result
 from multigrain.records import GIVEN, Candidate, to_json
+from multigrain.terminal import say
 
 MADE_FROM = "multigrain.made_from"
 """Key in the metadata of a file of mined candidates: a digest of everything that determines them."""
@@ -60,32 +62,47 @@ def _mine(config: Config, run_dir: RunDir) -> int:
 
 def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[Path]:
     """Return the files of mined candidates, wave by wave; mine the missing ones."""
-    grades = _grades(config)
-    if not grades:
+    if not _grades(config):
         return []
-    from multigrain.retrieval.mine import mine_candidates
-
     parts: list[Path] = []
     while metadata_of(part := _part(run_dir, len(parts))).get(MADE_FROM) == made_from[MADE_FROM]:
         parts.append(part)
     run_dir.mined.parent.mkdir(parents=True, exist_ok=True)  # for temporary files
-    waves = mine_candidates(
-        pairs=PairFile(run_dir.train_pairs),
-        known=false_negatives_of(run_dir),
-        documents=Corpus(run_dir.corpus),
-        embed=judge_encoder(config, run_dir),
-        bounds=config.grading.bounds,
-        mining=config.mining.model_copy(update={"grades": grades}),
-        judges=_judges(config),
-        seed=config.seed,
-        folder=run_dir.mined.parent,
-        first_wave=len(parts),
-    )
-    for mined in waves:
+    for mined in _waves(config, run_dir, first_wave=len(parts)):
         parts.append(_part(run_dir, len(parts)))
         with mined_writer(parts[-1], made_from) as writer:
             writer.write(mined)
     return parts
+
+
+def _waves(config: Config, run_dir: RunDir, first_wave: int) -> Iterator[Mined]:
+    """Mine wave by wave; with several sources, the candidates of a pair come from the corpus of its source."""
+    from multigrain.retrieval.mine import WAVE, mine_candidates
+
+    mine = partial(
+        mine_candidates,
+        known=false_negatives_of(run_dir),
+        embed=judge_encoder(config, run_dir),
+        bounds=config.grading.bounds,
+        mining=config.mining.model_copy(update={"grades": _grades(config)}),
+        judges=_judges(config),
+        seed=config.seed,
+        folder=run_dir.mined.parent,
+    )
+    corpus = Corpus(run_dir.corpus)
+    if not config.data.sources:
+        yield from mine(PairFile(run_dir.train_pairs), documents=corpus, first_wave=first_wave)
+        return
+    counts = Counter(pair.source for pair in read_pairs(run_dir.train_pairs))
+    first = 0  # pairs of a source follow each other in the file
+    for name, documents in corpora_of(corpus, config.data.source_names).items():
+        waves = -(-counts[name] // WAVE)
+        if first_wave < waves:
+            say(f"  source {name}: {counts[name]} pairs, {len(documents)} documents")
+            for mined in mine(PairFile(run_dir.train_pairs, name), documents=documents, first_wave=first_wave):
+                yield mined.moved(first, documents.numbers)
+        first += counts[name]
+        first_wave = max(0, first_wave - waves)
 
 
 def _part(run_dir: RunDir, number: int) -> Path:

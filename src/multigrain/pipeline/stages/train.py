@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -122,10 +123,13 @@ def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tupl
         first=ids_to_write_for(config, run_dir) if section.seen(len(trained)) < len(trained) else (),
         known=known,
         neighbours=_neighbours(config, run_dir, trained),
+        weights=config.data.shares(Counter(graded.source or "" for graded in trained)),
     )
     guide = None if section.guide_margin is None else Guide(judge_encoder(config, run_dir), section.guide_margin)
     curriculum = replace(curriculum, false_negative_above=section.false_negative_above, guide=guide)
     say(f"  {_length(curriculum)}")
+    if config.data.sources:
+        say(f"  {_sources_of(curriculum)}")
     if not section.list_length:
         _say_what_is_rare(curriculum)
     if section.teacher is not None:
@@ -161,6 +165,17 @@ def _length(curriculum: "Curriculum") -> str:
     steps, batch, tuples = curriculum.steps, curriculum.batch_size, len(curriculum.tuples)
     epochs = epochs_told(steps * batch / tuples)
     return f"{counted(steps, 'steps')} of {batch} = {epochs} of {tuples:,} tuples"
+
+
+def _sources_of(curriculum: "Curriculum") -> str:
+    """Describe how much of the training each source has."""
+    tuples = Counter(graded.source for graded in curriculum.tuples)
+    seen = Counter(curriculum.tuples[place].source for place in curriculum.places.ravel().tolist())
+    told = []
+    for name, count in tuples.items():
+        share, epochs = seen[name] / seen.total(), epochs_told(seen[name] / count)
+        told.append(f"{name}: {share:.1%} of the training, {epochs} of {counted(count, 'tuples')}")
+    return "; ".join(told)
 
 
 def _say_what_is_rare(curriculum: "Curriculum") -> None:

@@ -1,0 +1,112 @@
+"""The held-out task of several sources: the queries of a source search its own corpus."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from multigrain.data.beir import RetrievalTask
+from multigrain.data.record_file import Numbers
+from multigrain.evaluation.evaluate import Evaluation, evaluate
+from multigrain.evaluation.hybrid import WEIGHT, WordMatches
+from multigrain.evaluation.metrics import RETRIEVERS
+from multigrain.evaluation.tasks import HELD_OUT, Searched, search_task
+from multigrain.model.roles import Embed
+from multigrain.records import Document, Pair
+
+
+@dataclass(frozen=True)
+class SearchOfSource:
+    """The search of one source.
+
+    Attributes:
+        task: its held-out queries, and its documents.
+        numbers: (documents,) the number of each of its documents among those of all sources.
+    """
+
+    task: RetrievalTask
+    numbers: Numbers
+
+    def of(self, whole: Evaluation) -> Evaluation:
+        """Return the part of the results that belongs to this source."""
+        scores = {query: whole.scores[query] for query in self.task.queries}
+        return Evaluation(scores, documents=len(self.numbers))
+
+
+def searches_by_source(
+    pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair], sources: Sequence[str]
+) -> dict[str, SearchOfSource]:
+    """Return the search of each source with held-out pairs.
+
+    Args:
+        pairs: the held-out pairs.
+        documents: the corpus of the run; iterated over more than once.
+        own: queries that are documents, each with that document.
+        sources: names of the sources.
+    """
+    searched = Searched(documents)
+    numbers = {name: array("q") for name in sources}
+    for number, document in enumerate(searched):
+        for name in document.sources or ():
+            numbers[name].append(number)
+    own = list(own)
+    found: dict[str, SearchOfSource] = {}
+    for name in sources:
+        if of_source := [pair for pair in pairs if pair.source == name]:
+            task = search_task(f"{HELD_OUT} {name}", of_source, _OfSource(searched, name), own)
+            found[name] = SearchOfSource(task, np.asarray(numbers[name]))
+    return found
+
+
+def whole_task(searches: Mapping[str, SearchOfSource], documents: Iterable[Document]) -> RetrievalTask:
+    """Return the queries of all sources as one task, for its texts; each query is still searched in its own corpus."""
+    whole = RetrievalTask(HELD_OUT, {}, Searched(documents), {}, {})
+    for search in searches.values():
+        whole.queries.update(search.task.queries)
+        whole.relevance.update(search.task.relevance)
+        whole.own.update(search.task.own)
+    return whole
+
+
+def _together(searches: Mapping[str, SearchOfSource], found: Mapping[str, Evaluation]) -> Evaluation:
+    """Return the results of all sources together, with rankings by the numbers of `whole_task`."""
+    whole = Evaluation({}, documents=len(np.unique(np.concatenate([each.numbers for each in searches.values()]))))
+    for name, search in searches.items():
+        whole.scores.update(found[name].scores)
+        for query, ranking in found[name].rankings.items():
+            whole.rankings[query] = search.numbers[ranking]
+    return whole
+
+
+def evaluate_by_source(
+    searches: Mapping[str, SearchOfSource],
+    embed: Embed,
+    words: Mapping[str, WordMatches | None] = {},
+    weight: float = WEIGHT,
+    retrievers: Sequence[str] = RETRIEVERS,
+) -> Evaluation:
+    """Measure the model behind `embed` on the searches of all sources.
+
+    Args:
+        searches: the search of each source.
+        embed: encodes texts.
+        words: the results of BM25 for each source, if it is measured.
+        weight: weight of BM25 in the hybrid.
+        retrievers: the retrievers to measure; the cosine is always included.
+    """
+    found = {
+        name: evaluate(search.task, embed, words.get(name), weight, retrievers) for name, search in searches.items()
+    }
+    return _together(searches, found)
+
+
+@dataclass(frozen=True)
+class _OfSource:
+    """The documents of a source; each iteration reads them again."""
+
+    documents: Iterable[Document]
+    name: str
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self.documents if self.name in (document.sources or ()))

@@ -1,0 +1,201 @@
+"""Several sources in one run: what each record says of its source, and how they are split and joined."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from multigrain.config import Config, load_config
+from multigrain.data.split_data import prepare, usable_negatives
+from multigrain.errors import ConfigError, DataError
+from multigrain.pipeline.stages.data import fit
+
+Write = Callable[[str, list[dict[str, Any]]], Path]
+
+
+def rows(prefix: str, count: int, **more: Any) -> list[dict[str, Any]]:
+    """Pairs with ids that other sources have too."""
+    return [
+        {"id": str(i), "query": f"{prefix} query {i}", "positive": f"{prefix} answer {i}", **more} for i in range(count)
+    ]
+
+
+def config(*sources: dict[str, Any], **data: Any) -> Config:
+    return Config.model_validate({"name": "x", "data": {"sources": list(sources), **data}})
+
+
+def source(name: str, pairs: Path, **more: Any) -> dict[str, Any]:
+    return {"name": name, "pairs": str(pairs), **more}
+
+
+def test_records_name_their_source_and_no_two_share_an_id(write_jsonl: Write) -> None:
+    plain = write_jsonl("a.jsonl", rows("red", 10))
+    told = write_jsonl("b.jsonl", rows("blue", 10, instruction="its own", source="elsewhere", group="g"))
+    one = source("one", plain, instruction="Find the answer", task="retrieval")
+    two = source("two", told, instruction="Find the answer")
+    split = prepare(config(one, two, held_out=0.0))
+    assert [pair.id for pair in split.train] == [f"one/{i}" for i in range(10)] + [f"two/{i}" for i in range(10)]
+    assert Counter((p.source, p.instruction, p.task, p.group) for p in split.train) == {
+        ("one", "Find the answer", "retrieval", None): 10,
+        ("two", "its own", None, "two/g"): 10,
+    }
+    assert [(d.id, d.sources) for d in split.documents][9:11] == [("one/9", ["one"]), ("two/0", ["two"])]
+    assert len(split.documents) == len(list(split.documents)) == 20
+
+
+def test_a_text_of_two_corpora_is_one_document_of_both_sources(write_jsonl: Write) -> None:
+    pairs = [write_jsonl(f"{name}.jsonl", rows(name, 4)) for name in ("red", "blue")]
+    answers = [[{"id": str(i), "text": f"{name} answer {i}"} for i in range(4)] for name in ("red", "blue")]
+    shared = [{"id": "9", "text": "In both"}, {"id": "8", "text": "in  BOTH"}]
+    corpora = [write_jsonl(f"{i}.jsonl", [*answers[i], *shared]) for i in range(2)]
+    split = prepare(
+        config(*(source(f"s{i}", pairs[i], corpus=str(corpora[i])) for i in range(2)), held_out=0.0),
+    )
+    documents = {document.id: document.sources for document in split.documents}
+    own = {f"s{i}/{n}": [f"s{i}"] for i in range(2) for n in range(4)}
+    assert documents == own | {"s0/9": ["s0", "s1"]}
+    assert len(split.documents) == 9
+
+
+def test_each_source_gives_its_share_of_held_out_and_dev_pairs(write_jsonl: Write) -> None:
+    sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, count))) for name, count in SIZES.items()]
+    several = config(*sources, held_out=0.2, dev_share=0.1)
+    split = fit(several, prepare(several), "data.sources", drop_leaked=False)
+    assert Counter(pair.source for pair in split.held_out) == {"red": 600, "blue": 200}
+    assert Counter(pair.source for pair in split.dev) == {"red": 240, "blue": 80}
+    assert Counter(pair.source for pair in split.train) == {"red": 2160, "blue": 720}
+    held_out = {pair.positive for pair in split.held_out}
+    assert {document.text for document in split.documents if document.split == "held_out"} == held_out
+
+
+SIZES = {"red": 3000, "blue": 1000}
+
+
+def test_no_text_is_held_out_of_one_source_and_trained_on_in_another(
+    write_jsonl: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies = [{**row, "query": f"other {row['query']}"} for row in rows("red", 20)[::-1]]
+    one, two = write_jsonl("one.jsonl", rows("red", 20)), write_jsonl("two.jsonl", copies)
+    split = prepare(config(source("one", one), source("two", two), held_out=0.25))
+    assert Counter(pair.source for pair in split.held_out) == {"one": 5, "two": 5}
+    held_out = {pair.positive for pair in split.held_out}
+    assert not held_out & {pair.positive for pair in split.train}
+    left_out = 30 - len(split.train)
+    assert f"{left_out} pairs are not trained on: their query or positive is also in" in capsys.readouterr().err
+
+
+def test_a_limit_counts_the_training_pairs_of_its_source(write_jsonl: Write) -> None:
+    sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, 20)), limit=limit) for name, limit in LIMITS]
+    split = prepare(config(*sources, held_out=0.5))
+    assert Counter(pair.source for pair in split.train) == {"red": 3, "blue": 10}
+    assert len(split.held_out) == 20
+    drawn = [pair.id for pair in split.train]
+    assert drawn == [pair.id for pair in prepare(config(*sources, held_out=0.5)).train]
+
+
+LIMITS = [("red", 3), ("blue", 50)]
+
+
+def test_a_whole_source_is_held_out(write_jsonl: Write) -> None:
+    sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, 5))) for name in ("red", "blue")]
+    split = prepare(config(*sources, held_out=["blue"]))
+    assert {pair.source for pair in split.held_out} == {"blue"}
+    assert len(split.held_out) == len(split.train) == 5
+    assert Counter((d.split, *(d.sources or [])) for d in split.documents) == {
+        ("both", "red"): 5,
+        ("held_out", "blue"): 5,
+    }
+
+
+def test_given_negatives_follow_their_pairs(write_jsonl: Write) -> None:
+    told = [{**row, "negative": f"no {row['query']}"} for row in rows("blue", 4)]
+    plain, triplets = write_jsonl("a.jsonl", rows("red", 4)), write_jsonl("b.jsonl", told)
+    split = prepare(config(source("one", plain), source("two", triplets), held_out=0.0))
+    given, _ = usable_negatives(split)
+    assert [(c.pair_id, c.text) for c in given] == [(f"two/{i}", f"no blue query {i}") for i in range(4)]
+
+
+def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) -> None:
+    corpus = write_jsonl("corpus.jsonl", [{"id": "1", "text": "nothing of it"}])
+    pairs = write_jsonl("a.jsonl", rows("red", 4))
+    with pytest.raises(DataError, match=r"source bad: .*corpus.jsonl: the positives of 4 pairs are not in the corpus"):
+        prepare(config(source("good", pairs), source("bad", pairs, corpus=str(corpus))))
+
+
+@pytest.mark.parametrize(
+    ("sources", "data", "message"),
+    [
+        ([{"name": "a"}], {}, "data.sources.0.pairs: missing; add it"),
+        (
+            [{"name": "a", "pairs": "p", "mode": "corpus"}],
+            {},
+            'first run synthesis.mode = "corpus" or "tasks" on its own',
+        ),
+        ([{"name": "a", "pairs": "p"}] * 2, {}, 'data: two sources have the name "a"; give each its own'),
+        ([{"name": "a/b", "pairs": "p"}], {}, 'data.sources.0.name: found "a/b"'),
+        ([{"name": "", "pairs": "p"}], {}, 'data.sources.0.name: found ""'),
+        ([{"name": "a", "pairs": "p"}], {"pairs": "p"}, r"data: pairs has no effect beside \[\[data.sources\]\]"),
+        ([{"name": "a", "pairs": "p"}], {"limit": 3}, r"data: limit has no effect beside \[\[data.sources\]\]"),
+        ([{"name": "a", "pairs": "p", "weight": -1.0}], {}, "data.sources.0.weight: found -1.0"),
+        ([{"name": "a", "pairs": "p", "weight": 0.0}], {}, "the weights of the sources sum to 0"),
+        ([{"name": "a", "pairs": "p", "weight": 1.0}, {"name": "b", "pairs": "p"}], {}, 'source "b" has no weight'),
+        (
+            [{"name": "a", "pairs": "p", "weight": 1.0}],
+            {"weight_exponent": 0.5},
+            "weight_exponent has no effect beside",
+        ),
+        ([{"name": "a", "pairs": "p", "instruction": "a\nb"}], {}, r"instruction: found 'a\\nb'; wanted one line"),
+        ([{"name": "a", "pairs": "p", "instruction": "a\u2028b"}], {}, "wanted one line"),
+        ([{"name": "a", "pairs": "p"}], {"held_out": ["c"]}, "held_out: no source c; sources: a"),
+        ([{"name": "a", "pairs": "p"}], {"held_out": ["a"]}, "every source is held out"),
+        ([{"name": "a", "pairs": "p", "corpus": "python-docs"}], {}, "python-docs has its own corpus"),
+        ([{"name": "a", "pairs": "p", "weights": 1.0}], {}, 'did you mean "data.sources.weight"'),
+    ],
+)
+def test_faults_of_sources_are_told(
+    tmp_path: Path, sources: list[dict[str, Any]], data: dict[str, Any], message: str
+) -> None:
+    import tomli_w
+
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps({"name": "x", "data": {**data, "sources": sources}}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert len(str(caught.value).strip().splitlines()) <= 2, "one fault, one message"
+
+
+def test_a_mode_that_writes_pairs_is_refused_beside_sources() -> None:
+    settings = {"name": "x", "data": {"sources": [{"name": "a", "pairs": "p"}]}, "synthesis": {"mode": "corpus"}}
+    with pytest.raises(ValidationError, match=r"beside \[\[data.sources\]\], whose pairs are given"):
+        Config.model_validate(settings)
+
+
+def test_paths_of_sources_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'name = "x"\n[[data.sources]]\nname = "a"\npairs = "beir:d:train"\n[[data.sources]]\nname = "b"\n'
+        'pairs = "b.jsonl"\ncorpus = "c.jsonl"\n[[data.sources]]\nname = "c"\npairs = "hf:org/name"\n'
+    )
+    sources = load_config(path).data.sources
+    assert [(s.pairs, s.corpus) for s in sources] == [
+        (f"beir:{tmp_path}/d:train", None),
+        (f"{tmp_path}/b.jsonl", f"{tmp_path}/c.jsonl"),
+        ("hf:org/name", None),
+    ]
+
+
+def test_weights_do_not_change_the_data(write_jsonl: Write) -> None:
+    def with_weights(*weights: float) -> Config:
+        return config(*({"name": f"s{i}", "pairs": "p", "weight": weight} for i, weight in enumerate(weights)))
+
+    one, other = with_weights(1.0, 2.0), with_weights(2.0, 1.0)
+    assert one.fingerprint("data") == other.fingerprint("data")
+    assert one.fingerprint("training") != other.fingerprint("training")
+
+
+def test_runs_with_one_source_do_not_mention_several() -> None:
+    settings = Config.model_validate({"name": "x", "data": {"pairs": "p"}}).model_dump()["data"]
+    assert not {"sources", "weight_exponent"} & settings.keys()
