@@ -22,7 +22,7 @@ from multigrain.config.load import (
     validated,
 )
 from multigrain.config.mining import MiningSection
-from multigrain.config.model import LoraSection, ModelSection, described
+from multigrain.config.model import INSTRUCT, INSTRUCTION, LoraSection, ModelSection, described, one_line
 from multigrain.config.overwriting import (
     require_extendable_folder,
     require_free_file,
@@ -53,6 +53,8 @@ __all__ = [
     "EITHER",
     "ExportSection",
     "GradingSection",
+    "INSTRUCT",
+    "INSTRUCTION",
     "LLMSection",
     "LoraSection",
     "MiningSection",
@@ -78,6 +80,7 @@ __all__ = [
     "given_in",
     "load_config",
     "model_folder_of",
+    "one_line",
     "read_settings",
     "read_toml",
     "require_extendable_folder",
