@@ -588,7 +588,7 @@ def test_the_group_of_rows_with_labels_is_that_of_a_positive(write_jsonl: Write)
 def test_an_instruction_is_one_line(write_jsonl: Write, form: str, instruction: str) -> None:
     """The message names file and line; an empty field is no instruction, as in the files that we export."""
     good: dict[str, Any] = {"query": "q", "positive": "p", "instruction": ""}
-    bad = {"query": "r", "positive": "s", "instruction": instruction}
+    bad: dict[str, Any] = {"query": "r", "positive": "s", "instruction": instruction}
     if form == "flagembedding":
         good = {"query": "q", "pos": ["p"], "neg": ["n"], "prompt": ""}
         bad = {"query": "r", "pos": ["s"], "neg": ["n"], "prompt": instruction}

@@ -365,3 +365,16 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
         load_config(run_toml, ["model.instruction=find it", "model.query_prompt=x"])
     with pytest.raises(ConfigError, match="max_tokens: found 8, but the prompt .* alone takes"):
         require(load_config(run_toml, [f"model.query_prompt={'the cat ' * 8}", "model.max_tokens=8"]))
+
+
+def test_an_instruction_of_a_pair_that_leaves_no_room_is_refused_first(
+    run_toml: Path, write_jsonl: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written or paid for; by `check` too."""
+    write_jsonl("pairs.jsonl", [{**pair, "instruction": "find the cat " * 10} for pair in small_pairs()])
+    for verb in ("synthesize", "check"):
+        for setting, key in (("model.max_tokens=24", "model"), ("training.max_tokens=16", "training")):
+            assert main([verb, str(run_toml), "--set", setting]) == 2
+            found = capsys.readouterr().err
+            assert f"{key}.max_tokens: found" in found
+            assert "with the instruction 'find the cat find the cat" in found and "of a pair takes" in found

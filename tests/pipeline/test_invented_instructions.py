@@ -15,7 +15,7 @@ from multigrain.data.jsonl import read_tuples
 from multigrain.model.load import load_model
 from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.training import loss
+from multigrain.training import loss, unique_texts
 from multigrain.training.unique_texts import Features
 
 RUN = """
@@ -65,7 +65,7 @@ verbs.train(sys.argv[1])
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The token ids of all queries that training reads from now on."""
     seen: list[tuple[int, ...]] = []
-    real = loss.distinct
+    real = unique_texts.distinct
 
     def distinct(columns: list[Features], *options: Any) -> Any:
         for ids, mask in zip(columns[0]["input_ids"], columns[0]["attention_mask"].bool(), strict=True):

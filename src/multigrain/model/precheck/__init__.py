@@ -11,5 +11,14 @@ the checks.
 
 from multigrain.model.precheck.checks import precheck_base, precheck_cross_encoder, precheck_encoder, precheck_model
 from multigrain.model.precheck.notes import length_note, notes
+from multigrain.model.precheck.training import precheck_instructions
 
-__all__ = ["length_note", "notes", "precheck_base", "precheck_cross_encoder", "precheck_encoder", "precheck_model"]
+__all__ = [
+    "length_note",
+    "notes",
+    "precheck_base",
+    "precheck_cross_encoder",
+    "precheck_encoder",
+    "precheck_instructions",
+    "precheck_model",
+]
