@@ -32,9 +32,9 @@ Split = Literal["train", "held_out", "both"]
 class Pair:
     """A query and the passage that answers it; `source` names where both came from.
 
-    `task` names the kind of search, and `instruction` says what its queries look for. The instruction is kept and
-    exported, but training and evaluation use `model.instruction` for all queries. Texts of the same `group`, such as an
-    intent or a class, are never negatives of each other.
+    `task` names the kind of search. `instruction` says in one line what the query looks for; training and evaluation
+    put it before the query, in place of `model.instruction`. Texts of the same `group`, such as an intent or a class,
+    are never negatives of each other.
     """
 
     id: str

@@ -581,3 +581,17 @@ def test_the_group_of_rows_with_labels_is_that_of_a_positive(write_jsonl: Write)
     rows = [("no", 0, "other"), ("yes", 1, "own"), ("also", 1, "third")]
     lines = [{"query": "q", "text": text, "label": label, "group": group} for text, label, group in rows]
     assert {pair.group for pair in read_pairs(str(write_jsonl("p.jsonl", lines)))} == {"own"}
+
+
+@pytest.mark.parametrize("instruction", ["two\nlines", "  "])
+@pytest.mark.parametrize("form", ["pairs", "flagembedding"])
+def test_an_instruction_is_one_line(write_jsonl: Write, form: str, instruction: str) -> None:
+    """The message names file and line; an empty field is no instruction, as in the files that we export."""
+    good: dict[str, Any] = {"query": "q", "positive": "p", "instruction": ""}
+    bad: dict[str, Any] = {"query": "r", "positive": "s", "instruction": instruction}
+    if form == "flagembedding":
+        good = {"query": "q", "pos": ["p"], "neg": ["n"], "prompt": ""}
+        bad = {"query": "r", "pos": ["s"], "neg": ["n"], "prompt": instruction}
+    assert next(iter(read_pairs(str(write_jsonl("good.jsonl", [good]))))).instruction is None
+    with pytest.raises(DataError, match=r"bad.jsonl.*2.*field \"(instruction|prompt)\": found .*wanted one line"):
+        list(read_pairs(str(write_jsonl("bad.jsonl", [good, bad]))))

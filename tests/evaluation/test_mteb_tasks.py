@@ -17,9 +17,10 @@ from multigrain.data.beir import read_beir_task
 from multigrain.errors import ConfigError, DataError, RunError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
+from multigrain.evaluation.tasks import with_instruction
 from multigrain.extras import EXTRAS
 from multigrain.model.build import build_model
-from multigrain.model.encode import encode
+from multigrain.model.encode import ModelEncoder, encode
 from multigrain.model.load import load_model
 from multigrain.terminal import set_mode
 from tests.conftest import WORDS, small_pairs
@@ -28,7 +29,7 @@ mteb = pytest.importorskip("mteb")
 datasets = pytest.importorskip("datasets")
 
 from multigrain.evaluation.mteb_encoder import Encoder  # noqa: E402
-from multigrain.evaluation.mteb_tasks import measure, model_meta  # noqa: E402
+from multigrain.evaluation.mteb_tasks import check_names, measure, model_meta  # noqa: E402
 
 INSTRUCTION = "find the animal in the garden"
 Rows = list[dict[str, Any]]
@@ -106,8 +107,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of ours as a run leaves it: anchor pooling, an instruction before queries, a prompt before others."""
-    section = ModelSection(base=str(tiny_encoder), pooling="anchor", instruction=INSTRUCTION, max_tokens=24)
+    """A model of ours as a run leaves it: anchor pooling, a prompt before queries, and one before others."""
+    section = ModelSection(base=str(tiny_encoder), pooling="anchor", query_prompt=INSTRUCTION + " ", max_tokens=24)
     model = build_model(section)
     model.prompts |= {"document": "small ", "STS": "big "}
     folder = tmp_path_factory.mktemp("run") / "tiny" / "model"
@@ -405,3 +406,85 @@ def test_progress_names_task_and_texts(
     reports = [line for line in lines if line.get("work") == "mteb:SciFact"]
     assert [line["texts"] for line in reports if "texts" in line] == [12, 28, 36]
     assert reports[-1]["done"] == reports[-1]["total"] == 1
+
+
+# Models trained with instructions
+
+
+@pytest.fixture
+def instructed(tiny_encoder: Path) -> SentenceTransformer:
+    section = ModelSection(
+        base=str(tiny_encoder), instruction="find it", query_prompt="the {instruction} eat ", document_prompt="small "
+    )
+    return build_model(section)
+
+
+def test_a_model_trained_with_instructions_has_those_of_mteb(
+    instructed: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the description of the task, text or by role; if it has none, from mteb's for all tasks of the kind."""
+    from mteb.types import PromptType
+
+    calls = counted(instructed, monkeypatch)
+    options: Any = {"hf_split": "test", "hf_subset": "default"}
+    for given in ({}, {"SciFact": "find a fish", "STSBenchmark": "the dog"}):
+        encoder = Encoder(instructed, "x", given)
+        for task, role in (
+            ("SciFact", "query"),
+            ("SciFact", "document"),
+            ("STSBenchmark", None),
+            ("Core17InstructionRetrieval", "query"),
+        ):
+            metadata = mteb.get_task(task).metadata
+            role_of_mteb = None if role is None else PromptType(role)
+            encoder.encode([{"text": ["cat"]}], task_metadata=metadata, prompt_type=role_of_mteb, **options)
+    scifact, core = (
+        mteb.get_task("SciFact").metadata.prompt,
+        mteb.get_task("Core17InstructionRetrieval").metadata.prompt,
+    )
+    assert scifact == {"query": "Given a scientific claim, retrieve documents that support or refute the claim"}
+    own = core["query"] if isinstance(core, dict) else core or "Retrieve text based on user query."
+    sts = "Retrieve semantically similar text."
+    assert [call["prompt"].rstrip() for call in calls] == [
+        f"the {scifact['query']} eat",
+        "small",
+        f"the {sts} eat",
+        f"the {own} eat",
+        "the find a fish eat",
+        "small",
+        "the the dog eat",
+        f"the {own} eat",
+    ]
+
+
+def test_a_given_instruction_is_measured_as_ours_are(
+    instructed: SentenceTransformer, data: Path, tmp_path: Path
+) -> None:
+    """It is another revision, so that the result of the task's own instruction stays."""
+    corpus, queries, relevant = retrieval()
+    qrels = "query-id\tcorpus-id\tscore\n" + "".join("\t".join(map(str, row.values())) + "\n" for row in relevant)
+    write(tmp_path / "b", {"corpus.jsonl": jsonl(corpus), "queries.jsonl": jsonl(queries), "qrels/test.tsv": qrels})
+    task = with_instruction(read_beir_task(tmp_path / "b", "test"), "find the big dog")
+    ours = overall(evaluate(task, ModelEncoder(instructed, "x")).scores.values())
+    given = {"SciFact": "find the big dog"}
+    scores = measure("SciFact", instructed, tmp_path / "results", data, instructions=given)
+    assert scores["SciFact"] == pytest.approx(ours["nDCG@10"], abs=5.1e-6)
+    assert measure("SciFact", instructed, tmp_path / "results", data) != scores
+    assert len(list((tmp_path / "results").rglob("SciFact.json"))) == 2
+
+
+def test_an_instruction_for_a_task_that_is_not_measured_is_refused(benchmark: list[Any]) -> None:
+    check_names(["MTEB(eng, v1)"], ["SciFact"])
+    with pytest.raises(ConfigError, match='"mteb:SciFcat" is not among the tasks .* such as "mteb:SciFact"'):
+        check_names(["MTEB(eng, v1)"], ["SciFcat"])
+
+
+def test_the_files_of_a_benchmark_are_those_that_a_leaderboard_reads(
+    instructed: SentenceTransformer, data: Path, tmp_path: Path, benchmark: list[Any]
+) -> None:
+    scores = measure("MTEB(eng, v1)", instructed, tmp_path, data)
+    meta = json.loads(next(tmp_path.rglob("model_meta.json")).read_text())
+    assert mteb.models.ModelMeta.model_validate({**meta, "loader": None}).use_instructions is True
+    found = mteb.ResultCache(tmp_path).load_results(models=[meta["name"]], tasks=list(scores), only_main_score=True)
+    read = {result.task_name: result.get_score() for model in found.model_results for result in model.task_results}
+    assert read == pytest.approx(scores)

@@ -68,9 +68,10 @@ def test_an_instruction_takes_the_place_of_the_bases_prompts(prompted: Path, tmp
     np.testing.assert_allclose(encode(own, ["cat"], "document", "x"), own.encode([PASSAGE + "cat"]), atol=1e-6)
 
     with_instruction = built(prompted, instruction=INSTRUCTION)
-    assert with_instruction.prompts == {"query": f"Instruct: {INSTRUCTION}\nQuery: ", "document": ""}
+    saved = {"query": f"Instruct: {INSTRUCTION}\nQuery: ", "instruction": "Instruct: {instruction}\nQuery: "}
+    assert with_instruction.prompts == {**saved, "document": ""}
     with_instruction.save_pretrained(str(tmp_path))
-    assert prompts_of(str(tmp_path)) == {"query": f"Instruct: {INSTRUCTION}\nQuery: "}
+    assert prompts_of(str(tmp_path)) == saved
     alone = SentenceTransformer(str(tmp_path), trust_remote_code=True)
     np.testing.assert_allclose(alone.encode_query(TEXTS), encode(load_model(tmp_path), TEXTS, "query", "x"), atol=1e-6)
     np.testing.assert_array_equal(alone.encode_document(TEXTS), with_instruction.encode(TEXTS))
@@ -187,6 +188,7 @@ def test_a_model_without_prompts_trains_without(tiny_encoder: Path, tmp_path: Pa
         built(tiny_encoder), curriculum(), SECTION, folder=tmp_path, seed=7, phase_at=curriculum().phase_at
     )
     assert trainer.args.prompts is None
+    assert not any("prompt" in name for batch in trainer.get_train_dataloader() for name in batch)
 
 
 # Who encodes what
@@ -261,7 +263,7 @@ def test_a_whole_run_encodes_with_the_prompts_of_each_model(
 ) -> None:
     write_jsonl("pairs.jsonl", [{**pair, "instruction": "another"} for pair in small_pairs()])
     assert main(["run", str(prompted_toml)]) == 0
-    assert "tuples have their own instruction, which training does not use" in capsys.readouterr().err
+    assert "tuples have an instruction (1 different); the others have" in capsys.readouterr().err
     config = load_config(prompted_toml)
     run_dir = RunDir(config.folder)
     assert {graded.instruction for graded in read_tuples(run_dir.tuples)} == {"another"}
@@ -304,10 +306,14 @@ def test_check_tells_the_prompts(
     assert "from model.instruction, left out of the pooling" in found
     pairs = small_pairs()
     write_jsonl("pairs.jsonl", [*({**pair, "instruction": "another"} for pair in pairs[:30]), *pairs[30:]])
-    assert "pairs with their own instructions (kept, but not used in training)" in check(load_config(prompted_toml))
+    found = check(load_config(prompted_toml))
+    assert "training pairs with an instruction (1 different)" in found
+    assert r'"Instruct: {instruction}\nQuery: " before queries with an instruction' in found
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
+    found = check(load_config(prompted_toml, ["model.query_prompt=the "]))
+    assert "(1 different; model.query_prompt is used in their place)" in found
     with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the hub's cache"):
         line("model.base=nobody/has-this")
 
@@ -355,10 +361,20 @@ def test_given_prompts_decide_the_outcome_and_exclude_an_instruction(run_toml: P
     assert plain.fingerprint("model") != model.fingerprint("model")
     assert plain.fingerprint("judging") == model.fingerprint("judging") != judge.fingerprint("judging")
     assert load_config(run_toml, ["grading.precision=bf16"]).fingerprint("judging") != plain.fingerprint("judging")
-    for name in ("query_prompt", "document_prompt"):
-        with pytest.raises(
-            ConfigError, match="instruction, query_prompt and document_prompt: an instruction sets both"
-        ):
-            load_config(run_toml, ["model.instruction=find it", f"model.{name}=x"])
+    with pytest.raises(ConfigError, match=r"query_prompt: found 'x' beside an instruction; wanted a prompt with"):
+        load_config(run_toml, ["model.instruction=find it", "model.query_prompt=x"])
     with pytest.raises(ConfigError, match="max_tokens: found 8, but the prompt .* alone takes"):
         require(load_config(run_toml, [f"model.query_prompt={'the cat ' * 8}", "model.max_tokens=8"]))
+
+
+def test_an_instruction_of_a_pair_that_leaves_no_room_is_refused_first(
+    run_toml: Path, write_jsonl: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written or paid for; by `check` too."""
+    write_jsonl("pairs.jsonl", [{**pair, "instruction": "find the cat " * 10} for pair in small_pairs()])
+    for verb in ("synthesize", "check"):
+        for setting, key in (("model.max_tokens=24", "model"), ("training.max_tokens=16", "training")):
+            assert main([verb, str(run_toml), "--set", setting]) == 2
+            found = capsys.readouterr().err
+            assert f"{key}.max_tokens: found" in found
+            assert "with the instruction 'find the cat find the cat" in found and "of a pair takes" in found

@@ -23,6 +23,7 @@ from multigrain.training.curriculum import plan
 from multigrain.training.guide import Guide, encode_texts
 from multigrain.training.in_batch_false_negatives import known_false_negatives
 from multigrain.training.loss import GradedLoss
+from multigrain.training.prompted_texts import preprocessed
 from multigrain.training.train import without_dropout
 from tests.conftest import WORDS
 from tests.training.test_loss import assert_same, value_and_gradient
@@ -99,10 +100,10 @@ def test_it_is_gistembed_of_the_host(tiny_encoder: Path, margin: float) -> None:
     def encode(texts: Sequence[str], role: Role) -> Vectors:
         return guide.encode(list(texts), normalize_embeddings=True)
 
-    rows = to_datasets(replace(planned, guide=Guide(encode, margin)))["phase_0"][:8]
+    rows = to_datasets(replace(planned, guide=Guide(encode, margin)), {})["phase_0"][:8]
     labels = torch.tensor(rows["label"])
     assert 3 < (labels[..., 3:] >= 0).sum() < 8 * 15  # some are left out, not all
-    features = [model.preprocess(rows[name]) for name in ("query", "positive", "negative_1")]
+    features = [preprocessed(model, rows[name]) for name in ("query", "positive", "negative_1")]
     stock = GISTEmbedLoss(
         model,
         guide,

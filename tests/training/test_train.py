@@ -449,7 +449,7 @@ def test_half_precision_where_the_hardware_can(
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_a_step_is_of_one_phase_on_all_ranks(world_size: int) -> None:
     planned = curriculum()
-    datasets = to_datasets(planned)
+    datasets = to_datasets(planned, {})
     samplers: list[BatchSampler] = [RowsOfPhase(data, 4 // world_size, drop_last=True) for data in datasets.values()]
     sampler = StepSampler(
         ConcatDataset(datasets.values()),
@@ -468,7 +468,7 @@ def test_a_step_is_of_one_phase_on_all_ranks(world_size: int) -> None:
 
 
 def test_rows_are_looked_up_when_they_are_asked_for() -> None:
-    data = to_datasets(curriculum())["phase_1"]
+    data = to_datasets(curriculum(), {})["phase_1"]
     row = data[5]
     planned = curriculum().row(1, 1, 1)
     assert list(row) == ["query", "positive", "negative_1", "negative_2", "label"]

@@ -158,7 +158,7 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     from multigrain.pipeline.verbs import search
 
-    for score, document in search(options.folder, options.query, options.top, options.retriever):
+    for score, document in search(options.folder, options.query, options.top, options.retriever, options.instruction):
         print(f"{score:.3f}  {document.id}\n       {shortened(document.text, _width() - 7)}")
     return DONE
 

@@ -255,6 +255,8 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("query", type=_query, help='query, such as "remove duplicate rows"')
     help = "rank by cosine, by BM25, or by both (default: the best one on the dev set of the run)"
     verb.add_argument("--retriever", choices=RETRIEVERS, help=help)
+    help = "what the query looks for, for a model trained with instructions (default: the run's own)"
+    verb.add_argument("--instruction", metavar="TEXT", help=help)
     verb.add_argument("--top", type=_positive, default=5, metavar="N", help="number of documents (default 5)")
 
 

@@ -24,7 +24,7 @@ from multigrain.config.load import (
     validated,
 )
 from multigrain.config.mining import MiningSection
-from multigrain.config.model import LoraSection, ModelSection, described
+from multigrain.config.model import INSTRUCT, INSTRUCTION, LoraSection, ModelSection, described, one_line
 from multigrain.config.overwriting import (
     require_extendable_folder,
     require_free_file,
@@ -56,6 +56,8 @@ __all__ = [
     "EITHER",
     "ExportSection",
     "GradingSection",
+    "INSTRUCT",
+    "INSTRUCTION",
     "LLMSection",
     "LoraSection",
     "MiningSection",
@@ -83,6 +85,7 @@ __all__ = [
     "given_in",
     "load_config",
     "model_folder_of",
+    "one_line",
     "read_settings",
     "read_toml",
     "require_extendable_folder",

@@ -22,7 +22,8 @@ class GradingSection(Section):
     precision: Precision = "auto"
     """Precision of the matrix products in the judge's model, as `evaluation.precision`."""
     query_prompt: str | None = None
-    """Prompt before queries for the judge's model, in place of its own (see `model.query_prompt`)."""
+    """Prompt before queries for the judge's model, in place of its own (see `model.query_prompt`). With
+    `{instruction}`, the judge reads the instructions of pairs; the other queries keep the model's own prompt."""
     document_prompt: str | None = None
     """Prompt before documents for the judge's model, in place of its own."""
     cross_encoder: str | None = None

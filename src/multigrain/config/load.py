@@ -141,6 +141,9 @@ def resolve_paths(settings: dict[str, Any], folder: Path) -> list[str]:
             value = table[name]
             key = f"{section}.{name}"
             table[name] = [resolve(key, item) for item in value] if isinstance(value, list) else resolve(key, value)
+    evaluation = settings.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(instructions := evaluation.get("instructions"), dict):
+        evaluation["instructions"] = {resolve("evaluation.tasks", name): own for name, own in instructions.items()}
     training = settings.get("training")
     tables = {**settings, "training.teacher": training.get("teacher") if isinstance(training, dict) else None}
     for section, name in (

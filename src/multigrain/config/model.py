@@ -6,6 +6,11 @@ from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Section
 
+INSTRUCTION = "{instruction}"
+"""The place of the instruction in a query prompt."""
+INSTRUCT = f"Instruct: {INSTRUCTION}\nQuery: "
+"""The query prompt around an instruction, unless `query_prompt` gives another."""
+
 
 class AnchorSection(Section):
     """Settings of anchor-token-aware pooling. The defaults are those of the paper."""
@@ -22,6 +27,17 @@ class AnchorSection(Section):
     causal mask favours early tokens."""
     detach: bool = False
     """Whether gradients stop at the pooling weights."""
+
+
+def one_line(instruction: str) -> str:
+    """Return the instruction.
+
+    Raises:
+        ValueError: it is empty, or has line breaks.
+    """
+    if not instruction.strip() or len(instruction.splitlines()) > 1:
+        raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
+    return instruction
 
 
 class LoraSection(Section):
@@ -64,11 +80,13 @@ class ModelSection(Section):
     max_tokens: int = Field(256, ge=8)
     """Maximum length of a text, in tokens; longer texts are truncated."""
     instruction: str | None = Field(None, min_length=1)
-    """Task in one sentence, such as "Given a claim, find documents that refute it". It is put before queries; documents
-    then have no prompt. By default the prompts of the base are used, if it has any."""
+    """Task in one sentence, such as "Given a claim, find documents that refute it". It is put before queries whose pair
+    has no instruction of its own; documents then have no prompt, unless `document_prompt` gives one. By default such
+    queries get the prompt of the base, if it has any."""
     query_prompt: str | None = None
     """Prompt before queries, in place of the base's own, such as "query: " for E5, whose files do not name it. The base
-    is measured with it too."""
+    is measured with it too. A prompt with `{instruction}` is put before queries that have an instruction; any other
+    is put before all queries, in place of instructions."""
     document_prompt: str | None = None
     """Prompt before documents, in place of the base's own, such as "passage: "."""
     prompt_in_pooling: bool = True
@@ -77,15 +95,21 @@ class ModelSection(Section):
     @field_validator("instruction")
     @classmethod
     def _one_line(cls, instruction: str | None) -> str | None:
-        if instruction is not None and (not instruction.strip() or len(instruction.splitlines()) > 1):
-            raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
-        return instruction
+        return instruction if instruction is None else one_line(instruction)
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "ModelSection":
-        if self.instruction is not None and (self.query_prompt is not None or self.document_prompt is not None):
-            raise ValueError("instruction, query_prompt and document_prompt: an instruction sets both; remove one")
+        if self.instruction is not None and self.query_template is None:
+            found = f"query_prompt: found {self.query_prompt!r} beside an instruction"
+            raise ValueError(f"{found}; wanted a prompt with {INSTRUCTION}, or only one of the two")
         return self
+
+    @property
+    def query_template(self) -> str | None:
+        """The prompt of queries that have an instruction; None if `query_prompt` is the prompt of all queries."""
+        if self.query_prompt is None:
+            return INSTRUCT
+        return self.query_prompt if INSTRUCTION in self.query_prompt else None
 
     @model_validator(mode="after")
     def _anchor_settings_are_used(self) -> "ModelSection":

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from multigrain.config.base import Section
+from multigrain.config.model import INSTRUCTION
 
 
 class TeacherSection(Section):
@@ -45,6 +46,8 @@ class TeacherSection(Section):
             raise ValueError(
                 f'model has no effect with kind = "{self.kind}"; remove it, or set kind to the kind of the model'
             )
+        if INSTRUCTION in (self.query_prompt or ""):
+            raise ValueError(f"query_prompt: found {self.query_prompt!r}; a teacher reads no instructions of pairs")
         prompts = {"query_prompt": self.query_prompt, "document_prompt": self.document_prompt}
         if self.kind != "embedder" and (given := [name for name, prompt in prompts.items() if prompt is not None]):
             raise ValueError(f'{given[0]} has no effect with kind = "{self.kind}"; remove it')

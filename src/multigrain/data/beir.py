@@ -25,7 +25,7 @@ class RetrievalTask:
     """Queries, documents, and which documents are relevant to which query (0 or absent: not relevant).
 
     The documents may not fit into memory, so each iteration reads them again. `own` maps a query to the document that
-    is the query itself; that document is not ranked.
+    is the query itself; that document is not ranked. `instructions` maps a query to its instruction, if it has one.
     """
 
     name: str
@@ -33,6 +33,7 @@ class RetrievalTask:
     documents: Iterable[Document]
     relevance: dict[str, dict[str, int]]
     own: dict[str, str] = field(default_factory=dict)
+    instructions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from multigrain.config import one_line
 from multigrain.data.field_checks import is_absent, names_of, no_text, optional_text, whole
 from multigrain.data.row_files import Row
 from multigrain.errors import DataError
@@ -175,6 +176,20 @@ def _named(row: Row, name: str, id: Any) -> str | None:
         found = json.dumps(id, default=str)[:40]
         raise DataError(row.where, f'field "{name}" is {found}; wanted a text or a whole number.')
     return encodable(str(id))
+
+
+def instruction_of(row: Row, name: str) -> str | None:
+    """Return the instruction of the row's query, or None if the row has none.
+
+    Raises:
+        DataError: it is blank, or has line breaks.
+    """
+    text = optional_of(row, name)
+    try:
+        return text if text is None else one_line(text)
+    except ValueError as error:
+        advice = "Put it on one line, or leave the field out."
+        raise DataError(row.where, f'field "{name}": {error}. {advice}') from None
 
 
 def optional_of(row: Row, name: str) -> str | None:

@@ -26,6 +26,7 @@ from multigrain.data.fields import (
     group_of,
     has_empty_label,
     id_of,
+    instruction_of,
     is_named,
     labels_of,
     negatives_of,
@@ -295,7 +296,7 @@ def _example(
         negatives=tuple(negatives),
         id=id_of(row),
         source=optional_of(row, "source"),
-        instruction=optional_of(row, instruction),
+        instruction=instruction_of(row, instruction),
         task=optional_of(row, "task"),
         group=group_of(row),
     )

@@ -66,6 +66,7 @@ def whole_task(searches: Mapping[str, SearchOfSource], documents: Iterable[Docum
         whole.queries.update(search.task.queries)
         whole.relevance.update(search.task.relevance)
         whole.own.update(search.task.own)
+        whole.instructions.update(search.task.instructions)
     return whole
 
 

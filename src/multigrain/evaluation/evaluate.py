@@ -26,7 +26,7 @@ from multigrain.evaluation.metrics import (
 )
 from multigrain.evaluation.nearest import NONE, QUERIES, Nearest, nearest
 from multigrain.evaluation.tasks import GradedTask, SimilarityTask, Task, texts_of
-from multigrain.model.roles import Embed, Vectors
+from multigrain.model.roles import Embed, Vectors, embed_instructed, embed_queries
 from multigrain.records import Document, GradedTuple
 from multigrain.retrieval.kept_bm25 import kept_bm25
 
@@ -143,7 +143,8 @@ def _add(scores: Scores, retriever: str, more: Scores) -> None:
 
 def search_of(task: RetrievalTask, embed: Embed, words: WordMatches | None = None) -> Search:
     """Search the documents of a task by cosine, and compute the cosines of the documents that BM25 found."""
-    queries = embed(list(task.queries.values()), "query")
+    instructions = [task.instructions.get(id) for id in task.queries]
+    queries = embed_instructed(embed, list(task.queries.values()), instructions)
     searched = _Numbered(task)
     depth = DEPTH if words is None else POOL
     wanted = None if words is None else words.numbers
@@ -187,7 +188,7 @@ def _similarities(task: SimilarityTask, embed: Embed) -> Scores:
 
 
 def _orders(task: GradedTask, embed: Embed) -> Scores:
-    queries = embed([graded.query for graded in task.tuples], "query")
+    queries = embed_queries(embed, task.tuples)
     texts = embed(texts_of(task), "document")
     scores: Scores = {}
     start = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.model.encode import encode_by_length
-from multigrain.model.roles import Role, Vectors, prompt_for
+from multigrain.model.roles import TEMPLATE, Role, Vectors, prompt_for, query_prompt
 
 if TYPE_CHECKING:
     from mteb import TaskMetadata
@@ -25,11 +25,16 @@ class Encoder:
     Args:
         model: encodes the texts.
         source: the folder or hub name that the model comes from.
+        instructions: instructions in place of mteb's own, by the name of the task. They are used, as are mteb's, if
+            the model was trained with instructions.
     """
 
-    def __init__(self, model: "SentenceTransformer", source: str) -> None:
+    def __init__(
+        self, model: "SentenceTransformer", source: str, instructions: Mapping[str, str] | None = None
+    ) -> None:
         self.model = model
-        self.mteb_model_meta = _meta_of(model, source)
+        self._instructions = dict(instructions or {}) if TEMPLATE in model.prompts else {}
+        self.mteb_model_meta = _meta_of(model, source, self._instructions)
         self.report: Callable[[int], object] = _ignore
 
     def encode(
@@ -49,7 +54,8 @@ class Encoder:
 
         Args:
             inputs: batches of texts, in mteb's form.
-            task_metadata: determines the prompt of texts that are neither queries nor documents.
+            task_metadata: determines the prompt of texts that are neither queries nor documents and, for a model
+                trained with instructions, that of queries.
             hf_split: ignored.
             hf_subset: ignored.
             prompt_type: query, document or neither.
@@ -58,14 +64,26 @@ class Encoder:
         """
         role: Role | None = prompt_type.value if prompt_type else None
         texts = [text for batch in inputs for text in batch["text"]]
-        prompt = prompt_for(role, self.model.prompts) if role else self._prompt_of(task_metadata)
+        prompt = self._prompt(task_metadata, role)
         return encode_by_length(self.model, texts, prompt, role=role, report=self.report, batch_size=batch_size)
 
-    def _prompt_of(self, task: "TaskMetadata") -> str:
-        """Return the prompt of a text that is neither query nor document."""
-        names = task.name, task.type, self.model.default_prompt_name
-        found = (self.model.prompts.get(name) for name in names if name is not None)
-        return next((prompt for prompt in found if prompt is not None), "")
+    def _prompt(self, task: "TaskMetadata", role: Role | None) -> str:
+        """Return the prompt of a text; without a role, the text is neither query nor document."""
+        prompts = self.model.prompts
+        if role == "document" or (role == "query" and TEMPLATE not in prompts):
+            return prompt_for(role, prompts)
+        names = (task.name, task.type, self.model.default_prompt_name) if role is None else ()
+        own = (prompts.get(name) for name in names if name is not None)
+        if (prompt := next((prompt for prompt in own if prompt is not None), None)) is not None:
+            return prompt
+        return query_prompt(prompts, self._instruction(task)) if TEMPLATE in prompts else ""
+
+    def _instruction(self, task: "TaskMetadata") -> str:
+        """Return the instruction of a task: the given one, mteb's own, or mteb's for all tasks of this kind."""
+        from mteb.abstasks.abstask import get_abstask_prompt
+
+        own = task.prompt.get("query") if isinstance(task.prompt, dict) else task.prompt
+        return self._instructions.get(task.name) or own or get_abstask_prompt(task.name)
 
     def similarity(self, embeddings1: "Array", embeddings2: "Array") -> "Array":
         """Return the cosines of each vector with each other one: (A, d) and (B, d) to (A, B)."""
@@ -92,14 +110,17 @@ def load(folder: Path, name: str, revision: str | None = None, device: str | Non
     return Encoder(model if device is None else model.to(device), str(folder))
 
 
-def _meta_of(model: "SentenceTransformer", source: str) -> "ModelMeta":
-    """Describe a model to mteb, which finds earlier results of the model by its name and revision."""
+def _meta_of(model: "SentenceTransformer", source: str, instructions: Mapping[str, str]) -> "ModelMeta":
+    """Describe a model to mteb, which finds earlier results of the model by its name and revision.
+
+    With other instructions, it is another revision.
+    """
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     known = {
         "name": _name_of(source),
-        "revision": _digest_of(model),
+        "revision": _digest_of(model, instructions),
         "n_parameters": parameters,
         "max_tokens": model.max_seq_length,
         "embed_dim": model.get_embedding_dimension(),
@@ -128,7 +149,7 @@ def _name_of(source: str) -> str:
     return f"multigrain/{own_parts[-1]}"
 
 
-def _digest_of(model: "SentenceTransformer") -> str:
+def _digest_of(model: "SentenceTransformer", instructions: Mapping[str, str]) -> str:
     """Return a digest of the model's weights, and of all settings that change its vectors."""
     import torch
 
@@ -137,6 +158,8 @@ def _digest_of(model: "SentenceTransformer") -> str:
     unrelated = {"_name_or_path", "transformers_version"}
     settings = {key: value for key, value in settings.items() if key not in unrelated}
     described = [repr(model), model.prompts, model.default_prompt_name, model.max_seq_length, settings]
+    if instructions:
+        described.append(dict(instructions))
     digest = hashlib.sha256(json.dumps(described, default=str, sort_keys=True).encode())
     for name, weight in model.state_dict().items():
         digest.update(name.encode())

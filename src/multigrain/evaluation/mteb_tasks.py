@@ -8,13 +8,16 @@ Queries get the model's query prompt and documents its document prompt, as every
 gives them: the model's prompt under the name of the task or its type ("STS"), or else the model's default prompt, or
 else none.
 
+If the model was trained with instructions, queries get the instruction of the task, and so do other texts without such
+a prompt: the given one, the one in mteb's description of the task, or mteb's for all tasks of its kind.
+
 Neither torch nor mteb is imported before something is measured.
 """
 
 import difflib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +37,13 @@ if TYPE_CHECKING:
 
 
 def measure(
-    name: str, model: "SentenceTransformer", results: Path, data: Path | None = None, batch_size: int = 32
+    name: str,
+    model: "SentenceTransformer",
+    results: Path,
+    data: Path | None = None,
+    batch_size: int = 32,
+    *,
+    instructions: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Measure a model on a task or benchmark; return the main score of each task, from 0 (for some, -1) to 1, by name.
 
@@ -46,6 +55,8 @@ def measure(
         results: the folder of mteb's own files (its `ResultCache`).
         data: a folder of data sets, each at OWNER/NAME; other data sets are downloaded from the hub.
         batch_size: number of texts encoded at once.
+        instructions: instructions in place of mteb's own, by the name of the task, for a model trained with
+            instructions.
 
     Raises:
         RunError: mteb is not installed.
@@ -56,7 +67,7 @@ def measure(
     from mteb import ResultCache
 
     tasks = _tasks(name)
-    encoder = Encoder(model, source_of(model))
+    encoder = Encoder(model, source_of(model), instructions)
     cache = ResultCache(results)
     scores: dict[str, float] = {}
     with _quiet(), meter(f"mteb:{name}", len(tasks)) as progress:
@@ -70,16 +81,24 @@ def measure(
     return scores
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_names(names: Iterable[str], instructed: Iterable[str] = ()) -> None:
     """Check that mteb has these tasks and benchmarks.
+
+    Args:
+        names: the names of tasks and benchmarks.
+        instructed: the names of tasks with a given instruction, which must be among them.
 
     Raises:
         RunError: mteb is not installed.
-        ConfigError: mteb has no such task, or the task is not text-only.
+        ConfigError: mteb has no such task, the task is not text-only, or an instruction is for another task.
     """
     require_extra("mteb")
-    for name in names:
-        _tasks(name)
+    measured = {task.metadata.name for name in names for task in _tasks(name)}
+    for name in instructed:
+        if name not in measured:
+            likely = difflib.get_close_matches(name, sorted(measured)) or sorted(measured)
+            fault = f'"mteb:{name}" is not among the tasks of evaluation.tasks; wanted one such as "mteb:{likely[0]}"'
+            raise ConfigError("evaluation.instructions", [fault])
 
 
 def model_meta(folder: str | Path) -> "ModelMeta":

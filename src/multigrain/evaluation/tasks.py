@@ -11,8 +11,9 @@ Does not import torch.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,6 +74,13 @@ def load_task(name: str, pairs: Sequence[Pair], documents: Iterable[Document], o
     return read_beir_task(*beir_parts(name))
 
 
+def with_instruction(task: Task, instruction: str | None) -> Task:
+    """Return the task with this instruction for all queries, unless it is None."""
+    if instruction is None or not isinstance(task, RetrievalTask):
+        return task
+    return replace(task, instructions=dict.fromkeys(task.queries, instruction))
+
+
 def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
     """Load the task behind a name for its queries; "held-out" comes without its documents.
 
@@ -80,7 +88,7 @@ def load_queries(name: str, pairs: Sequence[Pair]) -> Task:
         DataError: see `load_task`.
     """
     if name == HELD_OUT and pairs:
-        return RetrievalTask(HELD_OUT, _queries(pairs)[0], [], {})
+        return RetrievalTask(HELD_OUT, _queries(pairs).texts, [], {})
     return load_task(name, pairs, [])
 
 
@@ -166,8 +174,8 @@ def search_task(
 ) -> RetrievalTask:
     """Find the positives of each query among some documents.
 
-    A query in several pairs has several relevant documents. The document that is the query itself, according to `own`,
-    is not ranked, unless it is relevant.
+    A query in several pairs has several relevant documents; with another instruction, it is another query. The
+    document that is the query itself, according to `own`, is not ranked, unless it is relevant.
 
     Args:
         name: name of the task.
@@ -175,21 +183,24 @@ def search_task(
         documents: the documents to search, including all positives.
         own: queries that are documents, each with that document.
     """
-    queries, query_ids = _queries(pairs)
+    queries = _queries(pairs)
     itself: dict[str, int] = {}  # query id -> text key of the document that is the query
+    of_text: dict[int, list[str]] = {}
+    for (text, _), query_id in queries.ids.items():
+        of_text.setdefault(text, []).append(query_id)
     for pair in own:
-        if (query_id := query_ids.get(text_key(pair.query))) is not None:
+        for query_id in of_text.get(text_key(pair.query), ()):
             itself[query_id] = text_key(pair.positive)
     document_ids = _ids_by_text(documents, {*(text_key(pair.positive) for pair in pairs), *itself.values()})
     relevance: dict[str, dict[str, int]] = {}
     for pair in pairs:
-        relevant = relevance.setdefault(query_ids[text_key(pair.query)], {})
+        relevant = relevance.setdefault(queries.ids[text_key(pair.query), pair.instruction], {})
         relevant[document_ids[text_key(pair.positive)]] = 1
     left_out: dict[str, str] = {}
-    for query_id, text in itself.items():
-        if text in document_ids and document_ids[text] not in relevance[query_id]:
-            left_out[query_id] = document_ids[text]
-    return RetrievalTask(name, queries, documents, relevance, left_out)
+    for query_id, document in itself.items():
+        if document in document_ids and document_ids[document] not in relevance[query_id]:
+            left_out[query_id] = document_ids[document]
+    return RetrievalTask(name, queries.texts, documents, relevance, left_out, queries.instructions)
 
 
 def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, str]:
@@ -202,16 +213,27 @@ def _ids_by_text(documents: Iterable[Document], wanted: Set[int]) -> dict[int, s
     return ids
 
 
-def _queries(pairs: Iterable[Pair]) -> tuple[dict[str, str], dict[int, str]]:
-    """Return id of the first pair -> text for each distinct query, and `text_key` -> that id."""
-    queries: dict[str, str] = {}
-    ids: dict[int, str] = {}
+class _Queries(NamedTuple):
+    """The distinct queries; a text with two instructions is two queries."""
+
+    texts: dict[str, str]
+    """Id of the query's first pair -> text."""
+    instructions: dict[str, str]
+    """Id -> instruction, for queries that have one."""
+    ids: dict[tuple[int, str | None], str]
+    """`text_key` and instruction -> id."""
+
+
+def _queries(pairs: Iterable[Pair]) -> _Queries:
+    queries = _Queries({}, {}, {})
     for pair in pairs:
-        key = text_key(pair.query)
-        if key not in ids:
-            ids[key] = pair.id
-            queries[pair.id] = pair.query
-    return queries, ids
+        key = text_key(pair.query), pair.instruction
+        if key not in queries.ids:
+            queries.ids[key] = pair.id
+            queries.texts[pair.id] = pair.query
+            if pair.instruction is not None:
+                queries.instructions[pair.id] = pair.instruction
+    return queries
 
 
 def read_similarity_task(path: Path) -> SimilarityTask:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multigrain.config import Config, PhaseSection, described, described_adaptation
+from multigrain.config import INSTRUCTION, Config, PhaseSection, described, described_adaptation
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
 from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
-from multigrain.model.roles import prompt_for
+from multigrain.model.roles import TEMPLATE, prompt_for
 from multigrain.records import GRADES
 from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, verdict_rows
 
@@ -180,16 +180,20 @@ def _batch(config: Config, counts: Mapping[str, int]) -> int:
 
 def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
     """Describe the prompts of the model; return "" if it has none."""
-    given = config.model.query_prompt is not None or config.model.document_prompt is not None
+    own = config.model.query_prompt
+    given = (own is not None and INSTRUCTION not in own) or config.model.document_prompt is not None
     query = prompt_for("query", prompts)
     document = prompt_for("document", prompts)
-    if not query and not document:
+    template = prompts.get(TEMPLATE)
+    if not query and not document and not template:
         return ""
+    other = f"For another instruction, put it into {_quoted(template or '')}, and encode with that `prompt`."
+    instructed = f"\n{other}" if template else ""
     return f"""
 
 `encode_query` puts {_quoted(query)} before a text, `encode_document` {_quoted(document)}.
 The model was trained and evaluated with these prompts.
-Its base was evaluated with {"the same" if given else "its own"} prompts."""
+Its base was evaluated with {"the same" if given else "its own"} prompts.{instructed}"""
 
 
 def _quoted(prompt: str) -> str:

@@ -14,7 +14,7 @@ from multigrain.data.words import words_in
 from multigrain.grading.block import Block, Graded
 from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, lengths_against
 from multigrain.grading.duplicates import NearDuplicates
-from multigrain.grading.judges import Judge
+from multigrain.grading.judges import EmbeddingJudge, Judge
 from multigrain.grading.measured import Flags, Measured, Numbers, by_pair
 from multigrain.grading.near_copies import Signatures, find_copies
 from multigrain.grading.selection import choose_rising
@@ -262,12 +262,12 @@ class Grader:
                 asked_rows = np.arange(len(mined))
                 places |= set(mined.pair.tolist())
             positives = sorted(places - set(np.flatnonzero(~np.isnan(own[:, column])).tolist()))
-            asked = [(block.pairs[place].query, block.pairs[place].positive) for place in positives]
-            asked += [(block.pair_of(number).query, text.text) for number, text in enumerate(block.texts)]
+            asked = [(block.pairs[place], block.pairs[place].positive) for place in positives]
+            asked += [(block.pair_of(number), text.text) for number, text in enumerate(block.texts)]
             documents = self.signatures.add_documents(mined.document[asked_rows])
             for place, number in zip(mined.pair[asked_rows].tolist(), documents.tolist(), strict=True):
-                asked.append((block.pairs[place].query, self.signatures.texts[number]))
-            scores = np.array(judge.scores(asked), dtype=np.float64)
+                asked.append((block.pairs[place], self.signatures.texts[number]))
+            scores = _judged(judge, asked)
             own[positives, column] = scores[: len(positives)]
             of_texts[:, column] = scores[len(positives) : len(positives) + len(block.texts)]
             of_rows[asked_rows, column] = scores[len(positives) + len(block.texts) :]
@@ -367,3 +367,11 @@ def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
     """Return the grades, among those wanted, that have no negative."""
     filled = {negative.grade for negative in graded.negatives} if graded else set()
     return [grade for grade in grades if grade not in filled]
+
+
+def _judged(judge: Judge, asked: Sequence[tuple[Pair, str]]) -> Scores:
+    """Return the relevance of each text to the query of its pair, (texts,)."""
+    pairs = [(pair.query, text) for pair, text in asked]
+    if isinstance(judge, EmbeddingJudge):  # the only one whose model may read instructions
+        return np.array(judge.scores(pairs, [pair.instruction for pair, _ in asked]), dtype=np.float64)
+    return np.array(judge.scores(pairs), dtype=np.float64)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multigrain.model.roles import ROLES, Embed, Role, Vectors
+from multigrain.model.roles import ROLES, Embed, Role, Vectors, embed_instructed
 
 Predict = Callable[[list[tuple[str, str]]], ArrayLike]
 """Maps (query, text) pairs to one relevance each, 0 to 1, in their order."""
@@ -15,6 +15,10 @@ CHUNK = 256
 """Pairs whose vectors are gathered at once: few enough for the CPU cache."""
 MOST_KNOWN = 20_000
 """Texts whose vectors are cached between calls: 30 MB for MiniLM."""
+
+
+_Text = tuple[Role, str, str | None]
+"""A text with its role and, for a query, its instruction."""
 
 
 class Judge(Protocol):
@@ -35,14 +39,19 @@ class EmbeddingJudge:
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
-        self._row: dict[tuple[Role, str], int] = {}
+        self._row: dict[_Text, int] = {}
         self._vectors: Vectors = np.empty((0, 0), dtype=np.float32)
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return the cosine of each (query, text)."""
-        asked: list[tuple[Role, str]] = []  # query, text, query, text ...
-        for query, text in pairs:
-            asked += [("query", query), ("document", text)]
+    def scores(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str | None] | None = None) -> list[float]:
+        """Return the cosine of each (query, text).
+
+        Args:
+            pairs: the queries and texts.
+            instructions: the instruction of each query; used if the model of `embed` reads instructions.
+        """
+        asked: list[_Text] = []  # query, text, query, text ...
+        for (query, text), instruction in zip(pairs, instructions or [None] * len(pairs), strict=True):
+            asked += [("query", query, instruction), ("document", text, None)]
         self._know(asked)
         rows = np.array([self._row[member] for member in asked], dtype=np.intp).reshape(-1, 2)
         scores: list[float] = []
@@ -59,14 +68,16 @@ class EmbeddingJudge:
         cosines: NDArray[np.float32] = np.einsum("pd,pd->p", self._vectors[rows[:, 0]], self._vectors[rows[:, 1]])
         return cosines
 
-    def _know(self, asked: Sequence[tuple[Role, str]]) -> None:
+    def _know(self, asked: Sequence[_Text]) -> None:
         new = [member for member in dict.fromkeys(asked) if member not in self._row]
         if new and len(self._row) + len(new) > MOST_KNOWN:
             self._row, new = {}, list(dict.fromkeys(asked))
         for role in ROLES:
             members = [member for member in new if member[0] == role]
             if members:
-                vectors = self._embed([text for _, text in members], role)
+                texts, instructions = [text for _, text, _ in members], [own for _, _, own in members]
+                is_query = role == "query"
+                vectors = embed_instructed(self._embed, texts, instructions) if is_query else self._embed(texts, role)
                 self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
                 self._row |= {member: row for row, member in enumerate(members, start=len(self._row))}
 

@@ -18,7 +18,7 @@ from multigrain.data.blocks import blocks
 from multigrain.data.words import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
-from multigrain.model.roles import Embed
+from multigrain.model.roles import Embed, embed_queries
 from multigrain.records import Document, Pair, folded, identity
 from multigrain.terminal import meter
 
@@ -169,7 +169,7 @@ def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Emb
     """Rank each pair's own passage among all documents (1 = nearest), and count documents that fit nearly as well."""
     if not pairs:
         return [], []
-    queries = embed([pair.query for pair in pairs], "query")
+    queries = embed_queries(embed, pairs)
     passages = embed([pair.positive for pair in pairs], "document")
     own = np.einsum("qd,qd->q", queries, passages)
     bound = np.minimum(NEARLY * own, own)

@@ -1,5 +1,6 @@
 """Build the model to train."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +24,7 @@ from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of
 from multigrain.model.precheck import precheck_base
 from multigrain.model.prompts import prompts_to_train
 from multigrain.model.refusals import adapter_as_base, unfit_dense
-from multigrain.model.roles import ROLES, prompt_for
+from multigrain.model.roles import ROLES, prompt_for, query_prompt
 from multigrain.model.saved_settings import modules_of
 
 POOLING_MODES: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
@@ -177,13 +178,34 @@ def check_prompts(model: SentenceTransformer, max_tokens: int, key: str) -> None
     Raises:
         ConfigError: a prompt fills the length given by the setting `key`, or shares a token with the text.
     """
-    transformer, pooled = cast(Transformer, model[0]), cast(Pooling, model[1])
     for prompt in filter(None, (prompt_for(role, model.prompts) for role in ROLES)):
-        tokens = len(model.tokenizer(prompt)["input_ids"])
-        if tokens >= max_tokens:
-            found = f"found {max_tokens}, but the prompt {prompt!r} alone takes {tokens}"
-            raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
-        if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
-            found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
-            wanted = 'which would be excluded too; wanted true, or model.pooling = "anchor"'
-            raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])
+        _check_prompt(model, prompt, max_tokens, key)
+
+
+def check_instructions(model: SentenceTransformer, instructions: Iterable[str], max_tokens: int | None) -> None:
+    """Check the prompts of queries with these instructions, as `check_prompts` does.
+
+    Args:
+        model: the model to train.
+        instructions: different instructions.
+        max_tokens: the setting `training.max_tokens`.
+
+    Raises:
+        ConfigError: see `check_prompts`.
+    """
+    full_length = model.max_seq_length or max_tokens or 0
+    key = "training.max_tokens" if max_tokens and max_tokens < full_length else "model.max_tokens"
+    for instruction in instructions:
+        _check_prompt(model, query_prompt(model.prompts, instruction), min(max_tokens or full_length, full_length), key)
+
+
+def _check_prompt(model: SentenceTransformer, prompt: str, max_tokens: int, key: str) -> None:
+    transformer, pooled = cast(Transformer, model[0]), cast(Pooling, model[1])
+    tokens = len(model.tokenizer(prompt)["input_ids"])
+    if tokens >= max_tokens:
+        found = f"found {max_tokens}, but the prompt {prompt!r} alone takes {tokens}"
+        raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
+    if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
+        found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
+        wanted = 'which would be excluded too; wanted true, or model.pooling = "anchor"'
+        raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multigrain.config import Precision
-from multigrain.model.roles import Role, Vectors, prompt_for
+from multigrain.model.prompted_batches import prompted_batches
+from multigrain.model.roles import Role, Vectors, prompt_for, query_prompt
 from multigrain.model.vector_file import VectorFile, key_of
 from multigrain.terminal import meter
 
@@ -28,8 +29,45 @@ PORTION = 4 * BATCHES_PER_REPORT * BATCH_SIZE
 
 def encode(model: "SentenceTransformer", texts: Sequence[str], role: Role, description: str) -> Vectors:
     """Return (number of texts, dimension) vectors of length 1, encoded with the model's prompt for the role."""
-    with meter(description, len(texts)) as progress:
-        return encode_by_length(model, texts, prompt_for(role, model.prompts), role, progress.advance)
+    return ModelEncoder(model, description)(texts, role)
+
+
+class ModelEncoder:
+    """Encodes texts with a model that is in memory, without storing vectors.
+
+    Args:
+        model: the model.
+        description: the label of the progress bar.
+    """
+
+    def __init__(self, model: "SentenceTransformer", description: str) -> None:
+        self._model, self._description = model, description
+
+    def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
+        """Return (number of texts, dimension) vectors of length 1, encoded with the model's prompt for the role."""
+        with meter(self._description, len(texts)) as progress:
+            return encode_by_length(self._model, texts, prompt_for(role, self._model.prompts), role, progress.advance)
+
+    def queries(self, texts: Sequence[str], instructions: Sequence[str | None]) -> Vectors:
+        """Return the vectors of queries, each with its own instruction if the model was trained with instructions."""
+        prompts = [query_prompt(self._model.prompts, instruction) for instruction in instructions]
+        with meter(self._description, len(texts)) as progress:
+            return encode_prompted(self._model, texts, prompts, "query", progress.advance)
+
+
+def encode_prompted(
+    model: "SentenceTransformer",
+    texts: Sequence[str],
+    prompts: Sequence[str],
+    role: Role,
+    report: Callable[[int], object],
+    pool: "Pool | None" = None,
+) -> Vectors:
+    """Encode texts as `encode_by_length` does, but each with its own prompt."""
+    vectors = np.empty((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
+    for batch in prompted_batches(model, texts, prompts):
+        vectors[batch.places] = encode_by_length(model, batch.texts, batch.prompt, role, report, pool=pool)
+    return vectors
 
 
 def encode_by_length(
@@ -83,7 +121,8 @@ class CachedEncoder:
     file is opened, and the model loaded, on first use. If there are several GPUs, they all encode inputs larger than a
     portion.
 
-    A text is stored once per prompt, so a model without prompts stores it once for both roles.
+    A text is stored once per prompt: a query with two instructions has two vectors, and a model without prompts stores
+    a text once for both roles.
 
     Args:
         load: loads the model.
@@ -112,18 +151,28 @@ class CachedEncoder:
 
     def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
         """Return (number of texts, dimension) vectors of length 1, in order; encode those not stored yet."""
-        prompt = self._prompt(role)
-        keys = [key_of(text, prompt) for text in texts]
+        return self._found(texts, [prompt_for(role, self._known_prompts)] * len(texts), role)
+
+    def queries(self, texts: Sequence[str], instructions: Sequence[str | None]) -> Vectors:
+        """Return the vectors of queries, each with its own instruction if the model was trained with instructions."""
+        prompts = self._known_prompts
+        return self._found(texts, [query_prompt(prompts, instruction) for instruction in instructions], "query")
+
+    def unkept(self, texts: Sequence[str], role: Role, instruction: str | None = None) -> Vectors:
+        """Encode texts as a call does, without storing the vectors; for texts that are needed only once."""
+        prompts = self._known_prompts
+        prompt = query_prompt(prompts, instruction) if role == "query" else prompt_for(role, prompts)
+        return self._encoded(texts, [prompt] * len(texts), role, _unreported)
+
+    def _found(self, texts: Sequence[str], prompts: Sequence[str], role: Role) -> Vectors:
+        keys = [key_of(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
         rows = self._file.rows_of(keys)
         if (rows < 0).any():
-            missing = {keys[place]: texts[place] for place in np.flatnonzero(rows < 0).tolist()}
+            places = np.flatnonzero(rows < 0).tolist()
+            missing = {keys[place]: (texts[place], prompts[place]) for place in places}
             self._encode(missing, role, is_large=len(texts) > PORTION)
             rows = self._file.rows_of(keys)
         return _unit(self._file.read(rows))
-
-    def unkept(self, texts: Sequence[str], role: Role) -> Vectors:
-        """Encode texts as a call does, without storing the vectors; for texts that are needed only once."""
-        return self._encoded(texts, role, _unreported)
 
     @cached_property
     def precision(self) -> Precision:
@@ -142,10 +191,11 @@ class CachedEncoder:
     def _model(self) -> "SentenceTransformer":
         return self._load()
 
-    def _prompt(self, role: Role) -> str:
-        return prompt_for(role, self._model.prompts if self._prompts is None else self._prompts)
+    @property
+    def _known_prompts(self) -> Mapping[str, str | None]:
+        return self._model.prompts if self._prompts is None else self._prompts
 
-    def _encode(self, missing: dict[bytes, str], role: Role, is_large: bool) -> None:
+    def _encode(self, missing: dict[bytes, tuple[str, str]], role: Role, is_large: bool) -> None:
         if is_large and self._pool is None:
             from multigrain.model.gpu_pool import start_pool
 
@@ -153,12 +203,14 @@ class CachedEncoder:
         new = iter(missing.items())
         with meter(self._description, len(missing)) as progress:
             while portion := dict(islice(new, PORTION)):
-                vectors = self._encoded(list(portion.values()), role, progress.advance)
-                self._file.append(list(portion), vectors)
+                texts, prompts = zip(*portion.values(), strict=True)
+                self._file.append(list(portion), self._encoded(texts, prompts, role, progress.advance))
 
-    def _encoded(self, texts: Sequence[str], role: Role, report: Callable[[int], object]) -> Vectors:
+    def _encoded(
+        self, texts: Sequence[str], prompts: Sequence[str], role: Role, report: Callable[[int], object]
+    ) -> Vectors:
         with self._matrix_products():
-            return encode_by_length(self._model, texts, self._prompt(role), role, report, pool=self._pool)
+            return encode_prompted(self._model, texts, prompts, role, report, pool=self._pool)
 
     def _matrix_products(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from multigrain.config import ModelSection
+from multigrain.config import INSTRUCTION, ModelSection
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, folder_of, is_gguf
 from multigrain.model.locate import embedded_encoder
-from multigrain.model.roles import ROLES, prompt_for, with_prompts
+from multigrain.model.roles import ROLES, TEMPLATE, prompt_for, with_prompts
 from multigrain.model.saved_settings import SENTENCE_TRANSFORMERS_FILE
 
 
@@ -33,6 +33,8 @@ def prompts_of(name: str) -> dict[str, str] | None:
 def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> dict[str, str]:
     """Return the prompts of the model to train, by name; an instruction replaces all prompts of the base.
 
+    A model with an instruction also keeps the prompt around it, for queries that have another one.
+
     Args:
         section: the model settings.
         base: the prompts of the base.
@@ -41,7 +43,10 @@ def prompts_to_train(section: ModelSection, base: Mapping[str, str | None]) -> d
         prompts = with_prompts(base, section.query_prompt, section.document_prompt)
         named = {name: prompt for name, prompt in prompts.items() if prompt}
         return {**named, **{role: prompt_for(role, prompts) for role in ROLES}}
-    return {"query": f"Instruct: {section.instruction}\nQuery: ", "document": ""}
+    template = section.query_template
+    assert template is not None  # checked by the section
+    query = template.replace(INSTRUCTION, section.instruction)
+    return {"query": query, "document": section.document_prompt or "", TEMPLATE: template}
 
 
 def _is_settled(folder: Path) -> bool:

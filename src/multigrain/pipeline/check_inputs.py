@@ -132,9 +132,9 @@ def _described(config: Config, split: SplitData) -> str:
     negatives, _ = usable_negatives(split)
     if negatives:
         text += f", {len(negatives)} given negatives"
-    others = sum(pair.instruction not in (None, config.model.instruction) for pair in split.train)
-    if others:
-        text += f", {others} pairs with their own instructions (kept, but not used in training)"
+    if own := Counter(pair.instruction for pair in split.train if pair.instruction):
+        unused = "; model.query_prompt is used in their place" if config.model.query_template is None else ""
+        text += f", {own.total()} training pairs with an instruction ({len(own)} different{unused})"
     return text
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multigrain.config import Config, Precision
+from multigrain.config import INSTRUCTION, Config, Precision
 from multigrain.model.encode import CachedEncoder
 from multigrain.model.files import model_digest
 from multigrain.model.prompts import prompts_of
@@ -64,12 +64,13 @@ def load_measured_base(config: Config) -> "SentenceTransformer":
 
 
 def _base(config: Config) -> "_PretrainedModel":
+    """Return the base, which no run has trained with instructions."""
     section = config.model
     return _PretrainedModel(
         setting="model.base",
         name=section.base,
         max_tokens=section.max_tokens,
-        query_prompt=section.query_prompt,
+        query_prompt=None if INSTRUCTION in (section.query_prompt or "") else section.query_prompt,
         document_prompt=section.document_prompt,
     )
 

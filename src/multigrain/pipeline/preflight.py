@@ -83,7 +83,8 @@ def require_tasks(config: Config) -> None:
     if names := [name.removeprefix(MTEB) for name in config.evaluation.tasks if name.startswith(MTEB)]:
         from multigrain.evaluation.mteb_tasks import check_names as check_mteb_names
 
-        check_mteb_names(names)
+        given = config.evaluation.instructions
+        check_mteb_names(names, [name.removeprefix(MTEB) for name in given if name.startswith(MTEB)])
 
 
 def uses_llm(config: Config) -> bool:

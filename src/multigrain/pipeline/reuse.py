@@ -95,7 +95,7 @@ def _deciding_teacher(settings: dict[str, Any]) -> list[Any]:
 def _deciding_frozen(settings: dict[str, Any]) -> list[Any]:
     """Return the settings that determine the states of frozen layers."""
     model, training = settings["model"], settings["training"]
-    names = ("base", "bidirectional", "max_tokens", "instruction")
+    names = ("base", "bidirectional", "max_tokens", "instruction", "query_prompt", "document_prompt")
     top_layers = model.get("lora", {}).get("top_layers")
     return [*(model.get(name) for name in names), top_layers, training.get("max_tokens"), settings.get("adapt")]
 

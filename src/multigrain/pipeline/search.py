@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from multigrain.config import MiningSection
+from multigrain.config import MiningSection, one_line
 from multigrain.data.corpus_file import Corpus
-from multigrain.errors import RunError
+from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.hybrid import POOL, WEIGHT, WordMatches, pooled
 from multigrain.evaluation.metrics import BM25, DENSE
 from multigrain.evaluation.nearest import NONE, nearest
 from multigrain.export.retriever_table import answering, retriever_name
+from multigrain.model.prompts import prompts_of
+from multigrain.model.roles import TEMPLATE
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir, read_settings
@@ -29,7 +31,9 @@ Scored = list[tuple[float, int]]
 """Scores and document numbers, best first."""
 
 
-def search(run_dir: RunDir, query: str, k: int, retriever: str | None = None) -> list[tuple[float, Document]]:
+def search(
+    run_dir: RunDir, query: str, k: int, retriever: str | None = None, instruction: str | None = None
+) -> list[tuple[float, Document]]:
     """Return the k best documents for a query with their scores, without the document that is the query itself.
 
     Args:
@@ -37,22 +41,40 @@ def search(run_dir: RunDir, query: str, k: int, retriever: str | None = None) ->
         query: the query.
         k: number of documents.
         retriever: `dense`, `bm25` or `hybrid`; None for the one chosen in the evaluation.
+        instruction: what the query looks for; None for the run's own instruction, if it has one.
+
+    Raises:
+        ConfigError: there is an instruction, but the model was trained without instructions.
     """
+    if instruction is not None:
+        _check_instruction(run_dir, instruction)
     measured = json.loads(run_dir.scores.read_text(encoding="utf-8")) if run_dir.scores.is_file() else {}
     choice = measured.get("retrieval", {}).get("trained", NOT_CHOSEN)
     say(answering(choice) if retriever is None else f"by {retriever_name(retriever, choice['weight'])}, as asked for")
     own = {identity(pair.positive) for pair in own_documents(run_dir) if identity(pair.query) == identity(query)}
-    corpus = _SearchedCorpus(run_dir, Corpus(run_dir.corpus), own, measured.get("precision", "fp32"))
+    corpus = _SearchedCorpus(run_dir, Corpus(run_dir.corpus), own, measured.get("precision", "fp32"), instruction)
     found = corpus.search(query, k + len(own), retriever or choice["best"], choice["weight"])
     best = [(score, corpus.documents[number]) for score, number in found if number != NONE]
     return [(score, document) for score, document in best if identity(document.text) not in own][:k]
 
 
+def _check_instruction(run_dir: RunDir, instruction: str) -> None:
+    try:
+        one_line(instruction)
+    except ValueError as error:
+        raise ConfigError("--instruction", [str(error)]) from None
+    if TEMPLATE not in (prompts_of(str(run_dir.model)) or {}):
+        found = f"found {instruction!r}, but the model was trained without instructions"
+        raise ConfigError("--instruction", [f"{found}; leave it out, or set model.instruction and train again"])
+
+
 class _SearchedCorpus:
     """The documents of a run, with the means to search them."""
 
-    def __init__(self, run_dir: RunDir, documents: Corpus, own: set[bytes], precision: Any) -> None:
-        self.documents = documents
+    def __init__(
+        self, run_dir: RunDir, documents: Corpus, own: set[bytes], precision: Any, instruction: str | None
+    ) -> None:
+        self.documents, self._instruction = documents, instruction
         self._run_dir, self._own = run_dir, own
         self._embed = trained_encoder(run_dir.model, run_dir.vectors, precision)
 
@@ -73,7 +95,7 @@ class _SearchedCorpus:
 
     def _vector(self, query: str) -> Any:
         # The vector is not kept: a search must not grow the file, or copy a read-only one.
-        return self._embed.unkept([query], "query")
+        return self._embed.unkept([query], "query", self._instruction)
 
     def _own_number(self) -> int:
         """Return the number of the document that is the query itself; its score must not be the highest of BM25."""

@@ -116,7 +116,9 @@ def export_data(
         return write_data(run_dir, form, file, force, negatives)
 
 
-def search(folder: str | Path, query: str, k: int = 5, retriever: str | None = None) -> list[tuple[float, Document]]:
+def search(
+    folder: str | Path, query: str, k: int = 5, retriever: str | None = None, instruction: str | None = None
+) -> list[tuple[float, Document]]:
     """Search the corpus of a run with its exported model, and return the best documents with their scores.
 
     Args:
@@ -125,9 +127,11 @@ def search(folder: str | Path, query: str, k: int = 5, retriever: str | None = N
         k: number of documents.
         retriever: `dense` (cosine), `bm25` or `hybrid` (cosine plus weighted BM25); None for the one that was best on
             the dev set of the run.
+        instruction: what the query looks for, for a model trained with instructions; None for the run's own.
 
     Raises:
-        ConfigError: the query is not a text, k is below 1, or there is no such retriever.
+        ConfigError: the query is not a text, k is below 1, there is no such retriever, or the model was trained without
+            instructions.
         RunError: the run has no exported model yet.
     """
     if not isinstance(query, str) or not query.strip():
@@ -139,7 +143,7 @@ def search(folder: str | Path, query: str, k: int = 5, retriever: str | None = N
     run_dir = RunDir(run_folder_of(folder))
     if not (run_dir.model / "modules.json").is_file():
         raise RunError(f"{folder}: there is no exported model yet. Run: multigrain run RUN.toml")
-    return search_run(run_dir, query, k, retriever)
+    return search_run(run_dir, query, k, retriever, instruction)
 
 
 @overload

@@ -25,7 +25,7 @@ from multigrain.data.blocks import blocks
 from multigrain.data.known_false_negatives import FalseNegatives, classes_of_pairs, keys_of
 from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.data.words import words_in
-from multigrain.model.roles import Embed, Vectors
+from multigrain.model.roles import Embed, Vectors, embed_queries
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.graded_choice import Chosen, GradedChoice, joined
@@ -199,7 +199,7 @@ class _Miner:
         return self._mined(wave, pairs, choices, hits, with_bm25)
 
     def _wave(self, pairs: Sequence[Pair], first: int, seed: int) -> _Wave:
-        queries = self._embed([pair.query for pair in pairs], "query")
+        queries = embed_queries(self._embed, pairs)
         own = np.einsum("pd,pd->p", queries, self._embed([pair.positive for pair in pairs], "document"))
         shares = queries / np.where(own > 0, own, np.nan).astype(np.float32)[:, None]
         return _Wave(first, shares, own, classes_of_pairs(pairs), salts_of(pairs, seed))

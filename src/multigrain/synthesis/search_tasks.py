@@ -181,7 +181,7 @@ def _pair_invented(id: str, task: SearchTask, answer: Answer) -> list[Pair]:
             query=found.query,
             positive=found.positive,
             source=task.field,
-            instruction=task.text,
+            instruction=shown_texts.one_line(task.text),
             task=task.kind,
         )
     ]

@@ -7,7 +7,7 @@ Columns: query, positive, negative_1 .. negative_k, and label. The label gives, 
 grade, judge score and weight, then the rows of the step whose document in that column is a false negative of the query.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,10 @@ from sentence_transformers.base.sampler import DefaultBatchSampler, MultiDataset
 from torch.utils.data import BatchSampler, ConcatDataset
 
 from multigrain.config import PhaseSection
-from multigrain.model.roles import ROLES, Role, prompt_for
-from multigrain.records import GradedTuple
+from multigrain.model.roles import prompt_for, query_prompt
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.in_batch_false_negatives import texts_of
+from multigrain.training.prompted_texts import PromptedText, tokenized
 
 PhaseAt = Callable[[int], int]
 """Maps a step (from 0) to the index of its phase."""
@@ -32,25 +32,26 @@ def name_of(phase: int) -> str:
     return f"phase_{phase}"
 
 
-def to_datasets(curriculum: Curriculum) -> DatasetDict:
-    """Return one dataset for each phase."""
+def to_datasets(curriculum: Curriculum, prompts: Mapping[str, str | None]) -> DatasetDict:
+    """Return one dataset for each phase, whose queries have their prompts among those of the model."""
     numbers = Dataset.from_dict({"row": np.arange(curriculum.steps * curriculum.batch_size)})
     phases = range(len(curriculum.phases))
-    return DatasetDict({name_of(phase): numbers.with_transform(_Rows(curriculum, phase)) for phase in phases})
+    return DatasetDict({name_of(phase): numbers.with_transform(_Rows(curriculum, phase, prompts)) for phase in phases})
 
 
 class _Rows:
     """The transform of a phase's dataset, from row numbers to columns."""
 
-    def __init__(self, curriculum: Curriculum, phase: int) -> None:
-        self._curriculum, self._phase = curriculum, phase
+    def __init__(self, curriculum: Curriculum, phase: int, prompts: Mapping[str, str | None]) -> None:
+        self._curriculum, self._phase, self._prompts = curriculum, phase, prompts
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         curriculum = self._curriculum
         places = [divmod(number, curriculum.batch_size) for number in batch["row"]]
         rows = [curriculum.row(*place, self._phase) for place in places]
         false = {step: curriculum.false_at(step, self._phase) for step in {step for step, _ in places}}
-        columns: dict[str, list[Any]] = {"query": [row.query for row in rows]}
+        queries = [PromptedText(query_prompt(self._prompts, row.instruction), row.query) for row in rows]
+        columns: dict[str, list[Any]] = {"query": queries}
         for index, name in enumerate(column_names(curriculum.phases[self._phase])[1:]):
             columns[name] = [row.documents[index].text for row in rows]
         columns["label"] = []
@@ -77,13 +78,10 @@ def column_names(section: PhaseSection) -> list[str]:
 
 
 def to_prompts(curriculum: Curriculum, model: SentenceTransformer) -> dict[str, str] | None:
-    """Return the prompt of each column, so that training reads texts as encoding does; None without prompts."""
-    query = prompt_for("query", model.prompts)
+    """Return the prompt of each column of documents, as in encoding; None without one. A query brings its own."""
     document = prompt_for("document", model.prompts)
-    if not query and not document:
-        return None
     names = max((column_names(section) for section in curriculum.phases), key=len)
-    return {name: query if name == "query" else document for name in names}
+    return dict.fromkeys(names[1:], document) if document else None
 
 
 class RowsOfPhase(DefaultBatchSampler):
@@ -142,13 +140,11 @@ CHUNK = 256
 
 def token_rows(model: SentenceTransformer, curriculum: Curriculum) -> Iterator[list[int]]:
     """Yield the token ids of every text in the curriculum, as training reads it; a text may come twice."""
-    for role in ROLES:
-        texts = sorted({text for graded in curriculum.tuples for text in _texts(graded, role)})
+    prompts, document = model.prompts, prompt_for("document", model.prompts)
+    queries = {PromptedText(query_prompt(prompts, graded.instruction), graded.query) for graded in curriculum.tuples}
+    documents = {PromptedText(document, text) for graded in curriculum.tuples for text in texts_of(graded)}
+    for texts in (sorted(queries), sorted(documents)):
         for start in range(0, len(texts), CHUNK):
-            features = model.preprocess(texts[start : start + CHUNK], prompt=prompt_for(role, model.prompts) or None)
+            features = tokenized(model, texts[start : start + CHUNK])
             for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True):
                 yield ids[mask.bool()].tolist()
-
-
-def _texts(graded: GradedTuple, role: Role) -> list[str]:
-    return [graded.query] if role == "query" else texts_of(graded)

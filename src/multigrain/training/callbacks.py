@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from multigrain.config import PhaseSection
 from multigrain.files import write_atomic
-from multigrain.model.roles import Role, Vectors, prompt_for
+from multigrain.model.prompted_batches import prompted_batches
+from multigrain.model.roles import Vectors, prompt_for, query_prompt
 from multigrain.records import GradedTuple
 from multigrain.terminal import Meter, say
 from multigrain.training.batches import PhaseAt
@@ -173,25 +174,28 @@ def margin_on(model: SentenceTransformer, tuples: Sequence[GradedTuple], phase: 
     Return None if there are no such negatives.
     """
     triplets = [
-        (graded.query, graded.positive, negative.text)
+        ((query_prompt(model.prompts, graded.instruction), graded.query), graded.positive, negative.text)
         for graded in tuples
         for negative in graded.negatives
         if negative.grade in phase.grades
     ]
     if not triplets:
         return None
-    queries = _encode(model, [query for query, _, _ in triplets], "query")
-    positives = _encode(model, [positive for _, positive, _ in triplets], "document")
-    negatives = _encode(model, [negative for _, _, negative in triplets], "document")
+    document = prompt_for("document", model.prompts)
+    queries = _encode(model, [query for query, _, _ in triplets])
+    positives = _encode(model, [(document, positive) for _, positive, _ in triplets])
+    negatives = _encode(model, [(document, negative) for _, _, negative in triplets])
     return float((queries * (positives - negatives)).sum(axis=1).mean())
 
 
-def _encode(model: SentenceTransformer, texts: Sequence[str], role: Role) -> Vectors:
-    """Return a vector of length 1 for each text; a query with several negatives is encoded once."""
+def _encode(model: SentenceTransformer, texts: Sequence[tuple[str, str]]) -> Vectors:
+    """Return a vector of length 1 for each (prompt, text); a query with several negatives is encoded once."""
     was_training = model.training
     rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    prompt = prompt_for(role, model.prompts)
-    vectors = model.encode(list(rows), prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
+    prompts, distinct = zip(*rows, strict=True)
+    vectors = np.empty((len(rows), model.get_embedding_dimension() or 0), np.float32)
+    for places, members, prompt in prompted_batches(model, distinct, prompts):
+        vectors[places] = model.encode(members, prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
     model.train(was_training)
-    found: Vectors = np.asarray(vectors)[[rows[text] for text in texts]]
+    found: Vectors = vectors[[rows[text] for text in texts]]
     return found

@@ -50,6 +50,7 @@ class Row:
     id: str
     query: str
     documents: tuple[Document, ...]
+    instruction: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class Curriculum:
         for index, (grade, weight) in enumerate(wanted):
             same = sum(other == grade for other, _ in wanted[:index])
             documents.append(self._document(graded, grade, turn, same, weight))
-        return Row(graded.id, graded.query, tuple(documents))
+        return Row(graded.id, graded.query, tuple(documents), graded.instruction)
 
     def _document(self, graded: GradedTuple, grade: int, turn: int, same: int, weight: float) -> Document:
         """Return a negative of this grade, in rotation; if none is left, the positive with weight 0 as placeholder.
@@ -171,7 +172,8 @@ class Curriculum:
         if self.guide is None:
             return [set()] * len(tuples)
         texts = [[document.text for document in documents] for documents in rows]
-        return self.guide.nearer([graded.query for graded in tuples], texts)
+        queries = [graded.query for graded in tuples]
+        return self.guide.nearer(queries, texts, [graded.instruction for graded in tuples])
 
     def _places_of(self, rows: Sequence[Sequence[Document]]) -> dict[bytes | str | None, list[tuple[int, int]]]:
         """Index the places (row, column) of documents with a positive weight, by identity and by group."""

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from multigrain.model.roles import Role, Vectors
+from multigrain.model.roles import Role, Vectors, embed_instructed, embed_queries
 from multigrain.records import GradedTuple
 from multigrain.training.in_batch_false_negatives import texts_of
 
@@ -43,15 +43,21 @@ class Guide:
     encoder: Encoder
     margin: float
 
-    def nearer(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[set[Place]]:
+    def nearer(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[Sequence[str]],
+        instructions: Sequence[str | None] | None = None,
+    ) -> list[set[Place]]:
         """Return, for each query of a batch, the places of the documents to leave out.
 
         Args:
             queries: B texts.
             documents: the positive and the negatives of each query, (B, 1 + k) texts.
+            instructions: the instruction of each query, if it has one, for a guide that reads instructions.
         """
         columns = len(documents[0])
-        of_queries = self.encoder(queries, "query")
+        of_queries = embed_instructed(self.encoder, queries, instructions or [None] * len(queries))
         of_documents = self.encoder([text for row in documents for text in row], "document")
         found: list[set[Place]] = []
         for begin in range(0, len(queries), QUERIES):
@@ -67,5 +73,5 @@ def encode_texts(tuples: Iterable[GradedTuple], encoder: Encoder) -> None:
     """Encode all texts of the tuples, so that the encoder stores the vectors of new ones."""
     rest = iter(tuples)
     while portion := list(islice(rest, TUPLES)):
-        encoder([graded.query for graded in portion], "query")
+        embed_queries(encoder, portion)
         encoder([text for graded in portion for text in texts_of(graded)], "document")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from multigrain.model.roles import Embed
+from multigrain.model.roles import Embed, embed_queries
 from multigrain.records import GradedTuple
 
 SCALE = 2048
@@ -90,9 +90,7 @@ def vectors_of(tuples: Sequence[GradedTuple], embed: Embed) -> Vectors:
     parts = [np.empty((0, 0), np.int16)] if not tuples else []
     for start in range(0, len(tuples), AT_ONCE):
         some = tuples[start : start + AT_ONCE]
-        mean = embed([graded.query for graded in some], "query") + embed(
-            [graded.positive for graded in some], "document"
-        )
+        mean = embed_queries(embed, some) + embed([graded.positive for graded in some], "document")
         length = np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         parts.append(np.rint(SCALE * mean / length).astype(np.int16))
     return np.concatenate(parts)

@@ -136,7 +136,7 @@ def _trainer(
         Stopping(section.checkpoint_minutes),
         model=model,
         args=arguments,
-        train_dataset=to_datasets(curriculum),
+        train_dataset=to_datasets(curriculum, model.prompts),
         loss=_losses(model, curriculum, section, _encoding(model, curriculum, section, folder)),
     )
     trainer.remove_callback(PrinterCallback)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from multigrain.training.checkpoints import newest_whole, remove_older
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.interruption import Stopping
 from multigrain.training.loss import GradedLoss
+from multigrain.training.prompted_texts import preprocessed
 
 EXPLODED = 10.0
 """A loss counts as diverged above this multiple of the loss of guessing among the documents of the batch."""
@@ -58,6 +60,12 @@ class CurriculumTrainer(SafeCheckpoints, SentenceTransformerTrainer):
         self.step_size = curriculum.batch_size
         self.add_callback(stopping)
         self._begun, self._used = time.monotonic(), seconds_used(self.args.device)
+
+    def get_data_collator(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return a collator that reads each query with its own prompt."""
+        collator = super().get_data_collator(model, *args, **kwargs)
+        collator.preprocess_fn = partial(preprocessed, model)
+        return collator
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Record when the step begins, and run it."""

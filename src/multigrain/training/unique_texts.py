@@ -13,8 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PROMPT_LENGTH = "prompt_length"
+"""The feature with the number of tokens of the prompt: one number, or (rows,)."""
+
 Features = dict[str, Any]
 """The tokenized input of a module: `input_ids` and `attention_mask` (rows, tokens), and more."""
+Place = tuple[int, int]
+"""Column and row of a text in the batch."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Texts:
     """The distinct texts of a batch."""
 
     groups: list[Features]
-    """Rows in falling order of length. One group, unless the pooling treats some columns differently (prompts)."""
+    """Rows in falling order of length. One group, unless the pooling treats some texts differently (prompts)."""
     places: Tensor
     """(columns, rows of a column): the row of each text of the batch, counted over all groups."""
     identities: Tensor
@@ -41,20 +46,21 @@ def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token
     """
     device = columns[0]["input_ids"].device
     columns = [_moved(column, "cpu") for column in columns]  # one transfer, not one per row
-    kinds: dict[str, list[int]] = {}
+    kinds: dict[str, list[Place]] = {}
     for index, column in enumerate(columns):
-        kinds.setdefault(_kind(column), []).append(index)
+        for row, kind in enumerate(_kinds(column)):
+            kinds.setdefault(kind, []).append((index, row))
     groups, identities = [], list[int]()
     places = torch.empty(len(columns), len(columns[0]["input_ids"]), dtype=torch.long)
     tokens = 0
-    for indices in kinds.values():
-        rows, at = _rows([columns[index] for index in indices])
+    for members in kinds.values():
+        rows, at = _rows(columns, members)
         order = sorted(range(len(rows)), key=lambda row: (-len(rows[row].ids), row))
         rank = {row: len(identities) + new for new, row in enumerate(order)}
-        for index, found in zip(indices, at, strict=True):
-            places[index] = torch.tensor([rank[row] for row in found])
+        columns_of, rows_of = torch.tensor(members).T
+        places[columns_of, rows_of] = torch.tensor([rank[row] for row in at])
         ordered = [rows[row] for row in order]
-        groups.append(_moved(_padded(ordered, columns[indices[0]], padding_side, pad_token), device))
+        groups.append(_moved(_padded(ordered, padding_side, pad_token), device))
         identities += [_identity(row.ids) for row in ordered]
         tokens += sum(len(row.ids) for row in ordered)
     return Texts(groups, places.to(device), torch.tensor(identities, device=device), tokens)
@@ -74,43 +80,46 @@ def _moved(features: Features, device: str | torch.device) -> Features:
     return {key: value.to(device) if torch.is_tensor(value) else value for key, value in features.items()}
 
 
-def _kind(column: Features) -> str:
-    """Return a key of the features that columns encoded together must share, such as the length of the prompt."""
+def _kinds(column: Features) -> list[str]:
+    """Return for each row a key of the features that texts encoded together must share: the prompt's length, etc."""
     rows, width = column["input_ids"].shape
+    lengths = column.get(PROMPT_LENGTH)
+    if torch.is_tensor(lengths) and lengths.shape == (rows,):
+        of_length = {length: _kinds({**column, PROMPT_LENGTH: length})[0] for length in set(lengths.tolist())}
+        return [of_length[length] for length in lengths.tolist()]
     others = {
         key: value.tolist() if torch.is_tensor(value) else value
         for key, value in column.items()
         if not (torch.is_tensor(value) and value.shape[:2] == (rows, width))
     }
-    return repr(sorted(others.items(), key=lambda item: item[0]))
+    return [repr(sorted(others.items(), key=lambda item: item[0]))] * rows
 
 
-def _rows(columns: Sequence[Features]) -> tuple[list[_Row], list[list[int]]]:
-    """Return the distinct texts of these columns, and for each column the index of each of its texts."""
+def _rows(columns: Sequence[Features], places: Sequence[Place]) -> tuple[list[_Row], list[int]]:
+    """Return the distinct texts at these places, and for each place the index of its text."""
     known: dict[tuple[int, ...], int] = {}
     rows: list[_Row] = []
     at = []
-    for column in columns:
-        places = []
-        masks = column["attention_mask"].bool()
-        for row, (ids, valid) in enumerate(zip(column["input_ids"], masks, strict=True)):
-            key = tuple(ids[valid].tolist())
-            if key not in known:
-                known[key] = len(rows)
-                rows.append(_Row(key, column, row, valid))
-            places.append(known[key])
-        at.append(places)
+    for index, row in places:
+        column = columns[index]
+        valid = column["attention_mask"][row].bool()
+        key = tuple(column["input_ids"][row][valid].tolist())
+        if key not in known:
+            known[key] = len(rows)
+            rows.append(_Row(key, column, row, valid))
+        at.append(known[key])
     return rows, at
 
 
-def _padded(rows: Sequence[_Row], like: Features, padding_side: str, pad_token: int) -> Features:
+def _padded(rows: Sequence[_Row], padding_side: str, pad_token: int) -> Features:
     """Return the rows as features, padded to the longest row."""
+    like = rows[0].column
     shape = like["input_ids"].shape
     longest = len(rows[0].ids)
     padded: Features = {}
     for key, value in like.items():
         if not (torch.is_tensor(value) and value.shape[:2] == shape):
-            padded[key] = value
+            padded[key] = int(value[rows[0].row]) if key == PROMPT_LENGTH and torch.is_tensor(value) else value
             continue
         fill = pad_token if key == "input_ids" else 0
         whole = value.new_full((len(rows), longest), fill)

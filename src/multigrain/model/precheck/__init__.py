@@ -17,6 +17,7 @@ from multigrain.model.precheck.checks import (
     precheck_model,
 )
 from multigrain.model.precheck.notes import length_note, notes
+from multigrain.model.precheck.training import precheck_instructions
 
 __all__ = [
     "length_note",
@@ -25,5 +26,6 @@ __all__ = [
     "precheck_cross_encoder",
     "precheck_decoder",
     "precheck_encoder",
+    "precheck_instructions",
     "precheck_model",
 ]

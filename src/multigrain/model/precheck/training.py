@@ -1,14 +1,16 @@
 """Find faults in a base's files that prevent training it with the given settings. Does not import torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from multigrain.config import LoraSection, ModelSection
+from multigrain.config import INSTRUCTION, LoraSection, ModelSection
+from multigrain.errors import ConfigError
 from multigrain.model.architectures import is_decoder
 from multigrain.model.file_integrity import shapes_in
+from multigrain.model.files import folder_of
 from multigrain.model.prompts import prompts_of, prompts_to_train
 from multigrain.model.refusals import unfit_dense
 from multigrain.model.roles import ROLES, prompt_for
@@ -100,6 +102,30 @@ def _layer_faults(section: ModelSection, inner: Path) -> Iterator[str]:
         yield f"bidirectional: found {section.bidirectional}; the base has {layers} layers"
     if section.lora and (top := section.lora.top_layers or 0) > layers:
         yield f"lora.top_layers: found {top}; the base has {layers} layers"
+
+
+def precheck_instructions(section: ModelSection, instructions: Iterable[str], max_tokens: int | None) -> None:
+    """Check that the prompts of queries with these instructions leave room for a query.
+
+    Args:
+        section: the model settings.
+        instructions: different instructions.
+        max_tokens: the setting `training.max_tokens`.
+
+    Raises:
+        ConfigError: one does not; names it with its number of tokens.
+    """
+    folder, template = folder_of(section.base), section.query_template
+    tokenizer = None if folder is None or template is None else _tokenizer(transformer_of(folder))
+    if tokenizer is None or template is None:
+        return
+    most = min(section.max_tokens, max_tokens or section.max_tokens)
+    for instruction in instructions:
+        length = len(tokenizer.encode(template.replace(INSTRUCTION, instruction)).ids)
+        if length >= most:
+            key = "model.max_tokens" if most == section.max_tokens else "training.max_tokens"
+            found = f"found {most}, but the prompt with the instruction {instruction!r} of a pair takes {length} tokens"
+            raise ConfigError(key, [f"{found}; raise it, or shorten the instruction"])
 
 
 def _prompt_faults(section: ModelSection, inner: Path) -> Iterator[str]:

@@ -132,7 +132,7 @@ def _rises(judge: EmbeddingJudge, pair: Pair, texts: dict[int, str], grades: lis
     """Return the share of rising steps for one pair; a missing grade counts as out of order."""
     written = [grade for grade in grades if grade in texts]
     passages = [pair.positive, *(texts[grade] for grade in written)]
-    own, *scores = judge.scores([(pair.query, passage) for passage in passages])
+    own, *scores = judge.scores([(pair.query, passage) for passage in passages], [pair.instruction] * len(passages))
     relevance = dict(zip(written, scores, strict=True))
     steps: list[bool] = []
     for low, high in pairwise(grades):

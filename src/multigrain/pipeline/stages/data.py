@@ -11,6 +11,7 @@ from multigrain.data.passages_to_query import sample_passages
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
+from multigrain.model.precheck import precheck_instructions
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.records import Pair, folded
@@ -56,6 +57,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         drop_leaked: leave out training pairs whose query is in the evaluation, instead of refusing them.
 
     Raises:
+        ConfigError: an instruction leaves no room for a query.
         DataError: nothing is held out, all pairs share one query, positive or group, a query of the evaluation is also
             in training, or there are fewer than two pairs for a batch.
     """
@@ -75,6 +77,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")
     require_groups(split.train, count, "pairs", source)
+    instructions = {pair.instruction for pair in split.train if pair.instruction}
+    precheck_instructions(config.model, sorted(instructions), config.training.max_tokens)
     if count < config.training.batch_size:
         say(
             f"  training.batch_size = {config.training.batch_size}, but there are {count} training pairs: batches hold "

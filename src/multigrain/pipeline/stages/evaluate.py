@@ -12,17 +12,19 @@ from multigrain.data.jsonl import read_pairs
 from multigrain.data.record_file import RecordFile
 from multigrain.evaluation.by_source import SearchOfSource, evaluate_by_source, searches_by_source, whole_task
 from multigrain.evaluation.evaluate import Evaluation
-from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task
+from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task, with_instruction
 from multigrain.files import write_json, write_objects
-from multigrain.model.roles import Embed, with_prompts
+from multigrain.model.prompts import prompts_of
+from multigrain.model.roles import TEMPLATE, Embed
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
-from multigrain.pipeline.encoders import base_encoder, trained_encoder
+from multigrain.pipeline.encoders import base_encoder, load_measured_base, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.retrievers import Retrievers
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.spoiled_model import COMPARED, collapse_fault, lost_score_fault, pooling_cause
 from multigrain.pipeline.stages import Result
 from multigrain.records import Pair
+from multigrain.terminal import say
 
 MAIN_SCORE = "main score"
 """Name of the main score of an mteb task in tables."""
@@ -42,6 +44,8 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     sides = _Sides(config, run_dir, base_embed, trained_embed)
     measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
     examples: list[dict[str, Any]] = []
+    if config.evaluation.instructions and TEMPLATE not in (prompts_of(str(run_dir.trained)) or {}):
+        say("  evaluation.instructions has no effect: the model was trained without instructions")
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
             _add(scores, _measured_by_mteb(name.removeprefix(MTEB), config, run_dir))
@@ -51,6 +55,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
             task: Task = whole_task(searches, Corpus(run_dir.corpus))
         else:
             task = load_task(name, held_out, Corpus(run_dir.corpus), own)
+        task = with_instruction(task, config.evaluation.instructions.get(name))
         check_unseen(task, read_pairs(run_dir.train_pairs))
         base, trained = sides.evaluated(task, searches)
         arms = {arm: _measured(task, embed, searches) for arm, embed in arms_embed.items()}
@@ -173,14 +178,13 @@ def _texts(task: Task) -> dict[str, str]:
 def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, Any]:
     """Return the main score of each task. Without scores of items, it has no interval."""
     from multigrain.evaluation.mteb_tasks import measure
-    from multigrain.model.load import load_base, load_model
+    from multigrain.model.load import load_model
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
-    base = load_base(config.model.base, config.model.max_tokens, "model.base")
-    base.prompts = {**with_prompts(base.prompts, config.model.query_prompt, config.model.document_prompt)}
+    given = {task.removeprefix(MTEB): own for task, own in config.evaluation.instructions.items()}
+    base_scores = _main_scores(measure(name, load_measured_base(config), run_dir.mteb("base"), data))
     trained = load_model(run_dir.trained)
-    base_scores = _main_scores(measure(name, base, run_dir.mteb("base"), data))
-    trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data))
+    trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data, instructions=given))
     differences: dict[str, dict[str, Any]] = {}
     for task, scores in base_scores.items():
         gain = trained_scores[task][MAIN_SCORE] - scores[MAIN_SCORE]

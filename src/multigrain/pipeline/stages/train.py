@@ -6,7 +6,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from multigrain.config import Config
@@ -20,6 +19,7 @@ from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import atomic_folder, write_atomic
 from multigrain.grading.report import what_became
 from multigrain.model.precheck import notes
+from multigrain.model.roles import TEMPLATE, prompt_for
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -89,8 +89,7 @@ def _trained(
     favours_first = config.model.pooling == "anchor" and not config.model.anchor.visibility_correction
     if favours_first and not sees_ahead(model[0].model):
         say("  anchor pooling favours the first tokens of a base with causal attention: see model.bidirectional")
-    if others := sum(graded.instruction not in (None, config.model.instruction) for graded in tuples):
-        say(f"  {others} of {len(tuples)} tuples have their own instruction, which training does not use")
+    _read_instructions(config, model, tuples)
     with interpolated_with_base(model, config.training.base_share):
         train_model(
             model,
@@ -101,6 +100,27 @@ def _trained(
             held_out=held,
         )
     return model
+
+
+def _read_instructions(config: Config, model: "SentenceTransformer", tuples: Sequence[GradedTuple]) -> None:
+    """Let the model put the instruction of a tuple before its query, if there are any.
+
+    Raises:
+        ConfigError: an instruction leaves no room for a text.
+    """
+    from multigrain.model.build import check_instructions
+
+    own = Counter(graded.instruction for graded in tuples if graded.instruction)
+    if not own:
+        return
+    template = config.model.query_template
+    if template is None:
+        say(f"  model.query_prompt is put before all queries, in place of {counted(own.total(), 'instructions')}")
+        return
+    model.prompts.setdefault(TEMPLATE, template)
+    said = f"{own.total()} of {len(tuples)} tuples have an instruction ({len(own)} different)"
+    say(f"  {said}; the others have {json.dumps(prompt_for('query', model.prompts))} before the query")
+    check_instructions(model, own, config.training.max_tokens)
 
 
 def _planned(config: Config, run_dir: RunDir, tuples: list[GradedTuple]) -> tuple["Curriculum", "HeldOut"]:
@@ -192,13 +212,13 @@ def _say_what_is_rare(curriculum: "Curriculum") -> None:
 
 def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransformer], dict[str, float]]":
     """Return a function that measures a model on a sample of the held-out pairs."""
-    from multigrain.model.encode import encode
+    from multigrain.model.encode import ModelEncoder
 
     held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
     task = _sample(held_out_task(held_out, Corpus(run_dir.corpus), own), config.seed)
 
     def measure(model: "SentenceTransformer") -> dict[str, float]:
-        scores = evaluate(task, partial(encode, model, description="held out")).scores
+        scores = evaluate(task, ModelEncoder(model, "held out")).scores
         return {name: round(value, 6) for name, value in overall(scores.values()).items()}
 
     return measure
