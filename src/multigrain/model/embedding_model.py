@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
-from torch import nn
+from torch import Tensor, nn
 
 from multigrain.config import Precision
 from multigrain.files import write_json
@@ -21,6 +21,7 @@ from multigrain.model.chat_template import skip_chat_template
 from multigrain.model.older_settings import write_legacy_settings
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 from multigrain.model.precision import matrix_products
+from multigrain.model.prompted_batches import PROMPT_LENGTH, has_prompt_lengths
 
 SHIPPED = tuple(Path(str(module.__file__)) for module in (pooling, anchor_attention, anchor_scores, attention_tiles))
 """Source files that a saved model needs to load without multigrain."""
@@ -53,6 +54,22 @@ class EmbeddingModel(SentenceTransformer):
         classes = {**cls._module_classes, **module_classes}
         return super()._load_with_module_classes(model_name_or_path, classes, **kwargs)
 
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Embed tokenized texts. If each has a prompt length of its own, `prompt_length` (B,), each is pooled by it."""
+        if not has_prompt_lengths(input):
+            return super().forward(input, **kwargs)
+        lengths = input[PROMPT_LENGTH]
+        states = self[0](input)
+        vectors: list[Tensor] = []
+        rows = [(lengths == length).nonzero().flatten() for length in lengths.unique()]
+        for of_length in rows:
+            part = {name: _rows_of(value, of_length, len(lengths)) for name, value in states.items()}
+            part[PROMPT_LENGTH] = int(lengths[of_length[0]])
+            for module in list(self)[1:]:
+                part = module(part)
+            vectors.append(part["sentence_embedding"])
+        return {**states, "sentence_embedding": torch.cat(vectors)[torch.cat(rows).argsort()]}
+
     def _load_default_modules(self, *args: Any, **kwargs: Any) -> Any:
         """Load a model not saved by sentence-transformers, such as a language model, without its chat template."""
         modules, settings = super()._load_default_modules(*args, **kwargs)
@@ -83,6 +100,11 @@ class EmbeddingModel(SentenceTransformer):
         mode = Path(path, "modules.json").stat().st_mode
         for file in Path(path).glob("*.safetensors"):
             file.chmod(mode)
+
+
+def _rows_of(value: Any, rows: Tensor, count: int) -> Any:
+    """Return these rows of a feature, if it has as many rows as there are texts."""
+    return value[rows] if torch.is_tensor(value) and value.dim() and len(value) == count else value
 
 
 def _end_with_parent() -> None:

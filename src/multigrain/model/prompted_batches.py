@@ -1,10 +1,19 @@
 """Queries with different prompts, in batches that a model encodes together."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+PROMPT_LENGTH = "prompt_length"
+"""The feature with the number of tokens of the prompt: one number, or a tensor (rows,)."""
+
+
+def has_prompt_lengths(features: Mapping[str, Any]) -> bool:
+    """Return whether each row has a prompt length of its own."""
+    return getattr(features.get(PROMPT_LENGTH), "ndim", 0) == 1 and len(features[PROMPT_LENGTH]) > 1
 
 
 class PromptedBatch(NamedTuple):

@@ -7,8 +7,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 
-from multigrain.model.prompted_batches import leaves_out_prompts
-from multigrain.training.unique_texts import PROMPT_LENGTH, Features
+from multigrain.model.prompted_batches import PROMPT_LENGTH, leaves_out_prompts
+from multigrain.training.unique_texts import Features
 
 
 class PromptedText(NamedTuple):

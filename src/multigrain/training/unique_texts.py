@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PROMPT_LENGTH = "prompt_length"
-"""The feature with the number of tokens of the prompt: one number, or (rows,)."""
+from multigrain.model.prompted_batches import PROMPT_LENGTH, has_prompt_lengths
 
 Features = dict[str, Any]
 """The tokenized input of a module: `input_ids` and `attention_mask` (rows, tokens), and more."""
@@ -27,7 +26,7 @@ class Texts:
     """The distinct texts of a batch."""
 
     groups: list[Features]
-    """Rows in falling order of length. One group, unless the pooling treats some texts differently (prompts)."""
+    """Rows in falling order of length. One group, unless some columns have other features (prompts)."""
     places: Tensor
     """(columns, rows of a column): the row of each text of the batch, counted over all groups."""
     identities: Tensor
@@ -48,8 +47,7 @@ def distinct(columns: Sequence[Features], padding_side: str = "right", pad_token
     columns = [_moved(column, "cpu") for column in columns]  # one transfer, not one per row
     kinds: dict[str, list[Place]] = {}
     for index, column in enumerate(columns):
-        for row, kind in enumerate(_kinds(column)):
-            kinds.setdefault(kind, []).append((index, row))
+        kinds.setdefault(_kind(column), []).extend((index, row) for row in range(len(column["input_ids"])))
     groups, identities = [], list[int]()
     places = torch.empty(len(columns), len(columns[0]["input_ids"]), dtype=torch.long)
     tokens = 0
@@ -80,33 +78,37 @@ def _moved(features: Features, device: str | torch.device) -> Features:
     return {key: value.to(device) if torch.is_tensor(value) else value for key, value in features.items()}
 
 
-def _kinds(column: Features) -> list[str]:
-    """Return for each row a key of the features that texts encoded together must share: the prompt's length, etc."""
+def _kind(column: Features) -> str:
+    """Return a key of the features that texts encoded together must share, such as one length of their prompt."""
     rows, width = column["input_ids"].shape
-    lengths = column.get(PROMPT_LENGTH)
-    if torch.is_tensor(lengths) and lengths.shape == (rows,):
-        of_length = {length: _kinds({**column, PROMPT_LENGTH: length})[0] for length in set(lengths.tolist())}
-        return [of_length[length] for length in lengths.tolist()]
     others = {
         key: value.tolist() if torch.is_tensor(value) else value
         for key, value in column.items()
         if not (torch.is_tensor(value) and value.shape[:2] == (rows, width))
     }
-    return [repr(sorted(others.items(), key=lambda item: item[0]))] * rows
+    if has_prompt_lengths(column):
+        others[PROMPT_LENGTH] = "of each row"
+    return repr(sorted(others.items(), key=lambda item: item[0]))
+
+
+def _prompt_length(column: Features, row: int) -> int | None:
+    """Return the length of a row's own prompt; None if all rows have the same."""
+    return int(column[PROMPT_LENGTH][row]) if has_prompt_lengths(column) else None
 
 
 def _rows(columns: Sequence[Features], places: Sequence[Place]) -> tuple[list[_Row], list[int]]:
     """Return the distinct texts at these places, and for each place the index of its text."""
-    known: dict[tuple[int, ...], int] = {}
+    known: dict[tuple[tuple[int, ...], int | None], int] = {}
     rows: list[_Row] = []
     at = []
     for index, row in places:
         column = columns[index]
         valid = column["attention_mask"][row].bool()
-        key = tuple(column["input_ids"][row][valid].tolist())
+        ids = tuple(column["input_ids"][row][valid].tolist())
+        key = ids, _prompt_length(column, row)
         if key not in known:
             known[key] = len(rows)
-            rows.append(_Row(key, column, row, valid))
+            rows.append(_Row(ids, column, row, valid))
         at.append(known[key])
     return rows, at
 
@@ -119,7 +121,7 @@ def _padded(rows: Sequence[_Row], padding_side: str, pad_token: int) -> Features
     padded: Features = {}
     for key, value in like.items():
         if not (torch.is_tensor(value) and value.shape[:2] == shape):
-            padded[key] = int(value[rows[0].row]) if key == PROMPT_LENGTH and torch.is_tensor(value) else value
+            padded[key] = value
             continue
         fill = pad_token if key == "input_ids" else 0
         whole = value.new_full((len(rows), longest), fill)
@@ -128,6 +130,8 @@ def _padded(rows: Sequence[_Row], padding_side: str, pad_token: int) -> Features
             span = slice(longest - length, longest) if padding_side == "left" else slice(length)
             whole[index, span] = row.column[key][row.row][row.valid]
         padded[key] = whole
+    if has_prompt_lengths(like):
+        padded[PROMPT_LENGTH] = torch.tensor([_prompt_length(row.column, row.row) for row in rows])
     return padded
 
 
@@ -142,7 +146,10 @@ def cut(features: Features, begin: int, end: int, padding_side: str = "right") -
     shape = mask.shape
     length = int(mask[begin:end].sum(dim=1).max())
     span = slice(shape[1] - length, shape[1]) if padding_side == "left" else slice(length)
-    return {
+    part = {
         key: value[begin:end, span] if torch.is_tensor(value) and value.shape[:2] == shape else value
         for key, value in features.items()
     }
+    if has_prompt_lengths(features):
+        part[PROMPT_LENGTH] = features[PROMPT_LENGTH][begin:end]
+    return part

@@ -125,7 +125,7 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
     [
         ("model.bidirectional=false", "model.bidirectional is false; set it to true, or remove the section"),
         ("model.base=embedded", "embedded is not a decoder: its tokens attend in both directions already"),
-        (f"model.base={tiny_decoder('both')}", "has no language-model head"),
+        ("model.base=HEADLESS", "has no language-model head"),
         ("adapt.tokens=0", "adapt.tokens"),
         ("adapt.masked=1.5", "adapt.masked"),
         ("adapt.batch_token=64", "adapt.batch_tokens"),
@@ -134,6 +134,7 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
 def test_bad_settings_are_told_before_anything_is_paid(
     adapting: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(adapting), "--set", setting]) == 2
+    headless = str(tiny_decoder("both"))
+    assert main(["run", str(adapting), "--set", setting.replace("HEADLESS", headless)]) == 2
     assert message in capsys.readouterr().err
     assert not load_config(adapting).folder.exists()
