@@ -4,18 +4,17 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from multigrain.data.jsonl import read_objects
-from multigrain.data.record_file import Numbers
+from multigrain.data.record_file import Numbers, Records, Some
 from multigrain.errors import DataError
 from multigrain.files import state_of
 from multigrain.records import Document
 
 
-class Corpus(Sequence[Document]):
+class Corpus(Records[Document]):
     """The documents of a JSON-lines file that multigrain wrote, in file order.
 
     Iterating reads the file from its start; indexing reads one line. Memory holds only the offset of each line.
@@ -47,15 +46,9 @@ class Corpus(Sequence[Document]):
             yield Document(**fields)
         self._require_unchanged()
 
-    @overload
-    def __getitem__(self, index: int) -> Document: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Document]: ...
-    def __getitem__(self, index: int | slice) -> Document | list[Document]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def _at(self, number: int) -> Document:
         with self._path.open("rb") as file:
-            file.seek(self._starts[index])
+            file.seek(self._starts[number])
             return Document(**json.loads(file.readline()))
 
     def texts(self, numbers: Iterable[int]) -> list[str]:
@@ -77,7 +70,7 @@ class Corpus(Sequence[Document]):
             )
 
 
-class CorpusOfSource(Sequence[Document]):
+class CorpusOfSource(Some[Document]):
     """The documents of one of several sources; memory holds the number of each.
 
     Args:
@@ -86,23 +79,12 @@ class CorpusOfSource(Sequence[Document]):
     """
 
     def __init__(self, corpus: Corpus, numbers: Numbers) -> None:
+        super().__init__(corpus, numbers)
         self._corpus = corpus
         self.numbers = numbers
 
-    def __len__(self) -> int:
-        return len(self.numbers)
-
     def __iter__(self) -> Iterator[Document]:
-        return self._corpus.documents(map(int, self.numbers))
-
-    @overload
-    def __getitem__(self, index: int) -> Document: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Document]: ...
-    def __getitem__(self, index: int | slice) -> Document | list[Document]:
-        if isinstance(index, slice):
-            return list(self._corpus.documents(map(int, self.numbers[index])))
-        return self._corpus[int(self.numbers[index])]
+        return self._corpus.documents(self.numbers.tolist())
 
 
 def corpora_of(corpus: Corpus, sources: Sequence[str]) -> dict[str, CorpusOfSource]:

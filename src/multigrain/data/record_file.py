@@ -4,6 +4,7 @@ import marshal
 import os
 import tempfile
 import weakref
+from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,7 +73,25 @@ class Spool:
         return os.pread(self._file.fileno(), end - start, start)
 
 
-class RecordFile(Sequence[R], Generic[R]):
+class Records(Sequence[R], Generic[R]):
+    """A sequence of records that are read when they are asked for; a slice is a list."""
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        found = range(len(self))[index]
+        if isinstance(found, range):
+            return [self._at(number) for number in found]
+        return self._at(found)
+
+    @abstractmethod
+    def _at(self, number: int) -> R:
+        """Return the record of this number, from 0."""
+
+
+class RecordFile(Records[R]):
     """Records of one class in a temporary file, in the order in which they were appended.
 
     Args:
@@ -101,22 +120,15 @@ class RecordFile(Sequence[R], Generic[R]):
     def __iter__(self) -> Iterator[R]:
         return map(self._record, self._spool)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        found = range(len(self))[index]
-        if isinstance(found, range):
-            return [self[number] for number in found]
-        return self._record(self._spool[found])
+    def _at(self, number: int) -> R:
+        return self._record(self._spool[number])
 
     def _record(self, content: bytes | memoryview) -> R:
         fields = marshal.loads(content)  # noqa: S302 (we wrote it, and no one else has the file)
         return self._kind(*fields)
 
 
-class Some(Sequence[R], Generic[R]):
+class Some(Records[R]):
     """A selection of the records of a sequence, by their numbers.
 
     Args:
@@ -139,17 +151,11 @@ class Some(Sequence[R], Generic[R]):
             return compress(self._records, wanted.tobytes())
         return (self._records[number] for number in self._numbers.tolist())
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            return [self._records[number] for number in self._numbers[index].tolist()]
-        return self._records[int(self._numbers[index])]
+    def _at(self, number: int) -> R:
+        return self._records[int(self._numbers[number])]
 
 
-class Joined(Sequence[R], Generic[R]):
+class Joined(Records[R]):
     """Several sequences of records, one after another; they stay where they are."""
 
     def __init__(self, parts: Sequence[Sequence[R]]) -> None:
@@ -162,19 +168,12 @@ class Joined(Sequence[R], Generic[R]):
     def __iter__(self) -> Iterator[R]:
         return chain.from_iterable(self._parts)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        found = range(len(self))[index]
-        if isinstance(found, range):
-            return [self[number] for number in found]
-        part = bisect_right(self._ends, found)
-        return self._parts[part][found - (self._ends[part - 1] if part else 0)]
+    def _at(self, number: int) -> R:
+        part = bisect_right(self._ends, number)
+        return self._parts[part][number - (self._ends[part - 1] if part else 0)]
 
 
-class Changed(Sequence[R], Generic[R]):
+class Changed(Records[R]):
     """The records of a sequence, each changed by a function when it is read."""
 
     def __init__(self, records: Sequence[R], change: Callable[[R], R]) -> None:
@@ -186,14 +185,8 @@ class Changed(Sequence[R], Generic[R]):
     def __iter__(self) -> Iterator[R]:
         return map(self._change, self._records)
 
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            return [self._change(record) for record in self._records[index]]
-        return self._change(self._records[index])
+    def _at(self, number: int) -> R:
+        return self._change(self._records[number])
 
 
 def take(records: Sequence[R], chosen: NDArray[np.bool_] | Numbers | Sequence[int]) -> Sequence[R]:

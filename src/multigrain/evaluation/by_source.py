@@ -1,17 +1,17 @@
 """The held-out task of several sources: the queries of a source search its own corpus."""
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from multigrain.data.beir import RetrievalTask
+from multigrain.data.corpus_file import Corpus, corpora_of
 from multigrain.data.record_file import Numbers
 from multigrain.evaluation.evaluate import Evaluation, evaluate
 from multigrain.evaluation.hybrid import WEIGHT, WordMatches
 from multigrain.evaluation.metrics import RETRIEVERS
-from multigrain.evaluation.tasks import HELD_OUT, Searched, search_task
+from multigrain.evaluation.tasks import HELD_OUT, Searched, is_searched, search_task
 from multigrain.model.roles import Embed
 from multigrain.records import Document, Pair
 
@@ -35,27 +35,25 @@ class SearchOfSource:
 
 
 def searches_by_source(
-    pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair], sources: Sequence[str]
+    pairs: Sequence[Pair], corpus: Corpus, own: Iterable[Pair], sources: Sequence[str]
 ) -> dict[str, SearchOfSource]:
     """Return the search of each source with held-out pairs.
 
     Args:
         pairs: the held-out pairs.
-        documents: the corpus of the run; iterated over more than once.
+        corpus: the corpus of the run.
         own: queries that are documents, each with that document.
         sources: names of the sources.
     """
-    searched = Searched(documents)
-    numbers = {name: array("q") for name in sources}
-    for number, document in enumerate(searched):
-        for name in document.sources or ():
-            numbers[name].append(number)
+    searched = np.array([is_searched(document) for document in corpus], dtype=bool)
+    number_among_searched = np.cumsum(searched) - 1
     own = list(own)
     found: dict[str, SearchOfSource] = {}
-    for name in sources:
+    for name, documents in corpora_of(corpus, sources).items():
         if of_source := [pair for pair in pairs if pair.source == name]:
-            task = search_task(f"{HELD_OUT} {name}", of_source, _OfSource(searched, name), own)
-            found[name] = SearchOfSource(task, np.asarray(numbers[name]))
+            task = search_task(f"{HELD_OUT} {name}", of_source, Searched(documents), own)
+            numbers = documents.numbers[searched[documents.numbers]]
+            found[name] = SearchOfSource(task, number_among_searched[numbers])
     return found
 
 
@@ -100,14 +98,3 @@ def evaluate_by_source(
         name: evaluate(search.task, embed, words.get(name), weight, retrievers) for name, search in searches.items()
     }
     return _together(searches, found)
-
-
-@dataclass(frozen=True)
-class _OfSource:
-    """The documents of a source; each iteration reads them again."""
-
-    documents: Iterable[Document]
-    name: str
-
-    def __iter__(self) -> Iterator[Document]:
-        return (document for document in self.documents if self.name in (document.sources or ()))

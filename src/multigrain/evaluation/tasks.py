@@ -148,6 +148,11 @@ def check_name(name: str) -> None:
         raise ConfigError("evaluation.tasks", [f'found "{name}"; wanted {wanted}'])
 
 
+def is_searched(document: Document) -> bool:
+    """Return whether held-out queries search the document: it is not for training only."""
+    return document.split != "train"
+
+
 @dataclass(frozen=True)
 class Searched:
     """The documents that are not for training only."""
@@ -155,7 +160,7 @@ class Searched:
     documents: Iterable[Document]
 
     def __iter__(self) -> Iterator[Document]:
-        return (document for document in self.documents if document.split != "train")
+        return filter(is_searched, self.documents)
 
 
 def held_out_task(pairs: Sequence[Pair], documents: Iterable[Document], own: Iterable[Pair] = ()) -> RetrievalTask:

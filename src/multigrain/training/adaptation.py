@@ -37,12 +37,11 @@ from transformers import (
 
 from multigrain.config import AdaptSection, LoraSection
 from multigrain.errors import ConfigError, RunError
-from multigrain.files import write_atomic
 from multigrain.model.adapter import add_adapter, merge_in_place
 from multigrain.model.language_model import LanguageModel
 from multigrain.model.precision import matrix_products, resolve
 from multigrain.terminal import Meter, meter
-from multigrain.training.checkpoints import last_checkpoint, lines_until
+from multigrain.training.checkpoints import cut_log, last_checkpoint
 from multigrain.training.interruption import Stopping
 from multigrain.training.masked_tokens import IGNORED, MaskedBatches, Window, batches_of, until, windows_of
 from multigrain.training.train import memory_explained
@@ -89,7 +88,7 @@ def adapt(model: LanguageModel, texts: Iterable[str], section: AdaptSection, fol
     train, held_out = _batches(model.embedding.tokenizer, texts, section, seed)
     torch.manual_seed(seed)  # for the initial weights of the adapter
     add_adapter(model.causal.base_model, LoraSection(rank=section.rank))
-    for parameter in (model.causal.get_output_embeddings() or nn.Module()).parameters():
+    for parameter in model.causal.get_output_embeddings().parameters():
         parameter.requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.jsonl"
@@ -241,8 +240,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Truncate the log at the checkpoint, so that it has each step once."""
         self._progress.advance(state.global_step)
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if state.global_step else []
-        write_atomic(self._path, "".join(lines_until(lines, state.global_step)).encode())
+        cut_log(self._path, state.global_step)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Append the newest entry to the log."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,13 +13,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from multigrain.config import PhaseSection
-from multigrain.files import write_atomic
 from multigrain.model.prompted_batches import prompted_batches
 from multigrain.model.roles import Vectors, prompt_for, query_prompt
 from multigrain.records import GradedTuple
 from multigrain.terminal import Meter, say
 from multigrain.training.batches import PhaseAt
-from multigrain.training.checkpoints import lines_until
+from multigrain.training.checkpoints import cut_log
 from multigrain.training.curriculum import Curriculum
 from multigrain.training.self_paced import SelfPacedSchedule
 
@@ -57,7 +56,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Truncate the log at the checkpoint, so that it contains each step once."""
         self._progress.advance(state.global_step)
         if state.is_world_process_zero:
-            write_atomic(self._path, "".join(self._lines_until(state.global_step)).encode())
+            cut_log(self._path, state.global_step)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Append the newest entry to the log."""
@@ -84,12 +83,6 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             "here, but each step still moves its weights, which does harm. Use harder negatives, or more grades in a "
             "step"
         )
-
-    def _lines_until(self, step: int) -> Iterator[str]:
-        if not step or not self._path.is_file():
-            return
-        with self._path.open(encoding="utf-8") as log:
-            yield from lines_until(log, step)
 
     @staticmethod
     def _is_ours(entry: dict[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from zipfile import is_zipfile
 from safetensors import SafetensorError, safe_open
 
 from multigrain.errors import RunError
+from multigrain.files import write_atomic
 
 STATE = "trainer_state.json"
 
@@ -93,9 +93,13 @@ def _is_uncut(path: Path) -> bool:
         return False
 
 
-def lines_until(lines: Iterable[str], step: int) -> Iterator[str]:
-    """Yield the lines of a training log up to a step; damaged ones, which a killed process leaves, are left out."""
-    for line in lines:
-        with suppress(ValueError, KeyError, TypeError):
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                yield line
+def cut_log(path: Path, step: int) -> None:
+    """Cut a training log at a step; damaged lines, which a killed process leaves, are left out."""
+    lines: list[str] = []
+    if step and path.is_file():
+        with path.open(encoding="utf-8") as log:
+            for line in log:
+                with suppress(ValueError, KeyError, TypeError):
+                    if line.endswith("\n") and json.loads(line)["step"] <= step:
+                        lines.append(line)
+    write_atomic(path, "".join(lines).encode())

@@ -3,6 +3,7 @@
 Letters: B windows in a batch, n tokens in the longest of them.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 
@@ -19,14 +20,15 @@ LEAST = 3
 SORTED = 32
 """Number of batches whose windows are sorted by length together, so that a batch has little padding."""
 
-Window = list[int]
+Window = Sequence[int]
 
 
 def windows_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Iterator[Window]:
     """Yield the token ids of each text, with special tokens; a text of more than `max_tokens` is cut into windows."""
     for text in texts:
         found = tokenizer(text, truncation=True, max_length=max_tokens, return_overflowing_tokens=True)["input_ids"]
-        yield from (window for window in found if len(window) >= LEAST)
+        # Arrays of 4 bytes a token: as lists, a hundred million tokens would take gigabytes.
+        yield from (array("i", window) for window in found if len(window) >= LEAST)
 
 
 def until(windows: Iterable[Window], tokens: int) -> list[Window]:
@@ -86,7 +88,7 @@ class MaskedBatches(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, batches: Sequence[list[Window]], *, masked: float, mask: int, special: Iterable[int], seed: int
+        self, batches: Sequence[Sequence[Window]], *, masked: float, mask: int, special: Iterable[int], seed: int
     ) -> None:
         self._batches, self._masked, self._mask, self._seed = batches, masked, mask, seed
         self._special = torch.tensor(sorted(special))

@@ -1,16 +1,17 @@
 """Adapt the base to attention in both directions."""
 
 import random
-import shutil
+from array import array
 from collections.abc import Iterator
 
 from multigrain.config import Config
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
-from multigrain.files import atomic_folder, write_atomic
+from multigrain.files import atomic_folder
 from multigrain.pipeline.recipe import adaptation_inputs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
+from multigrain.pipeline.start_anew import start_anew_if_changed
 from multigrain.terminal import say
 
 
@@ -23,7 +24,8 @@ def adapt(config: Config, run_dir: RunDir) -> Result:
     from multigrain.training.adaptation import adapt as adapt_model
 
     assert config.adapt is not None  # the stage applies only then
-    _start_anew_if_changed(config, run_dir)
+    fault = "adapting starts from the beginning: the checkpoint has other settings, texts or base"
+    start_anew_if_changed(run_dir.adaptation, adaptation_inputs(config, run_dir), fault)
     model = load_language_model(config.model)
     found = adapt_model(model, _texts(config, run_dir), config.adapt, run_dir.adaptation, config.seed)
     say(f"  held-out loss {found.before:.3f} -> {found.after:.3f} nats per masked token")
@@ -35,20 +37,10 @@ def adapt(config: Config, run_dir: RunDir) -> Result:
 def _texts(config: Config, run_dir: RunDir) -> Iterator[str]:
     """Yield the documents and training queries in random order, read only as far as they are asked for."""
     corpus, queries = Corpus(run_dir.corpus), [pair.query for pair in read_pairs(run_dir.train_pairs)]
-    order = list(range(len(corpus) + len(queries)))
+    order = array("q", range(len(corpus) + len(queries)))
     random.Random(f"{config.seed} adapt").shuffle(order)
     for place in order:
         if place >= len(corpus):
             yield queries[place - len(corpus)]
         elif (document := corpus[place]).split != "held_out":
             yield document.text
-
-
-def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
-    """Remove the checkpoints of an adaptation with other settings, texts or base."""
-    inputs, note = adaptation_inputs(config, run_dir), run_dir.adaptation / "fingerprint"
-    if not note.is_file() or note.read_text(encoding="utf-8") != inputs:
-        if any(run_dir.adaptation.glob("checkpoints/*")):
-            say("  adapting starts from the beginning: the checkpoint has other settings, texts or base")
-        shutil.rmtree(run_dir.adaptation / "checkpoints", ignore_errors=True)
-        write_atomic(note, inputs.encode())

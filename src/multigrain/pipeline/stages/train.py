@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from multigrain.errors import DataError
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
-from multigrain.files import atomic_folder, write_atomic
+from multigrain.files import atomic_folder
 from multigrain.grading.report import what_became
 from multigrain.model.precheck import notes
 from multigrain.model.roles import TEMPLATE, prompt_for
@@ -26,6 +25,7 @@ from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.recipe import model_to_train, training_inputs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
+from multigrain.pipeline.start_anew import start_anew_if_changed
 from multigrain.pipeline.teachers import with_teacher
 from multigrain.records import GradedTuple
 from multigrain.terminal import counted, say
@@ -53,7 +53,8 @@ def train(config: Config, run_dir: RunDir) -> Result:
     if len(tuples) < 2 and run_dir.report.is_file():
         raise DataError(run_dir.tuples, what_became(json.loads(run_dir.report.read_text(encoding="utf-8"))))
     curriculum, held = _planned(config, run_dir, tuples)
-    _start_anew_if_changed(config, run_dir)
+    fault = "training starts from the beginning: the checkpoint has other settings, data or base"
+    start_anew_if_changed(run_dir.training, training_inputs(config, run_dir), fault, (run_dir.frozen, run_dir.teacher))
     distributed.begin()
     model = _trained(config, run_dir, tuples, curriculum, held)
     with atomic_folder(run_dir.trained) as part:  # the exported model may share files with the previous one
@@ -233,17 +234,3 @@ def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
     kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
     documents = [document for document in task.documents if document.id in kept]
     return replace(task, queries=queries, documents=documents, relevance={q: task.relevance[q] for q in queries})
-
-
-def _start_anew_if_changed(config: Config, run_dir: RunDir) -> None:
-    """Remove the checkpoints of a training with other settings, tuples, pairs or base."""
-    fingerprint = training_inputs(config, run_dir)
-    note = run_dir.training_fingerprint
-    noted = note.read_text(encoding="utf-8") if note.is_file() else None
-    if noted != fingerprint:
-        if noted is not None and any(run_dir.training.glob("checkpoints/*")):
-            say("  training starts from the beginning: the checkpoint has other settings, data or base")
-        for path in run_dir.training.glob("*"):
-            if path not in (run_dir.frozen, run_dir.teacher):  # these check themselves what they were made from
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_atomic(note, fingerprint.encode())
