@@ -7,6 +7,8 @@ python-docs     all documentation except scipy and torch; dev: 600 of their docs
 snli.jsonl      the SNLI ladder: an entailed sentence, a neutral one (grade 2), a contradiction (grade 1)
 snli_dev.jsonl  357 tuples of 400 other premises
 stsb.jsonl      every third pair of STS-B dev
+adaptation.jsonl  texts to adapt a decoder to: the sentences of the SNLI ladder, customer questions, encyclopedia
+                paragraphs, medical answers and abstracts
 """
 
 import random
@@ -20,11 +22,13 @@ from multigrain.data.jsonl import read_objects
 from multigrain.files import write_objects
 
 FOLDER = Path(__file__).parent / "data"
-LAST = FOLDER / "stsb.jsonl"
+LAST = FOLDER / "adaptation.jsonl"
 """The file that is written last: if it exists, all exist."""
 TRAIN_PAIRS, DEV_QUERIES, DEV_DOCUMENTS, LADDERS = 2600, 300, 2500, 400
 CLAIMS, ABSTRACTS = 200, 2000
 DOCSTRINGS, DEV_PACKAGES = 600, ("scipy", "torch")
+ADAPTED_DOCUMENTS = 400
+"""Number of documents of each larger corpus in the texts to adapt to."""
 
 
 def main() -> None:
@@ -34,7 +38,8 @@ def main() -> None:
     _scifact(DATA_SETS / "scifact")
     _python_docs()
     _snli(DATA_SETS / "snli_small" / "train.jsonl")
-    _write(LAST.name, (row for line, row in read_objects(DATA_SETS / "stsb" / "dev.jsonl") if line % 3 == 0))
+    _write("stsb.jsonl", (row for line, row in read_objects(DATA_SETS / "stsb" / "dev.jsonl") if line % 3 == 0))
+    _adaptation()
 
 
 def _medquad(source: Path) -> None:
@@ -129,6 +134,19 @@ def _snli(path: Path) -> None:
             ladders.append({"id": str(number), "query": query, "positive": positive, "negatives": negatives})
     _write("snli.jsonl", (row for row in ladders if row["query"] not in held_out))
     _write("snli_dev.jsonl", (row for row in ladders if row["query"] in held_out))
+
+
+def _adaptation() -> None:
+    ladders = [row for _, row in read_objects(FOLDER / "snli.jsonl")]
+    texts = [
+        text for row in ladders for text in (row["query"], row["positive"], *(n["text"] for n in row["negatives"]))
+    ]
+    texts += [row["text"] for _, row in read_objects(DATA_SETS / "banking77" / "train.jsonl")]
+    texts += [row["text"] for _, row in read_objects(DATA_SETS / "xquad_en" / "corpus.jsonl")]
+    for name in ("medquad", "scifact"):
+        corpus = [row["text"] for _, row in read_objects(DATA_SETS / name / "corpus.jsonl.gz")]
+        texts += random.Random(1).sample(corpus, ADAPTED_DOCUMENTS)
+    _write(LAST.name, ({"_id": str(number), "text": text} for number, text in enumerate(dict.fromkeys(texts))))
 
 
 def _write(name: str, rows: Iterable[dict[str, Any]]) -> None:
