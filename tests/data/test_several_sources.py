@@ -9,9 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from multigrain.config import Config, load_config
+from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.data.split_data import prepare, usable_negatives
 from multigrain.errors import ConfigError, DataError
 from multigrain.pipeline.stages.data import fit
+from multigrain.records import GradedTuple, identity
+from multigrain.training.in_batch_false_negatives import known_false_negatives
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
 
@@ -58,6 +61,30 @@ def test_a_text_of_two_corpora_is_one_document_of_both_sources(write_jsonl: Writ
     own = {f"s{i}/{n}": [f"s{i}"] for i in range(2) for n in range(4)}
     assert documents == own | {"s0/9": ["s0", "s1"]}
     assert len(split.documents) == 9
+
+
+def test_a_text_of_two_corpora_has_its_groups_in_both_and_is_no_negative_of_either(write_jsonl: Write) -> None:
+    """As in a run with one source: no text of the pair's group in its own source may be its negative."""
+    texts, groups = [f"text {i}" for i in range(4)], (["x", "x", "y", "y"], ["x", "y", "x", None])
+    sources = []
+    for name, own in zip("ab", groups, strict=True):
+        pairs = [{"query": f"{name} {i}", "positive": texts[i], "group": own[i]} for i in range(3)]
+        corpus = [{"id": i, "text": texts[i], "group": own[i]} for i in range(4)]
+        files = write_jsonl(f"{name}.jsonl", pairs), write_jsonl(f"{name}-corpus.jsonl", corpus)
+        sources.append(source(name, files[0], corpus=str(files[1])))
+    split = prepare(config(*sources, held_out=0.0))
+    documents = list(split.documents)
+    assert [document.groups for document in documents] == [["a/x", "b/x"], ["a/x", "b/y"], ["a/y", "b/x"], ["a/y"]]
+    known, tuples = FalseNegatives(split.train, documents=documents), []
+    for pair in split.train:
+        barred = {text for text in texts if known.rule(pair, text)}
+        own = groups["ab".index(pair.source or "")]
+        assert barred == {
+            text for text, group in zip(texts, own, strict=True) if f"{pair.source}/{group}" == pair.group
+        }
+        tuples.append(GradedTuple(pair.id, pair.query, pair.positive, (), group=pair.group))
+    in_batch = known_false_negatives(tuples, documents=documents)
+    assert in_batch.groups[identity("text 1")] == {"a/x", "b/y"}
 
 
 def test_each_source_gives_its_share_of_held_out_and_dev_pairs(write_jsonl: Write) -> None:
