@@ -76,6 +76,14 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     assert "seed 7. After training, 30% of the base's weights were mixed in." in card
 
 
+def test_the_card_names_each_of_several_sources_and_those_that_were_not_trained_on() -> None:
+    pairs = {"mine": "/home/me/pairs.jsonl", "nq": "hf:org/nq:pairs", "rest": "beir:/home/me/rest:train"}
+    sources = [{"name": name, "pairs": path, "weight": float(name != "rest")} for name, path in pairs.items()]
+    assert (
+        "Pairs from mine (`pairs.jsonl`), nq (`hf:org/nq:pairs`), rest (`rest:train`, not trained on): 11 for training"
+    ) in card_of({"data": {"sources": sources}})
+
+
 def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:
     assert "Needs sentence-transformers 6.2 or newer." in card_of()
     assert "Needs sentence-transformers 5.1 or newer." in card_of(release="5.1")

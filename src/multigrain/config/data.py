@@ -118,6 +118,17 @@ class DataSection(Section):
         """Names of the sources, in order; empty if there is only one, without a name."""
         return [source.name for source in self.sources]
 
+    @property
+    def trained_sources(self) -> list[SourceSection]:
+        """The sources that are trained on: those of weight 0, or held out whole, are not."""
+        held_out = self.held_out if isinstance(self.held_out, list) else []
+        return [source for source in self.sources if source.weight != 0 and source.name not in held_out]
+
+    @property
+    def trained_pairs(self) -> list[str]:
+        """The sources of given training pairs, as in `data.pairs`."""
+        return [source.pairs for source in self.trained_sources] if self.pairs is None else [self.pairs]
+
     def shares(self, counts: Mapping[str, int]) -> dict[str, float] | None:
         """Return the share of the training steps of each source; None if there are not several.
 

@@ -239,6 +239,13 @@ def _origin(config: Config) -> str:
     """Describe where the pairs come from."""
     if config.data.pairs is not None:
         return f"Pairs from `{shown_source(config.data.pairs)}`"
+    if config.data.sources:
+        trained = [source.name for source in config.data.trained_sources]
+        told = [
+            f"{source.name} (`{shown_source(source.pairs)}`{'' if source.name in trained else ', not trained on'})"
+            for source in config.data.sources
+        ]
+        return f"Pairs from {', '.join(told)}"
     if config.data.corpus is not None:
         return f"Queries that a language model wrote for passages of `{shown_source(config.data.corpus)}`"
     return f"Pairs that a language model invented ({', '.join(config.synthesis.domains)})"
