@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from multigrain.config import Config, load_config
 from multigrain.data.known_false_negatives import FalseNegatives
-from multigrain.data.split_data import prepare, usable_negatives
+from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import ConfigError, DataError
 from multigrain.pipeline.stages.data import fit
 from multigrain.records import GradedTuple, identity
@@ -137,6 +137,31 @@ def test_a_whole_source_is_held_out(write_jsonl: Write) -> None:
     }
 
 
+@pytest.mark.parametrize("held_out", [0.2, ["red", "none"]])
+def test_a_source_of_weight_0_is_searched_and_measured_but_has_no_training_pairs(
+    write_jsonl: Write, held_out: float | list[str]
+) -> None:
+    """Even its query that is held out of another source is no leak, because it is not trained on."""
+    leak = {**rows("red", 1)[0], "positive": "red answer of none"}
+    pairs = {"red": rows("red", 10), "blue": rows("blue", 10), "none": [*rows("none", 9), {**leak, "id": "9"}]}
+    files = {name: write_jsonl(f"{name}.jsonl", lines) for name, lines in pairs.items()}
+
+    def prepared(weight: float, held_out: float | list[str]) -> SplitData:
+        weights = {"red": 1.0, "blue": 1.0, "none": weight}
+        return prepare(config(*(source(n, files[n], weight=weights[n]) for n in files), held_out=held_out))
+
+    split = prepared(0.0, held_out)
+    expected = {"red": 8, "blue": 8} if held_out == 0.2 else {"blue": 10}
+    assert Counter(pair.source for pair in split.train) == expected
+    assert Counter(pair.source for pair in split.held_out)["none"] == (2 if held_out == 0.2 else 10)
+    counts = Counter(name for document in split.documents for name in document.sources or ())
+    assert counts == {"red": 10, "blue": 10, "none": 10}
+    if held_out == 0.2:
+        assert list(split.held_out) == list(prepared(1.0, held_out).held_out)
+    else:
+        assert Counter(pair.source for pair in prepared(0.0, ["red"]).train) == {"blue": 10}
+
+
 def test_given_negatives_follow_their_pairs(write_jsonl: Write) -> None:
     told = [{**row, "negative": f"no {row['query']}"} for row in rows("blue", 4)]
     plain, triplets = write_jsonl("a.jsonl", rows("red", 4)), write_jsonl("b.jsonl", told)
@@ -178,6 +203,11 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
         ([{"name": "a", "pairs": "p", "instruction": "a\u2028b"}], {}, "wanted one line"),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["c"]}, "held_out: no source c; sources: a"),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["a"]}, "every source is held out"),
+        (
+            [{"name": "a", "pairs": "p", "weight": 0.0}, {"name": "b", "pairs": "p", "weight": 1.0}],
+            {"held_out": ["b"]},
+            "every source is held out or has weight 0; nothing is left",
+        ),
         ([{"name": "a", "pairs": "p", "corpus": "python-docs"}], {}, "python-docs has its own corpus"),
         ([{"name": "a", "pairs": "p", "weights": 1.0}], {}, 'did you mean "data.sources.weight"'),
     ],
@@ -218,9 +248,10 @@ def test_weights_do_not_change_the_data(write_jsonl: Write) -> None:
     def with_weights(*weights: float) -> Config:
         return config(*({"name": f"s{i}", "pairs": "p", "weight": weight} for i, weight in enumerate(weights)))
 
-    one, other = with_weights(1.0, 2.0), with_weights(2.0, 1.0)
+    one, other, none = with_weights(1.0, 2.0), with_weights(2.0, 1.0), with_weights(2.0, 0.0)
     assert one.fingerprint("data") == other.fingerprint("data")
     assert one.fingerprint("training") != other.fingerprint("training")
+    assert none.fingerprint("data") != one.fingerprint("data"), "a source of weight 0 has no training pairs"
 
 
 def test_runs_with_one_source_do_not_mention_several() -> None:

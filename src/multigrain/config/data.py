@@ -25,7 +25,8 @@ class SourceSection(Section):
     """Maximum number of training pairs of this source, drawn at random by the seed. By default all are used."""
     weight: float | None = Field(None, ge=0)
     """Share of the training steps, relative to the weights of the other sources. Give it for every source or for none.
-    By default the shares follow `data.weight_exponent`."""
+    By default the shares follow `data.weight_exponent`. A source of weight 0 is not trained on: it is only held out and
+    measured, or searched."""
 
     @field_validator("instruction", "task")
     @classmethod
@@ -97,8 +98,8 @@ class DataSection(Section):
         held_out = self.held_out if isinstance(self.held_out, list) else []
         if unknown := [name for name in held_out if name not in names]:
             raise ValueError(f"held_out: no source {', '.join(unknown)}; sources: {', '.join(names)}")
-        if set(held_out) == set(names):
-            raise ValueError("held_out: every source is held out; nothing is left to train on")
+        if held_out and not self.trained_sources:
+            raise ValueError("held_out: every source is held out or has weight 0; nothing is left to train on")
 
     def _require_weights(self, names: list[str]) -> None:
         weights = [source.weight for source in self.sources]

@@ -10,7 +10,7 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
-from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
+from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import Mined, read_mined
 from multigrain.pipeline import verbs
 from multigrain.pipeline.check import check
@@ -132,8 +132,25 @@ def test_the_report_counts_each_source(run_toml: Path) -> None:
     assert dropped == Counter(report["dropped"])
 
 
+def test_nothing_is_written_mined_or_graded_for_a_source_of_weight_0(run_toml: Path) -> None:
+    config = load_config(write_sources(run_toml, "weight = 1.0", "weight = 0.0"))
+    run_dir = RunDir(config.folder)
+    verbs.synthesize(config)
+    written = [candidate.pair_id for candidate in read_candidates(run_dir.candidates)]
+    mined = [id for id, *_ in mined_texts(run_dir)]
+    verbs.grade(config)
+    graded = [graded.id for graded in read_tuples(run_dir.tuples)]
+    for ids in (written, mined, graded):
+        assert {id.partition("/")[0] for id in ids} == {"even"}
+    assert {pair.source for pair in read_pairs(run_dir.held_out_pairs)} == set(NAMES)
+    assert "odd: not trained on (weight 0); 10 held out, 40 documents" in check(config)
+
+
 def test_check_tells_of_each_source(run_toml: Path) -> None:
     config = load_config(write_sources(run_toml, "weight = 3.0", "weight = 1.0\nlimit = 10"))
     lines = [line.strip() for line in check(config).splitlines()]
     assert "even: 30 training pairs, 10 held out, 40 documents; weight 3, 75.0% of the steps (about 6)" in lines
     assert "odd: 10 training pairs, 10 held out, 20 documents; weight 1, 25.0% of the steps (about 2)" in lines
+    run_toml.write_text(run_toml.read_text().replace("limit = 10", "limit = 2"))
+    told = check(load_config(run_toml, ["training.batch_size=10"]))
+    assert "weight 1, 20.0% of the steps (about 2) in place of 25.0%: no pair is twice in a batch of 10" in told
