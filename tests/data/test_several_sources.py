@@ -114,6 +114,25 @@ def test_no_text_is_held_out_of_one_source_and_trained_on_in_another(
     assert f"{left_out} pairs are not trained on: their query or positive is also in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("held_out", [0.25, ["one"]])
+def test_no_query_nearly_equals_a_held_out_query_of_another_source(
+    write_jsonl: Write, capsys: pytest.CaptureFixture[str], held_out: float | list[str]
+) -> None:
+    """The queries of `two` are those of `one` in other words, in another order; their answers differ."""
+    copies = [{**row, "query": f"Query {row['id']}: red?", "positive": f"other {row['id']}"} for row in rows("red", 20)]
+    one, two = write_jsonl("one.jsonl", rows("red", 20)), write_jsonl("two.jsonl", copies[::-1])
+    three = write_jsonl("three.jsonl", rows("blue", 4))
+    several = [source(path.stem, path) for path in (one, two, three)]
+    split = prepare(config(*several, held_out=held_out))
+    unseen = {pair.query.split()[2] for pair in split.held_out if pair.source == "one"}
+    assert len(unseen) == (5 if held_out == 0.25 else 20)
+    assert not {pair.id for pair in split.train} & {f"two/{id}" for id in unseen}
+    assert sum(pair.source == "three" for pair in split.train) == (3 if held_out == 0.25 else 4)
+    told = capsys.readouterr().err
+    assert "pairs are not trained on: their query nearly equals a held-out query of another source (first: " in told
+    assert "held-out queries nearly equal a training query" not in told
+
+
 def test_a_limit_counts_the_training_pairs_of_its_source(write_jsonl: Write) -> None:
     sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, 20)), limit=limit) for name, limit in LIMITS]
     split = prepare(config(*sources, held_out=0.5))

@@ -13,7 +13,7 @@ import numpy as np
 from multigrain.config import Config, SourceSection
 from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents, JoinedDocuments
-from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_texts_of
+from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_near, without_texts_of
 from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.named_source import named, named_documents, named_source
 from multigrain.data.positives_in_corpus import as_in_corpus
@@ -176,11 +176,13 @@ def _split_each(parts: Mapping[str, Sequence[Pair]], config: Config) -> tuple[Se
     share, sections = config.data.held_out, config.data.sources
     trained = [source.name for source in config.data.trained_sources]
     if isinstance(share, list):
-        train, test = split_by_source(Joined([parts[name] for name in parts if name in [*trained, *share]]), share)
+        used = Joined([parts[name] for name in parts if name in [*trained, *share]])
+        train, test = split_by_source(used, share, tells=False)
     else:
         halves = {name: split_by_share(part, share, config.seed, tells=name in trained) for name, part in parts.items()}
         test = Joined([held_out for _, held_out in halves.values()])
         train = without_texts_of(Joined([halves[name][0] for name in trained]), test, "the held-out pairs")
+    train = without_near(train, test, config.data.source_names)
     numbers = numbers_by_source(train, config.data.source_names)
     kept = [_drawn(own, section.limit, config.seed) for own, section in zip(numbers, sections, strict=True)]
     return take(train, np.concatenate(kept)), test

@@ -10,11 +10,14 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
+from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import Mined, read_mined
 from multigrain.pipeline import verbs
 from multigrain.pipeline.check import check
+from multigrain.pipeline.retrievers import dev_searches
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import train
 from multigrain.retrieval import mine
 from tests.conftest import as_lines
 from tests.pipeline.stages.several_sources import NAMES, rows_of, write_sources
@@ -113,6 +116,27 @@ def test_scores_by_source_are_those_of_a_run_with_this_source(
     for example in examples:
         name = example["relevant"][0].partition("/")[0]
         assert {document["id"].partition("/")[0] for document in example["before"]} == {name}
+
+
+def test_dev_queries_and_samples_for_training_search_their_own_source(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multigrain.data.held_out.FEWEST_DEV", 2)
+    monkeypatch.setattr(train, "MOST_DOCUMENTS", 30)
+    config = load_config(write_sources(run_toml), [*MINED_ALONE, "data.dev_share=0.2"])
+    verbs.synthesize(config)
+    run_dir = RunDir(config.folder)
+    corpus = Corpus(run_dir.corpus)
+    searches = dev_searches(config, run_dir)
+    assert sum(len(search.task.queries) for search in searches) == len(list(read_pairs(run_dir.dev_pairs))) > 4
+    for name, search in zip(NAMES, searches, strict=True):
+        documents = list(search.task.documents)
+        assert {document.id.partition("/")[0] for document in documents} == {name} and len(documents) == 40
+        assert list(corpus.documents(search.numbers.tolist())) == documents
+    for name, task in zip(NAMES, train._sampled_tasks(config, run_dir), strict=True):
+        documents = list(task.documents)
+        assert {document.id.partition("/")[0] for document in documents} == {name} and len(documents) == 15
+        assert len(task.queries) == 10
 
 
 def test_the_report_counts_each_source(run_toml: Path) -> None:
