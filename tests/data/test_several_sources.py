@@ -220,6 +220,11 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
         ),
         ([{"name": "a", "pairs": "p", "instruction": "a\nb"}], {}, r"instruction: found 'a\\nb'; wanted one line"),
         ([{"name": "a", "pairs": "p", "instruction": "a\u2028b"}], {}, "wanted one line"),
+        (
+            [{"name": "a", "pairs": "p", "task": " "}],
+            {},
+            "task: found ' '; wanted one line that names the kind of search",
+        ),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["c"]}, "held_out: no source c; sources: a"),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["a"]}, "every source is held out"),
         (

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from multigrain.config.base import Section
+from multigrain.config.model import one_line
 
 
 class SourceSection(Section):
@@ -28,12 +29,15 @@ class SourceSection(Section):
     By default the shares follow `data.weight_exponent`. A source of weight 0 is not trained on: it is only held out and
     measured, or searched."""
 
-    @field_validator("instruction", "task")
+    @field_validator("instruction")
     @classmethod
-    def _is_one_line(cls, value: str | None) -> str | None:
-        if value is not None and (len(value.splitlines()) > 1 or not value.strip()):
-            raise ValueError(f"found {value!r}; wanted one line of text, without line breaks")
-        return value
+    def _has_one_line(cls, instruction: str | None) -> str | None:
+        return instruction if instruction is None else one_line(instruction)
+
+    @field_validator("task")
+    @classmethod
+    def _names_a_task(cls, task: str | None) -> str | None:
+        return task if task is None else one_line(task, "names the kind of search")
 
     @model_validator(mode="after")
     def _has_own_corpus(self) -> "SourceSection":
@@ -48,8 +52,9 @@ class DataSection(Section):
     pairs: str | None = Field(None, min_length=1)
     """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file, a folder or a dataset of the Hugging Face hub
     in one of the forms of docs/interchange.md. A dataset is `hf:ORG/NAME`, `hf:ORG/NAME:CONFIG`, `hf:ORG/NAME::SPLIT`
-    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. Required, unless the
-    language model writes the pairs (`synthesis.mode`), or there are `sources`."""
+    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. `@REVISION` after
+    the name pins a commit, a tag or a branch. Required, unless the language model writes the pairs (`synthesis.mode`),
+    or there are `sources`."""
     corpus: str | None = None
     """Source of the corpus: `FILE.jsonl`, `beir:FOLDER` or a dataset of the hub. By default the corpus that belongs to
     `pairs`, else the positives."""

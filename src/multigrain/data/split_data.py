@@ -14,6 +14,7 @@ from multigrain.config import Config, SourceSection
 from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents, JoinedDocuments
 from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_near, without_texts_of
+from multigrain.data.hub_datasets import HUB, commit_of, hub_files
 from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.named_source import named, named_documents, named_source
 from multigrain.data.positives_in_corpus import as_in_corpus
@@ -136,12 +137,20 @@ class _Read:
 
 def _read(pairs: str, corpus: str | None, folder: Path | None) -> _Read:
     corpus = corpus_of(pairs, corpus)
+    _tell_commits(pairs, corpus)
     unchanged = Unchanged(pairs, corpus)
     source, same = _set_apart(read_source(pairs, folder), pairs)
     texts = KeyTable()
     if corpus:
         source, texts = as_in_corpus(source, corpus, folder)
     return _Read(source, same, corpus, texts, unchanged)
+
+
+def _tell_commits(*sources: str | None) -> None:
+    """Report the commit of each source that is a dataset of the hub."""
+    for source in dict.fromkeys(sources):
+        if source is not None and source.startswith(HUB) and (commit := commit_of(hub_files(source))):
+            say(f"  {source} is read at its commit {commit}")
 
 
 def _prepare_several(config: Config, folder: Path | None) -> SplitData:
