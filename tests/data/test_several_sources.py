@@ -12,7 +12,7 @@ from multigrain.config import Config, load_config
 from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import ConfigError, DataError
-from multigrain.pipeline.stages.data import fit
+from multigrain.pipeline.stages.data import fit, read_data
 from multigrain.records import GradedTuple, identity
 from multigrain.training.in_batch_false_negatives import known_false_negatives
 
@@ -140,6 +140,17 @@ def test_a_limit_counts_the_training_pairs_of_its_source(write_jsonl: Write) -> 
     assert len(split.held_out) == 20
     drawn = [pair.id for pair in split.train]
     assert drawn == [pair.id for pair in prepare(config(*sources, held_out=0.5)).train]
+
+
+def test_faults_of_the_data_name_the_keys_of_sources(write_jsonl: Write) -> None:
+    files = [write_jsonl(f"{name}.jsonl", rows(name, 4)) for name in ("red", "blue")]
+    few = config(source("red", files[0], limit=1), source("blue", files[1], weight=None), held_out=["blue"])
+    with pytest.raises(DataError) as caught:
+        read_data(few)
+    assert str(caught.value) == (
+        "[[data.sources]]: found 1 pair to train on; a batch needs at least 2. "
+        'Raise limit = 1 of the source "red", which limits them.'
+    )
 
 
 LIMITS = [("red", 3), ("blue", 50)]

@@ -157,4 +157,4 @@ class DataSection(Section):
     @property
     def origin(self) -> str:
         """Where the pairs come from, for messages."""
-        return self.pairs or ("data.sources" if self.sources else "[data]")
+        return self.pairs or ("[[data.sources]]" if self.sources else "[data]")
