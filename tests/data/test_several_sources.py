@@ -65,7 +65,8 @@ def test_a_text_of_two_corpora_is_one_document_of_both_sources(write_jsonl: Writ
 
 def test_a_text_of_two_corpora_has_its_groups_in_both_and_is_no_negative_of_either(write_jsonl: Write) -> None:
     """As in a run with one source: no text of the pair's group in its own source may be its negative."""
-    texts, groups = [f"text {i}" for i in range(4)], (["x", "x", "y", "y"], ["x", "y", "x", None])
+    texts = [f"text {i}" for i in range(4)]
+    groups: list[list[str | None]] = [["x", "x", "y", "y"], ["x", "y", "x", None]]
     sources = []
     for name, own in zip("ab", groups, strict=True):
         pairs = [{"query": f"{name} {i}", "positive": texts[i], "group": own[i]} for i in range(3)]

@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 """Larger than the rounding error of a number of tuples, smaller than any real part of one."""
 
 
-Examples = Sequence[GradedTuple] | Sequence[Pair]
+Examples = Sequence[GradedTuple | Pair]
 """Tuples, or the pairs that they will be made from."""
 
 
