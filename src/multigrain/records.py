@@ -50,7 +50,8 @@ class Pair:
 class Document:
     """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`.
 
-    `sources` names the sources whose corpora hold the text, in a run with several sources.
+    In a run with several sources, `sources` names those whose corpora hold the text, and `other_groups` are its groups
+    in the corpora of further sources.
     """
 
     id: str
@@ -58,6 +59,12 @@ class Document:
     split: Split = "both"
     group: str | None = None
     sources: list[str] | None = None
+    other_groups: list[str] | None = None
+
+    @property
+    def groups(self) -> list[str]:
+        """All groups of the text."""
+        return [*([] if self.group is None else [self.group]), *(self.other_groups or [])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from multigrain.config.base import Section
+from multigrain.config.model import one_line
 
 
 class SourceSection(Section):
@@ -25,14 +26,18 @@ class SourceSection(Section):
     """Maximum number of training pairs of this source, drawn at random by the seed. By default all are used."""
     weight: float | None = Field(None, ge=0)
     """Share of the training steps, relative to the weights of the other sources. Give it for every source or for none.
-    By default the shares follow `data.weight_exponent`."""
+    By default the shares follow `data.weight_exponent`. A source of weight 0 is not trained on: it is only held out and
+    measured, or searched."""
 
-    @field_validator("instruction", "task")
+    @field_validator("instruction")
     @classmethod
-    def _is_one_line(cls, value: str | None) -> str | None:
-        if value is not None and (len(value.splitlines()) > 1 or not value.strip()):
-            raise ValueError(f"found {value!r}; wanted one line of text, without line breaks")
-        return value
+    def _has_one_line(cls, instruction: str | None) -> str | None:
+        return instruction if instruction is None else one_line(instruction)
+
+    @field_validator("task")
+    @classmethod
+    def _names_a_task(cls, task: str | None) -> str | None:
+        return task if task is None else one_line(task, "names the kind of search")
 
     @model_validator(mode="after")
     def _has_own_corpus(self) -> "SourceSection":
@@ -47,8 +52,9 @@ class DataSection(Section):
     pairs: str | None = Field(None, min_length=1)
     """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file, a folder or a dataset of the Hugging Face hub
     in one of the forms of docs/interchange.md. A dataset is `hf:ORG/NAME`, `hf:ORG/NAME:CONFIG`, `hf:ORG/NAME::SPLIT`
-    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. Required, unless the
-    language model writes the pairs (`synthesis.mode`), or there are `sources`."""
+    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. `@REVISION` after
+    the name pins a commit, a tag or a branch. Required, unless the language model writes the pairs (`synthesis.mode`),
+    or there are `sources`."""
     corpus: str | None = None
     """Source of the corpus: `FILE.jsonl`, `beir:FOLDER` or a dataset of the hub. By default the corpus that belongs to
     `pairs`, else the positives."""
@@ -97,8 +103,8 @@ class DataSection(Section):
         held_out = self.held_out if isinstance(self.held_out, list) else []
         if unknown := [name for name in held_out if name not in names]:
             raise ValueError(f"held_out: no source {', '.join(unknown)}; sources: {', '.join(names)}")
-        if set(held_out) == set(names):
-            raise ValueError("held_out: every source is held out; nothing is left to train on")
+        if held_out and not self.trained_sources:
+            raise ValueError("held_out: every source is held out or has weight 0; nothing is left to train on")
 
     def _require_weights(self, names: list[str]) -> None:
         weights = [source.weight for source in self.sources]
@@ -117,6 +123,17 @@ class DataSection(Section):
     def source_names(self) -> list[str]:
         """Names of the sources, in order; empty if there is only one, without a name."""
         return [source.name for source in self.sources]
+
+    @property
+    def trained_sources(self) -> list[SourceSection]:
+        """The sources that are trained on: those of weight 0, or held out whole, are not."""
+        held_out = self.held_out if isinstance(self.held_out, list) else []
+        return [source for source in self.sources if source.weight != 0 and source.name not in held_out]
+
+    @property
+    def trained_pairs(self) -> list[str]:
+        """The sources of given training pairs, as in `data.pairs`."""
+        return [source.pairs for source in self.trained_sources] if self.pairs is None else [self.pairs]
 
     def shares(self, counts: Mapping[str, int]) -> dict[str, float] | None:
         """Return the share of the training steps of each source; None if there are not several.
@@ -140,4 +157,4 @@ class DataSection(Section):
     @property
     def origin(self) -> str:
         """Where the pairs come from, for messages."""
-        return self.pairs or ("data.sources" if self.sources else "[data]")
+        return self.pairs or ("[[data.sources]]" if self.sources else "[data]")

@@ -154,12 +154,14 @@ class Config(Section):
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
-        if self.data.sources:  # how often a source is trained on does not change the data
+        if self.data.sources:  # how often a source is trained on does not change the data, unless it is never
             shares = [
                 settings["data"].pop("weight_exponent"),
                 *(part.pop("weight") for part in settings["data"]["sources"]),
             ]
             settings["training"]["shares"] = shares
+            if unused := [source.name for source in self.data.sources if source.weight == 0]:
+                settings["data"]["unused"] = unused
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]

@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,7 +13,8 @@ import numpy as np
 from multigrain.config import Config, SourceSection
 from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents, JoinedDocuments
-from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_texts_of
+from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_near, without_texts_of
+from multigrain.data.hub_datasets import HUB, commit_of, hub_files
 from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.named_source import named, named_documents, named_source
 from multigrain.data.positives_in_corpus import as_in_corpus
@@ -136,12 +137,20 @@ class _Read:
 
 def _read(pairs: str, corpus: str | None, folder: Path | None) -> _Read:
     corpus = corpus_of(pairs, corpus)
+    _tell_commits(pairs, corpus)
     unchanged = Unchanged(pairs, corpus)
     source, same = _set_apart(read_source(pairs, folder), pairs)
     texts = KeyTable()
     if corpus:
         source, texts = as_in_corpus(source, corpus, folder)
     return _Read(source, same, corpus, texts, unchanged)
+
+
+def _tell_commits(*sources: str | None) -> None:
+    """Report the commit of each source that is a dataset of the hub."""
+    for source in dict.fromkeys(sources):
+        if source is not None and source.startswith(HUB) and (commit := commit_of(hub_files(source))):
+            say(f"  {source} is read at its commit {commit}")
 
 
 def _prepare_several(config: Config, folder: Path | None) -> SplitData:
@@ -153,28 +162,36 @@ def _prepare_several(config: Config, folder: Path | None) -> SplitData:
         except DataError as error:
             raise DataError(f"source {section.name}", str(error)) from None
     names, known = list(parts), _Chained(tuple(part.known for part in parts.values()))
-    train, test = _split_each([part.source.pairs for part in parts.values()], config)
+    train, test = _split_each({name: part.source.pairs for name, part in parts.items()}, config)
     keys = _unseen(test, _Chained(tuple(part.same for part in parts.values())), config)
     corpora: dict[str, Documents] = {}
     texts: dict[str, KeyTable] = {}
     trained, held_out = numbers_by_source(train, names), numbers_by_source(test, names)
-    for (name, part), own, unseen in zip(parts.items(), trained, held_out, strict=True):
-        corpora[name] = part.documents(take(train, own), take(test, unseen), keys, "both")
+    for section, own, unseen in zip(config.data.sources, trained, held_out, strict=True):
+        name, part = section.name, parts[section.name]
+        searched = part.source.pairs if section.weight == 0 else take(train, own)
+        corpora[name] = part.documents(searched, take(test, unseen), keys, "both")
         texts[name] = part.texts if part.corpus else _keys(document.text for document in corpora[name])
         part.unchanged.require()
     given = Joined([part.source.given for part in parts.values()])
     return SplitData(train, test, JoinedDocuments(corpora, texts), given, known)
 
 
-def _split_each(parts: list[Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Return the training pairs and the held-out pairs of several sources, without texts that are in both."""
+def _split_each(parts: Mapping[str, Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the training pairs and the held-out pairs of several sources, without texts that are in both.
+
+    A source of weight 0 has no training pairs, so that nothing is written, mined or graded for it.
+    """
     share, sections = config.data.held_out, config.data.sources
+    trained = [source.name for source in config.data.trained_sources]
     if isinstance(share, list):
-        train, test = split_by_source(Joined(parts), share)
+        used = Joined([parts[name] for name in parts if name in [*trained, *share]])
+        train, test = split_by_source(used, share, tells=False)
     else:
-        halves = [split_by_share(part, share, config.seed) for part in parts]
-        test = Joined([held_out for _, held_out in halves])
-        train = without_texts_of(Joined([trained for trained, _ in halves]), test, "the held-out pairs")
+        halves = {name: split_by_share(part, share, config.seed, tells=name in trained) for name, part in parts.items()}
+        test = Joined([held_out for _, held_out in halves.values()])
+        train = without_texts_of(Joined([halves[name][0] for name in trained]), test, "the held-out pairs")
+    train = without_near(train, test, config.data.source_names)
     numbers = numbers_by_source(train, config.data.source_names)
     kept = [_drawn(own, section.limit, config.seed) for own, section in zip(numbers, sections, strict=True)]
     return take(train, np.concatenate(kept)), test

@@ -11,7 +11,7 @@ from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
 from multigrain.model.roles import TEMPLATE, prompt_for
 from multigrain.records import GRADES
-from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, verdict_rows
+from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, rows_of_sources, verdict_rows
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
@@ -203,6 +203,7 @@ def _quoted(prompt: str) -> str:
 def results_table(summary: dict[str, Any]) -> str:
     """Return a Markdown table of the figures of all tasks."""
     shown = [row._replace(task=shown_source(row.task)) for row in difference_rows(summary)]
+    shown += rows_of_sources(summary)
     return "\n".join(_markdown(DIFFERENCE_HEAD, shown))
 
 
@@ -239,6 +240,13 @@ def _origin(config: Config) -> str:
     """Describe where the pairs come from."""
     if config.data.pairs is not None:
         return f"Pairs from `{shown_source(config.data.pairs)}`"
+    if config.data.sources:
+        trained = [source.name for source in config.data.trained_sources]
+        told = [
+            f"{source.name} (`{shown_source(source.pairs)}`{'' if source.name in trained else ', not trained on'})"
+            for source in config.data.sources
+        ]
+        return f"Pairs from {', '.join(told)}"
     if config.data.corpus is not None:
         return f"Queries that a language model wrote for passages of `{shown_source(config.data.corpus)}`"
     return f"Pairs that a language model invented ({', '.join(config.synthesis.domains)})"

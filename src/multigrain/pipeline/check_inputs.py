@@ -25,6 +25,7 @@ from multigrain.records import Pair
 from multigrain.synthesis.negatives import plan_negatives
 from multigrain.synthesis.queries import plan_queries
 from multigrain.terminal import counted
+from multigrain.training.batch_planning import ROUNDING, shares_of_training
 
 SAMPLE = 500
 """Number of pairs to estimate prompts from, and of texts to estimate lengths from."""
@@ -144,14 +145,22 @@ def _described_sources(config: Config, split: SplitData) -> Iterator[str]:
         return
     train = Counter(pair.source or "" for pair in split.train)
     held_out = Counter(pair.source or "" for pair in split.held_out)
-    shares, steps = config.data.shares(train) or {}, config.training.total_steps(len(split.train))
+    section, wanted = config.training, config.data.shares(train) or {}
+    batch, steps = section.batch_of(len(split.train)), section.total_steps(len(split.train))
+    shares = shares_of_training(split.train, batch, section.by_task, wanted)
     for source in config.data.sources:
         name, share = source.name, shares.get(source.name, 0.0)
-        count = counted(train[name], "training pairs")
         documents = counted(len(split.documents.texts[name]), "documents")
+        if source not in config.data.trained_sources:
+            why = "weight 0" if source.weight == 0 else "held out whole"
+            yield f"{name}: not trained on ({why}); {held_out[name]} held out, {documents}"
+            continue
         weight = "" if source.weight is None else f"weight {source.weight:g}, "
         told = f"{weight}{share:.1%} of the steps (about {round(share * steps):,})"
-        yield f"{name}: {count}, {held_out[name]} held out, {documents}; {told}"
+        if share < wanted.get(name, 0.0) - ROUNDING:
+            told += f" in place of {wanted[name]:.1%}: no pair is twice in a batch of {batch}"
+        pairs = counted(train[name], "training pairs")
+        yield f"{name}: {pairs}, {held_out[name]} held out, {documents}; {told}"
 
 
 def _mean_tokens(texts: Iterable[str]) -> int:

@@ -95,7 +95,7 @@ def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     if size.pairs > MUCH * seen:
         lines.append(
             f"training sees {seen / size.pairs:.0%} of the pairs; {once:,} steps see each once (training.epochs = 1), "
-            f"or use fewer pairs: data.limit = {seen}"
+            f"or use fewer pairs: {'limit in [[data.sources]]' if config.data.sources else f'data.limit = {seen}'}"
         )
     elif seen > MANY_TIMES * size.pairs:
         lines.append(

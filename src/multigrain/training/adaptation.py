@@ -115,7 +115,8 @@ def _batches(
     held_out = until(windows, min(MOST_HELD_OUT, max(1, int(HELD_OUT_SHARE * section.tokens))))
     train = until(windows, section.tokens)
     if not train:
-        raise RunError("adapt: the texts are too few or too short to adapt to. Give more documents (data.corpus).")
+        fault = "adapt: the texts are too few or too short to adapt to"
+        raise RunError(f"{fault}. Give more documents: corpus in [data] or in [[data.sources]].")
     mask = _mask(tokenizer, section)
     special = {*tokenizer.all_special_ids, mask}
 

@@ -1,6 +1,7 @@
 """Read and split the data, and write them to the run folder."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -117,6 +118,10 @@ def _advice_on_few(config: Config, split: SplitData) -> str:
     count = len(split.train)
     if count == config.data.limit:
         return f"Raise data.limit = {count}, which limits them."
+    counts = Counter(pair.source for pair in split.train)
+    for section in config.data.sources:
+        if counts[section.name] == section.limit:
+            return f'Raise limit = {section.limit} of the source "{section.name}", which limits them.'
     if split.held_out:
         held_out = f"data.held_out = {config.data.held_out} holds out {len(split.held_out)} pairs"
         return f"{held_out}: lower it, or give more pairs."

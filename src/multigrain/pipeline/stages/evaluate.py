@@ -11,7 +11,7 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
 from multigrain.data.record_file import RecordFile
 from multigrain.evaluation.by_source import SearchOfSource, evaluate_by_source, searches_by_source, whole_task
-from multigrain.evaluation.evaluate import Evaluation
+from multigrain.evaluation.evaluate import Evaluation, Scores
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task, with_instruction
 from multigrain.files import write_json, write_objects
 from multigrain.model.prompts import prompts_of
@@ -91,8 +91,8 @@ class _Sides:
     def __init__(self, config: Config, run_dir: RunDir, base: Embed, trained: Embed) -> None:
         self._retrievers = Retrievers(config, run_dir)
         self._embeds = {"base": base, "trained": trained}
-        self._dev = {name: self._retrievers.dev_search(embed) for name, embed in self._embeds.items()}
-        self._choices = {name: self._retrievers.choice(search) for name, search in self._dev.items()}
+        self._dev = {name: self._retrievers.dev_searches(embed) for name, embed in self._embeds.items()}
+        self._choices = {name: self._retrievers.choice(searches) for name, searches in self._dev.items()}
 
     def evaluated(self, task: Task, searches: Mapping[str, SearchOfSource]) -> list[Evaluation]:
         """Measure both models on a task; with several sources, by the search of each source."""
@@ -109,9 +109,12 @@ class _Sides:
 
     def dev_items(self, arms: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
         """Yield the scores of each model, including the arms, on each dev query, if there are any."""
-        searches = self._dev | {arm: self._retrievers.dev_search(embed) for arm, embed in arms.items()}
-        measured = {name: search.scores(search.found.numbers) for name, search in searches.items() if search}
-        for id in measured.get("base", ()):
+        found = self._dev | {arm: self._retrievers.dev_searches(embed) for arm, embed in arms.items()}
+        measured: dict[str, Scores] = {
+            name: {id: item for search in searches for id, item in search.scores(search.found.numbers).items()}
+            for name, searches in found.items()
+        }
+        for id in measured["base"]:
             yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
     def choices(self) -> dict[str, Any]:
