@@ -211,12 +211,16 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
 @pytest.mark.parametrize(
     ("sources", "data", "message"),
     [
-        ([{"name": "a"}], {}, "data.sources.0.pairs: missing; add it"),
-        (
-            [{"name": "a", "pairs": "p", "mode": "corpus"}],
-            {},
-            'first run synthesis.mode = "corpus" or "tasks" on its own',
-        ),
+        ([{"name": "a"}], {}, 'data.sources.0: source "a": the key pairs is missing, which mode = "pairs" needs; add'),
+        ([{"name": "a", "mode": "corpus"}], {}, 'the key corpus is missing, which mode = "corpus" needs; add it'),
+        ([{"name": "a", "mode": "corpus", "corpus": "c", "pairs": "p"}], {}, "the key pairs has no effect with mode ="),
+        ([{"name": "a", "mode": "tasks", "pairs": "p"}], {}, 'the key pairs has no effect with mode = "tasks"'),
+        ([{"name": "a", "mode": "tasks", "corpus": "c"}], {}, 'the key corpus has no effect with mode = "tasks"'),
+        ([{"name": "a", "mode": "tasks", "instruction": "i"}], {}, "the key instruction has no effect with mode ="),
+        ([{"name": "a", "mode": "negatives", "pairs": "p"}], {}, 'data.sources.0.mode: found "negatives"'),
+        ([{"name": n, "mode": "tasks"} for n in "ab"], {}, 'data: sources a, b have mode = "tasks", but'),
+        ([{"name": "a", "mode": "tasks"}], {}, 'synthesis.domains: missing; mode = "tasks" of the source "a" needs'),
+        ([{"name": "a", "mode": "corpus", "corpus": "python-docs"}], {}, 'set pairs = "python-docs" in place of mode'),
         ([{"name": "a", "pairs": "p"}] * 2, {}, 'data: two sources have the name "a"; give each its own'),
         ([{"name": "a/b", "pairs": "p"}], {}, 'data.sources.0.name: found "a/b"'),
         ([{"name": "", "pairs": "p"}], {}, 'data.sources.0.name: found ""'),
@@ -262,7 +266,7 @@ def test_faults_of_sources_are_told(
 
 def test_a_mode_that_writes_pairs_is_refused_beside_sources() -> None:
     settings = {"name": "x", "data": {"sources": [{"name": "a", "pairs": "p"}]}, "synthesis": {"mode": "corpus"}}
-    with pytest.raises(ValidationError, match=r"beside \[\[data.sources\]\], whose pairs are given"):
+    with pytest.raises(ValidationError, match='remove it, and set mode = "corpus" in the source to be written'):
         Config.model_validate(settings)
 
 

@@ -50,6 +50,10 @@ class SplitData:
         ids = _ids(chain(self.train, self.held_out, self.dev))
         return telling_of(self.train, (pair for pair in self.known if exact_key(pair.id) not in ids))
 
+    def knowing(self, pairs: Sequence[Pair]) -> "SplitData":
+        """Return the data with more known pairs."""
+        return replace(self, known=_Chained((self.known, pairs)))
+
 
 def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
     """Yield the known pairs that bar a text as a negative of a training pair.
@@ -158,6 +162,7 @@ def _prepare_several(config: Config, folder: Path | None) -> SplitData:
     parts: dict[str, _Read] = {}
     for section in config.data.sources:
         try:
+            assert section.pairs is not None  # the configuration has checked it, or the pairs are written
             parts[section.name] = _read(section.pairs, section.corpus, folder).named(section)
         except DataError as error:
             raise DataError(f"source {section.name}", str(error)) from None
