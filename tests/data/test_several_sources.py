@@ -1,5 +1,6 @@
 """Several sources in one run: what each record says of its source, and how they are split and joined."""
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from multigrain.config import Config, load_config
 from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import ConfigError, DataError
+from multigrain.pipeline.run_dir import to_toml
 from multigrain.pipeline.stages.data import fit, read_data
 from multigrain.records import GradedTuple, identity
 from multigrain.training.in_batch_false_negatives import known_false_negatives
@@ -268,6 +270,14 @@ def test_a_mode_that_writes_pairs_is_refused_beside_sources() -> None:
     settings = {"name": "x", "data": {"sources": [{"name": "a", "pairs": "p"}]}, "synthesis": {"mode": "corpus"}}
     with pytest.raises(ValidationError, match='remove it, and set mode = "corpus" in the source to be written'):
         Config.model_validate(settings)
+
+
+def test_runs_with_given_pairs_do_not_depend_on_the_mode() -> None:
+    sources = [{"name": "a", "pairs": "p"}, {"name": "b", "mode": "corpus", "corpus": "c"}]
+    config = Config.model_validate({"name": "x", "data": {"sources": sources}})
+    given, written = config.model_dump(exclude_none=True)["data"]["sources"]
+    assert (given, written) == (sources[0], sources[1])
+    assert Config.model_validate(tomllib.loads(to_toml(config))) == config
 
 
 def test_paths_of_sources_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -95,6 +95,17 @@ def test_the_card_has_the_first_metric_of_each_source_unless_another_model_is_ex
     assert row not in card_of(summary=as_exported(summary, "base"))
 
 
+def test_the_card_names_each_of_several_sources_and_who_wrote_its_pairs() -> None:
+    sources = [
+        {"name": "mine", "pairs": "/home/me/pairs.jsonl"},
+        {"name": "manual", "mode": "corpus", "corpus": "/home/me/manual.jsonl"},
+        {"name": "tasks", "mode": "tasks"},
+    ]
+    written = "queries that a language model wrote for passages of `manual.jsonl`"
+    card = card_of({"data": {"sources": sources}, "synthesis": {"domains": ["law"]}})
+    assert f"mine (`pairs.jsonl`), manual ({written}), tasks (invented by a language model: law): 11 for train" in card
+
+
 def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:
     assert "Needs sentence-transformers 6.2 or newer." in card_of()
     assert "Needs sentence-transformers 5.1 or newer." in card_of(release="5.1")

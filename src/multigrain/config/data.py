@@ -180,6 +180,7 @@ class DataSection(Section):
         if self.pairs is not None:
             return [self.pairs]
         return [source.pairs for source in self.trained_sources if source.pairs is not None]
+
     def part_of_weights(self, source: SourceSection) -> float:
         """Return the weight of a source as a part of the sum of all weights, or 1 if it has none, or weight 0."""
         return source.weight / sum(other.weight or 0.0 for other in self.sources) if source.weight else 1.0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multigrain.config import INSTRUCTION, Config, PhaseSection, described, described_adaptation
+from multigrain.config import INSTRUCTION, Config, PhaseSection, SourceSection, described, described_adaptation
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
 from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
@@ -241,12 +241,19 @@ def _origin(config: Config) -> str:
     if config.data.pairs is not None:
         return f"Pairs from `{shown_source(config.data.pairs)}`"
     if config.data.sources:
-        trained = [source.name for source in config.data.trained_sources]
-        told = [
-            f"{source.name} (`{shown_source(source.pairs)}`{'' if source.name in trained else ', not trained on'})"
-            for source in config.data.sources
-        ]
+        told = [f"{source.name} ({_origin_of(source, config)})" for source in config.data.sources]
         return f"Pairs from {', '.join(told)}"
     if config.data.corpus is not None:
         return f"Queries that a language model wrote for passages of `{shown_source(config.data.corpus)}`"
     return f"Pairs that a language model invented ({', '.join(config.synthesis.domains)})"
+
+
+def _origin_of(source: SourceSection, config: Config) -> str:
+    """Describe where the pairs of one of several sources come from."""
+    if source.pairs is not None:
+        origin = f"`{shown_source(source.pairs)}`"
+    elif source.corpus is not None:
+        origin = f"queries that a language model wrote for passages of `{shown_source(source.corpus)}`"
+    else:
+        origin = f"invented by a language model: {', '.join(config.synthesis.domains)}"
+    return origin if source in config.data.trained_sources else f"{origin}, not trained on"

@@ -98,10 +98,11 @@ def _line(name: str, text: str) -> str:
 def _all_requests(config: Config, size: Size, first: Estimate | None) -> Usage:
     """Return the likely usage of the first requests, and of those for the negatives if they come later."""
     asked = Usage() if first is None else first.likely
-    if config.synthesis.mode == "negatives":
+    if not config.writing:
         return asked
-    if config.synthesis.mode == "tasks":
-        asked += Usage(config.synthesis.tasks * config.pairs_invented_each, 0, 0)
+    for own in config.writing.values():
+        if own.synthesis.mode == "tasks":
+            asked += Usage(own.synthesis.tasks * own.pairs_invented_each, 0, 0)
     return asked + Usage(config.pairs_asked(size.pairs) * requests_each(config))
 
 
@@ -154,13 +155,16 @@ def _llm(config: Config, size: Size | None) -> str:
 def _requests(config: Config, size: Size | None) -> str:
     """Describe the requests to the language model."""
     section = config.synthesis
-    if section.mode == "negatives" and section.limit == 0:
+    if section.limit == 0 and not config.writing:
         return "only judges"
     style: str = section.prompt_style
     if style == "auto":
         style = f"{config.prompt_style}, unless a probe of both styles finds otherwise"
     each = requests_each(config)
     negatives = f"{each} requests per pair ({style})" if each else "negatives only by mining"
+    if config.data.written_sources:
+        then = "negatives only by mining" if section.limit == 0 else f"about {_pairs_asked(config, size)}, {negatives}"
+        return f"pairs of {' and '.join(config.writing)}, then {then}"
     if section.mode == "corpus":
         return f"{section.queries_per_passage} per passage, then {negatives}"
     if section.mode == "tasks":
@@ -188,8 +192,10 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
     else:
         cost = "at an unknown price; set llm.prices"
     lines = [_line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
-    if config.synthesis.mode != "negatives":
-        lines.append(f"{INDENT}for the first step only; requests for negatives follow, once the pairs are there")
+    if config.writing:
+        negatives = "requests for negatives follow, once the pairs are there"
+        follows = "no requests for negatives follow" if config.synthesis.limit == 0 else negatives
+        lines.append(f"{INDENT}for the first step only; {follows}")
     caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
         lines.append(f"{INDENT}never more than {chosen} in this run folder; so far {listed(estimate.so_far)}")

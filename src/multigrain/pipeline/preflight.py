@@ -90,7 +90,7 @@ def require_tasks(config: Config) -> None:
 def uses_llm(config: Config) -> bool:
     """Return whether the run asks a language model, to write or to judge."""
     writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
-    return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
+    return writes or bool(config.writing) or "llm" in config.grading.judge
 
 
 def _require_held_out_packages(config: Config) -> None:

@@ -70,13 +70,13 @@ def read_given(config: Config) -> SplitData | None:
     sources = [source for source in config.data.sources if source.mode == "pairs"]
     if not sources:
         return None
-    names, held_out = [source.name for source in sources], config.data.held_out
+    held_out = config.data.held_out
     if isinstance(held_out, list):
-        held_out = [name for name in held_out if name in names]
-    is_all_held_out = isinstance(held_out, list) and {*held_out} == {*names}
-    changed = {"sources": sources, "held_out": 0.0 if is_all_held_out else held_out}
+        held_out = [source.name for source in sources if source.name in held_out]
+    is_trained = any(source in config.data.trained_sources for source in sources)
+    changed = {"sources": sources, "held_out": held_out if is_trained else 0.0}
     split = prepare(config.model_copy(update={"data": config.data.model_copy(update=changed)}))
-    if is_all_held_out:
+    if not is_trained:
         return replace(split, train=(), held_out=split.train)
     return _apart_from_tasks(config, split, config.data.drop_leaked)
 
