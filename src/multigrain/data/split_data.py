@@ -185,21 +185,31 @@ def _prepare_several(config: Config, folder: Path | None) -> SplitData:
 def _split_each(parts: Mapping[str, Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Return the training pairs and the held-out pairs of several sources, without texts that are in both.
 
-    A source of weight 0 has no training pairs, so that nothing is written, mined or graded for it.
+    A source of weight 0 has no training pairs, so that nothing is written, mined or graded for it. A query that is on
+    both sides is an error only if all pairs are given: written pairs cannot be changed.
     """
     share, sections = config.data.held_out, config.data.sources
     trained = [source.name for source in config.data.trained_sources]
-    if isinstance(share, list):
+    if isinstance(share, list) and not config.data.written_sources:
         used = Joined([parts[name] for name in parts if name in [*trained, *share]])
         train, test = split_by_source(used, share, tells=False)
     else:
-        halves = {name: split_by_share(part, share, config.seed, tells=name in trained) for name, part in parts.items()}
+        halves = {name: _halves(name, part, config) for name, part in parts.items()}
         test = Joined([held_out for _, held_out in halves.values()])
         train = without_texts_of(Joined([halves[name][0] for name in trained]), test, "the held-out pairs")
     train = without_near(train, test, config.data.source_names)
     numbers = numbers_by_source(train, config.data.source_names)
     kept = [_drawn(own, section.limit, config.seed) for own, section in zip(numbers, sections, strict=True)]
     return take(train, np.concatenate(kept)), test
+
+
+def _halves(name: str, pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the training pairs and the held-out pairs of one of several sources."""
+    share = config.data.held_out
+    if isinstance(share, list):
+        return ((), pairs) if name in share else (pairs, ())
+    is_trained = name in [source.name for source in config.data.trained_sources]
+    return split_by_share(pairs, share, config.seed, tells=is_trained)
 
 
 def _drawn(numbers: Numbers, limit: int | None, seed: int) -> Numbers:

@@ -143,6 +143,29 @@ def test_a_dropped_query_still_names_its_answer(
     assert sum(pair.query == "Red green blue cat dog" for pair in read_pairs(run_dir.train_pairs)) == 1
 
 
+@pytest.mark.parametrize("held_out", ["public", "manual"])
+def test_a_written_query_that_is_also_given_is_on_one_side(
+    held_out: str, write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = ScriptedClient.complete
+    query = small_pairs()[0]["query"]
+
+    async def complete(self: ScriptedClient, request: Request) -> Answer:
+        known = request.version.startswith("queries") and "part 3 " in request.prompt
+        return Answer(query, 1, 1) if known else await answer(self, request)
+
+    monkeypatch.setattr(ScriptedClient, "complete", complete)
+    lenient = ["grading.round_trip=50", "grading.most_answers=50", f'data.held_out=["{held_out}"]']
+    config = load_config(write_run(GIVEN, WRITTEN["corpus"]), lenient)
+    verbs.synthesize(config)
+    run_dir = RunDir(config.folder)
+    sides = [list(read_pairs(path)) for path in (run_dir.held_out_pairs, run_dir.train_pairs)]
+    assert [len(side) for side in sides] == [40, 39]
+    assert {pair.source for pair in sides[0]} == {held_out}
+    assert folded(query) in {folded(pair.query) for pair in sides[0]}
+    assert folded(query) not in {folded(pair.query) for pair in sides[1]}
+
+
 def test_all_pairs_may_be_written_and_mined_negatives_suffice(
     write_run: Callable[..., Path], asked: list[Request]
 ) -> None:

@@ -73,10 +73,10 @@ def read_given(config: Config) -> SplitData | None:
     held_out = config.data.held_out
     if isinstance(held_out, list):
         held_out = [source.name for source in sources if source.name in held_out]
-    is_trained = any(source in config.data.trained_sources for source in sources)
-    changed = {"sources": sources, "held_out": held_out if is_trained else 0.0}
+    are_measured_only = isinstance(held_out, list) and not any(each in config.data.trained_sources for each in sources)
+    changed = {"sources": sources, "held_out": 0.0 if are_measured_only else held_out}
     split = prepare(config.model_copy(update={"data": config.data.model_copy(update=changed)}))
-    if not is_trained:
+    if are_measured_only:
         return replace(split, train=(), held_out=split.train)
     return _apart_from_tasks(config, split, config.data.drop_leaked)
 
