@@ -220,6 +220,11 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
         ([{"name": "a", "mode": "tasks", "corpus": "c"}], {}, 'the key corpus has no effect with mode = "tasks"'),
         ([{"name": "a", "mode": "tasks", "instruction": "i"}], {}, "the key instruction has no effect with mode ="),
         ([{"name": "a", "mode": "negatives", "pairs": "p"}], {}, 'data.sources.0.mode: found "negatives"'),
+        (
+            [{"name": "a", "mode": "tasks", "weight": 0.0}],
+            {},
+            "weight = 0 would have pairs written .* remove the source",
+        ),
         ([{"name": n, "mode": "tasks"} for n in "ab"], {}, 'data: sources a, b have mode = "tasks", but'),
         ([{"name": "a", "mode": "tasks"}], {}, 'synthesis.domains: missing; mode = "tasks" of the source "a" needs'),
         ([{"name": "a", "mode": "corpus", "corpus": "python-docs"}], {}, 'set pairs = "python-docs" in place of mode'),

@@ -37,11 +37,11 @@ class SourceSection(Section):
     """Kind of search, such as "retrieval". It is written into the records of pairs that have no task."""
     limit: int | None = Field(None, ge=1)
     """Maximum number of training pairs of this source, drawn at random by the seed. By default all are used. In mode
-    `corpus`, it also limits the queries that are written."""
+    `corpus`, it also limits the queries that are written, besides those for the held-out part."""
     weight: float | None = Field(None, ge=0)
     """Share of the training steps, relative to the weights of the other sources. Give it for every source or for none.
     By default the shares follow `data.weight_exponent`. A source of weight 0 is not trained on: it is only held out and
-    measured, or searched."""
+    measured, or searched. Its pairs must be given."""
 
     @field_validator("instruction")
     @classmethod
@@ -75,6 +75,8 @@ class SourceSection(Section):
             return f'the key {needed} is missing, which mode = "{self.mode}" needs; add it{told}'
         if found := next((key for key in useless if getattr(self, key) is not None), None):
             return f'the key {found} has no effect with mode = "{self.mode}", {WRITES[self.mode]}; remove it'
+        if self.weight == 0 and self.mode != "pairs":
+            return f'weight = 0 would have pairs written (mode = "{self.mode}") and not trained on; remove the source'
         if self.corpus == "python-docs":
             advice = "remove the key corpus" if self.mode == "pairs" else 'set pairs = "python-docs" in place of mode'
             return f"python-docs has its own corpus; {advice}"
@@ -182,7 +184,7 @@ class DataSection(Section):
         return [source.pairs for source in self.trained_sources if source.pairs is not None]
 
     def part_of_weights(self, source: SourceSection) -> float:
-        """Return the weight of a source as a part of the sum of all weights, or 1 if it has none, or weight 0."""
+        """Return the weight of a source as a part of the sum of all weights, or 1 if there are no weights."""
         return source.weight / sum(other.weight or 0.0 for other in self.sources) if source.weight else 1.0
 
     def shares(self, counts: Mapping[str, int]) -> dict[str, float] | None:

@@ -188,6 +188,8 @@ class Config(Section):
             if unused := [source.name for source in self.data.sources if source.weight == 0]:
                 settings["data"]["unused"] = unused
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
+        if self.data.written_sources:
+            settings["drawing"] += [own.synthesis.limit for own in self.writing.values()]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
