@@ -17,6 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from tests import warm
+from tests.model.decoder import tiny_decoder
 from tests.training.test_distributed import TOLERANCE, assert_equal_numbers, log_of
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,25 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
     fault = "training.batch_size: found 5; wanted a multiple of the 2 processes"
     assert (out, re.findall("multigrain: (.*)", err)) == ("", [fault])
     assert "exitcode  : 2" in err
+
+
+def test_a_base_is_adapted_by_one_process_and_then_trained_by_two(run_toml: Path, tmp_path: Path) -> None:
+    """The main process must not adapt while the others wait, because its own libraries wait for them, too."""
+    decoder = tiny_decoder("both", head=True)
+    text = re.sub("base = .*", f'base = "{decoder}"\nbidirectional = true\nlora = {{ rank = 2 }}', run_toml.read_text())
+    run_toml.write_text(f'{text}\n[adapt]\ntokens = 600\nmask_token = "the"\n')
+    graded(run_toml)
+    command = ["train", str(run_toml), "--quiet"]
+    _, err = torchrun(tmp_path / "refused", *command).ended(1)  # the launcher's code, whatever ours is
+    folder = load_config(run_toml).folder
+    fault = f"{folder}: the earlier stage adapt is not done. Run: multigrain adapt RUN.toml"
+    assert re.findall("multigrain: (.*)", err) == [fault]
+    assert "exitcode  : 2" in err
+    assert not (folder / "adaptation").exists()
+    assert main(["adapt", str(run_toml), "--quiet"]) == 0
+    assert not (folder / "training").exists()
+    torchrun(tmp_path / "trained", *command).ended(0)
+    assert (folder / "training" / "model" / "adapter_config.json").is_file()
 
 
 def as_printed(out: str, err: str) -> tuple[str, str]:
