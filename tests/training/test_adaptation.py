@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from torch.nn.functional import log_softmax
 from transformers import TrainerCallback
 
@@ -99,6 +101,19 @@ def test_the_saved_base_embeds_as_the_adapted_one_and_still_sees_ahead(tmp_path:
     assert sees_ahead(again[0].model)
     wanted = model.embedding.encode(texts()[:4])
     assert abs(again.encode(texts()[:4]) - wanted).max() < 1e-6
+
+
+def test_a_decoder_in_a_folder_of_its_own_within_its_model(tmp_path: Path) -> None:
+    """As older releases of sentence-transformers saved it."""
+    SentenceTransformer(str(tiny_decoder("both", head=True))).save_pretrained(str(tmp_path))
+    listing = tmp_path / "modules.json"
+    modules = json.loads(listing.read_text())
+    shutil.copytree(tiny_decoder("both", head=True), tmp_path / "0_Transformer")
+    listing.write_text(json.dumps([modules[0] | {"path": "0_Transformer"}, *modules[1:]]))
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    model = load_language_model(ModelSection(base=str(tmp_path), bidirectional=True))
+    assert torch.equal(model.causal.lm_head.weight, language_model().causal.lm_head.weight)
 
 
 class Kill(TrainerCallback):  # type: ignore[misc]

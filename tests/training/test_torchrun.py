@@ -129,7 +129,7 @@ def test_a_base_is_adapted_by_one_process_and_then_trained_by_two(run_toml: Path
     """The main process must not adapt while the others wait, because its own libraries wait for them, too."""
     decoder = tiny_decoder("both", head=True)
     text = re.sub("base = .*", f'base = "{decoder}"\nbidirectional = true\nlora = {{ rank = 2 }}', run_toml.read_text())
-    run_toml.write_text(f'{text}\n[adapt]\ntokens = 600\nmask_token = "the"\n')
+    run_toml.write_text(f'{text}\n[adapt]\ntokens = 600\nmax_tokens = 16\nmask_token = "the"\n')
     graded(run_toml)
     command = ["train", str(run_toml), "--quiet"]
     _, err = torchrun(tmp_path / "refused", *command).ended(1)  # the launcher's code, whatever ours is

@@ -10,8 +10,7 @@ from multigrain.errors import ConfigError, first_line
 from multigrain.model.anchor_attention import let_see_ahead
 from multigrain.model.build import sees_ahead
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
-from multigrain.model.files import revision_of
-from multigrain.model.load import UNLOADABLE, find_folder, load_base
+from multigrain.model.load import UNLOADABLE, find_folder, load_base, transformer_source
 from multigrain.model.refusals import no_decoder, no_head
 
 
@@ -46,11 +45,9 @@ def load_language_model(section: ModelSection) -> LanguageModel:
 
 
 def _causal(base: str) -> PreTrainedModel:
-    folder = find_folder(base, "model.base")
+    source, where = transformer_source(find_folder(base, "model.base"))
     try:
-        causal, info = AutoModelForCausalLM.from_pretrained(
-            folder, revision=revision_of(folder), output_loading_info=True
-        )
+        causal, info = AutoModelForCausalLM.from_pretrained(source, **where, output_loading_info=True)
     except UNLOADABLE as error:
         raise ConfigError(
             "model.base", [f"{base} cannot be loaded as a language model: {first_line(error)}"]

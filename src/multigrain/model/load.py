@@ -19,7 +19,7 @@ from multigrain.model.loaded_integrity import integrity_fault, position_limit, r
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import load_magnitudes
 from multigrain.model.refusals import head_fault, no_cross_encoder
-from multigrain.model.saved_settings import transformer_of
+from multigrain.model.saved_settings import modules_of, transformer_of
 
 UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
@@ -36,6 +36,21 @@ def find_folder(name: str, key: str) -> str:
     """
     found = find_base(name, key)
     return str(convert_gguf(Path(found), key)) if is_gguf(found) else found
+
+
+def transformer_source(name: str) -> tuple[str, dict[str, str]]:
+    """Return where transformers finds the transformer of a model, which older models have in a folder of its own.
+
+    Args:
+        name: a folder or hub name, as `find_folder` returns it.
+
+    Returns:
+        A folder or hub name, and more arguments for `from_pretrained`.
+    """
+    within = next((module["path"] for module in modules_of(folder_of(name) or Path(name))), "")
+    if revision := revision_of(name):
+        return name, {"revision": revision, "subfolder": within}
+    return str(Path(name, within)) if within else name, {}
 
 
 def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:

@@ -35,11 +35,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from multigrain.config import AdaptSection, LoraSection
+from multigrain.config import BLANK, AdaptSection, LoraSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.adapter import add_adapter, merge_in_place
 from multigrain.model.language_model import LanguageModel
 from multigrain.model.precision import matrix_products, resolve
+from multigrain.model.refusals import mask_fault
 from multigrain.terminal import Meter, meter
 from multigrain.training.checkpoints import cut_log, last_checkpoint
 from multigrain.training.interruption import Stopping
@@ -52,8 +53,6 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 0.02, 20_000
 """Share of the tokens that are held out to measure the loss, and the maximum number."""
 EVALUATIONS = 10
 """Number of times that the held-out loss is measured, besides the one before the first step."""
-BLANK = "_"
-"""Mask of a tokenizer without a mask token, as in LLM2Vec."""
 ADAPTER = "adapter.safetensors"
 
 
@@ -132,9 +131,8 @@ def _mask(tokenizer: PreTrainedTokenizerBase, section: AdaptSection) -> int:
         return int(tokenizer.mask_token_id)
     text = section.mask_token or BLANK
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        found = f"found {text!r}, which the tokenizer of the base splits into {len(ids)} tokens; wanted one token"
-        raise ConfigError("adapt.mask_token", [found])
+    if fault := mask_fault(text, len(ids)):
+        raise ConfigError("adapt.mask_token", [fault])
     return int(ids[0])
 
 

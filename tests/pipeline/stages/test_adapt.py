@@ -126,6 +126,11 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
         ("model.bidirectional=false", "model.bidirectional is false; set it to true, or remove the section"),
         ("model.base=embedded", "embedded is not a decoder: its tokens attend in both directions already"),
         ("model.base=HEADLESS", "has no language-model head"),
+        (
+            "adapt.mask_token=old cat",
+            "adapt: mask_token: found 'old cat', which the tokenizer of the base splits",
+        ),
+        ("adapt.max_tokens=65", "adapt: max_tokens: found 65; the base has positions for 64 tokens"),
         ("adapt.tokens=0", "adapt.tokens"),
         ("adapt.masked=1.5", "adapt.masked"),
         ("adapt.batch_token=64", "adapt.batch_tokens"),
