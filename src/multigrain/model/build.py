@@ -18,6 +18,7 @@ from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.chat_template import copy_tokenization
 from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
+from multigrain.model.left_out_heads import heads_left_out
 from multigrain.model.load import UNLOADABLE, load_base, transformer_source
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base, prompt_tokens
 from multigrain.model.precheck import precheck_base
@@ -136,14 +137,15 @@ def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
     base, where = transformer_source(loaded.model.name_or_path)
     loaded.model.to("meta")  # else the weights are in memory twice
     try:
-        frame = AnchorTransformer(
-            base,
-            bidirectional=section.bidirectional is True,
-            quantize=quantize,
-            model_kwargs={**where},
-            config_kwargs={**where},
-            processor_kwargs={**where},
-        )
+        with heads_left_out():
+            frame = AnchorTransformer(
+                base,
+                bidirectional=section.bidirectional is True,
+                quantize=quantize,
+                model_kwargs={**where},
+                config_kwargs={**where},
+                processor_kwargs={**where},
+            )
     except UNLOADABLE as error:
         raise ConfigError("model.base", [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if type(section.bidirectional) is int:
