@@ -55,7 +55,7 @@ def test_a_head_that_a_decoder_shares_with_its_input_by_default(tmp_path: Path) 
     precheck_decoder(str(tmp_path), AdaptSection(max_tokens=16))
     causal = load_language_model(ModelSection(base=str(tmp_path), bidirectional=True)).causal
     assert causal.lm_head.weight is causal.base_model.wte.weight
-    with pytest.raises(ConfigError, match="max_tokens: found 17; the base has positions for 16 tokens"):
+    with pytest.raises(ConfigError, match="max_tokens: found 17; wanted at most 16, the number of"):
         precheck_decoder(str(tmp_path), AdaptSection(max_tokens=17))
     settings["tie_word_embeddings"] = False
     path.write_text(json.dumps(settings))

@@ -163,7 +163,7 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
             "adapt.mask_token=old cat",
             "adapt: mask_token: found 'old cat', which the tokenizer of the base splits",
         ),
-        ("adapt.max_tokens=65", "adapt: max_tokens: found 65; the base has positions for 64 tokens"),
+        ("adapt.max_tokens=65", "adapt: max_tokens: found 65; wanted at most 64, the number of the base's positions"),
         ("adapt.tokens=0", "adapt.tokens"),
         ("adapt.masked=1.5", "adapt.masked"),
         ("adapt.batch_token=64", "adapt.batch_tokens"),

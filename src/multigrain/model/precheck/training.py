@@ -99,7 +99,7 @@ def adaptation_faults(section: AdaptSection, inner: Path) -> Iterator[str]:
             yield f"mask_token: {fault}"
     positions = first_number(settings_of(inner, "config.json"), POSITIONS)
     if positions is not None and 0 < positions < section.max_tokens:
-        yield f"max_tokens: found {section.max_tokens}; the base has positions for {positions} tokens"
+        yield f"max_tokens: found {section.max_tokens}; wanted at most {positions}, the number of the base's positions"
 
 
 def section_faults(section: ModelSection, inner: Path) -> list[str]:
