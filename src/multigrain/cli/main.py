@@ -128,6 +128,7 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "run": verbs.run,
         "synthesize": verbs.synthesize,
         "grade": verbs.grade,
+        "adapt": verbs.adapt,
         "train": verbs.train,
         "evaluate": verbs.evaluate,
         "export": verbs.export_model,

@@ -129,6 +129,7 @@ VERBS = {
     "grade": "judge the candidates and make graded tuples",
     "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
+    "adapt": "adapt a decoder to attention in both directions, if the run has a section [adapt]",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the model folder for use with sentence-transformers",

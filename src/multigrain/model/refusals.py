@@ -40,6 +40,17 @@ def no_head(base: str) -> ConfigError:
     return ConfigError("adapt", [f"{fault}; start from the language model that it was made from"])
 
 
+def mask_fault(mask: str, tokens: int) -> str | None:
+    """Return a message if a mask is not a single token; None if it is.
+
+    Args:
+        mask: the text that replaces masked tokens.
+        tokens: number of tokens into which the tokenizer of the base splits it.
+    """
+    fault = f"found {mask!r}, which the tokenizer of the base splits into {tokens} tokens; wanted one token"
+    return fault if tokens != 1 else None
+
+
 def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
     """Return the error for truncating vectors to more dimensions than they have."""
     return ConfigError("training.matryoshka", [f"found {list(dimensions)}; the vectors have {size} dimensions"])

@@ -52,7 +52,7 @@ def require(config: Config, llm: bool = True) -> None:
     _require_held_out_packages(config)
     precheck_model(config.model, config.training.matryoshka)
     if config.adapt is not None:
-        precheck_decoder(config.model.base)
+        precheck_decoder(config.model.base, config.adapt)
     precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")

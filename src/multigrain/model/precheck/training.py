@@ -6,17 +6,18 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from multigrain.config import INSTRUCTION, LoraSection, ModelSection
+from multigrain.config import BLANK, INSTRUCTION, AdaptSection, LoraSection, ModelSection
 from multigrain.errors import ConfigError
 from multigrain.model.architectures import is_decoder
 from multigrain.model.file_integrity import shapes_in
 from multigrain.model.files import folder_of
 from multigrain.model.prompts import prompts_of, prompts_to_train
-from multigrain.model.refusals import unfit_dense
+from multigrain.model.refusals import mask_fault, unfit_dense
 from multigrain.model.roles import ROLES, prompt_for
 from multigrain.model.saved_settings import (
     HIDDEN_SIZES,
     LAYER_COUNTS,
+    POSITIONS,
     class_of,
     dense_settings,
     first_number,
@@ -30,7 +31,7 @@ POOLINGS = ("Pooling", "AnchorPooling")
 KEPT = ("Dense", "LayerNorm", "Dropout")
 """Modules after the pooling that are kept in the trained model."""
 NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-"""Tokenizer classes without an EOS token, unless their settings name one."""
+"""Tokenizer classes without special tokens, unless their settings name some."""
 
 
 def module_faults(section: ModelSection, folder: Path) -> Iterator[str]:
@@ -68,14 +69,37 @@ def eos_faults(inner: Path) -> Iterator[str]:
     Args:
         inner: the folder of the transformer.
     """
-    tokenizer, settings = _tokenizer(inner), settings_of(inner, "tokenizer_config.json")
+    tokenizer = _tokenizer(inner)
     if tokenizer is None or not is_decoder(str(settings_of(inner, "config.json").get("model_type"))):
         return
     special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     ends_so = all(special.intersection(tokenizer.encode(text).ids[-1:]) for text in ("a", ""))
-    has_eos = settings.get("eos_token") or settings_of(inner, "special_tokens_map.json").get("eos_token")
-    if not ends_so and not has_eos and settings.get("tokenizer_class") in NO_DEFAULTS:
+    if not ends_so and not _may_have(inner, "eos_token"):
         yield "its tokenizer has no EOS token, which decoders need at the end of a text"
+
+
+def _may_have(inner: Path, name: str) -> bool:
+    """Return whether the tokenizer has a special token of this name, by its settings or perhaps by its class."""
+    settings = settings_of(inner, "tokenizer_config.json")
+    named = settings.get(name) or settings_of(inner, "special_tokens_map.json").get(name)
+    return bool(named) or settings.get("tokenizer_class") not in NO_DEFAULTS
+
+
+def adaptation_faults(section: AdaptSection, inner: Path) -> Iterator[str]:
+    """Yield a message for each setting of the adaptation that a base does not support.
+
+    Args:
+        section: the settings of the adaptation.
+        inner: the folder of the base's transformer.
+    """
+    tokenizer = _tokenizer(inner)
+    if tokenizer is not None and (section.mask_token or not _may_have(inner, "mask_token")):
+        mask = section.mask_token or BLANK
+        if fault := mask_fault(mask, len(tokenizer.encode(mask, add_special_tokens=False).ids)):
+            yield f"mask_token: {fault}"
+    positions = first_number(settings_of(inner, "config.json"), POSITIONS)
+    if positions is not None and 0 < positions < section.max_tokens:
+        yield f"max_tokens: found {section.max_tokens}; wanted at most {positions}, the number of the base's positions"
 
 
 def section_faults(section: ModelSection, inner: Path) -> list[str]:
