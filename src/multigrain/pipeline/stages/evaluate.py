@@ -15,7 +15,7 @@ from multigrain.evaluation.evaluate import Evaluation
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task, with_instruction
 from multigrain.files import write_json, write_objects
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import TEMPLATE, Embed
+from multigrain.model.roles import Embed, template_of
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, load_measured_base, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -44,7 +44,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     sides = _Sides(config, run_dir, base_embed, trained_embed)
     measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
     examples: list[dict[str, Any]] = []
-    if config.evaluation.instructions and TEMPLATE not in (prompts_of(str(run_dir.trained)) or {}):
+    if config.evaluation.instructions and not template_of(prompts_of(str(run_dir.trained)) or {}):
         say("  evaluation.instructions has no effect: the model was trained without instructions")
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
