@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from multigrain.config.base import Section
+from multigrain.records import is_one_line
 
 
 class SourceSection(Section):
@@ -30,7 +31,7 @@ class SourceSection(Section):
     @field_validator("instruction", "task")
     @classmethod
     def _is_one_line(cls, value: str | None) -> str | None:
-        if value is not None and (len(value.splitlines()) > 1 or not value.strip()):
+        if value is not None and not is_one_line(value):
             raise ValueError(f"found {value!r}; wanted one line of text, without line breaks")
         return value
 

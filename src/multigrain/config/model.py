@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Section
+from multigrain.records import is_one_line
 
 INSTRUCTION = "{instruction}"
 """The place of the instruction in a query prompt."""
@@ -35,7 +36,7 @@ def one_line(instruction: str) -> str:
     Raises:
         ValueError: it is empty, or has line breaks.
     """
-    if not instruction.strip() or len(instruction.splitlines()) > 1:
+    if not is_one_line(instruction):
         raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
     return instruction
 

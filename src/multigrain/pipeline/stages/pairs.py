@@ -11,6 +11,7 @@ from multigrain.data.split_data import split_written
 from multigrain.errors import DataError
 from multigrain.files import write_json, write_objects
 from multigrain.grading.query_filter import FilteredQueries, filter_queries
+from multigrain.model.precheck import Instruction, precheck_prompts
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
@@ -19,6 +20,7 @@ from multigrain.pipeline.stages import Result
 from multigrain.pipeline.stages.data import fit, keep, keep_pairs
 from multigrain.records import Document, Pair, to_json
 from multigrain.synthesis.queries import WrittenQuery
+from multigrain.synthesis.shown_texts import one_line
 from multigrain.terminal import listed, say
 
 
@@ -47,6 +49,8 @@ def _from_fields(config: Config, run_dir: RunDir, answers: Answers) -> Result:
     if not tasks:
         raise DataError("synthesis.domains", "the language model named no search task. Try another model or domain.")
     say(f"  {len(found)} tasks named, {len(tasks)} chosen: {listed(Counter(task.kind for task in tasks))}")
+    named = (Instruction(one_line(task.text), "of a search task", is_trained=True) for task in tasks)
+    precheck_prompts(config.model, config.training.max_tokens, named)  # before the pairs are paid for
     write_objects(run_dir.search_tasks, ({"task": t.text, "kind": t.kind, "field": t.field} for t in tasks))
     written: list[Pair] = list(answers.ask(config, plans.synthetic_pairs(config, tasks)))
     documents = [Document(pair.id, pair.positive) for pair in written]
