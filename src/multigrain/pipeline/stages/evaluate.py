@@ -181,7 +181,8 @@ def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, A
     from multigrain.model.load import load_model
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
-    given = {task.removeprefix(MTEB): own for task, own in config.evaluation.instructions.items()}
+    table = config.evaluation.instructions.items()
+    given = {task.removeprefix(MTEB): own for task, own in table if task.startswith(MTEB)}
     base_scores = _main_scores(measure(name, load_measured_base(config), run_dir.mteb("base"), data))
     trained = load_model(run_dir.trained)
     trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data, instructions=given))
