@@ -123,6 +123,15 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def is_one_line(text: str) -> bool:
+    r"""Return whether a text is one line, with something on it and no line break at its end either.
+
+    >>> is_one_line("find it"), is_one_line("find it\n"), is_one_line(" ")
+    (True, False, False)
+    """
+    return bool(text.strip()) and text.splitlines() == [text]
+
+
 _WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
 
 
@@ -189,6 +198,7 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     for name in _OPTIONAL_TEXTS:
         more = getattr(graded, name)
         _require(name, more, more is None or isinstance(more, str), "a text")
+    _require("instruction", graded.instruction, not graded.instruction or is_one_line(graded.instruction), "one line")
     for negative in negatives:
         _require("text", negative.text, _is_text(negative.text), "a text")
         _require("grade", negative.grade, type(negative.grade) is int and negative.grade in GRADES, "1, 2, 3 or 4")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Section
+from multigrain.records import is_one_line
 
 INSTRUCTION = "{instruction}"
 """The place of the instruction in a query prompt."""
@@ -39,7 +40,7 @@ def one_line(text: str, says: str = "says what queries look for") -> str:
     Raises:
         ValueError: it is empty, or has line breaks.
     """
-    if not text.strip() or len(text.splitlines()) > 1:
+    if not is_one_line(text):
         raise ValueError(f"found {text!r}; wanted one line that {says}")
     return text
 

@@ -9,7 +9,7 @@ from multigrain.config import INSTRUCTION, Config, PhaseSection, SourceSection, 
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
 from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import prompt_for, template_of
 from multigrain.records import GRADES
 from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, rows_of_sources, verdict_rows
 
@@ -184,7 +184,7 @@ def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
     given = (own is not None and INSTRUCTION not in own) or config.model.document_prompt is not None
     query = prompt_for("query", prompts)
     document = prompt_for("document", prompts)
-    template = prompts.get(TEMPLATE)
+    template = template_of(prompts)
     if not query and not document and not template:
         return ""
     other = f"For another instruction, put it into {_quoted(template or '')}, and encode with that `prompt`."

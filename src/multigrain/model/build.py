@@ -23,7 +23,7 @@ from multigrain.model.load import UNLOADABLE, load_base, transformer_source
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base, prompt_tokens
 from multigrain.model.precheck import precheck_base
 from multigrain.model.prompts import prompts_to_train
-from multigrain.model.refusals import adapter_as_base, unfit_dense
+from multigrain.model.refusals import adapter_as_base, joined_prompt, unfit_dense
 from multigrain.model.roles import ROLES, prompt_for, query_prompt
 
 POOLING_MODES: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
@@ -200,6 +200,5 @@ def _check_prompt(model: SentenceTransformer, prompt: str, max_tokens: int, key:
         found = f"found {max_tokens}, but the prompt {prompt!r} alone takes {tokens}"
         raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
     if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
-        found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
-        wanted = 'which would be excluded too; wanted true, or model.pooling = "anchor"'
-        raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])
+        setting = "model.prompt_in_pooling"
+        raise ConfigError(setting, [joined_prompt(prompt, setting)])

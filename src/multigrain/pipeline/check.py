@@ -12,7 +12,7 @@ from multigrain.config import Config, config_of, described, described_adaptation
 from multigrain.llm.budget import Usage
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import prompt_for, template_of
 from multigrain.pipeline.arms import described_baseline
 from multigrain.pipeline.check_inputs import read_inputs
 from multigrain.pipeline.check_memory import memory_lines
@@ -140,7 +140,7 @@ def _prompts(config: Config) -> str:
     else:
         origin = "from model.query_prompt and document_prompt" if given else "the base's own"
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
-    template = prompts.get(TEMPLATE)
+    template = template_of(prompts)
     own = f"; {json.dumps(template)} before queries with an instruction" if template else ""
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}{own}"
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from multigrain.config import Config
@@ -12,7 +12,7 @@ from multigrain.data.passages_to_query import Passages, sample_passages
 from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import DataError
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, check_unseen, load_queries, without_queries_of
-from multigrain.model.precheck import precheck_instructions
+from multigrain.model.precheck import Instruction, precheck_prompts
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import Result
 from multigrain.records import Pair, folded
@@ -100,7 +100,7 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
         drop_leaked: leave out training pairs whose query is in the evaluation, instead of refusing them.
 
     Raises:
-        ConfigError: an instruction leaves no room for a query.
+        ConfigError: see `precheck_prompts`.
         DataError: nothing is held out, all pairs share one query, positive or group, a query of the evaluation is also
             in training, or there are fewer than two pairs for a batch.
     """
@@ -111,8 +111,8 @@ def fit(config: Config, split: SplitData, source: str, drop_leaked: bool) -> Spl
     count = len(split.train)
     _require_two(count, source, "Give more pairs.")
     require_groups(split.train, count, "pairs", source)
-    instructions = {pair.instruction for pair in split.train if pair.instruction}
-    precheck_instructions(config.model, sorted(instructions), config.training.max_tokens)
+    if instructions := list(dict.fromkeys(_instructions(split))):
+        precheck_prompts(config.model, config.training.max_tokens, instructions)
     if count < config.training.batch_size:
         say(
             f"  training.batch_size = {config.training.batch_size}, but there are {count} training pairs: batches hold "
@@ -140,6 +140,15 @@ def _apart_from_tasks(config: Config, split: SplitData, drop_leaked: bool) -> Sp
             split = replace(split, train=kept)
         check_unseen(task, split.train)
     return split
+
+
+def _instructions(split: SplitData) -> Iterator[Instruction]:
+    """Yield the instructions of all pairs, with repeats."""
+    parts = ((split.train, "of a pair"), (split.dev, "of a dev pair"), (split.held_out, "of a held-out pair"))
+    for pairs, origin in parts:
+        for pair in pairs:
+            if pair.instruction:
+                yield Instruction(pair.instruction, origin, is_trained=pairs is split.train)
 
 
 def _require_parts(config: Config, split: SplitData, source: str) -> None:

@@ -15,7 +15,7 @@ from multigrain.evaluation.evaluate import Evaluation, Scores
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task, with_instruction
 from multigrain.files import write_json, write_objects
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import TEMPLATE, Embed
+from multigrain.model.roles import Embed, template_of
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, load_measured_base, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -44,7 +44,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     sides = _Sides(config, run_dir, base_embed, trained_embed)
     measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
     examples: list[dict[str, Any]] = []
-    if config.evaluation.instructions and TEMPLATE not in (prompts_of(str(run_dir.trained)) or {}):
+    if config.evaluation.instructions and not template_of(prompts_of(str(run_dir.trained)) or {}):
         say("  evaluation.instructions has no effect: the model was trained without instructions")
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
@@ -184,7 +184,8 @@ def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, A
     from multigrain.model.load import load_model
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
-    given = {task.removeprefix(MTEB): own for task, own in config.evaluation.instructions.items()}
+    table = config.evaluation.instructions.items()
+    given = {task.removeprefix(MTEB): own for task, own in table if task.startswith(MTEB)}
     base_scores = _main_scores(measure(name, load_measured_base(config), run_dir.mteb("base"), data))
     trained = load_model(run_dir.trained)
     trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data, instructions=given))

@@ -20,7 +20,7 @@ from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import atomic_folder
 from multigrain.grading.report import what_became
 from multigrain.model.precheck import notes
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import TEMPLATE, prompt_for, template_of
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -116,11 +116,11 @@ def _read_instructions(config: Config, model: "SentenceTransformer", tuples: Seq
     own = Counter(graded.instruction for graded in tuples if graded.instruction)
     if not own:
         return
-    template = config.model.query_template
+    template = template_of(model.prompts) or config.model.query_template
     if template is None:
         say(f"  model.query_prompt is put before all queries, in place of {counted(own.total(), 'instructions')}")
         return
-    model.prompts.setdefault(TEMPLATE, template)
+    model.prompts[TEMPLATE] = template
     said = f"{own.total()} of {len(tuples)} tuples have an instruction ({len(own)} different)"
     say(f"  {said}; the others have {json.dumps(prompt_for('query', model.prompts))} before the query")
     check_instructions(model, own, config.training.max_tokens)
