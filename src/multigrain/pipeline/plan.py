@@ -9,9 +9,9 @@ parameters and N tokens, a forward pass takes 2 P N operations and a step of tra
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from multigrain.config import Config, SourceSection, described_adaptation
+from multigrain.config import Config, described_adaptation
 from multigrain.data.hub_datasets import HUB
 from multigrain.errors import ConfigError
 from multigrain.evaluation.mteb_tasks import tokens_of
@@ -35,24 +35,19 @@ GPU, GPU_SPEED, GPU_SHARE = "H100", 989e12, 0.3
 """The assumed GPU, its highest speed in bf16 (operations per second), and the share of it that training reaches."""
 FORWARD, STEP = 2, 6
 """Operations per parameter and token."""
-SIZE_IN_NAME = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([MB])(?![a-z])", re.IGNORECASE)
+SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([MB])(?!\w)", re.IGNORECASE)
 """Number of parameters in the name of a model, such as 7B or 135M."""
 UNKNOWN_WIDTH = 1024
 """Assumed width of the vectors of a judge that is not on this disk."""
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A source as far as the settings tell it."""
 
     description: str
-    """Where its pairs come from, in words."""
+    """Where its pairs come from, and how many, in words."""
     pairs: int
     """Likely number of training pairs."""
-    passages: int = 0
-    """Passages that the language model is asked to write queries for."""
-    tasks: int = 0
-    """Search tasks that the language model is asked to invent pairs for."""
 
 
 def plan(config: Config) -> str:
@@ -62,28 +57,24 @@ def plan(config: Config) -> str:
         ConfigError: the number of pairs of a source is open, because it has no `limit`.
     """
     sources = planned_sources(config)
-    size = Size(
-        sum(source.pairs for source in sources.values()),
-        documents=sum(max(source.pairs, source.passages) for source in sources.values()),
-        tokens=WRITTEN_TOKENS,
-        query_tokens=QUERY_TOKENS,
-    )
-    asked = usage(config, sources, size.pairs)
+    pairs = sum(source.pairs for source in sources.values())
+    size = Size(pairs, documents=pairs, tokens=WRITTEN_TOKENS, query_tokens=QUERY_TOKENS)
+    asked = usage(config, size.pairs)
     tokens = tokens_by_stage(config, size, asked)
     lines = [
         f"{config.name}: counted from the settings; no data, weights or network were read",
         line("data", f"about {size.pairs:,} training pairs"),
-        *(f"{INDENT}{name}: {source.pairs:,} pairs, {source.description}" for name, source in sources.items()),
-        line("asking", _asking(config, asked)),
+        *(f"{INDENT}{name}: {source.description}" for name, source in sources.items()),
+        line("asking", _requests(config, asked)),
         *([line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
         line("training", _training(config, size, tokens["train"])),
-        line("evaluation", f"{', '.join(config.evaluation.tasks)}: {tokens['evaluate'] // 2:,} tokens for each model"),
-        line("assumed", f"{QUERY_TOKENS} tokens a query, {WRITTEN_TOKENS} a document; answers half as long as allowed"),
+        line("evaluation", _evaluation(config, tokens["evaluate"])),
+        line("assumed", f"{QUERY_TOKENS} tokens a query, {WRITTEN_TOKENS} a document, answers half as long as allowed"),
         *_computing(config, tokens),
         line("disk", _disk(config, size)),
     ]
-    if names := list(_hub_names(config)):
-        lines.append(line("from hub", "; ".join(names)))
+    if downloads := list(dict.fromkeys(_downloads(config))):
+        lines += [line("from hub", downloads[0]), *(INDENT + command for command in downloads[1:])]
     return "\n".join(lines)
 
 
@@ -93,52 +84,66 @@ def planned_sources(config: Config) -> dict[str, Planned]:
     Raises:
         ConfigError: the number of pairs of a source is open, because it has no `limit`.
     """
-    if config.data.sources:
-        return {source.name: _planned(config, source) for source in config.data.sources}
-    mode = {"negatives": "pairs", "corpus": "corpus", "tasks": "tasks"}[config.synthesis.mode]
+    written = {name or "pairs": _written(own) for name, own in config.writing.items()}
     data = config.data
-    source = SourceSection.model_construct(
-        name="pairs", mode=mode, pairs=data.pairs, corpus=data.corpus, limit=data.limit, weight=None
-    )
-    return {source.name: _planned(config, source)}
+    if not data.sources:
+        return written or {"pairs": _given("data", data.pairs, data.limit)}
+    given = {
+        each.name: _given(f"source {each.name}", each.pairs, each.limit)
+        for each in data.sources
+        if each.mode == "pairs"
+    }
+    return {name: (written | given)[name] for name in data.source_names}
 
 
-def _planned(config: Config, source: SourceSection) -> Planned:
+def _written(config: Config) -> Planned:
+    """Count what is written for a source, of the run as it would be with this source alone."""
     section = config.synthesis
-    if source.mode == "tasks":
-        written = section.tasks * config.pairs_invented_each
-        words = f"written for {section.tasks:,} search tasks in {len(section.domains)} fields"
-        return Planned(words, pairs_kept(config, written), tasks=section.tasks)
-    if source.mode == "corpus":
-        written = config.passages_asked * section.queries_per_passage
-        words = f"written for {config.passages_asked:,} passages of {source.corpus}"
-        return Planned(words, pairs_kept(config, written), passages=config.passages_asked)
-    if source.limit is None:
-        key = f'the source "{source.name}"' if config.data.sources else "data"
-        raise ConfigError("--plan", [f"{key} has no limit, so its pairs cannot be counted; give it the key limit"])
-    weight = "" if source.weight is None else f", weight {source.weight:g}"
-    return Planned(f"given by {source.pairs}{weight}", source.limit)
+    if section.mode == "tasks":
+        count = section.tasks * config.pairs_invented_each
+        words = f"{count:,} pairs written for {section.tasks:,} search tasks in {len(section.domains)} fields"
+        return _kept(config, count, words)
+    count = config.passages_asked * section.queries_per_passage
+    return _kept(
+        config, count, f"{count:,} queries written for {config.passages_asked:,} passages of {config.data.corpus}"
+    )
 
 
-def usage(config: Config, sources: dict[str, Planned], pairs: int) -> Usage:
-    """Return the likely usage of the language model, from prompts with texts of the assumed lengths."""
-    prices, model = prices_of(config.llm) or Prices(), model_name(config.llm)
-    found = Usage()
-    tasks = sum(source.tasks for source in sources.values())
-    if tasks:
-        for prompted in plans.brainstorm(config).prompts():
-            found += likely_usage(prompted.request, prices)
-        task = SearchTask("x" * BYTES_PER_TOKEN * QUERY_TOKENS, KINDS[0].name, config.synthesis.domains[0])
-        invented = plans.synthetic_pairs(config, [task]).prompts()
-        found += likely_usage(next(invented).request, prices).times(tasks * config.pairs_invented_each)
-    if passages := sum(source.passages for source in sources.values()):
-        document = Document("", "x " * (BYTES_PER_TOKEN * WRITTEN_TOKENS // 2))
-        request = next(plan_queries(config, [document], model)).request
-        found += likely_usage(request, prices).times(passages * config.synthesis.queries_per_passage)
-    pair = Pair("", "x" * BYTES_PER_TOKEN * QUERY_TOKENS, "x " * (BYTES_PER_TOKEN * WRITTEN_TOKENS // 2))
-    most = usage_bound(config, [pair])
-    likely = Usage(most.calls, most.prompt_tokens // BYTES_PER_TOKEN, most.completion_tokens // 2, 0.0)
+def _kept(config: Config, written: int, description: str) -> Planned:
+    kept = pairs_kept(config, written)
+    return Planned(f"{description}, of which about {kept:,} are kept to train on", kept)
+
+
+def _given(key: str, pairs: str | None, limit: int | None) -> Planned:
+    if limit is None:
+        raise ConfigError("--plan", [f"{key}: found no limit, so its pairs cannot be counted; give it the key limit"])
+    return Planned(f"{limit:,} pairs given by {pairs}", limit)
+
+
+def usage(config: Config, pairs: int) -> Usage:
+    """Return the likely usage of the language model, from prompts with texts of the assumed lengths.
+
+    Args:
+        config: the run.
+        pairs: number of its training pairs.
+    """
+    query, passage = "x" * BYTES_PER_TOKEN * QUERY_TOKENS, "x " * (BYTES_PER_TOKEN * WRITTEN_TOKENS // 2)
+    found = sum((_writing(own, query, passage) for own in config.writing.values()), Usage())
+    most = usage_bound(config, [Pair("", query, passage)])
+    likely = Usage(most.calls, most.prompt_tokens // BYTES_PER_TOKEN, most.completion_tokens // 2)
     return found + likely.times(config.pairs_asked(pairs))
+
+
+def _writing(config: Config, query: str, passage: str) -> Usage:
+    """Return the likely usage of writing the pairs of a source, of the run as it would be with this source alone."""
+    section, model = config.synthesis, model_name(config.llm)
+    if section.mode == "corpus":
+        request = next(plan_queries(config, [Document("", passage)], model)).request
+        return likely_usage(request, Prices()).times(config.passages_asked * section.queries_per_passage)
+    tasks = [SearchTask(query, KINDS[0].name, section.domains[0])]
+    pair = likely_usage(next(plans.synthetic_pairs(config, tasks).prompts()).request, Prices())
+    listed = sum((likely_usage(each.request, Prices()) for each in plans.brainstorm(config).prompts()), Usage())
+    return listed + pair.times(section.tasks * config.pairs_invented_each)
 
 
 def tokens_by_stage(config: Config, size: Size, asked: Usage) -> dict[str, int]:
@@ -188,21 +193,25 @@ def parameters(model: str) -> float | None:
     return None if in_name is None else float(in_name[1]) * {"m": 1e6, "b": 1e9}[in_name[2].lower()]
 
 
-def _asking(config: Config, asked: Usage) -> str:
+def _requests(config: Config, asked: Usage) -> str:
     if not asked.calls:
         return "no requests to a language model"
     priced = prices_of(config.llm)
     cost = f"about ${priced.of(asked.prompt_tokens, asked.completion_tokens):,.2f}" if priced else "at an unknown price"
-    return (
-        f"about {asked.calls:,} requests, {asked.prompt_tokens:,} tokens in prompts and {asked.completion_tokens:,} in "
-        f"answers, {cost}"
-    )
+    prompts, answers = asked.prompt_tokens / 1e6, asked.completion_tokens / 1e6
+    told = f"{prompts:,.1f} million tokens in prompts and {answers:,.1f} in answers"
+    return f"about {asked.calls:,} requests, {told}, {cost}"
+
+
+def _evaluation(config: Config, tokens: int) -> str:
+    names = ", ".join(config.evaluation.tasks)
+    return f"{names}; the texts of mteb have {tokens / 2e6:,.0f} million tokens" if tokens else names
 
 
 def _training(config: Config, size: Size, tokens: int) -> str:
     section = config.training
     batch, steps = section.batch_of(size.pairs), section.total_steps(size.pairs)
-    return f"{section.schedule}, {steps:,} steps x {batch:,} pairs, {tokens:,} tokens"
+    return f"{section.schedule}, {steps:,} steps x {batch:,} pairs, {tokens / 1e6:,.1f} million tokens"
 
 
 def _disk(config: Config, size: Size) -> str:
@@ -220,7 +229,7 @@ def _disk(config: Config, size: Size) -> str:
     return f"about {sum(parts.values()) / GB:,.0f} GB: {told}; data sets of the hub and of mteb come on top"
 
 
-def _hub_names(config: Config) -> Iterator[str]:
+def _downloads(config: Config) -> Iterator[str]:
     """Yield the command that fetches each model and each dataset of the hub."""
     models = [config.model.base, config.grading.judge_model]
     for model in dict.fromkeys(models):
