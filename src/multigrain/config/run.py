@@ -128,8 +128,8 @@ class Config(Section):
         """Return the run as it would be with a written source alone, to plan the requests for its pairs."""
         held_out, limit, steps = self.data.held_out, source.limit, self.training.steps_given
         share = 0.0 if isinstance(held_out, list) else held_out
-        if limit is not None and source.mode == "corpus":
-            limit, steps = math.ceil(limit / self.synthesis.queries_per_passage), None
+        if limit is not None:
+            limit = math.ceil(limit / self.synthesis.queries_per_passage)
         if steps is not None:
             steps = math.ceil(steps * self.data.part_of_weights(source))
         sections = {

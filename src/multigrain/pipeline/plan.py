@@ -103,10 +103,16 @@ def _written(config: Config) -> Planned:
         count = section.tasks * config.pairs_invented_each
         words = f"{count:,} pairs written for {section.tasks:,} search tasks in {len(section.domains)} fields"
         return _kept(config, count, words)
-    count = config.passages_asked * section.queries_per_passage
-    return _kept(
-        config, count, f"{count:,} queries written for {config.passages_asked:,} passages of {config.data.corpus}"
-    )
+    passages = _passages(config)
+    count = passages * section.queries_per_passage
+    return _kept(config, count, f"{count:,} queries written for {passages:,} passages of {config.data.corpus}")
+
+
+def _passages(config: Config) -> int:
+    """Return the maximum number of passages that get queries, as `sample_passages` draws them from a large corpus."""
+    limit, held_out = config.synthesis.limit, config.data.held_out
+    assert not isinstance(held_out, list)  # a list names given sources
+    return config.passages_asked if limit is None else min(config.passages_asked, round(limit / (1 - held_out)))
 
 
 def _kept(config: Config, written: int, description: str) -> Planned:
@@ -139,7 +145,7 @@ def _writing(config: Config, query: str, passage: str) -> Usage:
     section, model = config.synthesis, model_name(config.llm)
     if section.mode == "corpus":
         request = next(plan_queries(config, [Document("", passage)], model)).request
-        return likely_usage(request, Prices()).times(config.passages_asked * section.queries_per_passage)
+        return likely_usage(request, Prices()).times(_passages(config) * section.queries_per_passage)
     tasks = [SearchTask(query, KINDS[0].name, section.domains[0])]
     pair = likely_usage(next(plans.synthetic_pairs(config, tasks).prompts()).request, Prices())
     listed = sum((likely_usage(each.request, Prices()) for each in plans.brainstorm(config).prompts()), Usage())
