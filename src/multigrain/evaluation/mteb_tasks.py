@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mteb.models import ModelMeta
     from sentence_transformers import SentenceTransformer
 
+LETTERS_PER_TOKEN = 4
+"""Assumed length of a token of the tasks' texts."""
+
 
 SHOWN = 3
 """Number of likely names in a message."""
@@ -125,6 +128,32 @@ def check_names(names: Iterable[str], instructed: Iterable[str] = ()) -> None:
             for name in unknown
         ]
         raise ConfigError("evaluation.instructions", faults)
+
+
+def tokens_of(names: Iterable[str]) -> int:
+    """Return the approximate number of tokens of the texts of tasks and benchmarks, which mteb's package describes.
+
+    Tasks that it does not describe count nothing.
+
+    Raises:
+        RunError: mteb is not installed.
+        ConfigError: mteb has no such task, or the task is not text-only.
+    """
+    require_extra("mteb")
+    tasks = {task.metadata.name: task.metadata for name in names for task in _tasks(name)}
+    described = ((metadata, metadata.descriptive_stats or {}) for metadata in tasks.values())
+    letters = (_letters(stats.get(split)) for metadata, stats in described for split in metadata.eval_splits)
+    return sum(letters) // LETTERS_PER_TOKEN
+
+
+def _letters(stats: Any) -> int:
+    """Return the total length of all texts in mteb's statistics of a split, however deep they are."""
+    if not isinstance(stats, dict):
+        return 0
+    return sum(
+        value if key == "total_text_length" and isinstance(value, int) else _letters(value)
+        for key, value in stats.items()
+    )
 
 
 def model_meta(folder: str | Path) -> "ModelMeta":

@@ -58,25 +58,25 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
         f"{config.name}: the configuration is valid",
-        _line("data", inputs.description),
+        line("data", inputs.description),
         *(INDENT + source for source in inputs.sources),
-        _line("llm", _llm(config, inputs.size)),
+        line("llm", _llm(config, inputs.size)),
         *_usage_lines(config, estimate),
-        _line("grading", _grading(config)),
+        line("grading", _grading(config)),
         *_model_lines(config),
-        _line("prompts", _prompts(config)),
-        *([_line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
+        line("prompts", _prompts(config)),
+        *([line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
         *_training_lines(trained, inputs.size),
-        *([_line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
-        *([_line("measured", measured.line)] if measured else []),
-        _line("baseline", described_baseline(config)),
-        _line("evaluation", ", ".join(config.evaluation.tasks)),
+        *([line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
+        *([line("measured", measured.line)] if measured else []),
+        line("baseline", described_baseline(config)),
+        line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
         requests = _all_requests(config, inputs.size, estimate)
         lines += forecast(trained, inputs.size, requests, state.done, measured and measured.seconds)
         lines += [] if "train" in state.done else memory_lines(trained, inputs.size)
-    return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
+    return "\n".join([*lines, line("folder", f"{config.folder}: {state.description}")])
 
 
 @contextmanager
@@ -91,7 +91,8 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _line(name: str, text: str) -> str:
+def line(name: str, text: str) -> str:
+    """Return a line of the report: the name of a part of the run, and what there is to say about it."""
     return f"  {name:<12}{text}"
 
 
@@ -121,7 +122,7 @@ def _model_lines(config: Config) -> list[str]:
         found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
     if (teacher := config.training.teacher) and teacher.model:
         found += length_note(teacher.model, teacher.max_tokens, "training.teacher.max_tokens")
-    base = _line("model", f"{config.model.base}, {described(config.model)}")
+    base = line("model", f"{config.model.base}, {described(config.model)}")
     return [base, *(INDENT + note for note in found)]
 
 
@@ -191,7 +192,7 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
         cost = f"about ${estimate.likely.cost:.2f} (at most ${estimate.most.cost:.2f})"
     else:
         cost = "at an unknown price; set llm.prices"
-    lines = [_line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
+    lines = [line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
     if config.writing:
         negatives = "requests for negatives follow, once the pairs are there"
         follows = "no requests for negatives follow" if config.synthesis.limit == 0 else negatives
@@ -200,7 +201,7 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
         lines.append(f"{INDENT}never more than {chosen} in this run folder; so far {listed(estimate.so_far)}")
     prompt = estimate.prompt.replace("\n", f"\n{INDENT}| ")
-    return [*lines, _line("prompt", f"| {prompt}")]
+    return [*lines, line("prompt", f"| {prompt}")]
 
 
 def _training_lines(config: Config, size: Size | None) -> list[str]:
@@ -220,7 +221,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
         more.append(f"a phase ends when its margin, measured every {section.pace_every} steps, stops growing")
     if section.base_share:
         more.append(f"{section.base_share:.0%} of the base mixed in")
-    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
+    return [line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
 
 
 class _State(NamedTuple):

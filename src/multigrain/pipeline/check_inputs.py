@@ -80,7 +80,7 @@ def _passages(config: Config) -> Inputs:
     sampled = sample_passages(config)
     count, most = len(sampled), config.passages_asked
     passages = list(choose(sampled, count, most, config.seed))
-    pairs = _pairs_kept(config, len(passages) * config.synthesis.queries_per_passage)
+    pairs = pairs_kept(config, len(passages) * config.synthesis.queries_per_passage)
     tokens = _mean_tokens(passage.text for passage in passages[:SAMPLE])
     return Inputs(
         description=f"{len(sampled.documents)} passages, queries for {min(count, most)} of them",
@@ -91,7 +91,7 @@ def _passages(config: Config) -> Inputs:
 
 def _search_tasks(config: Config) -> Inputs:
     section, each = config.synthesis, config.pairs_invented_each
-    pairs = _pairs_kept(config, section.tasks * each)
+    pairs = pairs_kept(config, section.tasks * each)
     return Inputs(
         description=f"{section.tasks} tasks with {each} pairs each, in {', '.join(section.domains)}",
         prompts=plans.brainstorm(config).prompts(),
@@ -99,7 +99,7 @@ def _search_tasks(config: Config) -> Inputs:
     )
 
 
-def _pairs_kept(config: Config, written: int) -> int:
+def pairs_kept(config: Config, written: int) -> int:
     """Return the likely number of training pairs among those to be written."""
     held_out = config.data.held_out
     assert not isinstance(held_out, list)  # a list names packages, whose pairs are not written
