@@ -301,6 +301,8 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
+    found = line(f"model.base={tiny_encoder}", "model.query_prompt=find {instruction}:")
+    assert '"find {instruction}:" before queries with an instruction, none before other texts' in found
     found = check(load_config(prompted_toml, ["model.query_prompt=the "]))
     assert "(1 different; model.query_prompt is used in their place)" in found
     with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the hub's cache"):

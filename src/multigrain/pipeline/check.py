@@ -134,14 +134,15 @@ def _prompts(config: Config) -> str:
         return "the base's own; the base is not downloaded yet"
     prompts = prompts_to_train(config.model, base or {})
     query, document = prompt_for("query", prompts), prompt_for("document", prompts)
+    template = template_of(prompts)
     if not query and not document:
-        return "none, neither before queries nor before documents"
+        with_instruction = f"{json.dumps(template)} before queries with an instruction, none before other texts"
+        return with_instruction if template else "none, neither before queries nor before documents"
     if section.instruction is not None:
         origin = "from model.instruction"
     else:
         origin = "from model.query_prompt and document_prompt" if given else "the base's own"
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
-    template = template_of(prompts)
     own = f"; {json.dumps(template)} before queries with an instruction" if template else ""
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}{own}"
 
