@@ -31,7 +31,7 @@ PAGES = {
 }
 """Files outside docs/ that have a page of the site."""
 PYTHON = {
-    "Runs": "run check synthesize grade dropped train evaluate export_model search export_data",
+    "Runs": "run check synthesize grade dropped adapt train evaluate export_model search export_data",
     "Experiments": "tune ablate check_grid compare_runs",
     "Models": "load_model build_model verify_model explain merge_model export_onnx AnchorPooling",
     "Configuration": "load_config Config ModelSection",

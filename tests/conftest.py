@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from multigrain.terminal import set_mode
@@ -19,6 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"  # as the command line sets it, before the libraries are imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads wait long for each other on a busy machine
+hypothesis.settings.register_profile("busy", deadline=None)  # the time of an example says how busy the machine is
+hypothesis.settings.load_profile("busy")
 
 ROUNDED = 2.0**-11
 """How far the file of vectors may move a number of a vector of length 1: a step of float16 below 1."""

@@ -107,7 +107,7 @@ def test_metadata(tmp_path: Path) -> None:
 pair_lists = st.lists(st.integers(0, 20), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair_lists, st.lists(st.integers(1, 9), max_size=8), st.sampled_from([16, 32, 80]))
 def test_pairs_are_read_block_by_block(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[int], steps: list[int], at_once: int

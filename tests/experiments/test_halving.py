@@ -12,7 +12,7 @@ from multigrain.experiments.halving import challenge, is_decided, shares_of, sta
 Values = st.lists(st.floats(0, 1, allow_nan=False), min_size=6, max_size=6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(Values, min_size=1, max_size=6), st.integers(1, 4))
 def test_the_settings_as_they_are_go_on_and_never_more_than_there_is_place_for(
     values: list[list[float]], places: int

@@ -71,7 +71,7 @@ NARROW = {"sentence-transformers"}
 any_text = st.text(min_size=1).map(str.strip).filter(bool)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(any_text, any_text, any_text), min_size=1, max_size=4, unique_by=lambda texts: texts[0]))
 def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, str, str]]) -> None:
     """Line ends, NUL, quotes, separators, every plane: in each form."""

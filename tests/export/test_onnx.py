@@ -120,7 +120,7 @@ def test_the_folder_holds_what_others_need(exported: Path) -> None:
         assert [(entry.name, entry.shape) for entry in session.get_outputs()] == [("sentence_embedding", ["batch", 32])]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=20).map(" ".join), min_size=1, max_size=6))
 def test_batches_of_any_shape(exported: Path, tiny: SentenceTransformer, texts: list[str]) -> None:
     """Sizes that were kept as constants, a mask left away, or texts cut elsewhere would show."""

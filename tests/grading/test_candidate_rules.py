@@ -179,7 +179,6 @@ def test_no_text_takes_long(piece: str) -> None:
     assert time.process_time() - start < 10
 
 
-@settings(deadline=None)  # the first example loads the model that recognises languages
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))
 def test_any_text_has_an_answer(text: str, positive: str, earlier: list[str]) -> None:
     broken = broken_rule(Candidate("p", 1, text, "llm", "m"), Pair("p", "a query", positive), earlier)
@@ -191,7 +190,7 @@ def test_any_text_has_an_answer(text: str, positive: str, earlier: list[str]) ->
 letters = st.text("abc \u732b", max_size=40)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(letters, st.integers(0, 40), st.text("abc ", max_size=4))
 def test_the_bound_by_subsequences_changes_nothing(text: str, place: int, more: str) -> None:
     """Against the rule without it: the share of matching characters, where one text has all words of the other."""

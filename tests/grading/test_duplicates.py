@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from multigrain.grading import duplicates
@@ -29,7 +29,6 @@ def test_jaccard_is_symmetric_and_bounded(text: str, other: str) -> None:
     assert jaccard(text, text) == 1
 
 
-@settings(deadline=None)  # the first example imports datasketch
 @given(st.lists(st.text(alphabet="ab \ud800漢", max_size=12), max_size=20))
 def test_there_are_no_false_alarms_and_equal_texts_are_found(texts: list[str]) -> None:
     seen = NearDuplicates()

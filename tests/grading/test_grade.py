@@ -335,7 +335,7 @@ items = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(items, st.integers(1, 3), st.randoms())
 def test_what_always_holds(drawn: list[tuple[int, int, Source, float, float]], per_grade: int, random: Random) -> None:
     first = {SUBJECTS[subject]: relevance for subject, _, _, relevance, _ in drawn}

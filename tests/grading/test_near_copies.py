@@ -46,7 +46,7 @@ def by_definition(texts: list[str], first: int) -> list[tuple[int, int, float]]:
     return [(place, *rest) for place, rest in found.items()]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(text_lists, min_size=1, max_size=3), st.integers(1, 3))
 def test_equal_to_the_plain_rule(of_pairs: list[list[str]], first: int) -> None:
     known = Signatures(no_documents)

@@ -93,7 +93,7 @@ nodes = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(nodes, max_size=8), st.sets(st.integers(1, 4)))
 def test_no_chain_is_worth_more(candidates: list[Node], nearest: set[int]) -> None:
     chosen, left = choose(candidates, nearest=nearest)
@@ -111,7 +111,7 @@ def test_no_chain_is_worth_more(candidates: list[Node], nearest: set[int]) -> No
     assert all((rule == "surplus") == (m.grade in grades) for m, rule in left)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(nodes, max_size=10), st.randoms(), st.integers(1, 3))
 def test_several_of_a_grade_rise_together_whatever_the_order_they_come_in(
     candidates: list[Node], random: Random, per_grade: int
@@ -166,7 +166,7 @@ def test_nothing() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2**20])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(nodes, max_size=6), max_size=5), st.integers(1, 3))
 def test_several_pairs_at_once_are_chosen_for_as_each_alone(
     at_once: int, of_pairs: list[list[Node]], per_grade: int

@@ -42,7 +42,7 @@ def servers(draw: st.DrawFn) -> Callable[[World], list[FakeServer]]:
     ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(plans, servers(), st.integers(1, 6), st.booleans())
 def test_no_input_is_lost_or_doubled(
     planned: list[list[str]], make: Callable[[World], list[FakeServer]], concurrency: int, twice: bool
@@ -72,7 +72,7 @@ def test_no_input_is_lost_or_doubled(
         assert "under way" not in [row[0] for row in store._database.execute("select state from calls")]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     plans,
     servers(),
@@ -107,7 +107,7 @@ def test_caps_are_never_passed(
                     store.put_back(prompted.request.key)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(plans, st.integers(1, 6), st.lists(st.floats(0, 10), min_size=1, max_size=4))
 def test_killed_at_any_moment(planned: list[list[str]], concurrency: int, deaths: list[float]) -> None:
     """After a kill -9, at most the requests that were under way are paid for twice, and all is as if undisturbed."""

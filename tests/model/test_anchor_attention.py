@@ -258,7 +258,7 @@ def test_looking_at_a_model_leaves_its_modes_alone() -> None:
     assert model.training and not model.encoder.layer[0].training and model.encoder.layer[1].training
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 6), st.integers(0, 5), st.sampled_from(["log", "linear"]))
 def test_padding_changes_nothing(length: int, padding: int, form: Form) -> None:
     query, key = torch.randn(1, 2, length, 4), torch.randn(1, 2, length, 4)

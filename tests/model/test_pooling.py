@@ -70,7 +70,7 @@ def test_vectors_are_the_weighted_mean_of_the_token_embeddings(model: SentenceTr
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), min_size=1, max_size=6), data=st.data()
 )

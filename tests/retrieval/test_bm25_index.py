@@ -90,7 +90,7 @@ def test_no_file_is_left(tmp_path: Path) -> None:
     assert index.nearest(1).numbers.tolist() == [[0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(query_lists, corpora)
 def test_the_statistics_are_those_of_the_corpus(queries: list[str], documents: list[str | None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +115,7 @@ def scores_by_bm25s(queries: list[str], documents: list[str | None]) -> NDArray[
     return scores
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(query_lists, corpora, st.integers(1, 5), st.sampled_from([1, 3, 100]), st.integers(1, 3))
 def test_equal_to_bm25s(queries: list[str], documents: list[str | None], depth: int, shard: int, group: int) -> None:
     expected = scores_by_bm25s(queries, documents)
@@ -142,7 +142,7 @@ def test_equal_to_bm25s(queries: list[str], documents: list[str | None], depth: 
 two_words = st.lists(st.sampled_from(VOCABULARY), max_size=2, unique=True).map(" ".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(two_words, min_size=1, max_size=4), corpora, st.integers(1, 6))
 def test_nothing_hangs_on_how_much_is_looked_at_at_once(
     queries: list[str], documents: list[str | None], depth: int

@@ -67,7 +67,7 @@ tables = st.lists(
 wanted_grades = st.lists(st.integers(1, 4), min_size=1, unique=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables.flatmap(st.permutations), st.integers(1, 8), wanted_grades, st.integers(1, 3))
 def test_offers_in_any_order(offers: list[Offer], at_once: int, grades: list[int], per_grade: int) -> None:
     choice = GradedChoice(PAIRS, grades, per_grade, BOUNDS)
@@ -80,7 +80,7 @@ def test_offers_in_any_order(offers: list[Offer], at_once: int, grades: list[int
     assert chosen.relevance.tolist() == [relevance[place] for place in of_chosen]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     tables,
     st.permutations(range(DOCUMENTS)),

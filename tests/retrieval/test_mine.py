@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -108,7 +108,6 @@ PAIRS = [Pair(str(i), "1 q", f"{0.305 + i / 10} p{i}") for i in range(4)]
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 5))
 
 
-@settings(deadline=None)
 @given(cosine_lists, st.integers(1, 3), st.permutations(PAIRS), sizes)
 def test_neither_order_nor_blocks_change_the_choice(
     cosines: list[float], per_grade: int, order: list[Pair], at_once: tuple[int, ...]
@@ -120,7 +119,6 @@ def test_neither_order_nor_blocks_change_the_choice(
         assert mine(cosines, order, per_grade=per_grade) == [item for pair in order for item in expected[pair.id]]
 
 
-@settings(deadline=None)
 @given(cosine_lists, st.integers(1, 3))
 def test_a_grade_has_as_many_as_there_are(cosines: list[float], per_grade: int) -> None:
     """Against the definition: the grade of each document by `grade_of`, and no more than `per_grade` of each."""

@@ -42,7 +42,7 @@ def test_a_tuple_takes_the_nearest_that_are_left() -> None:
     assert {0, 2, 3} in (set(found[:3]), set(found[2:]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 70), st.integers(1, 9), st.integers(0, 2**16), st.sampled_from([8, 8192]))
 def test_each_tuple_is_in_one_group(count: int, size: int, seed: int, at_once: int) -> None:
     vectors = np.random.default_rng(seed).integers(-800, 800, (count, 4)).astype(np.int16)
