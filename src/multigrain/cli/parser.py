@@ -50,6 +50,22 @@ An input that stays without a usable answer is parked, for one of these reasons:
   unreadable  answer in the wrong form          declined   the model declined to answer
   rejected    the server refused the request    budget     a cap of [llm] was reached
 """
+EXPORT_REQUESTS_EPILOG = """examples:
+  multigrain export-requests run.toml --shards 8 --output requests
+  vllm run-batch -i requests/requests-00001.jsonl -o answers/00001.jsonl --model MODEL
+  multigrain import-answers run.toml answers
+  multigrain run run.toml
+
+Each line is a request in the form of OpenAI's Batch API. The engine may be any that answers it. A request stays open
+until its answer is imported: meanwhile, other commands would ask it again.
+"""
+IMPORT_ANSWERS_EPILOG = """examples:
+  multigrain import-answers run.toml answers                 all .jsonl files below a folder
+  multigrain import-answers run.toml answers/0000[1-4].jsonl
+
+Each line is an answer in the output form of OpenAI's Batch API. Missing, failed and unusable ones stay open. A line
+counts once, however often it is imported.
+"""
 DROPPED_EPILOG = """examples:
   multigrain dropped runs/quickstart                                     count the candidates that each rule dropped
   multigrain dropped runs/quickstart --pair functools.reduce             list those of one pair, and the kept ones
@@ -126,6 +142,8 @@ VERBS = {
     "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
+    "export-requests": "write the requests of a run without an answer as files, for any engine",
+    "import-answers": "read the answers of an engine to exported requests",
     "grade": "judge the candidates and make graded tuples",
     "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
@@ -214,6 +232,8 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         "ablate": _add_ablate,
         "check": _add_check,
         "dropped": _add_dropped,
+        "export-requests": _add_export_requests,
+        "import-answers": _add_import_answers,
         **{verb_of_model: partial(_add_of_a_model, verb_of_model) for verb_of_model in OF_A_MODEL},
     }
     if adder := adders.get(name):
@@ -232,7 +252,7 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
-    if name not in ("check", "dropped"):
+    if name not in ("check", "dropped", "import-answers"):
         help = "redo finished stages affected by changed settings; a command for one stage always redoes it"
         verb.add_argument("--force", action="store_true", help=help)
 
@@ -274,6 +294,21 @@ def _add_dropped(verb: argparse.ArgumentParser) -> None:
     _add_epilog(verb, DROPPED_EPILOG)
     _add_run(verb)
     verb.add_argument("--pair", type=encodable, metavar="ID", help="show all candidates of this training pair")
+
+
+def _add_export_requests(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, EXPORT_REQUESTS_EPILOG)
+    _add_run(verb)
+    help = "number of files to share the requests out to"
+    verb.add_argument("--shards", type=_positive, required=True, metavar="N", help=help)
+    verb.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+
+
+def _add_import_answers(verb: argparse.ArgumentParser) -> None:
+    _add_epilog(verb, IMPORT_ANSWERS_EPILOG)
+    _add_run(verb)
+    help = "files of answers, or folders with such files (*.jsonl)"
+    verb.add_argument("answers", type=Path, nargs="+", metavar="ANSWERS", help=help)
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:

@@ -118,7 +118,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     found: Counter[str] = Counter()  # by reason; inputs that are not parked have an empty one
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
-            for prompted in _known_prompts(config, run_dir):
+            for prompted in known_prompts(config, run_dir):
                 key = prompted.request.key
                 parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
@@ -131,7 +131,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     return found[reason] if reason != "all" else found.total() - found[BATCHED]
 
 
-def _known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
+def known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """Yield all prompts that were asked in the run, or will be next."""
     mode = config.synthesis.mode
     if mode == "corpus" and run_dir.passages.is_file():
