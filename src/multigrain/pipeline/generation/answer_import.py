@@ -27,7 +27,7 @@ COMMIT_EVERY = 1000
 """Number of lines between two commits; a kill loses the lines since the last one, which the next import reads again."""
 EXPORT_FIRST = "Run: multigrain export-requests RUN.toml --shards N --output FOLDER"
 
-GO_ON = "The next multigrain export-requests RUN.toml writes them; multigrain run RUN.toml asks them at llm.base_url."
+GO_ON = "Export again, or leave the rest to multigrain run RUN.toml, which asks llm.base_url."
 
 
 def answer_files(places: Iterable[Path]) -> list[Path]:

@@ -137,7 +137,7 @@ def _require_same(before: dict[str, Any], manifest: dict[str, Any], folder: Path
     found = f'{folder} holds {before["requests"]} requests of the run "{before["run"]}" in {counted(files, "files")}'
     advice = "Give a new folder, or delete that one"
     if before["digest"] != manifest["digest"]:
-        differing = f"the {counted(manifest['requests'], 'requests')} to export are not the same"
+        differing = f"the export of {counted(manifest['requests'], 'requests')} would differ"
         raise ConfigError("--output", [f"{found}; {differing}. {advice}"])
     if files != wanted:
         raise ConfigError("--output", [f"{found}; wanted {wanted}. {advice}"])
