@@ -19,7 +19,7 @@ NO_PATHS = {
     "ModelSection", "MultigrainError", "Negative", "Pair", "RunError",
 }  # fmt: skip
 """Types; those of settings are tried apart."""
-VERBS = ("run", "check", "synthesize", "grade", "dropped", "train", "evaluate", "export_model")
+VERBS = ("run", "check", "synthesize", "grade", "dropped", "adapt", "train", "evaluate", "export_model")
 Kind = Callable[[Path], str | Path]
 
 
@@ -45,7 +45,7 @@ def calls(kind: Kind, toml: Path, grid: Path, out: Path) -> dict[str, Callable[[
     }
 
 
-SLOW = {"ablate", "export_onnx", "tune"}
+SLOW = {"ablate", "adapt", "export_onnx", "tune"}
 """Tried without being done: what they say of a place that does not exist shows that they understood it."""
 
 
@@ -70,6 +70,8 @@ def test_public_functions_take_text_paths_and_run_folders(
             multigrain.ablate(kind(tmp_path / "nowhere.toml"))
         with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read"):
             multigrain.tune(kind(tmp_path / "nowhere.toml"))
+        with pytest.raises(ConfigError, match=r"the run has no section .adapt."):
+            table["adapt"]()
         with pytest.raises(ConfigError, match="exists; give another name"):
             multigrain.compare_runs(kind(folder), kind(out))
         with pytest.raises(RunError, match="nowhere: no model here"):

@@ -53,14 +53,14 @@ def main() -> None:
 def _measured(task: RetrievalTask, embed: Embed, folder: Path) -> dict[str, Any]:
     """Measure the retrievers on all queries, and the chosen hybrid on the queries that did not choose it."""
     search = _searched(task, embed, folder)
-    choice = choose(search, RETRIEVERS, SEED)
+    choice = choose([search], RETRIEVERS, SEED)
     pools = list(search.pools())
     by_weight = {weight: _scores(search, [pool.ranked(weight, 10) for pool in pools]) for weight in WEIGHTS}
     dense = _scores(search, [search.found.numbers])
     difference = paired_bootstrap(list(dense.values()), list(by_weight[0.3].values()), SEED)
     shuffled = random.Random(SEED).sample(list(task.queries), len(task.queries))
     halves = [shuffled[::2], shuffled[1::2]]
-    chosen = [choose(_searched(_part(task, half), embed, folder), RETRIEVERS, SEED) for half in halves]
+    chosen = [choose([_searched(_part(task, half), embed, folder)], RETRIEVERS, SEED) for half in halves]
     others = [_hybrid(_part(task, half), embed, folder, each) for half, each in zip(halves[::-1], chosen, strict=True)]
     return {
         "queries": len(task.queries),

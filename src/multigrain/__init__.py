@@ -23,6 +23,7 @@ _HOMES = {
     "Pair": "records",
     "RunError": "errors",
     "ablate": "experiments.ablate",
+    "adapt": "pipeline.verbs",
     "build_model": "model.build",
     "check": "pipeline.check",
     "check_grid": "experiments.ablate",
@@ -60,6 +61,7 @@ __all__ = [
     "Pair",
     "RunError",
     "ablate",
+    "adapt",
     "build_model",
     "check",
     "check_grid",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from multigrain.model.token_weights import explain
     from multigrain.pipeline.check import check
     from multigrain.pipeline.verbs import (
+        adapt,
         dropped,
         evaluate,
         export_data,

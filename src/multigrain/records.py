@@ -50,7 +50,8 @@ class Pair:
 class Document:
     """A text of the corpus; `split` says which part of the run may use it; `group` is as in `Pair`.
 
-    `sources` names the sources whose corpora hold the text, in a run with several sources.
+    In a run with several sources, `sources` names those whose corpora hold the text, and `other_groups` are its groups
+    in the corpora of further sources.
     """
 
     id: str
@@ -58,6 +59,12 @@ class Document:
     split: Split = "both"
     group: str | None = None
     sources: list[str] | None = None
+    other_groups: list[str] | None = None
+
+    @property
+    def groups(self) -> list[str]:
+        """All groups of the text."""
+        return [*([] if self.group is None else [self.group]), *(self.other_groups or [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,15 @@ class GradedTuple:
 def encodable(text: str) -> str:
     """Return the text with lone surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text.encode("utf-8", "replace").decode()
+
+
+def is_one_line(text: str) -> bool:
+    r"""Return whether a text is one line, with something on it and no line break at its end either.
+
+    >>> is_one_line("find it"), is_one_line("find it\n"), is_one_line(" ")
+    (True, False, False)
+    """
+    return bool(text.strip()) and text.splitlines() == [text]
 
 
 _WIDE_OR_NARROW = re.compile("[\\u3000\\uff01-\\uffee]+")
@@ -182,6 +198,7 @@ def tuple_from_json(fields: dict[str, Any]) -> GradedTuple:
     for name in _OPTIONAL_TEXTS:
         more = getattr(graded, name)
         _require(name, more, more is None or isinstance(more, str), "a text")
+    _require("instruction", graded.instruction, not graded.instruction or is_one_line(graded.instruction), "one line")
     for negative in negatives:
         _require("text", negative.text, _is_text(negative.text), "a text")
         _require("grade", negative.grade, type(negative.grade) is int and negative.grade in GRADES, "1, 2, 3 or 4")

@@ -361,6 +361,14 @@ def difference_rows(summary: dict[str, Any]) -> Iterator[DifferenceRow]:
             )
 
 
+def rows_of_sources(summary: dict[str, Any]) -> list[DifferenceRow]:
+    """Return a row for the first metric of each source, if there are several."""
+    rows: dict[str, DifferenceRow] = {}
+    for row in difference_rows(summary["by_source"]) if "by_source" in summary else ():
+        rows.setdefault(row.task, row)
+    return list(rows.values())
+
+
 VERDICT_HEAD = ("verdict", "against", "task", "metric", "trained - it", "95 % interval")
 """Column names of `verdict_rows`; the first four columns are text."""
 

@@ -63,3 +63,15 @@ def test_any_setting_survives_the_run_folder(phase: str, rate: float, batch: int
 def test_retrievers_that_cannot_be_measured_are_refused(retrievers: list[str], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         EvaluationSection(retrievers=retrievers)  # type: ignore[arg-type]
+
+
+def test_the_passages_of_a_source_depend_on_its_limit_and_on_the_queries_for_each() -> None:
+    source = {"name": "a", "mode": "corpus", "corpus": "c", "limit": 6}
+    drawings = set()
+    for limit, each, tokens in ((6, 1, 8), (6, 1, 9), (6, 2, 8), (3, 1, 8)):
+        synthesis = {"queries_per_passage": each, "answer_tokens": tokens}
+        config = Config.model_validate(
+            {"name": "x", "data": {"sources": [{**source, "limit": limit}]}, "synthesis": synthesis}
+        )
+        drawings.add(config.fingerprint("drawing"))
+    assert len(drawings) == 2  # 6 passages, or 3

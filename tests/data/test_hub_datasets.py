@@ -29,6 +29,8 @@ FILES = {
     "pairs/test.parquet": {"question": ["q3"], "answer": ["a3"]},
     "corpus/all.parquet": {"_id": ["x", "y", "z"], "title": ["", "", "T"], "text": ["a1", "a2", "other"]},
 }
+REVISIONS = {"main": ("a" * 40, "q1"), "v1": ("b" * 40, "older"), "refs/pr/1": ("c" * 40, "proposed")}
+"""Branch or tag -> its commit, and its first question."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +39,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     import datasets
     import huggingface_hub
 
-    folder, commit = tmp_path / "hub" / "datasets--org--name", "a" * 40
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    for name, columns in FILES.items():
-        path = folder / "snapshots" / commit / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
-    (folder / "snapshots" / commit / "README.md").write_text(CARD)
+    folder = tmp_path / "hub" / "datasets--org--name"
+    for ref, (commit, question) in REVISIONS.items():
+        (folder / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / ref).write_text(commit)
+        for name, columns in FILES.items():
+            path = folder / "snapshots" / commit / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            told = {key: [question if text == "q1" else text for text in texts] for key, texts in columns.items()}
+            pq.write_table(pa.table(told), path)
+        (folder / "snapshots" / commit / "README.md").write_text(CARD)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     hub_files.cache_clear()
@@ -57,6 +61,45 @@ def test_pairs_of_the_default_or_a_named_configuration_and_split() -> None:
     assert read_pairs("hf:org/name:pairs") == read_pairs("hf:org/name")
     assert [pair.query for pair in read_pairs("hf:org/name::test")] == ["q3"]
     assert [pair.query for pair in read_pairs("hf:org/name:pairs:test")] == ["q3"]
+
+
+@pytest.mark.parametrize("revision", ["v1", "refs/pr/1", "b" * 40, "main"])
+def test_a_revision_is_a_branch_a_tag_or_a_commit(revision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = dict(REVISIONS.values()) | {ref: question for ref, (_, question) in REVISIONS.items()}
+    read_pairs("hf:org/name")  # another revision, which `datasets` now has in its cache
+    source = f"hf:org/name@{revision}"
+    assert [pair.query for pair in read_pairs(source)] == [questions[revision], "q2"]
+    assert read_pairs(f"{source}:pairs:train") == read_pairs(source)
+    assert [pair.query for pair in read_pairs(f"{source}::test")] == ["q3"]
+    prepare(Config.model_validate({"name": "x", "data": {"pairs": source, "held_out": 0.0}}))
+    commit = dict(REVISIONS)[revision][0] if revision in REVISIONS else revision
+    assert f"{source} is read at its commit {commit}" in capsys.readouterr().err
+
+
+def test_a_revision_that_is_not_there_is_not_replaced_by_another() -> None:
+    read_pairs("hf:org/name")
+    with pytest.raises(DataError, match=r"hf download org/name --repo-type dataset --revision v2\. Then"):
+        read_pairs("hf:org/name@v2")
+
+
+@pytest.mark.parametrize(("kept", "question"), [("b" * 40, "prepared"), ("a" * 40, "older")])
+def test_what_the_library_has_prepared_counts_only_at_the_wanted_commit(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, kept: str, question: str
+) -> None:
+    """Offline, `datasets` takes what it has prepared last, whatever revision is wanted."""
+    import datasets
+
+    folder = cache / "datasets" / "org___name" / "pairs" / "0.0.0" / kept
+    folder.mkdir(parents=True)
+    prepared = datasets.Dataset.from_dict({"question": ["prepared", "q2"], "answer": ["a1", "a2"]})
+    prepared.save_to_disk(str(folder))
+    load = datasets.load_dataset
+
+    def offline(name: str, *args: object, **more: object) -> datasets.Dataset:
+        return datasets.load_from_disk(str(folder)) if name == "org/name" else load(name, *args, **more)
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    assert [pair.query for pair in read_pairs("hf:org/name@v1")] == [question, "q2"]
 
 
 def test_a_corpus_of_the_hub(cache: Path) -> None:
@@ -81,6 +124,8 @@ def test_a_corpus_of_the_hub(cache: Path) -> None:
         ("hf:a/b/c", "wanted hf:ORG/NAME"),
         ("hf:org/na me", "wanted hf:ORG/NAME"),
         ("hf:org/name:c:s:x", "wanted hf:ORG/NAME"),
+        ("hf:org/name@", "wanted hf:ORG/NAME"),
+        ("hf:org/name:pairs@v1:a:b", "wanted hf:ORG/NAME.*@REVISION may follow NAME"),
     ],
 )
 def test_faults_say_what_to_write_or_to_run(source: str, message: str) -> None:

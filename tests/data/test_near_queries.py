@@ -1,7 +1,7 @@
 import pytest
 
 from multigrain.data.held_out import split_by_share
-from multigrain.data.near_queries import near_queries
+from multigrain.data.near_queries import NearTo, near_queries
 from multigrain.records import Pair
 
 NEAR = [
@@ -27,6 +27,7 @@ FAR = [
 def test_queries_that_nearly_equal_each_other(queries: tuple[str, str]) -> None:
     for order in (queries, queries[::-1]):
         assert set(map(frozenset, near_queries([Pair(q, q, q) for q in order]))) == {frozenset({0, 1})}
+        assert order[0] in NearTo([Pair("x", order[1], "x")])
     others = [Pair(str(i), f"question {i} on another matter", f"answer {i}") for i in range(18)]
     for seed in range(5):
         pairs = [*others, *(Pair(f"near {i}", query, f"near answer {i}") for i, query in enumerate(queries))]
@@ -38,3 +39,5 @@ def test_queries_that_nearly_equal_each_other(queries: tuple[str, str]) -> None:
 @pytest.mark.parametrize("queries", FAR)
 def test_queries_that_do_not(queries: tuple[str, str]) -> None:
     assert near_queries([Pair(query, query, query) for query in queries]) == []
+    for order in (queries, queries[::-1]):
+        assert order[0] not in NearTo([Pair("x", order[1], "x")])

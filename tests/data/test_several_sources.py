@@ -1,5 +1,6 @@
 """Several sources in one run: what each record says of its source, and how they are split and joined."""
 
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from multigrain.config import Config, load_config
-from multigrain.data.split_data import prepare, usable_negatives
+from multigrain.data.known_false_negatives import FalseNegatives
+from multigrain.data.split_data import SplitData, prepare, usable_negatives
 from multigrain.errors import ConfigError, DataError
-from multigrain.pipeline.stages.data import fit
+from multigrain.pipeline.run_dir import to_toml
+from multigrain.pipeline.stages.data import fit, read_data
+from multigrain.records import GradedTuple, identity
+from multigrain.training.in_batch_false_negatives import known_false_negatives
 
 Write = Callable[[str, list[dict[str, Any]]], Path]
 
@@ -60,6 +65,31 @@ def test_a_text_of_two_corpora_is_one_document_of_both_sources(write_jsonl: Writ
     assert len(split.documents) == 9
 
 
+def test_a_text_of_two_corpora_has_its_groups_in_both_and_is_no_negative_of_either(write_jsonl: Write) -> None:
+    """As in a run with one source: no text of the pair's group in its own source may be its negative."""
+    texts = [f"text {i}" for i in range(4)]
+    groups: list[list[str | None]] = [["x", "x", "y", "y"], ["x", "y", "x", None]]
+    sources = []
+    for name, own in zip("ab", groups, strict=True):
+        pairs = [{"query": f"{name} {i}", "positive": texts[i], "group": own[i]} for i in range(3)]
+        corpus = [{"id": i, "text": texts[i], "group": own[i]} for i in range(4)]
+        files = write_jsonl(f"{name}.jsonl", pairs), write_jsonl(f"{name}-corpus.jsonl", corpus)
+        sources.append(source(name, files[0], corpus=str(files[1])))
+    split = prepare(config(*sources, held_out=0.0))
+    documents = list(split.documents)
+    assert [document.groups for document in documents] == [["a/x", "b/x"], ["a/x", "b/y"], ["a/y", "b/x"], ["a/y"]]
+    known, tuples = FalseNegatives(split.train, documents=documents), []
+    for pair in split.train:
+        barred = {text for text in texts if known.rule(pair, text)}
+        own = groups["ab".index(pair.source or "")]
+        assert barred == {
+            text for text, group in zip(texts, own, strict=True) if f"{pair.source}/{group}" == pair.group
+        }
+        tuples.append(GradedTuple(pair.id, pair.query, pair.positive, (), group=pair.group))
+    in_batch = known_false_negatives(tuples, documents=documents)
+    assert in_batch.groups[identity("text 1")] == {"a/x", "b/y"}
+
+
 def test_each_source_gives_its_share_of_held_out_and_dev_pairs(write_jsonl: Write) -> None:
     sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, count))) for name, count in SIZES.items()]
     several = config(*sources, held_out=0.2, dev_share=0.1)
@@ -87,6 +117,25 @@ def test_no_text_is_held_out_of_one_source_and_trained_on_in_another(
     assert f"{left_out} pairs are not trained on: their query or positive is also in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("held_out", [0.25, ["one"]])
+def test_no_query_nearly_equals_a_held_out_query_of_another_source(
+    write_jsonl: Write, capsys: pytest.CaptureFixture[str], held_out: float | list[str]
+) -> None:
+    """The queries of `two` are those of `one` in other words, in another order; their answers differ."""
+    copies = [{**row, "query": f"Query {row['id']}: red?", "positive": f"other {row['id']}"} for row in rows("red", 20)]
+    one, two = write_jsonl("one.jsonl", rows("red", 20)), write_jsonl("two.jsonl", copies[::-1])
+    three = write_jsonl("three.jsonl", rows("blue", 4))
+    several = [source(path.stem, path) for path in (one, two, three)]
+    split = prepare(config(*several, held_out=held_out))
+    unseen = {pair.query.split()[2] for pair in split.held_out if pair.source == "one"}
+    assert len(unseen) == (5 if held_out == 0.25 else 20)
+    assert not {pair.id for pair in split.train} & {f"two/{id}" for id in unseen}
+    assert sum(pair.source == "three" for pair in split.train) == (3 if held_out == 0.25 else 4)
+    told = capsys.readouterr().err
+    assert "pairs are not trained on: their query nearly equals a held-out query of another source (first: " in told
+    assert "held-out queries nearly equal a training query" not in told
+
+
 def test_a_limit_counts_the_training_pairs_of_its_source(write_jsonl: Write) -> None:
     sources = [source(name, write_jsonl(f"{name}.jsonl", rows(name, 20)), limit=limit) for name, limit in LIMITS]
     split = prepare(config(*sources, held_out=0.5))
@@ -94,6 +143,17 @@ def test_a_limit_counts_the_training_pairs_of_its_source(write_jsonl: Write) -> 
     assert len(split.held_out) == 20
     drawn = [pair.id for pair in split.train]
     assert drawn == [pair.id for pair in prepare(config(*sources, held_out=0.5)).train]
+
+
+def test_faults_of_the_data_name_the_keys_of_sources(write_jsonl: Write) -> None:
+    files = [write_jsonl(f"{name}.jsonl", rows(name, 4)) for name in ("red", "blue")]
+    few = config(source("red", files[0], limit=1), source("blue", files[1], weight=None), held_out=["blue"])
+    with pytest.raises(DataError) as caught:
+        read_data(few)
+    assert str(caught.value) == (
+        "[[data.sources]]: found 1 pair to train on; a batch needs at least 2. "
+        'Raise limit = 1 of the source "red", which limits them.'
+    )
 
 
 LIMITS = [("red", 3), ("blue", 50)]
@@ -108,6 +168,31 @@ def test_a_whole_source_is_held_out(write_jsonl: Write) -> None:
         ("both", "red"): 5,
         ("held_out", "blue"): 5,
     }
+
+
+@pytest.mark.parametrize("held_out", [0.2, ["red", "none"]])
+def test_a_source_of_weight_0_is_searched_and_measured_but_has_no_training_pairs(
+    write_jsonl: Write, held_out: float | list[str]
+) -> None:
+    """Even its query that is held out of another source is no leak, because it is not trained on."""
+    leak = {**rows("red", 1)[0], "positive": "red answer of none"}
+    pairs = {"red": rows("red", 10), "blue": rows("blue", 10), "none": [*rows("none", 9), {**leak, "id": "9"}]}
+    files = {name: write_jsonl(f"{name}.jsonl", lines) for name, lines in pairs.items()}
+
+    def prepared(weight: float, held_out: float | list[str]) -> SplitData:
+        weights = {"red": 1.0, "blue": 1.0, "none": weight}
+        return prepare(config(*(source(n, files[n], weight=weights[n]) for n in files), held_out=held_out))
+
+    split = prepared(0.0, held_out)
+    expected = {"red": 8, "blue": 8} if held_out == 0.2 else {"blue": 10}
+    assert Counter(pair.source for pair in split.train) == expected
+    assert Counter(pair.source for pair in split.held_out)["none"] == (2 if held_out == 0.2 else 10)
+    counts = Counter(name for document in split.documents for name in document.sources or ())
+    assert counts == {"red": 10, "blue": 10, "none": 10}
+    if held_out == 0.2:
+        assert list(split.held_out) == list(prepared(1.0, held_out).held_out)
+    else:
+        assert Counter(pair.source for pair in prepared(0.0, ["red"]).train) == {"blue": 10}
 
 
 def test_given_negatives_follow_their_pairs(write_jsonl: Write) -> None:
@@ -128,12 +213,21 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
 @pytest.mark.parametrize(
     ("sources", "data", "message"),
     [
-        ([{"name": "a"}], {}, "data.sources.0.pairs: missing; add it"),
+        ([{"name": "a"}], {}, 'data.sources.0: source "a": the key pairs is missing, which mode = "pairs" needs; add'),
+        ([{"name": "a", "mode": "corpus"}], {}, 'the key corpus is missing, which mode = "corpus" needs; add it'),
+        ([{"name": "a", "mode": "corpus", "corpus": "c", "pairs": "p"}], {}, "the key pairs has no effect with mode ="),
+        ([{"name": "a", "mode": "tasks", "pairs": "p"}], {}, 'the key pairs has no effect with mode = "tasks"'),
+        ([{"name": "a", "mode": "tasks", "corpus": "c"}], {}, 'the key corpus has no effect with mode = "tasks"'),
+        ([{"name": "a", "mode": "tasks", "instruction": "i"}], {}, "the key instruction has no effect with mode ="),
+        ([{"name": "a", "mode": "negatives", "pairs": "p"}], {}, 'data.sources.0.mode: found "negatives"'),
         (
-            [{"name": "a", "pairs": "p", "mode": "corpus"}],
+            [{"name": "a", "mode": "tasks", "weight": 0.0}],
             {},
-            'first run synthesis.mode = "corpus" or "tasks" on its own',
+            "weight = 0 would have pairs written .* remove the source",
         ),
+        ([{"name": n, "mode": "tasks"} for n in "ab"], {}, 'data: sources a, b have mode = "tasks", but'),
+        ([{"name": "a", "mode": "tasks"}], {}, 'synthesis.domains: missing; mode = "tasks" of the source "a" needs'),
+        ([{"name": "a", "mode": "corpus", "corpus": "python-docs"}], {}, 'set pairs = "python-docs" in place of mode'),
         ([{"name": "a", "pairs": "p"}] * 2, {}, 'data: two sources have the name "a"; give each its own'),
         ([{"name": "a/b", "pairs": "p"}], {}, 'data.sources.0.name: found "a/b"'),
         ([{"name": "", "pairs": "p"}], {}, 'data.sources.0.name: found ""'),
@@ -149,8 +243,18 @@ def test_a_source_whose_corpus_lacks_its_positives_is_named(write_jsonl: Write) 
         ),
         ([{"name": "a", "pairs": "p", "instruction": "a\nb"}], {}, r"instruction: found 'a\\nb'; wanted one line"),
         ([{"name": "a", "pairs": "p", "instruction": "a\u2028b"}], {}, "wanted one line"),
+        (
+            [{"name": "a", "pairs": "p", "task": " "}],
+            {},
+            "task: found ' '; wanted one line that names the kind of search",
+        ),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["c"]}, "held_out: no source c; sources: a"),
         ([{"name": "a", "pairs": "p"}], {"held_out": ["a"]}, "every source is held out"),
+        (
+            [{"name": "a", "pairs": "p", "weight": 0.0}, {"name": "b", "pairs": "p", "weight": 1.0}],
+            {"held_out": ["b"]},
+            "every source is held out or has weight 0; nothing is left",
+        ),
         ([{"name": "a", "pairs": "p", "corpus": "python-docs"}], {}, "python-docs has its own corpus"),
         ([{"name": "a", "pairs": "p", "weights": 1.0}], {}, 'did you mean "data.sources.weight"'),
     ],
@@ -169,8 +273,16 @@ def test_faults_of_sources_are_told(
 
 def test_a_mode_that_writes_pairs_is_refused_beside_sources() -> None:
     settings = {"name": "x", "data": {"sources": [{"name": "a", "pairs": "p"}]}, "synthesis": {"mode": "corpus"}}
-    with pytest.raises(ValidationError, match=r"beside \[\[data.sources\]\], whose pairs are given"):
+    with pytest.raises(ValidationError, match='remove it, and set mode = "corpus" in the source to be written'):
         Config.model_validate(settings)
+
+
+def test_runs_with_given_pairs_do_not_depend_on_the_mode() -> None:
+    sources = [{"name": "a", "pairs": "p"}, {"name": "b", "mode": "corpus", "corpus": "c"}]
+    config = Config.model_validate({"name": "x", "data": {"sources": sources}})
+    given, written = config.model_dump(exclude_none=True)["data"]["sources"]
+    assert (given, written) == (sources[0], sources[1])
+    assert Config.model_validate(tomllib.loads(to_toml(config))) == config
 
 
 def test_paths_of_sources_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -191,9 +303,10 @@ def test_weights_do_not_change_the_data(write_jsonl: Write) -> None:
     def with_weights(*weights: float) -> Config:
         return config(*({"name": f"s{i}", "pairs": "p", "weight": weight} for i, weight in enumerate(weights)))
 
-    one, other = with_weights(1.0, 2.0), with_weights(2.0, 1.0)
+    one, other, none = with_weights(1.0, 2.0), with_weights(2.0, 1.0), with_weights(2.0, 0.0)
     assert one.fingerprint("data") == other.fingerprint("data")
     assert one.fingerprint("training") != other.fingerprint("training")
+    assert none.fingerprint("data") != one.fingerprint("data"), "a source of weight 0 has no training pairs"
 
 
 def test_runs_with_one_source_do_not_mention_several() -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -23,7 +23,8 @@ from multigrain.model.build import build_model
 from multigrain.model.encode import ModelEncoder, encode
 from multigrain.model.load import load_model
 from multigrain.terminal import set_mode
-from tests.conftest import WORDS, small_pairs
+from tests.conftest import WORDS
+from tests.evaluation.hub_of_mteb import Rows, jsonl, retrieval, write, write_hub
 
 mteb = pytest.importorskip("mteb")
 datasets = pytest.importorskip("datasets")
@@ -32,35 +33,6 @@ from multigrain.evaluation.mteb_encoder import Encoder  # noqa: E402
 from multigrain.evaluation.mteb_tasks import check_names, measure, model_meta  # noqa: E402
 
 INSTRUCTION = "find the animal in the garden"
-Rows = list[dict[str, Any]]
-
-
-def jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def card(**configs: tuple[str, str]) -> str:
-    """The head of a data set's README, which says which file each configuration (split, file) is."""
-    listed = (
-        f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {path}\n"
-        for name, (split, path) in configs.items()
-    )
-    return f"---\nconfigs:\n{''.join(listed)}---\n"
-
-
-def write(folder: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def retrieval() -> tuple[Rows, Rows, Rows]:
-    """Corpus, queries and qrels in which random vectors find some and miss others."""
-    pairs = small_pairs(24)
-    corpus = [{"_id": f"d{n}", "title": WORDS[n], "text": pair["positive"]} for n, pair in enumerate(pairs)]
-    queries = [{"_id": f"q{n}", "text": pair["query"]} for n, pair in enumerate(pairs[:12])]
-    relevant = [{"query-id": f"q{n}", "corpus-id": f"d{m}", "score": 1} for n in range(12) for m in {n, (n * 5) % 24}]
-    return corpus, queries, relevant
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,36 +45,7 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub")
-    corpus, queries, relevant = retrieval()
-    configs = {
-        "default": ("test", "qrels/test.jsonl"),
-        "corpus": ("corpus", "corpus.jsonl"),
-        "queries": ("queries", "queries.jsonl"),
-    }
-    scifact = {
-        "README.md": card(**configs),
-        "corpus.jsonl": jsonl(corpus),
-        "queries.jsonl": jsonl(queries),
-        "qrels/test.jsonl": jsonl(relevant),
-    }
-    write(folder / "mteb" / "scifact", scifact)
-    sentences = [
-        {"sentence1": a["text"], "sentence2": b["text"], "score": n % 6}
-        for n, (a, b) in enumerate(zip(corpus, corpus[3:], strict=False))
-    ]
-    write(folder / "mteb" / "stsbenchmark-sts", {"test.jsonl": jsonl(sentences)})
-    for split in ("train", "test"):
-        asked = [
-            {"text": f"{WORDS[n]} {split} {word}", "label": label}
-            for n in range(16)
-            for label, word in enumerate(WORDS[16:19])
-        ]
-        write(folder / "mteb" / "banking77", {f"{split}.jsonl": jsonl(asked)})
-    noun = [WORDS[n % 12 + 10] for n in range(500)]
-    news = [{"sentences": [f"{word} {WORDS[n % 30]} {WORDS[-n % 17]}" for n, word in enumerate(noun)], "labels": noun}]
-    write(folder / "mteb" / "twentynewsgroups-clustering", {"test.jsonl": jsonl(news * 2)})
-    return folder
+    return write_hub(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +213,24 @@ def test_a_file_that_was_cut_off_is_measured_again(folder: Path, data: Path, tmp
     assert json.loads(path.read_text())["task_name"] == "STSBenchmark"
 
 
+def test_a_description_that_was_cut_off_is_written_again(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all tasks are measured: mteb would fail to read the results."""
+    model = load_model(folder)
+    measure("STSBenchmark", model, tmp_path, data)
+    path = next(tmp_path.rglob("model_meta.json"))
+    whole = path.read_bytes()
+    calls = counted(model, monkeypatch)
+    path.write_bytes(whole[:50])
+    measure("STSBenchmark", model, tmp_path, data)
+    assert path.read_bytes() == whole
+    path.unlink()
+    measure("STSBenchmark", model, tmp_path, data)
+    assert path.read_bytes() == whole
+    assert not calls
+
+
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The tasks of a benchmark that is small for now; all who ask for it share them."""
@@ -366,6 +327,16 @@ def test_a_misspelt_name_brings_the_likely_ones(model: SentenceTransformer, tmp_
     assert not any(tmp_path.iterdir())
 
 
+def test_all_unknown_names_are_told_with_the_likely_ones_in_any_case() -> None:
+    with pytest.raises(ConfigError) as error:
+        check_names(["scifact", "STSBenchmark", "mtop", "zzz"])
+    first, second, third = error.value.faults
+    has_none = f"the installed mteb {mteb.__version__} has no such task or benchmark; wanted one such as"
+    assert first.startswith(f'"mteb:scifact": {has_none} SciFact or ')
+    assert second.startswith(f'"mteb:mtop": {has_none} MTOP') and "another version of mteb" in second
+    assert third.startswith(f'"mteb:zzz": {has_none} SciFact or MTEB(eng, v2)')
+
+
 def test_a_missing_data_set_is_explained(model: SentenceTransformer, data: Path, tmp_path: Path) -> None:
     command = "hf download mteb/biosses-sts --repo-type dataset --revision [0-9a-f]{40} --local-dir"
     with pytest.raises(DataError, match=f"mteb:BIOSSES: .* on the hub. Run.*{command} DATA/mteb/biosses-sts"):
@@ -455,6 +426,33 @@ def test_a_model_trained_with_instructions_has_those_of_mteb(
         "the the dog eat",
         f"the {own} eat",
     ]
+
+
+def test_both_sides_of_a_symmetric_task_have_its_instruction(
+    instructed: SentenceTransformer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(instructed, monkeypatch)
+    rows = [json.loads(line) for line in (data / "mteb/stsbenchmark-sts/test.jsonl").read_text().splitlines()]
+    texts = {row[side] for row in rows for side in ("sentence1", "sentence2")}
+    for given, own in (({}, "Retrieve semantically similar text."), ({"STSBenchmark": "the dog"}, "the dog")):
+        calls.clear()
+        measure("STSBenchmark", instructed, tmp_path, data, instructions=given)
+        assert {text for call in calls for text in call["texts"]} == texts
+        assert {call["prompt"] for call in calls} == {f"the {own} eat "}
+
+
+def test_a_prompt_that_is_only_named_instruction_is_none(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mteb.types import PromptType
+
+    model = SentenceTransformer(str(tiny_encoder), prompts={"query": "big ", "instruction": "small "})
+    calls = counted(model, monkeypatch)
+    encoder = Encoder(model, "x", {"SciFact": "find a fish"})
+    assert encoder.mteb_model_meta.revision == Encoder(model, "x").mteb_model_meta.revision
+    options: Any = {"hf_split": "test", "hf_subset": "default"}
+    for task, role in (("SciFact", PromptType.query), ("STSBenchmark", None)):
+        metadata = mteb.get_task(task).metadata
+        encoder.encode([{"text": ["cat"]}], task_metadata=metadata, prompt_type=role, **options)
+    assert [call["prompt"] for call in calls] == ["big ", ""]
 
 
 def test_a_given_instruction_is_measured_as_ours_are(

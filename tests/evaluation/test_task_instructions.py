@@ -105,6 +105,22 @@ def test_a_run_and_a_search_read_instructions(
         assert "--instruction: found" in capsys.readouterr().err
 
 
+def test_one_instruction_for_all_pairs_gives_the_run_of_a_model_with_it(
+    run_toml: Path, write_jsonl: Callable[..., Path]
+) -> None:
+    """To the last bit, whether no pair has it, each has, or some have."""
+    made: list[list[bytes]] = []
+    for name, step in (("none", 0), ("each", 1), ("some", 3)):
+        own = {"instruction": "find the cat"}
+        pairs = [{**pair, **(own if step and n % step == 0 else {})} for n, pair in enumerate(small_pairs())]
+        write_jsonl("pairs.jsonl", pairs)
+        assert main(["run", str(run_toml), "--set", "model.instruction=find the cat", "--set", f"name={name}"]) == 0
+        folder = run_toml.parent / "runs" / name
+        files = ("model/model.safetensors", "evaluation/per_query.jsonl", "evaluation/scores.json")
+        made.append([(folder / file).read_bytes() for file in files])
+    assert made[0] == made[1] == made[2]
+
+
 def test_a_search_by_a_model_without_instructions_refuses_one(
     run_toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from multigrain.export.tuple_survey import Survey
 from multigrain.export.verify import verify
 from multigrain.model.build import build_model
 from multigrain.model.load import load_model
+from multigrain.pipeline.choice import as_exported
 from multigrain.training.grade_schedules import phases_of
 from tests.model.saved_models import shallow
 
@@ -74,6 +75,35 @@ def test_the_card_tells_figures_data_and_schedule() -> None:
     card = card_of({"training": {"seed": 7, "base_share": 0.3}}, with_code=False)
     assert "trust_remote_code" not in card
     assert "seed 7. After training, 30% of the base's weights were mixed in." in card
+
+
+def test_the_card_names_each_of_several_sources_and_those_that_were_not_trained_on() -> None:
+    pairs = {"mine": "/home/me/pairs.jsonl", "nq": "hf:org/nq:pairs", "rest": "beir:/home/me/rest:train"}
+    sources = [{"name": name, "pairs": path, "weight": float(name != "rest")} for name, path in pairs.items()]
+    assert (
+        "Pairs from mine (`pairs.jsonl`), nq (`hf:org/nq:pairs`), rest (`rest:train`, not trained on): 11 for training"
+    ) in card_of({"data": {"sources": sources}})
+
+
+def test_the_card_has_the_first_metric_of_each_source_unless_another_model_is_exported() -> None:
+    metrics = {"nDCG@10": 0.25, "MRR@10": 0.5}
+    of_mine = {"held-out mine": metrics}
+    differences = {"held-out mine": dict.fromkeys(metrics, (0.0, -0.1, 0.1))}
+    summary = {**SUMMARY, "by_source": {"base": of_mine, "trained": of_mine, "difference": differences}}
+    row = "| held-out mine | nDCG@10 | 0.250 | 0.250 | +0.000 | [-0.100, +0.100] |"
+    assert row in card_of(summary=summary) and "held-out mine | MRR@10" not in card_of(summary=summary)
+    assert row not in card_of(summary=as_exported(summary, "base"))
+
+
+def test_the_card_names_each_of_several_sources_and_who_wrote_its_pairs() -> None:
+    sources = [
+        {"name": "mine", "pairs": "/home/me/pairs.jsonl"},
+        {"name": "manual", "mode": "corpus", "corpus": "/home/me/manual.jsonl"},
+        {"name": "tasks", "mode": "tasks"},
+    ]
+    written = "queries that a language model wrote for passages of `manual.jsonl`"
+    card = card_of({"data": {"sources": sources}, "synthesis": {"domains": ["law"]}})
+    assert f"mine (`pairs.jsonl`), manual ({written}), tasks (invented by a language model: law): 11 for train" in card
 
 
 def test_the_card_tells_what_the_model_needs_and_what_its_base_was_measured_with() -> None:

@@ -12,6 +12,8 @@ from sentence_transformers.sentence_transformer.modules import (
     Pooling,
     Transformer,
 )
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from multigrain.config import ModelSection
 from multigrain.errors import MultigrainError
@@ -30,6 +32,19 @@ def with_modules(tiny_encoder: Path, folder: Path, *modules: Any, mode: Any = "m
     torch.manual_seed(1)
     begin = [Transformer(str(tiny_encoder)), Pooling(32, mode)]
     SentenceTransformer(modules=[*begin, *modules], **options).save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def joining_encoder(folder: Path) -> Path:
+    """A model whose tokenizer makes one token of a space and the letter after it, as those of many decoders do."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ġ", letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    names = ["[PAD]", *alphabet, *("".join(merge) for merge in merges)]
+    tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(names), max_position_embeddings=128, **shape)).save_pretrained(folder)
     return folder
 
 

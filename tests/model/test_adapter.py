@@ -21,7 +21,7 @@ from transformers import AutoModel, LlamaModel
 from multigrain.config import ExportSection, LoraSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.export.model_folder import export_model, merge_model
-from multigrain.model.adapter import has_adapter, merge
+from multigrain.model.adapter import has_adapter, merge, merge_in_place
 from multigrain.model.build import sees_ahead
 from multigrain.model.load import load_model
 from tests.model.adapters import DORA, LORA, TEXTS, backbone, build, save, trained
@@ -211,6 +211,15 @@ def test_a_model_in_half_precision_can_be_merged(tmp_path: Path, lora: LoraSecti
     merged = load_model(tmp_path / "merged")
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
     assert ((merged.encode(TEXTS) * model.encode(TEXTS)).sum(1) > 0.98).all()
+
+
+def test_a_merge_in_half_precision_rounds_once() -> None:
+    model = trained(build(tiny_decoder(dtype=torch.bfloat16)))
+    layer = backbone(model).layers[0].mlp.up_proj
+    low, high = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    exact = layer.base_layer.weight.float() + layer.scaling["default"] * (high @ low)
+    merge_in_place(backbone(model))
+    assert torch.equal(backbone(model).layers[0].mlp.up_proj.weight, exact.to(torch.bfloat16))
 
 
 def test_a_model_that_has_run_can_be_sent_to_another_process(everywhere: dict[str, Any]) -> None:

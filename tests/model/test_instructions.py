@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from multigrain.cli.main import main
 from multigrain.config import GradingSection, MiningSection, ModelSection, PhaseSection, TrainingSection, load_config
@@ -37,6 +35,7 @@ from multigrain.training import train
 from multigrain.training.curriculum import Curriculum, plan
 from multigrain.training.train import train_model
 from tests.conftest import ROUNDED, WORDS, small_pairs
+from tests.model.saved_models import joining_encoder
 
 QUERY, PASSAGE = "what does the old house eat ", "small "
 INSTRUCTION = "find the animal in the garden"
@@ -94,17 +93,7 @@ def test_a_prompt_left_out_of_the_pooling_by_hand(prompted: Path, pooling: str) 
 
 @pytest.fixture(scope="module")
 def joining(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose tokenizer makes one token of a space and the letter after it, as those of many decoders do."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("Ġ", letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    names = ["[PAD]", *alphabet, *("".join(merge) for merge in merges)]
-    tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    folder = tmp_path_factory.mktemp("joining")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(names), max_position_embeddings=128, **shape)).save_pretrained(folder)
-    return folder
+    return joining_encoder(tmp_path_factory.mktemp("joining"))
 
 
 def test_the_first_word_stays_where_a_tokenizer_joins_it_with_the_prompt(joining: Path) -> None:
@@ -312,6 +301,8 @@ def test_check_tells_the_prompts(
     prompted_toml.write_text(prompted_toml.read_text().replace(f'instruction = "{INSTRUCTION}"', ""))
     assert line().endswith(f'"{QUERY}" before queries, "{PASSAGE}" before documents; the base\'s own')
     assert "none, neither" in line(f"model.base={tiny_encoder}")
+    found = line(f"model.base={tiny_encoder}", "model.query_prompt=find {instruction}:")
+    assert '"find {instruction}:" before queries with an instruction, none before other texts' in found
     found = check(load_config(prompted_toml, ["model.query_prompt=the "]))
     assert "(1 different; model.query_prompt is used in their place)" in found
     with pytest.raises(ConfigError, match="nobody/has-this: no such folder, and not in the hub's cache"):

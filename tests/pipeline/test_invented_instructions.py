@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.data.jsonl import read_tuples
 from multigrain.model.load import load_model
-from multigrain.pipeline import verbs
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.training import loss, unique_texts
 from multigrain.training.unique_texts import Features
@@ -49,16 +48,34 @@ checkpoint_every = 1
 """
 KILLED = """
 import os, signal, sys
-from multigrain.training.trainer import CurriculumTrainer
-from multigrain.pipeline import verbs
-real = CurriculumTrainer.log
-def log(self, *arguments):
-    if self.state.global_step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, *arguments)
-CurriculumTrainer.log = log
-verbs.train(sys.argv[1])
+from multigrain.cli.main import main
+from multigrain.llm.clients.scripted import ScriptedClient
+path, place = sys.argv[1:]
+answers = 0
+if place == "pairs":
+    answer = ScriptedClient.complete
+    async def complete(self, request):
+        global answers
+        answers += "pair@" in request.version
+        if answers == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await answer(self, request)
+    ScriptedClient.complete = complete
+else:
+    from multigrain.training.trainer import CurriculumTrainer
+    real = CurriculumTrainer.log
+    def log(self, *arguments):
+        if self.state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self, *arguments)
+    CurriculumTrainer.log = log
+main(["run", path])
 """
+MADE = (
+    *("data/train.jsonl", "data/tasks.jsonl", "data/held_out.jsonl", "grading/tuples.jsonl"),
+    *("evaluation/per_query.jsonl", "model/model.safetensors", "model/config_sentence_transformers.json"),
+)
+"""What must be the same however the run came about."""
 
 
 @pytest.fixture
@@ -76,21 +93,26 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
+def kill(path: Path, place: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), place], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+
 def test_queries_are_read_with_the_sentence_of_their_task(tmp_path: Path, read: list[tuple[int, ...]]) -> None:
-    """So are those of a training that is killed, and goes on as if it had not been."""
-    weights: list[torch.Tensor] = []
+    """So are those of a run that is killed twice, and goes on as if it had not been."""
+    made: list[dict[str, bytes]] = []
     for name in ("whole", "killed"):
         path = tmp_path / f"{name}.toml"
-        path.write_text(RUN.format(name=name, folder=tmp_path / "runs"))
-        verbs.synthesize(load_config(path))
-        verbs.grade(load_config(path))
+        path.write_text(RUN.format(name="invented", folder=tmp_path / name))
         run_dir = RunDir(load_config(path).folder)
         if name == "killed":
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
-            assert killed.returncode == -signal.SIGKILL
+            kill(path, "pairs")
+            assert not run_dir.train_pairs.exists()
+            kill(path, "training")
+            assert run_dir.tuples.exists() and not run_dir.trained.exists()
         read.clear()
-        verbs.train(load_config(path))
+        assert main(["run", str(path)]) == 0
         model = load_model(run_dir.trained)
         tuples = list(read_tuples(run_dir.tuples))
         assert len({graded.instruction for graded in tuples}) > 1
@@ -99,5 +121,5 @@ def test_queries_are_read_with_the_sentence_of_their_task(tmp_path: Path, read: 
         assert len(read) == (16 if name == "whole" else 8)  # the batches of 4 or, after two steps, of 2
         assert set(read) <= known
         assert len({model.tokenizer.decode(ids).partition("query :")[0] for ids in read}) > 1
-        weights.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
-    assert torch.equal(*weights)
+        made.append({file: (run_dir.folder / file).read_bytes() for file in MADE})
+    assert made[0] == made[1]

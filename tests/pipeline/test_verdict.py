@@ -28,7 +28,11 @@ SCORES: dict[str, Any] = {
 
 
 def told(pairs: str) -> list[tuple[str, str, str, bool]]:
-    config = Config.model_validate({"name": "x", "data": {"pairs": pairs}})
+    return told_of({"pairs": pairs})
+
+
+def told_of(data: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    config = Config.model_validate({"name": "x", "data": data})
     return [(v.outcome, v.against, v.task, v.trained_on) for v in verdicts(config, SCORES)]
 
 
@@ -46,6 +50,18 @@ def test_the_held_out_task_comes_first_and_what_was_not_trained_on_last() -> Non
 def test_a_set_of_another_run_is_one_that_was_not_trained_on() -> None:
     assert ("LEVEL", "base", "beir:scifact:test", False) in told("/data/scifact.jsonl")
     assert ("LEVEL", "base", "beir:scifact:test", False) in told("python-docs")
+
+
+def test_a_set_of_one_of_several_sources_is_trained_on_unless_this_source_is_not() -> None:
+    def is_trained_on(held_out: float | list[str], weight: float) -> bool:
+        sets = ("nq", 1.0, "x.jsonl"), ("fact", weight, "beir:/data/scifact:train")
+        sources = [{"name": name, "weight": weight, "pairs": pairs} for name, weight, pairs in sets]
+        told = told_of({"sources": sources, "held_out": held_out})
+        return ("LEVEL", "base", "beir:scifact:test", True) in told
+
+    assert is_trained_on(held_out=0.1, weight=1.0)
+    assert not is_trained_on(held_out=["fact"], weight=1.0)
+    assert not is_trained_on(held_out=0.1, weight=0.0)
 
 
 def test_what_bm25_finds_without_training_is_compared_with_too() -> None:

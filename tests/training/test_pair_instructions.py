@@ -11,11 +11,12 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection
+from multigrain.config import LoraSection, ModelSection, PhaseSection, TrainingSection, load_config
 from multigrain.errors import ConfigError
 from multigrain.model.build import build_model, check_instructions
 from multigrain.model.encode import CachedEncoder, ModelEncoder
 from multigrain.model.roles import embed_queries, query_prompt
+from multigrain.pipeline.stages.train import _read_instructions
 from multigrain.records import GradedTuple, Negative
 from multigrain.training import train
 from multigrain.training.batches import token_rows
@@ -222,3 +223,34 @@ def test_an_instruction_that_leaves_no_room_is_named(tiny_encoder: Path) -> None
         ConfigError, match=r"training.max_tokens: found 8, but the prompt 'the find the cat big dog eat '"
     ):
         check_instructions(model, ["find the cat big dog"], 8)
+
+
+# Bases with prompts of their own
+
+
+def with_prompts(base: Path, folder: Path, **prompts: str) -> Path:
+    SentenceTransformer(str(base), prompts=prompts).save(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("own", "plain", "template"),
+    [
+        ("small ", "the ", "Instruct: {instruction}\nQuery: "),  # only named so: no place for an instruction
+        ("small {instruction} ", "the ", "small {instruction} "),
+    ],
+)
+def test_a_prompt_of_the_base_named_instruction(
+    tiny_encoder: Path, run_toml: Path, tmp_path: Path, own: str, plain: str, template: str
+) -> None:
+    base = with_prompts(tiny_encoder, tmp_path / "base", query=plain, instruction=own)
+    model = build_model(ModelSection(base=str(base)))
+    is_template = own == template
+    assert query_prompt(model.prompts, "find it") == (own.replace("{instruction}", "find it") if is_template else plain)
+    config = load_config(run_toml, [f"model.base={base}"])
+    _read_instructions(config, model, tuples_with(INSTRUCTIONS))
+    assert query_prompt(model.prompts, "find it") == template.replace("{instruction}", "find it")
+    assert query_prompt(model.prompts, None) == plain
+    given = build_model(ModelSection(base=str(base), query_prompt="eat "))
+    assert query_prompt(given.prompts, "find it") == "eat "
+    assert given.prompts.get("instruction") == (None if is_template else own)

@@ -1,5 +1,6 @@
 """Whole commands under a launcher: what two processes leave, print and survive."""
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from tests import warm
+from tests.model.decoder import tiny_decoder
 from tests.training.test_distributed import TOLERANCE, assert_equal_numbers, log_of
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +124,42 @@ def test_two_processes_leave_the_run_that_one_leaves_even_if_they_are_killed(
     fault = "training.batch_size: found 5; wanted a multiple of the 2 processes"
     assert (out, re.findall("multigrain: (.*)", err)) == ("", [fault])
     assert "exitcode  : 2" in err
+
+
+def test_two_processes_read_the_instruction_of_each_pair_as_one_does(run_toml: Path, tmp_path: Path) -> None:
+    pairs = run_toml.with_name("pairs.jsonl")
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    own = [{}, {"instruction": "find the cat"}, {"instruction": "where is the big dog in the garden"}]
+    pairs.write_text("".join(json.dumps(row | own[number % 3]) + "\n" for number, row in enumerate(rows)))
+    model = 'instruction = "find it"\nquery_prompt = "the {instruction} eat "\nprompt_in_pooling = false'
+    run_toml.write_text(run_toml.read_text().replace("max_tokens = 32", f"max_tokens = 32\n{model}"))
+    one, two = tmp_path / "one", tmp_path / "two"
+    graded(run_toml, one, two)
+    tuples = (one / "tiny" / "grading" / "tuples.jsonl").read_text()
+    assert len(set(re.findall('"instruction": "(.*?)"', tuples))) == 2
+    assert main(training(run_toml, one)) == 0
+    _, err = torchrun(tmp_path / "printed", *training(run_toml, two)).ended(0)
+    assert "tuples have an instruction (2 different)" in err
+    assert_same_run(one / "tiny", two / "tiny")
+
+
+def test_a_base_is_adapted_by_one_process_and_then_trained_by_two(run_toml: Path, tmp_path: Path) -> None:
+    """The main process must not adapt while the others wait, because its own libraries wait for them, too."""
+    decoder = tiny_decoder("both", head=True)
+    text = re.sub("base = .*", f'base = "{decoder}"\nbidirectional = true\nlora = {{ rank = 2 }}', run_toml.read_text())
+    run_toml.write_text(f'{text}\n[adapt]\ntokens = 600\nmax_tokens = 16\nmask_token = "the"\n')
+    graded(run_toml)
+    command = ["train", str(run_toml), "--quiet"]
+    _, err = torchrun(tmp_path / "refused", *command).ended(1)  # the launcher's code, whatever ours is
+    folder = load_config(run_toml).folder
+    fault = f"{folder}: the earlier stage adapt is not done. Run: multigrain adapt RUN.toml"
+    assert re.findall("multigrain: (.*)", err) == [fault]
+    assert "exitcode  : 2" in err
+    assert not (folder / "adaptation").exists()
+    assert main(["adapt", str(run_toml), "--quiet"]) == 0
+    assert not (folder / "training").exists()
+    torchrun(tmp_path / "trained", *command).ended(0)
+    assert (folder / "training" / "model" / "adapter_config.json").is_file()
 
 
 def as_printed(out: str, err: str) -> tuple[str, str]:

@@ -97,14 +97,20 @@ def _perform(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     """Check a run, a grid or a model, depending on the path."""
     place = as_path(options.run, "the file or folder of a run, the file of a grid, or the folder of a model")
-    only_for_runs = [*(["--set"] if options.set else []), *(["--time"] if options.time else [])]
+    only_for_runs = [f"--{name}" for name in ("set", "time", "plan") if getattr(options, name)]
     if place.is_dir() and not (place / RUN_FILE).is_file():
         return _verify(place, only_for_runs)
     if place.is_file() and "arms" in read_toml(place):
         return _check_grid(place, only_for_runs)
+    config = load_config(place, options.set)
+    if options.plan:
+        from multigrain.pipeline.plan import plan
+
+        _print(plan(config))
+        return DONE
     from multigrain.pipeline.check import check
 
-    _print(check(load_config(place, options.set), options.time))
+    _print(check(config, options.time))
     return DONE
 
 
@@ -130,6 +136,7 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
         "run": verbs.run,
         "synthesize": verbs.synthesize,
         "grade": verbs.grade,
+        "adapt": verbs.adapt,
         "train": verbs.train,
         "evaluate": verbs.evaluate,
         "export": verbs.export_model,

@@ -93,6 +93,7 @@ formats:
 CHECK_EPILOG = """examples:
   multigrain check run.toml                 show what the run will do, ask and spend
   multigrain check run.toml --time          also measure how long training takes on this machine
+  multigrain check run.toml --plan          count what it would take elsewhere: no data, weights or network needed
   multigrain check examples/ablation.toml   check all arms of a grid, and count the trainings
   multigrain check runs/quickstart/model    check attention, EOS token, prompts, padding, and that a reload gives the
                                             same vectors (exit code 2 if not)
@@ -147,6 +148,7 @@ VERBS = {
     "grade": "judge the candidates and make graded tuples",
     "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
+    "adapt": "adapt a decoder to attention in both directions, if the run has a section [adapt]",
     "train": "train the model on the graded tuples",
     "evaluate": "measure the trained model, its base and the baseline",
     "export": "write the model folder for use with sentence-transformers",
@@ -287,7 +289,10 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
         metavar="RUN.toml|ABLATION.toml|MODEL",
         help="file or folder of a run, file of a grid, or folder of a model",
     )
-    verb.add_argument("--time", action="store_true", help="measure the training time on a few texts of the run")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument("--time", action="store_true", help="measure the training time on a few texts of the run")
+    help = "count pairs, requests, tokens, GPU hours and disk from the settings; read no data, weights or network"
+    how.add_argument("--plan", action="store_true", help=help)
 
 
 def _add_dropped(verb: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ the TOML file, and environment variables in them such as `${MULTIGRAIN_DATA}` ar
 folder in which the command is run.
 """
 
-from multigrain.config.adapt import AdaptSection, described_adaptation
+from multigrain.config.adapt import BLANK, AdaptSection, described_adaptation
 from multigrain.config.base import Precision, Section
 from multigrain.config.baseline import BaselineSection
 from multigrain.config.contrast import ContrastSection
@@ -47,6 +47,7 @@ from multigrain.config.training import EITHER, PhaseSection, TrainingSection
 from multigrain.config.tune import TuningSection, given_in
 
 __all__ = [
+    "BLANK",
     "AdaptSection",
     "BaselineSection",
     "EXPORTED_MODEL",

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from multigrain.config.base import Precision, Section, Share
 
+BLANK = "_"
+"""Mask of a tokenizer without a mask token, as in LLM2Vec."""
+
 
 class AdaptSection(Section):
     """Settings of the adaptation. It needs `model.bidirectional`, and a base that is a decoder."""
@@ -17,13 +20,14 @@ class AdaptSection(Section):
     """Number of tokens to read from the corpus and the training queries. If the texts have fewer, they are read
     again."""
     max_tokens: int = Field(128, ge=8)
-    """Maximum length of a window, in tokens. Longer texts are cut into windows."""
+    """Maximum length of a window, in tokens. Longer texts are cut into windows. The base needs as many positions."""
     batch_tokens: int = Field(1024, ge=8)
     """Maximum number of tokens in a step, including padding."""
     masked: Share = 0.2
     """Share of the tokens that are masked."""
     mask_token: str | None = Field(None, min_length=1)
-    """Token that replaces a masked one. By default the mask token of the base, or `_` if it has none."""
+    """Text that replaces a masked token; the base must read it as one token. By default the mask token of the base, or
+    `_` if it has none."""
     learning_rate: float = Field(3e-4, gt=0)
     """Highest learning rate. It rises over the first tenth of the steps, then falls linearly to 0."""
     rank: int = Field(16, ge=1)

@@ -1,44 +1,86 @@
 """The section `[data]`: pairs, corpus, several sources of both, and the held-out part."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from multigrain.config.base import Section
+from multigrain.config.model import one_line
+
+KEYS_OF_MODES: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "pairs": ("pairs", ()),
+    "corpus": ("corpus", ("pairs",)),
+    "tasks": (None, ("pairs", "corpus", "instruction", "task")),
+}
+"""Mode of a source -> the key that it needs, and the keys that have no effect."""
+WRITES = {"corpus": "which writes queries for passages", "tasks": "which writes all texts and their instructions"}
+"""Mode of a source -> what the language model writes."""
 
 
 class SourceSection(Section):
-    """One of several sources: its pairs, and the corpus that their negatives come from."""
+    """One of several sources: its pairs, given or written, and the corpus that their negatives come from."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the source in records and reports, unique in the run: letters, digits, dots, hyphens and underscores."""
-    pairs: str = Field(min_length=1)
-    """Source of the pairs, as in `data.pairs`."""
+    mode: Literal["pairs", "corpus", "tasks"] = "pairs"
+    """Origin of the pairs. `pairs`: they are given. `corpus`: the language model writes queries for passages of
+    `corpus`. `tasks`: it invents search tasks in `synthesis.domains`, and pairs for them; at most one source may have
+    this mode. Negatives follow for all."""
+    pairs: str | None = Field(None, min_length=1)
+    """Source of the pairs, as in `data.pairs`. Required in mode `pairs` only."""
     corpus: str | None = Field(None, min_length=1)
-    """Source of the corpus, as in `data.corpus`."""
+    """Source of the corpus, as in `data.corpus`. Required in mode `corpus`."""
     instruction: str | None = Field(None, min_length=1)
     """What the queries look for, in one line. It is written into the records of pairs that have no instruction."""
     task: str | None = Field(None, min_length=1)
     """Kind of search, such as "retrieval". It is written into the records of pairs that have no task."""
     limit: int | None = Field(None, ge=1)
-    """Maximum number of training pairs of this source, drawn at random by the seed. By default all are used."""
+    """Maximum number of training pairs of this source, drawn at random by the seed. By default all are used. In mode
+    `corpus`, it also limits the queries that are written, besides those for the held-out part."""
     weight: float | None = Field(None, ge=0)
     """Share of the training steps, relative to the weights of the other sources. Give it for every source or for none.
-    By default the shares follow `data.weight_exponent`."""
+    By default the shares follow `data.weight_exponent`. A source of weight 0 is not trained on: it is only held out and
+    measured, or searched. Its pairs must be given."""
 
-    @field_validator("instruction", "task")
+    @field_validator("instruction")
     @classmethod
-    def _is_one_line(cls, value: str | None) -> str | None:
-        if value is not None and (len(value.splitlines()) > 1 or not value.strip()):
-            raise ValueError(f"found {value!r}; wanted one line of text, without line breaks")
-        return value
+    def _has_one_line(cls, instruction: str | None) -> str | None:
+        return instruction if instruction is None else one_line(instruction)
+
+    @field_validator("task")
+    @classmethod
+    def _names_a_task(cls, task: str | None) -> str | None:
+        return task if task is None else one_line(task, "names the kind of search")
+
+    @model_serializer(mode="wrap")
+    def _without_default_mode(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the mode of given pairs, so that runs with given pairs only do not depend on it."""
+        settings: dict[str, Any] = serialized(self)
+        if self.mode == "pairs":
+            settings.pop("mode", None)
+        return settings
 
     @model_validator(mode="after")
-    def _has_own_corpus(self) -> "SourceSection":
-        if self.corpus == "python-docs":
-            raise ValueError(f'source "{self.name}": python-docs has its own corpus; remove the key corpus')
+    def _has_what_its_mode_needs(self) -> "SourceSection":
+        if fault := self._fault():
+            raise ValueError(f'source "{self.name}": {fault}')
         return self
+
+    def _fault(self) -> str | None:
+        """Return what is missing for the mode of the source, or has no effect in it."""
+        needed, useless = KEYS_OF_MODES[self.mode]
+        if needed is not None and getattr(self, needed) is None:
+            told = ', or have pairs written (mode = "corpus" or "tasks")' if self.mode == "pairs" else ""
+            return f'the key {needed} is missing, which mode = "{self.mode}" needs; add it{told}'
+        if found := next((key for key in useless if getattr(self, key) is not None), None):
+            return f'the key {found} has no effect with mode = "{self.mode}", {WRITES[self.mode]}; remove it'
+        if self.weight == 0 and self.mode != "pairs":
+            return f'weight = 0 would have pairs written (mode = "{self.mode}") and not trained on; remove the source'
+        if self.corpus == "python-docs":
+            advice = "remove the key corpus" if self.mode == "pairs" else 'set pairs = "python-docs" in place of mode'
+            return f"python-docs has its own corpus; {advice}"
+        return None
 
 
 class DataSection(Section):
@@ -47,8 +89,9 @@ class DataSection(Section):
     pairs: str | None = Field(None, min_length=1)
     """Source of the pairs: `beir:FOLDER:SPLIT`, `python-docs`, or a file, a folder or a dataset of the Hugging Face hub
     in one of the forms of docs/interchange.md. A dataset is `hf:ORG/NAME`, `hf:ORG/NAME:CONFIG`, `hf:ORG/NAME::SPLIT`
-    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. Required, unless the
-    language model writes the pairs (`synthesis.mode`), or there are `sources`."""
+    or `hf:ORG/NAME:CONFIG:SPLIT`, by default with the default configuration and the split `train`. `@REVISION` after
+    the name pins a commit, a tag or a branch. Required, unless the language model writes the pairs (`synthesis.mode`),
+    or there are `sources`."""
     corpus: str | None = None
     """Source of the corpus: `FILE.jsonl`, `beir:FOLDER` or a dataset of the hub. By default the corpus that belongs to
     `pairs`, else the positives."""
@@ -86,6 +129,10 @@ class DataSection(Section):
         for key in ("pairs", "corpus", "limit"):
             if getattr(self, key) is not None:
                 raise ValueError(f"{key} has no effect beside [[data.sources]]; move it into one of the sources")
+        invented = [source.name for source in self.sources if source.mode == "tasks"]
+        if len(invented) > 1:
+            found = f'sources {", ".join(invented)} have mode = "tasks"'
+            raise ValueError(f"{found}, but [synthesis] describes the tasks of one; keep one, and list all its domains")
         names = [source.name for source in self.sources]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f'two sources have the name "{twice}"; give each its own')
@@ -97,8 +144,8 @@ class DataSection(Section):
         held_out = self.held_out if isinstance(self.held_out, list) else []
         if unknown := [name for name in held_out if name not in names]:
             raise ValueError(f"held_out: no source {', '.join(unknown)}; sources: {', '.join(names)}")
-        if set(held_out) == set(names):
-            raise ValueError("held_out: every source is held out; nothing is left to train on")
+        if held_out and not self.trained_sources:
+            raise ValueError("held_out: every source is held out or has weight 0; nothing is left to train on")
 
     def _require_weights(self, names: list[str]) -> None:
         weights = [source.weight for source in self.sources]
@@ -114,9 +161,31 @@ class DataSection(Section):
             raise ValueError("weight_exponent has no effect beside weights; remove it, or the weights")
 
     @property
+    def written_sources(self) -> list[SourceSection]:
+        """Those of several sources whose pairs a language model writes."""
+        return [source for source in self.sources if source.mode != "pairs"]
+
+    @property
     def source_names(self) -> list[str]:
         """Names of the sources, in order; empty if there is only one, without a name."""
         return [source.name for source in self.sources]
+
+    @property
+    def trained_sources(self) -> list[SourceSection]:
+        """The sources that are trained on: those of weight 0, or held out whole, are not."""
+        held_out = self.held_out if isinstance(self.held_out, list) else []
+        return [source for source in self.sources if source.weight != 0 and source.name not in held_out]
+
+    @property
+    def trained_pairs(self) -> list[str]:
+        """The sources of given training pairs, as in `data.pairs`."""
+        if self.pairs is not None:
+            return [self.pairs]
+        return [source.pairs for source in self.trained_sources if source.pairs is not None]
+
+    def part_of_weights(self, source: SourceSection) -> float:
+        """Return the weight of a source as a part of the sum of all weights, or 1 if there are no weights."""
+        return source.weight / sum(other.weight or 0.0 for other in self.sources) if source.weight else 1.0
 
     def shares(self, counts: Mapping[str, int]) -> dict[str, float] | None:
         """Return the share of the training steps of each source; None if there are not several.
@@ -140,4 +209,4 @@ class DataSection(Section):
     @property
     def origin(self) -> str:
         """Where the pairs come from, for messages."""
-        return self.pairs or ("data.sources" if self.sources else "[data]")
+        return self.pairs or ("[[data.sources]]" if self.sources else "[data]")

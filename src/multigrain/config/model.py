@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from multigrain.config.base import Section
+from multigrain.records import is_one_line
 
 INSTRUCTION = "{instruction}"
 """The place of the instruction in a query prompt."""
@@ -29,15 +30,19 @@ class AnchorSection(Section):
     """Whether gradients stop at the pooling weights."""
 
 
-def one_line(instruction: str) -> str:
-    """Return the instruction.
+def one_line(text: str, says: str = "says what queries look for") -> str:
+    """Return an instruction, or another text of one line.
+
+    Args:
+        text: the text.
+        says: what it does, for messages.
 
     Raises:
         ValueError: it is empty, or has line breaks.
     """
-    if not instruction.strip() or len(instruction.splitlines()) > 1:
-        raise ValueError(f"found {instruction!r}; wanted one line that says what queries look for")
-    return instruction
+    if not is_one_line(text):
+        raise ValueError(f"found {text!r}; wanted one line that {says}")
+    return text
 
 
 class LoraSection(Section):

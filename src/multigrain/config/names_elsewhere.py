@@ -103,9 +103,6 @@ ABSENT: dict[str, str] = {
     "revision": "there is no such setting; download it (hf download NAME --revision REVISION --local-dir FOLDER), and "
     "set model.base to the folder",
     "data.split": "there is no such setting; name the split in data.pairs, as in beir:FOLDER:train, or name its file",
-    "data.sources.mode": 'a source has given pairs. To have pairs written, first run synthesis.mode = "corpus" or '
-    '"tasks" on its own, then name what it wrote: pairs = "runs/NAME/data/train.jsonl" and corpus = '
-    '"runs/NAME/data/corpus.jsonl"',
     "data.format": "there is no such setting; the fields of the first row determine the format (docs/interchange.md)",
     "enabled": "only mining has it; to ask no language model, set synthesis.limit = 0",
 }

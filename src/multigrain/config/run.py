@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from multigrain.config.adapt import AdaptSection
 from multigrain.config.base import Section
 from multigrain.config.baseline import BaselineSection
-from multigrain.config.data import DataSection
+from multigrain.config.data import DataSection, SourceSection
 from multigrain.config.evaluation import EvaluationSection
 from multigrain.config.export import ExportSection
 from multigrain.config.grading import GradingSection
@@ -115,6 +115,31 @@ class Config(Section):
         return seen if limit is None else min(limit, seen)
 
     @property
+    def writing(self) -> "dict[str, Config]":
+        """For each source whose pairs are written, by its name, the run as it would be with this source alone.
+
+        The name is empty for a run of one source.
+        """
+        if self.synthesis.mode != "negatives":
+            return {"": self}
+        return {source.name: self._of_written(source) for source in self.data.written_sources}
+
+    def _of_written(self, source: SourceSection) -> "Config":
+        """Return the run as it would be with a written source alone, to plan the requests for its pairs."""
+        held_out, limit, steps = self.data.held_out, source.limit, self.training.steps_given
+        share = 0.0 if isinstance(held_out, list) else held_out
+        if limit is not None:
+            limit = math.ceil(limit / self.synthesis.queries_per_passage)
+        if steps is not None:
+            steps = math.ceil(steps * self.data.part_of_weights(source))
+        sections = {
+            "data": DataSection(corpus=source.corpus, held_out=share),
+            "synthesis": self.synthesis.model_copy(update={"mode": source.mode, "limit": limit}),
+            "training": self.training.model_copy(update={"steps": steps, "phases": []}),
+        }
+        return self.model_copy(update=sections)
+
+    @property
     def passages_asked(self) -> int:
         """Maximum number of passages that get queries in mode `corpus`, including held-out ones."""
         if self.training.steps_given is None and self.synthesis.limit is not None:
@@ -154,13 +179,17 @@ class Config(Section):
         """
         synthesis, grading = self.synthesis, self.grading
         settings = self.model_dump(exclude=OUTCOME_NEUTRAL)
-        if self.data.sources:  # how often a source is trained on does not change the data
+        if self.data.sources:  # how often a source is trained on does not change the data, unless it is never
             shares = [
                 settings["data"].pop("weight_exponent"),
                 *(part.pop("weight") for part in settings["data"]["sources"]),
             ]
             settings["training"]["shares"] = shares
+            if unused := [source.name for source in self.data.sources if source.weight == 0]:
+                settings["data"]["unused"] = unused
         settings["drawing"] = [synthesis.mode, synthesis.limit if synthesis.mode == "corpus" else None]
+        if self.data.written_sources:
+            settings["drawing"] += [own.synthesis.limit for own in self.writing.values()]
         settings["judging"] = [grading.judge_model, grading.judge_max_tokens, grading.bounds]
         settings["judging"] += [grading.query_prompt, grading.document_prompt, grading.precision]
         settings["asked"] = self.evaluation.tasks
@@ -195,10 +224,8 @@ class Config(Section):
     def _has_what_its_mode_needs(self) -> "Config":
         mode, data = self.synthesis.mode, self.data
         if mode != "negatives" and data.sources:
-            found = f'synthesis.mode: found "{mode}" beside [[data.sources]], whose pairs are given'
-            raise ValueError(
-                f"{found}. Have pairs written in a run of their own, then add its data/train.jsonl as a source"
-            )
+            found = f'synthesis.mode: found "{mode}" beside [[data.sources]], each of which has its own mode'
+            raise ValueError(f'{found}; remove it, and set mode = "{mode}" in the source to be written')
         if mode == "negatives" and data.pairs is None and not data.sources:
             raise ValueError("data.pairs: missing; add it, or set synthesis.mode to have the pairs written")
         if mode != "negatives" and data.pairs is not None:
@@ -207,6 +234,10 @@ class Config(Section):
             raise ValueError('data.corpus: missing; synthesis.mode = "corpus" writes queries for its passages')
         if mode == "tasks" and not self.synthesis.domains:
             raise ValueError('synthesis.domains: missing; synthesis.mode = "tasks" needs a list such as ["cooking"]')
+        invented = [source.name for source in data.sources if source.mode == "tasks"]
+        if invented and not self.synthesis.domains:
+            found = f'mode = "tasks" of the source "{invented[0]}"'
+            raise ValueError(f'synthesis.domains: missing; {found} needs a list such as ["cooking"]')
         if mode == "tasks" and data.corpus is not None:
             raise ValueError('data.corpus: synthesis.mode = "tasks" writes all texts; remove it')
         if mode != "negatives" and isinstance(data.held_out, list):

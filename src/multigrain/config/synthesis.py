@@ -33,11 +33,13 @@ class SynthesisSection(Section):
 
     mode: Literal["negatives", "corpus", "tasks"] = "negatives"
     """Texts to write. `negatives`: negatives for given pairs. `corpus`: queries for passages of `data.corpus`, then
-    negatives. `tasks`: search tasks in `domains`, pairs for them, then negatives."""
+    negatives. `tasks`: search tasks in `domains`, pairs for them, then negatives. With `data.sources`, each source has
+    its own `mode`."""
     limit: int | None = Field(None, ge=0)
     """Maximum number of training pairs (in mode `corpus`: passages) to ask the language model about; 0 writes no
     negatives. It is never asked about more pairs than training can see. The default is that number if
-    `training.steps` is given, else 2,560."""
+    `training.steps` is given, else 2,560. With `data.sources`, it counts pairs only; the passages of a source are
+    limited by its own `limit`."""
     grades: list[Grade] = Field([1, 2, 3, 4], min_length=1)
     """Grades that are written. `sources` may exclude some."""
     per_grade: int = Field(1, ge=1, le=16)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Documents:
 class JoinedDocuments:
     """The corpora of several sources, one after another; each distinct text is once in the first corpus that holds it.
 
-    Each document names all sources whose corpora hold its text.
+    Each document names all sources whose corpora hold its text, and has its groups in all of them.
     """
 
     corpora: Mapping[str, Documents]
@@ -52,9 +53,27 @@ class JoinedDocuments:
         for name, documents in self.corpora.items():
             for document in documents:
                 key = text_key(document.text)
-                sources = [other for other, table in self.texts.items() if key in table]
+                sources = self._sources_of(key)
                 if sources[0] == name:
-                    yield replace(document, sources=sources)
+                    others = [group for group in self._groups_of_shared.get(key, ()) if group != document.group]
+                    yield replace(document, sources=sources, other_groups=others or None)
+
+    def _sources_of(self, key: int) -> list[str]:
+        return [name for name, table in self.texts.items() if key in table]
+
+    @cached_property
+    def _groups_of_shared(self) -> dict[int, list[str]]:
+        """The groups of each text that several corpora hold, by its `text_key`; only such corpora are read."""
+        keys, counts = np.unique(np.concatenate([table.keys() for table in self.texts.values()]), return_counts=True)
+        shared = keys[counts > 1]
+        groups: dict[int, list[str]] = {}
+        for name, documents in self.corpora.items():
+            if not np.isin(shared, self.texts[name].keys()).any():
+                continue
+            for document in documents:
+                if document.group is not None and len(self._sources_of(key := text_key(document.text))) > 1:
+                    groups.setdefault(key, []).append(document.group)
+        return groups
 
 
 def distinct_texts(documents: Iterable[Document]) -> Iterator[tuple[bytes, Document]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from multigrain.data.key_table import KeyTable, text_key
-from multigrain.data.near_queries import near_queries, tell_near
+from multigrain.data.near_queries import NearTo, near_queries, tell_near
 from multigrain.data.record_file import Numbers, take
 from multigrain.errors import ConfigError, DataError
 from multigrain.records import Document, Pair
@@ -91,6 +91,22 @@ def without_texts_of(train: Sequence[Pair], test: Sequence[Pair], where: str) ->
     return take(train, ~np.array(is_shared, dtype=bool))
 
 
+def without_near(train: Sequence[Pair], test: Sequence[Pair], sources: Sequence[str]) -> Sequence[Pair]:
+    """Return the training pairs whose query does not nearly equal a held-out query of another source.
+
+    A message counts the others. Nearly equal queries of one source are already on one side; see `split_by_share`.
+    """
+    near = {name: NearTo(take(test, own)) for name, own in zip(sources, numbers_by_source(test, sources), strict=True)}
+    is_near = np.array(
+        [any(pair.query in known for name, known in near.items() if name != pair.source) for pair in train], dtype=bool
+    )
+    if torn := np.flatnonzero(is_near).tolist():
+        first = train[torn[0]]
+        told = f"their query nearly equals a held-out query of another source (first: {first.query!r}, pair {first.id})"
+        say(f"  {len(torn)} pairs are not trained on: {told}")
+    return take(train, ~is_near)
+
+
 def _drawn(groups: Numbers, budget: float, seed: int) -> list[int]:
     """Draw groups with at most `budget` pairs in all.
 
@@ -145,8 +161,10 @@ def _connected(pairs: Sequence[Pair], near: Iterable[tuple[int, int]], most: flo
     return np.fromiter(map(root, range(len(pairs))), dtype=np.int64, count=len(pairs))
 
 
-def split_by_source(pairs: Sequence[Pair], sources: list[str]) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Hold out whole sources.
+def split_by_source(
+    pairs: Sequence[Pair], sources: list[str], tells: bool = True
+) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Hold out whole sources. If `tells`, a message counts nearly equal queries that end up on both sides.
 
     Raises:
         ConfigError: a source does not exist, or none is left to train on.
@@ -161,7 +179,8 @@ def split_by_source(pairs: Sequence[Pair], sources: list[str]) -> tuple[Sequence
         raise ConfigError("data.held_out", ["every source is held out; nothing is left to train on"])
     test, train = take(pairs, held_out), take(pairs, ~held_out)
     _refuse_leaks(train, test)
-    tell_near(pairs, near_queries(pairs), held_out)
+    if tells:
+        tell_near(pairs, near_queries(pairs), held_out)
     positives = KeyTable()
     for pair in test:
         positives.add(text_key(pair.positive))

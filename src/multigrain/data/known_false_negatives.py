@@ -125,8 +125,8 @@ def _members(pairs: Iterable[Pair]) -> Iterator[tuple[int, int]]:
 
 def _grouped(documents: Iterable[Document]) -> Iterator[tuple[int, int]]:
     for document in documents:
-        if document.group is not None:
-            yield text_key(document.text), _class_of_group(document.group)
+        for group in document.groups:
+            yield text_key(document.text), _class_of_group(group)
 
 
 def _key(digest: bytes) -> int:

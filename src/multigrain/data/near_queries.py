@@ -2,7 +2,7 @@
 
 import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,45 @@ def near_queries(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     near: list[tuple[int, int]] = []
     places, shorter = array("Q"), array("Q")  # queries without one short word
     for place, pair in enumerate(pairs):
-        words = _bare_words(pair.query)
-        whole = " ".join(words)
-        if (known := first.setdefault(exact_key(whole), place)) != place:
+        whole, without_word = _keys_of(pair.query)
+        if (known := first.setdefault(whole, place)) != place:
             near.append((known, place))
             continue
-        for index, word in enumerate(words):
-            if len(word) + 1 <= ADDED * (len(whole) - len(word) - 1):
-                places.append(place)
-                shorter.append(exact_key(" ".join(words[:index] + words[index + 1 :])))
+        for key in without_word:
+            places.append(place)
+            shorter.append(key)
     for place, key in zip(places, shorter, strict=True):
         known_shorter = first.get(key)
         near += [] if known_shorter is None else [(known_shorter, place)]
     return near
+
+
+class NearTo:
+    """Tells which queries are nearly equal, as in `near_queries`, to one of these pairs."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self._whole, self._shorter = KeyTable(), KeyTable()
+        for pair in pairs:
+            whole, without_word = _keys_of(pair.query)
+            self._whole.add(whole)
+            for key in without_word:
+                self._shorter.add(key)
+
+    def __contains__(self, query: str) -> bool:
+        whole, without_word = _keys_of(query)
+        return whole in self._whole or whole in self._shorter or any(key in self._whole for key in without_word)
+
+
+def _keys_of(query: str) -> tuple[int, Iterator[int]]:
+    """Return a key of the words of a query, and one of those without each word that is short compared to the rest."""
+    words = _bare_words(query)
+    whole = " ".join(words)
+    shorter = (
+        exact_key(" ".join(words[:index] + words[index + 1 :]))
+        for index, word in enumerate(words)
+        if len(word) + 1 <= ADDED * (len(whole) - len(word) - 1)
+    )
+    return exact_key(whole), shorter
 
 
 def _bare_words(text: str) -> list[str]:

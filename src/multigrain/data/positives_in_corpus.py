@@ -61,7 +61,7 @@ def as_in_corpus(source: Source, corpus: str, folder: Path | None = None) -> tup
         raise DataError(
             corpus,
             f"the positives of {len(missing)} pairs are not in the corpus (first: {', '.join(missing[:3])}). "
-            "Add them to the corpus, word for word, or remove data.corpus.",
+            "Add them to the corpus, word for word, or remove the key corpus.",
         )
     count = sum(key not in found.texts for key in found.keys)
     if not count:

@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,7 +13,8 @@ import numpy as np
 from multigrain.config import Config, SourceSection
 from multigrain.data.beir import OWN
 from multigrain.data.distinct_documents import Documents, JoinedDocuments
-from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_texts_of
+from multigrain.data.held_out import numbers_by_source, split_by_share, split_by_source, without_near, without_texts_of
+from multigrain.data.hub_datasets import HUB, commit_of, hub_files
 from multigrain.data.key_table import KeyTable, exact_key, text_key
 from multigrain.data.named_source import named, named_documents, named_source
 from multigrain.data.positives_in_corpus import as_in_corpus
@@ -48,6 +49,10 @@ class SplitData:
         """The known pairs that are in no part; their positives cannot be negatives of the same query either."""
         ids = _ids(chain(self.train, self.held_out, self.dev))
         return telling_of(self.train, (pair for pair in self.known if exact_key(pair.id) not in ids))
+
+    def knowing(self, pairs: Sequence[Pair]) -> "SplitData":
+        """Return the data with more known pairs."""
+        return replace(self, known=_Chained((self.known, pairs)))
 
 
 def telling_of(train: Iterable[Pair], known: Iterable[Pair]) -> Iterator[Pair]:
@@ -136,6 +141,7 @@ class _Read:
 
 def _read(pairs: str, corpus: str | None, folder: Path | None) -> _Read:
     corpus = corpus_of(pairs, corpus)
+    _tell_commits(pairs, corpus)
     unchanged = Unchanged(pairs, corpus)
     source, same = _set_apart(read_source(pairs, folder), pairs)
     texts = KeyTable()
@@ -144,40 +150,66 @@ def _read(pairs: str, corpus: str | None, folder: Path | None) -> _Read:
     return _Read(source, same, corpus, texts, unchanged)
 
 
+def _tell_commits(*sources: str | None) -> None:
+    """Report the commit of each source that is a dataset of the hub."""
+    for source in dict.fromkeys(sources):
+        if source is not None and source.startswith(HUB) and (commit := commit_of(hub_files(source))):
+            say(f"  {source} is read at its commit {commit}")
+
+
 def _prepare_several(config: Config, folder: Path | None) -> SplitData:
     """Read several sources and join them; each gives its share of the held-out pairs, and keeps its own corpus."""
     parts: dict[str, _Read] = {}
     for section in config.data.sources:
         try:
+            assert section.pairs is not None  # the configuration has checked it, or the pairs are written
             parts[section.name] = _read(section.pairs, section.corpus, folder).named(section)
         except DataError as error:
             raise DataError(f"source {section.name}", str(error)) from None
     names, known = list(parts), _Chained(tuple(part.known for part in parts.values()))
-    train, test = _split_each([part.source.pairs for part in parts.values()], config)
+    train, test = _split_each({name: part.source.pairs for name, part in parts.items()}, config)
     keys = _unseen(test, _Chained(tuple(part.same for part in parts.values())), config)
     corpora: dict[str, Documents] = {}
     texts: dict[str, KeyTable] = {}
     trained, held_out = numbers_by_source(train, names), numbers_by_source(test, names)
-    for (name, part), own, unseen in zip(parts.items(), trained, held_out, strict=True):
-        corpora[name] = part.documents(take(train, own), take(test, unseen), keys, "both")
+    for section, own, unseen in zip(config.data.sources, trained, held_out, strict=True):
+        name, part = section.name, parts[section.name]
+        searched = part.source.pairs if section.weight == 0 else take(train, own)
+        corpora[name] = part.documents(searched, take(test, unseen), keys, "both")
         texts[name] = part.texts if part.corpus else _keys(document.text for document in corpora[name])
         part.unchanged.require()
     given = Joined([part.source.given for part in parts.values()])
     return SplitData(train, test, JoinedDocuments(corpora, texts), given, known)
 
 
-def _split_each(parts: list[Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Return the training pairs and the held-out pairs of several sources, without texts that are in both."""
+def _split_each(parts: Mapping[str, Sequence[Pair]], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the training pairs and the held-out pairs of several sources, without texts that are in both.
+
+    A source of weight 0 has no training pairs, so that nothing is written, mined or graded for it. A query that is on
+    both sides is an error only if all pairs are given: written pairs cannot be changed.
+    """
     share, sections = config.data.held_out, config.data.sources
-    if isinstance(share, list):
-        train, test = split_by_source(Joined(parts), share)
+    trained = [source.name for source in config.data.trained_sources]
+    if isinstance(share, list) and not config.data.written_sources:
+        used = Joined([parts[name] for name in parts if name in [*trained, *share]])
+        train, test = split_by_source(used, share, tells=False)
     else:
-        halves = [split_by_share(part, share, config.seed) for part in parts]
-        test = Joined([held_out for _, held_out in halves])
-        train = without_texts_of(Joined([trained for trained, _ in halves]), test, "the held-out pairs")
+        halves = {name: _halves(name, part, config) for name, part in parts.items()}
+        test = Joined([held_out for _, held_out in halves.values()])
+        train = without_texts_of(Joined([halves[name][0] for name in trained]), test, "the held-out pairs")
+    train = without_near(train, test, config.data.source_names)
     numbers = numbers_by_source(train, config.data.source_names)
     kept = [_drawn(own, section.limit, config.seed) for own, section in zip(numbers, sections, strict=True)]
     return take(train, np.concatenate(kept)), test
+
+
+def _halves(name: str, pairs: Sequence[Pair], config: Config) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Return the training pairs and the held-out pairs of one of several sources."""
+    share = config.data.held_out
+    if isinstance(share, list):
+        return ((), pairs) if name in share else (pairs, ())
+    is_trained = name in [source.name for source in config.data.trained_sources]
+    return split_by_share(pairs, share, config.seed, tells=is_trained)
 
 
 def _drawn(numbers: Numbers, limit: int | None, seed: int) -> Numbers:

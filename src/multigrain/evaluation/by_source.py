@@ -1,4 +1,4 @@
-"""The held-out task of several sources: the queries of a source search its own corpus."""
+"""Searches by source: the queries of one of several sources search its own corpus."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class SearchOfSource:
     """The search of one source.
 
     Attributes:
-        task: its held-out queries, and its documents.
+        task: its queries, and its documents.
         numbers: (documents,) the number of each of its documents among those of all sources.
     """
 
@@ -35,15 +35,16 @@ class SearchOfSource:
 
 
 def searches_by_source(
-    pairs: Sequence[Pair], corpus: Corpus, own: Iterable[Pair], sources: Sequence[str]
+    pairs: Sequence[Pair], corpus: Corpus, own: Iterable[Pair], sources: Sequence[str], task: str = HELD_OUT
 ) -> dict[str, SearchOfSource]:
-    """Return the search of each source with held-out pairs.
+    """Return the search of each source with pairs.
 
     Args:
-        pairs: the held-out pairs.
+        pairs: held-out or dev pairs.
         corpus: the corpus of the run.
         own: queries that are documents, each with that document.
         sources: names of the sources.
+        task: name of the whole task, with which the names of the tasks begin.
     """
     searched = np.array([is_searched(document) for document in corpus], dtype=bool)
     number_among_searched = np.cumsum(searched) - 1
@@ -51,9 +52,9 @@ def searches_by_source(
     found: dict[str, SearchOfSource] = {}
     for name, documents in corpora_of(corpus, sources).items():
         if of_source := [pair for pair in pairs if pair.source == name]:
-            task = search_task(f"{HELD_OUT} {name}", of_source, Searched(documents), own)
+            search = search_task(f"{task} {name}", of_source, Searched(documents), own)
             numbers = documents.numbers[searched[documents.numbers]]
-            found[name] = SearchOfSource(task, number_among_searched[numbers])
+            found[name] = SearchOfSource(search, number_among_searched[numbers])
     return found
 
 

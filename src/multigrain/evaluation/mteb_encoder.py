@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.model.encode import encode_by_length
-from multigrain.model.roles import TEMPLATE, Role, Vectors, prompt_for, query_prompt
+from multigrain.model.roles import Role, Vectors, prompt_for, query_prompt, template_of
 
 if TYPE_CHECKING:
     from mteb import TaskMetadata
@@ -33,7 +33,7 @@ class Encoder:
         self, model: "SentenceTransformer", source: str, instructions: Mapping[str, str] | None = None
     ) -> None:
         self.model = model
-        self._instructions = dict(instructions or {}) if TEMPLATE in model.prompts else {}
+        self._instructions = dict(instructions or {}) if template_of(model.prompts) else {}
         self.mteb_model_meta = _meta_of(model, source, self._instructions)
         self.report: Callable[[int], object] = _ignore
 
@@ -70,13 +70,13 @@ class Encoder:
     def _prompt(self, task: "TaskMetadata", role: Role | None) -> str:
         """Return the prompt of a text; without a role, the text is neither query nor document."""
         prompts = self.model.prompts
-        if role == "document" or (role == "query" and TEMPLATE not in prompts):
+        if role == "document" or (role == "query" and not template_of(prompts)):
             return prompt_for(role, prompts)
         names = (task.name, task.type, self.model.default_prompt_name) if role is None else ()
         own = (prompts.get(name) for name in names if name is not None)
         if (prompt := next((prompt for prompt in own if prompt is not None), None)) is not None:
             return prompt
-        return query_prompt(prompts, self._instruction(task)) if TEMPLATE in prompts else ""
+        return query_prompt(prompts, self._instruction(task)) if template_of(prompts) else ""
 
     def _instruction(self, task: "TaskMetadata") -> str:
         """Return the instruction of a task: the given one, mteb's own, or mteb's for all tasks of this kind."""

@@ -15,6 +15,7 @@ Neither torch nor mteb is imported before something is measured.
 """
 
 import difflib
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from multigrain.errors import ConfigError
 from multigrain.evaluation.mteb_data import parts_of, with_data
 from multigrain.evaluation.mteb_encoder import Encoder, load, source_of
 from multigrain.extras import require_extra
+from multigrain.files import write_atomic
 from multigrain.terminal import Meter, meter, say
 
 if TYPE_CHECKING:
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
     from mteb.models import ModelMeta
     from sentence_transformers import SentenceTransformer
+
+LETTERS_PER_TOKEN = 4
+"""Assumed length of a token of the tasks' texts."""
+
+
+SHOWN = 3
+"""Number of likely names in a message."""
 
 
 def measure(
@@ -78,7 +87,17 @@ def measure(
             scores[task.metadata.name] = float(score)
             progress.reach(len(scores), {})
             say(f"  {len(scores)}/{len(tasks)} {task.metadata.name}: {task.metadata.main_score} {score:.4f}")
+    _describe_model(encoder.mteb_model_meta, cache)
     return scores
+
+
+def _describe_model(model: "ModelMeta", cache: "ResultCache") -> None:
+    """Write mteb's description of the model beside its results.
+
+    mteb writes it after each result, but not atomically, and not again once all results are there.
+    """
+    path = cache.get_task_result_path("", model).with_name("model_meta.json")
+    write_atomic(path, json.dumps(model.to_dict(), default=str, indent=4).encode())
 
 
 def check_names(names: Iterable[str], instructed: Iterable[str] = ()) -> None:
@@ -93,12 +112,48 @@ def check_names(names: Iterable[str], instructed: Iterable[str] = ()) -> None:
         ConfigError: mteb has no such task, the task is not text-only, or an instruction is for another task.
     """
     require_extra("mteb")
-    measured = {task.metadata.name for name in names for task in _tasks(name)}
-    for name in instructed:
-        if name not in measured:
-            likely = difflib.get_close_matches(name, sorted(measured)) or sorted(measured)
-            fault = f'"mteb:{name}" is not among the tasks of evaluation.tasks; wanted one such as "mteb:{likely[0]}"'
-            raise ConfigError("evaluation.instructions", [fault])
+    measured: set[str] = set()
+    faults: list[str] = []
+    for name in names:
+        try:
+            measured |= {task.metadata.name for task in _tasks(name)}
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError("evaluation.tasks", faults)
+    if unknown := [name for name in instructed if name not in measured]:
+        faults = [
+            f'"mteb:{name}" is not among the tasks of evaluation.tasks; wanted one such as '
+            f'"mteb:{(_nearest_names(name, measured) or sorted(measured))[0]}"'
+            for name in unknown
+        ]
+        raise ConfigError("evaluation.instructions", faults)
+
+
+def tokens_of(names: Iterable[str]) -> int:
+    """Return the approximate number of tokens of the texts of tasks and benchmarks, which mteb's package describes.
+
+    Tasks that it does not describe count nothing.
+
+    Raises:
+        RunError: mteb is not installed.
+        ConfigError: mteb has no such task, or the task is not text-only.
+    """
+    require_extra("mteb")
+    tasks = {task.metadata.name: task.metadata for name in names for task in _tasks(name)}
+    described = ((metadata, metadata.descriptive_stats or {}) for metadata in tasks.values())
+    letters = (_letters(stats.get(split)) for metadata, stats in described for split in metadata.eval_splits)
+    return sum(letters) // LETTERS_PER_TOKEN
+
+
+def _letters(stats: Any) -> int:
+    """Return the total length of all texts in mteb's statistics of a split, however deep they are."""
+    if not isinstance(stats, dict):
+        return 0
+    return sum(
+        value if key == "total_text_length" and isinstance(value, int) else _letters(value)
+        for key, value in stats.items()
+    )
 
 
 def model_meta(folder: str | Path) -> "ModelMeta":
@@ -123,7 +178,7 @@ def _tasks(name: str) -> "list[AbsTask]":
     Raises:
         ConfigError: mteb has neither under this name, or a task is not text-only.
     """
-    from mteb import get_benchmark, get_benchmarks, get_task
+    from mteb import __version__, get_benchmark, get_benchmarks, get_task
     from mteb.get_tasks import TASK_LIST
 
     names = {task.metadata.name for task in TASK_LIST}
@@ -131,13 +186,22 @@ def _tasks(name: str) -> "list[AbsTask]":
     for benchmark in get_benchmarks():
         known |= {benchmark.name, *(benchmark.aliases or ())}
     if name not in known:
-        likely = difflib.get_close_matches(name, sorted(known)) or ["SciFact", "MTEB(eng, v2)"]
-        fault = f'"mteb:{name}": mteb has no such task or benchmark; wanted one such as {" or ".join(likely)}'
-        raise ConfigError("evaluation.tasks", [fault])
+        likely = _nearest_names(name, known) or ["SciFact", "MTEB(eng, v2)"]
+        found = f'"mteb:{name}": the installed mteb {__version__} has no such task or benchmark'
+        wanted = f"wanted one such as {' or '.join(likely)}, or another version of mteb"
+        raise ConfigError("evaluation.tasks", [f"{found}; {wanted}"])
     tasks = [get_task(name)] if name in names else list(get_benchmark(name).tasks)
     if others := [task.metadata.name for task in tasks if set(task.metadata.modalities) != {"text"}]:
         raise ConfigError("evaluation.tasks", [f'"mteb:{name}": {others[0]} is not a text-only task'])
     return tasks
+
+
+def _nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that are most like a name, whatever their case; else a few that contain it."""
+    names = {other.casefold(): other for other in sorted(known)}
+    own = name.casefold()
+    near = difflib.get_close_matches(own, names) or [other for other in names if own in other][:SHOWN]
+    return [names[other] for other in near]
 
 
 def _run(task: "AbsTask", encoder: Encoder, cache: "ResultCache", batch_size: int) -> "TaskResult":

@@ -5,15 +5,16 @@ neighbours. It replaces the default only if the 95 % interval of the paired diff
 queries, the default therefore usually stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from multigrain.data.record_file import Numbers
 from multigrain.evaluation.evaluate import Search
-from multigrain.evaluation.hybrid import WEIGHT
+from multigrain.evaluation.hybrid import WEIGHT, Pool, WordMatches
 from multigrain.evaluation.metrics import BM25, DENSE, HYBRID, NDCG
 from multigrain.evaluation.significance import Difference, paired_bootstrap
 
@@ -60,26 +61,25 @@ def undecided(retrievers: Sequence[str], queries: int = 0) -> Choice:
     return Choice(HYBRID if HYBRID in retrievers else DENSE, queries=queries)
 
 
-def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
-    """Choose weight and retriever on the queries of a search.
+def choose(searches: Sequence[Search], retrievers: Sequence[str], seed: int) -> Choice:
+    """Choose weight and retriever on the queries of some searches, one for each source of the run.
 
     Args:
-        search: a search with queries that were not trained on, and the results of BM25.
+        searches: searches with queries that were not trained on, and the results of BM25.
         retrievers: the retrievers to choose among.
         seed: seed of the resamples.
     """
-    count = len(search.task.queries)
+    count = sum(len(search.task.queries) for search in searches)
     if count < FEWEST:
         return undecided(retrievers, count)
-    assert search.words is not None
-    hybrid = _Hybrid(search)
+    hybrid = _Hybrid(searches)
     weight = fitted = hybrid.best_weight()
     difference = paired_bootstrap(hybrid.scores(WEIGHT), hybrid.scores(fitted), seed)
     if difference.low <= 0:
         weight = WEIGHT
     scores = {
-        DENSE: fmean(_ndcg(search, search.found.numbers)),
-        BM25: fmean(_ndcg(search, search.words.numbers)),
+        DENSE: fmean(each for search in searches for each in _ndcg(search, search.found.numbers)),
+        BM25: fmean(each for search in searches for each in _ndcg(search, _words_of(search).numbers)),
         HYBRID: hybrid.mean(weight),
     }
     best = max((name for name in (HYBRID, DENSE, BM25) if name in retrievers), key=scores.__getitem__)
@@ -88,11 +88,10 @@ def choose(search: Search, retrievers: Sequence[str], seed: int) -> Choice:
 
 
 class _Hybrid:
-    """The hybrid at any weight, for the queries of a search."""
+    """The hybrid at any weight, for the queries of some searches."""
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._pools = list(search.pools())
+    def __init__(self, searches: Sequence[Search]) -> None:
+        self._searches = [(search, list(search.pools())) for search in searches]
         self._known: dict[float, list[float]] = {}
 
     def best_weight(self) -> float:
@@ -109,7 +108,7 @@ class _Hybrid:
 
     def fused(self) -> float:
         """Return the mean nDCG@10 of reciprocal rank fusion."""
-        return fmean(_ndcg(self._search, np.concatenate([pool.fused(SHOWN) for pool in self._pools])))
+        return fmean(self._ndcg_by(lambda pool: pool.fused(SHOWN)))
 
     def mean(self, weight: float) -> float:
         """Return the mean nDCG@10 over all queries."""
@@ -118,9 +117,14 @@ class _Hybrid:
     def scores(self, weight: float) -> list[float]:
         """Return the nDCG@10 of each query."""
         if weight not in self._known:
-            numbers = np.concatenate([pool.ranked(weight, SHOWN) for pool in self._pools])
-            self._known[weight] = _ndcg(self._search, numbers)
+            self._known[weight] = self._ndcg_by(lambda pool: pool.ranked(weight, SHOWN))
         return self._known[weight]
+
+    def _ndcg_by(self, ranked: Callable[[Pool], Numbers]) -> list[float]:
+        found: list[float] = []
+        for search, pools in self._searches:
+            found += _ndcg(search, np.concatenate([ranked(pool) for pool in pools]))
+        return found
 
     def _loss(self, weight: float) -> float:
         return -self.mean(round(float(weight), 2))
@@ -128,6 +132,11 @@ class _Hybrid:
 
 def _default_first(weight: float) -> tuple[bool, float]:
     return weight != WEIGHT, weight
+
+
+def _words_of(search: Search) -> WordMatches:
+    assert search.words is not None
+    return search.words
 
 
 def _ndcg(search: Search, numbers: Any) -> list[float]:

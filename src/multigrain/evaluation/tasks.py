@@ -297,7 +297,7 @@ def check_unseen(task: Task, train: Iterable[Pair]) -> None:
         raise DataError(
             task.name,
             f"{len(leaked)} of its queries are also in the training pairs (query {query_id} is that of pair "
-            f"{pair_id}). Remove them from data.pairs, or set data.drop_leaked = true to train without them.",
+            f"{pair_id}). Remove these pairs, or set data.drop_leaked = true to train without them.",
         )
 
 

@@ -29,7 +29,7 @@ from multigrain.files import count_lines, digest_of, link_or_copy, write_atomic
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.recipe import texts_digest
-from multigrain.pipeline.retrievers import dev_task
+from multigrain.pipeline.retrievers import dev_searches
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.records import Document, GradedTuple, Pair, identity
 
@@ -133,17 +133,19 @@ def _taken_from_training(config: Config, run_dir: RunDir) -> list[Pair]:
 
 def _near(config: Config, run_dir: RunDir) -> dict[bytes, list[str]]:
     """Return the first results of judge and BM25 for each query, because nothing is mined for queries kept back."""
-    corpus, task = Corpus(run_dir.corpus), dev_task(run_dir)
-    assert task is not None
-    words = word_matches(task, config.mining.language, run_dir.bm25)
-    near = words.numbers[:, :NEAR]
-    if config.mining.enabled and "embedding" in config.mining.methods:  # its corpus vectors are stored
-        found = search_of(task, judge_encoder(config, run_dir)).found
-        near = np.concatenate([found.numbers[:, : NEAR + 1], near], axis=1)
-    texts: dict[bytes, list[str]] = {}
-    for query, numbers, itself in zip(task.queries.values(), near, words.own, strict=True):
-        wanted = [number for number in numbers.tolist() if number not in (NONE, itself)]
-        texts[identity(query)] = corpus.texts(dict.fromkeys(wanted))
+    corpus, texts = Corpus(run_dir.corpus), dict[bytes, list[str]]()
+    for search in dev_searches(config, run_dir):
+        words = word_matches(search.task, config.mining.language, run_dir.bm25)
+        near = words.numbers[:, :NEAR]
+        if config.mining.enabled and "embedding" in config.mining.methods:  # its corpus vectors are stored
+            found = search_of(search.task, judge_encoder(config, run_dir)).found
+            near = np.concatenate([found.numbers[:, : NEAR + 1], near], axis=1)
+        of_source: dict[bytes, list[str]] = {}
+        for query, numbers, itself in zip(search.task.queries.values(), near, words.own, strict=True):
+            wanted = dict.fromkeys(number for number in numbers.tolist() if number not in (NONE, itself))
+            of_source[identity(query)] = corpus.texts(search.numbers[[*wanted]].tolist())
+        for asked, of_query in of_source.items():
+            texts.setdefault(asked, []).extend(of_query)
     return texts
 
 

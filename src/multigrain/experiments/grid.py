@@ -34,7 +34,7 @@ from multigrain.experiments.cells import Cell, seed_label, tuning_label
 from multigrain.experiments.settings import Ablation, folder_of
 from multigrain.pipeline.preflight import require, require_tasks
 from multigrain.pipeline.run_dir import RunDir
-from multigrain.pipeline.stages.data import read_data
+from multigrain.pipeline.stages.data import passages_by_source, read_data, read_given
 
 
 class Grid:
@@ -78,7 +78,10 @@ class Grid:
             configs[repr(cell.config.data), repr(cell.config.evaluation.tasks)] = cell.config
         for config in configs.values():
             require_tasks(config)
-            if config.synthesis.mode == "corpus":
+            if config.data.written_sources:
+                read_given(config)
+                passages_by_source(config)
+            elif config.synthesis.mode == "corpus":
                 sample_passages(config)
             elif config.synthesis.mode == "negatives" and config.data.pairs != PYTHON_DOCS:
                 read_data(config)

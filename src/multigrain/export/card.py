@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multigrain.config import INSTRUCTION, Config, PhaseSection, described, described_adaptation
+from multigrain.config import INSTRUCTION, Config, PhaseSection, SourceSection, described, described_adaptation
 from multigrain.export.card_metadata import HUB_NAMES, card_metadata, shown_source
 from multigrain.export.retriever_table import RETRIEVER_HEAD, retriever_rows
 from multigrain.model.older_settings import OLDEST_ANCHOR
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import prompt_for, template_of
 from multigrain.records import GRADES
-from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, verdict_rows
+from multigrain.terminal import DIFFERENCE_HEAD, VERDICT_HEAD, counted, difference_rows, rows_of_sources, verdict_rows
 
 WITH_CODE = """```python
 from sentence_transformers import SentenceTransformer
@@ -184,7 +184,7 @@ def _prompts(config: Config, prompts: Mapping[str, str]) -> str:
     given = (own is not None and INSTRUCTION not in own) or config.model.document_prompt is not None
     query = prompt_for("query", prompts)
     document = prompt_for("document", prompts)
-    template = prompts.get(TEMPLATE)
+    template = template_of(prompts)
     if not query and not document and not template:
         return ""
     other = f"For another instruction, put it into {_quoted(template or '')}, and encode with that `prompt`."
@@ -203,6 +203,7 @@ def _quoted(prompt: str) -> str:
 def results_table(summary: dict[str, Any]) -> str:
     """Return a Markdown table of the figures of all tasks."""
     shown = [row._replace(task=shown_source(row.task)) for row in difference_rows(summary)]
+    shown += rows_of_sources(summary)
     return "\n".join(_markdown(DIFFERENCE_HEAD, shown))
 
 
@@ -239,6 +240,20 @@ def _origin(config: Config) -> str:
     """Describe where the pairs come from."""
     if config.data.pairs is not None:
         return f"Pairs from `{shown_source(config.data.pairs)}`"
+    if config.data.sources:
+        told = [f"{source.name} ({_origin_of(source, config)})" for source in config.data.sources]
+        return f"Pairs from {', '.join(told)}"
     if config.data.corpus is not None:
         return f"Queries that a language model wrote for passages of `{shown_source(config.data.corpus)}`"
     return f"Pairs that a language model invented ({', '.join(config.synthesis.domains)})"
+
+
+def _origin_of(source: SourceSection, config: Config) -> str:
+    """Describe where the pairs of one of several sources come from."""
+    if source.pairs is not None:
+        origin = f"`{shown_source(source.pairs)}`"
+    elif source.corpus is not None:
+        origin = f"queries that a language model wrote for passages of `{shown_source(source.corpus)}`"
+    else:
+        origin = f"invented by a language model: {', '.join(config.synthesis.domains)}"
+    return origin if source in config.data.trained_sources else f"{origin}, not trained on"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
+from multigrain.data.hub_datasets import HUB
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
 from multigrain.model.locate import find_base
 
@@ -117,7 +118,7 @@ def front_matter(base: str) -> dict[str, Any]:
 def shown_source(source: str) -> str:
     """Return a source without its parent folders, so that a published card does not reveal the author's disk.
 
-    >>> shown_source("/home/me/pairs.jsonl")
-    'pairs.jsonl'
+    >>> shown_source("/home/me/pairs.jsonl"), shown_source("hf:org/name")
+    ('pairs.jsonl', 'hf:org/name')
     """
-    return source.rsplit("/", 1)[-1]
+    return source if source.startswith(HUB) else source.rsplit("/", 1)[-1]

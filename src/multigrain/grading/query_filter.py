@@ -15,6 +15,7 @@ import numpy as np
 
 from multigrain.config import GradingSection
 from multigrain.data.blocks import blocks
+from multigrain.data.distinct_documents import Documents
 from multigrain.data.words import words_in
 from multigrain.grading.duplicates import NearDuplicates
 from multigrain.grading.language import is_refusal
@@ -68,7 +69,11 @@ class FilteredQueries:
 
 
 def filter_queries(
-    pairs: Sequence[Pair], documents: Sequence[Document], embed: Embed, section: GradingSection, seed: int
+    pairs: Sequence[Pair],
+    documents: Documents | Sequence[Document],
+    embed: Embed,
+    section: GradingSection,
+    seed: int,
 ) -> FilteredQueries:
     """Keep the useful queries.
 
@@ -165,7 +170,9 @@ def _without_stereotypes(pairs: Sequence[Pair], dropped: list[DroppedQuery], see
     return [pair for index, pair in enumerate(pairs) if index not in away]
 
 
-def _round_trip(pairs: Sequence[Pair], documents: Sequence[Document], embed: Embed) -> tuple[list[int], list[int]]:
+def _round_trip(
+    pairs: Sequence[Pair], documents: Documents | Sequence[Document], embed: Embed
+) -> tuple[list[int], list[int]]:
     """Rank each pair's own passage among all documents (1 = nearest), and count documents that fit nearly as well."""
     if not pairs:
         return [], []

@@ -43,9 +43,11 @@ class SourceCounts:
 
 
 def render_sources(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each source."""
+    """Return a line for each source with pairs."""
     lines = []
     for name, of_source in counts.items():
+        if not of_source["pairs"]:
+            continue
         dropped = ", ".join(f"{rule} {count}" for rule, count in of_source["dropped"].items()) or "nothing"
         told = f"{of_source['tuples']} tuples of {of_source['pairs']} pairs, {of_source['negatives']} negatives"
         lines.append(f"source {name}: {told}; dropped: {dropped}")

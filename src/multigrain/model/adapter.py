@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from multigrain.config import LoraSection
 from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.model.chat_template import copy_tokenization
+from multigrain.model.left_out_heads import heads_left_out
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer
 
 LINEAR = (nn.Linear, Conv1D)
@@ -103,15 +104,8 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
     if adapter.modules_to_save:
         whole = ", ".join(adapter.modules_to_save)
         raise RunError(f"its adapter contains whole modules ({whole}), which cannot be merged. Merge it with peft.")
-    frame: Any
-    if isinstance(model[1], AnchorPooling) or type(getattr(old, "bidirectional", False)) is int:
-        frame = AnchorTransformer(adapter.base_model_name_or_path, bidirectional=old.bidirectional)
-    else:
-        frame = Transformer(adapter.base_model_name_or_path)
-        if getattr(
-            old, "bidirectional", False
-        ):  # an adapter trained elsewhere has a plain Transformer without this setting
-            frame.model.config.is_causal = False  # saved in the model's configuration
+    with heads_left_out():
+        frame = _frame_like(model, adapter.base_model_name_or_path)
     copy_tokenization(frame, old)
     frame.model.add_adapter(adapter)
     names = {name for name, parameter in frame.model.named_parameters() if parameter.requires_grad}
@@ -129,13 +123,32 @@ def merge(model: SentenceTransformer) -> SentenceTransformer:
     return merged
 
 
+def _frame_like(model: SentenceTransformer, base: str) -> Any:
+    """Load the base of a model with an adapter, with the model's attention."""
+    old: Any = model[0]
+    if isinstance(model[1], AnchorPooling) or type(getattr(old, "bidirectional", False)) is int:
+        return AnchorTransformer(base, bidirectional=old.bidirectional)
+    frame: Any = Transformer(base)
+    # An adapter trained elsewhere has a plain Transformer without this setting.
+    if getattr(old, "bidirectional", False):
+        frame.model.config.is_causal = False  # saved in the model's configuration
+    return frame
+
+
 def merge_in_place(model: Any) -> None:
-    """Merge the adapter of a transformer into its weights, and make all of them trainable."""
+    """Merge the adapter of a transformer into its weights, in their precision, and make all of them trainable.
+
+    The sum is computed in float32 and rounded once.
+    """
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
+            layer: Any = module.get_base_layer()
+            precision = layer.weight.dtype
+            layer.weight.data = layer.weight.data.float()  # else peft rounds the adapter before it adds it
             module.merge(safe_merge=True)
+            layer.weight.data = layer.weight.data.to(precision)
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
+            setattr(model.get_submodule(parent), child, layer)
     del model.peft_config
     model._hf_peft_config_loaded = False
     model.requires_grad_(True)

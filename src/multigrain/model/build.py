@@ -18,14 +18,13 @@ from multigrain.model.anchor_attention import evaluating, let_see_ahead
 from multigrain.model.chat_template import copy_tokenization
 from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
-from multigrain.model.files import folder_of, revision_of
-from multigrain.model.load import UNLOADABLE, load_base
+from multigrain.model.left_out_heads import heads_left_out
+from multigrain.model.load import UNLOADABLE, load_base, transformer_source
 from multigrain.model.pooling import AnchorPooling, AnchorTransformer, digest_of_base, prompt_tokens
 from multigrain.model.precheck import precheck_base
 from multigrain.model.prompts import prompts_to_train
-from multigrain.model.refusals import adapter_as_base, unfit_dense
+from multigrain.model.refusals import adapter_as_base, joined_prompt, unfit_dense
 from multigrain.model.roles import ROLES, prompt_for, query_prompt
-from multigrain.model.saved_settings import modules_of
 
 POOLING_MODES: dict[str, Literal["mean", "cls", "lasttoken", "weightedmean"]] = {
     "mean": "mean",
@@ -135,23 +134,18 @@ def _frame(section: ModelSection, loaded: Transformer) -> AnchorTransformer:
     quantize = section.lora.quantize if section.lora else None
     if quantize:
         require_extra("qlora")
-    base = loaded.model.name_or_path
-    within = next((module["path"] for module in modules_of(folder_of(base) or Path(base))), "")
-    where: dict[str, Any] = {}
-    if revision := revision_of(base):
-        where = {"revision": revision, "subfolder": within}
-    elif within:  # older models have each module in its own folder
-        base = str(Path(base, within))
+    base, where = transformer_source(loaded.model.name_or_path)
     loaded.model.to("meta")  # else the weights are in memory twice
     try:
-        frame = AnchorTransformer(
-            base,
-            bidirectional=section.bidirectional is True,
-            quantize=quantize,
-            model_kwargs={**where},
-            config_kwargs={**where},
-            processor_kwargs={**where},
-        )
+        with heads_left_out():
+            frame = AnchorTransformer(
+                base,
+                bidirectional=section.bidirectional is True,
+                quantize=quantize,
+                model_kwargs={**where},
+                config_kwargs={**where},
+                processor_kwargs={**where},
+            )
     except UNLOADABLE as error:
         raise ConfigError("model.base", [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if type(section.bidirectional) is int:
@@ -206,6 +200,5 @@ def _check_prompt(model: SentenceTransformer, prompt: str, max_tokens: int, key:
         found = f"found {max_tokens}, but the prompt {prompt!r} alone takes {tokens}"
         raise ConfigError(key, [f"{found}; raise it, or shorten the prompt"])
     if not pooled.include_prompt and transformer._get_prompt_length(prompt) != prompt_tokens(transformer, prompt):
-        found = f"found false; the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
-        wanted = 'which would be excluded too; wanted true, or model.pooling = "anchor"'
-        raise ConfigError("model.prompt_in_pooling", [f"{found}, {wanted}"])
+        setting = "model.prompt_in_pooling"
+        raise ConfigError(setting, [joined_prompt(prompt, setting)])

@@ -1,17 +1,17 @@
 """Load a decoder with its language-model head, which embedding models leave out."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from multigrain.config import ModelSection
-from multigrain.errors import ConfigError, first_line
+from multigrain.errors import ConfigError, RunError, first_line
 from multigrain.model.anchor_attention import let_see_ahead
 from multigrain.model.build import sees_ahead
 from multigrain.model.eos import end_in_eos, is_decoder, persistent_tokenizer
-from multigrain.model.files import revision_of
-from multigrain.model.load import UNLOADABLE, find_folder, load_base
+from multigrain.model.load import UNLOADABLE, find_folder, load_base, transformer_source
 from multigrain.model.refusals import no_decoder, no_head
 
 
@@ -45,12 +45,26 @@ def load_language_model(section: ModelSection) -> LanguageModel:
     return LanguageModel(embedding, causal)
 
 
+def require_saved_attention(folder: Path, bidirectional: bool | int) -> None:
+    """Check that the tokens of an adapted base attend to later ones when it is loaded again.
+
+    With attention in only some layers, a folder of transformers cannot say so: it is set whenever the base is loaded.
+
+    Raises:
+        RunError: they do not.
+    """
+    model: Any = load_base(str(folder))[0].model
+    if bidirectional is not True:
+        let_see_ahead(model, bidirectional)
+    if not sees_ahead(model):
+        fault = "adapt: the tokens of the adapted base do not attend to later ones when it is loaded again"
+        raise RunError(f"{fault}. Set model.bidirectional to its number of layers, {model.config.num_hidden_layers}.")
+
+
 def _causal(base: str) -> PreTrainedModel:
-    folder = find_folder(base, "model.base")
+    source, where = transformer_source(find_folder(base, "model.base"))
     try:
-        causal, info = AutoModelForCausalLM.from_pretrained(
-            folder, revision=revision_of(folder), output_loading_info=True
-        )
+        causal, info = AutoModelForCausalLM.from_pretrained(source, **where, output_loading_info=True)
     except UNLOADABLE as error:
         raise ConfigError(
             "model.base", [f"{base} cannot be loaded as a language model: {first_line(error)}"]

@@ -15,11 +15,12 @@ from multigrain.model.embedding_model import EmbeddingModel
 from multigrain.model.eos import ensure_pad_token
 from multigrain.model.files import folder_of, is_gguf, revision_of
 from multigrain.model.gguf import cache_folder, convert_gguf
+from multigrain.model.left_out_heads import heads_left_out
 from multigrain.model.loaded_integrity import integrity_fault, position_limit, randomly_initialized
 from multigrain.model.locate import find_base
 from multigrain.model.pooling import load_magnitudes
 from multigrain.model.refusals import head_fault, no_cross_encoder
-from multigrain.model.saved_settings import transformer_of
+from multigrain.model.saved_settings import modules_of, transformer_of
 
 UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
@@ -38,6 +39,21 @@ def find_folder(name: str, key: str) -> str:
     return str(convert_gguf(Path(found), key)) if is_gguf(found) else found
 
 
+def transformer_source(name: str) -> tuple[str, dict[str, str]]:
+    """Return where transformers finds the transformer of a model, which older models have in a folder of its own.
+
+    Args:
+        name: a folder or hub name, as `find_folder` returns it.
+
+    Returns:
+        A folder or hub name, and more arguments for `from_pretrained`.
+    """
+    within = next((module["path"] for module in modules_of(folder_of(name) or Path(name))), "")
+    if revision := revision_of(name):
+        return name, {"revision": revision, "subfolder": within}
+    return str(Path(name, within)) if within else name, {}
+
+
 def load_base(name: str, max_tokens: int | None = None, key: str = "model.base") -> SentenceTransformer:
     """Load a model unchanged, with its own pooling, as a judge or for comparison with the trained model.
 
@@ -46,7 +62,8 @@ def load_base(name: str, max_tokens: int | None = None, key: str = "model.base")
     """
     base = find_folder(name, key)
     try:
-        model = EmbeddingModel(base, revision=revision_of(base))
+        with heads_left_out():
+            model = EmbeddingModel(base, revision=revision_of(base))
     except UNLOADABLE as error:
         raise ConfigError(key, [f"{base} cannot be loaded as a model: {first_line(error)}"]) from error
     if isinstance(model[0], Transformer):
@@ -118,7 +135,8 @@ def load_model(path: str | Path) -> SentenceTransformer:
         raise RunError(f"{path}: no model here (no modules.json). Give the folder of an exported model.")
     _require_base(folder)
     try:
-        model = EmbeddingModel(str(folder))
+        with heads_left_out():
+            model = EmbeddingModel(str(folder))
         if type(model[0]) is Transformer:  # an adapter trained elsewhere; an AnchorTransformer loads its own
             load_magnitudes(model[0].model, str(folder))
         fault = integrity_fault(folder, model)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from multigrain.model.adapter import has_adapter
+from multigrain.model.left_out_heads import heads_left_out
 
 
 def integrity_fault(folder: Path, model: SentenceTransformer) -> str | None:
@@ -53,7 +54,8 @@ def randomly_initialized(folder: Path, model: nn.Sequential) -> list[str]:
     absent = missing_weights(folder, model)
     if has_adapter(model) or (_saved(folder) and not absent):
         return absent
-    _, info = type(backbone).from_pretrained(folder, output_loading_info=True)
+    with heads_left_out():
+        _, info = type(backbone).from_pretrained(folder, output_loading_info=True)
     return sorted(name for name in info["missing_keys"] if "pooler" not in name)
 
 

@@ -40,6 +40,17 @@ def no_head(base: str) -> ConfigError:
     return ConfigError("adapt", [f"{fault}; start from the language model that it was made from"])
 
 
+def mask_fault(mask: str, tokens: int) -> str | None:
+    """Return a message if a mask is not a single token; None if it is.
+
+    Args:
+        mask: the text that replaces masked tokens.
+        tokens: number of tokens into which the tokenizer of the base splits it.
+    """
+    fault = f"found {mask!r}, which the tokenizer of the base splits into {tokens} tokens; wanted one token"
+    return fault if tokens != 1 else None
+
+
 def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
     """Return the error for truncating vectors to more dimensions than they have."""
     return ConfigError("training.matryoshka", [f"found {list(dimensions)}; the vectors have {size} dimensions"])
@@ -48,3 +59,17 @@ def vectors_too_short(dimensions: Sequence[int], size: int) -> ConfigError:
 def unfit_dense(wanted: int, size: int) -> str:
     """Return a message for a Dense module that reads vectors of another length than one pooling gives."""
     return f"its Dense reads vectors of {wanted} dimensions, from several poolings together; one pooling gives {size}"
+
+
+def joined_prompt(prompt: str, setting: str) -> str:
+    """Return a message for a prompt that shares its last token with the text, where the pooling leaves it out.
+
+    Args:
+        prompt: the prompt.
+        setting: "model.prompt_in_pooling", or "model.pooling" if the base's own pooling leaves prompts out.
+    """
+    joined = f"the tokenizer joins the end of the prompt {prompt!r} with the first word of a text"
+    found, wanted = "found false", 'true, or model.pooling = "anchor"'
+    if setting == "model.pooling":
+        found, wanted = 'found "base", which leaves prompts out', '"mean" or "anchor"'
+    return f"{found}; {joined}, which would be excluded too; wanted {wanted}"

@@ -78,8 +78,22 @@ def query_prompt(prompts: Mapping[str, str | None], instruction: str | None) -> 
     >>> query_prompt({"query": "q: ", "instruction": "Do {instruction}: "}, None), query_prompt({}, "find it")
     ('q: ', '')
     """
-    template = prompts.get(TEMPLATE)
+    template = template_of(prompts)
     return template.replace(INSTRUCTION, instruction) if template and instruction else prompt_for("query", prompts)
+
+
+def template_of(prompts: Mapping[str, str | None]) -> str | None:
+    """Return the prompt around an instruction; None if the model was trained without instructions.
+
+    Some models have a prompt of the same name without a place for an instruction.
+
+    >>> template_of({"instruction": "Do {instruction}: "})
+    'Do {instruction}: '
+    >>> template_of({"instruction": "Answer the question: "}), template_of({})
+    (None, None)
+    """
+    template = prompts.get(TEMPLATE)
+    return template if template and INSTRUCTION in template else None
 
 
 def with_prompts(prompts: Mapping[str, str | None], query: str | None, document: str | None) -> dict[str, str]:
@@ -97,7 +111,8 @@ def with_prompts(prompts: Mapping[str, str | None], query: str | None, document:
     if query is not None:
         role = TEMPLATE if INSTRUCTION in query else "query"
         given[role] = query
-        replaced |= {TEMPLATE} if role == TEMPLATE else {TEMPLATE, *PROMPT_NAMES["query"]}
+        replaced |= {TEMPLATE} if role == TEMPLATE or template_of(prompts) else set()
+        replaced |= {*PROMPT_NAMES["query"]} if role == "query" else set()
     if document is not None:
         given["document"] = document
         replaced |= {*PROMPT_NAMES["document"]}

@@ -14,6 +14,8 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that architectures use for the number of layers."""
 HIDDEN_SIZES = ("hidden_size", "n_embd", "dim", "d_model")
 """Names that architectures use for the length of their vectors."""
+POSITIONS = ("max_position_embeddings", "n_positions")
+"""Names that architectures use for the number of positions."""
 SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -129,7 +131,7 @@ def token_limit(inner: Path) -> int | None:
         inner: the folder of its transformer.
     """
     config = settings_of(inner, "config.json")
-    kind, positions = config.get("model_type"), config.get("max_position_embeddings", -1)
+    kind, positions = config.get("model_type"), first_number(config, POSITIONS)
     saved = settings_of(inner, *SENTENCE_CONFIGS).get("max_seq_length")
     lengths = [saved] if saved else [settings_of(inner, "tokenizer_config.json").get("model_max_length"), positions]
     if kind in ABSOLUTE and config.get("position_embedding_type", "absolute") == "absolute":

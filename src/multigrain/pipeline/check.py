@@ -12,7 +12,7 @@ from multigrain.config import Config, config_of, described, described_adaptation
 from multigrain.llm.budget import Usage
 from multigrain.model.precheck import length_note, notes
 from multigrain.model.prompts import prompts_of, prompts_to_train
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import prompt_for, template_of
 from multigrain.pipeline.arms import described_baseline
 from multigrain.pipeline.check_inputs import read_inputs
 from multigrain.pipeline.check_memory import memory_lines
@@ -58,25 +58,25 @@ def check(config: Config | str | Path, time: bool = False) -> str:
     estimate = estimate_usage(config, inputs.prompts, inputs.bound)
     lines = [
         f"{config.name}: the configuration is valid",
-        _line("data", inputs.description),
+        line("data", inputs.description),
         *(INDENT + source for source in inputs.sources),
-        _line("llm", _llm(config, inputs.size)),
+        line("llm", _llm(config, inputs.size)),
         *_usage_lines(config, estimate),
-        _line("grading", _grading(config)),
+        line("grading", _grading(config)),
         *_model_lines(config),
-        _line("prompts", _prompts(config)),
-        *([_line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
+        line("prompts", _prompts(config)),
+        *([line("adapting", described_adaptation(config.adapt))] if config.adapt else []),
         *_training_lines(trained, inputs.size),
-        *([_line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
-        *([_line("measured", measured.line)] if measured else []),
-        _line("baseline", described_baseline(config)),
-        _line("evaluation", ", ".join(config.evaluation.tasks)),
+        *([line("tuned", f"training uses {settings}")] if (settings := told(config, run_dir)) else []),
+        *([line("measured", measured.line)] if measured else []),
+        line("baseline", described_baseline(config)),
+        line("evaluation", ", ".join(config.evaluation.tasks)),
     ]
     if inputs.size is not None:
         requests = _all_requests(config, inputs.size, estimate)
         lines += forecast(trained, inputs.size, requests, state.done, measured and measured.seconds)
         lines += [] if "train" in state.done else memory_lines(trained, inputs.size)
-    return "\n".join([*lines, _line("folder", f"{config.folder}: {state.description}")])
+    return "\n".join([*lines, line("folder", f"{config.folder}: {state.description}")])
 
 
 @contextmanager
@@ -91,17 +91,19 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _line(name: str, text: str) -> str:
+def line(name: str, text: str) -> str:
+    """Return a line of the report: the name of a part of the run, and what there is to say about it."""
     return f"  {name:<12}{text}"
 
 
 def _all_requests(config: Config, size: Size, first: Estimate | None) -> Usage:
     """Return the likely usage of the first requests, and of those for the negatives if they come later."""
     asked = Usage() if first is None else first.likely
-    if config.synthesis.mode == "negatives":
+    if not config.writing:
         return asked
-    if config.synthesis.mode == "tasks":
-        asked += Usage(config.synthesis.tasks * config.pairs_invented_each, 0, 0)
+    for own in config.writing.values():
+        if own.synthesis.mode == "tasks":
+            asked += Usage(own.synthesis.tasks * own.pairs_invented_each, 0, 0)
     return asked + Usage(config.pairs_asked(size.pairs) * requests_each(config))
 
 
@@ -120,7 +122,7 @@ def _model_lines(config: Config) -> list[str]:
         found += length_note(grading.cross_encoder, grading.judge_max_tokens, "grading.judge_max_tokens")
     if (teacher := config.training.teacher) and teacher.model:
         found += length_note(teacher.model, teacher.max_tokens, "training.teacher.max_tokens")
-    base = _line("model", f"{config.model.base}, {described(config.model)}")
+    base = line("model", f"{config.model.base}, {described(config.model)}")
     return [base, *(INDENT + note for note in found)]
 
 
@@ -132,14 +134,15 @@ def _prompts(config: Config) -> str:
         return "the base's own; the base is not downloaded yet"
     prompts = prompts_to_train(config.model, base or {})
     query, document = prompt_for("query", prompts), prompt_for("document", prompts)
+    template = template_of(prompts)
     if not query and not document:
-        return "none, neither before queries nor before documents"
+        with_instruction = f"{json.dumps(template)} before queries with an instruction, none before other texts"
+        return with_instruction if template else "none, neither before queries nor before documents"
     if section.instruction is not None:
         origin = "from model.instruction"
     else:
         origin = "from model.query_prompt and document_prompt" if given else "the base's own"
     pooling = "" if config.model.prompt_in_pooling else ", left out of the pooling"
-    template = prompts.get(TEMPLATE)
     own = f"; {json.dumps(template)} before queries with an instruction" if template else ""
     return f"{json.dumps(query)} before queries, {json.dumps(document)} before documents; {origin}{pooling}{own}"
 
@@ -154,13 +157,16 @@ def _llm(config: Config, size: Size | None) -> str:
 def _requests(config: Config, size: Size | None) -> str:
     """Describe the requests to the language model."""
     section = config.synthesis
-    if section.mode == "negatives" and section.limit == 0:
+    if section.limit == 0 and not config.writing:
         return "only judges"
     style: str = section.prompt_style
     if style == "auto":
         style = f"{config.prompt_style}, unless a probe of both styles finds otherwise"
     each = requests_each(config)
     negatives = f"{each} requests per pair ({style})" if each else "negatives only by mining"
+    if config.data.written_sources:
+        then = "negatives only by mining" if section.limit == 0 else f"about {_pairs_asked(config, size)}, {negatives}"
+        return f"pairs of {' and '.join(config.writing)}, then {then}"
     if section.mode == "corpus":
         return f"{section.queries_per_passage} per passage, then {negatives}"
     if section.mode == "tasks":
@@ -187,14 +193,16 @@ def _usage_lines(config: Config, estimate: Estimate | None) -> list[str]:
         cost = f"about ${estimate.likely.cost:.2f} (at most ${estimate.most.cost:.2f})"
     else:
         cost = "at an unknown price; set llm.prices"
-    lines = [_line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
-    if config.synthesis.mode != "negatives":
-        lines.append(f"{INDENT}for the first step only; requests for negatives follow, once the pairs are there")
+    lines = [line("asking", f"{estimate.most.calls:,} requests, {tokens}, {cost}; estimated from {estimate.basis}")]
+    if config.writing:
+        negatives = "requests for negatives follow, once the pairs are there"
+        follows = "no requests for negatives follow" if config.synthesis.limit == 0 else negatives
+        lines.append(f"{INDENT}for the first step only; {follows}")
     caps = {name: getattr(config.llm, name) for name in ("max_requests", "max_tokens", "max_cost")}
     if chosen := ", ".join(f"llm.{name} = {cap:g}" for name, cap in caps.items() if cap is not None):
         lines.append(f"{INDENT}never more than {chosen} in this run folder; so far {listed(estimate.so_far)}")
     prompt = estimate.prompt.replace("\n", f"\n{INDENT}| ")
-    return [*lines, _line("prompt", f"| {prompt}")]
+    return [*lines, line("prompt", f"| {prompt}")]
 
 
 def _training_lines(config: Config, size: Size | None) -> list[str]:
@@ -214,7 +222,7 @@ def _training_lines(config: Config, size: Size | None) -> list[str]:
         more.append(f"a phase ends when its margin, measured every {section.pace_every} steps, stops growing")
     if section.base_share:
         more.append(f"{section.base_share:.0%} of the base mixed in")
-    return [_line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
+    return [line("training", f"{name}: {words}; {', '.join(more)}"), *(INDENT + line for line in drawing)]
 
 
 class _State(NamedTuple):

@@ -56,7 +56,7 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
     Returns:
         None if the base is not on this disk, or its files do not give its size.
     """
-    shape, weights = layers_and_width(config.model.base), _weights(config.model.base)
+    shape, weights = layers_and_width(config.model.base), weights_of(config.model.base)
     if shape is None or weights is None:
         return None
     layers, width = shape
@@ -69,7 +69,8 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
     return TrainingMemory(held, _activations(config, size, SAVED * FLOAT * layers * width))
 
 
-def _weights(model: str) -> int | None:
+def weights_of(model: str) -> int | None:
+    """Return the number of parameters of a model on this disk; None if unknown."""
     if model == EMBEDDED_LLM:
         return SMOLLM_WEIGHTS
     folder = folder_of(model)

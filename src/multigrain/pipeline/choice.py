@@ -166,10 +166,12 @@ def _dev_items(metric: str, models: Sequence[str], run_dir: RunDir) -> dict[str,
 def as_exported(summary: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Return the figures of a run, with those of the exported model in place of its own model's.
 
-    If an arm is exported, tasks of mteb are left out, because arms are not measured on them.
+    If an arm is exported, tasks of mteb are left out, because arms are not measured on them. The figures by source are
+    those of the run's own model.
     """
     if model == TRAINED:
         return dict(summary)
+    summary = {name: figures for name, figures in summary.items() if name != "by_source"}
     if model == BASE:
         return {**summary, "trained": summary["base"], "difference": _no_differences(summary["base"])}
     tasks = {task: others[model] for task, others in summary["others"].items() if model in others}

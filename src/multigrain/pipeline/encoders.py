@@ -64,7 +64,10 @@ def load_measured_base(config: Config) -> "SentenceTransformer":
 
 
 def _base(config: Config) -> "_PretrainedModel":
-    """Return the base, which no run has trained with instructions."""
+    """Return the base as it is measured, with the prompts of the run.
+
+    A template for instructions is left out, because only the trained model has learned to read it.
+    """
     section = config.model
     return _PretrainedModel(
         setting="model.base",

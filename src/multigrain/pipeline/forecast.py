@@ -82,7 +82,7 @@ def _seen(config: Config, size: Size) -> str:
     section = config.training
     batch, total = section.batch_of(size.pairs), section.total_steps(size.pairs)
     epochs = epochs_told(total * batch / max(size.pairs, 1))
-    about = "" if config.synthesis.mode == "negatives" else "about "  # the number that filters keep is not known yet
+    about = "about " if config.writing else ""  # the number that filters keep is not known yet
     steps = f"{total:,} steps x {batch}"
     return f"  seen        {section.seen(size.pairs):,} of {about}{size.pairs:,} pairs by training ({steps}): {epochs}"
 
@@ -95,7 +95,7 @@ def _warnings(config: Config, size: Size, asked: Usage) -> list[str]:
     if size.pairs > MUCH * seen:
         lines.append(
             f"training sees {seen / size.pairs:.0%} of the pairs; {once:,} steps see each once (training.epochs = 1), "
-            f"or use fewer pairs: data.limit = {seen}"
+            f"or use fewer pairs: {'limit in [[data.sources]]' if config.data.sources else f'data.limit = {seen}'}"
         )
     elif seen > MANY_TIMES * size.pairs:
         lines.append(

@@ -1,6 +1,7 @@
 """Check that everything a run needs is there, before the first long stage starts. Does not import torch."""
 
 import os
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from multigrain.extras import find_weights, require_engine, require_extra
 from multigrain.llm.budget import Budget, Usage, prices_of
 from multigrain.llm.clients.factory import api_key, extras_of
 from multigrain.model.files import EMBEDDED, EMBEDDED_LLM, is_gguf
-from multigrain.model.precheck import precheck_cross_encoder, precheck_decoder, precheck_encoder, precheck_model
+from multigrain.model.precheck import (
+    Instruction,
+    precheck_cross_encoder,
+    precheck_decoder,
+    precheck_encoder,
+    precheck_model,
+    precheck_prompts,
+)
 from multigrain.synthesis.prompts import check_folder
 from multigrain.training.grade_schedules import phases_of
 
@@ -44,15 +52,17 @@ def require(config: Config, llm: bool = True) -> None:
         llm: whether the language model will be asked.
 
     Raises:
-        ConfigError: a package to hold out is not installed, the base or the judge is not a model, the run folder cannot
-            be written, the key of the endpoint is not set, or the cost is capped but the price is unknown.
+        ConfigError: a package to hold out is not installed, the base or the judge is not a model, a prompt leaves no
+            room for a text, the run folder cannot be written, the key of the endpoint is not set, or the cost is capped
+            but the price is unknown.
         RunError: a part of the embedded language model, or a package of an extra, is not installed.
         DataError: a task of the evaluation does not exist, or needs held-out pairs.
     """
     _require_held_out_packages(config)
     precheck_model(config.model, config.training.matryoshka)
+    precheck_prompts(config.model, config.training.max_tokens, _instructions(config))
     if config.adapt is not None:
-        precheck_decoder(config.model.base)
+        precheck_decoder(config.model.base, config.adapt)
     precheck_encoder(config.grading.judge_model, "grading.judge_model")
     if config.grading.cross_encoder and "cross-encoder" in config.grading.judge:
         precheck_cross_encoder(config.grading.cross_encoder, "grading.cross_encoder")
@@ -90,7 +100,16 @@ def require_tasks(config: Config) -> None:
 def uses_llm(config: Config) -> bool:
     """Return whether the run asks a language model, to write or to judge."""
     writes = config.synthesis.limit != 0 and bool(config.synthesis.grades_from("llm"))
-    return writes or config.synthesis.mode != "negatives" or "llm" in config.grading.judge
+    return writes or bool(config.writing) or "llm" in config.grading.judge
+
+
+def _instructions(config: Config) -> Iterator[Instruction]:
+    """Yield the instructions of the sources, and those of the tasks of the evaluation."""
+    for source in config.data.sources:
+        if source.instruction:
+            yield Instruction(source.instruction, f'of the source "{source.name}"', is_trained=True)
+    for task, instruction in config.evaluation.instructions.items():
+        yield Instruction(instruction, f'of "{task}" in evaluation.instructions', is_trained=False)
 
 
 def _require_held_out_packages(config: Config) -> None:

@@ -4,10 +4,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from multigrain.config import Config
 from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
+from multigrain.evaluation.by_source import SearchOfSource, searches_by_source
 from multigrain.evaluation.evaluate import Search, search_of, word_matches
 from multigrain.evaluation.hybrid import WordMatches
 from multigrain.evaluation.metrics import DENSE
@@ -34,8 +37,8 @@ class Retrievers:
         self.names: Sequence[str] = config.evaluation.retrievers
         self._run_dir, self._language, self._seed = run_dir, config.mining.language, config.seed
         self._used: set[Path] = set()
-        self._dev = dev_task(run_dir)
-        self._dev_words = None if self._dev is None else self.words(self._dev)
+        self._dev = [search.task for search in dev_searches(config, run_dir)]
+        self._dev_words = [self.words(task) for task in self._dev]
 
     @property
     def with_words(self) -> bool:
@@ -50,15 +53,15 @@ class Retrievers:
         self._used.add(matches.index.folder)
         return matches
 
-    def dev_search(self, embed: Embed) -> Search | None:
-        """Search with the dev queries; return None if the run has no dev set."""
-        return None if self._dev is None else search_of(self._dev, embed, self._dev_words)
+    def dev_searches(self, embed: Embed) -> list[Search]:
+        """Search with the dev queries of each source; return nothing if the run has no dev set."""
+        return [search_of(task, embed, words) for task, words in zip(self._dev, self._dev_words, strict=True)]
 
-    def choice(self, search: Search | None) -> Choice:
-        """Choose the weight of BM25 and the retriever for a model, by its `dev_search`."""
-        if search is None or search.words is None:
+    def choice(self, searches: Sequence[Search]) -> Choice:
+        """Choose the weight of BM25 and the retriever for a model, by its `dev_searches`."""
+        if not searches or not self.with_words:
             return undecided(self.names)
-        return choose(search, self.names, self._seed)
+        return choose(searches, self.names, self._seed)
 
     def clear(self) -> None:
         """Remove all indexes except the used ones and the one of the run's corpus, which `search` needs."""
@@ -70,7 +73,12 @@ class Retrievers:
                 shutil.rmtree(path)
 
 
-def dev_task(run_dir: RunDir) -> RetrievalTask | None:
-    """Return the search task with the dev queries; None if the run has no dev set."""
+def dev_searches(config: Config, run_dir: RunDir) -> list[SearchOfSource]:
+    """Return the search with the dev queries, or that of each of several sources; nothing if there is no dev set."""
     pairs = list(read_pairs(run_dir.dev_pairs)) if run_dir.dev_pairs.is_file() else []
-    return search_task(DEV, pairs, Corpus(run_dir.corpus), own_documents(run_dir)) if pairs else None
+    if not pairs:
+        return []
+    corpus, own = Corpus(run_dir.corpus), own_documents(run_dir)
+    if config.data.sources:
+        return list(searches_by_source(pairs, corpus, own, config.data.source_names, DEV).values())
+    return [SearchOfSource(search_task(DEV, pairs, corpus, own), np.arange(len(corpus)))]

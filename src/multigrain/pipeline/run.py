@@ -165,5 +165,5 @@ def _stage_before(config: Config, name: str, outdated: bool) -> RunError:
     if outdated:
         fault = f"the earlier stage {name} is outdated by these settings or input files"
         return RunError(f"{config.folder}: {fault}. Run: multigrain run RUN.toml --force")
-    verb = {"data": "synthesize", "pairs": "synthesize", "adapt": "train", "baseline": "evaluate"}.get(name, name)
+    verb = {"data": "synthesize", "pairs": "synthesize", "baseline": "evaluate"}.get(name, name)
     return RunError(f"{config.folder}: the earlier stage {verb} is not done. Run: multigrain {verb} RUN.toml")

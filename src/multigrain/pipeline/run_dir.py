@@ -4,7 +4,8 @@ runs/NAME/
   run.toml            the resolved configuration
   manifest.json       per stage: fingerprint, version, seed, counts, seconds, tokens, cost
   data/               train.jsonl, held_out.jsonl (pairs), dev.jsonl (pairs of the dev set), other.jsonl (other pairs of
-                      the input), given.jsonl (negatives that came with the pairs), corpus.jsonl
+                      the input), given.jsonl (negatives that came with the pairs), corpus.jsonl, sources/NAME/
+                      (what is written for one of several sources: pairs.jsonl, queries.json and others)
   synthesis/          store.sqlite (every paid answer), candidates.jsonl (texts), mined.parquet (references to
                       documents), parked.jsonl, batches/
   grading/            tuples.jsonl, dropped.jsonl (texts), dropped.parquet (references), report.json
@@ -53,10 +54,33 @@ class StageRecord:
     """Digests of the models that the stage read, by name; runs of earlier versions have none."""
 
 
-class RunDir:
+class WritingFiles:
+    """The paths of what is kept when the pairs of a source are written.
+
+    Args:
+        folder: the folder of these files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.passages = folder / "passages.jsonl"
+        self.search_tasks = folder / "tasks.jsonl"
+        self.dropped_queries = folder / "dropped_queries.jsonl"
+        self.query_report = folder / "queries.json"
+
+
+class SourceFiles(WritingFiles):
+    """The paths of what is kept when the pairs of one of several sources are written."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.pairs = folder / "pairs.jsonl"
+
+
+class RunDir(WritingFiles):
     """The paths of one run, and its manifest."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "data")
         self.folder = folder
         self.config = folder / RUN_FILE
         self.manifest = folder / "manifest.json"
@@ -66,11 +90,7 @@ class RunDir:
         self.dev_pairs = folder / "data" / "dev.jsonl"
         self.other_pairs = folder / "data" / "other.jsonl"
         self.corpus = folder / "data" / "corpus.jsonl"
-        self.passages = folder / "data" / "passages.jsonl"
-        self.search_tasks = folder / "data" / "tasks.jsonl"
         self.parked_pairs = folder / "data" / "parked.jsonl"
-        self.dropped_queries = folder / "data" / "dropped_queries.jsonl"
-        self.query_report = folder / "data" / "queries.json"
         self.given = folder / "data" / "given.jsonl"
         self.store = folder / "synthesis" / "store.sqlite"
         self.candidates = folder / "synthesis" / "candidates.jsonl"
@@ -112,6 +132,10 @@ class RunDir:
         """Return the files of all pairs of the input. Their positives are never negatives of the same query."""
         files = (self.train_pairs, self.held_out_pairs, self.dev_pairs, self.other_pairs)
         return [path for path in files if path.is_file()]
+
+    def source(self, name: str) -> SourceFiles:
+        """Return the files of one of several sources whose pairs are written."""
+        return SourceFiles(self.folder / "data" / "sources" / name)
 
     def known(self, name: str) -> Path:
         """Return a file of texts of known relevance, used to calibrate a language model as a judge."""

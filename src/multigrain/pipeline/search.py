@@ -17,7 +17,7 @@ from multigrain.evaluation.metrics import BM25, DENSE
 from multigrain.evaluation.nearest import NONE, nearest
 from multigrain.export.retriever_table import answering, retriever_name
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import TEMPLATE
+from multigrain.model.roles import template_of
 from multigrain.pipeline.encoders import trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
 from multigrain.pipeline.run_dir import RunDir, read_settings
@@ -63,7 +63,7 @@ def _check_instruction(run_dir: RunDir, instruction: str) -> None:
         one_line(instruction)
     except ValueError as error:
         raise ConfigError("--instruction", [str(error)]) from None
-    if TEMPLATE not in (prompts_of(str(run_dir.model)) or {}):
+    if not template_of(prompts_of(str(run_dir.model)) or {}):
         found = f"found {instruction!r}, but the model was trained without instructions"
         raise ConfigError("--instruction", [f"{found}; leave it out, or set model.instruction and train again"])
 

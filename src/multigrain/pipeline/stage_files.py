@@ -10,7 +10,7 @@ from multigrain.evaluation.tasks import HELD_OUT, MTEB, files_of_task
 from multigrain.files import count_lines
 from multigrain.model.files import model_files
 from multigrain.pipeline.arms import IN_BATCH, arms_of
-from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.run_dir import RunDir, WritingFiles
 from multigrain.synthesis.prompts import files_in
 
 # data
@@ -24,20 +24,30 @@ def data_reads(config: Config, _run_dir: RunDir) -> list[Path]:
 
 
 def data_writes(config: Config, run_dir: RunDir) -> list[Path]:
-    """Return the files of pairs, or of passages; none in mode "tasks", which has no input."""
+    """Return the files of pairs, or of passages; none in mode "tasks", which has no input.
+
+    If pairs are written for some of several sources, only the passages for them are there yet.
+    """
+    if writes_pairs_of_sources(config):
+        return _passages_of_sources(config, run_dir)
     if config.synthesis.mode == "tasks":
         return []
     if config.synthesis.mode == "corpus":
         return [run_dir.passages, run_dir.corpus]
+    return _all_data(run_dir)
+
+
+def _all_data(run_dir: RunDir) -> list[Path]:
+    """Return the files of the pairs, of their corpus and of given negatives."""
     files = [run_dir.train_pairs, run_dir.held_out_pairs, run_dir.corpus, run_dir.given]
     return files + _present(run_dir.dev_pairs) + _present(run_dir.other_pairs)
 
 
-# pairs
+# pairs, of a run of one source, then of several sources
 
 
 def has_pairs_written(config: Config) -> bool:
-    """Return whether the language model writes the pairs of the run."""
+    """Return whether the language model writes the pairs of a run of one source."""
     return config.synthesis.mode != "negatives"
 
 
@@ -55,11 +65,36 @@ def pairs_writes(config: Config, run_dir: RunDir) -> list[Path]:
     return files
 
 
-def pairs_cut(config: Config, run_dir: RunDir) -> str:
+def pairs_cut(config: Config, files: WritingFiles) -> str:
     """Return how training limits the passages that get queries, or the pairs of each search task."""
     if config.synthesis.mode == "corpus":
-        return _cut(config.passages_asked, wanted=_count_records(run_dir.passages))
+        return _cut(config.passages_asked, wanted=_count_records(files.passages))
     return _cut(config.pairs_invented_each, wanted=config.synthesis.pairs_per_task)
+
+
+def writes_pairs_of_sources(config: Config) -> bool:
+    """Return whether the language model writes the pairs of some of several sources."""
+    return bool(config.data.written_sources)
+
+
+def pairs_of_sources_read(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the files of the user, the passages, and the files that determine the requests."""
+    return [*data_reads(config, run_dir), *_passages_of_sources(config, run_dir), *prompting_files(config)]
+
+
+def pairs_of_sources_written(config: Config, run_dir: RunDir) -> list[Path]:
+    """Return the files of all pairs, of their corpus and of given negatives, and the written pairs by source."""
+    return [*_all_data(run_dir), *(run_dir.source(name).pairs for name in config.writing)]
+
+
+def pairs_of_sources_cut(config: Config, run_dir: RunDir) -> str:
+    """Return how training limits what is written, by source."""
+    cuts = {name: pairs_cut(own, run_dir.source(name)) for name, own in config.writing.items()}
+    return "; ".join(f"{name}: {cut}" for name, cut in cuts.items() if cut)
+
+
+def _passages_of_sources(config: Config, run_dir: RunDir) -> list[Path]:
+    return [run_dir.source(each.name).passages for each in config.data.written_sources if each.mode == "corpus"]
 
 
 # synthesize and grade

@@ -4,8 +4,8 @@
 
 A stage is done if the manifest lists it with the fingerprint of its settings and of the files that it reads, and the
 files that it writes exist. So if a setting leaves the files of a stage unchanged, later stages are not redone. The
-stage `pairs` exists only if the language model writes the pairs, `adapt` only if there is a section `[adapt]`, and
-`baseline` only if `baseline.against` asks for it.
+stage `pairs` exists only if the language model writes pairs (for a run of one source, or for some of several sources),
+`adapt` only if there is a section `[adapt]`, and `baseline` only if `baseline.against` asks for it.
 """
 
 from multigrain.config import Config
@@ -19,7 +19,7 @@ from multigrain.pipeline.stages.data import data
 from multigrain.pipeline.stages.evaluate import evaluate
 from multigrain.pipeline.stages.export import export
 from multigrain.pipeline.stages.grade import grade
-from multigrain.pipeline.stages.pairs import pairs
+from multigrain.pipeline.stages.pairs import pairs, pairs_of_sources
 from multigrain.pipeline.stages.synthesize import synthesize
 from multigrain.pipeline.stages.train import train
 
@@ -39,6 +39,16 @@ STAGES = (
         writes=files.pairs_writes,
         applies=files.has_pairs_written,
         cut=files.pairs_cut,
+        models=files.judge_model,
+    ),
+    Stage(
+        name="pairs",
+        work=pairs_of_sources,
+        sections=("data", "asked", "llm", "synthesis", "judging", "filtering"),
+        reads=files.pairs_of_sources_read,
+        writes=files.pairs_of_sources_written,
+        applies=files.writes_pairs_of_sources,
+        cut=files.pairs_of_sources_cut,
         models=files.judge_model,
     ),
     Stage(

@@ -13,10 +13,10 @@ from multigrain.terminal import (
     DIFFERENCE_HEAD,
     PLAIN,
     VERDICT_HEAD,
-    DifferenceRow,
     columns,
     difference_rows,
     listed,
+    rows_of_sources,
     shortened,
     verdict_rows,
 )
@@ -91,21 +91,13 @@ def _next(run_dir: RunDir, exported: dict[str, Any]) -> str:
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    rows = [DIFFERENCE_HEAD, *difference_rows(summary), *_rows_of_sources(summary)]
+    rows = [DIFFERENCE_HEAD, *difference_rows(summary), *rows_of_sources(summary)]
     few = [
         f"{task}: {count} items are too few to trust the interval"
         for task, count in summary["items"].items()
         if count < FEW
     ]
     return "\n".join([*columns(rows, texts=2), *few, *_by_retriever(summary)])
-
-
-def _rows_of_sources(summary: dict[str, Any]) -> list[DifferenceRow]:
-    """Return a row for the first metric of each source, if there are several."""
-    rows: dict[str, DifferenceRow] = {}
-    for row in difference_rows(summary["by_source"]) if "by_source" in summary else ():
-        rows.setdefault(row.task, row)
-    return list(rows.values())
 
 
 def _by_retriever(summary: dict[str, Any]) -> list[str]:

@@ -64,11 +64,28 @@ def grade(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     return run_stages(config_of(config), ["grade"], force, redo=("grade",) if force else ())
 
 
+def adapt(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+    """Adapt the base to attention in both directions; with `force`, do so again.
+
+    Raises:
+        ConfigError: the run has no section `[adapt]`.
+        RunError: an earlier stage is not done.
+    """
+    described = config_of(config)
+    if described.adapt is None:
+        raise ConfigError("adapt", ["the run has no section [adapt]; add one, or run: multigrain train RUN.toml"])
+    return run_stages(described, ["adapt"], force, redo=("adapt",) if force else ())
+
+
 def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
     """Adapt the base if the run asks for it, and train the model along the curriculum; with `force`, train again.
 
     Under `torchrun`, every process calls it. The main process returns the summary; the others only take part in the
-    training, and return an empty one.
+    training, and return an empty one. Only one process can adapt a base, so there the base has to be adapted already.
+
+    Raises:
+        RunError: an earlier stage is not done.
+        MultigrainError: see `multigrain.errors`.
     """
     described = config_of(config)
     if not distributed.is_main():
@@ -76,7 +93,8 @@ def train(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
         distributed.follow(lambda: take_part(with_recipe(described, run_dir), run_dir))
         return {}
     with distributed.leading():
-        wanted = [name for name in names_of(described) if name in ("adapt", "train")]
+        before = ["adapt"] if described.adapt is not None and distributed.count() == 1 else []
+        wanted = [*before, "train"]
         return run_stages(described, wanted, force, redo=("train",) if force else ())
 
 

@@ -68,9 +68,8 @@ def _on_task(task: str, config: Config, scores: Mapping[str, Any]) -> Iterator[V
 
 def _is_trained_on(task: str, config: Config) -> bool:
     """Return whether a task is like the training pairs: held out from them, or a split of the same BEIR set."""
-    pairs = config.data.pairs or ""
-    same_set = task.startswith(BEIR) and pairs.startswith(BEIR) and _set_of(task) == _set_of(name_of(pairs))
-    return task == HELD_OUT or same_set
+    sets = {_set_of(name_of(pairs)) for pairs in config.data.trained_pairs if pairs.startswith(BEIR)}
+    return task == HELD_OUT or (task.startswith(BEIR) and _set_of(task) in sets)
 
 
 def _set_of(name: str) -> str:

@@ -9,6 +9,9 @@ predicted from the state of the token before it, as in the pretraining of a deco
 with h the final states and W the language-model head, which stays fixed. An adapter (LoRA) in all linear layers learns,
 and is merged into the weights afterwards.
 
+Weights in bfloat16 stay so while the adapter learns in float32. Those in float16 are converted to float32 meanwhile,
+because their gradients could vanish without loss scaling.
+
 Letters: B windows in a batch, n tokens, K masked tokens in the batch, V tokens in the vocabulary.
 """
 
@@ -35,11 +38,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from multigrain.config import AdaptSection, LoraSection
+from multigrain.config import BLANK, AdaptSection, LoraSection
 from multigrain.errors import ConfigError, RunError
 from multigrain.model.adapter import add_adapter, merge_in_place
 from multigrain.model.language_model import LanguageModel
 from multigrain.model.precision import matrix_products, resolve
+from multigrain.model.refusals import mask_fault
 from multigrain.terminal import Meter, meter
 from multigrain.training.checkpoints import cut_log, last_checkpoint
 from multigrain.training.interruption import Stopping
@@ -52,8 +56,6 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 0.02, 20_000
 """Share of the tokens that are held out to measure the loss, and the maximum number."""
 EVALUATIONS = 10
 """Number of times that the held-out loss is measured, besides the one before the first step."""
-BLANK = "_"
-"""Mask of a tokenizer without a mask token, as in LLM2Vec."""
 ADAPTER = "adapter.safetensors"
 
 
@@ -67,7 +69,7 @@ class Adaptation(NamedTuple):
     before: float
     """Held-out loss before the first step, in nats."""
     after: float
-    """Held-out loss at the end, in nats."""
+    """Held-out loss of the model as it is saved, with the adapter merged and rounded, in nats."""
 
 
 def adapt(model: LanguageModel, texts: Iterable[str], section: AdaptSection, folder: Path, seed: int) -> Adaptation:
@@ -86,6 +88,8 @@ def adapt(model: LanguageModel, texts: Iterable[str], section: AdaptSection, fol
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP arrived; the interrupted step was saved as a checkpoint.
     """
     train, held_out = _batches(model.embedding.tokenizer, texts, section, seed)
+    in_float16 = [weight for weight in model.causal.parameters() if weight.dtype == torch.float16]
+    _convert(in_float16, torch.float32)  # small gradients are 0 in float16
     torch.manual_seed(seed)  # for the initial weights of the adapter
     add_adapter(model.causal.base_model, LoraSection(rank=section.rank))
     for parameter in model.causal.get_output_embeddings().parameters():
@@ -100,11 +104,18 @@ def adapt(model: LanguageModel, texts: Iterable[str], section: AdaptSection, fol
             trainer.args.eval_on_start = checkpoint is None
             with trainer.stopping.postponed():
                 trainer.train(resume_from_checkpoint=checkpoint)
-    merge_in_place(model.causal.base_model)
-    losses = [
-        entry["held_out_loss"] for entry in map(json.loads, log.open(encoding="utf-8")) if "held_out_loss" in entry
-    ]
-    return Adaptation(len(train), train.tokens, losses[0], losses[-1])
+        merge_in_place(model.causal.base_model)
+        _convert(in_float16, torch.float16)
+        trainer.remove_callback(_Log)
+        after = trainer.evaluate()["eval_loss"]  # not that of the log, from before the sums were rounded
+    losses = (entry["held_out_loss"] for entry in map(json.loads, log.open(encoding="utf-8")) if "step" in entry)
+    return Adaptation(len(train), train.tokens, next(losses), after)
+
+
+def _convert(weights: Iterable[nn.Parameter], precision: torch.dtype) -> None:
+    """Convert weights, and no buffers: a model keeps those of its positions in float32, whatever its precision."""
+    for weight in weights:
+        weight.data = weight.data.to(precision)
 
 
 def _batches(
@@ -115,7 +126,8 @@ def _batches(
     held_out = until(windows, min(MOST_HELD_OUT, max(1, int(HELD_OUT_SHARE * section.tokens))))
     train = until(windows, section.tokens)
     if not train:
-        raise RunError("adapt: the texts are too few or too short to adapt to. Give more documents (data.corpus).")
+        fault = "adapt: the texts are too few or too short to adapt to"
+        raise RunError(f"{fault}. Give more documents: corpus in [data] or in [[data.sources]].")
     mask = _mask(tokenizer, section)
     special = {*tokenizer.all_special_ids, mask}
 
@@ -132,9 +144,8 @@ def _mask(tokenizer: PreTrainedTokenizerBase, section: AdaptSection) -> int:
         return int(tokenizer.mask_token_id)
     text = section.mask_token or BLANK
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        found = f"found {text!r}, which the tokenizer of the base splits into {len(ids)} tokens; wanted one token"
-        raise ConfigError("adapt.mask_token", [found])
+    if fault := mask_fault(text, len(ids)):
+        raise ConfigError("adapt.mask_token", [fault])
     return int(ids[0])
 
 

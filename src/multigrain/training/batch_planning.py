@@ -1,27 +1,34 @@
 """Batch planning: group tuples into batches without false negatives.
 
-A `TuplePool` shuffles the tuples of one task and deals them out. `NextBatch` decides whether one more tuple can join a
-batch. A tuple that cannot is deferred to a later batch. If no other tuples are left, conflicting tuples share a batch,
-and the loss leaves the false negatives out (`Curriculum.false_at`).
+A `Dealer` fills the batches of one task or source, or of several small ones that share batches. It has a `TuplePool`
+for each, which shuffles the tuples and deals them out. `NextBatch` decides whether one more tuple can join a batch. A
+tuple that cannot is deferred to a later batch. If no other tuples are left, conflicting tuples share a batch, and the
+loss leaves the false negatives out (`Curriculum.false_at`).
 """
 
 import math
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from multigrain.records import GradedTuple, identity
+from multigrain.records import GradedTuple, Pair, identity
 from multigrain.terminal import say
 from multigrain.training.in_batch_false_negatives import texts_of
 from multigrain.training.neighbours import Neighbours
 
 WAITING = 8
 """How many batches' worth of tuples to consider when filling a batch: of deferred tuples, then of newly drawn ones."""
+ROUNDING = 1e-9
+"""Larger than the rounding error of a number of tuples, smaller than any real part of one."""
 
 
-def tasks_of(tuples: Sequence[GradedTuple], batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
+Examples = Sequence[GradedTuple | Pair]
+"""Tuples, or the pairs that they will be made from."""
+
+
+def tasks_of(tuples: Examples, batch_size: int, by_task: bool) -> list[tuple[str, list[int]]]:
     """Group the indices of the tuples by task; tasks with too few tuples share the name ""."""
     groups: dict[str, list[int]] = {"": []}
     for place, graded in enumerate(tuples):
@@ -42,14 +49,56 @@ class Group:
     name: str
     places: list[int]
     weight: float
+    parts: tuple["Group", ...] = ()
+    """The tuples of each source, if several share batches."""
+
+    def among(self, places: list[int], name: str) -> "Group":
+        """Return a part of these tuples; weights are in proportion to the number of tuples of each source."""
+        if not self.parts:
+            return Group(name, places, self.weight * len(places) / len(self.places))
+        wanted = set(places)
+        both = ((part, [place for place in part.places if place in wanted]) for part in self.parts)
+        return _joined([part.among(own, part.name) for part, own in both if own], name)
+
+    def slots(self, batch_size: int) -> list[tuple["Group", float]]:
+        """Return the mean number of tuples of each part in a batch, in proportion to the weights.
+
+        No tuple is twice in a batch, so a part with too few tuples has all of them in every batch, and the others fill
+        the rest.
+        """
+        free, rest, found = list(self.parts or [self]), float(batch_size), dict[str, float]()
+        while free:
+            each = rest / sum(part.weight for part in free)
+            few = [part for part in free if len(part.places) < each * part.weight]
+            found |= {part.name: float(len(part.places)) for part in few}
+            rest -= sum(len(part.places) for part in few)
+            free = [part for part in free if part.name not in found]
+            if not few:
+                found |= {part.name: each * part.weight for part in free}
+                break
+        return [(part, found[part.name]) for part in self.parts or [self]]
+
+
+def shares_of_training(
+    pairs: Sequence[Pair], batch_size: int, by_task: bool, weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the share of the training that each source will have, for `groups_of` these pairs."""
+    groups = groups_of(pairs, batch_size, by_task, weights)
+    total = sum(group.weight for group in groups)
+    shares = dict.fromkeys(weights, 0.0)
+    for group in groups:
+        for part, slots in group.slots(batch_size):
+            source = pairs[part.places[0]].source or ""
+            shares[source] += group.weight / total * slots / batch_size
+    return shares
 
 
 def groups_of(
-    tuples: Sequence[GradedTuple], batch_size: int, by_task: bool, weights: Mapping[str, float] | None = None
+    tuples: Examples, batch_size: int, by_task: bool, weights: Mapping[str, float] | None = None
 ) -> list[Group]:
     """Group the indices of the tuples by source and task.
 
-    Sources with too few tuples for a batch share batches, or join the largest source; a message says so.
+    Sources with too few tuples for a batch share batches, or join the largest source.
 
     Args:
         tuples: the training tuples.
@@ -63,12 +112,17 @@ def groups_of(
     groups: list[Group] = []
     for source in _sources_of(tuples, batch_size, weights):
         for task, own in tasks_of([tuples[place] for place in source.places], batch_size, by_task):
-            places = [source.places[place] for place in own]
-            groups.append(Group(f"{source.name} {task}", places, source.weight * len(own) / len(source.places)))
+            groups.append(source.among([source.places[place] for place in own], f"{source.name} {task}"))
     return groups
 
 
-def _sources_of(tuples: Sequence[GradedTuple], batch_size: int, weights: Mapping[str, float]) -> list[Group]:
+def tell_shared(groups: Iterable[Group], batch_size: int) -> None:
+    """Report which sources share batches."""
+    for names in dict.fromkeys(" + ".join(part.name for part in group.parts) for group in groups if group.parts):
+        say(f"  sources with too few tuples for a batch of {batch_size} share batches: {names}")
+
+
+def _sources_of(tuples: Examples, batch_size: int, weights: Mapping[str, float]) -> list[Group]:
     """Return the tuples of each source, with sources that cannot fill a batch joined to others."""
     places: dict[str, list[int]] = {name: [] for name, weight in weights.items() if weight}
     for place, graded in enumerate(tuples):
@@ -79,37 +133,35 @@ def _sources_of(tuples: Sequence[GradedTuple], batch_size: int, weights: Mapping
     small = [group for group in found if group not in whole]
     if not small:
         return whole
-    rest = _joined(small)
-    if whole and distinct_pairs([tuples[place] for place in rest.places]) < batch_size:
+    if whole and distinct_pairs([tuples[place] for group in small for place in group.places]) < batch_size:
         largest = max(whole, key=lambda group: len(group.places))
         whole.remove(largest)
-        rest = _joined([largest, rest])
-    if "+" in rest.name:
-        say(f"  sources with too few tuples for a batch of {batch_size} share batches: {rest.name}")
-    return [*whole, rest]
+        small = [largest, *small]
+    return [*whole, _joined(small, " + ".join(group.name for group in small))]
 
 
-def _joined(groups: Sequence[Group]) -> Group:
+def _joined(groups: Sequence[Group], name: str) -> Group:
+    """Return the tuples of several sources as one group; one source stays as it is, under this name."""
     places = sorted(place for group in groups for place in group.places)
-    return Group(" + ".join(group.name for group in groups), places, sum(group.weight for group in groups))
+    return Group(name, places, sum(group.weight for group in groups), tuple(groups) if len(groups) > 1 else ())
 
 
-def distinct_pairs(tuples: Sequence[GradedTuple]) -> int:
+def distinct_pairs(tuples: Examples) -> int:
     """Return the largest possible batch: the number of distinct queries or of distinct positives, if that is lower."""
     queries = {identity(graded.query) for graded in tuples}
     positives = {identity(graded.positive) for graded in tuples}
     return min(len(queries), len(positives))
 
 
-class TuplePool:
-    """An endless supply of batches from the tuples of one task.
+class Dealer:
+    """An endless supply of batches from the tuples of a group, and from each of its parts by their `slots`.
 
     Args:
         tuples: all training tuples.
-        group: the indices of the tuples in this pool, and its share of the steps.
+        group: the indices of the tuples, and their share of the steps.
         batch_size: number of tuples in a batch.
         answers: all known positives of each query that has several, by `identity`.
-        shuffler: draws the order, again each time the tuples are used up.
+        seed: seed of the order of the tuples.
         neighbours: groups similar tuples; if None, tuples come one by one.
     """
 
@@ -120,17 +172,67 @@ class TuplePool:
         batch_size: int,
         *,
         answers: Mapping[bytes, frozenset[bytes]],
+        seed: int,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self.weight, self.batches = group.weight, 0
+        self._answers, self._batch_size, self._dealt = answers, batch_size, Counter[int]()
+        self._pools: list[TuplePool] = []
+        self._slots: list[float] = []
+        for part, slots in group.slots(batch_size):
+            shuffler = random.Random(f"{seed} {part.name}")
+            self._pools.append(TuplePool(tuples, part.places, math.ceil(slots), shuffler, neighbours))
+            self._slots.append(slots)
+        self._shares = {name: most for pool in self._pools for name, most in pool.shares.items()}
+
+    def begin_with(self, first: Collection[str]) -> None:
+        """Shuffle for the first time, and put the tuples with these ids first."""
+        for pool in self._pools:
+            pool.begin_with(first)
+
+    def batch(self) -> list[int]:
+        """Return the indices of the next tuples without conflicts; the others are deferred to a later batch."""
+        self.batches += 1
+        batch = NextBatch(self._answers, self._shares)
+        for pool, count in zip(self._pools, self._counts(), strict=True):
+            pool.add_to(batch, count)
+        return batch.places
+
+    def _counts(self) -> list[int]:
+        """Return how many tuples of each pool the next batch has: those that are due, at most all."""
+        due = [slots * self.batches - self._dealt[place] for place, slots in enumerate(self._slots)]
+        counts = [min(math.floor(each + ROUNDING), pool.size) for each, pool in zip(due, self._pools, strict=True)]
+        while sum(counts) < self._batch_size:
+            free = [place for place, pool in enumerate(self._pools) if counts[place] < pool.size]
+            counts[max(free, key=lambda place: due[place] - counts[place])] += 1
+        self._dealt.update(dict(enumerate(counts)))
+        return counts
+
+
+class TuplePool:
+    """An endless supply of the tuples of one task or source.
+
+    Args:
+        tuples: all training tuples.
+        places: the indices of the tuples in this pool.
+        most: maximum number of them in a batch.
+        shuffler: draws the order, again each time the tuples are used up.
+        neighbours: groups similar tuples; if None, tuples come one by one.
+    """
+
+    def __init__(
+        self,
+        tuples: Sequence[GradedTuple],
+        places: Sequence[int],
+        most: int,
         shuffler: random.Random,
         neighbours: Neighbours | None = None,
     ) -> None:
-        places = group.places
-        self.size, self.weight, self.batches = len(places), group.weight, 0
-        self._tuples, self._batch_size, self._answers = tuples, batch_size, answers
+        self._tuples, self.size = tuples, len(places)
+        self._looked_at = min(WAITING * most, 2 * self.size)  # twice all tuples covers every one
         counts = Counter(tuples[place].group for place in places)
-        self._shares: dict[str, int] = {}
-        for name, count in counts.items():
-            if name:
-                self._shares[name] = math.ceil(batch_size * count / len(places))
+        self.shares = {name: math.ceil(most * count / len(places)) for name, count in counts.items() if name}
+        """The maximum number of tuples of each group in a batch."""
         self._order, self._shuffler, self._neighbours = list(places), shuffler, neighbours
         self._next = len(places)
         self._waiting: dict[int, TupleKeys] = {}
@@ -140,16 +242,14 @@ class TuplePool:
         self._shuffle()
         self._order.sort(key=lambda place: self._tuples[place].id not in first)
 
-    def batch(self) -> list[int]:
-        """Return the indices of the next tuples without conflicts; the others are deferred to a later batch."""
-        self.batches += 1
-        batch = NextBatch(self._answers, self._shares)
-        most = min(WAITING * self._batch_size, 2 * self.size)  # 2 * size covers every tuple
-        for place, keys in list(islice(self._waiting.items(), most)):
-            if len(batch.places) < self._batch_size and batch.takes(place, keys):
+    def add_to(self, batch: "NextBatch", count: int) -> None:
+        """Add the next tuples to a batch; those in conflict with it are deferred to a later batch."""
+        wanted = len(batch.places) + count
+        for place, keys in list(islice(self._waiting.items(), self._looked_at)):
+            if len(batch.places) < wanted and batch.takes(place, keys):
                 del self._waiting[place]
         drawn = 0
-        while len(batch.places) < self._batch_size and drawn < most:
+        while len(batch.places) < wanted and drawn < self._looked_at:
             place = self._draw()
             drawn += 1
             if place in self._waiting:
@@ -157,19 +257,17 @@ class TuplePool:
             keys = keys_of(self._tuples[place])
             if not batch.takes(place, keys):
                 self._waiting[place] = keys
-        return self._filled(batch.places)
+        self._fill(batch.places, wanted)
 
-    def _filled(self, batch: list[int]) -> list[int]:
+    def _fill(self, batch: list[int], wanted: int) -> None:
         """Fill an incomplete batch with conflicting tuples."""
-        missing = self._batch_size - len(batch)
         unused = (place for place in self._waiting if place not in batch)
-        for place in list(islice(unused, missing)):
+        for place in list(islice(unused, wanted - len(batch))):
             del self._waiting[place]
             batch.append(place)
-        while len(batch) < self._batch_size:
+        while len(batch) < wanted:
             if (place := self._draw()) not in batch:
                 batch.append(place)
-        return batch
 
     def _shuffle(self) -> None:
         self._shuffler.shuffle(self._order)

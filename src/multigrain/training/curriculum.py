@@ -21,7 +21,7 @@ from multigrain.config import PhaseSection
 from multigrain.errors import DataError
 from multigrain.records import GradedTuple, Negative, folded, identity
 from multigrain.terminal import counted
-from multigrain.training.batch_planning import TuplePool, distinct_pairs, groups_of
+from multigrain.training.batch_planning import Dealer, distinct_pairs, groups_of, tell_shared
 from multigrain.training.guide import Guide, Place
 from multigrain.training.in_batch_false_negatives import InBatchFalseNegatives, known_false_negatives
 from multigrain.training.neighbours import Neighbours
@@ -240,26 +240,27 @@ def plan(  # noqa: PLR0913 (what is planned, and how)
             raise DataError("training", f"the positive of tuple {graded.id} is also one of its negatives; remove it")
     trained = [graded for graded in tuples if weights is None or weights.get(graded.source or "")]
     batch_size = min(batch_size, len(trained))
-    groups = {graded.group or graded.id for graded in trained}
-    largest = min(distinct_pairs(trained), len(groups), batch_size)
+    alike = {graded.group or graded.id for graded in trained}  # a group, or a tuple without one
+    largest = min(distinct_pairs(trained), len(alike), batch_size)
     if largest < 2:
         raise _too_few(largest)
     known = known or known_false_negatives(tuples)
-    pools: list[TuplePool] = []
-    for group in groups_of(tuples, batch_size, by_task, weights):
-        shuffler = random.Random(f"{seed} {group.name}")
-        pool = TuplePool(tuples, group, batch_size, answers=known.answers, shuffler=shuffler, neighbours=neighbours)
-        pool.begin_with(first)
-        pools.append(pool)
+    groups = groups_of(tuples, batch_size, by_task, weights)
+    tell_shared(groups, batch_size)
+    dealers: list[Dealer] = []
+    for group in groups:
+        dealer = Dealer(tuples, group, batch_size, answers=known.answers, seed=seed, neighbours=neighbours)
+        dealer.begin_with(first)
+        dealers.append(dealer)
     used: Counter[int] = Counter()
-    total = sum(pool.weight for pool in pools)
+    total = sum(dealer.weight for dealer in dealers)
     steps = sum(phase.steps or 0 for phase in phases)
     places = np.empty((steps, batch_size), np.int32)
     turns = np.empty((steps, batch_size), np.int32)
     for step in range(steps):
-        # Next is the pool that is furthest behind its share.
-        pool = max(pools, key=lambda pool: (step + 1) * pool.weight / total - pool.batches)
-        places[step] = drawn = pool.batch()
+        # Next is the group that is furthest behind its share.
+        dealer = max(dealers, key=lambda dealer: (step + 1) * dealer.weight / total - dealer.batches)
+        places[step] = drawn = dealer.batch()
         turns[step] = [used[place] for place in drawn]
         used.update(drawn)
     return Curriculum(tuple(phases), tuples, places, turns, seed, known)

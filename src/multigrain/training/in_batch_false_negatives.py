@@ -44,8 +44,8 @@ def known_false_negatives(
             for text in (pair.query, pair.positive):
                 groups.get(identity(text), set()).add(pair.group)
     for document in documents if groups else ():
-        if document.group:
-            groups.get(identity(document.text), set()).add(document.group)
+        if document.groups:
+            groups.get(identity(document.text), set()).update(document.groups)
     return InBatchFalseNegatives(
         {query: frozenset(texts) for query, texts in answers.items() if len(texts) > 1},
         {text: frozenset(names) for text, names in groups.items() if names},

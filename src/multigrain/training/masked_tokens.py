@@ -32,7 +32,11 @@ def windows_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tok
 
 
 def until(windows: Iterable[Window], tokens: int) -> list[Window]:
-    """Return windows, in order, until they have this many tokens together; all of them if they have fewer."""
+    """Return windows, in order, until they have this many tokens together; all of them if they have fewer.
+
+    They stay in memory: those of `windows_of` take 4 bytes per token, and about 100 bytes each. A hundred million
+    tokens take 0.4 GB, and 0.1 GB more if the windows have 100 tokens on average.
+    """
     taken: list[Window] = []
     for window in windows:
         if tokens <= 0:

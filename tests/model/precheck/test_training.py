@@ -1,6 +1,8 @@
 """Bases that cannot be trained, or not as asked, are told by their files."""
 
 import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,17 @@ from sentence_transformers.sentence_transformer.modules import (
     Dense,
     Normalize,
 )
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import Prepend
+from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-from multigrain.config import ModelSection
+from multigrain.config import AdaptSection, ModelSection
 from multigrain.errors import ConfigError
 from multigrain.model.build import build_model
-from multigrain.model.precheck import precheck_model
-from tests.model.decoder import tiny_decoder
+from multigrain.model.language_model import load_language_model
+from multigrain.model.precheck import precheck_decoder, precheck_model
+from tests.model.decoder import tiny_decoder, tokenizer
 from tests.model.saved_models import refused, with_modules
 
 
@@ -35,6 +42,36 @@ def test_a_decoder_that_cannot_end_a_text(tmp_path: Path) -> None:
     for good in (tiny_decoder(), tiny_decoder("eos")):
         precheck_model(ModelSection(base=str(good)))
         build_model(ModelSection(base=str(good)))
+
+
+def test_a_head_that_a_decoder_shares_with_its_input_by_default(tmp_path: Path) -> None:
+    """GPT-2 does so even if its settings do not say it, as those of releases before 5."""
+    config = GPT2Config(vocab_size=80, n_embd=32, n_layer=2, n_head=4, n_positions=16, bos_token_id=1, eos_token_id=2)
+    GPT2Model(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in settings.items() if key != "tie_word_embeddings"}))
+    precheck_decoder(str(tmp_path), AdaptSection(max_tokens=16))
+    causal = load_language_model(ModelSection(base=str(tmp_path), bidirectional=True)).causal
+    assert causal.lm_head.weight is causal.base_model.wte.weight
+    with pytest.raises(ConfigError, match="max_tokens: found 17; wanted at most 16, the number of"):
+        precheck_decoder(str(tmp_path), AdaptSection(max_tokens=17))
+    settings["tie_word_embeddings"] = False
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="has no language-model head"):
+        precheck_decoder(str(tmp_path), AdaptSection(max_tokens=16))
+
+
+def test_the_default_mask_that_is_several_tokens(tmp_path: Path) -> None:
+    words = Tokenizer(BPE({"_": 0, "<": 1, ">": 2, "</s>": 3}, []))
+    base = shutil.copytree(tiny_decoder("both", head=True), tmp_path / "base")
+    for before, mask, message in (("<", None, "found '_', .* into 2 tokens"), ("", None, ""), ("<", "</s>", "")):
+        words.normalizer = Prepend(before) if before else None
+        names = {"eos_token": "</s>"} | ({"mask_token": mask} if mask else {})
+        PreTrainedTokenizerFast(tokenizer_object=words, **names).save_pretrained(base)
+        with pytest.raises(ConfigError, match=message) if message else nullcontext():
+            precheck_decoder(str(base), AdaptSection(max_tokens=16))
 
 
 def test_targets_of_an_adapter_that_the_base_has_not(tiny_encoder: Path) -> None:

@@ -1,12 +1,16 @@
 """The stage `adapt` in whole runs on a tiny decoder."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import pytest
+from transformers import AutoModel
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
+from multigrain.model.build import sees_ahead
 from multigrain.model.files import model_digest
 from multigrain.model.load import load_model
 from multigrain.pipeline.run import run_stages
@@ -14,6 +18,7 @@ from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stage_table import names_of
 from multigrain.pipeline.stages.adapt import _texts
 from multigrain.training import adaptation
+from tests import warm
 from tests.model.decoder import tiny_decoder
 
 ADAPT = """
@@ -47,6 +52,7 @@ def test_the_run_trains_the_adapted_base_and_measures_the_given_one(
     assert settings["base_model_name_or_path"] == str(run_dir.adapted.absolute())
     assert run_dir.stages()["evaluate"].models == {(base := str(tiny_decoder("both", head=True))): model_digest(base)}
     assert not (run_dir.adaptation / "checkpoints").exists()
+    assert sees_ahead(AutoModel.from_pretrained(run_dir.adapted))
     card = (run_dir.model / "README.md").read_text()
     assert "adapted by masked next token prediction on 600 tokens" in card
     assert load_model(run_dir.model).encode(["the old cat"]).shape == (1, 32)  # needs no other folder
@@ -95,6 +101,33 @@ def test_an_interrupted_adaptation_goes_on(
     assert [line["step"] for line in log if "loss" in line] == list(range(1, last + 1))
 
 
+def test_an_adaptation_that_is_killed_ends_with_the_same_weights(adapting: Path, tmp_path: Path) -> None:
+    ready = load_config(adapting)
+    run_stages(ready, names_of(ready)[:3], force=False)
+    folders = [shutil.copytree(ready.folder, tmp_path / name / "tiny") for name in ("whole", "killed")]
+    whole, killed = map(RunDir, folders)
+    command = ["adapt", str(adapting), "--quiet", "--set", "adapt.tokens=6000", "--set"]
+    disturbed = warm.start(*command, f"output={tmp_path / 'killed'}")
+    checkpoints = killed.adaptation / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert disturbed.is_alive() and time.monotonic() < until
+        time.sleep(0.001)
+    disturbed.kill()
+    disturbed.join()
+    assert not killed.adapted.exists()
+    for name in ("killed", "whole"):
+        assert main([*command, f"output={tmp_path / name}"]) == 0
+    assert files_in(killed.adapted) == files_in(whole.adapted)
+    log = (whole.adaptation / "log.jsonl").read_bytes()
+    assert (killed.adaptation / "log.jsonl").read_bytes() == log and log.count(b"grad_norm") > 100
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The content of each."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_checkpoints_of_other_settings_are_not_used(adapting: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(adapting)
     adaptation_folder = RunDir(config.folder).adaptation
@@ -126,6 +159,11 @@ def test_held_out_texts_are_not_read(adapting: Path) -> None:
         ("model.bidirectional=false", "model.bidirectional is false; set it to true, or remove the section"),
         ("model.base=embedded", "embedded is not a decoder: its tokens attend in both directions already"),
         ("model.base=HEADLESS", "has no language-model head"),
+        (
+            "adapt.mask_token=old cat",
+            "adapt: mask_token: found 'old cat', which the tokenizer of the base splits",
+        ),
+        ("adapt.max_tokens=65", "adapt: max_tokens: found 65; wanted at most 64, the number of the base's positions"),
         ("adapt.tokens=0", "adapt.tokens"),
         ("adapt.masked=1.5", "adapt.masked"),
         ("adapt.batch_token=64", "adapt.batch_tokens"),

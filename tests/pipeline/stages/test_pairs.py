@@ -17,7 +17,7 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import read_mined
 from multigrain.data.split_data import prepare
-from multigrain.errors import DataError, LLMReplyError
+from multigrain.errors import ConfigError, DataError, LLMReplyError
 from multigrain.llm.clients.scripted import ScriptedClient
 from multigrain.llm.protocol import Answer, Request
 from multigrain.model.roles import Role, Vectors
@@ -176,6 +176,19 @@ def test_fields_become_tuples_that_carry_their_task(write_run: Callable[..., Pat
     held_out = {folded(pair.positive) for pair in test}
     assert not {folded(negative.text) for each in graded for negative in each.negatives} & held_out
     assert len({request.key for request in asked}) == len(asked)
+
+
+def test_a_task_that_leaves_no_room_is_refused_before_pairs_are_asked_for(
+    write_run: Callable[..., Path], asked: list[Request]
+) -> None:
+    """What was paid for stays: with more room, the run goes on with the same tasks."""
+    path = write_run("tasks")
+    with pytest.raises(ConfigError, match=r"model.max_tokens: found 8, but .* of a search task takes \d+ tokens"):
+        made(path, "model.max_tokens=8")
+    named = len(asked)
+    assert 0 < named < 28  # the tasks, but none of their pairs
+    verbs.synthesize(load_config(path), force=True)
+    assert len({request.key for request in asked}) == len(asked) > named
 
 
 @pytest.mark.parametrize("mode", MODES)

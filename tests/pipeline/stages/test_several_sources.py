@@ -10,11 +10,14 @@ import pytest
 
 from multigrain.cli.main import main
 from multigrain.config import load_config
-from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
+from multigrain.data.corpus_file import Corpus
+from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, read_tuples
 from multigrain.data.mined_candidates import Mined, read_mined
 from multigrain.pipeline import verbs
 from multigrain.pipeline.check import check
+from multigrain.pipeline.retrievers import dev_searches
 from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.stages import train
 from multigrain.retrieval import mine
 from tests.conftest import as_lines
 from tests.pipeline.stages.several_sources import NAMES, rows_of, write_sources
@@ -115,6 +118,27 @@ def test_scores_by_source_are_those_of_a_run_with_this_source(
         assert {document["id"].partition("/")[0] for document in example["before"]} == {name}
 
 
+def test_dev_queries_and_samples_for_training_search_their_own_source(
+    run_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multigrain.data.held_out.FEWEST_DEV", 2)
+    monkeypatch.setattr(train, "MOST_DOCUMENTS", 30)
+    config = load_config(write_sources(run_toml), [*MINED_ALONE, "data.dev_share=0.2"])
+    verbs.synthesize(config)
+    run_dir = RunDir(config.folder)
+    corpus = Corpus(run_dir.corpus)
+    searches = dev_searches(config, run_dir)
+    assert sum(len(search.task.queries) for search in searches) == len(list(read_pairs(run_dir.dev_pairs))) > 4
+    for name, search in zip(NAMES, searches, strict=True):
+        documents = list(search.task.documents)
+        assert {document.id.partition("/")[0] for document in documents} == {name} and len(documents) == 40
+        assert list(corpus.documents(search.numbers.tolist())) == documents
+    for name, task in zip(NAMES, train._sampled_tasks(config, run_dir), strict=True):
+        documents = list(task.documents)
+        assert {document.id.partition("/")[0] for document in documents} == {name} and len(documents) == 15
+        assert len(task.queries) == 10
+
+
 def test_the_report_counts_each_source(run_toml: Path) -> None:
     config = load_config(write_sources(run_toml), MINED_ALONE)
     verbs.synthesize(config)
@@ -132,8 +156,25 @@ def test_the_report_counts_each_source(run_toml: Path) -> None:
     assert dropped == Counter(report["dropped"])
 
 
+def test_nothing_is_written_mined_or_graded_for_a_source_of_weight_0(run_toml: Path) -> None:
+    config = load_config(write_sources(run_toml, "weight = 1.0", "weight = 0.0"))
+    run_dir = RunDir(config.folder)
+    verbs.synthesize(config)
+    written = [candidate.pair_id for candidate in read_candidates(run_dir.candidates)]
+    mined = [id for id, *_ in mined_texts(run_dir)]
+    verbs.grade(config)
+    graded = [graded.id for graded in read_tuples(run_dir.tuples)]
+    for ids in (written, mined, graded):
+        assert {id.partition("/")[0] for id in ids} == {"even"}
+    assert {pair.source for pair in read_pairs(run_dir.held_out_pairs)} == set(NAMES)
+    assert "odd: not trained on (weight 0); 10 held out, 40 documents" in check(config)
+
+
 def test_check_tells_of_each_source(run_toml: Path) -> None:
     config = load_config(write_sources(run_toml, "weight = 3.0", "weight = 1.0\nlimit = 10"))
     lines = [line.strip() for line in check(config).splitlines()]
     assert "even: 30 training pairs, 10 held out, 40 documents; weight 3, 75.0% of the steps (about 6)" in lines
     assert "odd: 10 training pairs, 10 held out, 20 documents; weight 1, 25.0% of the steps (about 2)" in lines
+    run_toml.write_text(run_toml.read_text().replace("limit = 10", "limit = 2"))
+    told = check(load_config(run_toml, ["training.batch_size=10"]))
+    assert "weight 1, 20.0% of the steps (about 2) in place of 25.0%: no pair is twice in a batch of 10" in told

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from multigrain.config import ModelSection
+from multigrain.config import AdaptSection, ModelSection
 from multigrain.errors import ConfigError
 from multigrain.model.architectures import is_decoder
 from multigrain.model.files import folder_of, is_gguf, revision_of
 from multigrain.model.gguf_header import gguf_fault
 from multigrain.model.locate import require_model
 from multigrain.model.precheck.loading import loading_faults, pooling_fault
-from multigrain.model.precheck.training import eos_faults, module_faults, section_faults
+from multigrain.model.precheck.training import adaptation_faults, eos_faults, module_faults, section_faults
 from multigrain.model.refusals import (
     adapter_as_base,
     head_fault,
@@ -73,20 +73,30 @@ def precheck_base(section: ModelSection) -> None:
         raise ConfigError("model.base", [f"{name} cannot be trained: {fault}" for fault in faults])
 
 
-def precheck_decoder(name: str) -> None:
-    """Check that a base is a decoder with a language-model head, which can be adapted to attention in both directions.
+def precheck_decoder(name: str, section: AdaptSection) -> None:
+    """Check that a base is a decoder with a language-model head, and can be adapted as the settings ask for.
+
+    Args:
+        name: the base.
+        section: the settings of the adaptation.
 
     Raises:
-        ConfigError: its files say that it is an encoder, or has no head.
+        ConfigError: its files say that it is an encoder, or has no head, or does not support a setting.
     """
     folder = folder_of(name)
-    config = settings_of(transformer_of(folder), "config.json") if folder else {}
+    if folder is None:
+        return
+    inner = transformer_of(folder)
+    config = settings_of(inner, "config.json")
     if config.get("model_type") and not is_decoder(str(config["model_type"])):
         raise no_decoder(name)
     saved = config.get("architectures") or []
-    # A head that shares its weights with the input is not in the files; a head of its own is, if it was saved.
-    if saved and config.get("tie_word_embeddings") is not True and not any("LM" in kind for kind in saved):
+    # A head that shares its weights with the input is not in the files; a head of its own is, if it was saved. Without
+    # a word about it in the settings, they may be shared, as those of GPT-2 are.
+    if saved and config.get("tie_word_embeddings") is False and not any("LM" in kind for kind in saved):
         raise no_head(name)
+    if faults := [*adaptation_faults(section, inner)]:
+        raise ConfigError("adapt", faults)
 
 
 def precheck_encoder(name: str, key: str) -> None:

@@ -1,22 +1,19 @@
 """Find faults in a base's files that prevent training it with the given settings. Does not import torch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from multigrain.config import INSTRUCTION, LoraSection, ModelSection
-from multigrain.errors import ConfigError
+from multigrain.config import BLANK, AdaptSection, LoraSection, ModelSection
 from multigrain.model.architectures import is_decoder
 from multigrain.model.file_integrity import shapes_in
-from multigrain.model.files import folder_of
-from multigrain.model.prompts import prompts_of, prompts_to_train
-from multigrain.model.refusals import unfit_dense
-from multigrain.model.roles import ROLES, prompt_for
+from multigrain.model.refusals import mask_fault, unfit_dense
 from multigrain.model.saved_settings import (
     HIDDEN_SIZES,
     LAYER_COUNTS,
+    POSITIONS,
     class_of,
     dense_settings,
     first_number,
@@ -30,7 +27,7 @@ POOLINGS = ("Pooling", "AnchorPooling")
 KEPT = ("Dense", "LayerNorm", "Dropout")
 """Modules after the pooling that are kept in the trained model."""
 NO_DEFAULTS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-"""Tokenizer classes without an EOS token, unless their settings name one."""
+"""Tokenizer classes without special tokens, unless their settings name some."""
 
 
 def module_faults(section: ModelSection, folder: Path) -> Iterator[str]:
@@ -68,14 +65,35 @@ def eos_faults(inner: Path) -> Iterator[str]:
     Args:
         inner: the folder of the transformer.
     """
-    tokenizer, settings = _tokenizer(inner), settings_of(inner, "tokenizer_config.json")
+    tokenizer = tokenizer_in(inner)
     if tokenizer is None or not is_decoder(str(settings_of(inner, "config.json").get("model_type"))):
         return
-    special = {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    ends_so = all(special.intersection(tokenizer.encode(text).ids[-1:]) for text in ("a", ""))
-    has_eos = settings.get("eos_token") or settings_of(inner, "special_tokens_map.json").get("eos_token")
-    if not ends_so and not has_eos and settings.get("tokenizer_class") in NO_DEFAULTS:
+    if not ends_in_special(tokenizer) and not _may_have(inner, "eos_token"):
         yield "its tokenizer has no EOS token, which decoders need at the end of a text"
+
+
+def _may_have(inner: Path, name: str) -> bool:
+    """Return whether the tokenizer has a special token of this name, by its settings or perhaps by its class."""
+    settings = settings_of(inner, "tokenizer_config.json")
+    named = settings.get(name) or settings_of(inner, "special_tokens_map.json").get(name)
+    return bool(named) or settings.get("tokenizer_class") not in NO_DEFAULTS
+
+
+def adaptation_faults(section: AdaptSection, inner: Path) -> Iterator[str]:
+    """Yield a message for each setting of the adaptation that a base does not support.
+
+    Args:
+        section: the settings of the adaptation.
+        inner: the folder of the base's transformer.
+    """
+    tokenizer = tokenizer_in(inner)
+    if tokenizer is not None and (section.mask_token or not _may_have(inner, "mask_token")):
+        mask = section.mask_token or BLANK
+        if fault := mask_fault(mask, len(tokenizer.encode(mask, add_special_tokens=False).ids)):
+            yield f"mask_token: {fault}"
+    positions = first_number(settings_of(inner, "config.json"), POSITIONS)
+    if positions is not None and 0 < positions < section.max_tokens:
+        yield f"max_tokens: found {section.max_tokens}; wanted at most {positions}, the number of the base's positions"
 
 
 def section_faults(section: ModelSection, inner: Path) -> list[str]:
@@ -85,7 +103,7 @@ def section_faults(section: ModelSection, inner: Path) -> list[str]:
         section: the model settings.
         inner: the folder of the base's transformer.
     """
-    faults = [*_layer_faults(section, inner), *_prompt_faults(section, inner)]
+    faults = [*_layer_faults(section, inner)]
     if section.lora:
         faults += _target_faults(section.lora, inner)
     return faults
@@ -102,43 +120,6 @@ def _layer_faults(section: ModelSection, inner: Path) -> Iterator[str]:
         yield f"bidirectional: found {section.bidirectional}; the base has {layers} layers"
     if section.lora and (top := section.lora.top_layers or 0) > layers:
         yield f"lora.top_layers: found {top}; the base has {layers} layers"
-
-
-def precheck_instructions(section: ModelSection, instructions: Iterable[str], max_tokens: int | None) -> None:
-    """Check that the prompts of queries with these instructions leave room for a query.
-
-    Args:
-        section: the model settings.
-        instructions: different instructions.
-        max_tokens: the setting `training.max_tokens`.
-
-    Raises:
-        ConfigError: one does not; names it with its number of tokens.
-    """
-    folder, template = folder_of(section.base), section.query_template
-    tokenizer = None if folder is None or template is None else _tokenizer(transformer_of(folder))
-    if tokenizer is None or template is None:
-        return
-    most = min(section.max_tokens, max_tokens or section.max_tokens)
-    for instruction in instructions:
-        length = len(tokenizer.encode(template.replace(INSTRUCTION, instruction)).ids)
-        if length >= most:
-            key = "model.max_tokens" if most == section.max_tokens else "training.max_tokens"
-            found = f"found {most}, but the prompt with the instruction {instruction!r} of a pair takes {length} tokens"
-            raise ConfigError(key, [f"{found}; raise it, or shorten the instruction"])
-
-
-def _prompt_faults(section: ModelSection, inner: Path) -> Iterator[str]:
-    tokenizer = _tokenizer(inner)
-    if tokenizer is None:
-        return
-    prompts = prompts_to_train(section, prompts_of(section.base) or {})
-    given = dict.fromkeys(prompt_for(role, prompts) for role in ROLES)
-    for prompt in filter(None, given):
-        length = len(tokenizer.encode(prompt).ids)
-        if length >= section.max_tokens:
-            found = f"found {section.max_tokens}, but the prompt {prompt!r} alone takes {length}"
-            yield f"max_tokens: {found}; raise it"
 
 
 def _target_faults(section: LoraSection, inner: Path) -> list[str]:
@@ -169,7 +150,7 @@ def _modules_around(name: str) -> Iterator[str]:
             yield "." + ".".join(parts[start:end])
 
 
-def _tokenizer(inner: Path) -> Any | None:
+def tokenizer_in(inner: Path) -> Any | None:
     """Read the tokenizer in a folder; return None if there is no fast tokenizer."""
     try:
         tokenizer: Any = Tokenizer.from_file(str(inner / "tokenizer.json"))
@@ -178,3 +159,14 @@ def _tokenizer(inner: Path) -> Any | None:
     tokenizer.no_padding()  # some files pad or truncate every text
     tokenizer.no_truncation()
     return tokenizer
+
+
+def special_tokens(tokenizer: Any) -> set[int]:
+    """Return the ids of the special tokens of a tokenizer."""
+    return {id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+
+
+def ends_in_special(tokenizer: Any) -> bool:
+    """Return whether a tokenizer ends every text in a special token."""
+    special = special_tokens(tokenizer)
+    return all(special.intersection(tokenizer.encode(text).ids[-1:]) for text in ("a", ""))

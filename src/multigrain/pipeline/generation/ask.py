@@ -20,6 +20,7 @@ from multigrain.pipeline.generation.plans import (
     Plan,
     brainstorm,
     brainstormed_tasks,
+    files_of,
     negatives,
     queries,
     synthetic_pairs,
@@ -133,11 +134,12 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
 
 def known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """Yield all prompts that were asked in the run, or will be next."""
-    mode = config.synthesis.mode
-    if mode == "corpus" and run_dir.passages.is_file():
-        yield from queries(config, run_dir).prompts()
-    if mode == "tasks":
-        yield from brainstorm(config).prompts()
-        yield from synthetic_pairs(config, brainstormed_tasks(config, run_dir)).prompts()
+    for name, own in config.writing.items():
+        files = files_of(run_dir, name)
+        if own.synthesis.mode == "tasks":
+            yield from brainstorm(own).prompts()
+            yield from synthetic_pairs(own, brainstormed_tasks(own, run_dir)).prompts()
+        elif files.passages.is_file():
+            yield from queries(own, files).prompts()
     if run_dir.train_pairs.is_file():
         yield from negatives(config, run_dir).prompts()

@@ -59,7 +59,7 @@ def estimate_usage(config: Config, prompts: Iterable[Prompted[Any]], whole: Usag
     for prompted in prompts:
         dialect = dialect if request else _known_dialect(config, prompted.request)
         request = prompted.request.suited(dialect)
-        likely += _likely(request, budget.prices)
+        likely += likely_usage(request, budget.prices)
         most += budget.bound(request)
     if request is None:
         return None
@@ -97,6 +97,7 @@ def usage_bound(config: Config, pairs: Sequence[Pair]) -> Usage:
     return Usage(calls, *tokens, (prices_of(config.llm) or Prices()).of(*tokens))
 
 
-def _likely(request: Request, prices: Prices) -> Usage:
+def likely_usage(request: Request, prices: Prices) -> Usage:
+    """Return the likely usage of a request, whose answer is assumed to be half as long as allowed."""
     tokens = len(request.prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN, request.max_tokens // 2
     return Usage(1, *tokens, prices.of(*tokens))

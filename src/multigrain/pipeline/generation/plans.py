@@ -1,8 +1,9 @@
 """Plan the requests to the language model at each step of a run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from multigrain.files import count_lines
 from multigrain.llm.clients.factory import model_name
 from multigrain.llm.prompted_input import Parked, Prompted
 from multigrain.llm.store import AnswerStore
-from multigrain.pipeline.run_dir import RunDir
+from multigrain.pipeline.run_dir import RunDir, WritingFiles
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis.negatives import plan_negatives, plan_repairs, requests_each
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
@@ -35,6 +36,14 @@ class Plan:
     description: str
     count: int
     prompts: Callable[[], Iterator[Prompted[Any]]]
+
+    def of_source(self, name: str) -> "Plan":
+        """Return the plan with inputs that begin with the name of a source; an empty name changes nothing."""
+
+        def prompts() -> Iterator[Prompted[Any]]:
+            return (replace(prompted, input=f"{name}/{prompted.input}") for prompted in self.prompts())
+
+        return replace(self, prompts=prompts) if name else self
 
     def outcomes(self, run_dir: RunDir) -> Iterator[list[Any] | Parked]:
         """Yield the outcome of each input, in order: its records, or the reason for their absence."""
@@ -68,12 +77,12 @@ def repairs(config: Config, run_dir: RunDir, missing: Mapping[str, Sequence[int]
     return Plan(f"repairing negatives ({attempt})", count, prompts)
 
 
-def queries(config: Config, run_dir: RunDir) -> Plan:
+def queries(config: Config, files: WritingFiles) -> Plan:
     """Plan the queries of passages (mode "corpus"), for as many passages as training can use."""
-    count, most = count_lines(run_dir.passages), config.passages_asked
+    count, most = count_lines(files.passages), config.passages_asked
 
     def prompts() -> Iterator[Prompted[list[WrittenQuery]]]:
-        passages = choose(read_documents(run_dir.passages), count, most, config.seed)
+        passages = choose(read_documents(files.passages), count, most, config.seed)
         return plan_queries(config, passages, model_name(config.llm))
 
     return Plan("writing queries", min(count, most) * config.synthesis.queries_per_passage, prompts)
@@ -109,14 +118,25 @@ def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Plan:
 
 
 def next_plan(config: Config, run_dir: RunDir) -> Plan:
-    """Plan the next requests: pairs if the run has none yet, else their negatives."""
-    mode = config.synthesis.mode
-    if mode == "negatives" or "pairs" in run_dir.stages():
+    """Plan the next requests: pairs if those to be written are not there yet, else negatives."""
+    if not config.writing or "pairs" in run_dir.stages():
         return negatives(config, run_dir)
-    if mode == "corpus":
-        return queries(config, run_dir)
+    parts = [_next_pairs(own, run_dir, name) for name, own in config.writing.items()]
+    count = sum(part.count for part in parts)
+    return Plan("writing pairs", count, lambda: chain.from_iterable(part.prompts() for part in parts))
+
+
+def _next_pairs(config: Config, run_dir: RunDir, source: str) -> Plan:
+    """Plan the next requests for the pairs of a source; the name is empty for a run of one source."""
+    if config.synthesis.mode == "corpus":
+        return queries(config, files_of(run_dir, source)).of_source(source)
     chosen = brainstormed_tasks(config, run_dir)
-    return synthetic_pairs(config, chosen) if chosen else brainstorm(config)
+    return (synthetic_pairs(config, chosen) if chosen else brainstorm(config)).of_source(source)
+
+
+def files_of(run_dir: RunDir, source: str) -> WritingFiles:
+    """Return the files of a source whose pairs are written; the name is empty for a run of one source."""
+    return run_dir.source(source) if source else run_dir
 
 
 def brainstormed_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:

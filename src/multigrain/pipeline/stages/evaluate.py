@@ -11,11 +11,11 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_pairs
 from multigrain.data.record_file import RecordFile
 from multigrain.evaluation.by_source import SearchOfSource, evaluate_by_source, searches_by_source, whole_task
-from multigrain.evaluation.evaluate import Evaluation
+from multigrain.evaluation.evaluate import Evaluation, Scores
 from multigrain.evaluation.tasks import HELD_OUT, MTEB, GradedTask, Task, check_unseen, load_task, with_instruction
 from multigrain.files import write_json, write_objects
 from multigrain.model.prompts import prompts_of
-from multigrain.model.roles import TEMPLATE, Embed
+from multigrain.model.roles import Embed, template_of
 from multigrain.pipeline.arms import arm_encoders, compared_with_others, differences
 from multigrain.pipeline.encoders import base_encoder, load_measured_base, trained_encoder
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -44,7 +44,7 @@ def evaluate(config: Config, run_dir: RunDir) -> Result:
     sides = _Sides(config, run_dir, base_embed, trained_embed)
     measured: list[tuple[Task, Evaluation, Evaluation, dict[str, Evaluation]]] = []
     examples: list[dict[str, Any]] = []
-    if config.evaluation.instructions and TEMPLATE not in (prompts_of(str(run_dir.trained)) or {}):
+    if config.evaluation.instructions and not template_of(prompts_of(str(run_dir.trained)) or {}):
         say("  evaluation.instructions has no effect: the model was trained without instructions")
     for name in config.evaluation.tasks:
         if name.startswith(MTEB):
@@ -91,8 +91,8 @@ class _Sides:
     def __init__(self, config: Config, run_dir: RunDir, base: Embed, trained: Embed) -> None:
         self._retrievers = Retrievers(config, run_dir)
         self._embeds = {"base": base, "trained": trained}
-        self._dev = {name: self._retrievers.dev_search(embed) for name, embed in self._embeds.items()}
-        self._choices = {name: self._retrievers.choice(search) for name, search in self._dev.items()}
+        self._dev = {name: self._retrievers.dev_searches(embed) for name, embed in self._embeds.items()}
+        self._choices = {name: self._retrievers.choice(searches) for name, searches in self._dev.items()}
 
     def evaluated(self, task: Task, searches: Mapping[str, SearchOfSource]) -> list[Evaluation]:
         """Measure both models on a task; with several sources, by the search of each source."""
@@ -109,9 +109,12 @@ class _Sides:
 
     def dev_items(self, arms: Mapping[str, Embed]) -> Iterator[dict[str, Any]]:
         """Yield the scores of each model, including the arms, on each dev query, if there are any."""
-        searches = self._dev | {arm: self._retrievers.dev_search(embed) for arm, embed in arms.items()}
-        measured = {name: search.scores(search.found.numbers) for name, search in searches.items() if search}
-        for id in measured.get("base", ()):
+        found = self._dev | {arm: self._retrievers.dev_searches(embed) for arm, embed in arms.items()}
+        measured: dict[str, Scores] = {
+            name: {id: item for search in searches for id, item in search.scores(search.found.numbers).items()}
+            for name, searches in found.items()
+        }
+        for id in measured["base"]:
             yield {"query": id, **{name: scores[id] for name, scores in measured.items()}}
 
     def choices(self) -> dict[str, Any]:
@@ -181,7 +184,8 @@ def _measured_by_mteb(name: str, config: Config, run_dir: RunDir) -> dict[str, A
     from multigrain.model.load import load_model
 
     data = None if config.evaluation.mteb_data is None else Path(config.evaluation.mteb_data)
-    given = {task.removeprefix(MTEB): own for task, own in config.evaluation.instructions.items()}
+    table = config.evaluation.instructions.items()
+    given = {task.removeprefix(MTEB): own for task, own in table if task.startswith(MTEB)}
     base_scores = _main_scores(measure(name, load_measured_base(config), run_dir.mteb("base"), data))
     trained = load_model(run_dir.trained)
     trained_scores = _main_scores(measure(name, trained, run_dir.mteb("trained"), data, instructions=given))

@@ -1,6 +1,7 @@
 """Train the model."""
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,13 +13,14 @@ from multigrain.data.beir import RetrievalTask
 from multigrain.data.corpus_file import Corpus
 from multigrain.data.jsonl import read_documents, read_pairs, read_tuples
 from multigrain.errors import DataError
+from multigrain.evaluation.by_source import searches_by_source
 from multigrain.evaluation.evaluate import evaluate
 from multigrain.evaluation.metrics import overall
 from multigrain.evaluation.tasks import held_out_task
 from multigrain.files import atomic_folder
 from multigrain.grading.report import what_became
 from multigrain.model.precheck import notes
-from multigrain.model.roles import TEMPLATE, prompt_for
+from multigrain.model.roles import TEMPLATE, prompt_for, template_of
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation.plans import ids_to_write_for
 from multigrain.pipeline.known_false_negatives import own_documents
@@ -114,11 +116,11 @@ def _read_instructions(config: Config, model: "SentenceTransformer", tuples: Seq
     own = Counter(graded.instruction for graded in tuples if graded.instruction)
     if not own:
         return
-    template = config.model.query_template
+    template = template_of(model.prompts) or config.model.query_template
     if template is None:
         say(f"  model.query_prompt is put before all queries, in place of {counted(own.total(), 'instructions')}")
         return
-    model.prompts.setdefault(TEMPLATE, template)
+    model.prompts[TEMPLATE] = template
     said = f"{own.total()} of {len(tuples)} tuples have an instruction ({len(own)} different)"
     say(f"  {said}; the others have {json.dumps(prompt_for('query', model.prompts))} before the query")
     check_instructions(model, own, config.training.max_tokens)
@@ -215,22 +217,35 @@ def _evaluation(config: Config, run_dir: RunDir) -> "Callable[[SentenceTransform
     """Return a function that measures a model on a sample of the held-out pairs."""
     from multigrain.model.encode import ModelEncoder
 
-    held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
-    task = _sample(held_out_task(held_out, Corpus(run_dir.corpus), own), config.seed)
+    tasks = _sampled_tasks(config, run_dir)
 
     def measure(model: "SentenceTransformer") -> dict[str, float]:
-        scores = evaluate(task, ModelEncoder(model, "held out")).scores
-        return {name: round(value, 6) for name, value in overall(scores.values()).items()}
+        embed = ModelEncoder(model, "held out")
+        scores = [item for task in tasks for item in evaluate(task, embed).scores.values()]
+        return {name: round(value, 6) for name, value in overall(scores).items()}
 
     return measure
 
 
-def _sample(task: RetrievalTask, seed: int) -> RetrievalTask:
-    """Draw some of the queries, with their relevant documents and some others."""
+def _sampled_tasks(config: Config, run_dir: RunDir) -> list[RetrievalTask]:
+    """Return a sample of the held-out task, or one of each of several sources in proportion to its queries."""
+    held_out, own = list(read_pairs(run_dir.held_out_pairs)), own_documents(run_dir)
+    corpus, names = Corpus(run_dir.corpus), config.data.source_names
+    if not names:
+        return [_sample(held_out_task(held_out, corpus, own), config.seed)]
+    tasks = [search.task for search in searches_by_source(held_out, corpus, own, names).values()]
+    total = sum(len(task.queries) for task in tasks)
+    return [_sample(task, config.seed, len(task.queries) / total) for task in tasks]
+
+
+def _sample(task: RetrievalTask, seed: int, share: float = 1.0) -> RetrievalTask:
+    """Draw some of the queries, with their relevant documents and some others; `share` is that of the whole sample."""
     draw = random.Random(f"{seed} evaluation")
-    queries = dict(draw.sample(list(task.queries.items()), min(MOST_QUERIES, len(task.queries))))
+    most = math.ceil(share * MOST_QUERIES)
+    queries = dict(draw.sample(list(task.queries.items()), min(most, len(task.queries))))
     wanted = {document for query in queries for document in task.relevance[query]}
     others = [document.id for document in task.documents if document.id not in wanted]
-    kept = wanted | set(draw.sample(others, max(0, min(MOST_DOCUMENTS - len(wanted), len(others)))))
+    rest = math.ceil(share * MOST_DOCUMENTS) - len(wanted)
+    kept = wanted | set(draw.sample(others, max(0, min(rest, len(others)))))
     documents = [document for document in task.documents if document.id in kept]
     return replace(task, queries=queries, documents=documents, relevance={q: task.relevance[q] for q in queries})
