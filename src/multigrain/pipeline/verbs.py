@@ -9,11 +9,9 @@ from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
-from multigrain.pipeline.freshness import finished
 from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.generation.answer_import import EXPORT_FIRST, answer_files, import_files
-from multigrain.pipeline.generation.open_requests import require_endpoint
-from multigrain.pipeline.generation.prompt_style import with_assumed_style, with_known_style
+from multigrain.pipeline.generation.open_requests import require_endpoint, unwritten
 from multigrain.pipeline.generation.request_shards import require_free, write_shards
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.recipe import with_recipe
@@ -257,7 +255,7 @@ def export_requests(config: Config | str | Path, shards: int, output: str | Path
     require_inputs(config)
     run_stages(config, ["data"], force)
     report = _write_shards(config, shards, folder)
-    if report is None and "pairs" in {*names_of(config)} - {*finished(config, RunDir(config.folder))}:
+    if report is None and unwritten(config, RunDir(config.folder)):
         run_stages(config, ["data", "pairs"], force)
         report = _write_shards(config, shards, folder)
     return report or "nothing to export: every request is answered, parked or in a batch"
@@ -266,7 +264,7 @@ def export_requests(config: Config | str | Path, shards: int, output: str | Path
 def _write_shards(config: Config, shards: int, folder: Path) -> str | None:
     run_dir = RunDir(config.folder)
     with full_disk_explained(folder.absolute().parent), run_dir.lock():
-        return write_shards(with_assumed_style(config, run_dir), run_dir, shards, folder)
+        return write_shards(config, run_dir, shards, folder)
 
 
 def import_answers(config: Config | str | Path, answers: Sequence[str | Path]) -> str:
@@ -291,4 +289,4 @@ def import_answers(config: Config | str | Path, answers: Sequence[str | Path]) -
     if "data" not in run_dir.stages():
         raise RunError(f"{config.folder}: has no requests yet. {EXPORT_FIRST}")
     with full_disk_explained(run_dir.folder), run_dir.lock():
-        return import_files(with_known_style(config, run_dir), run_dir, files)
+        return import_files(config, run_dir, files)

@@ -16,19 +16,15 @@ from hypothesis import strategies as st
 from multigrain.cli.main import main
 from multigrain.config import load_config
 from multigrain.llm.budget import Usage
-from multigrain.llm.clients import scripted
 from multigrain.llm.job import NEW_SEED
 from multigrain.llm.protocol import Answer
 from multigrain.llm.store import AnswerStore
-from multigrain.pipeline import verbs
-from multigrain.pipeline.generation import ask, plans
+from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.request_shards import MANIFEST, write_shards
 from multigrain.pipeline.run_dir import RunDir
 from tests.conftest import as_lines
 from tests.mock_server import Behaviour, MockServer
-from tests.pipeline.stages.test_pairs import embed, write_run
 
-write_run_without_pairs = write_run  # a fixture, which no test can name while its name is imported
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
@@ -137,9 +133,8 @@ def test_the_manifest_tells_what_the_shards_hold(export: Any, tmp_path: Path) ->
     assert [line for shard in parts for line in shard] == whole  # in the same order, whatever the number
     one, four = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("whole", "parts"))
     assert four["digest"] == one["digest"]
-    assert {key: four[key] for key in ("run", "stage", "step", "model", "requests")} == {
+    assert {key: four[key] for key in ("run", "step", "model", "requests")} == {
         "run": "tiny",
-        "stage": "synthesize",
         "step": "writing negatives",
         "model": "mock",
         "requests": 30,
@@ -239,17 +234,26 @@ KILLED = """
 import os, signal, sys
 from multigrain.cli.main import main
 from multigrain.llm.ledger import Ledger
-from multigrain.pipeline.generation import answer_import
+from multigrain.pipeline.generation import answer_import, request_shards
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 answer_import.COMMIT_EVERY = 4
 book, booked = Ledger.book, []
-def stop(self, *arguments):
+def book_ten(self, *arguments):
     book(self, *arguments)
     booked.append(arguments)
     if len(booked) == 10:
-        os.kill(os.getpid(), signal.SIGKILL)
-Ledger.book = stop
+        kill()
+Ledger.book = book_ten
+request_shards.write_json = kill  # the last file of an export
 main(sys.argv[1:])
 """
+
+
+def kill(*arguments: str | Path) -> None:
+    given = [item for setting in settings_of() for item in ("--set", setting)]
+    command = [sys.executable, "-c", KILLED, *map(str, arguments), *given]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
 def test_a_killed_import_loses_and_doubles_nothing(
@@ -258,26 +262,18 @@ def test_a_killed_import_loses_and_doubles_nothing(
     engine = serve(Engine())
     (shard,) = export(1)
     (tmp_path / "answers.jsonl").write_text(as_lines(engine.answered(shard)))
-    given = [item for setting in settings_of() for item in ("--set", setting)]
-    arguments = ["import-answers", str(run_toml), str(tmp_path / "answers.jsonl"), *given]
-    assert subprocess.run([sys.executable, "-c", KILLED, *arguments]).returncode == -signal.SIGKILL
+    kill("import-answers", run_toml, tmp_path / "answers.jsonl")
     assert spent(run_toml) == Usage(8, 80, 160)  # the two last commits
     assert command("import-answers", tmp_path / "answers.jsonl") == 0
     assert "22 answers imported\n8 lines imported before\n" in capsys.readouterr().out
     assert spent(run_toml) == Usage(30, 300, 600)
 
 
-def test_a_killed_export_leaves_no_folder(
-    export: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("multigrain.pipeline.generation.request_shards.write_json", stop)
-        assert command("export-requests", "--shards", "2", "--output", tmp_path / "requests") == 130
+def test_a_killed_export_leaves_no_folder_in_the_way(export: Any, run_toml: Path, tmp_path: Path) -> None:
+    whole = export(2, "whole")
+    kill("export-requests", run_toml, "--shards", "2", "--output", tmp_path / "requests")
     assert not (tmp_path / "requests").exists()
-    assert len(export(2)) == 2
+    assert export(2) == whole
 
 
 def test_caps_hold(
@@ -402,35 +398,3 @@ def test_the_union_of_the_shards_is_what_is_open(
     ]
     sizes = [len(shard) for shard in found]
     assert len(sizes) == min(shards, 30 - len(answered)) and max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize(("mode", "steps"), [("corpus", 2), ("tasks", 3)])
-def test_runs_that_write_their_pairs_take_several_rounds(
-    mode: str, steps: int, write_run_without_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each export has the requests that the answers so far determine; in the end, all is as asked at once."""
-    for name in ("pairs", "synthesize"):
-        monkeypatch.setattr(f"multigrain.pipeline.stages.{name}.judge_encoder", lambda *_: embed)
-    path = write_run_without_pairs(mode)
-    asked = RunDir(load_config(path).folder)
-    verbs.synthesize(load_config(path))
-    more = ["name=shards", "llm.provider=endpoint", f"llm.base_url={NOWHERE}", "llm.model=scripted"]
-    config = load_config(path, more)
-    run_dir = RunDir(config.folder)
-    for step in range(steps):
-        said = verbs.export_requests(config, 2, tmp_path / f"requests{step}")
-        assert ("Later requests depend on these answers" in said) is (step < steps - 1)
-        requests = {prompted.request.key: prompted.request for prompted in ask.known_prompts(config, run_dir)}
-        name = json.loads((tmp_path / f"requests{step}" / MANIFEST).read_text())["step"]
-        shards = shards_of(tmp_path / f"requests{step}")
-        for number, shard in enumerate(shards):
-            replies = [scripted._reply(requests[line["custom_id"]]) for line in shard]
-            bodies = [{"choices": [{"message": {"content": reply}}]} for reply in replies]
-            answers = tmp_path / f"answers{step}-{number}.jsonl"
-            answers.write_text(as_lines(answer(line, body) for line, body in zip(shard, bodies, strict=True)))
-            said = verbs.import_answers(config, [answers])
-            assert ("every request is answered or parked" in said) is (number == 1 and name != "brainstorming tasks")
-    assert "nothing to export" in verbs.export_requests(config, 2, tmp_path / "nothing")
-    verbs.synthesize(config)  # no server is there
-    for name in ("train_pairs", "held_out_pairs", "candidates"):
-        assert getattr(run_dir, name).read_bytes() == getattr(asked, name).read_bytes()

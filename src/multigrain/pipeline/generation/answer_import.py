@@ -19,7 +19,8 @@ from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.prompted_input import Prompted
 from multigrain.pipeline.generation.ask import known_prompts
-from multigrain.pipeline.generation.open_requests import known_dialect, next_step, open_jobs, opened, rounds
+from multigrain.pipeline.generation.open_requests import known_dialect, next_step, open_jobs, opened, settled_plan
+from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import counted
 
@@ -52,7 +53,7 @@ def import_files(config: Config, run_dir: RunDir, files: Sequence[Path]) -> str:
     All lines are read once before the first is booked, so that faults in them change nothing.
 
     Args:
-        config: the run, with a known prompt style.
+        config: the run.
         run_dir: its folder, with the lock.
         files: see `answer_files`.
 
@@ -60,7 +61,7 @@ def import_files(config: Config, run_dir: RunDir, files: Sequence[Path]) -> str:
         DataError: a line is not an answer, there is none, or none belongs to the run.
     """
     with opened(config, run_dir) as ledger:
-        known = _Bounds(config, ledger, known_prompts(config, run_dir))
+        known = _Bounds(config, ledger, known_prompts(with_known_style(config, run_dir), run_dir))
         _check(files, known)
         counts = _book(ledger, known, files)
         ledger.store.commit()
@@ -176,21 +177,18 @@ def _book(ledger: Ledger, known: _Bounds, files: Sequence[Path]) -> _Counts:
 
 
 def _what_is_open(config: Config, run_dir: RunDir, ledger: Ledger) -> list[str]:
-    """Settle the inputs with usable answers, and describe the first round that has open requests."""
-    last = None
-    for round in rounds(config, run_dir):
-        jobs, unusable, fault = 0, 0, ""
-        for job in open_jobs(ledger, round.plan):
-            jobs += 1
-            if job.error:
-                unusable += 1
-                fault = fault or str(job.error)
-        ledger.store.commit()
-        last = round
-        if jobs:
-            lines = [f"{round.plan.description}: {counted(jobs, 'requests')} open. {GO_ON}"]
-            if unusable:
-                lines.append(f"{counted(unusable, 'answers')} cannot be used, for example: {fault}")
-            return lines
-    assert last is not None
-    return [f"{last.plan.description}: every request is answered or parked", next_step(config, last)]
+    """Settle the inputs with usable answers, and describe the open ones among the next requests."""
+    plan = settled_plan(config, run_dir, ledger)
+    jobs, unusable, fault = 0, 0, ""
+    for job in open_jobs(ledger, plan):
+        jobs += 1
+        if job.error:
+            unusable += 1
+            fault = fault or str(job.error)
+    ledger.store.commit()
+    if not jobs:
+        return [f"{plan.description}: every request is answered or parked", next_step(config, run_dir)]
+    lines = [f"{plan.description}: {counted(jobs, 'requests')} open. {GO_ON}"]
+    if unusable:
+        lines.append(f"{counted(unusable, 'answers')} cannot be used, for example: {fault}")
+    return lines

@@ -16,15 +16,7 @@ from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
-from multigrain.pipeline.generation.plans import (
-    Plan,
-    brainstorm,
-    brainstormed_tasks,
-    files_of,
-    negatives,
-    queries,
-    synthetic_pairs,
-)
+from multigrain.pipeline.generation.plans import Plan, files_of, negatives, pair_steps
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import Meter, listed, meter
 
@@ -135,11 +127,8 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
 def known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """Yield all prompts that were asked in the run, or will be next."""
     for name, own in config.writing.items():
-        files = files_of(run_dir, name)
-        if own.synthesis.mode == "tasks":
-            yield from brainstorm(own).prompts()
-            yield from synthetic_pairs(own, brainstormed_tasks(own, run_dir)).prompts()
-        elif files.passages.is_file():
-            yield from queries(own, files).prompts()
+        if own.synthesis.mode == "tasks" or files_of(run_dir, name).passages.is_file():
+            for step in pair_steps(own, run_dir, name):
+                yield from step.prompts()
     if run_dir.train_pairs.is_file():
         yield from negatives(config, run_dir).prompts()

@@ -1,8 +1,9 @@
-"""The requests that a run still has to ask, for engines that answer files in place of a server."""
+"""The requests that a run still has to ask, for batches and for engines that answer files in place of a server."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import chain
 
 from multigrain.config import Config
 from multigrain.data.key_table import KeyTable, exact_key
@@ -17,30 +18,57 @@ from multigrain.llm.store import AnswerStore
 from multigrain.pipeline.freshness import finished
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.plans import Plan
+from multigrain.pipeline.generation.prompt_style import with_known_style
 from multigrain.pipeline.run_dir import RunDir
 
 
-class Round(NamedTuple):
-    """Requests that do not depend on each other's answers."""
-
-    stage: str
-    plan: Plan
+def unwritten(config: Config, run_dir: RunDir) -> dict[str, Config]:
+    """Return the sources in `config.writing`, if their pairs are not written yet."""
+    return config.writing if config.writing and "pairs" not in finished(config, run_dir) else {}
 
 
-def rounds(config: Config, run_dir: RunDir) -> Iterator[Round]:
-    """Yield the rounds of requests that are known, in order.
+def next_plan(config: Config, run_dir: RunDir) -> Plan:
+    """Plan the next requests of a run: for the pairs that are to be written, later for negatives.
 
-    The prompts of a round depend on the answers of the rounds before, so go on only when none of these is open. Once
-    the pairs are written, they determine the last round.
+    For the pairs of a source, these are the requests of the first step that is not settled. So no pairs are asked for
+    search tasks that an open request may yet replace.
+
+    Args:
+        config: the run as its user set it: with a decided prompt style, its pairs would pass for outdated.
+        run_dir: its folder.
     """
-    mode = config.synthesis.mode
-    if mode == "negatives" or "pairs" in finished(config, run_dir):
-        yield Round("synthesize", plans.negatives(config, run_dir))
-    elif mode == "corpus":
-        yield Round("pairs", plans.queries(config, run_dir))
-    else:
-        yield Round("pairs", plans.brainstorm(config))
-        yield Round("pairs", plans.synthetic_pairs(config, plans.brainstormed_tasks(config, run_dir)))
+    steps = [_next_step(own, run_dir, name) for name, own in unwritten(config, run_dir).items()]
+    if not steps:
+        return plans.negatives(with_known_style(config, run_dir), run_dir)
+    if len(steps) == 1:
+        return steps[0]
+    count = sum(step.count for step in steps)
+    return Plan("writing pairs", count, lambda: chain.from_iterable(step.prompts() for step in steps))
+
+
+def _next_step(config: Config, run_dir: RunDir, source: str) -> Plan:
+    *earlier, last = plans.pair_steps(config, run_dir, source)
+    return next((step for step in earlier if not step.is_settled(run_dir)), last)
+
+
+def settled_plan(config: Config, run_dir: RunDir, ledger: Ledger) -> Plan:
+    """Plan the next requests, after the usable replies so far have settled the steps that others depend on."""
+    for name, own in unwritten(config, run_dir).items():
+        for step in plans.pair_steps(own, run_dir, name)[:-1]:
+            deque(open_jobs(ledger, step), maxlen=0)
+    ledger.store.commit()
+    return next_plan(config, run_dir)
+
+
+def precheck_tasks(config: Config, run_dir: RunDir) -> None:
+    """Check the search tasks whose pairs are among the next requests.
+
+    Raises:
+        ConfigError: see `precheck_prompts`.
+    """
+    for own in unwritten(config, run_dir).values():
+        if own.synthesis.mode == "tasks" and plans.brainstorm(own).is_settled(run_dir):
+            plans.precheck_tasks(own, plans.brainstormed_tasks(own, run_dir))
 
 
 def require_endpoint(config: Config) -> None:
@@ -94,9 +122,9 @@ def known_dialect(config: Config, store: AnswerStore, request: Request) -> Diale
     return store.dialect(config.llm.base_url[0], request.dialect_key) or Dialect()
 
 
-def next_step(config: Config, round: Round) -> str:
-    """Say what comes after the answers of a round."""
-    if round.stage == "pairs":
+def next_step(config: Config, run_dir: RunDir) -> str:
+    """Say what comes after the answers to the next requests."""
+    if unwritten(config, run_dir):
         return "Later requests depend on these answers; the next multigrain export-requests RUN.toml writes them."
     later = "multigrain run RUN.toml goes on, and asks llm.base_url only for what is missing"
     asks = [*(["verdicts"] if "llm" in config.grading.judge else []), *(["repairs"] if config.grading.repairs else [])]

@@ -1,7 +1,7 @@
 """Write the open requests of a run as shards: files of JSON lines in the form of OpenAI's Batch API.
 
     FOLDER/requests-00001.jsonl, ...   the requests, with the key in the store as `custom_id`
-    FOLDER/manifest.json               run, stage, counts, and a digest of all lines
+    FOLDER/manifest.json               run, step, counts, and a digest of all lines
 
 Nothing in the store says that a request was exported: it stays open until its answer is imported. The requests are read
 twice, once to count and once to write them, so that none is kept in memory.
@@ -20,7 +20,16 @@ from multigrain.llm import batch_files
 from multigrain.llm.budget import Budget, prices_of
 from multigrain.llm.dialect import Dialect
 from multigrain.llm.ledger import Ledger
-from multigrain.pipeline.generation.open_requests import Round, known_dialect, next_step, open_jobs, opened, rounds
+from multigrain.pipeline.generation.open_requests import (
+    known_dialect,
+    next_step,
+    open_jobs,
+    opened,
+    precheck_tasks,
+    settled_plan,
+)
+from multigrain.pipeline.generation.plans import Plan
+from multigrain.pipeline.generation.prompt_style import with_assumed_style
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import counted
 from multigrain.version import __version__
@@ -42,32 +51,33 @@ def require_free(folder: Path) -> None:
 
 
 def write_shards(config: Config, run_dir: RunDir, shards: int, folder: Path) -> str | None:
-    """Write the first round that has open requests, and return a report; None if no known request is open.
+    """Write the next requests, and return a report; None if none of them is open.
 
     Args:
-        config: the run, with a known prompt style.
+        config: the run.
         run_dir: its folder, with the lock.
         shards: number of files; at most as many are written as there are requests.
         folder: the folder to write, which `require_free` has checked.
 
     Raises:
-        ConfigError: the folder holds other requests, or the same ones in another number of shards.
+        ConfigError: the folder holds other requests, or the same ones in another number of shards, or the search tasks
+            are no instructions for the base.
     """
+    with_assumed_style(config, run_dir)  # notes it for the run
     with opened(config, run_dir) as ledger:
-        for round in rounds(config, run_dir):
-            found = _count(config, ledger, round)
-            ledger.store.commit()
-            if found.requests:
-                sizes = _sizes(found.requests, shards)
-                _write(config, ledger, round, found.dialect, sizes, folder)
-                return _report(config, round, found, len(sizes), folder)
-            if found.left_out:
-                return f"nothing to export: {found.left_out}"
-    return None
+        plan = settled_plan(config, run_dir, ledger)
+        precheck_tasks(config, run_dir)
+        found = _count(config, ledger, plan)
+        ledger.store.commit()
+        if found.requests:
+            sizes = _sizes(found.requests, shards)
+            _write(config, ledger, plan, found.dialect, sizes, folder)
+            return "\n".join([*_report(plan, found, len(sizes), folder), next_step(config, run_dir)])
+    return f"nothing to export: {found.left_out}" if found.left_out else None
 
 
 class _Found(NamedTuple):
-    """The open requests of a round."""
+    """The open requests of a plan."""
 
     requests: int
     """Number of those that fit under the caps."""
@@ -77,12 +87,12 @@ class _Found(NamedTuple):
     kind: str
 
 
-def _count(config: Config, ledger: Ledger, round: Round) -> _Found:
+def _count(config: Config, ledger: Ledger, plan: Plan) -> _Found:
     """Count the open requests up to the first that might exceed a cap."""
     budget = Budget(config.llm, prices_of(config.llm), ledger.store.spent())
     requests, left_out, obstacle = 0, 0, None
     dialect, kind = Dialect(), ""
-    for job in open_jobs(ledger, round.plan):
+    for job in open_jobs(ledger, plan):
         if not kind:
             dialect, kind = known_dialect(config, ledger.store, job.request), job.request.kind
         bound = budget.bound(job.request.suited(dialect))
@@ -98,9 +108,9 @@ def _sizes(requests: int, shards: int) -> list[int]:
     return [requests // shards + (shard < requests % shards) for shard in range(shards)]
 
 
-def _write(config: Config, ledger: Ledger, round: Round, dialect: Dialect, sizes: list[int], folder: Path) -> None:
+def _write(config: Config, ledger: Ledger, plan: Plan, dialect: Dialect, sizes: list[int], folder: Path) -> None:
     before = _manifest(folder)
-    jobs = open_jobs(ledger, round.plan)
+    jobs = open_jobs(ledger, plan)
     digest = hashlib.sha256()
     entries: list[dict[str, Any]] = []
     with atomic_folder(folder, keep_others=before is not None) as new:
@@ -114,8 +124,7 @@ def _write(config: Config, ledger: Ledger, round: Round, dialect: Dialect, sizes
                 entries.append({"file": path.name, "requests": size, "bytes": file.tell()})
         manifest = {
             "run": config.name,
-            "stage": round.stage,
-            "step": round.plan.description,
+            "step": plan.description,
             "model": config.llm.model,
             "requests": sum(sizes),
             "digest": digest.hexdigest(),
@@ -153,15 +162,12 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if is_ours else None
 
 
-def _report(config: Config, round: Round, found: _Found, shards: int, folder: Path) -> str:
-    lines = [
-        f"{round.plan.description}: {counted(found.requests, 'requests')} in {counted(shards, 'files')} in {folder}"
-    ]
+def _report(plan: Plan, found: _Found, shards: int, folder: Path) -> list[str]:
+    lines = [f"{plan.description}: {counted(found.requests, 'requests')} in {counted(shards, 'files')} in {folder}"]
     if found.left_out:
         lines.append(found.left_out)
     if found.kind == "completion":
         advice = 'If your engine answers only chat requests, set synthesis.prompt_style = "all-grades"'
         lines.append(f"These requests are raw completions (/v1/completions). {advice}.")
     lines.append("Have them answered, then run: multigrain import-answers RUN.toml ANSWERS")
-    lines.append(next_step(config, round))
-    return "\n".join(lines)
+    return lines
