@@ -80,6 +80,8 @@ def _perform(options: argparse.Namespace) -> int:
         "ablate": _ablate,
         "tune": _tune,
         "export-data": _export_data,
+        "export-requests": _export_requests,
+        "import-answers": _import_answers,
         "explain": _explain_text,
         "merge": _merge,
         "export-onnx": _export_onnx,
@@ -186,6 +188,20 @@ def _export_data(options: argparse.Namespace) -> int:
     from multigrain.pipeline.verbs import export_data
 
     print(export_data(options.folder, options.to, options.out, options.force, options.negatives))
+    return DONE
+
+
+def _export_requests(options: argparse.Namespace) -> int:
+    from multigrain.pipeline.verbs import export_requests
+
+    _print(export_requests(load_config(options.run, options.set), options.shards, options.output, options.force))
+    return DONE
+
+
+def _import_answers(options: argparse.Namespace) -> int:
+    from multigrain.pipeline.verbs import import_answers
+
+    _print(import_answers(load_config(options.run, options.set), options.answers))
     return DONE
 
 

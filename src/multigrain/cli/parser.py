@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from multigrain.cli.completion import SHELLS, PrintCompletion
+from multigrain.cli.epilogs import EPILOG, EPILOGS
 from multigrain.cli.exit_codes import USER
 from multigrain.cli.installation import PrintVersions
 from multigrain.config import BaselineSection
@@ -17,108 +18,6 @@ from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.model.roles import ROLES
 from multigrain.records import encodable
 
-EPILOG = """examples:
-  multigrain doctor                              check the installation and this machine
-  multigrain quickstart                          try the whole method on the documentation of your Python packages
-  multigrain search runs/quickstart "remove duplicate rows"
-  multigrain check examples/own_pairs.toml       check configuration and data, and show what a run will do
-  multigrain check runs/quickstart/model         check that a saved model works as intended
-  multigrain run runs/quickstart                 resume a run where it stopped
-  multigrain run examples/own_pairs.toml --set training.batch_size=16
-  multigrain run examples/own_pairs.toml --against stock    also compare with the stock sentence-transformers trainer
-
-exit codes: 0 done, 1 a stage failed, 2 you must change something, 3 done, but too many requests have no answer,
-130 stopped by Ctrl-C, SIGTERM or SIGHUP
-"""
-
-DOCTOR_EPILOG = """examples:
-  multigrain doctor                    check what multigrain quickstart and the defaults need
-  multigrain doctor runs/quickstart    check what this run needs
-
-It contacts no server of [llm], and downloads only small files of models on the hub that the run names.
-Exit codes: 0 nothing is wrong, though there may be notes; 1 something is wrong.
-"""
-SYNTHESIZE_EPILOG = """examples:
-  multigrain synthesize examples/own_pairs.toml
-  multigrain synthesize run.toml --set llm.max_cost=5          never spend more than 5 dollars
-  multigrain synthesize run.toml --retry transport             ask again for inputs that the server did not answer
-  multigrain synthesize run.toml --batch submit                half the price, within a day; then --batch status,
-                                                               --batch ingest, and synthesize as usual
-
-An input that stays without a usable answer is parked, for one of these reasons:
-  transport   no answer after many tries        length     answer truncated at the token limit (synthesis.answer_tokens)
-  unreadable  answer in the wrong form          declined   the model declined to answer
-  rejected    the server refused the request    budget     a cap of [llm] was reached
-"""
-DROPPED_EPILOG = """examples:
-  multigrain dropped runs/quickstart                                     count the candidates that each rule dropped
-  multigrain dropped runs/quickstart --pair functools.reduce             list those of one pair, and the kept ones
-  multigrain dropped runs/quickstart --pair functools.reduce | less -S   the same with whole texts
-
-sources of candidates:
-  written           by the language model
-  given             with the pair
-  embedding, bm25   mined by this method
-grade: the grade that the candidate was written or mined for. value: the value that broke the rule. Scores were
-measured in mining.
-"""
-EXPORT_DATA_EPILOG = """examples:
-  multigrain export-data runs/quickstart --to hf --out my-dataset
-  multigrain export-data runs/quickstart --to sentence-transformers --out train.parquet --negatives 4
-  multigrain export-data runs/quickstart --to flagembedding --out train.jsonl
-  multigrain export-data runs/quickstart --to tevatron --out train.jsonl --force
-
-formats:
-  hf                     a Hugging Face dataset: a folder with parquet and a card, with grades, scores and sources
-  sentence-transformers  parquet with the columns anchor, positive, negative_1 .. negative_n, in rising order of grade
-  flagembedding          JSON lines: query, pos, neg, neg_scores (and prompt, if there are instructions)
-  tevatron               JSON lines: query_id, query, positive_passages, negative_passages
-"""
-CHECK_EPILOG = """examples:
-  multigrain check run.toml                 show what the run will do, ask and spend
-  multigrain check run.toml --time          also measure how long training takes on this machine
-  multigrain check run.toml --plan          count what it would take elsewhere: no data, weights or network needed
-  multigrain check examples/ablation.toml   check all arms of a grid, and count the trainings
-  multigrain check runs/quickstart/model    check attention, EOS token, prompts, padding, and that a reload gives the
-                                            same vectors (exit code 2 if not)
-"""
-EXPLAIN_EPILOG = """examples:
-  multigrain explain runs/quickstart/model "How do I remove duplicate rows?"
-  multigrain explain runs/quickstart/model "remove duplicate rows" --as query --form json
-  multigrain explain runs/quickstart/model "remove duplicate rows" --form html --out tokens.html
-  multigrain explain embedded-llm "The capital of France is Paris."      a base, before training
-"""
-MERGE_EPILOG = """example:
-  multigrain merge runs/mine/training/model --out runs/mine/merged
-"""
-ONNX_EPILOG = """examples:
-  multigrain export-onnx runs/quickstart/model                       write runs/quickstart/model/onnx
-  multigrain export-onnx runs/quickstart/model --int8 --out served
-  python examples/onnx_embed.py served "a text"                      needs only onnxruntime and tokenizers
-"""
-COMPARE_EPILOG = """examples:
-  multigrain compare runs/mined runs/written                  print a table; the first run is the baseline
-  multigrain compare runs/a runs/b runs/c --out comparison    also write Markdown, JSON and plots
-
-Runs are compared on the tasks that all of them measured. Intervals: 95 %, paired bootstrap over queries.
-p: paired randomization test, corrected for all comparisons in the table (Holm).
-"""
-TUNE_EPILOG = """examples:
-  multigrain tune run.toml                              try learning rates, batch sizes, schedules and base shares
-  multigrain tune run.toml --set tune.minutes=120       try for longer, for a more reliable choice
-  multigrain run run.toml                               train with the choice (training.recipe = "auto")
-
-Recipes are measured on the dev set of the run (data.dev_share). If it has none, they are measured on a fifth of the
-training queries (at most 2,000), which the trials leave out. Held-out queries play no part. Settings given in the file
-are not varied. You can stop it at any time: the same command resumes.
-"""
-ABLATE_EPILOG = """example:
-  multigrain ablate examples/ablation.toml
-
-The file names a run, arms (tables of settings that override the run's) and seeds. Stages that arms share are run once.
-You can stop it at any time: the same command resumes. Results are written to OUTPUT/NAME: table.md, table.json and
-plots.
-"""
 DATA_FORMS = ("hf", "sentence-transformers", "flagembedding", "tevatron")
 PROGRESS = "auto: a bar or lines; json: one JSON object per second; none: nothing (default auto)"
 
@@ -127,6 +26,8 @@ VERBS = {
     "doctor": "check this machine and the installation, and say what is wrong and what to do",
     "check": "check configuration and data, and show what a run would do; or check a saved model",
     "synthesize": "prepare the data, then write and mine negatives",
+    "export-requests": "write the requests of a run without an answer as files, for any engine",
+    "import-answers": "read the answers of an engine to exported requests",
     "grade": "judge the candidates and make graded tuples",
     "dropped": "show which candidates grading dropped, and why",
     "tune": "choose training settings by short trials, without the held-out queries",
@@ -197,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, help in VERBS.items():
         verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        if name in EPILOGS:
+            verb.epilog, verb.formatter_class = EPILOGS[name], argparse.RawDescriptionHelpFormatter
         _add_input(name, verb)
         if name not in OF_A_FOLDER:
             _add_settings(name, verb)
@@ -216,6 +119,8 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         "ablate": _add_ablate,
         "check": _add_check,
         "dropped": _add_dropped,
+        "export-requests": _add_export_requests,
+        "import-answers": _add_import_answers,
         **{verb_of_model: partial(_add_of_a_model, verb_of_model) for verb_of_model in OF_A_MODEL},
     }
     if adder := adders.get(name):
@@ -226,15 +131,13 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
         _add_generation(verb)
     if name in ("quickstart", "run", "evaluate"):
         _add_against(verb)
-    if name == "tune":
-        _add_epilog(verb, TUNE_EPILOG)
     if name == "run":
         verb.add_argument("--tune", action="store_true", help="choose training settings first; see tune --help")
 
 
 def _add_settings(name: str, verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
-    if name not in ("check", "dropped"):
+    if name not in ("check", "dropped", "import-answers"):
         help = "redo finished stages affected by changed settings; a command for one stage always redoes it"
         verb.add_argument("--force", action="store_true", help=help)
 
@@ -248,7 +151,6 @@ def _add_against(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_doctor(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, DOCTOR_EPILOG)
     verb.add_argument("run", nargs="?", metavar="RUN", help="a run's file or run folder, to check as well")
 
 
@@ -263,7 +165,6 @@ def _add_search(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_check(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, CHECK_EPILOG)
     verb.add_argument(
         "run",
         metavar="RUN.toml|ABLATION.toml|MODEL",
@@ -276,9 +177,21 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_dropped(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, DROPPED_EPILOG)
     _add_run(verb)
     verb.add_argument("--pair", type=encodable, metavar="ID", help="show all candidates of this training pair")
+
+
+def _add_export_requests(verb: argparse.ArgumentParser) -> None:
+    _add_run(verb)
+    help = "number of files to share the requests out to"
+    verb.add_argument("--shards", type=_positive, required=True, metavar="N", help=help)
+    verb.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+
+
+def _add_import_answers(verb: argparse.ArgumentParser) -> None:
+    _add_run(verb)
+    help = "files of answers, or folders with such files (*.jsonl)"
+    verb.add_argument("answers", type=Path, nargs="+", metavar="ANSWERS", help=help)
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -286,18 +199,11 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_ablate(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, ABLATE_EPILOG)
     verb.add_argument("run", metavar="ABLATION.toml", help="file that describes the grid")
     verb.add_argument("--force", action="store_true", help="redo trainings whose settings or data changed")
 
 
-def _add_epilog(verb: argparse.ArgumentParser, epilog: str) -> None:
-    verb.epilog = epilog
-    verb.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
 def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, {"explain": EXPLAIN_EPILOG, "merge": MERGE_EPILOG, "export-onnx": ONNX_EPILOG}[name])
     verb.add_argument("model", metavar="MODEL", help="folder of a model, such as runs/quickstart/model, or of a run")
     if name == "explain":
         verb.add_argument("text", type=encodable, help="text to embed")
@@ -324,7 +230,6 @@ def _add_of_a_model(name: str, verb: argparse.ArgumentParser) -> None:
 
 
 def _add_export_data(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, EXPORT_DATA_EPILOG)
     verb.add_argument("folder", type=Path, metavar="RUN", help="run folder, such as runs/quickstart")
     verb.add_argument("--to", required=True, choices=DATA_FORMS, metavar="FORM", help=", ".join(DATA_FORMS))
     verb.add_argument("--out", required=True, type=Path, metavar="PATH", help="file to write, or folder for hf")
@@ -339,14 +244,12 @@ def _add_export_data(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, COMPARE_EPILOG)
     verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders, the baseline first")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="folder for table.md, table.json and plots")
     verb.add_argument("--force", action="store_true", help="write into an existing folder")
 
 
 def _add_generation(verb: argparse.ArgumentParser) -> None:
-    _add_epilog(verb, SYNTHESIZE_EPILOG)
     way = verb.add_mutually_exclusive_group()
     way.add_argument("--retry", metavar="REASON", help='ask again for inputs parked for this reason, or for "all"')
     steps = ["submit", "write", "status", "ingest"]

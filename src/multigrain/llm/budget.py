@@ -89,13 +89,13 @@ class Budget:
         """Return an upper bound of a call's usage."""
         text = request.prompt + (request.schema or "") + request.extra
         prompt_tokens = len(text.encode("utf-8", "replace")) + TEMPLATE_TOKENS
-        return self._usage(prompt_tokens, request.max_tokens)
+        return self.usage(prompt_tokens, request.max_tokens)
 
     def actual(self, answer: Answer, bound: Usage) -> Usage:
         """Return the usage of an answered call: the server's counts, or the bound where it gives none."""
         prompt = bound.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens
         completion = bound.completion_tokens if answer.completion_tokens is None else answer.completion_tokens
-        return self._usage(prompt, completion)
+        return self.usage(prompt, completion)
 
     def obstacle(self, bound: Usage) -> str | None:
         """Return a message naming the cap that a call with this bound would exceed; None if there is room."""
@@ -106,7 +106,8 @@ class Budget:
                 return f"llm.max_{name} = {cap:g} leaves no room for another request"
         return None
 
-    def _usage(self, prompt_tokens: int, completion_tokens: int) -> Usage:
+    def usage(self, prompt_tokens: int, completion_tokens: int) -> Usage:
+        """Return the usage of a call with so many tokens."""
         return Usage(1, prompt_tokens, completion_tokens, self.prices.of(prompt_tokens, completion_tokens))
 
 

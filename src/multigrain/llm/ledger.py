@@ -78,6 +78,23 @@ class Ledger:
         self.count(error)
         self._settle(call, usage)
 
+    def book(self, key: str, bound: Usage, outcome: Answer | LLMError, batch: str) -> None:
+        """Record a call that was made elsewhere, and has ended; it is paid for, whatever the caps say.
+
+        Args:
+            key: the key of its request.
+            bound: an upper bound of its usage, for what the answer does not report; its completion tokens are the
+                token limit of the request.
+            outcome: the answer, or the error.
+            batch: name under which the store keeps the call.
+        """
+        call = Call(self.store.begin_call(key, bound.completion_tokens, bound, batch), bound)
+        self.budget.spent += bound
+        if isinstance(outcome, LLMError):
+            self.fail(call, outcome)
+        else:
+            self.end(call, outcome)
+
     def count(self, error: LLMError) -> None:
         """Count an error by its kind."""
         self.tally.errors[f"HTTP {error.status}" if error.status else error.reason] += 1

@@ -10,6 +10,8 @@ from multigrain.llm.protocol import TOOL_CALLS, Answer, Request
 from multigrain.llm.store import AnswerStore
 
 R = TypeVar("R")
+UNSETTLED = "unsettled"
+"""Reason for an input that is neither answered nor parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Prompted(Generic[R]):
         """Return the records of the answer in the store, or the reason why there is none."""
         answer = store.answer(self.request.key)
         if answer is None:
-            reason, detail = store.parked(self.request.key) or ("unsettled", "not asked yet")
+            reason, detail = store.parked(self.request.key) or (UNSETTLED, "not asked yet")
             return Parked(self.input, reason, detail)
         try:
             return self.read(answer)

@@ -1,7 +1,8 @@
 """All calls made and all answers paid for, in one SQLite file.
 
 calls      one row per request sent: the raw reply, or why there is none, and its usage. Written before the request is
-           sent, so that nothing that may have cost money is forgotten, even after kill -9.
+           sent, so that nothing that may have cost money is forgotten, even after kill -9. `batch` is the batch that
+           it was sent in, or `import-` and a digest for an answer that another engine gave.
 inputs     one row per settled input: `ok` with the call that answered it, `parked` with the reason, or back to `todo`.
            An input without a row was never settled. One in a batch is `batched`.
 batches    the files of requests submitted as a whole.

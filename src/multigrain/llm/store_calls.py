@@ -17,6 +17,11 @@ class Calls(Database):
         found = self._database.execute("select 1 from calls where key = ? and state = 'under way'", (key,)).fetchone()
         return found is not None
 
+    def has_call(self, key: str, batch: str) -> bool:
+        """Return whether a call for the input is kept under this name of a batch."""
+        found = self._database.execute("select 1 from calls where key = ? and batch = ?", (key, batch)).fetchone()
+        return found is not None
+
     def begin_call(self, key: str, max_tokens: int, bound: Usage, batch: str | None = None) -> int:
         """Record a request to be sent, alone or in a batch, with a bound of its usage; return the call's number."""
         cursor = self._write(

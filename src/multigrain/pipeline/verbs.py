@@ -10,6 +10,9 @@ from multigrain.evaluation.metrics import RETRIEVERS
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
 from multigrain.pipeline.generation import batch_api
+from multigrain.pipeline.generation.answer_import import EXPORT_FIRST, answer_files, import_files
+from multigrain.pipeline.generation.open_requests import require_endpoint, unwritten
+from multigrain.pipeline.generation.request_shards import require_free, write_shards
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.recipe import with_recipe
 from multigrain.pipeline.run import run_stages
@@ -227,3 +230,63 @@ def batch(config: Config, step: str, force: bool = False) -> str:
     }
     with full_disk_explained(run_dir.folder), run_dir.lock():
         return steps[step](config, run_dir)
+
+
+def export_requests(config: Config | str | Path, shards: int, output: str | Path, force: bool = False) -> str:
+    """Write the requests without an answer as shards, for any engine that answers files, and return a report.
+
+    The data are prepared first. The pairs of a run that has none are written from the answers as soon as all are there.
+
+    Args:
+        config: the run.
+        shards: number of files.
+        output: the folder to write, new or empty.
+        force: see `run`.
+
+    Raises:
+        ConfigError: `shards` is below 1, the provider is not an endpoint, or the folder holds other files.
+        MultigrainError: see `run`.
+    """
+    if type(shards) is not int or shards < 1:
+        raise ConfigError("--shards", [f"found {shards!r}; wanted a whole number, at least 1"])
+    config, folder = config_of(config), as_path(output, "a folder to write")
+    require_endpoint(config)
+    require_free(folder)
+    require_inputs(config)
+    run_stages(config, ["data"], force)
+    report = _write_shards(config, shards, folder)
+    if report is None and unwritten(config, RunDir(config.folder)):
+        run_stages(config, ["data", "pairs"], force)
+        report = _write_shards(config, shards, folder)
+    return report or "nothing to export: every request is answered, parked or in a batch"
+
+
+def _write_shards(config: Config, shards: int, folder: Path) -> str | None:
+    run_dir = RunDir(config.folder)
+    with full_disk_explained(folder.absolute().parent), run_dir.lock():
+        return write_shards(config, run_dir, shards, folder)
+
+
+def import_answers(config: Config | str | Path, answers: Sequence[str | Path]) -> str:
+    """Put the answers to exported requests into the store of the run, and return a report.
+
+    Answers that were imported before change nothing, so the command can be repeated at any time.
+
+    Args:
+        config: the run.
+        answers: files in the output form of OpenAI's Batch API, or folders of them.
+
+    Raises:
+        ConfigError: the provider is not an endpoint.
+        RunError: the run has no data yet.
+        DataError: see `multigrain.pipeline.generation.answer_import`.
+    """
+    config = config_of(config)
+    require_endpoint(config)
+    require(config)
+    files = answer_files(as_path(place, "a file or folder of answers") for place in answers)
+    run_dir = RunDir(config.folder)
+    if "data" not in run_dir.stages():
+        raise RunError(f"{config.folder}: has no requests yet. {EXPORT_FIRST}")
+    with full_disk_explained(run_dir.folder), run_dir.lock():
+        return import_files(config, run_dir, files)

@@ -13,7 +13,7 @@ from multigrain.llm.clients.scripted import ScriptedClient
 from multigrain.llm.protocol import Answer, Request
 from multigrain.pipeline import verbs
 from multigrain.pipeline.check import check
-from multigrain.pipeline.generation import plans
+from multigrain.pipeline.generation.open_requests import next_plan
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages import pairs as stage
@@ -353,9 +353,9 @@ def test_batches_hold_the_pairs_of_all_sources_before_any_negatives(write_run: C
     config = load_config(write_run(GIVEN, *WRITTEN.values()))
     run_dir = RunDir(config.folder)
     run_stages(config, ["data"], force=False)
-    plan = plans.next_plan(config, run_dir)
+    plan = next_plan(config, run_dir)
     inputs = Counter(prompted.input.partition("/")[0] for prompted in plan.prompts())
     assert inputs == {"invented": 10, "manual": 40}
     assert plan.count == 50
     verbs.synthesize(config)
-    assert plans.next_plan(config, run_dir).description == "writing negatives"
+    assert next_plan(config, run_dir).description == "writing negatives"

@@ -16,15 +16,7 @@ from multigrain.llm.ledger import Tally
 from multigrain.llm.prompted_input import Prompted
 from multigrain.llm.scheduler import answer_all
 from multigrain.llm.store import BATCHED, AnswerStore
-from multigrain.pipeline.generation.plans import (
-    Plan,
-    brainstorm,
-    brainstormed_tasks,
-    files_of,
-    negatives,
-    queries,
-    synthetic_pairs,
-)
+from multigrain.pipeline.generation.plans import Plan, files_of, negatives, pair_steps
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.terminal import Meter, listed, meter
 
@@ -119,7 +111,7 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     found: Counter[str] = Counter()  # by reason; inputs that are not parked have an empty one
     if run_dir.store.is_file():
         with AnswerStore(run_dir.store) as store:
-            for prompted in _known_prompts(config, run_dir):
+            for prompted in known_prompts(config, run_dir):
                 key = prompted.request.key
                 parked = BATCHED if store.is_batched(key) else (store.parked(key) or ("",))[0]
                 found[parked] += 1
@@ -132,14 +124,11 @@ def retry(config: Config, run_dir: RunDir, reason: str) -> int:
     return found[reason] if reason != "all" else found.total() - found[BATCHED]
 
 
-def _known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
+def known_prompts(config: Config, run_dir: RunDir) -> Iterator[Prompted[Any]]:
     """Yield all prompts that were asked in the run, or will be next."""
     for name, own in config.writing.items():
-        files = files_of(run_dir, name)
-        if own.synthesis.mode == "tasks":
-            yield from brainstorm(own).prompts()
-            yield from synthetic_pairs(own, brainstormed_tasks(own, run_dir)).prompts()
-        elif files.passages.is_file():
-            yield from queries(own, files).prompts()
+        if own.synthesis.mode == "tasks" or files_of(run_dir, name).passages.is_file():
+            for step in pair_steps(own, run_dir, name):
+                yield from step.prompts()
     if run_dir.train_pairs.is_file():
         yield from negatives(config, run_dir).prompts()

@@ -13,7 +13,7 @@ from multigrain.llm.clients.factory import make_clients
 from multigrain.llm.event_loop import run_async
 from multigrain.llm.ledger import Ledger
 from multigrain.llm.store import AnswerStore
-from multigrain.pipeline.generation import plans
+from multigrain.pipeline.generation.open_requests import next_plan
 from multigrain.pipeline.generation.prompt_style import with_assumed_style
 from multigrain.pipeline.run_dir import RunDir
 
@@ -38,7 +38,7 @@ class BatchStep:
     @property
     def kind(self) -> str:
         """The kind of the next requests, which is the same for all of them."""
-        return next(plans.next_plan(self.config, self.run_dir).prompts()).request.kind
+        return next(next_plan(self.config, self.run_dir).prompts()).request.kind
 
     def requests_path(self, batch: str) -> Path:
         """Return the file with the requests of the batch of this name."""
@@ -65,7 +65,7 @@ def do_step(config: Config, run_dir: RunDir, work: Work, connect: bool = True) -
     """
     if config.llm.provider != "endpoint":
         raise ConfigError("--batch", [f'found llm.provider = "{config.llm.provider}"; batches need "endpoint"'])
-    config = with_assumed_style(config, run_dir)
+    with_assumed_style(config, run_dir)  # notes it for the run
     client = make_clients(config.llm)[0]
     assert isinstance(client, EndpointClient)
 

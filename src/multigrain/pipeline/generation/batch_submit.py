@@ -11,8 +11,8 @@ from multigrain.llm.dialect import Dialect
 from multigrain.llm.probe import learn_dialect
 from multigrain.llm.protocol import Request
 from multigrain.llm.store import Batch
-from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.batch_step import HANDED_OVER, SUBMITTED, WRITTEN, BatchStep
+from multigrain.pipeline.generation.open_requests import next_plan, precheck_tasks
 
 NO_BATCH_API = (404, 405, 501)
 """HTTP status codes of a server without a Batch API."""
@@ -50,6 +50,7 @@ async def _write_batches(step: BatchStep, ask_server: bool) -> list[str]:
     """Write the unanswered inputs, file by file, and return a report on the rest."""
     store = step.store
     store.mark_lost()
+    precheck_tasks(step.config, step.run_dir)
     unsent = _unsent(step)
     first = next(unsent, None)
     if first is None:
@@ -91,7 +92,7 @@ def _write_batch(step: BatchStep, requests: Iterator[_Unsent], name: str, dialec
 def _unsent(step: BatchStep) -> Iterator[_Unsent]:
     """Yield each input that was not sent yet, once."""
     store = step.store
-    for prompted in plans.next_plan(step.config, step.run_dir).prompts():
+    for prompted in next_plan(step.config, step.run_dir).prompts():
         request = prompted.request
         key = request.key
         state, forgiven = store.state(key) or ("todo", 0)
@@ -114,7 +115,7 @@ def _booked(step: BatchStep, requests: Iterator[_Unsent], batch: str) -> Iterato
 
 def _nothing_to_submit(step: BatchStep) -> str:
     todo = 0
-    for prompted in plans.next_plan(step.config, step.run_dir).prompts():
+    for prompted in next_plan(step.config, step.run_dir).prompts():
         state, _ = step.store.state(prompted.request.key) or ("todo", 0)
         if state == "todo":
             todo += 1

@@ -1,9 +1,8 @@
 """Plan the requests to the language model at each step of a run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,15 @@ from multigrain.data.jsonl import read_candidates, read_documents, read_pairs
 from multigrain.data.sampling import choose
 from multigrain.files import count_lines
 from multigrain.llm.clients.factory import model_name
-from multigrain.llm.prompted_input import Parked, Prompted
+from multigrain.llm.prompted_input import UNSETTLED, Parked, Prompted
 from multigrain.llm.store import AnswerStore
+from multigrain.model.precheck import Instruction, precheck_prompts
 from multigrain.pipeline.run_dir import RunDir, WritingFiles
 from multigrain.records import Candidate, Pair
 from multigrain.synthesis.negatives import plan_negatives, plan_repairs, requests_each
 from multigrain.synthesis.queries import WrittenQuery, plan_queries
 from multigrain.synthesis.search_tasks import SearchTask, choose_tasks, plan_brainstorm, plan_pairs
+from multigrain.synthesis.shown_texts import one_line
 from multigrain.synthesis.verdicts import plan_verdicts
 
 
@@ -44,6 +45,11 @@ class Plan:
             return (replace(prompted, input=f"{name}/{prompted.input}") for prompted in self.prompts())
 
         return replace(self, prompts=prompts) if name else self
+
+    def is_settled(self, run_dir: RunDir) -> bool:
+        """Return whether each input is answered or parked."""
+        outcomes = self.outcomes(run_dir)
+        return not any(isinstance(outcome, Parked) and outcome.reason == UNSETTLED for outcome in outcomes)
 
     def outcomes(self, run_dir: RunDir) -> Iterator[list[Any] | Parked]:
         """Yield the outcome of each input, in order: its records, or the reason for their absence."""
@@ -117,21 +123,22 @@ def verdicts(config: Config, run_dir: RunDir, candidates: Path) -> Plan:
     return Plan("rating candidates", count_lines(candidates), prompts)
 
 
-def next_plan(config: Config, run_dir: RunDir) -> Plan:
-    """Plan the next requests: pairs if those to be written are not there yet, else negatives."""
-    if not config.writing or "pairs" in run_dir.stages():
-        return negatives(config, run_dir)
-    parts = [_next_pairs(own, run_dir, name) for name, own in config.writing.items()]
-    count = sum(part.count for part in parts)
-    return Plan("writing pairs", count, lambda: chain.from_iterable(part.prompts() for part in parts))
+def pair_steps(config: Config, run_dir: RunDir, source: str = "") -> list[Plan]:
+    """Plan what is asked for the pairs of a source, step by step.
 
+    The prompts of the second step depend on the answers to the first: they are those that follow from the answers so
+    far.
 
-def _next_pairs(config: Config, run_dir: RunDir, source: str) -> Plan:
-    """Plan the next requests for the pairs of a source; the name is empty for a run of one source."""
+    Args:
+        config: the run with this source alone.
+        run_dir: the folder of the whole run.
+        source: the name of the source, empty for a run of one source.
+    """
     if config.synthesis.mode == "corpus":
-        return queries(config, files_of(run_dir, source)).of_source(source)
-    chosen = brainstormed_tasks(config, run_dir)
-    return (synthetic_pairs(config, chosen) if chosen else brainstorm(config)).of_source(source)
+        steps = [queries(config, files_of(run_dir, source))]
+    else:
+        steps = [brainstorm(config), synthetic_pairs(config, brainstormed_tasks(config, run_dir))]
+    return [step.of_source(source) for step in steps]
 
 
 def files_of(run_dir: RunDir, source: str) -> WritingFiles:
@@ -146,6 +153,16 @@ def brainstormed_tasks(config: Config, run_dir: RunDir) -> list[SearchTask]:
         if not isinstance(outcome, Parked):
             found += outcome
     return choose_tasks(found, config.synthesis.tasks)
+
+
+def precheck_tasks(config: Config, tasks: Iterable[SearchTask]) -> None:
+    """Check search tasks as the instructions of their pairs, before these are paid for.
+
+    Raises:
+        ConfigError: see `precheck_prompts`.
+    """
+    instructions = (Instruction(one_line(task.text), "of a search task", is_trained=True) for task in tasks)
+    precheck_prompts(config.model, config.training.max_tokens, instructions)
 
 
 def ids_to_write_for(config: Config, run_dir: RunDir) -> set[str]:

@@ -15,7 +15,6 @@ from multigrain.data.split_data import prepare, split_written
 from multigrain.errors import DataError
 from multigrain.files import write_json, write_objects
 from multigrain.grading.query_filter import FilteredQueries, filter_queries
-from multigrain.model.precheck import Instruction, precheck_prompts
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
 from multigrain.pipeline.generation.answers import Answers
@@ -25,7 +24,6 @@ from multigrain.pipeline.stages.data import fit, keep, keep_all, keep_pairs
 from multigrain.records import Document, Pair, to_json
 from multigrain.synthesis.queries import WrittenQuery
 from multigrain.synthesis.search_tasks import SearchTask
-from multigrain.synthesis.shown_texts import one_line
 from multigrain.terminal import listed, say
 
 
@@ -104,8 +102,7 @@ def _search_tasks(config: Config, run_dir: RunDir, answers: Answers, source: str
     if not tasks:
         raise DataError("synthesis.domains", "the language model named no search task. Try another model or domain.")
     say(f"  {len(found)} tasks named, {len(tasks)} chosen: {listed(Counter(task.kind for task in tasks))}")
-    named = (Instruction(one_line(task.text), "of a search task", is_trained=True) for task in tasks)
-    precheck_prompts(config.model, config.training.max_tokens, named)  # before the pairs are paid for
+    plans.precheck_tasks(config, tasks)
     chosen = ({"task": task.text, "kind": task.kind, "field": task.field} for task in tasks)
     write_objects(plans.files_of(run_dir, source).search_tasks, chosen)
     return tasks
