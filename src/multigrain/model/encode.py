@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from multigrain.config import Precision
-from multigrain.engine import LOCAL, Engine, ShardFailed, require_all
+from multigrain.model.engine import LOCAL, Engine, ShardFailed, require_all
 from multigrain.model.prompted_batches import prompted_batches
 from multigrain.model.roles import Role, Vectors, prompt_for, query_prompt
 from multigrain.model.vector_file import StoredVectors, VectorFile, key_of, unit

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multigrain.config import INSTRUCTION, Config, Precision
-from multigrain.engine import LOCAL, Engine
 from multigrain.model.encode import CachedEncoder
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_digest
 from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import with_prompts

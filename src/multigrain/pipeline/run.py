@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
-from multigrain.engine import LOCAL, Engine
 from multigrain.errors import RunError
 from multigrain.files import full_disk_explained, remove_parts, write_json
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_digest
 from multigrain.pipeline.choice import settle
 from multigrain.pipeline.freshness import finished, freshness_of

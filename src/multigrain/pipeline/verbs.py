@@ -60,7 +60,7 @@ def _start_of(config: Config, engine: str, address: str | None) -> Start | None:
             raise ConfigError("--address", ["is only for --engine ray. Leave it out, or add --engine ray"])
         return None
     require_extra("ray")
-    from multigrain.cluster.ray_engine import ray_engine
+    from multigrain.pipeline.cluster.ray_engine import ray_engine
 
     return lambda: ray_engine(address, config.folder, models_of_shards(config))
 

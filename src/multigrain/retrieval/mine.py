@@ -23,7 +23,7 @@ from multigrain.data.blocks import blocks
 from multigrain.data.known_false_negatives import FalseNegatives, classes_of_pairs, keys_of
 from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.data.words import words_in
-from multigrain.engine import LOCAL, Engine
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.roles import Embed, KeepsVectors, embed_queries
 from multigrain.records import Document, Pair
 from multigrain.retrieval.bm25_index import Bm25Index

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain.engine import Engine, ShardFailed, require_all
 from multigrain.files import write_atomic
+from multigrain.model.engine import Engine, ShardFailed, require_all
 from multigrain.model.vector_file import StoredVectors
 from multigrain.retrieval.graded_choice import Best, GradedChoice
 from multigrain.retrieval.offers import Block, Hits, Keys, Numbers, Wave, offer_blocks

@@ -15,7 +15,6 @@ from multigrain.data.corpus_file import Corpus
 from multigrain.data.dropped_candidates import dropped_writer
 from multigrain.data.jsonl import read_candidates, read_documents, read_pairs, write_records
 from multigrain.data.mined_candidates import Mined, MinedFile
-from multigrain.engine import LOCAL, Engine
 from multigrain.errors import LLMError, LLMReplyError
 from multigrain.files import atomic_file, count_lines, to_line, write_json
 from multigrain.grading.block import Block as MeasuredBlock
@@ -26,6 +25,7 @@ from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.near_copies import Signatures
 from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
 from multigrain.grading.source_counts import SourceCounts, render_sources
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans

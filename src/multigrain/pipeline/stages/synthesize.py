@@ -11,8 +11,8 @@ from multigrain.data.candidates_by_pair import by_pair
 from multigrain.data.corpus_file import Corpus, corpora_of
 from multigrain.data.jsonl import PairFile, read_candidates, read_pairs
 from multigrain.data.mined_candidates import Mined, MinedFile, metadata_of, mined_writer, read_mined
-from multigrain.engine import LOCAL, Engine
 from multigrain.files import atomic_file, to_line
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_files
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans

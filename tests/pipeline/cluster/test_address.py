@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from multigrain.cli.main import main
-from multigrain.cluster import address as module
-from multigrain.cluster.address import require_answer
 from multigrain.errors import ConfigError
+from multigrain.pipeline.cluster import address as module
+from multigrain.pipeline.cluster.address import require_answer
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Protocol, TypeVar
 
 from multigrain.errors import MultigrainError
 
+MOST_TOLD = 10
+"""Failed shards that a message names."""
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -58,5 +61,7 @@ def require_all(failures: Sequence[ShardFailed]) -> None:
         ShardFailed: there are some.
     """
     if failures:
-        told = "\n".join(map(str, failures))
+        told = "\n".join(map(str, failures[:MOST_TOLD]))
+        if len(failures) > MOST_TOLD:
+            told += f"\n... and {len(failures) - MOST_TOLD} more"
         raise ShardFailed(f"{told}\nThe results of the other shards are kept. The same command resumes from there.")

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from multigrain.cluster.worker import Terms, faults_of
 from multigrain.errors import ConfigError
+from multigrain.pipeline.cluster.worker import Terms, faults_of
 
 SECONDS = 120.0
 """How long a node may take to start a process and to read the files of the models."""

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from multigrain.cluster.address import require_answer
-from multigrain.cluster.nodes import ENGINE, Models, require_alike
-from multigrain.cluster.worker import MOST_KEPT, Refused, Terms, do_shard
-from multigrain.engine import ShardFailed
 from multigrain.errors import RunError, first_line
 from multigrain.extras import require_extra
 from multigrain.files import write_atomic
+from multigrain.model.engine import ShardFailed
+from multigrain.pipeline.cluster.address import require_answer
+from multigrain.pipeline.cluster.nodes import ENGINE, Models, require_alike
+from multigrain.pipeline.cluster.worker import MOST_KEPT, Refused, Terms, do_shard
 from multigrain.version import __version__
 
 TRIES = 3
@@ -115,7 +115,7 @@ class RayEngine:
         return PER_SLOT * self._count()
 
     def submit(self, work: Callable[[In], Out], shard: In, name: str) -> Callable[[], Out]:
-        """Start the work on a shard; see `multigrain.engine.Engine`.
+        """Start the work on a shard; see `multigrain.model.engine.Engine`.
 
         Raises:
             RunError: from the returned function: a fault that another try would not mend.

@@ -51,7 +51,7 @@ def do_shard(terms: Terms, key: str, work: Sequence[Any], shard: Any) -> Any:
 
 @cache
 def _require(terms: Terms) -> None:
-    """Check a process of a node that joined after the run had begun; see `multigrain.cluster.nodes`."""
+    """Check a process of a node that joined after the run had begun; see `multigrain.pipeline.cluster.nodes`."""
     if faults := faults_of(terms, __version__, content_of(terms.mark)):
         raise MultigrainError("a node that joined later " + "; ".join(faults))
 

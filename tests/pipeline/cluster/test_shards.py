@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from multigrain.config import Config, load_config
-from multigrain.engine import LOCAL, Engine, ShardFailed
 from multigrain.model import encode
 from multigrain.model.encode import CachedEncoder
+from multigrain.model.engine import LOCAL, Engine, ShardFailed
 from multigrain.model.load import load_base
 from multigrain.pipeline.run import run_stages
 from multigrain.pipeline.stages import grade as stage

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from multigrain.cluster.ray_engine import RayEngine, ray_engine
-from tests.cluster.test_shards import graded, shrink
+from multigrain.pipeline.cluster.ray_engine import RayEngine, ray_engine
+from tests.pipeline.cluster.test_shards import graded, shrink
 
 
 class Killing(RayEngine):
