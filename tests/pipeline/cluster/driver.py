@@ -12,6 +12,7 @@ from typing import Any
 
 from multigrain.pipeline.cluster.ray_engine import RayEngine, ray_engine
 from tests.pipeline.cluster.test_shards import graded, shrink
+from tests.pipeline.cluster.works import lighten
 
 
 class Killing(RayEngine):
@@ -29,6 +30,7 @@ class Killing(RayEngine):
 if __name__ == "__main__":
     run_toml, output, address, number = sys.argv[1:]
     shrink()
+    lighten()
     Killing.left = int(number)
     place = Path(output)
     place.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from multigrain.model.files import model_digest
 from multigrain.pipeline.cluster import ray_engine as module
 from multigrain.pipeline.cluster.ray_engine import RayEngine, ray_engine
 from tests.pipeline.cluster.test_shards import files_of, graded, small
-from tests.pipeline.cluster.works import KilledOnce, Mishaps, doubled
+from tests.pipeline.cluster.works import KilledOnce, Mishaps, doubled, lighten
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "multigrain[ray]"')
 __all__ = ["small"]  # a fixture
@@ -40,6 +40,11 @@ def cluster() -> Iterator[Any]:
     yield found
     ray.shutdown()
     found.shutdown()
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    lighten(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_a_fault_of_the_settings_is_told_at_once(engine: RayEngine, tmp_path: Pa
     assert (tmp_path / "0").stat().st_size == 1
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "light")
 def test_a_run_has_the_same_files_though_a_worker_and_a_node_are_lost(
     cluster: Any, run_toml: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +114,7 @@ def test_a_run_has_the_same_files_though_a_worker_and_a_node_are_lost(
     assert files_of(found.folder) == files_of(expected.folder)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "light")
 def test_a_driver_that_is_killed_goes_on_to_the_same_files(
     cluster: Any, engine: RayEngine, run_toml: Path, tmp_path: Path
 ) -> None:
