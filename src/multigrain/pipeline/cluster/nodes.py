@@ -34,11 +34,27 @@ def require_alike(terms: Terms, models: Models) -> None:
     if not found:
         raise ConfigError(ENGINE, ["no node of the cluster has a CPU. Start one with ray start --address ..."])
     answered, silent = ray.wait([*found], num_returns=len(found), timeout=SECONDS)
+    answered = [each for each in answered if not _is_gone(each)]
+    if not answered and not silent:
+        raise ConfigError(ENGINE, ["all nodes of the cluster were lost while they were examined. Try again"])
     faults = [f"node {found[each]} has not answered within {SECONDS:.0f} s" for each in silent]
     for each in answered:
         faults += [f"node {found[each]} {fault}" for fault in _faults(each, terms, models)]
     if faults:
         raise ConfigError(ENGINE, [*dict.fromkeys(faults)])
+
+
+def _is_gone(answer: Any) -> bool:
+    """Return whether a node was lost, which Ray notices only after some seconds; others do its work."""
+    import ray
+
+    try:
+        ray.get(answer)
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return True
+    except ray.exceptions.RayError:
+        pass
+    return False
 
 
 def _faults(answer: Any, terms: Terms, models: Models) -> list[str]:
