@@ -12,6 +12,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "plots": ("matplotlib",),
     "qlora": ("bitsandbytes",),
+    "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
 }

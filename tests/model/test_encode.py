@@ -149,8 +149,8 @@ def encode_on_two(model: Path, folder: Path) -> None:
     embed = encoder(model, folder / "vectors.bin", "bf16")
     embed(TEXTS, "document")
     np.save(folder / "pooled.npy", embed.unkept(TEXTS, "document"))
-    assert embed._pool
-    print(json.dumps([process.pid for process in embed._pool["processes"]]), flush=True)
+    assert embed._encoder._pool
+    print(json.dumps([process.pid for process in embed._encoder._pool["processes"]]), flush=True)
     time.sleep(600)
 
 
@@ -200,4 +200,4 @@ def test_one_device_needs_no_pool(tiny_encoder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr("multigrain.model.encode.PORTION", 8)
     embed = encoder(tiny_encoder, tmp_path / "vectors.bin", "fp32")
     embed(TEXTS, "document")
-    assert embed._pool is None
+    assert embed._encoder._pool is None

@@ -18,7 +18,7 @@ from multigrain.data.mined_candidates import METHODS, NO_RANK, Mined
 from multigrain.model.roles import Role
 from multigrain.records import FALSE_NEGATIVE, Document, Pair, grade_of, identity
 from multigrain.retrieval import mine as module
-from multigrain.retrieval import random_draw
+from multigrain.retrieval import offers, random_draw
 from multigrain.retrieval.bm25 import Words, statistics_of
 from multigrain.retrieval.bm25_index import Bm25Index
 from multigrain.retrieval.mine import mine_candidates
@@ -64,13 +64,13 @@ def mine(cosines: Sequence[float], pairs: list[Pair], **settings: Any) -> list[t
     return [(found.grade, found.text) for found in candidates(documents, pairs, mining)]
 
 
-SIZES = ("PAIRS", "BLOCK", "FIRST_BLOCK", "WAVE")
+SIZES = ((offers, "PAIRS"), (module, "BLOCK"), (module, "FIRST_BLOCK"), (module, "WAVE"))
 
 
 @pytest.fixture(params=[(1, 1, 1, 1), (2, 3, 1, 2), (7, 5, 2, 3), (256, 1024, 64, 32_768)])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in zip(SIZES, request.param, strict=True):
-        monkeypatch.setattr(module, name, size)
+    for (place, name), size in zip(SIZES, request.param, strict=True):
+        monkeypatch.setattr(place, name, size)
 
 
 def test_neighbours_are_cut_into_grades_by_hand() -> None:
@@ -114,8 +114,8 @@ def test_neither_order_nor_blocks_change_the_choice(
 ) -> None:
     expected = {pair.id: mine(cosines, [pair], per_grade=per_grade) for pair in PAIRS}
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in zip(SIZES, at_once, strict=True):
-            patch.setattr(module, name, size)
+        for (place, name), size in zip(SIZES, at_once, strict=True):
+            patch.setattr(place, name, size)
         assert mine(cosines, order, per_grade=per_grade) == [item for pair in order for item in expected[pair.id]]
 
 

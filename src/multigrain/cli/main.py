@@ -148,7 +148,9 @@ def _stages(config: Config, options: argparse.Namespace) -> int:
     if getattr(options, "batch", None):
         print(verbs.batch(config, options.batch, options.force))
         return DONE
-    more = {"retry": options.retry} if options.verb == "synthesize" else {}
+    more: dict[str, Any] = {"retry": options.retry} if options.verb == "synthesize" else {}
+    if options.verb == "run":
+        more = {"engine": options.engine, "address": options.address}
     summary = functions[options.verb](config, force=options.force, **more)
     if not distributed.is_main():
         return DONE

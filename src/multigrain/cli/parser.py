@@ -132,6 +132,10 @@ def _add_input(name: str, verb: argparse.ArgumentParser) -> None:
     if name in ("quickstart", "run", "evaluate"):
         _add_against(verb)
     if name == "run":
+        help = "where to encode, mine and judge: in this process (local, the default), or on a Ray cluster"
+        verb.add_argument("--engine", choices=["local", "ray"], default="local", help=help)
+        help = "head of the Ray cluster (default: RAY_ADDRESS, or Ray on this machine alone)"
+        verb.add_argument("--address", metavar="HOST:PORT", help=help)
         verb.add_argument("--tune", action="store_true", help="choose training settings first; see tune --help")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,17 @@ class Graded:
     dropped_mined: list[DroppedMined] = field(default_factory=list)
     measured: Measured = field(default_factory=nothing_measured)
     """Every candidate that broke no rule."""
+
+
+class Asked(NamedTuple):
+    """What a judge is asked about in a block."""
+
+    positives: list[int]
+    """Places of the pairs whose positives are judged."""
+    rows: Numbers
+    """Rows of the mined candidates that are judged."""
+    texts: list[tuple[Pair, str]]
+    """The positives, all text candidates, and the mined candidates, each with its pair."""
 
 
 class Block:

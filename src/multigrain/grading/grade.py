@@ -11,10 +11,10 @@ from multigrain.config import GradingSection
 from multigrain.data.known_false_negatives import FalseNegatives
 from multigrain.data.mined_candidates import Mined, no_candidates
 from multigrain.data.words import words_in
-from multigrain.grading.block import Block, Graded
+from multigrain.grading.block import Asked, Block, Graded
 from multigrain.grading.candidate_rules import FEWEST_WORDS, broken_rule, is_same_text, lengths_against
 from multigrain.grading.duplicates import NearDuplicates
-from multigrain.grading.judges import EmbeddingJudge, Judge
+from multigrain.grading.judges import EmbeddingJudge, Judge, judged
 from multigrain.grading.measured import Flags, Measured, Numbers, by_pair
 from multigrain.grading.near_copies import Signatures, find_copies
 from multigrain.grading.selection import choose_rising
@@ -107,17 +107,34 @@ class Grader:
             proposals: pairs with the texts proposed for them.
             mined: the documents mined for them; `pair` is the place of the pair in `proposals`.
         """
-        block = self.measure(proposals, mined)
-        candidates = block.measured
+        return self.finish(self.begin(proposals, mined))
+
+    def finish(self, block: Block) -> Graded:
+        """Grade the candidates of a block that has been begun."""
+        candidates = self.measure(block).measured
         chosen = self._choose(block, self._admitted(block)) | candidates.is_kept
         return block.result(np.flatnonzero(chosen), self.signatures)
 
-    def measure(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Block:
-        """Measure the candidates that pass the rules; see `grade`."""
+    def begin(self, proposals: Sequence[Proposal], mined: Mined | None = None) -> Block:
+        """Return a block with the candidates that pass the rules; see `grade`.
+
+        Blocks are begun in order, and finished in order. Several may be begun before the first of them is finished.
+        """
         block = Block([pair for pair, _ in proposals], no_candidates() if mined is None else mined)
         for place, (pair, candidates) in enumerate(proposals):
             block.add_texts(place, self._by_rules(pair, candidates, block))
         self._drop_synonyms(block)
+        return block
+
+    def request(self, block: Block) -> None:
+        """Start to encode, if the encoder of the judge does so ahead, what `measure` will need for a block."""
+        for name, judge in self.judges.items():
+            if isinstance(judge, EmbeddingJudge):
+                texts = self._asked(name, block).texts
+                judge.request([(pair.query, text) for pair, text in texts], [pair.instruction for pair, _ in texts])
+
+    def measure(self, block: Block) -> Block:
+        """Measure the candidates of a block that has been begun, and return it."""
         self.signatures.make_room()
         self._measure(block)
         return block
@@ -253,25 +270,30 @@ class Grader:
         mined = block.mined
         of_rows = np.zeros((len(mined), len(self.judges)))
         for column, (name, judge) in enumerate(self.judges.items()):
-            asked_rows = np.empty(0, dtype=np.int64)
-            places = set(block.places)
             if name in mined.scores:
                 own[mined.pair, column] = mined.positives[name]
                 of_rows[:, column] = mined.scores[name]
-            else:
-                asked_rows = np.arange(len(mined))
-                places |= set(mined.pair.tolist())
-            positives = sorted(places - set(np.flatnonzero(~np.isnan(own[:, column])).tolist()))
-            asked = [(block.pairs[place], block.pairs[place].positive) for place in positives]
-            asked += [(block.pair_of(number), text.text) for number, text in enumerate(block.texts)]
-            documents = self.signatures.add_documents(mined.document[asked_rows])
-            for place, number in zip(mined.pair[asked_rows].tolist(), documents.tolist(), strict=True):
-                asked.append((block.pairs[place], self.signatures.texts[number]))
-            scores = _judged(judge, asked)
-            own[positives, column] = scores[: len(positives)]
-            of_texts[:, column] = scores[len(positives) : len(positives) + len(block.texts)]
-            of_rows[asked_rows, column] = scores[len(positives) + len(block.texts) :]
+            asked = self._asked(name, block)
+            scores = judged(judge, asked.texts)
+            first, last = len(asked.positives), len(asked.positives) + len(block.texts)
+            own[asked.positives, column] = scores[:first]
+            of_texts[:, column] = scores[first:last]
+            of_rows[asked.rows, column] = scores[last:]
         return own, of_texts, of_rows
+
+    def _asked(self, name: str, block: Block) -> Asked:
+        """Return what a judge is asked about: positives, texts, and the documents that mining has not scored for it."""
+        mined = block.mined
+        is_scored = name in mined.scores
+        rows = np.arange(0 if is_scored else len(mined))
+        of_mined = set(mined.pair.tolist())
+        positives = sorted(set(block.places) - of_mined if is_scored else set(block.places) | of_mined)
+        asked = [(block.pairs[place], block.pairs[place].positive) for place in positives]
+        asked += [(block.pair_of(number), text.text) for number, text in enumerate(block.texts)]
+        documents = self.signatures.add_documents(mined.document[rows])
+        for place, number in zip(mined.pair[rows].tolist(), documents.tolist(), strict=True):
+            asked.append((block.pairs[place], self.signatures.texts[number]))
+        return Asked(positives, rows, asked)
 
     def _graded(self, candidates: Measured, block: Block) -> Measured:
         """Return the candidates with grade, length and verdict."""
@@ -367,11 +389,3 @@ def unfilled(graded: GradedTuple | None, grades: Sequence[int]) -> list[int]:
     """Return the grades, among those wanted, that have no negative."""
     filled = {negative.grade for negative in graded.negatives} if graded else set()
     return [grade for grade in grades if grade not in filled]
-
-
-def _judged(judge: Judge, asked: Sequence[tuple[Pair, str]]) -> Scores:
-    """Return the relevance of each text to the query of its pair, (texts,)."""
-    pairs = [(pair.query, text) for pair, text in asked]
-    if isinstance(judge, EmbeddingJudge):  # the only one whose model may read instructions
-        return np.array(judge.scores(pairs, [pair.instruction for pair, _ in asked]), dtype=np.float64)
-    return np.array(judge.scores(pairs), dtype=np.float64)

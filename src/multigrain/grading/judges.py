@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multigrain.model.roles import ROLES, Embed, Role, Vectors, embed_instructed
+from multigrain.model.roles import ROLES, Embed, KeepsVectors, Role, Vectors, embed_instructed
+from multigrain.records import Pair
 
 Predict = Callable[[list[tuple[str, str]]], ArrayLike]
 """Maps (query, text) pairs to one relevance each, 0 to 1, in their order."""
@@ -49,15 +50,22 @@ class EmbeddingJudge:
             pairs: the queries and texts.
             instructions: the instruction of each query; used if the model of `embed` reads instructions.
         """
-        asked: list[_Text] = []  # query, text, query, text ...
-        for (query, text), instruction in zip(pairs, instructions or [None] * len(pairs), strict=True):
-            asked += [("query", query, instruction), ("document", text, None)]
+        asked = _texts_of(pairs, instructions)
         self._know(asked)
         rows = np.array([self._row[member] for member in asked], dtype=np.intp).reshape(-1, 2)
         scores: list[float] = []
         for start in range(0, len(rows), CHUNK):
             scores += self._cosines(rows[start : start + CHUNK]).tolist()
         return scores
+
+    def request(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str | None] | None = None) -> None:
+        """Start to encode, if the encoder does so ahead, what a later call of `scores` will need."""
+        if isinstance(self._embed, KeepsVectors):
+            asked = dict.fromkeys(_texts_of(pairs, instructions))
+            for role in ROLES:
+                members = [member for member in asked if member[0] == role]
+                texts, own = [text for _, text, _ in members], [instruction for _, _, instruction in members]
+                self._embed.request(texts, role, own if any(own) else None)
 
     def relevance(self, query: str, text: str) -> float:
         """Return the cosine of one query and text."""
@@ -80,6 +88,22 @@ class EmbeddingJudge:
                 vectors = embed_instructed(self._embed, texts, instructions) if is_query else self._embed(texts, role)
                 self._vectors = np.concatenate([self._vectors, vectors]) if self._row else vectors
                 self._row |= {member: row for row, member in enumerate(members, start=len(self._row))}
+
+
+def judged(judge: Judge, asked: Sequence[tuple[Pair, str]]) -> NDArray[np.float64]:
+    """Return the relevance of each text to the query of its pair, (texts,)."""
+    pairs = [(pair.query, text) for pair, text in asked]
+    if isinstance(judge, EmbeddingJudge):  # the only one whose model may read instructions
+        return np.array(judge.scores(pairs, [pair.instruction for pair, _ in asked]), dtype=np.float64)
+    return np.array(judge.scores(pairs), dtype=np.float64)
+
+
+def _texts_of(pairs: Sequence[tuple[str, str]], instructions: Sequence[str | None] | None) -> list[_Text]:
+    """Return the texts of pairs: query, text, query, text ..."""
+    asked: list[_Text] = []
+    for (query, text), instruction in zip(pairs, instructions or [None] * len(pairs), strict=True):
+        asked += [("query", query, instruction), ("document", text, None)]
+    return asked
 
 
 class CrossEncoderJudge:

@@ -1,18 +1,19 @@
 """Encode texts to vectors with a progress bar, each distinct text once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from multigrain.config import Precision
+from multigrain.model.engine import LOCAL, Engine, ShardFailed, require_all
 from multigrain.model.prompted_batches import prompted_batches
 from multigrain.model.roles import Role, Vectors, prompt_for, query_prompt
-from multigrain.model.vector_file import VectorFile, key_of
+from multigrain.model.vector_file import StoredVectors, VectorFile, key_of, unit
 from multigrain.terminal import meter
 
 if TYPE_CHECKING:
@@ -113,6 +114,71 @@ def encode_by_length(
     return vectors
 
 
+class Portion(NamedTuple):
+    """Texts that are encoded together: how they share batches decides the last bits of their vectors."""
+
+    keys: Sequence[bytes]
+    """Keys of the vectors (`multigrain.model.vector_file.key_of`)."""
+    texts: Sequence[str]
+    prompts: Sequence[str]
+    role: Role
+
+
+class PortionEncoder:
+    """Encodes portions with a model that is loaded at the first one.
+
+    A copy in another process (by pickle) loads the model again there.
+
+    Args:
+        load: loads the model.
+        precision: returns the precision of matrix products, `bf16` or `fp32`.
+    """
+
+    def __init__(self, load: "Callable[[], SentenceTransformer]", precision: Callable[[], Precision]) -> None:
+        self._load, self._precision_of = load, precision
+        self._pool: Pool | None = None
+        self.report: Callable[[int], object] = unreported
+        """Called with the number of texts encoded since the last call."""
+
+    def __call__(self, portion: Portion) -> Vectors:
+        """Return vectors of length 1, (number of texts, dimension)."""
+        texts, prompts, role = portion.texts, portion.prompts, portion.role
+        with self._matrix_products():
+            return encode_prompted(self.model, texts, prompts, role, self.report, pool=self._pool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        precision = self.precision  # that of the process which plans the work
+        return {"_load": self._load, "precision": precision, "_pool": None, "report": unreported}
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The precision of matrix products."""
+        return self._precision_of()
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        """The model."""
+        return self._load()
+
+    def use_all_gpus(self) -> None:
+        """Encode on all GPUs of this machine from now on, if there are several."""
+        if self._pool is None:
+            from multigrain.model.gpu_pool import start_pool
+
+            self._pool = start_pool(self.model, self.precision, owner=self)
+
+    def _matrix_products(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        from multigrain.model.precision import matrix_products
+
+        return matrix_products(self.model.device, self.precision)
+
+
+def unreported(_encoded: int) -> None:
+    """Take a report of progress that nobody sees."""
+
+
 class CachedEncoder:
     """An encoder that stores vectors in a file, so that no stage encodes a text again.
 
@@ -120,6 +186,9 @@ class CachedEncoder:
     makes the same portions, with the same vectors to the last bit (different padding would change the last bits). The
     file is opened, and the model loaded, on first use. If there are several GPUs, they all encode inputs larger than a
     portion.
+
+    An engine with several processes encodes several portions at once. They are the same portions, because those in
+    progress count as stored when the next one is made.
 
     A text is stored once per prompt: a query with two instructions has two vectors, and a model without prompts stores
     a text once for both roles.
@@ -132,9 +201,10 @@ class CachedEncoder:
         prompts: the model's prompts, so that they are known before loading; None if they are not.
         precision: the precision of matrix products.
         setting: the setting of the precision, for messages.
+        engine: encodes the portions.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the model, its file, and where it works)
         self,
         load: "Callable[[], SentenceTransformer]",
         model_id: str,
@@ -143,40 +213,117 @@ class CachedEncoder:
         prompts: Mapping[str, str | None] | None = None,
         precision: Precision = "fp32",
         setting: str = "evaluation.precision",
+        *,
+        engine: Engine = LOCAL,
     ) -> None:
-        self._load, self._description, self._prompts = load, description, prompts
+        self._description, self._prompts = description, prompts
         self._wanted, self._setting = precision, setting
         self._path, self._model_id = path, model_id
-        self._pool: Pool | None = None
+        self._engine = engine
+        self._encoder = PortionEncoder(load, self._resolved)
+        self._waiting: dict[int, tuple[Portion, Callable[[], Vectors]]] = {}
+        self._in_progress: set[bytes] = set()
+        self._made = 0
+        self._failures: list[ShardFailed] = []
 
     def __call__(self, texts: Sequence[str], role: Role) -> Vectors:
         """Return (number of texts, dimension) vectors of length 1, in order; encode those not stored yet."""
-        return self._found(texts, [prompt_for(role, self._known_prompts)] * len(texts), role)
+        return self._found(self._asked(texts, role))
 
     def queries(self, texts: Sequence[str], instructions: Sequence[str | None]) -> Vectors:
         """Return the vectors of queries, each with its own instruction if the model was trained with instructions."""
-        prompts = self._known_prompts
-        return self._found(texts, [query_prompt(prompts, instruction) for instruction in instructions], "query")
+        return self._found(self._asked(texts, "query", instructions))
+
+    def request(self, texts: Sequence[str], role: Role, instructions: Sequence[str | None] | None = None) -> None:
+        """Start to encode the texts that are not stored yet, as a later call will need them; see `Engine.ahead`."""
+        if self._engine.ahead:
+            self._start(self._asked(texts, role, instructions))
+
+    def settle(self) -> None:
+        """Wait until all requested texts are stored.
+
+        Raises:
+            ShardFailed: a portion cannot be encoded; the others are stored.
+        """
+        self._store(list(self._waiting))
+        require_all(self._failures)
+
+    def stored(self, texts: Sequence[str], role: Role) -> StoredVectors:
+        """Return a reference to the vectors of texts that are stored; other processes can read it.
+
+        Raises:
+            KeyError: a text is not stored.
+        """
+        return self._file.stored(self._asked(texts, role).keys)
 
     def unkept(self, texts: Sequence[str], role: Role, instruction: str | None = None) -> Vectors:
         """Encode texts as a call does, without storing the vectors; for texts that are needed only once."""
         prompts = self._known_prompts
         prompt = query_prompt(prompts, instruction) if role == "query" else prompt_for(role, prompts)
-        return self._encoded(texts, [prompt] * len(texts), role, _unreported)
+        return self._encoder(Portion([], texts, [prompt] * len(texts), role))
 
-    def _found(self, texts: Sequence[str], prompts: Sequence[str], role: Role) -> Vectors:
+    def _asked(self, texts: Sequence[str], role: Role, instructions: Sequence[str | None] | None = None) -> Portion:
+        known = self._known_prompts
+        prompts = [prompt_for(role, known)] * len(texts)
+        if instructions is not None:
+            prompts = [query_prompt(known, instruction) for instruction in instructions]
         keys = [key_of(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
-        rows = self._file.rows_of(keys)
-        if (rows < 0).any():
-            places = np.flatnonzero(rows < 0).tolist()
-            missing = {keys[place]: (texts[place], prompts[place]) for place in places}
-            self._encode(missing, role, is_large=len(texts) > PORTION)
-            rows = self._file.rows_of(keys)
-        return _unit(self._file.read(rows))
+        return Portion(keys, texts, prompts, role)
 
-    @cached_property
+    def _found(self, asked: Portion) -> Vectors:
+        rows = self._file.rows_of(asked.keys)
+        if (rows < 0).any():
+            missing = {key for key, row in zip(asked.keys, rows, strict=True) if row < 0}
+            if not self._engine.ahead and len(asked.texts) > PORTION:
+                self._encoder.use_all_gpus()
+            with meter(self._description, len(missing)) as progress:
+                self._start(asked, progress.advance)
+                needed = [
+                    number for number, (portion, _) in self._waiting.items() if missing.intersection(portion.keys)
+                ]
+                self._store(needed, progress.advance)
+            rows = self._file.rows_of(asked.keys)
+            if (rows < 0).any():
+                self.settle()  # raises
+        return unit(self._file.read(rows))
+
+    def _start(self, asked: Portion, report: Callable[[int], object] = unreported) -> None:
+        """Start to encode, in portions, the texts that are neither stored nor being encoded."""
+        self._encoder.report = report
+        missing: dict[bytes, int] = {}
+        for place in np.flatnonzero(self._file.rows_of(asked.keys) < 0).tolist():
+            if asked.keys[place] not in self._in_progress:
+                missing[asked.keys[place]] = place
+        new = iter(missing.items())
+        while chosen := dict(islice(new, PORTION)):
+            texts = [asked.texts[place] for place in chosen.values()]
+            prompts = [asked.prompts[place] for place in chosen.values()]
+            portion = Portion(list(chosen), texts, prompts, asked.role)
+            self._made += 1
+            name = f"{self._description}, portion {self._made} ({len(texts)} texts, from {texts[0][:40]!r} on)"
+            self._waiting[self._made] = portion, self._engine.submit(self._encoder, portion, name)
+            self._in_progress.update(chosen)
+            self._store(list(self._waiting)[: max(0, len(self._waiting) - self._engine.ahead)], report)
+
+    def _store(self, numbers: Iterable[int], report: Callable[[int], object] = unreported) -> None:
+        """Wait for portions and store them. The texts of a portion that fails are not started again."""
+        for number in numbers:
+            portion, result = self._waiting[number]
+            try:
+                self._file.append(portion.keys, result())
+                self._in_progress.difference_update(portion.keys)
+            except ShardFailed as failure:
+                self._failures.append(failure)
+            del self._waiting[number]
+            if self._engine.ahead:  # otherwise the encoder has reported
+                report(len(portion.keys))
+
+    @property
     def precision(self) -> Precision:
         """The precision of matrix products on this machine, `bf16` or `fp32`; part of the file's model identifier."""
+        return self._encoder.precision
+
+    def _resolved(self) -> Precision:
         if self._wanted == "fp32":
             return "fp32"
         from multigrain.model.precision import resolve
@@ -187,44 +334,6 @@ class CachedEncoder:
     def _file(self) -> VectorFile:
         return VectorFile(self._path, f"{self._model_id}, {self.precision}")
 
-    @cached_property
-    def _model(self) -> "SentenceTransformer":
-        return self._load()
-
     @property
     def _known_prompts(self) -> Mapping[str, str | None]:
-        return self._model.prompts if self._prompts is None else self._prompts
-
-    def _encode(self, missing: dict[bytes, tuple[str, str]], role: Role, is_large: bool) -> None:
-        if is_large and self._pool is None:
-            from multigrain.model.gpu_pool import start_pool
-
-            self._pool = start_pool(self._model, self.precision, owner=self)
-        new = iter(missing.items())
-        with meter(self._description, len(missing)) as progress:
-            while portion := dict(islice(new, PORTION)):
-                texts, prompts = zip(*portion.values(), strict=True)
-                self._file.append(list(portion), self._encoded(texts, prompts, role, progress.advance))
-
-    def _encoded(
-        self, texts: Sequence[str], prompts: Sequence[str], role: Role, report: Callable[[int], object]
-    ) -> Vectors:
-        with self._matrix_products():
-            return encode_prompted(self._model, texts, prompts, role, report, pool=self._pool)
-
-    def _matrix_products(self) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return nullcontext()
-        from multigrain.model.precision import matrix_products
-
-        return matrix_products(self._model.device, self.precision)
-
-
-def _unreported(_encoded: int) -> None: ...
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Scale vectors (n, d) to length 1 in place, because rounding to float16 changes their length by up to 1e-4."""
-    lengths = np.sqrt(np.einsum("kd,kd->k", vectors, vectors))
-    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
-    return vectors
+        return self._encoder.model.prompts if self._prompts is None else self._prompts

@@ -1,12 +1,15 @@
 """Types shared by encoders and their callers, and the choice of the prompt for a role. Does not import torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multigrain.config import INSTRUCTION
+
+if TYPE_CHECKING:
+    from multigrain.model.vector_file import StoredVectors
 
 Vectors = NDArray[np.float32]
 """Vectors of texts: (number of texts, dimension)."""
@@ -24,6 +27,23 @@ class ReadsInstructions(Protocol):
 
     def queries(self, texts: Sequence[str], instructions: Sequence[str | None]) -> Vectors:
         """Return (number of texts, dimension) vectors of length 1; a query without instruction has the usual prompt."""
+
+
+@runtime_checkable
+class KeepsVectors(Protocol):
+    """An encoder that keeps vectors where other processes can read them, and encodes ahead of the calls that need them.
+
+    See `multigrain.model.encode.CachedEncoder`.
+    """
+
+    def request(self, texts: Sequence[str], role: Role, instructions: Sequence[str | None] | None = None) -> None:
+        """Start to encode texts."""
+
+    def settle(self) -> None:
+        """Wait until all requested texts are encoded."""
+
+    def stored(self, texts: Sequence[str], role: Role) -> "StoredVectors":
+        """Return a reference to the vectors of texts that are encoded."""
 
 
 class Asked(Protocol):

@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,37 @@ def key_of(text: str, prompt: str = "") -> bytes:
     return digest.digest()
 
 
+@dataclass(frozen=True)
+class StoredVectors:
+    """A reference to vectors in a file, which any process that sees the file can read."""
+
+    path: Path
+    header: bytes
+    """The first line of the file."""
+    dimension: int
+    rows: NDArray[np.int64]
+    """(n,) the rows of the vectors."""
+
+    def read(self) -> Vectors:
+        """Return the vectors, scaled to length 1, (n, dimension).
+
+        Raises:
+            OSError: the file cannot be read, is another one, or ends before the last row.
+        """
+        with self.path.open("rb") as file:
+            if file.readline() != self.header:
+                raise OSError(errno.ESTALE, "is the file of another model", str(self.path))
+            if not len(self.rows):
+                return np.empty((0, self.dimension), dtype=np.float32)
+            record = _record(self.dimension)
+            count = (os.fstat(file.fileno()).st_size - len(self.header)) // record.itemsize
+            if count <= self.rows.max():
+                raise OSError(errno.ESTALE, f"ends before row {self.rows.max()}", str(self.path))
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            records = np.frombuffer(mapped, record, count, len(self.header))
+            return unit(records["vector"][self.rows].astype(np.float32))
+
+
 class VectorFile:
     """A file of one model's vectors, by key.
 
@@ -59,7 +91,7 @@ class VectorFile:
         self._index = _Index()
         # Kept open: if another process replaces the file, this one goes on with its own.
         self._file: IO[bytes] | None = None
-        self._header, self._record = 0, _record(0)
+        self._header_line, self._record = b"", _record(0)
         with suppress(OSError, ValueError, KeyError, TypeError):
             self._open(path)
 
@@ -82,6 +114,19 @@ class VectorFile:
         vectors: Vectors = self._records()["vector"][rows].astype(np.float32)
         return vectors
 
+    def stored(self, keys: Sequence[bytes]) -> StoredVectors:
+        """Return a reference to the vectors of these keys.
+
+        Raises:
+            KeyError: a key is not in the file.
+        """
+        rows = self.rows_of(keys)
+        if self._file is None or (len(rows) and rows.min() < 0):
+            raise KeyError("a key is not in the file")
+        os.fsync(self._file.fileno())  # other machines must see what was appended
+        dimension: int = self._record["vector"].shape[0]
+        return StoredVectors(self._path.absolute(), self._header_line, dimension, rows)
+
     def append(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Add vectors of new keys.
 
@@ -93,7 +138,7 @@ class VectorFile:
         records["vector"] = vectors
         with _locked(self._file) as file:
             first = self._count()
-            file.seek(self._header + first * self._record.itemsize)
+            file.seek(len(self._header_line) + first * self._record.itemsize)
             file.truncate()
             file.write(records.tobytes())
             file.flush()
@@ -117,13 +162,13 @@ class VectorFile:
         header: dict[str, Any] = json.loads(line)
         if (header["model"], header["dtype"]) != (self._model_id, DTYPE) or not line.endswith(b"\n"):
             raise ValueError(line)
-        self._file, self._header, self._record = file, len(line), _record(header["dimension"])
+        self._file, self._header_line, self._record = file, line, _record(header["dimension"])
         self._index.add(self._all_words())
 
     def _all_words(self) -> NDArray[np.uint64]:
         """Return the words of all complete records; vectors are read in passing, not mapped, so they take no memory."""
         assert self._file is not None
-        self._file.seek(self._header)
+        self._file.seek(len(self._header_line))
         buffer = np.empty(1 + READ_AT_ONCE // self._record.itemsize, self._record)
         words = np.empty(self._count(), dtype=np.uint64)
         for start in range(0, len(words), len(buffer)):
@@ -139,12 +184,12 @@ class VectorFile:
         if not count:
             return np.empty(0, self._record)
         mapped = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
-        return np.frombuffer(mapped, self._record, count, self._header)
+        return np.frombuffer(mapped, self._record, count, len(self._header_line))
 
     def _count(self) -> int:
         """Count the complete records in the file."""
         assert self._file is not None
-        return (os.fstat(self._file.fileno()).st_size - self._header) // self._record.itemsize
+        return (os.fstat(self._file.fileno()).st_size - len(self._header_line)) // self._record.itemsize
 
     def _writable(self, dimension: int) -> np.dtype[Any]:
         """Make sure that there is a writable file; return the type of its records."""
@@ -159,8 +204,15 @@ class VectorFile:
         if self._file is None or not self._file.writable():
             self._file = _temporary_copy(self._file, header)
             weakref.finalize(self, self._file.close)
-            self._header, self._record = len(header), _record(dimension)
+            self._header_line, self._record = header, _record(dimension)
         return self._record
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Scale vectors (n, d) to length 1 in place, because rounding to float16 changes their length by up to 1e-4."""
+    lengths = np.sqrt(np.einsum("kd,kd->k", vectors, vectors))
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+    return vectors
 
 
 class _Index:

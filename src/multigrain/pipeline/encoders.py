@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from multigrain.config import INSTRUCTION, Config, Precision
 from multigrain.model.encode import CachedEncoder
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_digest
 from multigrain.model.prompts import prompts_of
 from multigrain.model.roles import with_prompts
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
-    """Return the encoder of the judge, which is also used for mining."""
+def judge_encoder(config: Config, run_dir: RunDir, engine: Engine = LOCAL) -> CachedEncoder:
+    """Return the encoder of the judge, which is also used for mining; an engine does its work."""
     section = config.grading
     judge = _PretrainedModel(
         setting="grading.judge_model",
@@ -26,7 +27,13 @@ def judge_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
         query_prompt=section.query_prompt,
         document_prompt=section.document_prompt,
     )
-    return judge.encoder(run_dir.judge_vectors, "judging", section.precision, "grading.precision")
+    return judge.encoder(run_dir.judge_vectors, "judging", section.precision, "grading.precision", engine)
+
+
+def models_of_shards(config: Config) -> dict[str, tuple[str, tuple[object, ...], str]]:
+    """Return the models that shards of work load, by setting: name, settings of loading, and digest."""
+    name, settings = config.grading.judge_model, (config.grading.judge_max_tokens,)
+    return {"grading.judge_model": (name, settings, model_digest(name, *settings))}
 
 
 def teacher_encoder(config: Config, run_dir: RunDir) -> CachedEncoder:
@@ -110,7 +117,9 @@ class _PretrainedModel:
     query_prompt: str | None
     document_prompt: str | None
 
-    def encoder(self, path: Path, description: str, precision: Precision, key: str) -> CachedEncoder:
+    def encoder(
+        self, path: Path, description: str, precision: Precision, key: str, engine: Engine = LOCAL
+    ) -> CachedEncoder:
         """Return the model's encoder, which keeps its vectors in `path`; `key` is the setting of the precision."""
         own = prompts_of(self.name)
         return CachedEncoder(
@@ -121,6 +130,7 @@ class _PretrainedModel:
             prompts=None if own is None else with_prompts(own, self.query_prompt, self.document_prompt),
             precision=precision,
             setting=key,
+            engine=engine,
         )
 
     def load(self) -> "SentenceTransformer":

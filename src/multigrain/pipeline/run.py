@@ -2,13 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from multigrain.config import Config
 from multigrain.errors import RunError
 from multigrain.files import full_disk_explained, remove_parts, write_json
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_digest
 from multigrain.pipeline.choice import settle
 from multigrain.pipeline.freshness import finished, freshness_of
@@ -20,13 +22,16 @@ from multigrain.pipeline.reuse import share_answers, take_over_stage
 from multigrain.pipeline.run_dir import RunDir, StageRecord
 from multigrain.pipeline.spoiled_model import require_sound
 from multigrain.pipeline.stage import Stage
-from multigrain.pipeline.stage_table import SHARED, names_of, stages_of
+from multigrain.pipeline.stage_table import SHARED, STAGES, names_of, stages_of
 from multigrain.pipeline.summary import summarize
-from multigrain.terminal import counted, listed, say
+from multigrain.terminal import counted, listed, named, say
 from multigrain.version import __version__
 
 GENERATING = ("pairs", "synthesize", "grade")
 """Stages that may ask a language model."""
+
+Start = Callable[[], AbstractContextManager[Engine]]
+"""Starts an engine, and ends it with the block."""
 
 
 def run_stages(
@@ -36,6 +41,7 @@ def run_stages(
     redo: tuple[str, ...] = (),
     retry: str | None = None,
     donors: Sequence[Path] = (),
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Run the stages that are not done, and return the summary.
 
@@ -46,6 +52,7 @@ def run_stages(
         redo: stages to redo in any case.
         retry: see `multigrain.pipeline.verbs.synthesize`.
         donors: run folders from which stages with the same result are reused.
+        start: starts the engine that does the shards of work, if a stage has any; None for this process.
 
     Raises:
         RunError: an earlier stage is not done.
@@ -55,7 +62,7 @@ def run_stages(
     done = finished(config, run_dir)
     to_do = {*names} - ({*done} - {*redo})
     require_inputs(config, asks=not to_do.isdisjoint(GENERATING), evaluates="evaluate" in to_do)
-    with full_disk_explained(run_dir.folder), run_dir.lock():
+    with full_disk_explained(run_dir.folder), run_dir.lock(), _engine(start, to_do) as engine:
         remove_parts(run_dir.folder)
         share_answers([RunDir(folder) for folder in donors], config, run_dir)
         _claim(config, run_dir, names[0], done, force)
@@ -66,7 +73,7 @@ def run_stages(
             if stage.name in names:
                 if stage.name == "export":
                     _settle_export(stage, config, run_dir, stage.name in redo, force)
-                _bring_about(stage, config, run_dir, stage.name in redo, donors)
+                _bring_about(stage, config, run_dir, stage.name in redo, donors, engine)
         summary = summarize(config, run_dir, finished(config, run_dir))
         write_json(run_dir.summary, summary)
         return summary
@@ -88,7 +95,25 @@ def _claim(config: Config, run_dir: RunDir, first: str, done: Collection[str], f
     run_dir.claim(config, may_claim, freshness.changed_models)
 
 
-def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, donors: Sequence[Path]) -> None:
+@contextmanager
+def _engine(start: Start | None, to_do: Collection[str]) -> Iterator[Engine]:
+    """Start the engine, if one is wanted and a stage to be done has shards; otherwise yield that of this process."""
+    if start is None:
+        yield LOCAL
+        return
+    spread = [stage.name for stage in STAGES if stage.is_spread and stage.name in to_do]
+    if not spread:
+        say("no stage that is left uses Ray; all run in this process")
+        yield LOCAL
+        return
+    with start() as engine:
+        say(f"{engine}; used by {named(spread)}. Other stages run in this process")
+        yield engine
+
+
+def _bring_about(
+    stage: Stage, config: Config, run_dir: RunDir, again: bool, donors: Sequence[Path], engine: Engine
+) -> None:
     """Keep a stage that is done; otherwise reuse it from another run, or run it."""
     if stage.is_done(config, run_dir) and not again:
         say(f"{stage.name}: already done ({listed(run_dir.stages()[stage.name].counts)})")
@@ -100,7 +125,7 @@ def _bring_about(stage: Stage, config: Config, run_dir: RunDir, again: bool, don
     else:
         if again and stage.name == "train":  # the finished checkpoints would end the new training at once
             run_dir.training_fingerprint.unlink(missing_ok=True)
-        _run_stage(stage, config, run_dir)
+        _run_stage(stage, config, run_dir, engine)
 
 
 def _settle_export(stage: Stage, config: Config, run_dir: RunDir, again: bool, force: bool) -> None:
@@ -115,7 +140,7 @@ def _settle_export(stage: Stage, config: Config, run_dir: RunDir, again: bool, f
         settle(config, run_dir, force)
 
 
-def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
+def _run_stage(stage: Stage, config: Config, run_dir: RunDir, engine: Engine) -> None:
     say(f"{stage.name} ...")
     if stage.name == "train" and (choice := told(config, run_dir)):
         say(f"  {choice}")
@@ -126,7 +151,7 @@ def _run_stage(stage: Stage, config: Config, run_dir: RunDir) -> None:
         run_dir.forget("evaluate")  # the old model's scores must not pass for the new model's
     settings = stage.settings(config, run_dir)
     models = {name: model_digest(name) for name in stage.models(settings)}
-    result = stage.work(settings, run_dir)
+    result = stage.work(settings, run_dir, engine) if stage.is_spread else stage.work(settings, run_dir)
     seconds = round(time.monotonic() - started, 1)
     entry = StageRecord(
         fingerprint=fingerprint,

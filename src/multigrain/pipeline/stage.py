@@ -33,7 +33,7 @@ class Stage:
 
     Args:
         name: its name in the manifest and on the command line.
-        work: function that runs the stage.
+        work: function that runs the stage, given the configuration and the run folder.
         sections: sections of the configuration that determine its result, besides the seed.
         reads: files whose content determines its result.
         writes: files that exist once it is done.
@@ -42,10 +42,11 @@ class Stage:
             them. A different number of training steps thus redoes the stage only if it changes the requests.
         models: names of the models that it reads.
         settings: configuration that it works with, derived from that of the run.
+        is_spread: whether its work also takes an engine, which does its shards.
     """
 
     name: str
-    work: Callable[[Config, RunDir], Result]
+    work: Callable[..., Result]
     sections: tuple[str, ...]
     reads: Callable[[Config, RunDir], list[Path]]
     writes: Callable[[Config, RunDir], list[Path]]
@@ -53,6 +54,7 @@ class Stage:
     cut: Callable[[Config, RunDir], str] = no_cut
     models: Callable[[Config], list[str]] = no_models
     settings: Callable[[Config, RunDir], Config] = as_given
+    is_spread: bool = False
 
     def fingerprint(self, config: Config, run_dir: RunDir) -> str:
         """Return a digest of everything that determines the result: 16 hexadecimal digits."""

@@ -59,6 +59,7 @@ STAGES = (
         writes=files.synthesize_writes,
         cut=files.negatives_cut,
         models=files.judge_model,
+        is_spread=True,
     ),
     Stage(
         name="grade",
@@ -68,6 +69,7 @@ STAGES = (
         writes=files.grade_writes,
         cut=files.negatives_cut,
         models=files.grading_models,
+        is_spread=True,
     ),
     Stage(
         name="adapt",

@@ -7,15 +7,17 @@ from typing import Any, overload
 from multigrain.config import BaselineSection, Config, as_path, config_of, run_folder_of
 from multigrain.errors import ConfigError, RunError
 from multigrain.evaluation.metrics import RETRIEVERS
+from multigrain.extras import require_extra
 from multigrain.files import full_disk_explained
 from multigrain.pipeline.dropped import DroppedCount, DroppedOfPair, dropped_counts, dropped_of_pair
+from multigrain.pipeline.encoders import models_of_shards
 from multigrain.pipeline.generation import batch_api
 from multigrain.pipeline.generation.answer_import import EXPORT_FIRST, answer_files, import_files
 from multigrain.pipeline.generation.open_requests import require_endpoint, unwritten
 from multigrain.pipeline.generation.request_shards import require_free, write_shards
 from multigrain.pipeline.preflight import require, require_inputs
 from multigrain.pipeline.recipe import with_recipe
-from multigrain.pipeline.run import run_stages
+from multigrain.pipeline.run import Start, run_stages
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.search import search as search_run
 from multigrain.pipeline.spoiled_model import require_sound
@@ -25,19 +27,45 @@ from multigrain.pipeline.stages.train import take_part
 from multigrain.records import Document
 from multigrain.training import distributed
 
+ENGINES = ("local", "ray")
+"""Where the shards of work of a run are done."""
 
-def run(config: Config | str | Path, force: bool = False) -> dict[str, Any]:
+
+def run(
+    config: Config | str | Path, force: bool = False, engine: str = "local", address: str | None = None
+) -> dict[str, Any]:
     """Run all stages that are not done yet, and return the summary.
 
     Args:
         config: the configuration of the run, its file, or its run folder, here and in the other functions.
         force: redo finished stages of the run folder whose results this configuration would change.
+        engine: `local` for this process; `ray` to encode and mine on a Ray cluster, with the same results.
+        address: HOST:PORT of the head of the cluster; None for that of `RAY_ADDRESS`, or for Ray on this machine.
 
     Raises:
         MultigrainError: see `multigrain.errors`.
     """
     config = config_of(config)
-    return run_stages(config, names_of(config), force)
+    return run_stages(config, names_of(config), force, start=_start_of(config, engine, address))
+
+
+def _start_of(config: Config, engine: str, address: str | None) -> Start | None:
+    """Return what starts an engine; None for this process.
+
+    Raises:
+        ConfigError: there is no such engine, or it has no address.
+        RunError: Ray is not installed.
+    """
+    if engine not in ENGINES:
+        raise ConfigError("engine", [f"found {engine!r}; wanted one of {', '.join(ENGINES)}"])
+    if engine == "local":
+        if address is not None:
+            raise ConfigError("--address", ["is only for --engine ray. Leave it out, or add --engine ray"])
+        return None
+    require_extra("ray")
+    from multigrain.pipeline.cluster.ray_engine import ray_engine
+
+    return lambda: ray_engine(address, config.folder, models_of_shards(config))
 
 
 def synthesize(config: Config | str | Path, force: bool = False, retry: str | None = None) -> dict[str, Any]:

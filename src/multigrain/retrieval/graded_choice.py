@@ -42,6 +42,14 @@ class Chosen(NamedTuple):
         )
 
 
+class Best(NamedTuple):
+    """The best documents of some part of the corpus, (G, P, K) each; see `GradedChoice`."""
+
+    keys: NDArray[np.uint64]
+    """The key in the upper half, the document's number in the lower; `NONE` for an empty place."""
+    relevance: Relevance
+
+
 def joined(parts: Sequence[Chosen]) -> Chosen:
     """Concatenate the documents of all parts."""
     return Chosen(
@@ -174,6 +182,19 @@ class GradedChoice:
         kept = rank < best.shape[1]
         best[pairs[kept], rank[kept]] = keys[order][kept]
         best_relevance[pairs[kept], rank[kept]] = relevance[order][kept]
+
+    @property
+    def best(self) -> Best:
+        """The documents kept so far."""
+        return Best(self._keys, self._relevance)
+
+    def merge(self, other: Best) -> None:
+        """Let the documents of another part of the corpus compete, as if they had been offered here."""
+        keys = np.concatenate([self._keys, other.keys], axis=2)
+        relevance = np.concatenate([self._relevance, other.relevance], axis=2)
+        first = np.argsort(keys, axis=2, kind="stable")[:, :, : self._keys.shape[2]]
+        self._keys = np.take_along_axis(keys, first, axis=2)
+        self._relevance = np.take_along_axis(relevance, first, axis=2)
 
     def chosen(self) -> Chosen:
         """Return all documents kept."""

@@ -11,7 +11,7 @@ from multigrain.config import load_config
 from multigrain.data.jsonl import read_tuples, write_records
 from multigrain.errors import DataError
 from multigrain.files import write_json
-from multigrain.model.encode import CachedEncoder
+from multigrain.model.encode import Portion, PortionEncoder
 from multigrain.pipeline.run_dir import RunDir
 from multigrain.pipeline.stages.train import _planned, train
 from multigrain.records import Document, GradedTuple, Negative, Pair
@@ -37,13 +37,13 @@ def test_a_guide_reads_the_vectors_of_the_judge(run_toml: Path, monkeypatch: pyt
     kept = run_dir.judge_vectors.read_bytes()
     encoded: list[str] = []
 
-    def encode(self: CachedEncoder, texts: list[str], *more: Any) -> Any:
-        encoded.extend(texts)
-        return original(self, texts, *more)
+    def encode(self: PortionEncoder, portion: Portion) -> Any:
+        encoded.extend(portion.texts)
+        return original(self, portion)
 
-    original = CachedEncoder._encoded
+    original = PortionEncoder.__call__
     with monkeypatch.context() as patch:
-        patch.setattr(CachedEncoder, "_encoded", encode)
+        patch.setattr(PortionEncoder, "__call__", encode)
         assert main(["train", *command]) == 0
         assert encoded == []
         weights = (run_dir.trained / "model.safetensors").read_bytes()

@@ -1,6 +1,6 @@
 """Judge the candidates, repair grades that stay empty, and make graded tuples."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -25,6 +25,7 @@ from multigrain.grading.judges import CrossEncoderJudge, EmbeddingJudge, Judge
 from multigrain.grading.near_copies import Signatures
 from multigrain.grading.report import Report, leak_warning, render, render_examples, what_became
 from multigrain.grading.source_counts import SourceCounts, render_sources
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.roles import Embed
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
@@ -38,15 +39,17 @@ from multigrain.terminal import Meter, meter, say
 
 BLOCK = 256
 """Number of pairs in memory at once."""
+MOST_BEGUN = 64
+"""Number of blocks begun before the first of them is finished."""
 CALIBRATED_ON = 32
 """Number of known positives, and of known negatives, used to calibrate a language model."""
 
 
-def grade(config: Config, run_dir: RunDir) -> Result:
+def grade(config: Config, run_dir: RunDir, engine: Engine = LOCAL) -> Result:
     """Write `tuples.jsonl`, `dropped.jsonl` and `report.json`."""
     config = with_decided_style(config, run_dir)
     answers = Answers(run_dir, run_dir.parked_repairs)
-    grading = _Grading(config, run_dir, answers)
+    grading = _Grading(config, run_dir, answers, engine)
     if "llm" in config.grading.judge:
         grading.ask_whether_they_answer()
     grading.grade()
@@ -88,9 +91,9 @@ class _Proposals(NamedTuple):
 class _Grading:
     """The passes over the candidates of a run, with the state that one pass leaves to the next."""
 
-    def __init__(self, config: Config, run_dir: RunDir, answers: Answers) -> None:
+    def __init__(self, config: Config, run_dir: RunDir, answers: Answers, engine: Engine) -> None:
         self._config, self._run_dir, self._answers = config, run_dir, answers
-        self._embed = judge_encoder(config, run_dir)
+        self._engine, self._embed = engine, judge_encoder(config, run_dir, engine)
         self._known = false_negatives_of(run_dir)
         self._corpus = Corpus(run_dir.corpus)
         self._judges = judges(config, self._embed, run_dir)
@@ -121,8 +124,8 @@ class _Grading:
             dropped_writer(run_dir.dropped_mined) as dropped_mined,
             meter("grading", count_lines(run_dir.train_pairs)) as progress,
         ):
-            for block in self._blocks(progress):
-                graded = grader.grade(block.proposals, block.mined)
+            for block, begun in self._begun(grader, progress):
+                graded = grader.finish(begun)
                 self.report.add(block.proposals, block.mined, graded)
                 if config.data.sources:
                     self.sources.add(block.proposals, block.mined, graded)
@@ -212,8 +215,19 @@ class _Grading:
 
     def _measured(self) -> Iterator[tuple[MeasuredBlock, Signatures]]:
         grader = self._grader()
-        for block in self._blocks():
-            yield grader.measure(block.proposals, block.mined), grader.signatures
+        for _, begun in self._begun(grader):
+            yield grader.measure(begun), grader.signatures
+
+    def _begun(self, grader: Grader, progress: Meter | None = None) -> Iterator[tuple[_Proposals, MeasuredBlock]]:
+        """Yield the blocks, each begun; while one is finished, an engine encodes the texts of the next ones."""
+        waiting: deque[tuple[_Proposals, MeasuredBlock]] = deque()
+        for block in self._blocks(progress):
+            waiting.append((block, grader.begin(block.proposals, block.mined)))
+            if self._engine.ahead:
+                grader.request(waiting[-1][1])
+            if len(waiting) > min(self._engine.ahead, MOST_BEGUN):
+                yield waiting.popleft()
+        yield from waiting
 
     def _grader(self) -> Grader:
         config = self._config

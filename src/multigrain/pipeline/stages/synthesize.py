@@ -12,6 +12,7 @@ from multigrain.data.corpus_file import Corpus, corpora_of
 from multigrain.data.jsonl import PairFile, read_candidates, read_pairs
 from multigrain.data.mined_candidates import Mined, MinedFile, metadata_of, mined_writer, read_mined
 from multigrain.files import atomic_file, to_line
+from multigrain.model.engine import LOCAL, Engine
 from multigrain.model.files import model_files
 from multigrain.pipeline.encoders import judge_encoder
 from multigrain.pipeline.generation import plans
@@ -28,10 +29,10 @@ MADE_FROM = "multigrain.made_from"
 """Key in the metadata of a file of mined candidates: a digest of everything that determines them."""
 
 
-def synthesize(config: Config, run_dir: RunDir) -> Result:
+def synthesize(config: Config, run_dir: RunDir, engine: Engine = LOCAL) -> Result:
     """Write `mined.parquet` and `candidates.jsonl`, with the written, then the given candidates of each pair."""
     config = with_decided_style(config, run_dir)
-    mined = _mine(config, run_dir)
+    mined = _mine(config, run_dir, engine)
     answers = Answers(run_dir, run_dir.parked)
     counts: Counter[str] = Counter(written=0)
     written: Iterator[Candidate] = answers.ask(config, plans.negatives(config, run_dir))
@@ -44,7 +45,7 @@ def synthesize(config: Config, run_dir: RunDir) -> Result:
     return answers.result("synthesize", {**asked, "written": counts.pop("written"), "mined": mined, **counts})
 
 
-def _mine(config: Config, run_dir: RunDir) -> int:
+def _mine(config: Config, run_dir: RunDir, engine: Engine) -> int:
     """Mine candidates from the corpus for the grades that use them, write them, and return their number.
 
     Until all are mined, each wave of pairs has its own file, so that a kill -9 loses only one wave.
@@ -52,7 +53,7 @@ def _mine(config: Config, run_dir: RunDir) -> int:
     made_from = {MADE_FROM: _what_decides(config, run_dir)}
     if metadata_of(run_dir.mined).get(MADE_FROM) == made_from[MADE_FROM]:
         return MinedFile(run_dir.mined).rows
-    parts = _parts(config, run_dir, made_from)
+    parts = _parts(config, run_dir, made_from, engine)
     with mined_writer(run_dir.mined, made_from) as writer:
         for part in parts:
             writer.write(read_mined(part))
@@ -60,7 +61,7 @@ def _mine(config: Config, run_dir: RunDir) -> int:
     return MinedFile(run_dir.mined).rows
 
 
-def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[Path]:
+def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str], engine: Engine) -> list[Path]:
     """Return the files of mined candidates, wave by wave; mine the missing ones."""
     if not _grades(config):
         return []
@@ -68,38 +69,44 @@ def _parts(config: Config, run_dir: RunDir, made_from: dict[str, str]) -> list[P
     while metadata_of(part := _part(run_dir, len(parts))).get(MADE_FROM) == made_from[MADE_FROM]:
         parts.append(part)
     run_dir.mined.parent.mkdir(parents=True, exist_ok=True)  # for temporary files
-    for mined in _waves(config, run_dir, first_wave=len(parts)):
+    kept = run_dir.mined_parts / f"shards-{made_from[MADE_FROM]}"
+    for mined in _waves(config, run_dir, len(parts), engine, kept):
         parts.append(_part(run_dir, len(parts)))
         with mined_writer(parts[-1], made_from) as writer:
             writer.write(mined)
     return parts
 
 
-def _waves(config: Config, run_dir: RunDir, first_wave: int) -> Iterator[Mined]:
-    """Mine wave by wave; with several sources, the candidates of a pair come from the corpus of its source."""
+def _waves(config: Config, run_dir: RunDir, first_wave: int, engine: Engine, kept: Path) -> Iterator[Mined]:
+    """Mine wave by wave; with several sources, the candidates of a pair come from the corpus of its source.
+
+    The results of shards are in the folder `kept` until their wave is taken.
+    """
     from multigrain.retrieval.mine import WAVE, mine_candidates
 
     mine = partial(
         mine_candidates,
         known=false_negatives_of(run_dir),
-        embed=judge_encoder(config, run_dir),
+        embed=judge_encoder(config, run_dir, engine),
         bounds=config.grading.bounds,
         mining=config.mining.model_copy(update={"grades": _grades(config)}),
         judges=_judges(config),
         seed=config.seed,
         folder=run_dir.mined.parent,
+        engine=engine,
     )
     corpus = Corpus(run_dir.corpus)
     if not config.data.sources:
-        yield from mine(PairFile(run_dir.train_pairs), documents=corpus, first_wave=first_wave)
+        yield from mine(PairFile(run_dir.train_pairs), documents=corpus, first_wave=first_wave, kept=kept)
         return
     counts = Counter(pair.source for pair in read_pairs(run_dir.train_pairs))
     first = 0  # pairs of a source follow each other in the file
-    for name, documents in corpora_of(corpus, config.data.source_names).items():
+    for place, (name, documents) in enumerate(corpora_of(corpus, config.data.source_names).items()):
         waves = -(-counts[name] // WAVE)
         if first_wave < waves:
             say(f"  source {name}: {counts[name]} pairs, {len(documents)} documents")
-            for mined in mine(PairFile(run_dir.train_pairs, name), documents=documents, first_wave=first_wave):
+            own = PairFile(run_dir.train_pairs, name)
+            for mined in mine(own, documents=documents, first_wave=first_wave, kept=kept / str(place)):
                 yield mined.moved(first, documents.numbers)
         first += counts[name]
         first_wave = max(0, first_wave - waves)
