@@ -55,6 +55,18 @@ def test_activations_are_those_of_a_step_as_far_as_they_may_be_kept() -> None:
     assert share_encoded_twice(settings, 900) == 0
 
 
+def test_dropout_of_an_adapter_is_kept_too() -> None:
+    """Of SmolLM2's 30 layers of width 576, each token has 68 bytes, and 50 more in layers with an adapter.
+
+    Measured: 1,536 tokens took 3.5 GB, of which 0.8 GB were copies of the weights in half precision.
+    """
+    training = {"schedule": "in-batch", "batch_size": 5}
+    base = {"base": "embedded-llm", "pooling": "last"}
+    assert needed(training=training, model={**base, "lora": {"dropout": 0.0}})[1] == 1175.0  # 1,000 tokens
+    assert needed(training=training, model={**base, "lora": {}})[1] == 2039.0
+    assert needed(training=training, model={**base, "lora": {"top_layers": 10}})[1] == 1463.0
+
+
 def test_a_base_that_is_not_here(tmp_path: Path) -> None:
     absent: Config = config(model={"base": "somebody/elses"})
     assert training_memory(absent, SIZE) is None and share_encoded_twice(absent, 9.0) == 0

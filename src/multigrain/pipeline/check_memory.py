@@ -1,6 +1,5 @@
 """Estimate the memory of a training from the files of the base and the settings. Does not import torch."""
 
-import math
 import os
 from dataclasses import dataclass
 
@@ -21,6 +20,9 @@ ADAM = 4
 SAVED = 17
 """Numbers that the backward pass needs for each token, layer and unit of width: input, query, key, value, attention
 output, both sums and one norm of the layer, and two of four times the width in its feed-forward part."""
+DROPPED = 50
+"""Bytes that an adapter with dropout needs for each token, layer and unit of width: its six inputs of the layer's width
+and one of four times the width after dropout, each with a mask of one byte."""
 ADAPTED = 18
 """Numbers of an adapter for each layer, unit of width and rank: four square matrices, and two four times as wide."""
 LIBRARIES = 0.6 * GB
@@ -46,8 +48,8 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
     """Estimate the memory of the training process.
 
     For W weights of which T are trained, it is 4 W + 12 T bytes (another 4 T if `training.base_share` keeps those of
-    the base), 68 bytes for each token, layer and unit of width up to `training.activation_gb`, and 0.6 GB of
-    libraries.
+    the base), 68 bytes for each token, layer and unit of width (118 in a layer with an adapter with dropout) up to
+    `training.activation_gb`, and 0.6 GB of libraries.
 
     Args:
         config: the run.
@@ -66,7 +68,7 @@ def training_memory(config: Config, size: Size) -> TrainingMemory | None:
     held = weights * each + trained * (ADAM - 1) * FLOAT
     if section.base_share:
         held += trained * FLOAT
-    return TrainingMemory(held, _activations(config, size, SAVED * FLOAT * layers * width))
+    return TrainingMemory(held, _activations(config, size, _bytes_of_token(config, layers, width)))
 
 
 def weights_of(model: str) -> int | None:
@@ -75,6 +77,13 @@ def weights_of(model: str) -> int | None:
         return SMOLLM_WEIGHTS
     folder = folder_of(model)
     return weights_in(transformer_of(folder)) if folder else None
+
+
+def _bytes_of_token(config: Config, layers: int, width: int) -> float:
+    """Return the bytes of a token's activations in all layers."""
+    lora = config.model.lora
+    with_dropout = min(lora.top_layers or layers, layers) if lora and lora.dropout else 0
+    return (SAVED * FLOAT * layers + DROPPED * with_dropout) * width
 
 
 def _activations(config: Config, size: Size, each: int) -> float:
@@ -90,7 +99,7 @@ def share_encoded_twice(config: Config, tokens: float) -> float:
     shape = layers_and_width(config.model.base)
     if shape is None or not tokens:
         return 0.0
-    wanted = tokens * SAVED * FLOAT * math.prod(shape)
+    wanted = tokens * _bytes_of_token(config, *shape)
     return max(0.0, 1 - config.training.activation_gb * GB / wanted)
 
 
