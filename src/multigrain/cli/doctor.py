@@ -29,6 +29,7 @@ ENABLES = {
     "onnx": "multigrain export-onnx, and export.onnx",
     "plots": "plots of multigrain compare and ablate",
     "qlora": 'model.lora.quantize = "4bit"',
+    "ray": "multigrain run --engine ray",
     "tensorboard": 'training.report_to = ["tensorboard"]',
     "wandb": 'training.report_to = ["wandb"]',
 }
