@@ -79,7 +79,7 @@ def weights_of(model: str) -> int | None:
     return weights_in(transformer_of(folder)) if folder else None
 
 
-def _bytes_of_token(config: Config, layers: int, width: int) -> float:
+def _bytes_of_token(config: Config, layers: int, width: int) -> int:
     """Return the bytes of a token's activations in all layers."""
     lora = config.model.lora
     with_dropout = min(lora.top_layers or layers, layers) if lora and lora.dropout else 0
